@@ -1,1 +1,3 @@
-//! casemate-linux.
+//! Safe wrappers over the Linux kernel: the only crate with `unsafe`. Owns no policy.
+
+pub mod guest;
