@@ -1,1 +1,17 @@
-//! casemate-types.
+//! The nouns of Casemate: ids, names, limits, sandbox states and network policy.
+//!
+//! Pure values. It must not know async, SQL, HTTP or any isolation kind; everything here is
+//! parsed once at the rim and trusted inside.
+
+pub mod id;
+pub mod limits;
+pub mod network;
+pub mod resources;
+pub mod sandbox;
+pub mod template;
+
+pub use id::{InstanceId, SandboxId, TeamId, TemplateId, UserId};
+pub use jiff::Timestamp;
+pub use network::{CompiledPolicy, NetworkPolicy};
+pub use resources::Resources;
+pub use sandbox::{EndReason, SandboxState};

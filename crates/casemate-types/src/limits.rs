@@ -1,0 +1,26 @@
+//! Limits that hold everywhere, with what happens at each. Limits that an operator sets are in
+//! the configuration (`docs/configuration.md`); these are part of the contract.
+
+/// Largest body of a control-plane request, bytes; beyond it the answer is 413.
+pub const API_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Largest sum of names and values of `envVars`, bytes; beyond it create answers 400. They travel
+/// in one message to the node and live in the agent's memory.
+pub const ENV_BYTES_MAX: usize = 256 * 1024;
+/// Largest sum of keys and values of `metadata`, bytes; beyond it create answers 400.
+pub const METADATA_BYTES_MAX: usize = 64 * 1024;
+/// Most entries of `allowOut` and `denyOut` together; beyond it 400.
+pub const NETWORK_RULES_MAX: usize = 512;
+/// Rows of a page at most, and by default.
+pub const PAGE_ROWS_MAX: u32 = 100;
+/// Longest life of a sandbox by default, hours; beyond it 400.
+pub const LIFE_HOURS_MAX_DEFAULT: u32 = 24;
+/// Seconds of life when a v1 create names none (decision 14).
+pub const LIFE_SECONDS_DEFAULT_V1: u32 = 15;
+/// Shortest extension by `refreshes`, seconds.
+pub const REFRESH_SECONDS_MIN: u32 = 15;
+/// Longest extension by `refreshes`, seconds; beyond it 400.
+pub const REFRESH_SECONDS_MAX: u32 = 3600;
+/// Sandboxes asked for in one metrics request at most.
+pub const METRICS_SANDBOXES_MAX: usize = 100;
+/// Largest message between the roles of one machine, bytes; a larger one is refused by its sender.
+pub const RPC_MESSAGE_BYTES_MAX: usize = 1024 * 1024;

@@ -1,0 +1,83 @@
+//! References to templates: `[namespace/]alias[:tag]` or `<templateID>[:tag]` (`api.md` 1.4).
+
+/// The tag that no tag means.
+pub const DEFAULT_TAG: &str = "default";
+
+/// A parsed reference. Parts are trimmed and lower-cased.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateRef {
+    pub namespace: Option<String>,
+    /// An alias or a template id; resolution decides which.
+    pub name: String,
+    /// [`DEFAULT_TAG`] when none was given.
+    pub tag: String,
+}
+
+/// Why a text is no template reference.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateRefError {
+    #[error("template reference is empty")]
+    Empty,
+    #[error("too many '/' in '{0}': expected [namespace/]alias[:tag]")]
+    Slashes(String),
+    #[error("too many ':' in '{0}': expected [namespace/]alias[:tag]")]
+    Colons(String),
+    #[error("invalid {part} '{text}': allowed are a-z, 0-9, '-' and '_'{more}")]
+    Characters { part: &'static str, text: String, more: &'static str },
+}
+
+impl TemplateRef {
+    pub fn parse(text: &str) -> Result<Self, TemplateRefError> {
+        let lower = text.trim().to_lowercase();
+        if lower.is_empty() {
+            return Err(TemplateRefError::Empty);
+        }
+        let (path, tag) = match lower.split_once(':') {
+            None => (lower.as_str(), DEFAULT_TAG),
+            Some((_, tag)) if tag.contains(':') => return Err(TemplateRefError::Colons(lower)),
+            Some((path, tag)) => (path.trim(), tag.trim()),
+        };
+        let (namespace, name) = match path.split_once('/') {
+            None => (None, path),
+            Some((_, name)) if name.contains('/') => return Err(TemplateRefError::Slashes(lower)),
+            Some((namespace, name)) => (Some(namespace.trim()), name.trim()),
+        };
+        check("alias", name, "")?;
+        namespace.map_or(Ok(()), |namespace| check("namespace", namespace, ""))?;
+        check("tag", tag, ".")?;
+        Ok(Self { namespace: namespace.map(Into::into), name: name.into(), tag: tag.into() })
+    }
+}
+
+fn check(part: &'static str, text: &str, more: &'static str) -> Result<(), TemplateRefError> {
+    let fits = |c: char| {
+        c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_') || more.contains(c)
+    };
+    if !text.is_empty() && text.chars().all(fits) {
+        return Ok(());
+    }
+    let more = if more.is_empty() { "" } else { " and '.'" };
+    Err(TemplateRefError::Characters { part, text: text.into(), more })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_ref(text: &str, expected: Option<(Option<&str>, &str, &str)>) {
+        let found = TemplateRef::parse(text).ok();
+        let found = found.as_ref().map(|r| (r.namespace.as_deref(), &*r.name, &*r.tag));
+        assert_eq!(found, expected, "{text:?}");
+    }
+
+    #[test]
+    fn references_parse_as_specified() {
+        check_ref("base", Some((None, "base", "default")));
+        check_ref(" Team/My-App : V1.2 ", Some((Some("team"), "my-app", "v1.2")));
+        check_ref("rki5dems9wqfm4r03t7g:x", Some((None, "rki5dems9wqfm4r03t7g", "x")));
+        for wrong in ["", " ", "a/b/c", "a:b:c", "a.b", "/a", "a/", "a:", "ä", "a b", "../x"] {
+            check_ref(wrong, None);
+        }
+    }
+}
