@@ -1,1 +1,89 @@
-//! casemate-runtime.
+//! The port behind which an isolation kind stands.
+//!
+//! Owns the contract of [`Runtime`] and a fake. It must not know any one isolation kind, nor
+//! teams, deadlines, stores or HTTP. Live memory, snapshots and forks will be a second port
+//! (`Snapshots`) for the kinds that can, not methods here that fail by default.
+
+pub mod capabilities;
+pub mod create;
+pub mod error;
+pub mod fake;
+pub mod record;
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use casemate_types::{CompiledPolicy, SandboxId};
+use tokio::sync::mpsc;
+
+pub use capabilities::{Capabilities, DiskLimit, IsolationKind};
+pub use create::{AgentConfig, CreateSpec};
+pub use error::{AdoptError, CreateError, DialError, RuntimeError};
+pub use record::RuntimeRecord;
+
+/// A sandbox ended without being asked to by [`Runtime::stop`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    pub sandbox: SandboxId,
+}
+
+/// What [`Runtime::stock`] counts: things prepared ahead of creation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Stock {
+    pub slots_ready: usize,
+    pub layers_ready: usize,
+}
+
+/// Runs sandboxes of one isolation kind on this machine.
+///
+/// Order of calls after a start: [`Runtime::adopt`] for each journalled record, then one
+/// [`Runtime::sweep`], then everything else in any order and concurrently. For one sandbox the
+/// caller serializes `create`, `stop` and `set_network`; `dial` may come at any time.
+///
+/// No method is cancel-safe but `dial`; callers run the others to their end.
+#[async_trait]
+pub trait Runtime: Send + Sync {
+    /// What this kind can do on this machine. Constant over the life of the value.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Makes and starts a sandbox; returns once its agent serves. On an error everything that was
+    /// made for it is undone. Creating an id that exists is [`CreateError::Exists`].
+    async fn create(&self, spec: CreateSpec) -> Result<RuntimeRecord, CreateError>;
+
+    /// Ends all processes of a sandbox and frees what it held. Idempotent: stopping what is gone
+    /// or was never there is `Ok`. Returns after the last process is gone; files may be removed
+    /// later.
+    async fn stop(&self, sandbox: &SandboxId) -> Result<(), RuntimeError>;
+
+    /// Takes over a sandbox that an earlier process of ours created. [`AdoptError::Gone`] when it
+    /// does not run any more: what it left is then removed by the next `sweep`.
+    async fn adopt(&self, record: &RuntimeRecord) -> Result<(), AdoptError>;
+
+    /// Removes everything of this instance on the host that belongs to no sandbox of `keep`.
+    /// Idempotent, and safe after a crash at any moment.
+    async fn sweep(&self, keep: &BTreeSet<SandboxId>) -> Result<(), RuntimeError>;
+
+    /// Connects to a port inside, also one bound to loopback. The stream is an ordinary
+    /// non-blocking TCP socket that belongs to the sandbox's network.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the connection.
+    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<std::net::TcpStream, DialError>;
+
+    /// Replaces the egress rules; they hold for new connections when the call returns.
+    async fn set_network(
+        &self,
+        sandbox: &SandboxId,
+        policy: &CompiledPolicy,
+    ) -> Result<(), RuntimeError>;
+
+    /// Subscribes to ends that nobody asked for. One subscriber; a second call replaces it.
+    fn exits(&self) -> mpsc::UnboundedReceiver<Exit>;
+
+    /// How much is prepared ahead.
+    fn stock(&self) -> Stock;
+
+    /// Ends every sandbox and frees all that must not outlive the platform; with `purge` also
+    /// what outlives it on purpose (pool image, leases, changed sysctls).
+    async fn teardown(&self, purge: bool) -> Result<(), RuntimeError>;
+}

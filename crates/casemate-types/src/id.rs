@@ -124,7 +124,9 @@ impl InstanceId {
 
 fn lower_alnum(text: &str, min: usize, max: usize) -> bool {
     (min..=max).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
 
 fn uuid_form(text: &str) -> bool {
@@ -142,7 +144,10 @@ fn random_text(len: usize) -> String {
     let mut bytes = [0u8; 64];
     while out.len() < len {
         getrandom::fill(&mut bytes).expect("the kernel's random source answers once booted");
-        let fair = bytes.iter().filter(|b| **b < 252).map(|b| ALPHABET[usize::from(*b % 36)]);
+        let fair = bytes
+            .iter()
+            .filter(|b| **b < 252)
+            .map(|b| ALPHABET[usize::from(*b % 36)]);
         out.extend(fair.map(char::from).take(len - out.len()));
     }
     out

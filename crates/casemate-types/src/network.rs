@@ -53,7 +53,11 @@ const EVERYTHING_V4: &str = "0.0.0.0/0";
 impl CompiledPolicy {
     /// The policy of a sandbox that asked for nothing.
     pub fn open() -> Self {
-        Self { allow: Vec::new(), deny: Vec::new(), dns: true }
+        Self {
+            allow: Vec::new(),
+            deny: Vec::new(),
+            dns: true,
+        }
     }
 
     /// Whether this is [`CompiledPolicy::open`], for which a slot needs no rules of its own.
@@ -62,7 +66,9 @@ impl CompiledPolicy {
     }
 
     fn denies_everything(&self) -> bool {
-        self.deny.iter().any(|net| net.prefix_len() == 0 && net.addr().is_ipv4())
+        self.deny
+            .iter()
+            .any(|net| net.prefix_len() == 0 && net.addr().is_ipv4())
     }
 }
 
@@ -71,11 +77,17 @@ impl NetworkPolicy {
     pub fn compile(&self) -> Result<CompiledPolicy, PolicyError> {
         let allow_out = self.allow_out.as_deref().unwrap_or_default();
         let deny_out = self.deny_out.as_deref().unwrap_or_default();
-        let (count, max) = (allow_out.len() + deny_out.len(), crate::limits::NETWORK_RULES_MAX);
+        let (count, max) = (
+            allow_out.len() + deny_out.len(),
+            crate::limits::NETWORK_RULES_MAX,
+        );
         if count > max {
             return Err(PolicyError::TooMany { count, max });
         }
-        let mut deny = deny_out.iter().map(|text| denied(text)).collect::<Result<Vec<_>, _>>()?;
+        let mut deny = deny_out
+            .iter()
+            .map(|text| denied(text))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut allow = Vec::with_capacity(allow_out.len());
         let mut domain = None;
         for text in allow_out {
@@ -96,7 +108,11 @@ impl NetworkPolicy {
         if self.allow_internet_access == Some(false) {
             deny = vec![range(EVERYTHING_V4).expect("a literal range parses")];
         }
-        let mut policy = CompiledPolicy { allow, deny, dns: true };
+        let mut policy = CompiledPolicy {
+            allow,
+            deny,
+            dns: true,
+        };
         policy.dns = !policy.denies_everything();
         Ok(policy)
     }
@@ -130,9 +146,7 @@ fn looks_like_domain(text: &str) -> bool {
     let label = |l: &str| {
         !l.is_empty() && l.len() <= 63 && l.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
     };
-    name.len() <= 253
-        && name.split('.').all(label)
-        && name.chars().any(|c| c.is_ascii_alphabetic())
+    name.len() <= 253 && name.split('.').all(label) && name.chars().any(|c| c.is_ascii_alphabetic())
 }
 
 #[cfg(test)]
@@ -150,18 +164,31 @@ mod tests {
 
     #[track_caller]
     fn check_refused(policy: &NetworkPolicy, message: &str) {
-        assert_eq!(policy.compile().map_err(|e| e.to_string()), Err(message.into()));
+        assert_eq!(
+            policy.compile().map_err(|e| e.to_string()),
+            Err(message.into())
+        );
     }
 
     #[test]
     fn nothing_asked_for_is_open() {
-        assert!(NetworkPolicy::default().compile().is_ok_and(|p| p.is_open()));
-        assert!(policy(Some(true), &[], &[]).compile().is_ok_and(|p| p.is_open()));
+        assert!(
+            NetworkPolicy::default()
+                .compile()
+                .is_ok_and(|p| p.is_open())
+        );
+        assert!(
+            policy(Some(true), &[], &[])
+                .compile()
+                .is_ok_and(|p| p.is_open())
+        );
     }
 
     #[test]
     fn internet_off_overrides_denials_but_not_allowances() {
-        let compiled = policy(Some(false), &["8.8.8.8"], &["1.1.1.1"]).compile().unwrap();
+        let compiled = policy(Some(false), &["8.8.8.8"], &["1.1.1.1"])
+            .compile()
+            .unwrap();
         assert_eq!(compiled.allow, vec!["8.8.8.8/32".parse().unwrap()]);
         assert_eq!(compiled.deny, vec!["0.0.0.0/0".parse().unwrap()]);
         assert!(!compiled.dns);
@@ -169,11 +196,23 @@ mod tests {
 
     #[test]
     fn wrong_entries_are_named() {
-        check_refused(&policy(None, &[], &["example.com"]), "invalid denied CIDR example.com");
-        check_refused(&policy(None, &[], &["0.0.0.0"]), "invalid denied CIDR 0.0.0.0");
-        check_refused(&policy(None, &["0.0.0.0/0"], &[]), "invalid allowed address 0.0.0.0/0");
+        check_refused(
+            &policy(None, &[], &["example.com"]),
+            "invalid denied CIDR example.com",
+        );
+        check_refused(
+            &policy(None, &[], &["0.0.0.0"]),
+            "invalid denied CIDR 0.0.0.0",
+        );
+        check_refused(
+            &policy(None, &["0.0.0.0/0"], &[]),
+            "invalid allowed address 0.0.0.0/0",
+        );
         check_refused(&policy(None, &["::"], &[]), "invalid allowed address ::");
-        check_refused(&policy(None, &["1.2.3.4/33"], &[]), "invalid allowed address 1.2.3.4/33");
+        check_refused(
+            &policy(None, &["1.2.3.4/33"], &[]),
+            "invalid allowed address 1.2.3.4/33",
+        );
         check_refused(
             &policy(None, &["example.com"], &["8.8.8.8"]),
             "When specifying allowed domains in allow out, you must include 'ALL_TRAFFIC' in deny \
@@ -187,8 +226,13 @@ mod tests {
 
     #[test]
     fn host_bits_are_cut() {
-        let compiled = policy(None, &[], &["10.1.2.3/8", "2001:db8::1"]).compile().unwrap();
-        let expected = ["10.0.0.0/8".parse().unwrap(), "2001:db8::1/128".parse().unwrap()];
+        let compiled = policy(None, &[], &["10.1.2.3/8", "2001:db8::1"])
+            .compile()
+            .unwrap();
+        let expected = [
+            "10.0.0.0/8".parse().unwrap(),
+            "2001:db8::1/128".parse().unwrap(),
+        ];
         assert_eq!(compiled.deny, expected);
         assert!(compiled.dns);
     }

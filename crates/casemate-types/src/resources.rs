@@ -18,6 +18,10 @@ pub struct Resources {
 
 impl Resources {
     /// What a sandbox of the base template gets (decision 23).
-    pub const BASE: Self =
-        Self { vcpus: 2, memory_mib: 512, disk_mib: 10 * 1024, processes_max: 4096 };
+    pub const BASE: Self = Self {
+        vcpus: 2,
+        memory_mib: 512,
+        disk_mib: 10 * 1024,
+        processes_max: 4096,
+    };
 }

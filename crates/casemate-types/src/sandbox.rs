@@ -17,7 +17,10 @@ pub enum SandboxState {
     /// Its processes run; the node ends it at `ends_at`.
     Running { ends_at: Timestamp },
     /// It ended and never comes back.
-    Dead { ended_at: Timestamp, reason: EndReason },
+    Dead {
+        ended_at: Timestamp,
+        reason: EndReason,
+    },
 }
 
 /// Why a sandbox ended.

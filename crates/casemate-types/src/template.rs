@@ -23,7 +23,11 @@ pub enum TemplateRefError {
     #[error("too many ':' in '{0}': expected [namespace/]alias[:tag]")]
     Colons(String),
     #[error("invalid {part} '{text}': allowed are a-z, 0-9, '-' and '_'{more}")]
-    Characters { part: &'static str, text: String, more: &'static str },
+    Characters {
+        part: &'static str,
+        text: String,
+        more: &'static str,
+    },
 }
 
 impl TemplateRef {
@@ -45,7 +49,11 @@ impl TemplateRef {
         check("alias", name, "")?;
         namespace.map_or(Ok(()), |namespace| check("namespace", namespace, ""))?;
         check("tag", tag, ".")?;
-        Ok(Self { namespace: namespace.map(Into::into), name: name.into(), tag: tag.into() })
+        Ok(Self {
+            namespace: namespace.map(Into::into),
+            name: name.into(),
+            tag: tag.into(),
+        })
     }
 }
 
@@ -57,7 +65,11 @@ fn check(part: &'static str, text: &str, more: &'static str) -> Result<(), Templ
         return Ok(());
     }
     let more = if more.is_empty() { "" } else { " and '.'" };
-    Err(TemplateRefError::Characters { part, text: text.into(), more })
+    Err(TemplateRefError::Characters {
+        part,
+        text: text.into(),
+        more,
+    })
 }
 
 #[cfg(test)]
@@ -67,16 +79,26 @@ mod tests {
     #[track_caller]
     fn check_ref(text: &str, expected: Option<(Option<&str>, &str, &str)>) {
         let found = TemplateRef::parse(text).ok();
-        let found = found.as_ref().map(|r| (r.namespace.as_deref(), &*r.name, &*r.tag));
+        let found = found
+            .as_ref()
+            .map(|r| (r.namespace.as_deref(), &*r.name, &*r.tag));
         assert_eq!(found, expected, "{text:?}");
     }
 
     #[test]
     fn references_parse_as_specified() {
         check_ref("base", Some((None, "base", "default")));
-        check_ref(" Team/My-App : V1.2 ", Some((Some("team"), "my-app", "v1.2")));
-        check_ref("rki5dems9wqfm4r03t7g:x", Some((None, "rki5dems9wqfm4r03t7g", "x")));
-        for wrong in ["", " ", "a/b/c", "a:b:c", "a.b", "/a", "a/", "a:", "ä", "a b", "../x"] {
+        check_ref(
+            " Team/My-App : V1.2 ",
+            Some((Some("team"), "my-app", "v1.2")),
+        );
+        check_ref(
+            "rki5dems9wqfm4r03t7g:x",
+            Some((None, "rki5dems9wqfm4r03t7g", "x")),
+        );
+        for wrong in [
+            "", " ", "a/b/c", "a:b:c", "a.b", "/a", "a/", "a:", "ä", "a b", "../x",
+        ] {
             check_ref(wrong, None);
         }
     }

@@ -1,0 +1,53 @@
+//! What a runtime is told about a new sandbox.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use casemate_types::{CompiledPolicy, Resources, SandboxId, TemplateId};
+use serde::{Deserialize, Serialize};
+
+/// Everything that a runtime needs to make one sandbox.
+#[derive(Debug, Clone)]
+pub struct CreateSpec {
+    pub sandbox: SandboxId,
+    /// Read-only layers, topmost first, 1 to 8; directories of this machine.
+    pub lowers: Vec<PathBuf>,
+    pub resources: Resources,
+    pub network: CompiledPolicy,
+    pub hostname: String,
+    pub agent: AgentConfig,
+}
+
+/// What the agent is told before it answers anybody (decision 8). This is its wire form too:
+/// one JSON object on a descriptor of PID 1, read to the end.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct AgentConfig {
+    /// Of this format; the agent refuses others.
+    pub version: u32,
+    pub sandbox_id: SandboxId,
+    pub template_id: TemplateId,
+    /// What clients must send as `X-Access-Token`; `None` leaves the agent open, which only v1
+    /// templates of old clients may ask for.
+    pub access_token: Option<String>,
+    /// For every process started through the agent.
+    pub envs: BTreeMap<String, String>,
+    pub default_user: String,
+    pub default_workdir: Option<String>,
+    pub hostname: String,
+}
+
+impl AgentConfig {
+    pub const VERSION: u32 = 1;
+}
+
+impl fmt::Debug for AgentConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentConfig")
+            .field("sandbox_id", &self.sandbox_id)
+            .field("template_id", &self.template_id)
+            .field("secured", &self.access_token.is_some())
+            .field("envs", &format_args!("{} names", self.envs.len()))
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,166 @@
+//! A runtime of real sockets and no isolation, for tests of what stands above the port.
+//!
+//! A sandbox is an entry in a table; a port of it is a loopback listener that the test names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use casemate_types::{CompiledPolicy, SandboxId};
+use tokio::sync::mpsc;
+
+use crate::{
+    AdoptError, Capabilities, CreateError, CreateSpec, DialError, DiskLimit, Exit, IsolationKind,
+    Runtime, RuntimeError, RuntimeRecord, Stock,
+};
+
+/// See the module.
+#[derive(Default)]
+pub struct FakeRuntime {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    running: BTreeMap<SandboxId, CompiledPolicy>,
+    ports: BTreeMap<u16, SocketAddr>,
+    exits: Option<mpsc::UnboundedSender<Exit>>,
+    fail_next_create: bool,
+}
+
+impl FakeRuntime {
+    /// Every sandbox answers on `port` with what listens at `target`.
+    pub fn open_port(&self, port: u16, target: SocketAddr) {
+        self.lock().ports.insert(port, target);
+    }
+
+    /// The next create fails as if its agent had not started.
+    pub fn fail_next_create(&self) {
+        self.lock().fail_next_create = true;
+    }
+
+    /// The sandbox ends by itself.
+    pub fn exit(&self, sandbox: &SandboxId) {
+        let mut state = self.lock();
+        if state.running.remove(sandbox).is_some()
+            && let Some(exits) = &state.exits
+        {
+            // A dropped subscriber means that the test looks no further.
+            let _ = exits.send(Exit {
+                sandbox: sandbox.clone(),
+            });
+        }
+    }
+
+    /// The rules that a sandbox has now.
+    pub fn policy(&self, sandbox: &SandboxId) -> Option<CompiledPolicy> {
+        self.lock().running.get(sandbox).cloned()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock panics")
+    }
+}
+
+#[async_trait]
+impl Runtime for FakeRuntime {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            kind: IsolationKind::Namespaces,
+            own_kernel: false,
+            disk_limit: DiskLimit::Advisory,
+            memory_snapshots: false,
+        }
+    }
+
+    async fn create(&self, spec: CreateSpec) -> Result<RuntimeRecord, CreateError> {
+        let mut state = self.lock();
+        if std::mem::take(&mut state.fail_next_create) {
+            let output = "told to fail".into();
+            return Err(CreateError::Agent {
+                sandbox: spec.sandbox,
+                output,
+            });
+        }
+        if state.running.contains_key(&spec.sandbox) {
+            return Err(CreateError::Exists(spec.sandbox));
+        }
+        state.running.insert(spec.sandbox.clone(), spec.network);
+        Ok(RuntimeRecord {
+            sandbox: spec.sandbox,
+            kind: IsolationKind::Namespaces,
+            version: 1,
+            facts: serde_json::Value::Null,
+        })
+    }
+
+    async fn stop(&self, sandbox: &SandboxId) -> Result<(), RuntimeError> {
+        self.lock().running.remove(sandbox);
+        Ok(())
+    }
+
+    async fn adopt(&self, record: &RuntimeRecord) -> Result<(), AdoptError> {
+        if self.lock().running.contains_key(&record.sandbox) {
+            Ok(())
+        } else {
+            Err(AdoptError::Gone(record.sandbox.clone()))
+        }
+    }
+
+    async fn sweep(&self, keep: &BTreeSet<SandboxId>) -> Result<(), RuntimeError> {
+        self.lock()
+            .running
+            .retain(|sandbox, _| keep.contains(sandbox));
+        Ok(())
+    }
+
+    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<TcpStream, DialError> {
+        let target = {
+            let state = self.lock();
+            if !state.running.contains_key(sandbox) {
+                return Err(DialError::NotFound(sandbox.clone()));
+            }
+            state.ports.get(&port).copied()
+        };
+        let closed = || DialError::PortClosed {
+            sandbox: sandbox.clone(),
+            port,
+        };
+        let io = |source| DialError::Io {
+            sandbox: sandbox.clone(),
+            port,
+            source,
+        };
+        let stream = TcpStream::connect(target.ok_or_else(closed)?).map_err(|_| closed())?;
+        stream.set_nonblocking(true).map_err(io)?;
+        Ok(stream)
+    }
+
+    async fn set_network(
+        &self,
+        sandbox: &SandboxId,
+        policy: &CompiledPolicy,
+    ) -> Result<(), RuntimeError> {
+        match self.lock().running.get_mut(sandbox) {
+            Some(rules) => *rules = policy.clone(),
+            None => return Err(RuntimeError::NotFound(sandbox.clone())),
+        }
+        Ok(())
+    }
+
+    fn exits(&self) -> mpsc::UnboundedReceiver<Exit> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.lock().exits = Some(sender);
+        receiver
+    }
+
+    fn stock(&self) -> Stock {
+        Stock::default()
+    }
+
+    async fn teardown(&self, _purge: bool) -> Result<(), RuntimeError> {
+        self.lock().running.clear();
+        Ok(())
+    }
+}
