@@ -1,0 +1,171 @@
+//! Bodies of the calls, and the frames that carry them. Versioned by [`VERSION`].
+
+use std::collections::BTreeMap;
+
+use casemate_types::{
+    CompiledPolicy, EndReason, Resources, SandboxId, TeamId, TemplateId, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::NodeError;
+
+/// Of everything in this module; the first message of each side names it.
+pub const VERSION: u32 = 1;
+
+/// A sandbox to be made.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct CreateRequest {
+    pub sandbox: SandboxId,
+    pub team: TeamId,
+    pub template: TemplateId,
+    /// Names of the template's layers at the node, topmost first.
+    pub layers: Vec<String>,
+    pub resources: Resources,
+    pub network: CompiledPolicy,
+    pub envs: BTreeMap<String, String>,
+    /// What the agent asks of its clients; `None` leaves it open (v1 without `secure`).
+    pub access_token: Option<String>,
+    pub default_user: String,
+    pub default_workdir: Option<String>,
+    /// Counted from the moment at which the sandbox is ready.
+    pub life_ms: u64,
+}
+
+impl std::fmt::Debug for CreateRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CreateRequest")
+            .field("sandbox", &self.sandbox)
+            .field("team", &self.team)
+            .field("template", &self.template)
+            .field("resources", &self.resources)
+            .finish_non_exhaustive()
+    }
+}
+
+/// It serves; both times are the node's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateReply {
+    pub started_at: Timestamp,
+    pub ends_at: Timestamp,
+}
+
+/// A sandbox that the node has, as its journal says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningSandbox {
+    pub sandbox: SandboxId,
+    pub team: TeamId,
+    pub template: TemplateId,
+    pub started_at: Timestamp,
+    pub ends_at: Timestamp,
+}
+
+/// What travels on the watch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeEvent {
+    /// It runs: each one at the start of a watch, and each new one.
+    Running(RunningSandbox),
+    /// All that ran when the watch began has been named.
+    Synced,
+    Ended {
+        sandbox: SandboxId,
+        reason: EndReason,
+        at: Timestamp,
+    },
+    /// Every five seconds, and after each change of what `NodeInfo` says.
+    Heartbeat(NodeInfo),
+}
+
+/// A template that is at hand on the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeTemplate {
+    pub template: TemplateId,
+    /// UUID of the build.
+    pub build: String,
+    /// Name under which everybody finds it (a promoted alias).
+    pub alias: String,
+    pub layers: Vec<String>,
+    pub resources: Resources,
+    pub default_user: String,
+    pub default_workdir: Option<String>,
+    /// What `envdVersion` says.
+    pub agent_version: String,
+    pub created_at: Timestamp,
+}
+
+/// What a node is and holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    pub node: String,
+    pub version: String,
+    /// Sandboxes can be created now.
+    pub ready: bool,
+    pub sandboxes: u32,
+    pub sandboxes_max: u32,
+    /// Creates that wait for admission.
+    pub queue_length: u32,
+    pub slots_ready: u32,
+    pub layers_ready: u32,
+    pub cpu_count: u32,
+    pub memory_total_bytes: u64,
+    pub memory_available_bytes: u64,
+    /// Sum of the memory limits of what runs.
+    pub memory_promised_bytes: u64,
+    pub disk_limit_enforced: bool,
+    pub templates: Vec<NodeTemplate>,
+}
+
+/// From control to the node.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RequestFrame {
+    pub id: u64,
+    pub call: Call,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Call {
+    Hello {
+        version: u32,
+    },
+    Create(Box<CreateRequest>),
+    Kill {
+        sandbox: SandboxId,
+        reason: EndReason,
+    },
+    SetDeadline {
+        sandbox: SandboxId,
+        ends_at: Timestamp,
+    },
+    SetNetwork {
+        sandbox: SandboxId,
+        policy: CompiledPolicy,
+    },
+    Dial {
+        sandbox: SandboxId,
+        port: u16,
+    },
+    Info,
+    Watch,
+}
+
+/// From the node to control. A dialled connection travels with its reply as one descriptor.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ReplyFrame {
+    Reply {
+        id: u64,
+        result: Result<Reply, NodeError>,
+    },
+    Event(NodeEvent),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reply {
+    Hello { version: u32 },
+    Created(CreateReply),
+    Done,
+    Dialled,
+    Info(Box<NodeInfo>),
+}
