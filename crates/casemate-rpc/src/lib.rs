@@ -11,5 +11,6 @@ pub mod port;
 pub mod protocol;
 pub mod server;
 
+pub use client::NodeClient;
 pub use port::{NodeError, NodePort};
 pub use protocol::{CreateReply, CreateRequest, NodeEvent, NodeInfo, NodeTemplate, RunningSandbox};
