@@ -1,1 +1,30 @@
-//! casemate-wire.
+//! REST bodies exactly as on the wire, for the server and for our own client.
+//!
+//! Owns field names, presence and JSON types of the control-plane API; what a document cannot
+//! say with a type (a lower bound, "may be absent but not null") is said by the functions of
+//! `de`. It must not know decisions: defaults, limits of teams and conversions live beside the
+//! handlers. Unknown fields are accepted and ignored, as E2B's schemas do.
+
+mod de;
+mod error;
+mod keys;
+mod network;
+mod nodes;
+mod sandbox;
+mod teams;
+mod template;
+
+pub use error::ErrorBody;
+pub use keys::{CreatedTeamApiKey, KeyMask, KeyName, TeamApiKey, TeamUser};
+pub use network::{EgressProxy, NetworkConfig, NetworkShown, NetworkUpdate};
+pub use nodes::{DiskMetrics, MachineInfo, Node, NodeDetail, NodeMetrics, NodeStatus};
+pub use sandbox::{
+    AutoResume, ConnectSandbox, ConnectSandboxV2, Iam, Lifecycle, ListedSandbox, NewSandbox,
+    NewSandboxV2, OnTimeout, RefreshSandbox, Sandbox, SandboxDetail, SandboxTimeout, State,
+    VolumeMount,
+};
+pub use teams::{KilledSandboxes, Team};
+pub use template::TemplateAlias;
+
+/// `clientID` of every answer: deprecated, constant, required by the SDKs' parsers.
+pub const CLIENT_ID: &str = "6532622b";
