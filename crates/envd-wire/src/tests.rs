@@ -132,7 +132,7 @@ fn process_events_as_on_the_wire() {
     );
     check(
         r#"{"event":{"keepalive":{}}}"#,
-        &event(Event::Keepalive(Box::new(KeepAlive::default()))),
+        &event(Event::Keepalive(Box::<KeepAlive>::default())),
     );
 }
 
