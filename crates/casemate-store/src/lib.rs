@@ -1,1 +1,46 @@
-//! casemate-store.
+//! Durable records: what should exist and what was promised (decision 4).
+//!
+//! Owns the ports ([`Teams`], [`Users`], [`Keys`], [`Templates`], [`Sandboxes`], [`Idempotency`],
+//! [`Settings`], together [`Store`]), their rows, and the adapters with their migrations. It must
+//! not know HTTP, nodes, or who may do what: it keeps and finds, callers decide.
+//!
+//! What holds for every port:
+//! - A lookup that finds nothing is `Ok(None)`.
+//! - On an error nothing was written, except for [`StoreError::Unavailable`] from a write, after
+//!   which either is possible.
+//! - Times are kept to the microsecond; what is finer is cut off.
+//! - Sandboxes, idempotency keys and `last_used` survive the death of the process; all else
+//!   survives a power loss too once the call has returned.
+
+pub mod error;
+pub mod id;
+pub mod idempotency;
+pub mod keys;
+pub mod sandboxes;
+pub mod settings;
+pub mod teams;
+pub mod templates;
+pub mod users;
+
+use async_trait::async_trait;
+
+pub use error::StoreError;
+pub use id::{BuildId, KeyId};
+pub use idempotency::{Begun, Idempotency, RequestHash};
+pub use keys::{AccessToken, ApiKey, KeyHash, KeyMask, Keys};
+pub use sandboxes::{
+    AliveSandbox, Cursor, OnTimeout, Order, Page, Sandbox, SandboxFilter, Sandboxes,
+};
+pub use settings::Settings;
+pub use teams::{LimitOverrides, Standing, Team, Teams};
+pub use templates::{Build, NodeReport, Resolution, Template, Templates};
+pub use users::{Membership, User, Users};
+
+/// All ports over one database.
+#[async_trait]
+pub trait Store:
+    Teams + Users + Keys + Templates + Sandboxes + Idempotency + Settings + Send + Sync
+{
+    /// Whether the database answers; for readiness.
+    async fn ping(&self) -> Result<(), StoreError>;
+}

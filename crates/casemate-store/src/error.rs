@@ -1,0 +1,52 @@
+//! Why the store did not do as asked.
+
+/// The cause below: a driver's error, a text that does not parse.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The row is not as the caller last saw it (another generation, or gone). Read it again and
+    /// decide anew.
+    #[error("{what} {id} has changed meanwhile")]
+    Conflict { what: &'static str, id: String },
+    /// A row with this id, name or hash is there already.
+    #[error("{what} {id} exists already")]
+    Exists { what: &'static str, id: String },
+    /// The row refers to something that does not exist, such as a key to its team.
+    #[error("{what} {id} refers to something that does not exist")]
+    Dangling { what: &'static str, id: String },
+    /// A value is beyond a limit that has a name.
+    #[error("{what} has {size}, at most {max} is allowed")]
+    TooLarge {
+        what: &'static str,
+        size: usize,
+        max: usize,
+    },
+    /// What the database holds is not what this version writes.
+    #[error("{what} {id} cannot be read")]
+    Corrupt {
+        what: &'static str,
+        id: String,
+        #[source]
+        source: Cause,
+    },
+    /// Another writer held the database for too long; nothing was written.
+    #[error("the database is busy")]
+    Busy(#[source] Cause),
+    #[error("the database failed")]
+    Unavailable(#[source] Cause),
+}
+
+impl StoreError {
+    /// Whether the same call may succeed a moment later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Busy(_) | Self::Unavailable(_) => true,
+            Self::Conflict { .. }
+            | Self::Exists { .. }
+            | Self::Dangling { .. }
+            | Self::TooLarge { .. }
+            | Self::Corrupt { .. } => false,
+        }
+    }
+}

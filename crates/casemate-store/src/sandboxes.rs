@@ -1,0 +1,158 @@
+//! Sandboxes: what was promised to their owners.
+//!
+//! A row changes by compare-and-set on its generation, which each change raises by one. A row
+//! that is dead stays for a while, so that a node that still runs the sandbox is told to end it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use casemate_types::sandbox::PublicState;
+use casemate_types::{
+    EndReason, NetworkPolicy, Resources, SandboxId, SandboxState, TeamId, TemplateId, Timestamp,
+};
+
+use crate::{BuildId, StoreError};
+
+/// The generation of a new row.
+pub const FIRST_GENERATION: u64 = 1;
+
+/// Rows that one call of [`Sandboxes::sandbox_forget`] removes at most; call again when it
+/// removed that many.
+pub const FORGET_ROWS_MAX: u32 = 500;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sandbox {
+    pub id: SandboxId,
+    pub team: TeamId,
+    pub template: TemplateId,
+    /// The template's first alias when the sandbox was made.
+    pub alias: Option<String>,
+    pub build: BuildId,
+    /// Where it runs.
+    pub node: String,
+    pub envd_version: String,
+    pub resources: Resources,
+    pub metadata: BTreeMap<String, String>,
+    /// Its agent asks for an access token. The token is derived, never kept.
+    pub secured: bool,
+    /// As asked for.
+    pub network: NetworkPolicy,
+    /// The life that was asked for; a resume without one takes it.
+    pub timeout: Duration,
+    pub on_timeout: OnTimeout,
+    /// Start of this run.
+    pub started_at: Timestamp,
+    pub state: SandboxState,
+    pub generation: u64,
+}
+
+/// What happens at the deadline. Pausing comes with the issue that builds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnTimeout {
+    Kill,
+}
+
+/// Which sandboxes are meant. A sandbox matches when all that is given matches.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SandboxFilter {
+    pub team: Option<TeamId>,
+    /// Those with one of these states; an empty list matches nothing. The dead never match.
+    pub states: Vec<PublicState>,
+    /// Every key exists with exactly that value.
+    pub metadata: BTreeMap<String, String>,
+    pub template: Option<TemplateId>,
+    /// Inclusive.
+    pub started_after: Option<Timestamp>,
+}
+
+/// Order of a page (`api.md` 1.2); each is the exact reverse of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Start descending, then id ascending.
+    NewestFirst,
+    /// Start ascending, then id descending.
+    OldestFirst,
+}
+
+/// Where a page begins: after this row, whether or not it still exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    pub started_at: Timestamp,
+    pub id: SandboxId,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    pub order: Order,
+    /// `None` is the first page.
+    pub after: Option<Cursor>,
+    /// Rows at most. Ask for one more than you show to learn whether there are more.
+    pub rows_max: u32,
+}
+
+/// What a reconciler needs to know of a sandbox that should run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AliveSandbox {
+    pub id: SandboxId,
+    pub team: TeamId,
+    pub node: String,
+    pub started_at: Timestamp,
+    pub ends_at: Timestamp,
+    pub generation: u64,
+}
+
+#[async_trait]
+pub trait Sandboxes {
+    /// [`StoreError::Exists`] when the id is taken, also by a dead sandbox;
+    /// [`StoreError::Dangling`] when the team does not exist. Template and build are not checked:
+    /// they may be gone before the sandbox is.
+    async fn sandbox_insert(&self, sandbox: &Sandbox) -> Result<(), StoreError>;
+
+    /// Dead or alive.
+    async fn sandbox_by_id(&self, id: &SandboxId) -> Result<Option<Sandbox>, StoreError>;
+
+    async fn sandbox_page(
+        &self,
+        filter: &SandboxFilter,
+        page: &Page,
+    ) -> Result<Vec<Sandbox>, StoreError>;
+
+    async fn sandbox_count(&self, filter: &SandboxFilter) -> Result<u64, StoreError>;
+
+    /// How many run, for each team that has any.
+    async fn sandbox_count_by_team(&self) -> Result<Vec<(TeamId, u64)>, StoreError>;
+
+    /// Every sandbox that should run, oldest first.
+    async fn sandbox_list_alive(&self) -> Result<Vec<AliveSandbox>, StoreError>;
+
+    /// Moves the deadline of a running sandbox; returns the new generation.
+    /// [`StoreError::Conflict`] when `generation` is not the row's, it is dead or there is none.
+    async fn sandbox_set_deadline(
+        &self,
+        id: &SandboxId,
+        generation: u64,
+        ends_at: Timestamp,
+    ) -> Result<u64, StoreError>;
+
+    /// Replaces the network policy of a running sandbox; otherwise as
+    /// [`Sandboxes::sandbox_set_deadline`].
+    async fn sandbox_set_network(
+        &self,
+        id: &SandboxId,
+        generation: u64,
+        network: &NetworkPolicy,
+    ) -> Result<u64, StoreError>;
+
+    /// Running → dead, for good; otherwise as [`Sandboxes::sandbox_set_deadline`].
+    async fn sandbox_end(
+        &self,
+        id: &SandboxId,
+        generation: u64,
+        reason: EndReason,
+        at: Timestamp,
+    ) -> Result<u64, StoreError>;
+
+    /// Removes rows that died before `before`, [`FORGET_ROWS_MAX`] at most; how many went.
+    async fn sandbox_forget(&self, before: Timestamp) -> Result<u64, StoreError>;
+}
