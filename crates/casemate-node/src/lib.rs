@@ -1,1 +1,23 @@
-//! casemate-node.
+//! One machine's sandboxes: admission, the journal, one task for each sandbox, adoption.
+//!
+//! Owns what *runs* (decision 4): a sandbox is journalled before it is acknowledged, found again
+//! after our death, and ended at its deadline by nobody else. It must not know any isolation kind
+//! by name, nor teams' limits, stores or the public API.
+//!
+//! ```text
+//! create ──▶ admission ──▶ journal (planned) ──▶ runtime ──▶ journal (running) ──▶ task
+//!                                                                │ deadline, kill, exit
+//!                                                                ▼
+//!                                           runtime.stop ──▶ journal removed ──▶ Ended event
+//! ```
+
+mod admission;
+mod events;
+pub mod journal;
+mod node;
+mod sandbox;
+mod start;
+
+pub use admission::AdmissionLimits;
+pub use node::{Node, NodeConfig};
+pub use start::StartError;

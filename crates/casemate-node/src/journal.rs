@@ -1,0 +1,138 @@
+//! What runs, on disk: one small file for each sandbox, replaced by rename.
+//!
+//! Not synced: no sandbox survives a power loss, and the entry names the boot in which it was
+//! written (decision 4). The format is versioned (decision 9); `tests/fixtures/data-v*` keeps one
+//! of each version.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use casemate_runtime::RuntimeRecord;
+use casemate_types::{Resources, SandboxId, TeamId, TemplateId, Timestamp};
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+/// Of [`Entry`].
+pub const VERSION: u32 = 1;
+
+/// One sandbox. Without a record it was being made when it was written: it never served.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    pub version: u32,
+    /// `/proc/sys/kernel/random/boot_id`: in another boot none of its processes lives.
+    pub boot: String,
+    pub sandbox: SandboxId,
+    pub team: TeamId,
+    pub template: TemplateId,
+    pub resources: Resources,
+    pub started_at: Timestamp,
+    pub ends_at: Timestamp,
+    pub record: Option<RuntimeRecord>,
+}
+
+/// The folder of entries.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    dir: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error("cannot {what} journal file {path}", path = path.display())]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Journal {
+    /// Opens the folder, making it if missing, and removes what a crash left half written.
+    pub fn open(dir: &Path) -> Result<Self, JournalError> {
+        fs::create_dir_all(dir).map_err(io_error("create", dir))?;
+        let journal = Self { dir: dir.into() };
+        for path in journal.files("tmp")? {
+            fs::remove_file(&path).map_err(io_error("remove", &path))?;
+        }
+        Ok(journal)
+    }
+
+    /// Writes or replaces the entry of a sandbox.
+    pub fn write(&self, entry: &Entry) -> Result<(), JournalError> {
+        let path = self.path(&entry.sandbox, "json");
+        let half = self.path(&entry.sandbox, "tmp");
+        let bytes = serde_json::to_vec(entry).map_err(io::Error::from);
+        bytes
+            .and_then(|bytes| fs::write(&half, bytes))
+            .and_then(|()| fs::rename(&half, &path))
+            .map_err(io_error("write", &path))
+    }
+
+    /// Removes the entry; one that is not there is no error.
+    pub fn remove(&self, sandbox: &SandboxId) -> Result<(), JournalError> {
+        let path = self.path(sandbox, "json");
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(io_error("remove", &path)),
+        }
+    }
+
+    /// All entries. One that cannot be read is set aside as `<id>.bad` with a warning: its
+    /// sandbox is then nobody's, and the sweep ends it.
+    pub fn load(&self) -> Result<Vec<Entry>, JournalError> {
+        let mut entries = Vec::new();
+        for path in self.files("json")? {
+            match read(&path) {
+                Ok(entry) => entries.push(entry),
+                Err(error) => {
+                    let aside = path.with_extension("bad");
+                    warn!(path = %path.display(), %error, "set an unreadable journal entry aside");
+                    fs::rename(&path, &aside).map_err(io_error("set aside", &path))?;
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    fn files(&self, extension: &str) -> Result<Vec<PathBuf>, JournalError> {
+        let listed = fs::read_dir(&self.dir).map_err(io_error("list", &self.dir))?;
+        let mut paths = Vec::new();
+        for item in listed {
+            let path = item.map_err(io_error("list", &self.dir))?.path();
+            if path.extension().is_some_and(|e| e == extension) {
+                paths.push(path);
+            }
+        }
+        Ok(paths)
+    }
+
+    fn path(&self, sandbox: &SandboxId, extension: &str) -> PathBuf {
+        // An id is `[a-z0-9]`, so it is a file name.
+        self.dir.join(format!("{sandbox}.{extension}"))
+    }
+}
+
+fn read(path: &Path) -> io::Result<Entry> {
+    let entry: Entry = serde_json::from_slice(&fs::read(path)?)?;
+    if entry.version != VERSION {
+        return Err(io::Error::other(format!(
+            "version {} is not known",
+            entry.version
+        )));
+    }
+    Ok(entry)
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
+    let path = path.to_owned();
+    move |source| JournalError::Io { what, path, source }
+}
+
+/// The id of this boot of the machine.
+pub fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+        .trim()
+        .into())
+}

@@ -1,0 +1,504 @@
+//! The node itself: the table of sandboxes and the calls of [`NodePort`].
+
+use std::collections::BTreeMap;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use casemate_rpc::{
+    CreateReply, CreateRequest, NodeError, NodeEvent, NodeInfo, NodePort, NodeTemplate,
+    RunningSandbox,
+};
+use casemate_runtime::{
+    AgentConfig, CreateError, CreateSpec, DialError, DiskLimit, Runtime, RuntimeError,
+};
+use casemate_types::{CompiledPolicy, EndReason, Resources, SandboxId, Timestamp};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::admission::{Load, measure_memory};
+use crate::events::Events;
+use crate::journal::{self, Entry, Journal};
+use crate::sandbox::{COMMANDS_MAX, Command, own};
+use crate::{AdmissionLimits, StartError};
+
+/// What the binary decides for a node.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// How others call it.
+    pub name: String,
+    /// Of the program.
+    pub version: String,
+    pub journal_dir: PathBuf,
+    pub admission: AdmissionLimits,
+    /// Creates that boot at once; the rest waits.
+    pub boots_max: usize,
+    /// Creates that may wait; beyond it they are refused.
+    pub queue_max: usize,
+}
+
+/// A node. Cheap to clone; all clones are the same node.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: NodeConfig,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) journal: Journal,
+    pub(crate) boot: String,
+    pub(crate) events: Events,
+    pub(crate) tasks: TaskTracker,
+    table: Mutex<Table>,
+    boots: Semaphore,
+    waiting: AtomicU32,
+    draining: AtomicBool,
+}
+
+#[derive(Default)]
+struct Table {
+    sandboxes: BTreeMap<SandboxId, Row>,
+    memory_promised_bytes: u64,
+    offer: Offer,
+}
+
+/// What the node can make sandboxes of.
+#[derive(Default, Clone)]
+struct Offer {
+    templates: Vec<NodeTemplate>,
+    layers_dir: PathBuf,
+    site: Option<PathBuf>,
+    envs: BTreeMap<String, String>,
+}
+
+enum Row {
+    /// Being made: it holds its place.
+    Booting { resources: Resources, exited: bool },
+    Running {
+        resources: Resources,
+        shown: RunningSandbox,
+        commands: mpsc::Sender<Command>,
+    },
+}
+
+const MIB: u64 = 1024 * 1024;
+
+impl Node {
+    /// Takes over what the journal names, sweeps what it does not, and stands ready for calls.
+    /// Needs a tokio runtime.
+    pub async fn start(config: NodeConfig, runtime: Arc<dyn Runtime>) -> Result<Self, StartError> {
+        let journal = Journal::open(&config.journal_dir)?;
+        let boot = journal::boot_id().map_err(StartError::Boot)?;
+        let inner = Arc::new(Inner {
+            boots: Semaphore::new(config.boots_max),
+            config,
+            runtime,
+            journal,
+            boot,
+            events: Events::default(),
+            tasks: TaskTracker::new(),
+            table: Mutex::default(),
+            waiting: AtomicU32::new(0),
+            draining: AtomicBool::new(false),
+        });
+        crate::start::take_over(&inner).await?;
+        Ok(Self { inner })
+    }
+
+    /// What sandboxes can be made of from now on: templates with their layers under `layers_dir`,
+    /// the operator's layer above them, and variables that every sandbox gets.
+    pub fn offer(
+        &self,
+        templates: Vec<NodeTemplate>,
+        layers_dir: PathBuf,
+        site: Option<PathBuf>,
+        envs: BTreeMap<String, String>,
+    ) {
+        self.inner.lock().offer = Offer {
+            templates,
+            layers_dir,
+            site,
+            envs,
+        };
+        self.inner
+            .events
+            .publish(NodeEvent::Heartbeat(self.inner.info()));
+    }
+
+    /// Refuses new sandboxes and waits until none is half made. What runs goes on.
+    pub async fn drain(&self) {
+        self.inner.draining.store(true, Ordering::SeqCst);
+        // Whoever holds all permits knows that nobody boots.
+        let all = u32::try_from(self.inner.config.boots_max).unwrap_or(u32::MAX);
+        drop(self.inner.boots.acquire_many(all).await);
+    }
+
+    /// What runs now.
+    pub fn running(&self) -> Vec<RunningSandbox> {
+        self.inner.running()
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().expect("no holder of this lock panics")
+    }
+
+    /// Puts a sandbox that runs into the table and gives it its task.
+    pub(crate) fn own(self: &Arc<Self>, entry: Entry) {
+        let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+        let shown = RunningSandbox {
+            sandbox: entry.sandbox.clone(),
+            team: entry.team.clone(),
+            template: entry.template.clone(),
+            started_at: entry.started_at,
+            ends_at: entry.ends_at,
+        };
+        let row = Row::Running {
+            resources: entry.resources,
+            shown: shown.clone(),
+            commands,
+        };
+        let former = {
+            let mut table = self.lock();
+            let former = table.sandboxes.insert(entry.sandbox.clone(), row);
+            if former.is_none() {
+                table.memory_promised_bytes += memory_bytes(&entry.resources);
+            }
+            former
+        };
+        if matches!(former, Some(Row::Booting { exited: true, .. })) {
+            self.exited(&entry.sandbox);
+        }
+        self.events.publish(NodeEvent::Running(shown));
+        self.tasks.spawn(own(Arc::clone(self), entry, inbox));
+    }
+
+    /// The sandbox is gone: nothing remembers it.
+    pub(crate) fn forget(&self, entry: &Entry) {
+        if let Err(failed) = self.journal.remove(&entry.sandbox) {
+            let error = chain(&failed);
+            error!(sandbox.id = %entry.sandbox, error, "cannot remove a journal entry");
+        }
+        self.release(&entry.sandbox);
+    }
+
+    pub(crate) fn note_deadline(&self, sandbox: &SandboxId, at: Timestamp) {
+        if let Some(Row::Running { shown, .. }) = self.lock().sandboxes.get_mut(sandbox) {
+            shown.ends_at = at;
+        }
+    }
+
+    pub(crate) fn exited(&self, sandbox: &SandboxId) {
+        match self.lock().sandboxes.get_mut(sandbox) {
+            // A full inbox holds a command that finds it gone.
+            Some(Row::Running { commands, .. }) => drop(commands.try_send(Command::Exited)),
+            // It ended between its readiness and its task.
+            Some(Row::Booting { exited, .. }) => *exited = true,
+            None => {}
+        }
+    }
+
+    fn reserve(&self, request: &CreateRequest) -> Result<Offer, NodeError> {
+        let (memory_total_bytes, memory_available_bytes) = measure_memory();
+        let mut table = self.lock();
+        if table.sandboxes.contains_key(&request.sandbox) {
+            return Err(NodeError::Exists(request.sandbox.clone()));
+        }
+        let load = Load {
+            sandboxes: u32::try_from(table.sandboxes.len()).unwrap_or(u32::MAX),
+            memory_promised_bytes: table.memory_promised_bytes,
+            memory_total_bytes,
+            memory_available_bytes,
+        };
+        let admission = self.config.admission.admit(&load, &request.resources);
+        admission.map_err(|what| NodeError::Full { what })?;
+        let row = Row::Booting {
+            resources: request.resources,
+            exited: false,
+        };
+        table.sandboxes.insert(request.sandbox.clone(), row);
+        table.memory_promised_bytes += memory_bytes(&request.resources);
+        Ok(table.offer.clone())
+    }
+
+    fn release(&self, sandbox: &SandboxId) {
+        let mut table = self.lock();
+        if let Some(Row::Booting { resources, .. } | Row::Running { resources, .. }) =
+            table.sandboxes.remove(sandbox)
+        {
+            table.memory_promised_bytes -= memory_bytes(&resources);
+        }
+    }
+
+    fn commands(&self, sandbox: &SandboxId) -> Result<mpsc::Sender<Command>, NodeError> {
+        match self.lock().sandboxes.get(sandbox) {
+            Some(Row::Running { commands, .. }) => Ok(commands.clone()),
+            Some(Row::Booting { .. }) | None => Err(NodeError::NotFound(sandbox.clone())),
+        }
+    }
+
+    async fn command(
+        &self,
+        sandbox: &SandboxId,
+        command: impl FnOnce(crate::sandbox::Done) -> Command,
+    ) -> Result<(), NodeError> {
+        let gone = || NodeError::NotFound(sandbox.clone());
+        let (done, answer) = oneshot::channel();
+        self.commands(sandbox)?
+            .send(command(done))
+            .await
+            .map_err(|_| gone())?;
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    fn running(&self) -> Vec<RunningSandbox> {
+        let shown = |row: &Row| match row {
+            Row::Running { shown, .. } => Some(shown.clone()),
+            Row::Booting { .. } => None,
+        };
+        self.lock().sandboxes.values().filter_map(shown).collect()
+    }
+
+    pub(crate) fn info(&self) -> NodeInfo {
+        let (memory_total_bytes, memory_available_bytes) = measure_memory();
+        let stock = self.runtime.stock();
+        let table = self.lock();
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        NodeInfo {
+            node: self.config.name.clone(),
+            version: self.config.version.clone(),
+            ready: !table.offer.templates.is_empty() && !self.draining.load(Ordering::SeqCst),
+            sandboxes: count(table.sandboxes.len()),
+            sandboxes_max: self.config.admission.sandboxes_max,
+            queue_length: self.waiting.load(Ordering::Relaxed),
+            slots_ready: count(stock.slots_ready),
+            layers_ready: count(stock.layers_ready),
+            cpu_count: count(std::thread::available_parallelism().map_or(1, usize::from)),
+            memory_total_bytes,
+            memory_available_bytes,
+            memory_promised_bytes: table.memory_promised_bytes,
+            disk_limit_enforced: self.runtime.capabilities().disk_limit == DiskLimit::Enforced,
+            templates: table.offer.templates.clone(),
+        }
+    }
+
+    async fn boot(
+        self: &Arc<Self>,
+        request: CreateRequest,
+        offer: &Offer,
+    ) -> Result<CreateReply, NodeError> {
+        let begun = Instant::now();
+        let life = jiff::SignedDuration::from_millis(
+            i64::try_from(request.life_ms).unwrap_or(i64::MAX / 4),
+        );
+        let asked_at = Timestamp::now();
+        let mut entry = Entry {
+            version: journal::VERSION,
+            boot: self.boot.clone(),
+            sandbox: request.sandbox.clone(),
+            team: request.team.clone(),
+            template: request.template.clone(),
+            resources: request.resources,
+            started_at: asked_at,
+            ends_at: asked_at,
+            record: None,
+        };
+        let spec = offer.spec(request)?;
+        self.journal.write(&entry).map_err(|e| internal(&e))?;
+        let record = match self.runtime.create(spec).await {
+            Ok(record) => record,
+            Err(failed) => {
+                self.journal
+                    .remove(&entry.sandbox)
+                    .map_err(|e| internal(&e))?;
+                return Err(create_error(failed));
+            }
+        };
+        entry.started_at = Timestamp::now();
+        entry.ends_at = entry.started_at.checked_add(life).unwrap_or(Timestamp::MAX);
+        entry.record = Some(record);
+        if let Err(failed) = self.journal.write(&entry) {
+            // Unknown to the journal it would not survive us: better not to have it at all.
+            if let Err(stuck) = self.runtime.stop(&entry.sandbox).await {
+                return Err(runtime_error(stuck));
+            }
+            self.journal
+                .remove(&entry.sandbox)
+                .map_err(|e| internal(&e))?;
+            return Err(internal(&failed));
+        }
+        let reply = CreateReply {
+            started_at: entry.started_at,
+            ends_at: entry.ends_at,
+        };
+        let (id, duration_us) = (entry.sandbox.clone(), begun.elapsed().as_micros());
+        self.own(entry);
+        info!(sandbox.id = %id, duration_us, "created sandbox {id}");
+        Ok(reply)
+    }
+}
+
+impl Offer {
+    fn spec(&self, request: CreateRequest) -> Result<CreateSpec, NodeError> {
+        let named = |name: &str| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+            let known = !name.is_empty() && name.chars().all(plain);
+            let dir = self.layers_dir.join(name);
+            if known && dir.is_dir() {
+                return Ok(dir);
+            }
+            Err(NodeError::Unsupported {
+                why: format!("layer {name:?} is not on this node"),
+            })
+        };
+        let layers = request
+            .layers
+            .iter()
+            .map(|name| named(name))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut envs = self.envs.clone();
+        envs.extend(request.envs);
+        let hostname = request.sandbox.to_string();
+        Ok(CreateSpec {
+            sandbox: request.sandbox.clone(),
+            lowers: self.site.iter().cloned().chain(layers).collect(),
+            resources: request.resources,
+            network: request.network,
+            hostname: hostname.clone(),
+            agent: AgentConfig {
+                version: AgentConfig::VERSION,
+                sandbox_id: request.sandbox,
+                template_id: request.template,
+                access_token: request.access_token,
+                envs,
+                default_user: request.default_user,
+                default_workdir: request.default_workdir,
+                hostname,
+            },
+        })
+    }
+}
+
+#[async_trait]
+impl NodePort for Node {
+    async fn create(&self, request: CreateRequest) -> Result<CreateReply, NodeError> {
+        let node = &self.inner;
+        if node.draining.load(Ordering::SeqCst) {
+            return Err(NodeError::Full {
+                what: "the node is being drained".into(),
+            });
+        }
+        let max = node.config.queue_max;
+        let waiting = node.waiting.fetch_add(1, Ordering::Relaxed);
+        let permit = if usize::try_from(waiting).unwrap_or(usize::MAX) < max {
+            Some(node.boots.acquire().await)
+        } else {
+            None
+        };
+        node.waiting.fetch_sub(1, Ordering::Relaxed);
+        let Some(permit) = permit else {
+            return Err(NodeError::QueueFull { max });
+        };
+        let _permit = permit.map_err(|e| internal(&e))?;
+        let offer = node.reserve(&request)?;
+        let sandbox = request.sandbox.clone();
+        let made = node.boot(request, &offer).await;
+        if let Err(failed) = &made {
+            node.release(&sandbox);
+            warn!(sandbox.id = %sandbox, error = %failed, "could not create sandbox {sandbox}");
+        }
+        made
+    }
+
+    async fn kill(&self, sandbox: &SandboxId, reason: EndReason) -> Result<(), NodeError> {
+        self.inner
+            .command(sandbox, |done| Command::Kill { reason, done })
+            .await
+    }
+
+    async fn set_deadline(&self, sandbox: &SandboxId, ends_at: Timestamp) -> Result<(), NodeError> {
+        self.inner
+            .command(sandbox, |done| Command::SetDeadline { ends_at, done })
+            .await
+    }
+
+    async fn set_network(
+        &self,
+        sandbox: &SandboxId,
+        policy: CompiledPolicy,
+    ) -> Result<(), NodeError> {
+        self.inner
+            .command(sandbox, |done| Command::SetNetwork { policy, done })
+            .await
+    }
+
+    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<TcpStream, NodeError> {
+        self.inner.commands(sandbox)?;
+        self.inner
+            .runtime
+            .dial(sandbox, port)
+            .await
+            .map_err(|error| match error {
+                DialError::NotFound(sandbox) => NodeError::NotFound(sandbox),
+                DialError::PortClosed { sandbox, port } => NodeError::PortClosed { sandbox, port },
+                DialError::Io { .. } => internal(&error),
+            })
+    }
+
+    async fn info(&self) -> Result<NodeInfo, NodeError> {
+        Ok(self.inner.info())
+    }
+
+    async fn watch(&self) -> Result<mpsc::Receiver<NodeEvent>, NodeError> {
+        let node = &self.inner;
+        let info = NodeEvent::Heartbeat(node.info());
+        let running = || node.running().into_iter().map(NodeEvent::Running);
+        Ok(node
+            .events
+            .watch(|| [info].into_iter().chain(running()).collect()))
+    }
+}
+
+fn memory_bytes(resources: &Resources) -> u64 {
+    u64::from(resources.memory_mib) * MIB
+}
+
+pub(crate) fn runtime_error(error: RuntimeError) -> NodeError {
+    match error {
+        RuntimeError::NotFound(sandbox) => NodeError::NotFound(sandbox),
+        RuntimeError::Step { .. } => internal(&error),
+    }
+}
+
+fn create_error(error: CreateError) -> NodeError {
+    match error {
+        CreateError::Exists(sandbox) => NodeError::Exists(sandbox),
+        CreateError::Capacity { what, .. } => NodeError::Full { what: what.into() },
+        CreateError::Unsupported { why, .. } => NodeError::Unsupported { why },
+        CreateError::Agent { .. } | CreateError::Step { .. } => {
+            NodeError::CreateFailed { why: chain(&error) }
+        }
+    }
+}
+
+pub(crate) fn internal(error: &dyn std::error::Error) -> NodeError {
+    NodeError::Internal { why: chain(error) }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}

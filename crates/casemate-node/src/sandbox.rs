@@ -1,0 +1,125 @@
+//! The task that owns one running sandbox: commands in, its end out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use casemate_rpc::{NodeError, NodeEvent};
+use casemate_types::{CompiledPolicy, EndReason, SandboxId, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+
+use crate::journal::Entry;
+use crate::node::Inner;
+
+/// Commands that may wait for one sandbox; a sender beyond it waits.
+pub(crate) const COMMANDS_MAX: usize = 64;
+/// The wall clock may be set: the deadline is looked at anew at least this often.
+const DEADLINE_LOOK: Duration = Duration::from_secs(20);
+/// A stop that failed is tried again after this long.
+const STOP_RETRY: Duration = Duration::from_secs(1);
+
+pub(crate) type Done = oneshot::Sender<Result<(), NodeError>>;
+
+#[derive(Debug)]
+pub(crate) enum Command {
+    Kill {
+        reason: EndReason,
+        done: Done,
+    },
+    SetDeadline {
+        ends_at: Timestamp,
+        done: Done,
+    },
+    SetNetwork {
+        policy: CompiledPolicy,
+        done: Done,
+    },
+    /// It ended by itself.
+    Exited,
+}
+
+/// Runs until the sandbox is gone and everybody who asked has an answer.
+pub(crate) async fn own(node: Arc<Inner>, mut entry: Entry, mut inbox: mpsc::Receiver<Command>) {
+    let (reason, done) = live(&node, &mut entry, &mut inbox).await;
+    stop(&node, &entry.sandbox, reason).await;
+    node.forget(&entry);
+    inbox.close();
+    // A caller that left does not need its answer.
+    done.map(|done| done.send(Ok(())));
+    while let Some(command) = inbox.recv().await {
+        let gone = Err(NodeError::NotFound(entry.sandbox.clone()));
+        let _ = match command {
+            Command::Kill { done, .. } => done.send(Ok(())),
+            Command::SetDeadline { done, .. } | Command::SetNetwork { done, .. } => done.send(gone),
+            Command::Exited => Ok(()),
+        };
+    }
+    let ended = NodeEvent::Ended {
+        sandbox: entry.sandbox,
+        reason,
+        at: Timestamp::now(),
+    };
+    node.events.publish(ended);
+}
+
+/// Until something ends it: why, and who waits for it.
+async fn live(
+    node: &Inner,
+    entry: &mut Entry,
+    inbox: &mut mpsc::Receiver<Command>,
+) -> (EndReason, Option<Done>) {
+    loop {
+        let left = Duration::try_from(entry.ends_at.duration_since(Timestamp::now()));
+        let left = left.unwrap_or_default();
+        if left.is_zero() {
+            return (EndReason::Expired, None);
+        }
+        let command = tokio::select! {
+            command = inbox.recv() => command,
+            () = tokio::time::sleep(left.min(DEADLINE_LOOK)) => continue,
+        };
+        match command {
+            Some(Command::Kill { reason, done }) => return (reason, Some(done)),
+            Some(Command::Exited) => return (EndReason::Exited, None),
+            Some(Command::SetDeadline { ends_at, done }) => {
+                let _ = done.send(set_deadline(node, entry, ends_at));
+            }
+            Some(Command::SetNetwork { policy, done }) => {
+                let set = node.runtime.set_network(&entry.sandbox, &policy).await;
+                let _ = done.send(set.map_err(crate::node::runtime_error));
+            }
+            // The node itself holds a sender for as long as the sandbox is in its table.
+            None => return (EndReason::Killed, None),
+        }
+    }
+}
+
+fn set_deadline(node: &Inner, entry: &mut Entry, ends_at: Timestamp) -> Result<(), NodeError> {
+    let next = Entry {
+        ends_at,
+        ..entry.clone()
+    };
+    node.journal
+        .write(&next)
+        .map_err(|e| crate::node::internal(&e))?;
+    *entry = next;
+    node.note_deadline(&entry.sandbox, ends_at);
+    Ok(())
+}
+
+/// Ends its processes, however often that takes: nobody else would.
+async fn stop(node: &Inner, sandbox: &SandboxId, reason: EndReason) {
+    let mut tries = 0_u32;
+    while let Err(failed) = node.runtime.stop(sandbox).await {
+        tries += 1;
+        if tries.is_power_of_two() {
+            let error = crate::node::chain(&failed);
+            error!(sandbox.id = %sandbox, error, tries, "cannot end sandbox {sandbox}");
+        }
+        tokio::time::sleep(STOP_RETRY).await;
+    }
+    if tries > 0 {
+        warn!(sandbox.id = %sandbox, tries, "ended sandbox {sandbox} at last");
+    }
+    info!(sandbox.id = %sandbox, ?reason, "ended sandbox {sandbox}");
+}

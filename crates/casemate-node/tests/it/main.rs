@@ -1,0 +1,298 @@
+//! The node over the fake runtime: admission, journal, deadlines, adoption.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use casemate_node::{AdmissionLimits, Node, NodeConfig};
+use casemate_rpc::{CreateRequest, NodeError, NodeEvent, NodePort, NodeTemplate};
+use casemate_runtime::fake::FakeRuntime;
+use casemate_types::{CompiledPolicy, EndReason, Resources, SandboxId, Timestamp};
+use tokio::sync::mpsc::Receiver;
+
+struct Host {
+    dir: tempfile::TempDir,
+    runtime: Arc<FakeRuntime>,
+}
+
+impl Host {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("layers/base")).unwrap();
+        Self {
+            dir,
+            runtime: Arc::default(),
+        }
+    }
+
+    async fn start(&self) -> Node {
+        self.start_with(1000, 16).await
+    }
+
+    async fn start_with(&self, sandboxes_max: u32, queue_max: usize) -> Node {
+        let config = NodeConfig {
+            name: "test".into(),
+            version: "0".into(),
+            journal_dir: self.journal(),
+            admission: AdmissionLimits {
+                sandboxes_max,
+                memory_overcommit: 32.0,
+                memory_reserve_bytes: 1,
+            },
+            boots_max: 4,
+            queue_max,
+        };
+        let node = Node::start(config, Arc::clone(&self.runtime) as _)
+            .await
+            .unwrap();
+        let layers = self.dir.path().join("layers");
+        node.offer(vec![template()], layers, None, Default::default());
+        node
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.dir.path().join("journal")
+    }
+
+    fn journalled(&self) -> usize {
+        let names = std::fs::read_dir(self.journal())
+            .unwrap()
+            .map(|e| e.unwrap().file_name());
+        names
+            .filter(|name| name.to_string_lossy().ends_with(".json"))
+            .count()
+    }
+}
+
+fn template() -> NodeTemplate {
+    NodeTemplate {
+        template: "basebasebasebasebase".parse().unwrap(),
+        build: "6a0e3e2c-5a48-4f7c-8a9b-0123456789ab".into(),
+        alias: "base".into(),
+        layers: vec!["base".into()],
+        resources: Resources::BASE,
+        default_user: "user".into(),
+        default_workdir: None,
+        agent_version: "0.6.13".into(),
+        created_at: Timestamp::now(),
+    }
+}
+
+fn request(life_ms: u64) -> CreateRequest {
+    CreateRequest {
+        sandbox: SandboxId::random(),
+        team: "0b7a2b0e-6f5c-4b43-9c0c-1d2e3f405162".parse().unwrap(),
+        template: template().template,
+        layers: vec!["base".into()],
+        resources: Resources::BASE,
+        network: CompiledPolicy::open(),
+        envs: Default::default(),
+        access_token: None,
+        default_user: "user".into(),
+        default_workdir: None,
+        life_ms,
+    }
+}
+
+/// The next event that is no heartbeat.
+async fn next(events: &mut Receiver<NodeEvent>) -> NodeEvent {
+    let look = async {
+        loop {
+            match events.recv().await.unwrap() {
+                NodeEvent::Heartbeat(_) => {}
+                event => return event,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), look)
+        .await
+        .expect("an event in time")
+}
+
+async fn ended(events: &mut Receiver<NodeEvent>, id: &SandboxId) -> EndReason {
+    loop {
+        if let NodeEvent::Ended {
+            sandbox, reason, ..
+        } = next(events).await
+            && sandbox == *id
+        {
+            return reason;
+        }
+    }
+}
+
+const HOUR: u64 = 3_600_000;
+
+#[tokio::test]
+async fn a_deadline_ends_a_sandbox_and_can_be_moved() {
+    let host = Host::new();
+    let node = host.start().await;
+    let mut events = node.watch().await.unwrap();
+    let short = request(50);
+    let reply = node.create(short.clone()).await.unwrap();
+    assert_eq!(
+        reply.ends_at.duration_since(reply.started_at).as_millis(),
+        50
+    );
+    assert_eq!(ended(&mut events, &short.sandbox).await, EndReason::Expired);
+    let long = request(HOUR);
+    node.create(long.clone()).await.unwrap();
+    node.set_deadline(&long.sandbox, Timestamp::now())
+        .await
+        .unwrap();
+    assert_eq!(ended(&mut events, &long.sandbox).await, EndReason::Expired);
+    assert_eq!(host.journalled(), 0);
+    let gone = Err(NodeError::NotFound(long.sandbox.clone()));
+    assert_eq!(
+        node.set_deadline(&long.sandbox, Timestamp::now()).await,
+        gone
+    );
+}
+
+#[tokio::test]
+async fn kills_of_one_sandbox_at_once_all_succeed_and_later_ones_find_nothing() {
+    let host = Host::new();
+    let node = host.start().await;
+    let mut events = node.watch().await.unwrap();
+    let sandbox = request(HOUR);
+    node.create(sandbox.clone()).await.unwrap();
+    let id = &sandbox.sandbox;
+    let kill = || node.kill(id, EndReason::Killed);
+    let (a, b, c) = tokio::join!(kill(), kill(), kill());
+    assert_eq!((a, b, c), (Ok(()), Ok(()), Ok(())));
+    assert_eq!(ended(&mut events, id).await, EndReason::Killed);
+    assert_eq!(kill().await, Err(NodeError::NotFound(id.clone())));
+}
+
+#[tokio::test]
+async fn an_exit_from_inside_ends_it() {
+    let host = Host::new();
+    let node = host.start().await;
+    let mut events = node.watch().await.unwrap();
+    let sandbox = request(HOUR);
+    node.create(sandbox.clone()).await.unwrap();
+    host.runtime.exit(&sandbox.sandbox);
+    assert_eq!(
+        ended(&mut events, &sandbox.sandbox).await,
+        EndReason::Exited
+    );
+}
+
+#[tokio::test]
+async fn a_failed_create_leaves_nothing() {
+    let host = Host::new();
+    let node = host.start_with(1, 16).await;
+    host.runtime.fail_next_create();
+    let failed = node.create(request(HOUR)).await;
+    assert!(
+        matches!(failed, Err(NodeError::CreateFailed { .. })),
+        "{failed:?}"
+    );
+    assert_eq!(host.journalled(), 0);
+    assert_eq!(node.info().await.unwrap().memory_promised_bytes, 0);
+    node.create(request(HOUR)).await.unwrap();
+}
+
+#[tokio::test]
+async fn admission_and_identity_are_checked_before_anything_is_made() {
+    let host = Host::new();
+    let node = host.start_with(2, 16).await;
+    let first = request(HOUR);
+    node.create(first.clone()).await.unwrap();
+    assert_eq!(
+        node.create(first.clone()).await,
+        Err(NodeError::Exists(first.sandbox))
+    );
+    let mut unknown = request(HOUR);
+    unknown.layers = vec!["../base".into()];
+    assert!(matches!(
+        node.create(unknown).await,
+        Err(NodeError::Unsupported { .. })
+    ));
+    node.create(request(HOUR)).await.unwrap();
+    assert!(matches!(
+        node.create(request(HOUR)).await,
+        Err(NodeError::Full { .. })
+    ));
+    assert_eq!(node.info().await.unwrap().sandboxes, 2);
+}
+
+#[tokio::test]
+async fn a_new_node_takes_over_what_runs_and_tells_of_what_does_not() {
+    let host = Host::new();
+    let node = host.start().await;
+    let (stays, dies, overdue) = (request(HOUR), request(HOUR), request(300));
+    for sandbox in [&stays, &dies, &overdue] {
+        node.create(sandbox.clone()).await.unwrap();
+    }
+    // The process dies: its tasks stop with the runtime that the test gives them no more time in.
+    let mut events = node.watch().await.unwrap();
+    assert_eq!(
+        ended(&mut events, &overdue.sandbox).await,
+        EndReason::Expired
+    );
+    host.runtime.exit(&dies.sandbox);
+    assert_eq!(ended(&mut events, &dies.sandbox).await, EndReason::Exited);
+    drop((node, events));
+
+    let node = host.start().await;
+    let mut events = node.watch().await.unwrap();
+    let running = match next(&mut events).await {
+        NodeEvent::Running(running) => running,
+        other => panic!("expected what runs first, got {other:?}"),
+    };
+    assert_eq!(running.sandbox, stays.sandbox);
+    assert_eq!(next(&mut events).await, NodeEvent::Synced);
+    node.kill(&stays.sandbox, EndReason::Killed).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_entry_of_a_half_made_sandbox_is_swept_and_told_as_lost() {
+    let host = Host::new();
+    let sandbox = request(HOUR);
+    {
+        let node = host.start().await;
+        node.create(sandbox.clone()).await.unwrap();
+    }
+    let path = host.journal().join(format!("{}.json", sandbox.sandbox));
+    let mut entry: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    entry["record"] = serde_json::Value::Null;
+    std::fs::write(&path, entry.to_string()).unwrap();
+    std::fs::write(host.journal().join("ihalf.tmp"), "{").unwrap();
+    std::fs::write(host.journal().join("ibroken.json"), "{").unwrap();
+
+    let node = host.start().await;
+    let mut events = node.watch().await.unwrap();
+    assert_eq!(ended(&mut events, &sandbox.sandbox).await, EndReason::Lost);
+    assert!(
+        host.runtime.policy(&sandbox.sandbox).is_none(),
+        "the sweep ended it"
+    );
+    assert_eq!(host.journalled(), 0);
+    assert!(host.journal().join("ibroken.bad").exists());
+    assert!(node.running().is_empty());
+}
+
+#[tokio::test]
+async fn a_drained_node_makes_nothing_and_keeps_what_runs() {
+    let host = Host::new();
+    let node = host.start().await;
+    node.create(request(HOUR)).await.unwrap();
+    node.drain().await;
+    assert!(matches!(
+        node.create(request(HOUR)).await,
+        Err(NodeError::Full { .. })
+    ));
+    assert_eq!(node.running().len(), 1);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses() {
+    let host = Host::new();
+    let node = host.start_with(1000, 0).await;
+    assert_eq!(
+        node.create(request(HOUR)).await,
+        Err(NodeError::QueueFull { max: 0 })
+    );
+}
