@@ -6,6 +6,7 @@
 pub mod id;
 pub mod limits;
 pub mod network;
+pub mod peer;
 pub mod resources;
 pub mod sandbox;
 pub mod template;
@@ -13,5 +14,6 @@ pub mod template;
 pub use id::{InstanceId, SandboxId, TeamId, TemplateId, UserId};
 pub use jiff::Timestamp;
 pub use network::{CompiledPolicy, NetworkPolicy};
+pub use peer::PeerAddr;
 pub use resources::Resources;
 pub use sandbox::{EndReason, SandboxState};
