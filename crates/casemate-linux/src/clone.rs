@@ -6,7 +6,7 @@
 
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::process::Pid;
 
@@ -75,7 +75,11 @@ pub struct Fork<'a> {
 #[derive(Debug)]
 pub enum Forked {
     Child,
-    Parent { child: Pid },
+    Parent {
+        child: Pid,
+        /// Names the child for good, also after it was reaped.
+        pidfd: OwnedFd,
+    },
 }
 
 /// Layout of `struct clone_args`, version 2 (88 bytes).
@@ -99,8 +103,10 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// `clone3` with the caller's memory copied.
 pub fn fork(_proof: &SingleThreaded, how: &Fork<'_>) -> io::Result<Forked> {
+    let mut pidfd: libc::c_int = -1;
     let mut args = CloneArgs {
-        flags: how.namespaces.0 as u64,
+        flags: how.namespaces.0 as u64 | libc::CLONE_PIDFD as u64,
+        pidfd: (&raw mut pidfd) as u64,
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArgs::default()
     };
@@ -113,15 +119,20 @@ pub fn fork(_proof: &SingleThreaded, how: &Fork<'_>) -> io::Result<Forked> {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
-    // SAFETY: `args` has the kernel's layout and lives over the call; without CLONE_VM the child
-    // has its own copy of memory; `_proof` says that no other thread's locks are in that copy.
+    // SAFETY: `args` has the kernel's layout and lives over the call, as does `pidfd`; without
+    // CLONE_VM the child has its own copy of memory; `_proof` says that no other thread's locks
+    // are in that copy.
     let answer = unsafe { libc::syscall(libc::SYS_clone3, &args, size_of::<CloneArgs>()) };
-    match i32::try_from(answer) {
-        Ok(0) => Ok(Forked::Child),
-        Ok(pid) if pid > 0 => Pid::from_raw(pid)
-            .map(|child| Forked::Parent { child })
-            .ok_or_else(|| io::Error::from_raw_os_error(libc::EPROTO)),
-        _ => Err(io::Error::last_os_error()),
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    match i32::try_from(answer).ok().and_then(Pid::from_raw) {
+        None => Ok(Forked::Child),
+        Some(child) => {
+            // SAFETY: in the parent the kernel stored a new descriptor that nobody else owns.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Forked::Parent { child, pidfd })
+        }
     }
 }
 

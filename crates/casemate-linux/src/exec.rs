@@ -111,3 +111,9 @@ pub fn inherited_fd(number: RawFd) -> Option<OwnedFd> {
     // SAFETY: it is open, and by the contract above nobody else owns it.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
+
+/// Children of this process vanish when they end, without anybody waiting for them.
+pub fn reap_children_automatically() {
+    // SAFETY: SIG_IGN installs no code.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}

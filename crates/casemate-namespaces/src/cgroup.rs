@@ -1,0 +1,185 @@
+//! The control groups of this instance's sandboxes, in every hierarchy that the host has.
+//!
+//! Owns `casemate-<instance>` in each hierarchy and the groups below it, one per sandbox where a
+//! limit or a figure needs it. They lie beside the service's own group, so that ending the service
+//! with its group leaves sandboxes alone. All paths go from descriptors opened once: the launchers
+//! work in a mount namespace without `/sys/fs/cgroup`.
+//!
+//! Three layouts: v2 with all controllers; hybrid (controllers on v1 mounts, an empty v2 tree that
+//! still kills and counts); v1 alone. Which controller is where is read from the mount table, never
+//! assumed. Must not know what a sandbox is beyond its group's name.
+
+mod discover;
+mod sandbox;
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use casemate_types::InstanceId;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, unlinkat};
+
+use crate::step::{Step, StepError};
+use discover::{Hierarchy, discover};
+pub use sandbox::{Limits, SandboxCgroup};
+
+/// The instance's groups; open descriptors, so it works wherever they are carried.
+#[derive(Debug)]
+pub struct Cgroups {
+    /// The v2 tree, where there is one.
+    unified: Option<Tree>,
+    /// The v1 hierarchies.
+    v1: Vec<Tree>,
+}
+
+/// One hierarchy.
+#[derive(Debug)]
+struct Tree {
+    hierarchy: Hierarchy,
+    /// `casemate-<instance>` in it.
+    instance: OwnedFd,
+    /// Whether each sandbox has a group of its own here, or all share the instance's.
+    per_sandbox: bool,
+}
+
+/// Controllers that give each sandbox a group of its own.
+const PER_SANDBOX: [&str; 4] = ["memory", "cpu", "cpuacct", "pids"];
+
+impl Cgroups {
+    /// Finds the hierarchies and makes the instance's group in each. Idempotent.
+    pub fn open(instance: &InstanceId) -> Result<Self, StepError> {
+        let name = instance_group(instance);
+        let mut found = Self { unified: None, v1: Vec::new() };
+        for hierarchy in discover().step("read the table of control groups")? {
+            let per_sandbox = hierarchy.unified
+                || PER_SANDBOX.iter().any(|controller| hierarchy.has(controller));
+            let instance = make_instance_group(&hierarchy, &name)?;
+            let tree = Tree { hierarchy, instance, per_sandbox };
+            if tree.hierarchy.unified {
+                found.unified = Some(tree);
+            } else {
+                found.v1.push(tree);
+            }
+        }
+        found.check()?;
+        Ok(found)
+    }
+
+    /// Every limit must have a hierarchy that enforces it.
+    fn check(&self) -> Result<(), StepError> {
+        for controller in ["memory", "cpu", "pids"] {
+            if self.with(controller).is_none() {
+                let missing = io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    format!("the host has no usable '{controller}' controller"),
+                );
+                return Err(missing).step("find the control groups");
+            }
+        }
+        Ok(())
+    }
+
+    fn with(&self, controller: &str) -> Option<&Tree> {
+        self.trees().find(|tree| tree.hierarchy.has(controller))
+    }
+
+    fn trees(&self) -> impl Iterator<Item = &Tree> {
+        self.unified.iter().chain(&self.v1)
+    }
+
+    /// The groups that exist below the instance's, whoever made them.
+    pub fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = std::collections::BTreeSet::new();
+        for tree in self.trees().filter(|tree| tree.per_sandbox) {
+            for entry in rustix::fs::Dir::read_from(&tree.instance)? {
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if entry.file_type() == rustix::fs::FileType::Directory && !name.starts_with('.') {
+                    names.insert(name);
+                }
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    /// Removes the instance's own groups; their sandboxes must be gone.
+    pub fn remove(self, instance: &InstanceId) -> io::Result<()> {
+        let name = instance_group(instance);
+        for tree in self.trees() {
+            let root = openat(CWD, &tree.hierarchy.mount, OFlags::PATH, Mode::empty())?;
+            match unlinkat(&root, &name, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether any process runs in a group of that instance: its lease is then in use.
+pub fn instance_is_populated(instance: &str) -> io::Result<bool> {
+    for hierarchy in discover()? {
+        let group = hierarchy.mount.join(format!("casemate-{instance}"));
+        if hierarchy.unified {
+            match std::fs::read_to_string(group.join("cgroup.events")) {
+                Ok(events) if events.lines().any(|line| line == "populated 1") => return Ok(true),
+                _ => continue,
+            }
+        }
+        // v1 counts nothing for whole trees; a sandbox's group there is enough to be careful.
+        let Ok(entries) = std::fs::read_dir(&group) else { continue };
+        for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
+            let procs = std::fs::read_to_string(entry.path().join("cgroup.procs"));
+            if procs.is_ok_and(|procs| !procs.is_empty()) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+fn instance_group(instance: &InstanceId) -> String {
+    format!("casemate-{instance}")
+}
+
+fn make_instance_group(hierarchy: &Hierarchy, name: &str) -> Result<OwnedFd, StepError> {
+    let root = openat(CWD, &hierarchy.mount, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .step("open a control group hierarchy")?;
+    if hierarchy.unified && !hierarchy.controllers.is_empty() {
+        // Children have only the controllers that their parent hands down.
+        enable(&root, &hierarchy.controllers).step("hand controllers to the instance's group")?;
+    }
+    let made = match mkdirat(&root, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) => true,
+        Err(rustix::io::Errno::EXIST) => false,
+        Err(error) => return Err(error).step("make the instance's control group"),
+    };
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let group = openat(&root, name, flags, Mode::empty()).step("open the instance's control group")?;
+    if hierarchy.unified {
+        enable(&group, &hierarchy.controllers).step("hand controllers to sandboxes' groups")?;
+    }
+    if made && hierarchy.has("cpuset") && !hierarchy.unified {
+        // A new v1 group has no processors; nothing can join it before it has.
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let all = sandbox::read_at(&root, file).step("read the host's processors")?;
+            sandbox::write_at(&group, file, all.trim()).step("pass processors to sandboxes")?;
+        }
+    }
+    if made && hierarchy.has("devices") && !hierarchy.unified {
+        sandbox::allow_common_devices(&group).step("restrict devices")?;
+    }
+    Ok(group)
+}
+
+fn enable(group: &OwnedFd, controllers: &[String]) -> io::Result<()> {
+    let wanted = ["memory", "cpu", "pids", "io", "cpuset"];
+    for controller in wanted.iter().filter(|c| controllers.iter().any(|have| have == **c)) {
+        let line = format!("+{controller}");
+        match sandbox::write_at(group, "cgroup.subtree_control", &line) {
+            // Those without a limit of ours may be missing.
+            Err(_) if matches!(*controller, "io" | "cpuset") => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! The launcher: a single-threaded root process that turns claimed parts into a running sandbox.
+//!
+//! It exists because `setns` into a user namespace, `fork` without `exec` and a small mount table
+//! are all impossible in the node, which has threads and the host's mounts. It is the node's own
+//! program, executed again; [`run`] is what that program's `main` calls.
+//!
+//! It answers one request after the other on its socket and ends when the socket does. Sandboxes
+//! are its children only so that somebody reaps them: when it ends they go on under init. It keeps
+//! no state about them; whatever fails half-way is undone by the node, which knows all names.
+//! It must not know the pool, slots, leases or the port.
+
+mod child;
+mod create;
+mod filter;
+mod helper;
+pub(crate) mod message;
+mod overlay;
+mod room;
+mod userns;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use casemate_linux::clone::SingleThreaded;
+use casemate_linux::{exec, scm};
+use message::{Refusal, Reply, Request, Setup};
+
+use crate::step::{Step, StepError};
+
+/// Where the node places the socket.
+pub const SOCKET_FD: i32 = 3;
+
+/// Descriptors below this are places in the first process of a sandbox; the launcher keeps its own
+/// above, so that none is in the way.
+const FIRST_FREE_FD: i32 = 16;
+
+/// Serves until the node closes its end. The caller's `main` returns the code to the system.
+pub fn run() -> i32 {
+    let Some(socket) = exec::inherited_fd(SOCKET_FD) else {
+        eprintln!("casemate: this command is for casemate's own use");
+        return 2;
+    };
+    match serve(socket) {
+        Ok(()) => 0,
+        Err(error) => {
+            let cause = error.source.to_string();
+            tracing::error!(cause, "launcher ends: {error}");
+            eprintln!("casemate: launcher ends: {error}: {cause}");
+            1
+        }
+    }
+}
+
+fn serve(socket: OwnedFd) -> Result<(), StepError> {
+    let proof = SingleThreaded::prove().step("start a launcher")?;
+    let socket = exec::dup_above(socket.as_fd(), FIRST_FREE_FD).step("move the launcher's socket")?;
+    let _places = occupy_low_fds().step("reserve descriptors")?;
+    exec::reap_children_automatically();
+    let mut buffer = vec![0; scm::BYTES_MAX];
+    let Some((setup, fds)) = receive::<Setup>(&socket, &mut buffer)? else { return Ok(()) };
+    let room = match room::Room::build(&setup, fds) {
+        Ok(room) => {
+            answer(&socket, &Reply::Done, &[])?;
+            room
+        }
+        Err(error) => return answer(&socket, &Reply::Refused(Refusal::from(&error)), &[]),
+    };
+    loop {
+        let Some((request, fds)) = receive::<Request>(&socket, &mut buffer)? else { return Ok(()) };
+        let (reply, fds) = match handle(&proof, &room, request, fds) {
+            Ok(answered) => answered,
+            Err(error) => (Reply::Refused(Refusal::from(&error)), Vec::new()),
+        };
+        answer(&socket, &reply, &fds)?;
+    }
+}
+
+fn handle(
+    proof: &SingleThreaded,
+    room: &room::Room,
+    request: Request,
+    fds: Vec<OwnedFd>,
+) -> Result<(Reply, Vec<OwnedFd>), StepError> {
+    match request {
+        Request::Create(order) => {
+            let (pid, pidfd) = create::create(proof, room, &order, fds)?;
+            Ok((Reply::Created { pid }, vec![pidfd]))
+        }
+        Request::UserNamespaces { first_ids } => {
+            let made = first_ids.iter().map(|first| userns::create(proof, *first));
+            Ok((Reply::Done, made.collect::<Result<_, _>>()?))
+        }
+    }
+}
+
+fn receive<T: serde::de::DeserializeOwned>(
+    socket: &OwnedFd,
+    buffer: &mut [u8],
+) -> Result<Option<(T, Vec<OwnedFd>)>, StepError> {
+    let (length, fds) = match scm::recv(socket, buffer) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+        other => other.step("receive a request")?,
+    };
+    if length == 0 {
+        return Ok(None);
+    }
+    let message = serde_json::from_slice(&buffer[..length]).step("read a request")?;
+    Ok(Some((message, fds)))
+}
+
+fn answer(socket: &OwnedFd, reply: &Reply, fds: &[OwnedFd]) -> Result<(), StepError> {
+    let text = serde_json::to_vec(reply).step("write an answer")?;
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    match scm::send(socket, &text, &fds) {
+        // The node is gone; the next receive says so too.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.step("send an answer"),
+    }
+}
+
+fn occupy_low_fds() -> io::Result<Vec<OwnedFd>> {
+    let mut held = Vec::new();
+    loop {
+        let fd = OwnedFd::from(std::fs::File::open("/dev/null")?);
+        if std::os::fd::AsRawFd::as_raw_fd(&fd) >= FIRST_FREE_FD {
+            return Ok(held);
+        }
+        held.push(fd);
+    }
+}

@@ -1,0 +1,166 @@
+//! The first process, from its birth to the agent's program.
+//!
+//! It is root of the new user namespace and nothing on the host. It puts its own root together,
+//! gives up what it needs no more and executes the agent. Order matters at the end: the filter
+//! first, capabilities after, because installing a filter without `CAP_SYS_ADMIN` needs
+//! `no_new_privs`, which would disable `sudo`.
+
+use std::ffi::CStr;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use casemate_linux::mount::clone_mount;
+use casemate_linux::{creds, exec};
+use rustix::fs::{CWD, Mode};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+use rustix::process::{Pid, Resource, Rlimit, setrlimit};
+use rustix::thread::{CapabilitySet, CpuSet, Gid, Uid};
+
+use super::message::{Order, Parts};
+use super::room::{Room, attach};
+use crate::step::{Step, StepError};
+
+pub(super) struct Inside<'a> {
+    pub(super) room: &'a Room,
+    pub(super) order: &'a Order,
+    pub(super) parts: &'a Parts<OwnedFd>,
+    pub(super) root: &'a OwnedFd,
+    pub(super) sys: &'a OwnedFd,
+    pub(super) listener: &'a OwnedFd,
+}
+
+/// What root in a sandbox may do (`docs/security.md` says why each).
+const CAPABILITIES: [CapabilitySet; 17] = [
+    CapabilitySet::CHOWN,
+    CapabilitySet::DAC_OVERRIDE,
+    CapabilitySet::DAC_READ_SEARCH,
+    CapabilitySet::FOWNER,
+    CapabilitySet::FSETID,
+    CapabilitySet::SETUID,
+    CapabilitySet::SETGID,
+    CapabilitySet::SETPCAP,
+    CapabilitySet::SETFCAP,
+    CapabilitySet::KILL,
+    CapabilitySet::SYS_CHROOT,
+    CapabilitySet::NET_BIND_SERVICE,
+    CapabilitySet::NET_RAW,
+    CapabilitySet::SYS_PTRACE,
+    CapabilitySet::AUDIT_WRITE,
+    CapabilitySet::IPC_LOCK,
+    CapabilitySet::SYS_NICE,
+];
+
+/// Open files of one process: what it starts with, and how far it may raise it.
+const FILES_SOFT: u64 = 65_536;
+const FILES_HARD: u64 = 1_048_576;
+
+/// Entries of `/proc` that tell about the host, hidden under an empty file.
+const HIDDEN: [&str; 3] = ["cmdline", "diskstats", "partitions"];
+
+/// Returns only when something failed: what failed is in the output, the answer is the exit code.
+pub(super) fn run(inside: &Inside<'_>) -> i32 {
+    let error = match become_agent(inside) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    };
+    if let Ok(output) = inside.parts.output.try_clone() {
+        // Nobody is left to tell when this fails.
+        let _ = writeln!(std::fs::File::from(output), "{error}: {}", error.source);
+    }
+    1
+}
+
+fn become_agent(inside: &Inside<'_>) -> Result<std::convert::Infallible, StepError> {
+    become_root().step("become root of the sandbox")?;
+    rustix::process::setsid().step("start a session")?;
+    creds::join_new_session_keyring().step("leave the host's keyring")?;
+    build_root(inside)?;
+    rustix::process::pivot_root(".", ".").step("change the root")?;
+    unmount(".", UnmountFlags::DETACH).step("leave the old root")?;
+    rustix::process::chdir("/").step("enter the root")?;
+    rustix::system::sethostname(inside.order.hostname.as_bytes()).step("set the host name")?;
+    restrict(inside.order).step("set resource limits")?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let (room, parts) = (inside.room, inside.parts);
+    let places: [(BorrowedFd<'_>, i32); 6] = [
+        (room.null.as_fd(), 0),
+        (parts.output.as_fd(), 1),
+        (parts.output.as_fd(), 2),
+        (parts.config.as_fd(), 3),
+        (inside.listener.as_fd(), 4),
+        (parts.ready.as_fd(), 5),
+    ];
+    exec::arrange_fds(&places, room.agent.as_fd()).step("hand over descriptors")?;
+    exec::reset_signals();
+    for filter in &room.filters {
+        filter.install().step("install the system call filter")?;
+    }
+    let kept = CAPABILITIES.into_iter().fold(CapabilitySet::empty(), |all, one| all | one);
+    creds::keep_capabilities(kept).step("give up capabilities")?;
+    let env = [c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"];
+    let args: [&CStr; 2] = [c"envd", c"init"];
+    Err(exec::exec_fd(room.agent.as_fd(), &args, &env)).step("execute the agent")
+}
+
+fn become_root() -> io::Result<()> {
+    let (uid, gid) = (Uid::ROOT, Gid::ROOT);
+    rustix::thread::set_thread_groups(&[])?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    Ok(())
+}
+
+fn build_root(inside: &Inside<'_>) -> Result<(), StepError> {
+    attach(inside.root, Path::new("/mnt")).step("attach the root")?;
+    rustix::process::chdir("/mnt").step("enter the root")?;
+    for (folder, mode) in [("proc", 0o555), ("sys", 0o555), ("dev", 0o755), ("tmp", 0o1777)] {
+        ensure_folder(folder, mode).step("make a mount point")?;
+    }
+    let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("proc", "proc", "proc", safe, None).step("mount /proc")?;
+    for name in HIDDEN {
+        match mount_bind("/empty", format!("proc/{name}")) {
+            // Not every kernel has every entry.
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error).step("hide an entry of /proc"),
+        }
+    }
+    attach(inside.sys, Path::new("sys")).step("attach /sys")?;
+    let dev = clone_mount(CWD, "/dev").step("copy /dev")?;
+    attach(&dev, Path::new("dev")).step("attach /dev")?;
+    let terminals = MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount("devpts", "dev/pts", "devpts", terminals, c"newinstance,ptmxmode=0666,mode=0620,gid=5")
+        .step("mount /dev/pts")?;
+    let shared = MountFlags::NOSUID | MountFlags::NODEV;
+    mount("tmpfs", "dev/shm", "tmpfs", shared, c"mode=1777").step("mount /dev/shm")?;
+    mount("mqueue", "dev/mqueue", "mqueue", safe, None).step("mount /dev/mqueue")
+}
+
+fn ensure_folder(path: &str, mode: u32) -> io::Result<()> {
+    match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
+        Ok(()) => Ok(rustix::fs::chmod(path, Mode::from_raw_mode(mode))?),
+        Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn restrict(order: &Order) -> io::Result<()> {
+    let files = Rlimit { current: Some(FILES_SOFT), maximum: Some(FILES_HARD) };
+    setrlimit(Resource::Nofile, files)?;
+    // One byte, and not none: the host's handler of core dumps, which would run as the host's
+    // root on what a sandbox gives it, ignores the limit except for this value.
+    setrlimit(Resource::Core, Rlimit { current: Some(1), maximum: Some(1) })?;
+    if let Some(bytes) = order.file_bytes_max {
+        setrlimit(Resource::Fsize, Rlimit { current: Some(bytes), maximum: Some(bytes) })?;
+    }
+    if !order.processors.is_empty() {
+        let mut set = CpuSet::new();
+        for processor in &order.processors {
+            set.set(usize::try_from(*processor).unwrap_or(0) % CpuSet::MAX_CPU);
+        }
+        rustix::thread::sched_setaffinity(None::<Pid>, &set)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! The room: the launcher's own mount namespace, stripped to what sandboxes are made of.
+//!
+//! A sandbox's mount namespace starts as a copy of its creator's. A copy of the host's table costs
+//! by its length and holds the kernel's one lock for it; this table has half a dozen entries:
+//!
+//! ```text
+//! /          tmpfs, read-only once built
+//! /proc      the host's, without which the kernel refuses a sandbox its own
+//! /dev       the device folder of all sandboxes: shared, read-only, owned by nobody in them
+//! /m/<n>     where layers are attached while an overlay is mounted
+//! /mnt       where a sandbox's root is put together
+//! /empty     an empty file to lay over others
+//! /<name>    folders of the host that hold layers
+//! ```
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use casemate_linux::clone::{Namespaces, unshare};
+use casemate_linux::mount::{Attributes, clone_mount, set_attributes};
+use casemate_linux::seccomp::Filter;
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat, symlink};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, unmount,
+};
+
+use super::message::Setup;
+use super::{filter, overlay};
+use crate::cgroup::Cgroups;
+use crate::step::{Step, StepError};
+
+/// How many layers can be attached at once: eight lower ones and the writable one.
+pub(super) const ATTACH_POINTS: usize = 9;
+
+/// What the launcher keeps ready for every create.
+#[derive(Debug)]
+pub(super) struct Room {
+    pub(super) cgroups: Cgroups,
+    /// The agent's binary behind a read-only mount that is nowhere attached.
+    pub(super) agent: OwnedFd,
+    pub(super) null: OwnedFd,
+    pub(super) filters: Vec<Filter>,
+    pub(super) layers: overlay::LayerForm,
+}
+
+impl Room {
+    pub(super) fn build(setup: &Setup, fds: Vec<OwnedFd>) -> Result<Self, StepError> {
+        let [agent] = <[OwnedFd; 1]>::try_from(fds)
+            .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+            .step("receive the agent's binary")?;
+        let cgroups = Cgroups::open(&setup.instance)?;
+        let filters = filter::strict()
+            .map_err(io::Error::other)
+            .step("compile the system call filters")?;
+        let null = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .step("open /dev/null")?;
+        unshare(Namespaces::MOUNT).step("make a mount namespace")?;
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+            .step("detach from the host's mounts")?;
+        furnish(setup)?;
+        let read_only = Attributes { read_only: true, no_devices: true, ..Attributes::default() };
+        set_attributes(&agent, read_only).step("protect the agent's binary")?;
+        let layers = overlay::LayerForm::probe();
+        Ok(Self { cgroups, agent, null: null.into(), filters, layers })
+    }
+}
+
+fn furnish(setup: &Setup) -> Result<(), StepError> {
+    // Copies of the host's mounts are taken before the room hides them.
+    let proc = clone_mount(CWD, "/proc").step("copy /proc")?;
+    let shown = setup
+        .shown
+        .iter()
+        .map(|(name, from)| Ok((name, clone_mount(CWD, from).step("copy a folder of layers")?)))
+        .collect::<Result<Vec<_>, StepError>>()?;
+    attach(&tmpfs("0755").step("make the room")?, &setup.site).step("attach the room")?;
+    rustix::process::chdir(&setup.site).step("enter the room")?;
+    rustix::process::pivot_root(".", ".").step("make the room the root")?;
+    unmount(".", UnmountFlags::DETACH).step("leave the host's mounts")?;
+    rustix::process::chdir("/").step("enter the room")?;
+    for folder in ["/proc", "/dev", "/mnt", "/m"] {
+        std::fs::create_dir(folder).step("furnish the room")?;
+    }
+    for number in 0..ATTACH_POINTS {
+        std::fs::create_dir(format!("/m/{number}")).step("furnish the room")?;
+    }
+    std::fs::write("/empty", "").step("furnish the room")?;
+    attach(&proc, Path::new("/proc")).step("attach /proc")?;
+    for (name, mount) in shown {
+        let place = Path::new("/").join(name);
+        std::fs::create_dir(&place).step("furnish the room")?;
+        attach(&mount, &place).step("attach a folder of layers")?;
+    }
+    furnish_dev().step("furnish /dev")
+}
+
+/// One device folder for all: read-only, so sharing it gives nobody a place to write.
+fn furnish_dev() -> io::Result<()> {
+    let dev = tmpfs("0755")?;
+    attach(&dev, Path::new("/dev"))?;
+    let nodes: [(&str, u32, u32); 6] =
+        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+    for (name, major, minor) in nodes {
+        let path = Path::new("/dev").join(name);
+        let mode = Mode::from_raw_mode(0o666);
+        mknodat(CWD, &path, FileType::CharacterDevice, mode, makedev(major, minor))?;
+        // The umask took bits away.
+        rustix::fs::chmod(&path, mode)?;
+    }
+    for (target, name) in [
+        ("/proc/self/fd", "fd"),
+        ("/proc/self/fd/0", "stdin"),
+        ("/proc/self/fd/1", "stdout"),
+        ("/proc/self/fd/2", "stderr"),
+        ("pts/ptmx", "ptmx"),
+    ] {
+        symlink(target, Path::new("/dev").join(name))?;
+    }
+    for folder in ["pts", "shm", "mqueue"] {
+        std::fs::create_dir(Path::new("/dev").join(folder))?;
+    }
+    let mount = Attributes { read_only: true, no_suid: true, no_exec: true, ..Attributes::default() };
+    set_attributes(&dev, mount)
+}
+
+fn tmpfs(mode: &str) -> io::Result<OwnedFd> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "mode", mode)?;
+    fsconfig_set_string(context.as_fd(), "size", "1m")?;
+    fsconfig_create(context.as_fd())?;
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
+}
+
+/// Puts a detached mount at a place of the room.
+pub(super) fn attach(mount: &OwnedFd, place: &Path) -> io::Result<()> {
+    move_mount(mount, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(Into::into)
+}
