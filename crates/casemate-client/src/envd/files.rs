@@ -1,0 +1,105 @@
+//! Contents of files, over plain HTTP.
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{Method, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::Envd;
+use crate::error::{EnvdError, HttpError};
+use crate::transport::{self, Answer};
+
+/// What stays as it is in a query: what RFC 3986 calls unreserved, and the slash.
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'/');
+
+/// The most that is read of an answer that only says how it went.
+const REPORT_BYTES_MAX: usize = 64 << 10;
+
+impl Envd {
+    /// A file's content. More than `bytes_max` is an error, not a shortened file.
+    pub async fn file_read(&self, path: &str, bytes_max: usize) -> Result<Bytes, EnvdError> {
+        let target = self.file_target(path);
+        let answer = self.transport.call(self.get(&target)?, bytes_max).await?;
+        match answer.status {
+            StatusCode::OK => Ok(answer.body),
+            status => Err(EnvdError::refused(status, &answer.body)),
+        }
+    }
+
+    /// A file's content, piece by piece, however long it is.
+    pub async fn file_open(&self, path: &str) -> Result<Download, EnvdError> {
+        let target = self.file_target(path);
+        let response = self.transport.send(self.get(&target)?).await?;
+        if response.status() == StatusCode::OK {
+            return Ok(Download {
+                target,
+                body: response.into_body(),
+            });
+        }
+        let answer = Answer::read(response, &target, REPORT_BYTES_MAX).await?;
+        Err(EnvdError::refused(answer.status, &answer.body))
+    }
+
+    /// Writes a whole file, making the folders above it.
+    pub async fn file_write(&self, path: &str, content: impl Into<Bytes>) -> Result<(), EnvdError> {
+        let target = self.file_target(path);
+        let builder = self
+            .request(Method::POST, &target)?
+            .header(CONTENT_TYPE, "application/octet-stream");
+        let request = self.finish(builder, &target, transport::bytes(content))?;
+        let answer = self.transport.call(request, REPORT_BYTES_MAX).await?;
+        match answer.status {
+            StatusCode::OK => Ok(()),
+            status => Err(EnvdError::refused(status, &answer.body)),
+        }
+    }
+
+    fn file_target(&self, path: &str) -> String {
+        let path = utf8_percent_encode(path, QUERY);
+        match &self.user {
+            None => format!("/files?path={path}"),
+            Some(user) => {
+                let user = utf8_percent_encode(user, QUERY);
+                format!("/files?path={path}&username={user}")
+            }
+        }
+    }
+}
+
+/// A file on its way here.
+#[derive(Debug)]
+pub struct Download {
+    target: String,
+    body: Incoming,
+}
+
+impl Download {
+    /// The next piece; `None` at the end of the file.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, EnvdError> {
+        while let Some(frame) = self.body.frame().await {
+            let frame = frame.map_err(|source| {
+                let target = self.target.clone();
+                HttpError::Read {
+                    target,
+                    source: source.into(),
+                }
+            })?;
+            if let Ok(data) = frame.into_data()
+                && !data.is_empty()
+            {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,167 @@
+//! The REST API and the files of a sandbox.
+
+use casemate_client::api::{NewSandbox, SandboxFilter};
+use casemate_client::{Admin, Api, ApiError, EnvdError, HttpError, Transport};
+
+use crate::server::{Answer, Server};
+
+const LISTED: &str = r#"{"templateID":"t","sandboxID":"ID","clientID":"c","startedAt":"2026-01-01T00:00:00Z","endAt":"2026-01-01T00:05:00Z","cpuCount":2,"memoryMB":512,"diskSizeMB":10240,"state":"running","envdVersion":"0.6.12"}"#;
+
+fn page(ids: &[&str]) -> Answer {
+    let rows: Vec<_> = ids
+        .iter()
+        .map(|id| LISTED.replace("ID\",\"cl", &format!("{id}\",\"cl")))
+        .collect();
+    Answer::ok([format!("[{}]", rows.join(",")).into_bytes()])
+}
+
+fn api(server: &Server) -> Api {
+    Api::new(Transport::new(), server.base.clone(), "e2b_00").unwrap()
+}
+
+#[tokio::test]
+async fn all_pages_of_a_list_are_followed() {
+    let first = Answer {
+        headers: vec![("X-Next-Token", "a=")],
+        ..page(&["s1", "s2"])
+    };
+    let server = Server::start(vec![
+        ("GET /v2/sandboxes", first),
+        ("GET /v2/sandboxes?nextToken=a%3D", page(&["s3"])),
+    ])
+    .await;
+    let listed = api(&server)
+        .sandbox_list(&SandboxFilter::default())
+        .await
+        .unwrap();
+    let ids: Vec<_> = listed
+        .iter()
+        .map(|sandbox| &sandbox.sandbox_id[..])
+        .collect();
+    assert_eq!(ids, ["s1", "s2", "s3"]);
+    assert_eq!(server.seen()[1].headers["x-api-key"], "e2b_00");
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_create_is_sent_once_and_its_refusal_says_why() {
+    let full = r#"{"code":503,"message":"Failed to place sandbox","error_code":"sandbox_capacity_unavailable"}"#;
+    let refused = Answer {
+        headers: vec![("Should-Retry", "false")],
+        ..Answer::status(503, full)
+    };
+    let server = Server::start(vec![("POST /v2/sandboxes", refused)]).await;
+    let new = NewSandbox {
+        template: "base".to_owned(),
+        ..NewSandbox::default()
+    };
+    let error = api(&server).sandbox_create(&new).await.err().unwrap();
+    assert!(!error.is_retryable());
+    match error {
+        ApiError::Refused { error_code, .. } => {
+            assert_eq!(error_code.as_deref(), Some("sandbox_capacity_unavailable"));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(server.seen().len(), 1);
+    assert_eq!(server.seen()[0].body, r#"{"templateID":"base"}"#);
+}
+
+#[tokio::test]
+async fn killing_what_is_gone_is_no_error_but_other_refusals_are() {
+    let server = Server::start(vec![
+        (
+            "DELETE /sandboxes/a",
+            Answer {
+                status: 204,
+                ..Answer::default()
+            },
+        ),
+        (
+            "DELETE /sandboxes/b",
+            Answer::status(404, r#"{"code":404,"message":"no"}"#),
+        ),
+        (
+            "DELETE /sandboxes/c",
+            Answer::status(409, r#"{"code":409,"message":"busy"}"#),
+        ),
+    ])
+    .await;
+    let api = api(&server);
+    assert!(api.sandbox_kill("a").await.unwrap());
+    assert!(!api.sandbox_kill("b").await.unwrap());
+    assert!(api.sandbox_kill("c").await.is_err());
+}
+
+#[tokio::test]
+async fn keys_are_managed_with_the_administrators_token() {
+    let mask = r#""mask":{"prefix":"e2b_","valueLength":40,"maskedValuePrefix":"aa","maskedValueSuffix":"bbbb"},"createdAt":"2026-01-01T00:00:00Z","createdBy":null,"lastUsed":null"#;
+    let created = format!(r#"{{"id":"k1","name":"ci","key":"e2b_aa",{mask}}}"#);
+    let server = Server::start(vec![
+        (
+            "POST /admin/teams/t1/api-keys",
+            Answer::ok([created.into_bytes()]),
+        ),
+        (
+            "DELETE /admin/teams/t1/api-keys/k1",
+            Answer {
+                status: 204,
+                ..Answer::default()
+            },
+        ),
+    ])
+    .await;
+    let admin = Admin::new(Transport::new(), server.base.clone(), "root", "t1").unwrap();
+    assert_eq!(admin.key_create("ci").await.unwrap().key, "e2b_aa");
+    assert!(admin.key_revoke("k1").await.unwrap());
+    for seen in server.seen() {
+        assert_eq!(seen.headers["x-admin-token"], "root", "{}", seen.line);
+        assert_eq!(seen.headers["x-team-id"], "t1", "{}", seen.line);
+    }
+}
+
+#[tokio::test]
+async fn a_file_longer_than_the_limit_is_an_error_not_a_shorter_file() {
+    let path = "GET /files?path=/tmp/a%20b&username=root";
+    let server = Server::start(vec![
+        (path, Answer::ok([vec![1; 600], vec![2; 600]])),
+        (path, Answer::ok([vec![1; 600], vec![2; 600]])),
+        (
+            path,
+            Answer::status(
+                404,
+                r#"{"code":404,"message":"path '/tmp/a b' does not exist"}"#,
+            ),
+        ),
+    ])
+    .await;
+    let envd = server.envd().as_user("root");
+    let error = envd.file_read("/tmp/a b", 1000).await.unwrap_err();
+    assert!(matches!(
+        error,
+        EnvdError::Http(HttpError::TooLong {
+            bytes_max: 1000,
+            ..
+        })
+    ));
+    assert_eq!(envd.file_read("/tmp/a b", 2000).await.unwrap().len(), 1200);
+    assert!(
+        envd.file_read("/tmp/a b", 2000)
+            .await
+            .unwrap_err()
+            .is_not_found()
+    );
+}
+
+#[tokio::test]
+async fn nobody_there_is_said_as_such() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let api = Api::new(Transport::new(), base.parse().unwrap(), "e2b_00").unwrap();
+    match api.sandbox_by_id("a").await {
+        Err(ApiError::Http(error)) => assert!(error.is_connect()),
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("an answer from nobody"),
+    }
+}
