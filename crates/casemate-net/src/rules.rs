@@ -1,0 +1,268 @@
+//! The packet filter's rules as text: one table, loaded in one transaction. Pure.
+//!
+//! What changes while sandboxes run is elements of two sets (`allow_out`, `deny_out`); a slot
+//! without elements has the default policy, so creating a sandbox with it changes nothing here.
+//! The anti-spoof set names every slot that the subnet has, used or not: a slot's link, address and
+//! name follow from its index.
+//!
+//! Order of judgement for a packet from a slot: sender's address (`spoof`), the host's own addresses
+//! before anybody's address translation (`guard`), DNS to the resolver (`dns`), then for what is
+//! forwarded other sandboxes, the operator's opened ranges, closed ranges, the tenant's allowances
+//! and denials (`from_slot`, `judge`), the number of connections (`counted`). There is no shortcut
+//! for established connections: a changed policy also ends those that it no longer allows.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::Subnet;
+use crate::elements::{ALLOW_SET, DENY_SET, SlotRules, Span};
+use crate::names::Names;
+
+/// Never reached from a sandbox unless the operator opens a range by name: this host, private and
+/// shared networks, link-local with the metadata services, the metadata services that clouds keep
+/// at other addresses, multicast, reserved and broadcast.
+pub const CLOSED_RANGES: [&str; 11] = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "168.63.129.16/32",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.168.0.0/16",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+];
+
+/// What the table is made from.
+pub(crate) struct Table<'a> {
+    pub(crate) names: &'a Names,
+    pub(crate) subnet: Subnet,
+    pub(crate) opened: &'a [Ipv4Net],
+    pub(crate) connections_per_slot_max: u32,
+    pub(crate) policies: &'a BTreeMap<u16, SlotRules>,
+}
+
+impl Table<'_> {
+    /// Replaces the table, or makes it: `add` keeps `delete` from failing where there is none.
+    pub(crate) fn render(&self) -> String {
+        let name = self.names.table();
+        let mut text = format!("add table inet {name}\ndelete table inet {name}\n");
+        let _ = writeln!(text, "table inet {name} {{");
+        self.sets(&mut text);
+        self.chains(&mut text);
+        text.push_str("}\n");
+        text
+    }
+
+    fn sets(&self, text: &mut String) {
+        let slots = (0..self.subnet.slots()).filter_map(|index| {
+            let address = self.subnet.address(index).ok()?;
+            Some(format!("\"{}\" . {address}", self.names.link(index)))
+        });
+        set(text, "slots", "typeof iifname . ip saddr", slots);
+        let closed = CLOSED_RANGES.into_iter().map(String::from);
+        set(text, "closed", "type ipv4_addr; flags interval", closed);
+        let opened = Ipv4Net::aggregate(&self.opened.to_vec());
+        let opened = opened.iter().map(Ipv4Net::to_string);
+        set(text, "opened", "type ipv4_addr; flags interval", opened);
+        let pairs = "type ipv4_addr . ipv4_addr; flags interval";
+        set(text, ALLOW_SET, pairs, self.spans(|rules| &rules.allow));
+        set(text, DENY_SET, pairs, self.spans(|rules| &rules.deny));
+        let size = self.subnet.slots();
+        let counters = format!("type ipv4_addr; size {size}; flags dynamic");
+        set(text, "connections", &counters, std::iter::empty());
+    }
+
+    fn spans<'a>(
+        &'a self,
+        which: impl Fn(&'a SlotRules) -> &'a std::collections::BTreeSet<Span> + 'a,
+    ) -> impl Iterator<Item = String> + 'a {
+        self.policies.iter().flat_map(move |(index, rules)| {
+            // A policy for a slot beyond the subnet names no packet.
+            let address = self.subnet.address(*index).unwrap_or(Ipv4Addr::UNSPECIFIED);
+            which(rules)
+                .iter()
+                .map(move |span| format!("{address} . {}-{}", span.first, span.last))
+        })
+    }
+
+    fn chains(&self, text: &mut String) {
+        let link = format!("\"{}*\"", self.names.link_prefix());
+        let gateway = self.subnet.gateway();
+        let subnet = self.subnet.net();
+        let max = self.connections_per_slot_max;
+        let dns = "meta l4proto { tcp, udp } th dport 53";
+        let _ = write!(
+            text,
+            r#"
+  chain refuse {{
+    meta l4proto tcp reject with tcp reset
+    reject with icmpx admin-prohibited
+  }}
+
+  chain counted {{
+    ct state new add @connections {{ ip saddr ct count over {max} }} goto refuse
+    accept
+  }}
+
+  chain spoof {{
+    type filter hook prerouting priority raw; policy accept;
+    iifname != {link} accept
+    meta nfproto != ipv4 drop
+    iifname . ip saddr != @slots drop
+  }}
+
+  chain guard {{
+    type filter hook prerouting priority mangle; policy accept;
+    iifname != {link} accept
+    ct direction reply accept
+    fib daddr type local {dns} accept
+    fib daddr type local goto refuse
+  }}
+
+  chain dns {{
+    type nat hook prerouting priority dstnat - 5; policy accept;
+    iifname {link} {dns} dnat ip to {gateway}:53
+  }}
+
+  chain input {{
+    type filter hook input priority filter; policy accept;
+    iifname {link} goto from_slot_here
+    ip daddr {gateway} {dns} goto refuse
+  }}
+
+  chain from_slot_here {{
+    ct direction reply accept
+    ip daddr {gateway} {dns} goto counted
+    goto refuse
+  }}
+
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    iifname {link} goto from_slot
+    oifname {link} goto to_slot
+  }}
+
+  chain from_slot {{
+    ct state invalid drop
+    meta l4proto != {{ tcp, udp, icmp }} goto refuse
+    ip daddr {subnet} goto refuse
+    oifname {link} goto refuse
+    ip daddr @opened goto judge
+    ip daddr @closed goto refuse
+    goto judge
+  }}
+
+  chain judge {{
+    ip saddr . ip daddr @{ALLOW_SET} goto counted
+    ip saddr . ip daddr @{DENY_SET} goto refuse
+    goto counted
+  }}
+
+  chain to_slot {{
+    ct state established,related accept
+    drop
+  }}
+
+  chain out {{
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr {subnet} oifname != {link} masquerade fully-random
+  }}
+"#
+        );
+    }
+}
+
+fn set(text: &mut String, name: &str, kind: &str, elements: impl Iterator<Item = String>) {
+    let elements: Vec<String> = elements.collect();
+    let _ = write!(
+        text,
+        "  set {name} {{\n    {}",
+        kind.replace("; ", "\n    ")
+    );
+    if !elements.is_empty() {
+        let _ = write!(text, "\n    elements = {{ {} }}", elements.join(", "));
+    }
+    text.push_str("\n  }\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use casemate_types::InstanceId;
+    use casemate_types::network::CompiledPolicy;
+
+    fn render(opened: &[&str], policies: &BTreeMap<u16, SlotRules>) -> String {
+        let opened: Vec<Ipv4Net> = opened.iter().map(|text| text.parse().unwrap()).collect();
+        Table {
+            names: &Names::new(InstanceId::parse("ab12cd34").unwrap()),
+            subnet: Subnet::new("100.64.0.0/29".parse().unwrap()).unwrap(),
+            opened: &opened,
+            connections_per_slot_max: 77,
+            policies,
+        }
+        .render()
+    }
+
+    #[track_caller]
+    fn check_line(text: &str, line: &str) {
+        assert!(
+            text.lines().any(|l| l.trim() == line),
+            "no line `{line}` in\n{text}"
+        );
+    }
+
+    #[test]
+    fn the_table_is_replaced_whole() {
+        let text = render(&[], &BTreeMap::new());
+        assert!(text.starts_with(
+            "add table inet casemate_ab12cd34\ndelete table inet casemate_ab12cd34\ntable inet"
+        ));
+        check_line(
+            &text,
+            "ct state new add @connections { ip saddr ct count over 77 } goto refuse",
+        );
+        check_line(&text, "iifname \"cmab12cd-*\" goto from_slot");
+        check_line(
+            &text,
+            "ip daddr 100.64.0.1 meta l4proto { tcp, udp } th dport 53 goto counted",
+        );
+    }
+
+    #[test]
+    fn every_slot_is_bound_to_its_address() {
+        let text = render(&[], &BTreeMap::new());
+        check_line(
+            &text,
+            "elements = { \"cmab12cd-0\" . 100.64.0.2, \"cmab12cd-1\" . 100.64.0.3, \
+             \"cmab12cd-2\" . 100.64.0.4, \"cmab12cd-3\" . 100.64.0.5, \"cmab12cd-4\" . 100.64.0.6 }",
+        );
+    }
+
+    #[test]
+    fn opened_ranges_are_merged() {
+        let text = render(
+            &["10.1.0.0/16", "10.1.2.0/24", "10.2.0.0/16"],
+            &BTreeMap::new(),
+        );
+        check_line(&text, "elements = { 10.1.0.0/16, 10.2.0.0/16 }");
+    }
+
+    #[test]
+    fn policies_survive_a_reload() {
+        let policy = CompiledPolicy {
+            allow: vec!["8.8.8.8/32".parse().unwrap()],
+            deny: vec!["0.0.0.0/0".parse().unwrap()],
+            dns: false,
+        };
+        let policies = BTreeMap::from([(3, SlotRules::of(&policy))]);
+        let text = render(&[], &policies);
+        check_line(&text, "elements = { 100.64.0.5 . 8.8.8.8-8.8.8.8 }");
+        check_line(&text, "elements = { 100.64.0.5 . 0.0.0.0-255.255.255.255 }");
+    }
+}
