@@ -1,1 +1,87 @@
-fn main() {}
+//! The `casemate` program: command line, configuration, wiring, signals. No business rules.
+
+mod admin;
+mod child;
+mod command;
+mod config;
+mod control;
+mod credentials;
+mod data_dir;
+mod egress;
+mod log;
+mod output;
+mod up;
+mod user;
+
+use clap::{Parser, Subcommand};
+
+use output::Output;
+
+/// Self-hosted sandboxes for AI agents, behind the E2B API.
+#[derive(Parser)]
+#[command(name = "casemate", version, propagate_version = true)]
+struct Cli {
+    /// Answer in JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the platform on this machine until Ctrl-C.
+    Up(up::Args),
+    /// End all sandboxes, then the platform.
+    Down(command::down::Args),
+    /// Show whether the platform runs, and what it holds.
+    Status(command::status::Args),
+    /// Check this machine: what is missing and how to mend it.
+    Doctor(command::doctor::Args),
+    /// Create, list and revoke API keys.
+    Key(command::key::Args),
+    /// Create sandboxes and work in them.
+    Sandbox(command::sandbox::Args),
+    /// Export the base template as an archive for `up --base`.
+    Base(command::base::Args),
+    /// Measure this installation.
+    Bench(command::bench::Args),
+    /// Roles that `up` starts; not for people.
+    #[command(hide = true)]
+    Internal(command::internal::Args),
+}
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.json);
+    match run(cli.command, &output) {
+        Ok(code) => code,
+        Err(error) => {
+            output.error(&error);
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command, output: &Output) -> anyhow::Result<std::process::ExitCode> {
+    match command {
+        // These choose their own threads: a launcher must have one only.
+        Command::Internal(args) => return command::internal::run(args),
+        Command::Up(args) => return up::run(args, output).map(|()| Default::default()),
+        _ => {}
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Down(args) => command::down::run(args, output).await?,
+            Command::Status(args) => command::status::run(args, output).await?,
+            Command::Doctor(args) => return command::doctor::run(args, output).await,
+            Command::Key(args) => command::key::run(args, output).await?,
+            Command::Sandbox(args) => return command::sandbox::run(args, output).await,
+            Command::Base(args) => command::base::run(args, output).await?,
+            Command::Bench(args) => command::bench::run(args, output).await?,
+            Command::Up(_) | Command::Internal(_) => {}
+        }
+        Ok(std::process::ExitCode::SUCCESS)
+    })
+}

@@ -1,0 +1,105 @@
+//! Our own re-executed children: started with one socket as standard input, over which their
+//! setup and every descriptor they need arrives; started again when they die; ending by
+//! themselves when the socket does.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use casemate_linux::scm;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tracing::{error, info};
+
+use crate::user::SystemUser;
+
+/// Waits between starts of a child that dies at once: doubled from the first to the last.
+const RESTART_WAIT_FIRST: Duration = Duration::from_millis(50);
+const RESTART_WAIT_LAST: Duration = Duration::from_secs(5);
+/// A child that lived this long starts again without waiting.
+const LIVED: Duration = Duration::from_secs(10);
+
+/// Starts `casemate internal ROLE` as `user` and hands it its setup.
+pub fn start<T: Serialize>(
+    role: &str,
+    user: SystemUser,
+    setup: &T,
+    fds: &[&OwnedFd],
+) -> anyhow::Result<(tokio::process::Child, OwnedFd)> {
+    let (ours, theirs) = scm::pair().context("make a socket pair")?;
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .args([OsStr::new("internal"), OsStr::new(role)])
+        .stdin(Stdio::from(theirs))
+        .uid(user.uid)
+        .gid(user.gid)
+        .current_dir("/")
+        .process_group(0);
+    let child = tokio::process::Command::from(command)
+        .spawn()
+        .with_context(|| format!("start the {role} process"))?;
+    let bytes = serde_json::to_vec(setup)?;
+    let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
+    scm::send(&ours, &bytes, &fds).with_context(|| format!("set the {role} process up"))?;
+    Ok((child, ours))
+}
+
+/// In the child: the setup, its descriptors, and the socket itself.
+pub fn receive<T: DeserializeOwned>() -> anyhow::Result<(T, Vec<OwnedFd>, OwnedFd)> {
+    let socket = io::stdin().as_fd().try_clone_to_owned().context("take the socket")?;
+    let mut buffer = vec![0; scm::BYTES_MAX];
+    let (length, fds) = scm::recv(&socket, &mut buffer)
+        .context("this command is started by `casemate up`, not by hand")?;
+    ensure!(length > 0, "the parent ended before it said what to do");
+    Ok((serde_json::from_slice(&buffer[..length])?, fds, socket))
+}
+
+/// Process ids of children, for `status`.
+#[derive(Debug, Clone, Default)]
+pub struct Pids(Arc<Mutex<std::collections::BTreeMap<&'static str, u32>>>);
+
+impl Pids {
+    pub fn note(&self, role: &'static str, pid: Option<u32>) {
+        let mut pids = self.0.lock().expect("no holder of this lock panics");
+        match pid {
+            Some(pid) => pids.insert(role, pid),
+            None => pids.remove(role),
+        };
+    }
+
+    pub fn all(&self) -> std::collections::BTreeMap<String, u32> {
+        let pids = self.0.lock().expect("no holder of this lock panics");
+        pids.iter().map(|(role, pid)| ((*role).to_owned(), *pid)).collect()
+    }
+}
+
+/// Keeps a role running: `begin` starts it and gives the child and what serves it meanwhile.
+/// Never returns; drop the future to stop. The child then sees its socket end.
+pub async fn keep<F>(role: &'static str, pids: Pids, mut begin: impl FnMut() -> anyhow::Result<F>)
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let mut wait = RESTART_WAIT_FIRST;
+    loop {
+        let begun = Instant::now();
+        let end = match begin() {
+            Ok(run) => run.await,
+            Err(error) => Err(error),
+        };
+        pids.note(role, None);
+        match end {
+            Ok(()) => info!(role, "the {role} process ended and is started again"),
+            Err(failed) => {
+                error!(role, error = format!("{failed:#}"), "the {role} process is started again");
+            }
+        }
+        wait = if begun.elapsed() > LIVED { RESTART_WAIT_FIRST } else { wait };
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RESTART_WAIT_LAST);
+    }
+}

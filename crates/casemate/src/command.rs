@@ -1,0 +1,10 @@
+//! The verbs of the command line, one file each.
+
+pub mod base;
+pub mod bench;
+pub mod doctor;
+pub mod down;
+pub mod internal;
+pub mod key;
+pub mod sandbox;
+pub mod status;

@@ -1,0 +1,45 @@
+//! Disk and memory.
+
+use std::path::Path;
+
+use super::Finding;
+
+const GIB: u64 = 1 << 30;
+/// The base template and room to write.
+const DISK_MIN: u64 = 3 * GIB;
+const DISK_GOOD: u64 = 20 * GIB;
+const MEMORY_GOOD: u64 = 2 * GIB;
+
+pub(super) fn disk(data_dir: &Path) -> Finding {
+    let dir = data_dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
+    let free = match rustix::fs::statvfs(dir) {
+        Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
+        Err(error) => {
+            let found = format!("cannot look at {}: {error}", dir.display());
+            return Finding::fatal("disk", found, "Name another data directory");
+        }
+    };
+    let found = format!("{} GiB free in {}", free / GIB, dir.display());
+    match free {
+        // What lies there already is no room that is missing.
+        _ if data_dir.join("node/pool.img").exists() => Finding::good("disk", found),
+        ..DISK_MIN => Finding::fatal("disk", found, "The base template alone needs 3 GiB"),
+        ..DISK_GOOD => Finding::warning("disk", found, "20 GiB and more are comfortable"),
+        _ => Finding::good("disk", found),
+    }
+}
+
+pub(super) fn memory() -> Finding {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))
+        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
+        .unwrap_or(0);
+    let found = format!("{} MiB available", kib / 1024);
+    if kib * 1024 >= MEMORY_GOOD {
+        Finding::good("memory", found)
+    } else {
+        Finding::warning("memory", found, "2 GiB and more are comfortable")
+    }
+}

@@ -1,0 +1,67 @@
+//! `casemate down`: ends all sandboxes and the platform; with `--purge` nothing is left at all.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use casemate_runtime::Runtime;
+
+use crate::admin::{Reply, Request, ask};
+use crate::data_dir::{DataDir, admin_socket};
+use crate::output::Output;
+use crate::up::{config_of, sandboxes};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The platform's data directory.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The settings that `up` was given.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Remove everything: keys, store, base template, pool image, and every trace on this host.
+    #[arg(long)]
+    purge: bool,
+}
+
+/// How long a platform that was asked to end may take to be gone.
+const END_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
+    let config = config_of(args.data_dir, args.config)?;
+    let root = config.data_dir.clone();
+    if !DataDir::exists(&root) {
+        output.note(&format!("there is no platform in {}", root.display()));
+        return Ok(());
+    }
+    match ask(&admin_socket(&root), Request::Down).await? {
+        None => {}
+        Some(Reply::Ending) => output.note("all sandboxes are ended; the platform is ending"),
+        Some(Reply::Failed(why)) => bail!("the platform could not end its sandboxes: {why}"),
+        Some(Reply::Status(_)) => bail!("the platform answered something else"),
+    }
+    let dir = wait_for_lock(&root).await?;
+    // Whatever a platform that died left is found and ended here, by the code of its start.
+    let opened = sandboxes::open(&config, &dir).await.context("look for what is left")?;
+    opened.runtime.teardown(args.purge).await.context("end what is left")?;
+    drop(opened);
+    for entry in std::fs::read_dir(dir.journal()).into_iter().flatten().flatten() {
+        std::fs::remove_file(entry.path()).context("clear the journal")?;
+    }
+    if args.purge {
+        dir.purge()?;
+        output.note(&format!("removed everything of {}", root.display()));
+    }
+    Ok(())
+}
+
+async fn wait_for_lock(root: &std::path::Path) -> anyhow::Result<DataDir> {
+    let begun = Instant::now();
+    loop {
+        match DataDir::open(root) {
+            Ok(dir) => return Ok(dir),
+            Err(error) if begun.elapsed() > END_TIMEOUT => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}

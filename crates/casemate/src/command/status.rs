@@ -1,0 +1,78 @@
+//! `casemate status`: whether the platform of a data directory runs, and what it holds.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use serde_json::json;
+
+use crate::admin::{Reply, Request, ask};
+use crate::data_dir::{DataDir, admin_socket};
+use crate::output::Output;
+use crate::up::config_of;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The platform's data directory.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The settings that `up` was given.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
+    let config = config_of(args.data_dir, args.config)?;
+    let dir = config.data_dir;
+    if !DataDir::exists(&dir) {
+        bail!("there is no platform in {}: `casemate up` makes one", dir.display());
+    }
+    let status = match ask(&admin_socket(&dir), Request::Status).await? {
+        Some(Reply::Status(status)) => status,
+        Some(Reply::Failed(why)) => bail!("{why}"),
+        Some(Reply::Ending) => bail!("the platform is ending"),
+        None => {
+            let journalled = journalled(&dir);
+            output.value(&json!({"running": false, "journalled_sandboxes": journalled}), || {
+                format!(
+                    "casemate does not run in {}; its journal names {journalled} sandboxes",
+                    dir.display()
+                )
+            });
+            return Ok(());
+        }
+    };
+    let mut value = serde_json::to_value(&status)?;
+    value["running"] = json!(true);
+    output.value(&value, || {
+        let node = &status.node;
+        let ready = if status.ready { "ready" } else { "not ready yet" };
+        format!(
+            "casemate runs at {} (domain {}), {ready}\n\
+             sandboxes {} of {}, waiting {}, prepared slots {} and layers {}\n\
+             memory {} MiB free of {} MiB, {} MiB promised\n\
+             instance {}, node process {}, children {:?}",
+            status.url,
+            status.domain,
+            node.sandboxes,
+            node.sandboxes_max,
+            node.queue_length,
+            node.slots_ready,
+            node.layers_ready,
+            node.memory_available_bytes >> 20,
+            node.memory_total_bytes >> 20,
+            node.memory_promised_bytes >> 20,
+            status.instance,
+            status.pid,
+            status.processes,
+        )
+    });
+    Ok(())
+}
+
+fn journalled(dir: &std::path::Path) -> usize {
+    let Ok(listed) = std::fs::read_dir(dir.join("node/journal")) else {
+        return 0;
+    };
+    let json = |path: PathBuf| path.extension().is_some_and(|e| e == "json");
+    listed.flatten().filter(|item| json(item.path())).count()
+}

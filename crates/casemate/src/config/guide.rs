@@ -1,0 +1,45 @@
+//! The names of the user's guide: which key of ours each one is, or that it has no effect.
+
+/// What a name of the guide means here.
+pub(super) enum Meaning {
+    /// The same as this key of ours.
+    Key(&'static str, &'static str),
+    /// Accepted with a warning that says why it changes nothing.
+    Nothing(&'static str),
+}
+
+use Meaning::{Key, Nothing};
+
+const STORES: &str = "this version keeps its data in DIR on this machine";
+const POOLS: &str = "started sandboxes come with templates";
+
+/// Upper-case names are environment variables of the guide's manifests; lower-case ones are its
+/// tuning map, which its deployments also give as environment variables.
+pub(super) const NAMES: &[(&str, Meaning)] = &[
+    ("DATABASE_URL", Nothing(STORES)),
+    ("DATABASE_PASSWORD", Nothing(STORES)),
+    ("REDIS_URL", Nothing(STORES)),
+    ("STORAGE_BUCKET", Nothing(STORES)),
+    ("JWT_SECRET", Nothing("this version knows API keys and access tokens only")),
+    ("API_KEY_SECRET", Key("auth", "api_key_secret")),
+    ("LOG_LEVEL", Key("log", "level")),
+    ("MAX_SANDBOXES", Key("limits", "sandboxes_max")),
+    ("SANDBOX_TIMEOUT", Key("limits", "sandbox_timeout_seconds")),
+    ("FIRECRACKER_PATH", Nothing("this version isolates by namespaces")),
+    ("API_URL", Nothing("all roles run in one `casemate up`")),
+    ("api_workers", Nothing("workers follow the number of processors")),
+    ("api_max_connections", Key("server", "connections_max")),
+    ("api_request_timeout", Nothing("requests end at 70 s, as clients expect")),
+    ("api_keepalive_timeout", Nothing("idle connections are kept 620 s, as clients expect")),
+    ("sandbox_pool_size", Nothing(POOLS)),
+    ("sandbox_warm_pool_size", Nothing(POOLS)),
+    ("sandbox_max_idle_time", Nothing(POOLS)),
+    ("sandbox_cleanup_interval", Nothing("sandboxes are removed when they end")),
+    ("db_max_connections", Nothing(STORES)),
+    ("db_idle_timeout", Nothing(STORES)),
+    ("db_connection_lifetime", Nothing(STORES)),
+    ("redis_max_connections", Nothing(STORES)),
+    ("redis_connection_timeout", Nothing(STORES)),
+    ("redis_read_timeout", Nothing(STORES)),
+    ("redis_write_timeout", Nothing(STORES)),
+];

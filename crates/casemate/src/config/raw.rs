@@ -1,0 +1,255 @@
+//! What may be written in the file or the environment, with defaults. Unknown keys are refused.
+//!
+//! Every key has a value here (empty text means "not set"), so that the table of defaults is also
+//! the list of keys and of their types.
+
+use anyhow::ensure;
+use serde::{Deserialize, Serialize};
+
+use super::Secret;
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawConfig {
+    pub server: Server,
+    pub auth: Auth,
+    pub log: Log,
+    pub limits: Limits,
+    pub node: Node,
+    pub network: Network,
+    pub guest: Guest,
+}
+
+impl RawConfig {
+    pub fn defaults_as_table() -> toml::Table {
+        toml::Table::try_from(Self::default()).expect("the defaults are plain tables")
+    }
+}
+
+/// `[server]`: the front door.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Where everything is kept. Not on overlayfs, NFS or tmpfs.
+    pub data_dir: String,
+    /// `ADDRESS:PORT` of API and edge. Anything but loopback is reachable by others; keys and
+    /// tokens then travel in clear until TLS stands in front.
+    pub listen: String,
+    /// Name (and port) under which clients reach us. Empty: `localhost:<port>`.
+    pub domain: String,
+    /// More host names on which the routing headers of sandboxes are honoured.
+    pub edge_hosts: Vec<String>,
+    /// Client connections at once; beyond it new ones wait to be accepted.
+    pub connections_max: usize,
+    /// Requests at once into one sandbox; -1 is no limit. Beyond it 429.
+    pub sandbox_connections_max: i64,
+    /// Who may read `/metrics`: `token` or `public`.
+    pub metrics: String,
+    /// Bearer token for `/metrics`. Empty: only the admin token opens it from afar.
+    pub scrape_token: Secret,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            data_dir: "/var/lib/casemate".into(),
+            listen: "127.0.0.1:8080".into(),
+            domain: String::new(),
+            edge_hosts: Vec::new(),
+            connections_max: 16_384,
+            sandbox_connections_max: -1,
+            metrics: "token".into(),
+            scrape_token: Secret::default(),
+        }
+    }
+}
+
+/// `[auth]`: secrets of the installation.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    /// Root secret, at least 32 bytes. Empty: made once in `DIR/secrets`. Another one makes all
+    /// sandbox tokens invalid.
+    pub api_key_secret: Secret,
+}
+
+/// `[log]`: our own log, on standard error.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,casemate_edge=debug`.
+    pub level: String,
+    /// `text` or `json`.
+    pub format: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: "text".into() }
+    }
+}
+
+/// `[limits]`: what at most.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Sandboxes on this node; beyond it creates are 503.
+    pub sandboxes_max: u32,
+    /// Sandboxes of a team; beyond it creates are 429.
+    pub team_sandboxes_max: u32,
+    /// Seconds of life when a create names none.
+    pub sandbox_timeout_seconds: u32,
+    /// Longest life, hours; beyond it 400.
+    pub life_hours_max: u32,
+    /// The sum of memory limits may be this many times the machine's memory.
+    pub memory_overcommit: f64,
+    /// Memory that must stay available, MiB; below it creates are 503.
+    pub memory_reserve_mib: u64,
+    /// Creates that boot at once; too high makes all of them slow.
+    pub boots_max: usize,
+    /// Creates that wait for their turn; beyond it 503.
+    pub queue_max: usize,
+    /// Processor limit of sandboxes of the base template.
+    pub vcpus: u32,
+    /// Memory limit of sandboxes of the base template, MiB.
+    pub memory_mib: u32,
+    /// Bytes that a sandbox may write to its root, MiB.
+    pub disk_mib: u32,
+    /// Processes and threads in a sandbox.
+    pub processes_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let base = casemate_types::Resources::BASE;
+        Self {
+            sandboxes_max: 1000,
+            team_sandboxes_max: 1000,
+            sandbox_timeout_seconds: 300,
+            life_hours_max: casemate_types::limits::LIFE_HOURS_MAX_DEFAULT,
+            memory_overcommit: 32.0,
+            memory_reserve_mib: 512,
+            boots_max: 64,
+            queue_max: 1024,
+            vcpus: base.vcpus,
+            memory_mib: base.memory_mib,
+            disk_mib: base.disk_mib,
+            processes_max: base.processes_max,
+        }
+    }
+}
+
+impl Limits {
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        ensure!(
+            (1..=2000).contains(&self.sandboxes_max),
+            "limits.sandboxes_max (MAX_SANDBOXES) must be 1 to 2000, got {}",
+            self.sandboxes_max
+        );
+        ensure!(self.team_sandboxes_max >= 1, "limits.team_sandboxes_max must be at least 1");
+        let longest = self.life_hours_max.saturating_mul(3600);
+        ensure!(
+            (1..=24 * 365).contains(&self.life_hours_max),
+            "limits.life_hours_max must be 1 to 8760, got {}",
+            self.life_hours_max
+        );
+        ensure!(
+            (1..=longest).contains(&self.sandbox_timeout_seconds),
+            "limits.sandbox_timeout_seconds (SANDBOX_TIMEOUT) must be 1 to {longest}, got {}",
+            self.sandbox_timeout_seconds
+        );
+        ensure!(
+            self.memory_overcommit.is_finite() && self.memory_overcommit > 0.0,
+            "limits.memory_overcommit must be above 0"
+        );
+        ensure!((1..=1024).contains(&self.boots_max), "limits.boots_max must be 1 to 1024");
+        ensure!((1..=64).contains(&self.vcpus), "limits.vcpus must be 1 to 64");
+        ensure!(
+            (128..=8192).contains(&self.memory_mib),
+            "limits.memory_mib must be 128 to 8192, got {}",
+            self.memory_mib
+        );
+        ensure!(self.disk_mib >= 64, "limits.disk_mib must be at least 64");
+        ensure!(self.processes_max >= 16, "limits.processes_max must be at least 16");
+        Ok(())
+    }
+}
+
+/// `[node]`: the sandbox manager of this machine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Node {
+    /// Prepared slots and layers; each costs about 0.4 MiB. Too low makes bursts wait.
+    pub slot_stock: usize,
+    /// Processes that create sandboxes; about the number of processors.
+    pub launchers: usize,
+    /// Largest size of the pool of writable layers, MiB; 0 is 60 % of the free space.
+    pub pool_mib_max: u64,
+    /// A sandbox that the store does not know is kept this long.
+    pub orphan_grace_seconds: u64,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self { slot_stock: 32, launchers: 2, pool_mib_max: 0, orphan_grace_seconds: 600 }
+    }
+}
+
+impl Node {
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        ensure!((1..=1024).contains(&self.slot_stock), "node.slot_stock must be 1 to 1024");
+        ensure!((1..=32).contains(&self.launchers), "node.launchers must be 1 to 32");
+        let pool = self.pool_mib_max;
+        ensure!(pool == 0 || pool >= 1024, "node.pool_mib_max must be 0 or at least 1024");
+        Ok(())
+    }
+}
+
+/// `[network]`: what sandboxes reach.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Network {
+    /// Range that instances on this host lease their sandboxes' addresses from.
+    pub subnet_base: String,
+    /// Private ranges that sandboxes may reach. Named one by one; none by default.
+    pub allow_ranges: Vec<String>,
+    /// Resolvers that ours asks. Empty: those of the host's `/etc/resolv.conf`.
+    pub dns_upstreams: Vec<String>,
+    /// Connections that a sandbox may hold at once; new ones beyond it are refused.
+    pub conntrack_per_sandbox_max: u32,
+    /// Whether we add the one rule that another firewall of this host needs.
+    pub manage_firewall: bool,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            subnet_base: "100.64.0.0/10".into(),
+            allow_ranges: Vec::new(),
+            dns_upstreams: Vec::new(),
+            conntrack_per_sandbox_max: 4096,
+            manage_firewall: false,
+        }
+    }
+}
+
+/// `[guest]`: what of the host's settings sandboxes get. `host`, `none`, or a path.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Guest {
+    /// Extra certificate authorities: `host` is `/usr/local/share/ca-certificates`.
+    pub ca_certificates: String,
+    /// apt's sources and options.
+    pub apt: String,
+    /// pip's settings.
+    pub pip: String,
+    /// npm's settings.
+    pub npm: String,
+}
+
+impl Default for Guest {
+    fn default() -> Self {
+        let host = || "host".to_owned();
+        Self { ca_certificates: host(), apt: host(), pip: host(), npm: host() }
+    }
+}

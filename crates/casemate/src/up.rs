@@ -1,0 +1,113 @@
+//! `casemate up`: all roles on this machine, in processes by privilege (decision 2).
+//!
+//! ```text
+//! up (root, node) ──▶ launchers (root, one thread)      make sandboxes
+//!        ├──────────▶ control (casemate)   api and edge, behind the public listener
+//!        └──────────▶ egress (casemate)    the resolver of sandboxes
+//! ```
+//!
+//! This process parses no client's bytes. When it dies its children end and sandboxes stay.
+
+pub mod base;
+mod ready;
+pub mod sandboxes;
+mod serve;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail, ensure};
+
+use crate::config::{self, Config, Flags, Loaded};
+use crate::data_dir::DataDir;
+use crate::output::Output;
+use crate::{command, log};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Where everything is kept.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where API and edge listen.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+    /// Name, and port, under which clients reach us.
+    #[arg(long, value_name = "NAME")]
+    domain: Option<String>,
+    /// Settings; `/etc/casemate/casemate.toml` when there is one.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Import the base template from an archive instead of making it.
+    #[arg(long, value_name = "FILE")]
+    base: Option<PathBuf>,
+}
+
+/// Threads of the node: it waits, mostly.
+const WORKERS: usize = 2;
+
+pub fn run(args: Args, output: &Output) -> anyhow::Result<()> {
+    let flags = Flags {
+        data_dir: args.data_dir,
+        listen: args.listen,
+        domain: args.domain,
+        config: args.config,
+        base: args.base,
+    };
+    let Loaded { config, warnings } = config::load(&flags)?;
+    log::start(&config.log)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    refuse_this_machine(&config)?;
+    // The listener comes first: a port in use should cost nobody a minute.
+    let listener = std::net::TcpListener::bind(config.listen)
+        .with_context(|| format!("cannot listen at {}", config.listen))?;
+    listener.set_nonblocking(true)?;
+    warn_of_exposure(&config);
+    let dir = DataDir::open(&config.data_dir)?;
+    raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve::serve(config, dir, listener, output))
+}
+
+/// What `doctor` finds fatal stops us with the same words.
+fn refuse_this_machine(config: &Config) -> anyhow::Result<()> {
+    let failed: Vec<_> =
+        command::doctor::required(config).into_iter().filter(|finding| finding.is_fatal()).collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<_> = failed.iter().map(|f| format!("{}: {}", f.what, f.words())).collect();
+    bail!("this machine cannot run sandboxes\n  {}", lines.join("\n  "))
+}
+
+fn warn_of_exposure(config: &Config) {
+    if !config.listen.ip().is_loopback() {
+        tracing::warn!(
+            listen = %config.listen,
+            "others can reach {}: keys and tokens travel in clear unless TLS stands in front",
+            config.listen
+        );
+    }
+}
+
+/// Each sandbox and each connection is a descriptor or more; the soft limit of a shell is 1024.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(1 << 20).max(1 << 17);
+    (limit.current, limit.maximum) = (Some(wanted), Some(wanted));
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+/// The settings under which `down` and others find what `up` left.
+pub fn config_of(data_dir: Option<PathBuf>, file: Option<PathBuf>) -> anyhow::Result<Config> {
+    let flags = Flags { data_dir, config: file, ..Flags::default() };
+    let Loaded { config, .. } = config::load(&flags)?;
+    ensure!(rustix::process::geteuid().is_root(), "this needs root: run it with sudo");
+    Ok(config)
+}

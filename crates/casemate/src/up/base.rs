@@ -1,0 +1,119 @@
+//! The base template and the operator's layer: made or found, then offered by the node.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use casemate_build::base::{self, BaseConfig, BaseManifest};
+use casemate_build::site::{self, Certificates, Mirror, SiteConfig};
+use casemate_build::Progress;
+use casemate_node::Node;
+use casemate_rpc::NodeTemplate;
+use casemate_types::Resources;
+
+use super::sandboxes::Opened;
+use crate::config::{Config, raw};
+use crate::output::Output;
+
+/// Where the base of a data directory is.
+pub fn base_config(config: &Config, layers_dir: &Path) -> BaseConfig {
+    let node = config.data_dir.join("node");
+    BaseConfig {
+        layers_dir: layers_dir.into(),
+        templates_dir: node.join("templates"),
+        logs_dir: node.join("logs"),
+        import: config.base.clone(),
+        host_root: PathBuf::from("/"),
+    }
+}
+
+/// Makes sure of the base, and lets the node make sandboxes of it.
+pub async fn offer(
+    config: &Config,
+    node: &Node,
+    opened: &Opened,
+    output: &Output,
+) -> anyhow::Result<()> {
+    let (config, layers_dir) = (config.clone(), opened.layers_dir.clone());
+    let (gateway, progress) = (opened.gateway, output.progress("base template"));
+    let make = move || -> anyhow::Result<_> {
+        let manifest = base::ensure(&base_config(&config, &layers_dir), &progress)
+            .context("make the base template")?;
+        progress.finish();
+        let site_config = site_config(&config.guest, &layers_dir, gateway)?;
+        // The manifest names the lowest layer first, a sandbox its highest.
+        let layers: Vec<_> = manifest.layers.iter().rev().cloned().collect();
+        let dirs: Vec<_> = layers.iter().map(|name| layers_dir.join(name)).collect();
+        let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
+        let site = site::ensure(&site_config, &dirs).context("make the operator's layer")?;
+        Ok((config, layers_dir, manifest, layers, site))
+    };
+    let (config, layers_dir, manifest, layers, site) =
+        tokio::task::spawn_blocking(make).await.context("the base template's task")??;
+    for note in &site.notes {
+        tracing::warn!("sandboxes do not get {note}");
+    }
+    let mut envs = manifest.env.clone();
+    envs.extend(site.env);
+    let site_dir = layers_dir.join(&site.layer);
+    node.offer(vec![template(&config, manifest, layers)], layers_dir, Some(site_dir), envs);
+    Ok(())
+}
+
+fn template(config: &Config, manifest: BaseManifest, layers: Vec<String>) -> NodeTemplate {
+    let limits = &config.limits;
+    NodeTemplate {
+        template: manifest.template_id,
+        build: manifest.build_id.to_string(),
+        alias: manifest.alias,
+        layers,
+        resources: Resources {
+            vcpus: limits.vcpus,
+            memory_mib: limits.memory_mib,
+            disk_mib: limits.disk_mib,
+            processes_max: limits.processes_max,
+        },
+        default_user: manifest.user.name,
+        default_workdir: Some(manifest.workdir),
+        agent_version: super::sandboxes::AGENT_VERSION.into(),
+        created_at: manifest.created_at,
+    }
+}
+
+fn site_config(
+    guest: &raw::Guest,
+    layers_dir: &Path,
+    gateway: std::net::Ipv4Addr,
+) -> anyhow::Result<SiteConfig> {
+    let certificates = match guest.ca_certificates.as_str() {
+        "host" => Certificates::Host,
+        "none" => Certificates::None,
+        path => Certificates::Files(vec![absolute("guest.ca_certificates", path)?]),
+    };
+    Ok(SiteConfig {
+        layers_dir: layers_dir.into(),
+        certificates,
+        apt: mirror("guest.apt", &guest.apt)?,
+        pip: mirror("guest.pip", &guest.pip)?,
+        npm: mirror("guest.npm", &guest.npm)?,
+        nameserver: gateway.into(),
+        hostname: "e2b.local".into(),
+        host_root: PathBuf::from("/"),
+    })
+}
+
+fn mirror(key: &str, text: &str) -> anyhow::Result<Mirror> {
+    Ok(match text {
+        "host" => Mirror::Host,
+        "none" => Mirror::None,
+        path => Mirror::Path(absolute(key, path)?),
+    })
+}
+
+fn absolute(key: &str, text: &str) -> anyhow::Result<PathBuf> {
+    let path = PathBuf::from(text);
+    anyhow::ensure!(
+        path.is_absolute(),
+        "{key}: {text:?} is neither \"host\", nor \"none\", nor an absolute path"
+    );
+    Ok(path)
+}

@@ -1,0 +1,254 @@
+//! The life of the platform: bring it up, keep its children, take it down.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use casemate_node::{AdmissionLimits, Node, NodeConfig};
+use casemate_rpc::{NodePort, server};
+use casemate_runtime::Runtime;
+use casemate_types::EndReason;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::{base, ready, sandboxes};
+use crate::child::{self, Pids};
+use crate::config::Config;
+use crate::control::ControlSetup;
+use crate::credentials;
+use crate::data_dir::{DataDir, admin_socket};
+use crate::egress::EgressSetup;
+use crate::output::Output;
+use crate::user::{self, SystemUser};
+use crate::{admin, data_dir};
+
+/// Everything that lives as long as `up` does.
+struct Platform {
+    config: Config,
+    dir: DataDir,
+    node: Node,
+    pids: Pids,
+    ready: AtomicBool,
+    /// `casemate down` asked for the end.
+    down: mpsc::Sender<()>,
+}
+
+pub async fn serve(
+    config: Config,
+    dir: DataDir,
+    listener: TcpListener,
+    output: &Output,
+) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let user = user::ensure()?;
+    user::own(&dir.control(), user)?;
+    let setup = control_setup(&config, &dir)?;
+    let opened = sandboxes::open(&config, &dir).await?;
+    let runtime: Arc<dyn Runtime> = Arc::clone(&opened.runtime) as _;
+    let node = Node::start(node_config(&config, &dir), runtime).await.context("start the node")?;
+    let (down, mut asked_down) = mpsc::channel(1);
+    let platform = Arc::new(Platform {
+        node,
+        pids: Pids::default(),
+        ready: AtomicBool::new(false),
+        down,
+        config,
+        dir,
+    });
+    let socket = admin::listen(&admin_socket(platform.dir.root()))?;
+
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(keep_egress(Arc::clone(&platform), user, opened.egress.clone()));
+    tasks.spawn(keep_control(Arc::clone(&platform), user, setup, listener.into()));
+    tasks.spawn(answer_admins(Arc::clone(&platform), socket));
+    let offered = Arc::clone(&platform);
+    let bring = base::offer(&platform.config, &platform.node, &opened, output);
+    let bring = async {
+        bring.await?;
+        ready::wait(offered.config.listen).await;
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        brought = bring => brought?,
+        () = signalled(&mut interrupt, &mut terminate) => return drain(&platform, output).await,
+        _ = asked_down.recv() => return Ok(()),
+    }
+    platform.ready.store(true, Ordering::SeqCst);
+    output.line(&format!("casemate ready {}", credentials::local_url(&platform.config)));
+    output.note(&format!(
+        "credentials for SDKs: set -a; . {}/credentials.env; set +a",
+        platform.dir.root().display()
+    ));
+    tokio::select! {
+        () = signalled(&mut interrupt, &mut terminate) => {}
+        _ = asked_down.recv() => return Ok(()),
+    }
+    tokio::select! {
+        drained = drain(&platform, output) => drained,
+        () = signalled(&mut interrupt, &mut terminate) => {
+            output.note("stopped at once; sandboxes go on running");
+            Ok(())
+        }
+    }
+}
+
+async fn signalled(interrupt: &mut Signal, terminate: &mut Signal) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// Ctrl-C (decision 6): nothing half made, and sandboxes go on.
+async fn drain(platform: &Platform, output: &Output) -> anyhow::Result<()> {
+    output.note("stopping; Ctrl-C again stops at once");
+    platform.node.drain().await;
+    let running = platform.node.running().len();
+    if running > 0 {
+        let dir = platform.dir.root().display();
+        output.note(&format!(
+            "{running} sandboxes go on running and are taken over by the next `casemate up`; \
+             `casemate down --data-dir {dir}` ends them"
+        ));
+    }
+    Ok(())
+}
+
+fn node_config(config: &Config, dir: &DataDir) -> NodeConfig {
+    NodeConfig {
+        name: format!("node-{}", dir.instance()),
+        version: env!("CARGO_PKG_VERSION").into(),
+        journal_dir: dir.journal(),
+        admission: AdmissionLimits {
+            sandboxes_max: config.limits.sandboxes_max,
+            memory_overcommit: config.limits.memory_overcommit,
+            memory_reserve_bytes: config.limits.memory_reserve_mib * 1024 * 1024,
+        },
+        boots_max: config.limits.boots_max,
+        queue_max: config.limits.queue_max,
+    }
+}
+
+fn control_setup(config: &Config, dir: &DataDir) -> anyhow::Result<ControlSetup> {
+    let secret = if config.api_key_secret.is_empty() {
+        crate::config::Secret::new(dir.secret("api_key_secret")?)
+    } else {
+        config.api_key_secret.clone()
+    };
+    Ok(ControlSetup {
+        bootstrap: credentials::prepare(dir, config)?,
+        admin_token: crate::config::Secret::new(dir.secret("admin_token")?),
+        api_key_secret: secret,
+        control_dir: dir.control(),
+        config: config.clone(),
+    })
+}
+
+async fn keep_control(
+    platform: Arc<Platform>,
+    user: SystemUser,
+    setup: ControlSetup,
+    listener: OwnedFd,
+) {
+    let begin = || {
+        let (mut process, socket) = child::start("control", user, &setup, &[&listener])?;
+        platform.pids.note("control", process.id());
+        let node: Arc<dyn NodePort> = Arc::new(platform.node.clone());
+        anyhow::Ok(async move {
+            // The socket ends with the process, and calls in flight then run to their end.
+            server::serve(socket, node).await?;
+            process.wait().await?;
+            Ok(())
+        })
+    };
+    child::keep("control", platform.pids.clone(), begin).await;
+}
+
+async fn keep_egress(
+    platform: Arc<Platform>,
+    user: SystemUser,
+    egress: Arc<sandboxes::Egress>,
+) {
+    let setup = EgressSetup::new(&platform.config);
+    let begin = || {
+        let (mut process, socket) =
+            child::start("egress", user, &setup, &[&egress.udp, &egress.tcp])?;
+        platform.pids.note("egress", process.id());
+        egress.attach(socket);
+        anyhow::Ok(async move {
+            process.wait().await?;
+            Ok(())
+        })
+    };
+    child::keep("egress", platform.pids.clone(), begin).await;
+}
+
+async fn answer_admins(platform: Arc<Platform>, socket: UnixListener) {
+    loop {
+        let Ok((mut stream, _)) = socket.accept().await else {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            continue;
+        };
+        // One at a time: these are people, and root.
+        let answer = async {
+            let request = admin::read_request(&mut stream).await?;
+            let reply = platform.administer(request).await;
+            admin::write_reply(&mut stream, &reply).await?;
+            if matches!(reply, admin::Reply::Ending) {
+                platform.down.send(()).await?;
+            }
+            anyhow::Ok(())
+        };
+        if let Err(error) = answer.await {
+            warn!(error = format!("{error:#}"), "could not answer on the admin socket");
+        }
+    }
+}
+
+impl Platform {
+    async fn administer(&self, request: admin::Request) -> admin::Reply {
+        let done = match request {
+            admin::Request::Status => self.status().await,
+            admin::Request::Down => self.end_all().await,
+        };
+        done.unwrap_or_else(|error| admin::Reply::Failed(format!("{error:#}")))
+    }
+
+    async fn status(&self) -> anyhow::Result<admin::Reply> {
+        Ok(admin::Reply::Status(Box::new(admin::Status {
+            pid: std::process::id(),
+            url: credentials::local_url(&self.config),
+            domain: self.config.domain.clone(),
+            instance: self.dir.instance().to_string(),
+            ready: self.ready.load(Ordering::SeqCst),
+            node: self.node.info().await?,
+            processes: self.pids.all(),
+        })))
+    }
+
+    /// Ends every sandbox while control still listens, so that the store learns of it.
+    async fn end_all(&self) -> anyhow::Result<admin::Reply> {
+        self.node.drain().await;
+        let running = self.node.running();
+        info!(sandboxes = running.len(), "ending all sandboxes");
+        let mut kills = tokio::task::JoinSet::new();
+        for sandbox in running {
+            let node = self.node.clone();
+            kills.spawn(async move { node.kill(&sandbox.sandbox, EndReason::Killed).await });
+        }
+        while let Some(killed) = kills.join_next().await {
+            match killed? {
+                Ok(()) | Err(casemate_rpc::NodeError::NotFound(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // The last ends travel to control in these moments.
+        tokio::time::sleep(data_dir::SETTLE).await;
+        Ok(admin::Reply::Ending)
+    }
+}
