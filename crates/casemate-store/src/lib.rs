@@ -12,14 +12,20 @@
 //! - Sandboxes, idempotency keys and `last_used` survive the death of the process; all else
 //!   survives a power loss too once the call has returned.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod error;
 pub mod id;
 pub mod idempotency;
 pub mod keys;
+mod rows;
 pub mod sandboxes;
 pub mod settings;
+pub mod sqlite;
 pub mod teams;
 pub mod templates;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod users;
 
 use async_trait::async_trait;
@@ -32,6 +38,7 @@ pub use sandboxes::{
     AliveSandbox, Cursor, OnTimeout, Order, Page, Sandbox, SandboxFilter, Sandboxes,
 };
 pub use settings::Settings;
+pub use sqlite::{OpenError, SqliteStore};
 pub use teams::{LimitOverrides, Standing, Team, Teams};
 pub use templates::{Build, NodeReport, Resolution, Template, Templates};
 pub use users::{Membership, User, Users};

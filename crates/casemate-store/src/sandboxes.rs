@@ -54,9 +54,9 @@ pub enum OnTimeout {
 }
 
 /// Which sandboxes are meant. A sandbox matches when all that is given matches.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SandboxFilter {
-    pub team: Option<TeamId>,
+    pub team: TeamId,
     /// Those with one of these states; an empty list matches nothing. The dead never match.
     pub states: Vec<PublicState>,
     /// Every key exists with exactly that value.
@@ -64,6 +64,19 @@ pub struct SandboxFilter {
     pub template: Option<TemplateId>,
     /// Inclusive.
     pub started_after: Option<Timestamp>,
+}
+
+impl SandboxFilter {
+    /// All that run of a team.
+    pub fn running(team: TeamId) -> Self {
+        Self {
+            team,
+            states: vec![PublicState::Running],
+            metadata: BTreeMap::new(),
+            template: None,
+            started_after: None,
+        }
+    }
 }
 
 /// Order of a page (`api.md` 1.2); each is the exact reverse of the other.

@@ -1,0 +1,156 @@
+//! The contract of every port as tests over any adapter.
+//!
+//! Each case makes its own teams and ids, so that cases may share a database; those that look at
+//! everything only look for their own. An adapter's tests call [`store_conformance!`].
+
+mod idempotency;
+mod keys;
+mod sandboxes;
+mod settings;
+mod sql_rows;
+mod teams;
+mod templates;
+
+use casemate_types::{TeamId, Timestamp, UserId};
+
+use crate::{KeyId, LimitOverrides, Standing, Store, StoreError, Team, User};
+
+pub use idempotency::*;
+pub use keys::*;
+pub use sandboxes::*;
+pub use settings::*;
+pub use sql_rows::*;
+pub use teams::*;
+pub use templates::*;
+
+/// One test for each case. `$open` is an async function without arguments that gives a value
+/// which dereferences to a [`Store`].
+#[macro_export]
+macro_rules! store_conformance {
+    ($open:path) => {
+        $crate::store_conformance! { @ $open,
+            ping_answers,
+            team_is_found_by_id_and_slug,
+            team_update_keeps_id_slug_and_creation,
+            team_list_is_oldest_first,
+            user_has_one_default_team,
+            member_of_nothing_is_dangling,
+            key_is_found_by_hash_with_its_team,
+            key_hash_and_id_are_unique,
+            key_belongs_to_its_team_only,
+            key_touch_is_coalesced_and_goes_forward,
+            token_is_found_by_hash,
+            promoted_template_resolves_for_every_team,
+            reported_template_is_idempotent,
+            reported_build_takes_new_values,
+            youngest_reported_build_wins,
+            youngest_reported_template_takes_the_alias,
+            unknown_references_stay_unknown,
+            sandbox_comes_back_as_it_went_in,
+            sandbox_id_is_never_reused,
+            sandbox_of_no_team_is_dangling,
+            sandbox_changes_by_compare_and_set,
+            sandbox_race_has_one_winner,
+            dead_sandbox_stays_dead,
+            pages_are_ordered_and_complete,
+            page_goes_on_after_a_row_that_is_gone,
+            page_filters_all_hold,
+            metadata_matches_exactly,
+            counts_are_of_running_ones,
+            alive_ones_are_listed,
+            forgetting_takes_the_long_dead,
+            idempotency_key_is_taken_once,
+            idempotency_race_has_one_winner,
+            idempotency_answer_is_replayed,
+            idempotency_other_request_is_a_mismatch,
+            idempotency_abandoned_key_is_free,
+            idempotency_of_the_dead_is_unknown,
+            idempotency_purge_keeps_what_runs,
+            setting_is_replaced,
+            setting_claim_keeps_the_first,
+            setting_size_is_bounded,
+            texts_are_data_not_sql,
+        }
+    };
+    (@ $open:path, $($case:ident,)+) => {
+        $(
+            #[tokio::test]
+            async fn $case() {
+                let store = $open().await;
+                $crate::conformance::$case(&*store).await;
+            }
+        )+
+    };
+}
+
+pub async fn ping_answers(store: &dyn Store) {
+    store.ping().await.unwrap();
+}
+
+fn random_uuid() -> String {
+    KeyId::random().to_string()
+}
+
+/// Kept times have no more than microseconds; neither have these.
+fn at(seconds: i64, micros: i64) -> Timestamp {
+    Timestamp::from_microsecond(1_800_000_000_000_000 + seconds * 1_000_000 + micros).unwrap()
+}
+
+async fn new_team(store: &dyn Store) -> TeamId {
+    let team = a_team(0);
+    store.team_insert(&team).await.unwrap();
+    team.id
+}
+
+fn a_team(created: i64) -> Team {
+    let id = random_uuid();
+    Team {
+        id: TeamId::parse(&id).unwrap(),
+        slug: format!("team-{id}"),
+        name: "A team".into(),
+        standing: Standing::Good,
+        limits: LimitOverrides::default(),
+        created_at: at(created, 7),
+    }
+}
+
+async fn new_user(store: &dyn Store) -> UserId {
+    let user = User {
+        id: UserId::parse(&random_uuid()).unwrap(),
+        created_at: at(0, 0),
+    };
+    store.user_insert(&user).await.unwrap();
+    user.id
+}
+
+#[track_caller]
+fn check_exists<T: std::fmt::Debug>(result: Result<T, StoreError>) {
+    assert!(
+        matches!(result, Err(StoreError::Exists { .. })),
+        "{result:?}"
+    );
+}
+
+#[track_caller]
+fn check_dangling<T: std::fmt::Debug>(result: Result<T, StoreError>) {
+    assert!(
+        matches!(result, Err(StoreError::Dangling { .. })),
+        "{result:?}"
+    );
+}
+
+#[track_caller]
+fn check_conflict<T: std::fmt::Debug>(result: Result<T, StoreError>) {
+    assert!(
+        matches!(result, Err(StoreError::Conflict { .. })),
+        "{result:?}"
+    );
+}
+
+#[track_caller]
+fn check_too_large<T: std::fmt::Debug>(result: Result<T, StoreError>) {
+    assert!(
+        matches!(result, Err(StoreError::TooLarge { .. })),
+        "{result:?}"
+    );
+}

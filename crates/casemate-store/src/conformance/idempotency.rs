@@ -1,0 +1,114 @@
+//! Idempotency keys.
+
+use super::*;
+use crate::idempotency::ANSWER_BYTES_MAX;
+use crate::{Begun, RequestHash};
+
+const REQUEST: RequestHash = [7; 32];
+const OTHER: RequestHash = [8; 32];
+
+async fn begin(store: &dyn Store, team: &TeamId, key: &str) -> Begun {
+    store
+        .idempotency_begin(team, key, &REQUEST, "this-process", at(100, 0))
+        .await
+        .unwrap()
+}
+
+pub async fn idempotency_key_is_taken_once(store: &dyn Store) {
+    let (team, other) = (new_team(store).await, new_team(store).await);
+    assert_eq!(begin(store, &team, "k").await, Begun::New);
+    assert_eq!(begin(store, &team, "k").await, Begun::InProgress);
+    assert_eq!(begin(store, &team, "k2").await, Begun::New);
+    assert_eq!(begin(store, &other, "k").await, Begun::New);
+}
+
+pub async fn idempotency_race_has_one_winner(store: &dyn Store) {
+    let team = new_team(store).await;
+    let (a, b, c) = tokio::join!(
+        begin(store, &team, "k"),
+        begin(store, &team, "k"),
+        begin(store, &team, "k")
+    );
+    let new = [&a, &b, &c].iter().filter(|b| ***b == Begun::New).count();
+    assert_eq!(new, 1, "{a:?} {b:?} {c:?}");
+}
+
+pub async fn idempotency_answer_is_replayed(store: &dyn Store) {
+    let team = new_team(store).await;
+    check_conflict(store.idempotency_finish(&team, "k", "{}").await);
+    begin(store, &team, "k").await;
+    let beyond = "x".repeat(ANSWER_BYTES_MAX + 1);
+    check_too_large(store.idempotency_finish(&team, "k", &beyond).await);
+    assert_eq!(begin(store, &team, "k").await, Begun::InProgress);
+    let answer = r#"{"sandbox":"i1"}"#;
+    store.idempotency_finish(&team, "k", answer).await.unwrap();
+    let done = Begun::Done {
+        answer: answer.into(),
+    };
+    for _ in 0..2 {
+        assert_eq!(begin(store, &team, "k").await, done);
+    }
+    check_conflict(store.idempotency_finish(&team, "k", "{}").await);
+    store.idempotency_abandon(&team, "k").await.unwrap();
+    assert_eq!(begin(store, &team, "k").await, done);
+}
+
+pub async fn idempotency_other_request_is_a_mismatch(store: &dyn Store) {
+    let team = new_team(store).await;
+    let other = || store.idempotency_begin(&team, "k", &OTHER, "this-process", at(100, 0));
+    begin(store, &team, "k").await;
+    assert_eq!(other().await.unwrap(), Begun::Mismatch);
+    store.idempotency_finish(&team, "k", "{}").await.unwrap();
+    assert_eq!(other().await.unwrap(), Begun::Mismatch);
+}
+
+pub async fn idempotency_abandoned_key_is_free(store: &dyn Store) {
+    let team = new_team(store).await;
+    store.idempotency_abandon(&team, "k").await.unwrap();
+    begin(store, &team, "k").await;
+    store.idempotency_abandon(&team, "k").await.unwrap();
+    assert_eq!(begin(store, &team, "k").await, Begun::New);
+}
+
+pub async fn idempotency_of_the_dead_is_unknown(store: &dyn Store) {
+    let team = new_team(store).await;
+    let dead = format!("dead-{team}");
+    let begin_as = async |key: &str, owner: &str| {
+        store
+            .idempotency_begin(&team, key, &REQUEST, owner, at(100, 0))
+            .await
+            .unwrap()
+    };
+    begin_as("lost", &dead).await;
+    begin_as("done", &dead).await;
+    store.idempotency_finish(&team, "done", "{}").await.unwrap();
+    begin_as("alive", "this-process").await;
+    let alive = ["this-process".to_string(), "another".to_string()];
+    assert!(store.idempotency_orphan(&alive).await.unwrap() >= 1);
+    assert_eq!(store.idempotency_orphan(&alive).await.unwrap(), 0);
+    assert_eq!(begin_as("lost", "this-process").await, Begun::Unknown);
+    assert_eq!(
+        begin_as("done", "this-process").await,
+        Begun::Done {
+            answer: "{}".into()
+        }
+    );
+    assert_eq!(begin_as("alive", "this-process").await, Begun::InProgress);
+    check_conflict(store.idempotency_finish(&team, "lost", "{}").await);
+}
+
+pub async fn idempotency_purge_keeps_what_runs(store: &dyn Store) {
+    let team = new_team(store).await;
+    for key in ["done", "running"] {
+        begin(store, &team, key).await;
+    }
+    store.idempotency_finish(&team, "done", "{}").await.unwrap();
+    store.idempotency_purge(at(100, 0)).await.unwrap();
+    assert!(matches!(
+        begin(store, &team, "done").await,
+        Begun::Done { .. }
+    ));
+    assert!(store.idempotency_purge(at(101, 0)).await.unwrap() >= 1);
+    assert_eq!(begin(store, &team, "done").await, Begun::New);
+    assert_eq!(begin(store, &team, "running").await, Begun::InProgress);
+}

@@ -1,0 +1,256 @@
+//! Sandboxes.
+
+mod pages;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use casemate_types::{EndReason, NetworkPolicy, Resources, SandboxId, SandboxState, TemplateId};
+
+use super::*;
+use crate::sandboxes::FIRST_GENERATION;
+use crate::{AliveSandbox, BuildId, OnTimeout, Sandbox, SandboxFilter};
+
+pub use pages::*;
+
+fn a_sandbox(team: &TeamId, started: i64) -> Sandbox {
+    Sandbox {
+        id: SandboxId::random(),
+        team: team.clone(),
+        template: TemplateId::random(),
+        alias: Some("base".into()),
+        build: BuildId::random(),
+        node: "node-1".into(),
+        envd_version: "0.6.12".into(),
+        resources: Resources::BASE,
+        metadata: BTreeMap::new(),
+        secured: true,
+        network: NetworkPolicy::default(),
+        timeout: Duration::from_secs(300),
+        on_timeout: OnTimeout::Kill,
+        started_at: at(started, 0),
+        state: SandboxState::Running {
+            ends_at: at(started + 300, 0),
+        },
+        generation: FIRST_GENERATION,
+    }
+}
+
+async fn new_sandbox(store: &dyn Store, team: &TeamId, started: i64) -> Sandbox {
+    let sandbox = a_sandbox(team, started);
+    store.sandbox_insert(&sandbox).await.unwrap();
+    sandbox
+}
+
+async fn read(store: &dyn Store, sandbox: &Sandbox) -> Sandbox {
+    let found = store.sandbox_by_id(&sandbox.id).await.unwrap();
+    found.expect("the sandbox is kept")
+}
+
+async fn end(store: &dyn Store, sandbox: &Sandbox, at: Timestamp) -> Result<u64, StoreError> {
+    store
+        .sandbox_end(&sandbox.id, sandbox.generation, EndReason::Killed, at)
+        .await
+}
+
+pub async fn sandbox_comes_back_as_it_went_in(store: &dyn Store) {
+    let team = new_team(store).await;
+    let plain = new_sandbox(store, &team, 1).await;
+    assert_eq!(read(store, &plain).await, plain);
+
+    let mut rich = a_sandbox(&team, 2);
+    rich.alias = None;
+    rich.secured = false;
+    rich.metadata = BTreeMap::from([
+        ("user".into(), "a b".into()),
+        (String::new(), String::new()),
+        ("ünï \"q\" \\ 🦀".into(), "\n\t'; --\u{1}".into()),
+    ]);
+    rich.network = NetworkPolicy {
+        allow_internet_access: Some(false),
+        allow_out: Some(vec!["8.8.8.8".into()]),
+        deny_out: Some(vec![]),
+    };
+    rich.resources = Resources {
+        vcpus: u32::MAX,
+        memory_mib: 0,
+        disk_mib: 1,
+        processes_max: 2,
+    };
+    rich.timeout = Duration::from_micros(1_234_567);
+    rich.state = SandboxState::Dead {
+        ended_at: at(3, 9),
+        reason: EndReason::Exited,
+    };
+    rich.generation = 41;
+    store.sandbox_insert(&rich).await.unwrap();
+    assert_eq!(read(store, &rich).await, rich);
+
+    let mut fine = a_sandbox(&team, 3);
+    fine.started_at += Duration::from_nanos(999);
+    store.sandbox_insert(&fine).await.unwrap();
+    assert_eq!(read(store, &fine).await.started_at, at(3, 0));
+    let stranger = SandboxId::random();
+    assert_eq!(store.sandbox_by_id(&stranger).await.unwrap(), None);
+}
+
+pub async fn sandbox_id_is_never_reused(store: &dyn Store) {
+    let team = new_team(store).await;
+    let sandbox = new_sandbox(store, &team, 1).await;
+    let twin = Sandbox {
+        node: "node-2".into(),
+        ..sandbox.clone()
+    };
+    check_exists(store.sandbox_insert(&twin).await);
+    assert_eq!(read(store, &sandbox).await, sandbox);
+    end(store, &sandbox, at(5, 0)).await.unwrap();
+    check_exists(store.sandbox_insert(&twin).await);
+}
+
+pub async fn sandbox_of_no_team_is_dangling(store: &dyn Store) {
+    let nothing = TeamId::parse(&random_uuid()).unwrap();
+    let sandbox = a_sandbox(&nothing, 1);
+    check_dangling(store.sandbox_insert(&sandbox).await);
+    assert_eq!(store.sandbox_by_id(&sandbox.id).await.unwrap(), None);
+}
+
+pub async fn sandbox_changes_by_compare_and_set(store: &dyn Store) {
+    let team = new_team(store).await;
+    let mut sandbox = new_sandbox(store, &team, 1).await;
+    let neighbour = new_sandbox(store, &team, 1).await;
+    let first = sandbox.generation;
+
+    let second = store.sandbox_set_deadline(&sandbox.id, first, at(50, 1));
+    let second = second.await.unwrap();
+    assert_eq!(second, first + 1);
+    let policy = NetworkPolicy {
+        deny_out: Some(vec!["0.0.0.0/0".into()]),
+        ..NetworkPolicy::default()
+    };
+    let third = store.sandbox_set_network(&sandbox.id, second, &policy);
+    let third = third.await.unwrap();
+    for stale in [first, second, third + 1, u64::MAX] {
+        let id = &sandbox.id;
+        check_conflict(store.sandbox_set_deadline(id, stale, at(99, 0)).await);
+        let open = NetworkPolicy::default();
+        check_conflict(store.sandbox_set_network(id, stale, &open).await);
+        let end = store.sandbox_end(id, stale, EndReason::Lost, at(9, 0));
+        check_conflict(end.await);
+    }
+    sandbox.state = SandboxState::Running { ends_at: at(50, 1) };
+    sandbox.network = policy;
+    sandbox.generation = third;
+    assert_eq!(read(store, &sandbox).await, sandbox);
+    assert_eq!(read(store, &neighbour).await, neighbour);
+
+    let stranger = a_sandbox(&team, 1);
+    check_conflict(end(store, &stranger, at(9, 0)).await);
+}
+
+pub async fn sandbox_race_has_one_winner(store: &dyn Store) {
+    let team = new_team(store).await;
+    for _ in 0..20 {
+        let sandbox = new_sandbox(store, &team, 1).await;
+        let (id, generation) = (&sandbox.id, sandbox.generation);
+        let (moved, ended) = tokio::join!(
+            store.sandbox_set_deadline(id, generation, at(60, 0)),
+            end(store, &sandbox, at(9, 0))
+        );
+        assert!(moved.is_ok() != ended.is_ok(), "{moved:?} {ended:?}");
+        let found = read(store, &sandbox).await;
+        assert_eq!(found.generation, generation + 1);
+        let is_dead = matches!(found.state, SandboxState::Dead { .. });
+        assert_eq!(is_dead, ended.is_ok());
+    }
+}
+
+pub async fn dead_sandbox_stays_dead(store: &dyn Store) {
+    let team = new_team(store).await;
+    let reasons = [
+        EndReason::Killed,
+        EndReason::Expired,
+        EndReason::Exited,
+        EndReason::Lost,
+        EndReason::Orphaned,
+    ];
+    for reason in reasons {
+        let sandbox = new_sandbox(store, &team, 1).await;
+        let generation = store
+            .sandbox_end(&sandbox.id, sandbox.generation, reason, at(9, 4))
+            .await
+            .unwrap();
+        let dead = Sandbox {
+            state: SandboxState::Dead {
+                ended_at: at(9, 4),
+                reason,
+            },
+            generation,
+            ..sandbox
+        };
+        assert_eq!(read(store, &dead).await, dead);
+        check_conflict(end(store, &dead, at(10, 0)).await);
+        let deadline = store.sandbox_set_deadline(&dead.id, generation, at(99, 0));
+        check_conflict(deadline.await);
+        let open = NetworkPolicy::default();
+        let network = store.sandbox_set_network(&dead.id, generation, &open);
+        check_conflict(network.await);
+        assert_eq!(read(store, &dead).await, dead);
+    }
+}
+
+pub async fn counts_are_of_running_ones(store: &dyn Store) {
+    let (team, idle) = (new_team(store).await, new_team(store).await);
+    let running = SandboxFilter::running(team.clone());
+    assert_eq!(store.sandbox_count(&running).await.unwrap(), 0);
+    let first = new_sandbox(store, &team, 1).await;
+    new_sandbox(store, &team, 2).await;
+    assert_eq!(store.sandbox_count(&running).await.unwrap(), 2);
+    end(store, &first, at(5, 0)).await.unwrap();
+    assert_eq!(store.sandbox_count(&running).await.unwrap(), 1);
+    let nothing = SandboxFilter::running(idle.clone());
+    assert_eq!(store.sandbox_count(&nothing).await.unwrap(), 0);
+    let counts = store.sandbox_count_by_team().await.unwrap();
+    let of = |team: &TeamId| counts.iter().find(|c| c.0 == *team).map(|c| c.1);
+    assert_eq!((of(&team), of(&idle)), (Some(1), None));
+}
+
+pub async fn alive_ones_are_listed(store: &dyn Store) {
+    let team = new_team(store).await;
+    let young = new_sandbox(store, &team, 20).await;
+    let old = new_sandbox(store, &team, 10).await;
+    let dead = new_sandbox(store, &team, 5).await;
+    end(store, &dead, at(30, 0)).await.unwrap();
+    let moved = store.sandbox_set_deadline(&old.id, old.generation, at(77, 0));
+    let generation = moved.await.unwrap();
+    let mut alive = store.sandbox_list_alive().await.unwrap();
+    alive.retain(|sandbox| sandbox.team == team);
+    let expected = |sandbox: &Sandbox, ends_at, generation| AliveSandbox {
+        id: sandbox.id.clone(),
+        team: team.clone(),
+        node: sandbox.node.clone(),
+        started_at: sandbox.started_at,
+        ends_at,
+        generation,
+    };
+    let expected = [
+        expected(&old, at(77, 0), generation),
+        expected(&young, at(320, 0), young.generation),
+    ];
+    assert_eq!(alive, expected);
+}
+
+pub async fn forgetting_takes_the_long_dead(store: &dyn Store) {
+    let team = new_team(store).await;
+    let [alive, long_dead, just_dead] = [
+        new_sandbox(store, &team, -900).await,
+        new_sandbox(store, &team, -900).await,
+        new_sandbox(store, &team, -900).await,
+    ];
+    end(store, &long_dead, at(-800, 0)).await.unwrap();
+    end(store, &just_dead, at(-700, 0)).await.unwrap();
+    assert!(store.sandbox_forget(at(-700, 0)).await.unwrap() >= 1);
+    let gone = store.sandbox_by_id(&long_dead.id).await.unwrap();
+    assert_eq!(gone, None);
+    read(store, &just_dead).await;
+    read(store, &alive).await;
+}

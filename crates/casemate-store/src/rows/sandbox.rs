@@ -1,0 +1,161 @@
+//! Sandboxes, whole and as a reconciler sees them.
+
+use std::time::Duration;
+
+use casemate_types::sandbox::PublicState;
+use casemate_types::{
+    EndReason, NetworkPolicy, Resources, SandboxId, SandboxState, TeamId, TemplateId,
+};
+
+use super::{Misread, Named, from_json, small, timestamp, to_json, unknown_word};
+use crate::{AliveSandbox, BuildId, OnTimeout, Sandbox, StoreError};
+
+#[derive(sqlx::FromRow)]
+pub(crate) struct SandboxRow {
+    id: String,
+    team_id: String,
+    template_id: String,
+    alias: Option<String>,
+    build_id: String,
+    node: String,
+    envd_version: String,
+    vcpus: i64,
+    memory_mib: i64,
+    disk_mib: i64,
+    processes_max: i64,
+    metadata: String,
+    secured: bool,
+    network: String,
+    timeout_us: i64,
+    on_timeout: String,
+    started_at: i64,
+    ends_at: i64,
+    state: String,
+    ended_at: Option<i64>,
+    end_reason: Option<String>,
+    generation: i64,
+}
+
+#[derive(sqlx::FromRow)]
+pub(crate) struct AliveRow {
+    id: String,
+    team_id: String,
+    node: String,
+    started_at: i64,
+    ends_at: i64,
+    generation: i64,
+}
+
+pub(crate) fn network_text(policy: &NetworkPolicy) -> String {
+    to_json(policy)
+}
+
+pub(crate) fn state_word(state: PublicState) -> &'static str {
+    match state {
+        PublicState::Running => "running",
+    }
+}
+
+pub(crate) fn reason_word(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::Killed => "killed",
+        EndReason::Expired => "expired",
+        EndReason::Exited => "exited",
+        EndReason::Lost => "lost",
+        EndReason::Orphaned => "orphaned",
+    }
+}
+
+fn reason(word: &str) -> Result<EndReason, Misread> {
+    match word {
+        "killed" => Ok(EndReason::Killed),
+        "expired" => Ok(EndReason::Expired),
+        "exited" => Ok(EndReason::Exited),
+        "lost" => Ok(EndReason::Lost),
+        "orphaned" => Ok(EndReason::Orphaned),
+        other => Err(unknown_word("end reason", other)),
+    }
+}
+
+impl OnTimeout {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+        }
+    }
+
+    fn from_word(word: &str) -> Result<Self, Misread> {
+        match word {
+            "kill" => Ok(Self::Kill),
+            other => Err(unknown_word("action on timeout", other)),
+        }
+    }
+}
+
+impl TryFrom<SandboxRow> for Sandbox {
+    type Error = StoreError;
+
+    fn try_from(row: SandboxRow) -> Result<Self, StoreError> {
+        let id = row.id.clone();
+        read_sandbox(row).named("sandbox", &id)
+    }
+}
+
+impl TryFrom<AliveRow> for AliveSandbox {
+    type Error = StoreError;
+
+    fn try_from(row: AliveRow) -> Result<Self, StoreError> {
+        let id = row.id.clone();
+        read_alive(row).named("sandbox", &id)
+    }
+}
+
+fn read_state(row: &SandboxRow) -> Result<SandboxState, Misread> {
+    match row.state.as_str() {
+        "running" => Ok(SandboxState::Running {
+            ends_at: timestamp(row.ends_at)?,
+        }),
+        "dead" => Ok(SandboxState::Dead {
+            ended_at: timestamp(row.ended_at.ok_or("dead without a time")?)?,
+            reason: reason(row.end_reason.as_deref().ok_or("dead without a reason")?)?,
+        }),
+        other => Err(unknown_word("state", other)),
+    }
+}
+
+fn read_sandbox(row: SandboxRow) -> Result<Sandbox, Misread> {
+    Ok(Sandbox {
+        id: SandboxId::parse(&row.id)?,
+        team: TeamId::parse(&row.team_id)?,
+        template: TemplateId::parse(&row.template_id)?,
+        build: BuildId::parse(&row.build_id)?,
+        resources: Resources {
+            vcpus: small(row.vcpus)?,
+            memory_mib: small(row.memory_mib)?,
+            disk_mib: small(row.disk_mib)?,
+            processes_max: small(row.processes_max)?,
+        },
+        metadata: serde_json::from_str(&row.metadata)?,
+        secured: row.secured,
+        network: from_json(&row.network)?,
+        timeout: Duration::from_micros(u64::try_from(row.timeout_us)?),
+        on_timeout: OnTimeout::from_word(&row.on_timeout)?,
+        started_at: timestamp(row.started_at)?,
+        state: read_state(&row)?,
+        generation: u64::try_from(row.generation)?,
+        alias: row.alias,
+        node: row.node,
+        envd_version: row.envd_version,
+    })
+}
+
+fn read_alive(row: AliveRow) -> Result<AliveSandbox, Misread> {
+    Ok(AliveSandbox {
+        id: SandboxId::parse(&row.id)?,
+        team: TeamId::parse(&row.team_id)?,
+        started_at: timestamp(row.started_at)?,
+        ends_at: timestamp(row.ends_at)?,
+        generation: u64::try_from(row.generation)?,
+        node: row.node,
+    })
+}

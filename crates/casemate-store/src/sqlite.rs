@@ -1,0 +1,91 @@
+//! The store in one SQLite file, for one machine.
+//!
+//! Write-ahead log, and three ways in: `fast` for what must survive the process only, `durable`
+//! for what must survive a power loss (its commits sync the log), `readers` beside both. SQLite
+//! has one writer at a time; the two wait for each other inside SQLite for up to
+//! [`BUSY_WAIT`]. Statements keep to what PostgreSQL also understands (`$1`, `ON CONFLICT`,
+//! `RETURNING`); where they cannot, as with JSON functions, a comment says so.
+
+mod idempotency;
+mod keys;
+mod open;
+mod sandboxes;
+mod settings;
+mod teams;
+mod templates;
+mod users;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::SqlitePool;
+use sqlx::error::{DatabaseError, ErrorKind};
+
+use crate::{Store, StoreError};
+
+pub use open::OpenError;
+
+/// How long a statement waits for the writer before it fails with [`StoreError::Busy`].
+pub const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// Connections that only read; more readers than these wait for one of them. Each costs a thread
+/// and a page cache.
+pub const READERS_MAX: u32 = 3;
+
+/// See the module.
+pub struct SqliteStore {
+    fast: SqlitePool,
+    durable: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl SqliteStore {
+    /// Writes the log back into the file and closes it. What is under way ends first; calls
+    /// that come later fail.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.fast.close().await;
+        self.durable.close().await;
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1 FROM teams LIMIT 1")
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|error| failed("table", "teams", error))?;
+        Ok(())
+    }
+}
+
+/// A statement about the row `what` `id` failed.
+fn failed(what: &'static str, id: impl ToString, error: sqlx::Error) -> StoreError {
+    match &error {
+        sqlx::Error::Database(cause) => match cause.kind() {
+            ErrorKind::UniqueViolation => StoreError::Exists {
+                what,
+                id: id.to_string(),
+            },
+            ErrorKind::ForeignKeyViolation => StoreError::Dangling {
+                what,
+                id: id.to_string(),
+            },
+            _ if is_busy(cause.as_ref()) => StoreError::Busy(Box::new(error)),
+            _ => StoreError::Unavailable(Box::new(error)),
+        },
+        sqlx::Error::PoolTimedOut => StoreError::Busy(Box::new(error)),
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => StoreError::Corrupt {
+            what,
+            id: id.to_string(),
+            source: Box::new(error),
+        },
+        _ => StoreError::Unavailable(Box::new(error)),
+    }
+}
+
+/// `SQLITE_BUSY` and `SQLITE_LOCKED`, whatever their extension in the upper bits.
+fn is_busy(error: &dyn DatabaseError) -> bool {
+    let code = error.code().and_then(|code| code.parse::<i32>().ok());
+    code.is_some_and(|code| matches!(code & 0xff, 5 | 6))
+}

@@ -1,0 +1,277 @@
+//! [`Sandboxes`].
+
+use async_trait::async_trait;
+use casemate_types::{EndReason, NetworkPolicy, SandboxId, SandboxState, TeamId, Timestamp};
+use sqlx::Sqlite;
+use sqlx::query::{Query, QueryAs};
+use sqlx::sqlite::SqliteArguments;
+
+use super::{SqliteStore, failed};
+use crate::error::Cause;
+use crate::rows::{
+    AliveRow, Named, SandboxRow, micros, network_text, reason_word, signed, state_word,
+};
+use crate::sandboxes::FORGET_ROWS_MAX;
+use crate::{AliveSandbox, Order, Page, Sandbox, SandboxFilter, Sandboxes, StoreError};
+
+const WHAT: &str = "sandbox";
+
+/// Of [`SandboxRow`].
+macro_rules! columns {
+    () => {
+        "id, team_id, template_id, alias, build_id, node, envd_version, vcpus, memory_mib, \
+         disk_mib, processes_max, metadata, secured, network, timeout_us, on_timeout, \
+         started_at, ends_at, state, ended_at, end_reason, generation"
+    };
+}
+
+/// What a [`SandboxFilter`] means, over `sandboxes s`, with its values as `$1` to `$5`. The state
+/// is excluded by a literal so that the index of the living serves. PostgreSQL: `= ANY ($2)` and
+/// `metadata::jsonb @> $3`.
+macro_rules! matches_filter {
+    () => {
+        " FROM sandboxes s WHERE s.team_id = $1 AND s.state <> 'dead' \
+         AND s.state IN (SELECT value FROM json_each($2)) \
+         AND NOT EXISTS (SELECT 1 FROM json_each($3) AS want WHERE NOT EXISTS ( \
+             SELECT 1 FROM json_each(s.metadata) AS have \
+             WHERE have.key = want.key AND have.value = want.value)) \
+         AND ($4 IS NULL OR s.template_id = $4) \
+         AND ($5 IS NULL OR s.started_at >= $5)"
+    };
+}
+
+const NEWEST_FIRST: &str = concat!(
+    "SELECT ",
+    columns!(),
+    matches_filter!(),
+    " AND ($6 IS NULL OR s.started_at < $6 OR (s.started_at = $6 AND s.id > $7)) \
+     ORDER BY s.started_at DESC, s.id ASC LIMIT $8"
+);
+const OLDEST_FIRST: &str = concat!(
+    "SELECT ",
+    columns!(),
+    matches_filter!(),
+    " AND ($6 IS NULL OR s.started_at > $6 OR (s.started_at = $6 AND s.id < $7)) \
+     ORDER BY s.started_at ASC, s.id DESC LIMIT $8"
+);
+
+#[async_trait]
+impl Sandboxes for SqliteStore {
+    async fn sandbox_insert(&self, sandbox: &Sandbox) -> Result<(), StoreError> {
+        let refused = |error| failed(WHAT, &sandbox.id, error);
+        insert(sandbox).execute(&self.fast).await.map_err(refused)?;
+        Ok(())
+    }
+
+    async fn sandbox_by_id(&self, id: &SandboxId) -> Result<Option<Sandbox>, StoreError> {
+        let sql = concat!("SELECT ", columns!(), " FROM sandboxes WHERE id = $1");
+        let row: Option<SandboxRow> = sqlx::query_as(sql)
+            .bind(id.as_str())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(|error| failed(WHAT, id, error))?;
+        row.map(Sandbox::try_from).transpose()
+    }
+
+    async fn sandbox_page(
+        &self,
+        filter: &SandboxFilter,
+        page: &Page,
+    ) -> Result<Vec<Sandbox>, StoreError> {
+        let sql = match page.order {
+            Order::NewestFirst => NEWEST_FIRST,
+            Order::OldestFirst => OLDEST_FIRST,
+        };
+        let after = page.after.as_ref();
+        let rows: Vec<SandboxRow> = bind_filter(sqlx::query_as(sql), filter)
+            .bind(after.map(|cursor| micros(cursor.started_at)))
+            .bind(after.map(|cursor| cursor.id.as_str()))
+            .bind(i64::from(page.rows_max))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|error| failed("sandboxes of team", &filter.team, error))?;
+        rows.into_iter().map(Sandbox::try_from).collect()
+    }
+
+    async fn sandbox_count(&self, filter: &SandboxFilter) -> Result<u64, StoreError> {
+        let sql = concat!("SELECT COUNT(*)", matches_filter!());
+        let (count,): (i64,) = bind_filter(sqlx::query_as(sql), filter)
+            .fetch_one(&self.readers)
+            .await
+            .map_err(|error| failed("sandboxes of team", &filter.team, error))?;
+        count_of(count).named("sandboxes of team", filter.team.as_str())
+    }
+
+    async fn sandbox_count_by_team(&self) -> Result<Vec<(TeamId, u64)>, StoreError> {
+        let rows: Vec<(String, i64)> = sqlx::query_as(
+            "SELECT team_id, COUNT(*) FROM sandboxes \
+             WHERE state <> 'dead' AND state = 'running' GROUP BY team_id ORDER BY team_id",
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(|error| failed("table", "sandboxes", error))?;
+        let counted = rows.into_iter().map(|(team, count)| {
+            let id = TeamId::parse(&team).map_err(Cause::from);
+            id.and_then(|id| Ok((id, count_of(count)?)))
+                .named("team", &team)
+        });
+        counted.collect()
+    }
+
+    async fn sandbox_list_alive(&self) -> Result<Vec<AliveSandbox>, StoreError> {
+        let rows: Vec<AliveRow> = sqlx::query_as(
+            "SELECT id, team_id, node, started_at, ends_at, generation FROM sandboxes \
+             WHERE state <> 'dead' AND state = 'running' ORDER BY started_at, id",
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(|error| failed("table", "sandboxes", error))?;
+        rows.into_iter().map(AliveSandbox::try_from).collect()
+    }
+
+    async fn sandbox_set_deadline(
+        &self,
+        id: &SandboxId,
+        generation: u64,
+        ends_at: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let change = sqlx::query(
+            "UPDATE sandboxes SET ends_at = $3, generation = generation + 1 \
+             WHERE id = $1 AND generation = $2 AND state = 'running'",
+        )
+        .bind(id.as_str())
+        .bind(signed(generation))
+        .bind(micros(ends_at));
+        self.swap(id, generation, change).await
+    }
+
+    async fn sandbox_set_network(
+        &self,
+        id: &SandboxId,
+        generation: u64,
+        network: &NetworkPolicy,
+    ) -> Result<u64, StoreError> {
+        let change = sqlx::query(
+            "UPDATE sandboxes SET network = $3, generation = generation + 1 \
+             WHERE id = $1 AND generation = $2 AND state = 'running'",
+        )
+        .bind(id.as_str())
+        .bind(signed(generation))
+        .bind(network_text(network));
+        self.swap(id, generation, change).await
+    }
+
+    async fn sandbox_end(
+        &self,
+        id: &SandboxId,
+        generation: u64,
+        reason: EndReason,
+        at: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let change = sqlx::query(
+            "UPDATE sandboxes \
+             SET state = 'dead', ended_at = $3, end_reason = $4, generation = generation + 1 \
+             WHERE id = $1 AND generation = $2 AND state <> 'dead'",
+        )
+        .bind(id.as_str())
+        .bind(signed(generation))
+        .bind(micros(at))
+        .bind(reason_word(reason));
+        self.swap(id, generation, change).await
+    }
+
+    async fn sandbox_forget(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let done = sqlx::query(
+            "DELETE FROM sandboxes WHERE id IN (SELECT id FROM sandboxes \
+             WHERE state = 'dead' AND ended_at < $1 ORDER BY ended_at LIMIT $2)",
+        )
+        .bind(micros(before))
+        .bind(i64::from(FORGET_ROWS_MAX))
+        .execute(&self.fast)
+        .await
+        .map_err(|error| failed("table", "sandboxes", error))?;
+        Ok(done.rows_affected())
+    }
+}
+
+impl SqliteStore {
+    /// Runs a change that touches the row only in the given generation.
+    async fn swap(
+        &self,
+        id: &SandboxId,
+        generation: u64,
+        change: Query<'_, Sqlite, SqliteArguments>,
+    ) -> Result<u64, StoreError> {
+        let done = change
+            .execute(&self.fast)
+            .await
+            .map_err(|error| failed(WHAT, id, error))?;
+        if done.rows_affected() == 0 {
+            return Err(StoreError::Conflict {
+                what: WHAT,
+                id: id.to_string(),
+            });
+        }
+        Ok(generation + 1)
+    }
+}
+
+fn insert(sandbox: &Sandbox) -> Query<'_, Sqlite, SqliteArguments> {
+    // A dead sandbox has no promise any more; its end stands in for it.
+    let (state, ends_at, ended_at, reason) = match &sandbox.state {
+        SandboxState::Running { ends_at } => ("running", *ends_at, None, None),
+        SandboxState::Dead { ended_at, reason } => {
+            ("dead", *ended_at, Some(*ended_at), Some(*reason))
+        }
+    };
+    let metadata =
+        serde_json::to_string(&sandbox.metadata).expect("a map of strings always serializes");
+    let resources = sandbox.resources;
+    sqlx::query(concat!(
+        "INSERT INTO sandboxes (",
+        columns!(),
+        ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
+         $18, $19, $20, $21, $22)"
+    ))
+    .bind(sandbox.id.as_str())
+    .bind(sandbox.team.as_str())
+    .bind(sandbox.template.as_str())
+    .bind(sandbox.alias.as_deref())
+    .bind(sandbox.build.to_string())
+    .bind(&sandbox.node)
+    .bind(&sandbox.envd_version)
+    .bind(i64::from(resources.vcpus))
+    .bind(i64::from(resources.memory_mib))
+    .bind(i64::from(resources.disk_mib))
+    .bind(i64::from(resources.processes_max))
+    .bind(metadata)
+    .bind(sandbox.secured)
+    .bind(network_text(&sandbox.network))
+    .bind(i64::try_from(sandbox.timeout.as_micros()).unwrap_or(i64::MAX))
+    .bind(sandbox.on_timeout.word())
+    .bind(micros(sandbox.started_at))
+    .bind(micros(ends_at))
+    .bind(state)
+    .bind(ended_at.map(micros))
+    .bind(reason.map(reason_word))
+    .bind(signed(sandbox.generation))
+}
+
+fn bind_filter<'q, T>(
+    query: QueryAs<'q, Sqlite, T, SqliteArguments>,
+    filter: &'q SandboxFilter,
+) -> QueryAs<'q, Sqlite, T, SqliteArguments> {
+    let states: Vec<&str> = filter.states.iter().map(|s| state_word(*s)).collect();
+    let metadata =
+        serde_json::to_string(&filter.metadata).expect("a map of strings always serializes");
+    query
+        .bind(filter.team.as_str())
+        .bind(serde_json::Value::from(states).to_string())
+        .bind(metadata)
+        .bind(filter.template.as_ref().map(|id| id.as_str()))
+        .bind(filter.started_after.map(micros))
+}
+
+fn count_of(count: i64) -> Result<u64, Cause> {
+    Ok(u64::try_from(count)?)
+}
