@@ -1,1 +1,33 @@
-//! casemate-control.
+//! The use cases of the control plane, and the reconcilers that keep its promises.
+//!
+//! Owns who may do what, quotas, the life of a sandbox as its owner sees it, derived keys, and
+//! the comparison of what runs with what should run. It speaks to ports only (store, catalog,
+//! node) and must not know axum, SQL or how a node is reached.
+
+pub mod admin;
+pub mod auth;
+pub mod bootstrap;
+pub mod config;
+mod control;
+pub mod credential;
+pub mod cursor;
+mod janitor;
+pub mod keys;
+mod locks;
+pub mod metadata_filter;
+pub mod nodes;
+mod quota;
+mod recent;
+mod reconcile;
+pub mod sandboxes;
+pub mod tasks;
+pub mod teams;
+pub mod templates;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+pub use bootstrap::{Bootstrap, BootstrapError, Bootstrapped};
+pub use config::{AdminToken, ControlConfig, Limits};
+pub use control::{Control, StartError};
+pub use keys::RootSecret;
+pub use quota::QuotaReached;

@@ -1,0 +1,94 @@
+//! What the binary tells control; checked there, trusted here.
+
+use std::time::Duration;
+
+use casemate_store::Team;
+use casemate_types::limits::LIFE_HOURS_MAX_DEFAULT;
+
+use crate::keys::RootSecret;
+
+/// Settings of the control plane.
+pub struct ControlConfig {
+    /// `API_KEY_SECRET`; every derived key comes from it.
+    pub root_secret: RootSecret,
+    /// `ADMIN_TOKEN`; without one nobody is an administrator over HTTP.
+    pub admin_token: Option<AdminToken>,
+    /// Base domain of sandbox traffic; answers carry it.
+    pub domain: String,
+    pub limits: Limits,
+    /// How long a sandbox that the store never heard of may run on. Too short kills what a
+    /// restored database forgot; too long feeds what nobody owns.
+    pub orphan_grace: Duration,
+    /// How long a create waits for its node; beyond it 504 and the sandbox is ended.
+    pub create_timeout: Duration,
+}
+
+impl ControlConfig {
+    /// The defaults of `docs/configuration.md`.
+    pub fn new(root_secret: RootSecret, domain: impl Into<String>) -> Self {
+        Self {
+            root_secret,
+            admin_token: None,
+            domain: domain.into(),
+            limits: Limits::default(),
+            orphan_grace: Duration::from_secs(600),
+            create_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The shared secret of administrators. It has no `Debug` on purpose.
+pub struct AdminToken(String);
+
+impl AdminToken {
+    pub fn new(token: String) -> Self {
+        Self(token)
+    }
+
+    /// In constant time for equal lengths.
+    pub fn matches(&self, given: &str) -> bool {
+        use subtle::ConstantTimeEq;
+        self.0.as_bytes().ct_eq(given.as_bytes()).into()
+    }
+}
+
+/// Limits of a team that has none of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Sandboxes that a team runs at once; beyond it create answers 429.
+    pub sandboxes_max: u32,
+    /// Longest life of a run, hours; a longer one asked for is 400, an extension is cut.
+    pub life_hours_max: u32,
+    /// Virtual processors of one sandbox; a template that wants more is 400.
+    pub vcpus_max: u32,
+    /// Memory of one sandbox, MiB; a template that wants more is 400.
+    pub memory_mib_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            sandboxes_max: 1000,
+            life_hours_max: LIFE_HOURS_MAX_DEFAULT,
+            vcpus_max: 8,
+            memory_mib_max: 8192,
+        }
+    }
+}
+
+impl Limits {
+    /// These, with the team's own in their place.
+    pub(crate) fn of(self, team: &Team) -> Self {
+        let own = &team.limits;
+        Self {
+            sandboxes_max: own.sandboxes_max.unwrap_or(self.sandboxes_max),
+            life_hours_max: own.life_hours_max.unwrap_or(self.life_hours_max),
+            vcpus_max: own.vcpus_max.unwrap_or(self.vcpus_max),
+            memory_mib_max: own.memory_mib_max.unwrap_or(self.memory_mib_max),
+        }
+    }
+
+    pub(crate) fn life_max(&self) -> Duration {
+        Duration::from_secs(u64::from(self.life_hours_max) * 3600)
+    }
+}

@@ -1,0 +1,103 @@
+//! The control plane as one value, and its start and end.
+
+use std::sync::Arc;
+
+use casemate_catalog::Catalog;
+use casemate_rpc::NodePort;
+use casemate_store::{KeyId, Store, StoreError};
+use tokio::sync::watch;
+
+use crate::auth::AuthCache;
+use crate::config::ControlConfig;
+use crate::keys::Keys;
+use crate::locks::SandboxLocks;
+use crate::nodes::{Counters, Heard, Starting};
+use crate::quota::Quota;
+use crate::recent::Recent;
+use crate::tasks::{TaskKind, Tasks};
+use crate::{janitor, reconcile};
+
+/// See the crate. One for each process.
+pub struct Control {
+    pub(crate) config: ControlConfig,
+    pub(crate) keys: Keys,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) catalog: Arc<dyn Catalog>,
+    pub(crate) node: Arc<dyn NodePort>,
+    pub(crate) tasks: Tasks,
+    pub(crate) quota: Arc<Quota>,
+    pub(crate) auth_cache: AuthCache,
+    pub(crate) locks: SandboxLocks,
+    pub(crate) recent: Recent,
+    pub(crate) starting: Starting,
+    pub(crate) counters: Counters,
+    pub(crate) heard: watch::Sender<Heard>,
+    /// This process, another name after each start: what it holds when it dies is found by it.
+    pub(crate) owner: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("read what should run")]
+    Store(#[from] StoreError),
+}
+
+impl Control {
+    /// Reads what should run and starts the reconcilers. The node need not be there yet.
+    pub async fn start(
+        config: ControlConfig,
+        store: Arc<dyn Store>,
+        catalog: Arc<dyn Catalog>,
+        node: Arc<dyn NodePort>,
+    ) -> Result<Arc<Self>, StartError> {
+        let owner = KeyId::random().to_string();
+        // One control process for each store: all others are dead.
+        let orphaned = store
+            .idempotency_orphan(std::slice::from_ref(&owner))
+            .await?;
+        if orphaned > 0 {
+            tracing::info!(
+                keys = orphaned,
+                "creates of an earlier process have no known outcome"
+            );
+        }
+        let quota = Arc::new(Quota::default());
+        for row in store.sandbox_list_alive().await? {
+            quota.count(&row.team, &row.id);
+        }
+        let control = Arc::new(Self {
+            keys: Keys::derive(&config.root_secret),
+            config,
+            store,
+            catalog,
+            node,
+            tasks: Tasks::default(),
+            quota,
+            auth_cache: AuthCache::default(),
+            locks: SandboxLocks::default(),
+            recent: Recent::default(),
+            starting: Starting::default(),
+            counters: Counters::default(),
+            heard: watch::Sender::new(Heard::default()),
+            owner,
+        });
+        let tasks = &control.tasks;
+        tasks.spawn(TaskKind::Reconciler, reconcile::run(Arc::clone(&control)));
+        tasks.spawn(TaskKind::Reconciler, janitor::run(Arc::clone(&control)));
+        Ok(control)
+    }
+
+    /// Where handlers run what must not stop with their client.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    pub fn domain(&self) -> &str {
+        &self.config.domain
+    }
+
+    /// Stops the reconcilers and waits for every change that is under way.
+    pub async fn shutdown(&self) {
+        self.tasks.shutdown().await;
+    }
+}

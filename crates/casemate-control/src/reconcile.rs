@@ -1,0 +1,226 @@
+//! What runs against what should run (decision 4).
+//!
+//! ```text
+//! list what should run ─▶ watch ─▶ Running… Synced ─▶ compare ─▶ follow events ─┐
+//!        ▲                                                                      │
+//!        └──────────── the channel ended, or something failed: wait ◀───────────┘
+//! ```
+//!
+//! The list is read *before* the watch begins: a row that was there then stands for a sandbox that
+//! the node either names or has ended. It does the same after a crash as before it.
+
+mod orphans;
+mod sync;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use casemate_catalog::CatalogError;
+use casemate_rpc::{NodeError, NodeEvent, NodeInfo, RunningSandbox};
+use casemate_store::{BuildId, NodeReport, StoreError};
+use casemate_types::{EndReason, Timestamp};
+use tokio::sync::mpsc;
+
+use crate::Control;
+use orphans::Orphans;
+
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How often orphans are looked at and overdue sandboxes searched.
+const ROUND: Duration = Duration::from_secs(15);
+/// A node that has not named everything by then is taken for broken.
+const SYNC_MAX: Duration = Duration::from_secs(30);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReconcileError {
+    #[error("the node does not answer")]
+    Node(#[from] NodeError),
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    #[error("the catalog failed")]
+    Catalog(#[from] CatalogError),
+    #[error("the node closed the watch")]
+    WatchEnded,
+    #[error("the node did not name what it runs within {SYNC_MAX:?}")]
+    NeverSynced,
+}
+
+/// For ever.
+pub(crate) async fn run(control: Arc<Control>) {
+    let mut orphans = Orphans::default();
+    let mut pause = PAUSE_MIN;
+    loop {
+        let error = match follow(&control, &mut orphans, &mut pause).await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        };
+        control.disconnected();
+        tracing::warn!(%error, pause_ms = pause.as_millis(), "lost the node; trying again");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+async fn follow(
+    control: &Arc<Control>,
+    orphans: &mut Orphans,
+    pause: &mut Duration,
+) -> Result<std::convert::Infallible, ReconcileError> {
+    let info = control.node.info().await?;
+    let node = info.node.clone();
+    let should_run = control.store.sandbox_list_alive().await?;
+    let mut events = control.node.watch().await?;
+    let running = tokio::time::timeout(SYNC_MAX, until_synced(control, &mut events))
+        .await
+        .map_err(|_| ReconcileError::NeverSynced)??;
+    sync::compare(control, orphans, &node, &should_run, &running).await?;
+    control.heard_from(info).await?;
+    control.connected();
+    *pause = PAUSE_MIN;
+    tracing::info!(node, sandboxes = running.len(), "node {node} is connected");
+    let mut round = tokio::time::interval(ROUND);
+    loop {
+        tokio::select! {
+            event = events.recv() => {
+                let event = event.ok_or(ReconcileError::WatchEnded)?;
+                handle(control, orphans, &node, event).await?;
+            }
+            _ = round.tick() => {
+                orphans.end_overdue(control).await?;
+                sync::end_expired(control, &node).await?;
+            }
+        }
+    }
+}
+
+async fn until_synced(
+    control: &Control,
+    events: &mut mpsc::Receiver<NodeEvent>,
+) -> Result<Vec<RunningSandbox>, ReconcileError> {
+    let mut running = Vec::new();
+    while let Some(event) = events.recv().await {
+        match event {
+            NodeEvent::Running(sandbox) => running.push(sandbox),
+            NodeEvent::Synced => return Ok(running),
+            NodeEvent::Ended {
+                sandbox,
+                reason,
+                at,
+            } => {
+                running.retain(|r| r.sandbox != sandbox);
+                control.note_ended(&sandbox, reason, at).await?;
+            }
+            NodeEvent::Heartbeat(info) => control.heard_from(info).await?,
+        }
+    }
+    Err(ReconcileError::WatchEnded)
+}
+
+async fn handle(
+    control: &Control,
+    orphans: &mut Orphans,
+    node: &str,
+    event: NodeEvent,
+) -> Result<(), ReconcileError> {
+    match event {
+        NodeEvent::Running(sandbox) => sync::judge(control, orphans, node, &sandbox).await?,
+        NodeEvent::Ended {
+            sandbox,
+            reason,
+            at,
+        } => {
+            orphans.forget(&sandbox);
+            control.note_ended(&sandbox, reason, at).await?;
+        }
+        NodeEvent::Heartbeat(info) => control.heard_from(info).await?,
+        // Said once, at the start.
+        NodeEvent::Synced => {}
+    }
+    Ok(())
+}
+
+impl Control {
+    /// Takes a heartbeat in; templates that changed go to the store first, so that nobody is told
+    /// of one that cannot be found.
+    async fn heard_from(&self, info: NodeInfo) -> Result<(), ReconcileError> {
+        let known = {
+            let heard = self.heard.borrow();
+            let same = |old: &NodeInfo| old.templates == info.templates;
+            heard.templates_known && heard.info.as_ref().is_some_and(same)
+        };
+        if !known {
+            self.report_templates(&info).await?;
+        }
+        self.heard.send_modify(|heard| {
+            let ready = |info: &Option<NodeInfo>| info.as_ref().is_some_and(|i| i.ready);
+            if ready(&heard.info) != info.ready {
+                heard.changed_at = Some(Timestamp::now());
+            }
+            heard.templates_known = true;
+            heard.info = Some(info);
+        });
+        Ok(())
+    }
+
+    async fn report_templates(&self, info: &NodeInfo) -> Result<(), ReconcileError> {
+        for template in &info.templates {
+            let Ok(build) = BuildId::parse(&template.build) else {
+                tracing::error!(
+                    template.id = %template.template, build = template.build,
+                    "the node names a build that is no UUID"
+                );
+                continue;
+            };
+            let report = NodeReport {
+                build: casemate_store::Build {
+                    id: build,
+                    template: template.template.clone(),
+                    layers: template.layers.clone(),
+                    resources: template.resources,
+                    default_user: template.default_user.clone(),
+                    default_workdir: template.default_workdir.clone(),
+                    envd_version: template.agent_version.clone(),
+                    created_at: template.created_at,
+                },
+                alias: template.alias.clone(),
+            };
+            match self.store.template_report(&report, Timestamp::now()).await {
+                Ok(changed) if changed => tracing::info!(
+                    template.id = %template.template, alias = template.alias,
+                    "template {} comes from node {}", template.alias, info.node
+                ),
+                Ok(_) => {}
+                Err(error @ StoreError::Exists { .. }) => tracing::error!(
+                    template.id = %template.template, %error,
+                    "the node's template {} belongs to a team", template.alias
+                ),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn connected(&self) {
+        self.heard.send_modify(|heard| {
+            heard.connection = Some(Timestamp::now());
+            heard.changed_at = heard.connection;
+        });
+    }
+
+    fn disconnected(&self) {
+        self.heard.send_modify(|heard| {
+            if heard.connection.take().is_some() {
+                heard.changed_at = Some(Timestamp::now());
+            }
+        });
+    }
+}
+
+/// What it means that a sandbox is not there any more.
+fn reason_gone(ends_at: Timestamp, now: Timestamp) -> EndReason {
+    if ends_at <= now {
+        EndReason::Expired
+    } else {
+        EndReason::Lost
+    }
+}

@@ -1,0 +1,262 @@
+//! Making a sandbox.
+//!
+//! ```text
+//! check ─▶ place in the quota ─▶ node makes it ─▶ row in the store ─▶ route ─▶ answer
+//!                                     │                 │
+//!                                     └── no answer ────┴── fails: the node ends it again
+//! ```
+//!
+//! The row comes after the node's answer, so that a row always stands for something that ran.
+//! The caller runs this detached: a client that hangs up changes nothing.
+
+mod check;
+mod idempotent;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use casemate_rpc::{CreateReply, CreateRequest, NodeError};
+use casemate_store::sandboxes::FIRST_GENERATION;
+use casemate_store::{Build, OnTimeout, Sandbox, StoreError, Template};
+use casemate_types::{
+    CompiledPolicy, EndReason, NetworkPolicy, SandboxId, SandboxState, TemplateId,
+};
+
+pub use check::CreateRefused;
+pub use idempotent::{IdempotencyError, IdempotencyKey, InvalidIdempotencyKey};
+
+use super::network::NetworkAsk;
+use crate::Control;
+use crate::auth::TeamCaller;
+use crate::quota::{Place, QuotaReached};
+use crate::tasks::TaskKind;
+use crate::templates::TemplateError;
+
+/// What a client asks for, defaults of the operation filled in.
+#[derive(Clone)]
+pub struct CreateSandbox {
+    pub template: String,
+    pub timeout_seconds: u32,
+    pub auto_pause: bool,
+    pub auto_pause_memory: bool,
+    pub auto_resume: bool,
+    pub network: NetworkAsk,
+    pub metadata: BTreeMap<String, String>,
+    pub envs: BTreeMap<String, String>,
+    /// Workload identity tokens asked for.
+    pub iam_tokens: usize,
+    pub volume_mounts: usize,
+}
+
+/// A sandbox that serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Created {
+    pub sandbox: SandboxId,
+    pub template: TemplateId,
+    pub alias: Option<String>,
+    pub envd_version: String,
+    pub access_token: String,
+    pub domain: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    #[error(transparent)]
+    Refused(#[from] CreateRefused),
+    #[error(transparent)]
+    Quota(#[from] QuotaReached),
+    #[error("place a sandbox")]
+    Placement(#[from] PlacementError),
+    #[error(transparent)]
+    Idempotency(#[from] IdempotencyError),
+    /// It was made and could not be recorded; it is gone again.
+    #[error("record a sandbox")]
+    Store(#[from] StoreError),
+}
+
+/// Why no node made it. Nothing is left of it.
+#[derive(Debug, thiserror::Error)]
+pub enum PlacementError {
+    #[error("no node is connected")]
+    NoNode,
+    #[error("the node refused or failed")]
+    Node(#[from] NodeError),
+    #[error("the node did not answer within {0:?}")]
+    Timeout(Duration),
+}
+
+/// What has been checked: everything that a node needs.
+struct Plan {
+    sandbox: SandboxId,
+    template: Template,
+    build: Build,
+    life: Duration,
+    policy: NetworkPolicy,
+    compiled: CompiledPolicy,
+    metadata: BTreeMap<String, String>,
+    envs: BTreeMap<String, String>,
+}
+
+impl Control {
+    /// Makes a sandbox for the caller's team.
+    ///
+    /// # Cancel safety
+    /// None: run it detached.
+    pub async fn create(
+        &self,
+        caller: &TeamCaller,
+        ask: CreateSandbox,
+    ) -> Result<Created, CreateError> {
+        let plan = self.plan(caller, ask).await?;
+        let place = self
+            .quota
+            .take(&caller.team.id, &plan.sandbox, caller.limits.sandboxes_max)?;
+        let started = std::time::Instant::now();
+        let node = self.node_name().ok_or(PlacementError::NoNode)?;
+        let reply = self.place(caller, &plan).await.inspect_err(|error| {
+            self.counters.create_failed();
+            tracing::warn!(
+                sandbox.id = %plan.sandbox, team.id = %caller.team.id, %error,
+                "could not place sandbox {}", plan.sandbox
+            );
+        })?;
+        let row = row(caller, &plan, &node, &reply);
+        self.record(row, place).await?;
+        self.counters.create_succeeded();
+        let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(
+            sandbox.id = %plan.sandbox, team.id = %caller.team.id, template.id = %plan.template.id,
+            took_ms, "sandbox {} runs", plan.sandbox
+        );
+        Ok(Created {
+            access_token: self.keys.envd_token(&plan.sandbox),
+            domain: self.config.domain.clone(),
+            sandbox: plan.sandbox,
+            template: plan.template.id,
+            alias: plan.template.alias,
+            envd_version: plan.build.envd_version,
+        })
+    }
+
+    async fn plan(&self, caller: &TeamCaller, ask: CreateSandbox) -> Result<Plan, CreateError> {
+        let (template, build) = self.resolve_template(caller, &ask.template).await?;
+        let (policy, compiled) = check::check(caller, &ask, &build)?;
+        Ok(Plan {
+            sandbox: SandboxId::random(),
+            template,
+            build,
+            life: Duration::from_secs(ask.timeout_seconds.into()),
+            policy,
+            compiled,
+            metadata: ask.metadata,
+            envs: ask.envs,
+        })
+    }
+
+    async fn place(&self, caller: &TeamCaller, plan: &Plan) -> Result<CreateReply, PlacementError> {
+        let request = CreateRequest {
+            sandbox: plan.sandbox.clone(),
+            team: caller.team.id.clone(),
+            template: plan.template.id.clone(),
+            layers: plan.build.layers.clone(),
+            resources: plan.build.resources,
+            network: plan.compiled.clone(),
+            envs: plan.envs.clone(),
+            access_token: Some(self.keys.envd_token(&plan.sandbox)),
+            default_user: plan.build.default_user.clone(),
+            default_workdir: plan.build.default_workdir.clone(),
+            life_ms: u64::try_from(plan.life.as_millis()).unwrap_or(u64::MAX),
+        };
+        let _starting = self.starting.enter(&plan.sandbox);
+        let limit = self.config.create_timeout;
+        match tokio::time::timeout(limit, self.node.create(request)).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(error)) => {
+                if may_have_happened(&error) {
+                    self.take_back(plan.sandbox.clone());
+                }
+                Err(error.into())
+            }
+            Err(_) => {
+                self.take_back(plan.sandbox.clone());
+                Err(PlacementError::Timeout(limit))
+            }
+        }
+    }
+
+    /// Writes the row and the route. Fails only after seeing to it that the sandbox goes.
+    async fn record(&self, row: Sandbox, place: Place) -> Result<(), StoreError> {
+        let (id, node) = (row.id.clone(), row.node.clone());
+        if let Err(error) = self.store.sandbox_insert(&row).await {
+            tracing::error!(sandbox.id = %id, %error, "could not record sandbox {id}; ending it");
+            self.take_back(id);
+            return Err(error);
+        }
+        place.keep();
+        let route = casemate_catalog::Route { node };
+        if let Err(error) = self.catalog.route_put(&id, route).await {
+            // The catalog is a cache that the node's word fills again.
+            tracing::error!(sandbox.id = %id, %error, "could not put the route of sandbox {id}");
+        }
+        if let Some((reason, at)) = self.recent.end_of(&id) {
+            // It ended before its row was there; the client learns of it like of any other end.
+            self.note_ended(&id, reason, at).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends a sandbox that its client was not told of. The order waits at the node behind the
+    /// create; when the node cannot be reached, it is carried out once it is back.
+    fn take_back(&self, sandbox: SandboxId) {
+        self.recent.doom(&sandbox);
+        let node = std::sync::Arc::clone(&self.node);
+        self.tasks.spawn(TaskKind::Cleanup, async move {
+            match node.kill(&sandbox, EndReason::Killed).await {
+                Ok(()) | Err(NodeError::NotFound(_)) => {}
+                Err(error) => tracing::warn!(
+                    sandbox.id = %sandbox, %error,
+                    "could not end sandbox {sandbox} of a failed create yet"
+                ),
+            }
+        });
+    }
+}
+
+/// Whether a node that answered so may run the sandbox all the same.
+fn may_have_happened(error: &NodeError) -> bool {
+    match error {
+        NodeError::Unreachable | NodeError::Internal { .. } => true,
+        NodeError::NotFound(_)
+        | NodeError::Exists(_)
+        | NodeError::Full { .. }
+        | NodeError::QueueFull { .. }
+        | NodeError::Unsupported { .. }
+        | NodeError::CreateFailed { .. }
+        | NodeError::PortClosed { .. } => false,
+    }
+}
+
+fn row(caller: &TeamCaller, plan: &Plan, node: &str, reply: &CreateReply) -> Sandbox {
+    Sandbox {
+        id: plan.sandbox.clone(),
+        team: caller.team.id.clone(),
+        template: plan.template.id.clone(),
+        alias: plan.template.alias.clone(),
+        build: plan.build.id,
+        node: node.into(),
+        envd_version: plan.build.envd_version.clone(),
+        resources: plan.build.resources,
+        metadata: plan.metadata.clone(),
+        secured: true,
+        network: plan.policy.clone(),
+        timeout: plan.life,
+        on_timeout: OnTimeout::Kill,
+        started_at: reply.started_at,
+        state: SandboxState::Running {
+            ends_at: reply.ends_at,
+        },
+        generation: FIRST_GENERATION,
+    }
+}

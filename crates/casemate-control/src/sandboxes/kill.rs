@@ -1,0 +1,94 @@
+//! Ending a sandbox.
+
+use casemate_rpc::NodeError;
+use casemate_store::{Sandbox, StoreError};
+use casemate_types::{EndReason, SandboxId, SandboxState, Timestamp};
+
+use super::{ChangeError, alive_until};
+use crate::Control;
+use crate::auth::TeamCaller;
+
+impl Control {
+    /// Ends a sandbox of the caller's team; its processes and its route are gone on return. One
+    /// that somebody else ended while this call waited is success.
+    pub async fn kill(&self, caller: &TeamCaller, id: &SandboxId) -> Result<(), ChangeError> {
+        let not_found = || ChangeError::NotFound(id.clone());
+        let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
+        alive_until(&row, Timestamp::now()).ok_or_else(not_found)?;
+        self.end_everywhere(&row, EndReason::Killed).await
+    }
+
+    /// Node first: while it runs, the store says so and a failed kill can be tried again.
+    pub(crate) async fn end_everywhere(
+        &self,
+        row: &Sandbox,
+        reason: EndReason,
+    ) -> Result<(), ChangeError> {
+        let id = &row.id;
+        let _one = self.locks.lock(id).await;
+        match self.node.kill(id, reason).await {
+            Ok(()) | Err(NodeError::NotFound(_)) => {}
+            Err(source) => {
+                return Err(ChangeError::Node {
+                    sandbox: id.clone(),
+                    source,
+                });
+            }
+        }
+        self.note_ended(id, reason, Timestamp::now()).await?;
+        Ok(())
+    }
+
+    /// Takes the end of a sandbox down everywhere: store, catalog, quota. Idempotent; an end that
+    /// is noted already keeps its reason. Whether this call noted it.
+    pub(crate) async fn note_ended(
+        &self,
+        id: &SandboxId,
+        reason: EndReason,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        // Before the row is read: a create that writes its row after that look finds this.
+        self.recent.ended(id, reason, at);
+        loop {
+            let Some(row) = self.store.sandbox_by_id(id).await? else {
+                return Ok(false);
+            };
+            if let Err(error) = self.catalog.route_remove(id, &row.node).await {
+                tracing::error!(sandbox.id = %id, %error, "could not remove the route of {id}");
+            }
+            let noted = match row.state {
+                SandboxState::Dead { .. } => false,
+                SandboxState::Running { .. } => {
+                    let end = self.store.sandbox_end(id, row.generation, reason, at).await;
+                    match end {
+                        Ok(_) => true,
+                        // A change of the deadline came between: look again.
+                        Err(StoreError::Conflict { .. }) => continue,
+                        Err(error) => return Err(error),
+                    }
+                }
+            };
+            self.quota.give_back(&row.team, id);
+            if noted {
+                tracing::info!(
+                    sandbox.id = %id, team.id = %row.team, reason = ?reason,
+                    "sandbox {id} ended"
+                );
+            }
+            return Ok(noted);
+        }
+    }
+}
+
+/// Reads the node's answer to a change. One that the node does not know has ended: its event, or
+/// the reconciler, says how.
+pub(crate) fn told(id: &SandboxId, answer: Result<(), NodeError>) -> Result<(), ChangeError> {
+    match answer {
+        Ok(()) => Ok(()),
+        Err(NodeError::NotFound(_)) => Err(ChangeError::NotFound(id.clone())),
+        Err(source) => Err(ChangeError::Node {
+            sandbox: id.clone(),
+            source,
+        }),
+    }
+}

@@ -1,0 +1,176 @@
+//! Network policy: what is asked for at create, and its replacement.
+
+use casemate_types::network::PolicyError;
+use casemate_types::{CompiledPolicy, NetworkPolicy, SandboxId, Timestamp};
+
+use super::kill::told;
+use super::timeout::gone_or;
+use super::{ChangeError, alive_until};
+use crate::Control;
+use crate::auth::TeamCaller;
+
+/// The network part of a request, as it was written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkAsk {
+    pub allow_internet_access: Option<bool>,
+    pub allow_out: Option<Vec<String>>,
+    pub deny_out: Option<Vec<String>>,
+    pub allow_public_traffic: Option<bool>,
+    pub mask_request_host: Option<String>,
+    pub https_ports: Vec<i32>,
+    pub dns_servers: Option<Vec<String>>,
+    pub egress_proxy: bool,
+    pub rules: bool,
+}
+
+/// Why a network policy is refused. The texts are E2B's where E2B has one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error("Network transform rules are not available for your team.")]
+    Rules,
+    #[error("Egress proxy (network.egressProxy) is not enabled for this team.")]
+    EgressProxyAtCreate,
+    #[error("Egress proxy (egressProxy) is not enabled for this team.")]
+    EgressProxyAtUpdate,
+    #[error("'{0}' is not available in this version of Casemate")]
+    Unavailable(&'static str),
+}
+
+/// Resolvers that are in force anyway: asking for them asks for nothing.
+const DNS_DEFAULT: &str = "8.8.8.8";
+
+impl NetworkAsk {
+    /// The policy to keep and its compiled form; the first thing that is wrong otherwise.
+    /// `proxy_refused` is the text for this operation.
+    pub(crate) fn check(
+        &self,
+        proxy_refused: NetworkError,
+    ) -> Result<(NetworkPolicy, CompiledPolicy), NetworkError> {
+        let policy = NetworkPolicy {
+            allow_internet_access: self.allow_internet_access,
+            allow_out: self.allow_out.clone(),
+            deny_out: self.deny_out.clone(),
+        };
+        let compiled = policy.compile()?;
+        if self.rules {
+            return Err(NetworkError::Rules);
+        }
+        if self.egress_proxy {
+            return Err(proxy_refused);
+        }
+        let unbuilt = [
+            ("maskRequestHost", self.mask_request_host.is_some()),
+            ("httpsPorts", !self.https_ports.is_empty()),
+            ("dnsServers", self.asks_for_other_resolvers()),
+            (
+                "allowPublicTraffic: false",
+                self.allow_public_traffic == Some(false),
+            ),
+        ];
+        match unbuilt.iter().find(|(_, asked)| *asked) {
+            Some((field, _)) => Err(NetworkError::Unavailable(field)),
+            None => Ok((policy, compiled)),
+        }
+    }
+
+    /// `dnsServers` matters only beside a domain in `allowOut`, which is refused; what is not the
+    /// default is refused too, so that nobody believes it in force.
+    fn asks_for_other_resolvers(&self) -> bool {
+        match self.dns_servers.as_deref() {
+            None | Some([]) => false,
+            Some(servers) => servers != [DNS_DEFAULT],
+        }
+    }
+}
+
+impl Control {
+    /// Replaces the egress policy of a running sandbox; it holds for new connections on return.
+    /// Internet access stays as it was said before unless it is said again.
+    pub async fn update_network(
+        &self,
+        caller: &TeamCaller,
+        id: &SandboxId,
+        ask: &NetworkAsk,
+    ) -> Result<(), ChangeError> {
+        let not_found = || ChangeError::NotFound(id.clone());
+        // Unknown before wrong: another team's sandbox is 404 whatever the body says.
+        let _one = self.locks.lock(id).await;
+        let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
+        alive_until(&row, Timestamp::now()).ok_or_else(not_found)?;
+        let mut ask = ask.clone();
+        ask.allow_internet_access = ask
+            .allow_internet_access
+            .or(row.network.allow_internet_access);
+        let (policy, compiled) = ask.check(NetworkError::EgressProxyAtUpdate)?;
+        told(id, self.node.set_network(id, compiled).await)?;
+        let written = self
+            .store
+            .sandbox_set_network(id, row.generation, &policy)
+            .await;
+        if let Err(error) = written {
+            self.undo_network(id, &row.network).await;
+            return Err(gone_or(id, error));
+        }
+        Ok(())
+    }
+
+    /// The store did not take the new policy: the node goes back to what the store says.
+    async fn undo_network(&self, id: &SandboxId, old: &NetworkPolicy) {
+        let Ok(compiled) = old.compile() else { return };
+        if let Err(error) = self.node.set_network(id, compiled).await {
+            tracing::error!(
+                sandbox.id = %id, %error,
+                "sandbox {id} keeps a network policy that could not be recorded"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(ask: NetworkAsk, expected: Option<&str>) {
+        let found = ask.check(NetworkError::EgressProxyAtCreate).err();
+        assert_eq!(found.map(|e| e.to_string()).as_deref(), expected);
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused_and_its_default_accepted() {
+        let default = NetworkAsk::default;
+        check(default(), None);
+        check(
+            NetworkAsk {
+                allow_public_traffic: Some(true),
+                dns_servers: Some(vec![DNS_DEFAULT.into()]),
+                ..default()
+            },
+            None,
+        );
+        check(
+            NetworkAsk {
+                dns_servers: Some(vec!["1.1.1.1".into()]),
+                ..default()
+            },
+            Some("'dnsServers' is not available in this version of Casemate"),
+        );
+        check(
+            NetworkAsk {
+                allow_public_traffic: Some(false),
+                ..default()
+            },
+            Some("'allowPublicTraffic: false' is not available in this version of Casemate"),
+        );
+        check(
+            NetworkAsk {
+                rules: true,
+                egress_proxy: true,
+                ..default()
+            },
+            Some("Network transform rules are not available for your team."),
+        );
+    }
+}

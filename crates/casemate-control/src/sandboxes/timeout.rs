@@ -1,0 +1,98 @@
+//! Deadlines: set, or only extended.
+//!
+//! The store is written first: it says what was promised, and a node that missed the word is
+//! told again when it is back (`reconcile`).
+
+use std::time::Duration;
+
+use casemate_store::{Sandbox, StoreError};
+use casemate_types::limits::REFRESH_SECONDS_MIN;
+use casemate_types::{SandboxId, Timestamp};
+
+use super::kill::told;
+use super::{ChangeError, alive_until};
+use crate::Control;
+use crate::auth::TeamCaller;
+
+impl Control {
+    /// Deadline = now + `timeout`, earlier or later, cut at the longest life of a run.
+    pub async fn set_timeout(
+        &self,
+        caller: &TeamCaller,
+        id: &SandboxId,
+        timeout: Duration,
+    ) -> Result<(), ChangeError> {
+        let _one = self.locks.lock(id).await;
+        let (row, _) = self.running_row(caller, id).await?;
+        let now = Timestamp::now();
+        let last = row.started_at + caller.limits.life_max();
+        if now >= last {
+            return Err(ChangeError::LifeExceeded);
+        }
+        self.move_deadline(&row, (now + timeout).min(last)).await
+    }
+
+    /// Keep-alive: never shortens, at least [`REFRESH_SECONDS_MIN`].
+    pub async fn refresh(
+        &self,
+        caller: &TeamCaller,
+        id: &SandboxId,
+        duration: Duration,
+    ) -> Result<(), ChangeError> {
+        let least = Duration::from_secs(REFRESH_SECONDS_MIN.into());
+        let _one = self.locks.lock(id).await;
+        let (row, ends_at) = self.running_row(caller, id).await?;
+        self.extend(caller, &row, ends_at, duration.max(least))
+            .await
+            .map(|_| ())
+    }
+
+    /// Moves the deadline to now + `timeout` if that is later, cut at the longest life; what it
+    /// is afterwards. The caller holds the sandbox's lock.
+    pub(crate) async fn extend(
+        &self,
+        caller: &TeamCaller,
+        row: &Sandbox,
+        ends_at: Timestamp,
+        timeout: Duration,
+    ) -> Result<Timestamp, ChangeError> {
+        let last = row.started_at + caller.limits.life_max();
+        let wanted = (Timestamp::now() + timeout).min(last);
+        if wanted <= ends_at {
+            return Ok(ends_at);
+        }
+        self.move_deadline(row, wanted).await?;
+        Ok(wanted)
+    }
+
+    /// A running sandbox of the caller's team and its deadline.
+    pub(crate) async fn running_row(
+        &self,
+        caller: &TeamCaller,
+        id: &SandboxId,
+    ) -> Result<(Sandbox, Timestamp), ChangeError> {
+        let not_found = || ChangeError::NotFound(id.clone());
+        let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
+        let ends_at = alive_until(&row, Timestamp::now()).ok_or_else(not_found)?;
+        Ok((row, ends_at))
+    }
+
+    async fn move_deadline(&self, row: &Sandbox, ends_at: Timestamp) -> Result<(), ChangeError> {
+        let written = self
+            .store
+            .sandbox_set_deadline(&row.id, row.generation, ends_at)
+            .await;
+        if let Err(error) = written {
+            return Err(gone_or(&row.id, error));
+        }
+        told(&row.id, self.node.set_deadline(&row.id, ends_at).await)
+    }
+}
+
+/// What a write's failure means: with the sandbox's lock held, a conflict is its death.
+pub(crate) fn gone_or(id: &SandboxId, error: StoreError) -> ChangeError {
+    match error {
+        StoreError::Conflict { .. } => ChangeError::NotFound(id.clone()),
+        error => ChangeError::Store(error),
+    }
+}

@@ -1,0 +1,364 @@
+//! A node without sandboxes, for tests of what stands above the port.
+//!
+//! It keeps the contract of [`NodePort`] (order of calls, ends by time, one watcher) and lets a
+//! test break it on purpose.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use casemate_rpc::{
+    CreateReply, CreateRequest, NodeError, NodeEvent, NodeInfo, NodePort, NodeTemplate,
+    RunningSandbox,
+};
+use casemate_types::{
+    CompiledPolicy, EndReason, Resources, SandboxId, TeamId, TemplateId, Timestamp,
+};
+use tokio::sync::{Notify, mpsc};
+
+const EVENTS: usize = 4096;
+/// How often the fake looks for deadlines.
+const CLOCK: Duration = Duration::from_millis(20);
+
+/// See the module. Clones are the same node.
+#[derive(Clone)]
+pub struct FakeNode {
+    state: Arc<Mutex<State>>,
+    released: Arc<Notify>,
+}
+
+struct State {
+    running: BTreeMap<SandboxId, Entry>,
+    events: Option<mpsc::Sender<NodeEvent>>,
+    template: NodeTemplate,
+    failure: Option<NodeError>,
+    reachable: bool,
+    held: bool,
+    creates: usize,
+}
+
+struct Entry {
+    facts: RunningSandbox,
+    policy: CompiledPolicy,
+    access_token: Option<String>,
+}
+
+impl Default for FakeNode {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FakeNode {
+    /// A ready node with the base template.
+    pub fn new() -> Self {
+        let state = State {
+            running: BTreeMap::new(),
+            events: None,
+            template: base_template(),
+            failure: None,
+            reachable: true,
+            held: false,
+            creates: 0,
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            released: Arc::new(Notify::new()),
+        }
+    }
+
+    /// Starts the clock that ends sandboxes at their deadline; needs a runtime.
+    pub fn start_clock(&self) {
+        let state = Arc::downgrade(&self.state);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(CLOCK).await;
+                let Some(state) = state.upgrade() else { return };
+                let mut state = lock(&state);
+                let now = Timestamp::now();
+                let due =
+                    |(id, e): (&SandboxId, &Entry)| (e.facts.ends_at <= now).then(|| id.clone());
+                let due: Vec<_> = state.running.iter().filter_map(due).collect();
+                for id in due {
+                    state.end(&id, EndReason::Expired);
+                }
+            }
+        });
+    }
+
+    /// Every create from now on fails so; `None` makes them work again.
+    pub fn fail_creates(&self, failure: Option<NodeError>) {
+        self.lock().failure = failure;
+    }
+
+    /// Creates wait until [`FakeNode::release_creates`].
+    pub fn hold_creates(&self) {
+        self.lock().held = true;
+    }
+
+    pub fn release_creates(&self) {
+        self.lock().held = false;
+        self.released.notify_waiters();
+    }
+
+    /// The connection breaks; sandboxes run on.
+    pub fn disconnect(&self) {
+        let mut state = self.lock();
+        state.reachable = false;
+        state.events = None;
+    }
+
+    pub fn reconnect(&self) {
+        self.lock().reachable = true;
+    }
+
+    /// The sandbox ends by itself; nobody is told when the connection is broken.
+    pub fn exit(&self, sandbox: &SandboxId) {
+        self.lock().end(sandbox, EndReason::Exited);
+    }
+
+    /// The sandbox vanishes without a word.
+    pub fn lose(&self, sandbox: &SandboxId) {
+        self.lock().running.remove(sandbox);
+    }
+
+    /// Something runs that control never asked for.
+    pub fn run_stranger(&self, sandbox: &SandboxId, team: &TeamId) {
+        let now = Timestamp::now();
+        let facts = RunningSandbox {
+            sandbox: sandbox.clone(),
+            team: team.clone(),
+            template: self.lock().template.template.clone(),
+            started_at: now,
+            ends_at: now + Duration::from_secs(3600),
+        };
+        self.lock().begin(facts, CompiledPolicy::open(), None);
+    }
+
+    pub fn running(&self) -> Vec<SandboxId> {
+        self.lock().running.keys().cloned().collect()
+    }
+
+    /// Creates that were asked for, whatever became of them.
+    pub fn creates(&self) -> usize {
+        self.lock().creates
+    }
+
+    pub fn ends_at(&self, sandbox: &SandboxId) -> Option<Timestamp> {
+        Some(self.lock().running.get(sandbox)?.facts.ends_at)
+    }
+
+    pub fn policy(&self, sandbox: &SandboxId) -> Option<CompiledPolicy> {
+        Some(self.lock().running.get(sandbox)?.policy.clone())
+    }
+
+    pub fn access_token(&self, sandbox: &SandboxId) -> Option<String> {
+        self.lock().running.get(sandbox)?.access_token.clone()
+    }
+
+    pub fn template(&self) -> TemplateId {
+        self.lock().template.template.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    fn reachable(&self) -> Result<MutexGuard<'_, State>, NodeError> {
+        let state = self.lock();
+        if state.reachable {
+            Ok(state)
+        } else {
+            Err(NodeError::Unreachable)
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state
+        .lock()
+        .expect("no code panics while it holds this lock")
+}
+
+impl State {
+    fn begin(
+        &mut self,
+        facts: RunningSandbox,
+        policy: CompiledPolicy,
+        access_token: Option<String>,
+    ) {
+        self.tell(NodeEvent::Running(facts.clone()));
+        let entry = Entry {
+            facts: facts.clone(),
+            policy,
+            access_token,
+        };
+        self.running.insert(facts.sandbox, entry);
+    }
+
+    fn end(&mut self, sandbox: &SandboxId, reason: EndReason) -> bool {
+        let known = self.running.remove(sandbox).is_some();
+        if known {
+            self.tell(NodeEvent::Ended {
+                sandbox: sandbox.clone(),
+                reason,
+                at: Timestamp::now(),
+            });
+        }
+        known
+    }
+
+    fn tell(&mut self, event: NodeEvent) {
+        if let Some(events) = &self.events
+            && events.try_send(event).is_err()
+        {
+            self.events = None;
+        }
+    }
+
+    fn info(&self) -> NodeInfo {
+        NodeInfo {
+            node: "fake".into(),
+            version: "0.1.0".into(),
+            ready: true,
+            sandboxes: u32::try_from(self.running.len()).unwrap_or(u32::MAX),
+            sandboxes_max: 1000,
+            queue_length: 0,
+            slots_ready: 8,
+            layers_ready: 8,
+            cpu_count: 2,
+            memory_total_bytes: 8 << 30,
+            memory_available_bytes: 4 << 30,
+            memory_promised_bytes: 0,
+            disk_limit_enforced: true,
+            templates: vec![self.template.clone()],
+        }
+    }
+
+    fn entry(&mut self, sandbox: &SandboxId) -> Result<&mut Entry, NodeError> {
+        let missing = || NodeError::NotFound(sandbox.clone());
+        self.running.get_mut(sandbox).ok_or_else(missing)
+    }
+}
+
+#[async_trait]
+impl NodePort for FakeNode {
+    async fn create(&self, request: CreateRequest) -> Result<CreateReply, NodeError> {
+        self.reachable()?.creates += 1;
+        // The node carries out what was sent to it, whether or not the caller waits.
+        let node = self.clone();
+        let work = tokio::spawn(async move {
+            loop {
+                let released = node.released.notified();
+                if !node.lock().held {
+                    break;
+                }
+                released.await;
+            }
+            let mut state = node.lock();
+            if let Some(failure) = state.failure.clone() {
+                return Err(failure);
+            }
+            if state.running.contains_key(&request.sandbox) {
+                return Err(NodeError::Exists(request.sandbox));
+            }
+            let started_at = Timestamp::now();
+            let ends_at = started_at + Duration::from_millis(request.life_ms);
+            let facts = RunningSandbox {
+                sandbox: request.sandbox,
+                team: request.team,
+                template: request.template,
+                started_at,
+                ends_at,
+            };
+            state.begin(facts, request.network, request.access_token);
+            if !state.reachable {
+                return Err(NodeError::Unreachable);
+            }
+            Ok(CreateReply {
+                started_at,
+                ends_at,
+            })
+        });
+        let lost = |_| NodeError::Internal {
+            why: "the fake's task ended".into(),
+        };
+        work.await.map_err(lost)?
+    }
+
+    async fn kill(&self, sandbox: &SandboxId, reason: EndReason) -> Result<(), NodeError> {
+        // Calls for one sandbox take effect in order: behind a create that is held.
+        loop {
+            let released = self.released.notified();
+            if !self.reachable()?.held {
+                break;
+            }
+            released.await;
+        }
+        tokio::task::yield_now().await;
+        if self.reachable()?.end(sandbox, reason) {
+            Ok(())
+        } else {
+            Err(NodeError::NotFound(sandbox.clone()))
+        }
+    }
+
+    async fn set_deadline(&self, sandbox: &SandboxId, ends_at: Timestamp) -> Result<(), NodeError> {
+        let mut state = self.reachable()?;
+        state.entry(sandbox)?.facts.ends_at = ends_at;
+        if ends_at <= Timestamp::now() {
+            state.end(sandbox, EndReason::Expired);
+        }
+        Ok(())
+    }
+
+    async fn set_network(
+        &self,
+        sandbox: &SandboxId,
+        policy: CompiledPolicy,
+    ) -> Result<(), NodeError> {
+        self.reachable()?.entry(sandbox)?.policy = policy;
+        Ok(())
+    }
+
+    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<std::net::TcpStream, NodeError> {
+        self.reachable()?.entry(sandbox)?;
+        Err(NodeError::PortClosed {
+            sandbox: sandbox.clone(),
+            port,
+        })
+    }
+
+    async fn info(&self) -> Result<NodeInfo, NodeError> {
+        Ok(self.reachable()?.info())
+    }
+
+    async fn watch(&self) -> Result<mpsc::Receiver<NodeEvent>, NodeError> {
+        let mut state = self.reachable()?;
+        let (sender, receiver) = mpsc::channel(EVENTS);
+        state.events = Some(sender);
+        let running: Vec<_> = state.running.values().map(|e| e.facts.clone()).collect();
+        for facts in running {
+            state.tell(NodeEvent::Running(facts));
+        }
+        state.tell(NodeEvent::Synced);
+        let info = state.info();
+        state.tell(NodeEvent::Heartbeat(info));
+        Ok(receiver)
+    }
+}
+
+fn base_template() -> NodeTemplate {
+    NodeTemplate {
+        template: TemplateId::random(),
+        build: casemate_store::BuildId::random().to_string(),
+        alias: crate::nodes::BASE_ALIAS.into(),
+        layers: vec!["base".into()],
+        resources: Resources::BASE,
+        default_user: "user".into(),
+        default_workdir: Some("/home/user".into()),
+        agent_version: "0.6.12".into(),
+        created_at: Timestamp::now(),
+    }
+}
