@@ -1,0 +1,144 @@
+use super::*;
+
+/// `example.org` of the given type, recursion desired, with an EDNS record.
+fn question(kind: u16) -> Vec<u8> {
+    let mut bytes = vec![0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+    bytes.extend_from_slice(b"\x07example\x03org\x00");
+    bytes.extend_from_slice(&kind.to_be_bytes());
+    bytes.extend_from_slice(&[0, 1]);
+    bytes.extend_from_slice(&[0, 0, 41, 4, 0xd0, 0, 0, 0, 0, 0, 0]);
+    bytes
+}
+
+fn reply(id: u16) -> Vec<u8> {
+    let mut bytes = question(1);
+    bytes[..2].copy_from_slice(&id.to_be_bytes());
+    bytes[2] |= FLAG_RESPONSE;
+    bytes
+}
+
+#[track_caller]
+fn check_answer(bytes: &[u8], code: Code) {
+    match Query::parse(bytes) {
+        Err(Unfit::Answer(answer)) => {
+            assert_eq!(answer[..2], bytes[..2]);
+            assert_eq!(answer[2] & FLAG_RESPONSE, FLAG_RESPONSE);
+            assert_eq!(answer[3] & 0x0f, code as u8);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_question_passes_with_its_edns() {
+    let query = Query::parse(&question(TYPE_AAAA)).unwrap();
+    assert_eq!(query.kind(), TYPE_AAAA);
+    let sent = query.numbered(0x1234);
+    assert_eq!(sent[..2], [0x12, 0x34]);
+    assert_eq!(sent[2..], question(TYPE_AAAA)[2..]);
+    let refused = query.answered(Code::Refused);
+    assert_eq!(refused[..4], [0xab, 0xcd, 0x81, 0x85]);
+    assert_eq!(refused[4..12], [0, 1, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(refused[12..], question(TYPE_AAAA)[12..29]);
+    assert_eq!(query.answered_truncated()[2], 0x83);
+}
+
+#[test]
+fn unfit_packets_are_answered_or_met_with_silence() {
+    let change = |at: usize, value: u8| {
+        let mut bytes = question(1);
+        bytes[at] = value;
+        bytes
+    };
+    assert_eq!(Query::parse(&[]), Err(Unfit::Silence));
+    assert_eq!(Query::parse(&question(1)[..11]), Err(Unfit::Silence));
+    assert_eq!(Query::parse(&change(2, 0x81)), Err(Unfit::Silence));
+    check_answer(&change(2, 0x28), Code::NotImplemented);
+    check_answer(&change(5, 0), Code::FormatError);
+    check_answer(&change(5, 2), Code::FormatError);
+    check_answer(&change(7, 1), Code::FormatError);
+    // A pointer, a label too long, a name without an end.
+    check_answer(&change(12, 0xc0), Code::FormatError);
+    check_answer(&change(12, 64), Code::FormatError);
+    check_answer(&question(1)[..24], Code::FormatError);
+    check_answer(&question(TYPE_AXFR), Code::Refused);
+    check_answer(&change(28, 3), Code::Refused);
+}
+
+#[test]
+fn a_name_has_at_most_255_bytes() {
+    let named = |labels: usize, last: u8| {
+        let mut bytes = question(1)[..12].to_vec();
+        for _ in 0..labels {
+            bytes.push(63);
+            bytes.extend_from_slice(&[b'a'; 63]);
+        }
+        bytes.push(last);
+        bytes.extend(std::iter::repeat_n(b'a', usize::from(last)));
+        bytes.extend_from_slice(&[0, 0, 1, 0, 1]);
+        bytes
+    };
+    assert!(Query::parse(&named(3, 61)).is_ok());
+    check_answer(&named(3, 62), Code::FormatError);
+}
+
+#[test]
+fn only_the_answer_to_the_question_is_adopted() {
+    let query = Query::parse(&question(1)).unwrap();
+    let adopted = query.adopt(7, reply(7)).unwrap();
+    assert_eq!(adopted[..2], [0xab, 0xcd]);
+    let mut upper = reply(7);
+    upper[13] = b'E';
+    assert!(query.adopt(7, upper).is_some());
+    assert_eq!(query.adopt(8, reply(7)), None);
+    let change = |at: usize, value: u8| {
+        let mut bytes = reply(7);
+        bytes[at] = value;
+        bytes
+    };
+    assert_eq!(query.adopt(7, change(2, 1)), None, "a question");
+    assert_eq!(query.adopt(7, change(13, b'f')), None, "another name");
+    assert_eq!(query.adopt(7, change(26, 28)), None, "another type");
+    assert_eq!(query.adopt(7, change(5, 0)), None, "no question");
+    assert_eq!(query.adopt(7, reply(7)[..20].to_vec()), None, "cut");
+    let mut header = reply(7)[..12].to_vec();
+    header[3] = 1;
+    header[5] = 0;
+    assert_eq!(
+        query.adopt(7, header),
+        Some(query.answered(Code::ServerFailure))
+    );
+}
+
+#[test]
+fn no_bytes_make_it_panic() {
+    // A small generator with a fixed seed: the same packets in every run.
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let query = Query::parse(&question(1)).unwrap();
+    for round in 0..200_000 {
+        let mut bytes = if round % 2 == 0 {
+            question(1)
+        } else {
+            reply(7)
+        };
+        for _ in 0..=random()[0] % 6 {
+            let [at, value, cut, ..] = random();
+            let at = usize::from(at) % bytes.len();
+            bytes[at] = value;
+            if cut < 40 {
+                bytes.truncate(at.max(1));
+            }
+        }
+        if let Ok(query) = Query::parse(&bytes) {
+            assert_eq!(query.numbered(1).len(), bytes.len());
+            let _ = query.answered(Code::NoError);
+        }
+        let _ = query.adopt(7, bytes);
+    }
+}

@@ -1,0 +1,6 @@
+//! The resolver between slots and name servers, over real sockets. Needs root, for port 53 in a
+//! network namespace of each test's own: `CASEMATE_TEST_ROOT=1`.
+
+mod answers;
+mod bounds;
+mod world;
