@@ -56,15 +56,16 @@ impl Api {
         })
     }
 
-    /// The agent of a sandbox that was created or connected to, through this edge.
-    pub fn envd(&self, edge: &BaseUrl, sandbox: &Sandbox) -> Result<Envd, HttpError> {
-        let token = sandbox.envd_access_token.as_deref();
-        Envd::new(
-            self.server.transport.clone(),
-            edge.clone(),
-            &sandbox.sandbox_id,
-            token,
-        )
+    /// The agent of a sandbox, through this edge, on the same connections where that can be. The
+    /// token is the one that create, connect and get answer.
+    pub fn envd(
+        &self,
+        edge: &BaseUrl,
+        sandbox_id: &str,
+        access_token: Option<&str>,
+    ) -> Result<Envd, HttpError> {
+        let transport = self.server.transport.clone();
+        Envd::new(transport, edge.clone(), sandbox_id, access_token)
     }
 }
 

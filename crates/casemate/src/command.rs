@@ -7,4 +7,6 @@ pub mod down;
 pub mod internal;
 pub mod key;
 pub mod sandbox;
+pub mod server;
 pub mod status;
+pub mod table;

@@ -30,6 +30,37 @@ pub struct End {
     pub error: Option<String>,
 }
 
+impl End {
+    /// The number of the signal that ended it; `None` when it ended by itself, or by a signal whose
+    /// name is not known. The agent tells names only.
+    #[must_use]
+    pub fn signal(&self) -> Option<u8> {
+        let name = self.status.strip_prefix("signal: ")?;
+        let name = name.strip_suffix(" (core dumped)").unwrap_or(name);
+        SIGNALS
+            .iter()
+            .find_map(|(number, known)| (*known == name).then_some(*number))
+    }
+}
+
+const SIGNALS: [(u8, &str); 15] = [
+    (1, "hangup"),
+    (2, "interrupt"),
+    (3, "quit"),
+    (4, "illegal instruction"),
+    (5, "trace/breakpoint trap"),
+    (6, "aborted"),
+    (7, "bus error"),
+    (8, "floating point exception"),
+    (9, "killed"),
+    (10, "user defined signal 1"),
+    (11, "segmentation fault"),
+    (12, "user defined signal 2"),
+    (13, "broken pipe"),
+    (14, "alarm clock"),
+    (15, "terminated"),
+];
+
 impl From<EndEvent> for End {
     fn from(end: EndEvent) -> Self {
         Self {
@@ -185,5 +216,29 @@ fn read(event: process_event::Event) -> Option<Event> {
         }),
         process_event::Event::End(end) => Some(Event::Ended(End::from(*end))),
         process_event::Event::Keepalive(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(status: &str, expected: Option<u8>) {
+        let end = End {
+            exit_code: -1,
+            exited: false,
+            status: status.to_owned(),
+            error: None,
+        };
+        assert_eq!(end.signal(), expected);
+    }
+
+    #[test]
+    fn signals_are_known_by_name() {
+        check("signal: killed", Some(9));
+        check("signal: segmentation fault (core dumped)", Some(11));
+        check("signal: stranger", None);
+        check("exit status 9", None);
     }
 }

@@ -1,0 +1,239 @@
+//! Which installation a verb speaks to: flags, else the environment of the SDKs, else what `up`
+//! wrote into its data directory.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use casemate_client::{Admin, Api, BaseUrl, Transport};
+
+/// Where `up` keeps its data unless told otherwise.
+const DATA_DIR: &str = "/var/lib/casemate";
+
+const CREDENTIALS: &str = "credentials.env";
+const ADMIN_TOKEN: &str = "secrets/admin_token";
+const TEAM_ID: &str = "CASEMATE_INTERNAL_TEAM_ID";
+
+/// The flags of every verb that is a client. Without them E2B_API_URL, E2B_SANDBOX_URL and
+/// E2B_API_KEY count, and without these the credentials in the data directory.
+#[derive(Debug, Default, Clone, clap::Args)]
+pub struct ServerArgs {
+    /// The platform's data directory on this machine; its credentials are used [default:
+    /// /var/lib/casemate].
+    #[arg(long, value_name = "DIR", global = true)]
+    data_dir: Option<PathBuf>,
+    /// Where the API is [default: E2B_API_URL].
+    #[arg(long, value_name = "URL", global = true)]
+    api_url: Option<String>,
+    /// Where sandboxes are reached [default: E2B_SANDBOX_URL, else where the API is].
+    #[arg(long, value_name = "URL", global = true)]
+    sandbox_url: Option<String>,
+    /// The team's key [default: E2B_API_KEY].
+    #[arg(long, value_name = "KEY", global = true)]
+    api_key: Option<String>,
+}
+
+/// An installation, as a team's client sees it.
+pub struct Server {
+    pub api: Api,
+    /// Through which sandboxes are reached.
+    pub edge: BaseUrl,
+}
+
+impl ServerArgs {
+    pub fn connect(&self) -> anyhow::Result<Server> {
+        let settings = self.settings()?;
+        let url = settings.api_url.with_context(|| nowhere(&self.dir()))?;
+        let key = settings.api_key.with_context(|| nowhere(&self.dir()))?;
+        let base: BaseUrl = url.parse()?;
+        let edge = settings.sandbox_url.map(|url| url.parse()).transpose()?;
+        let api = Api::new(Transport::new(), base.clone(), &key)?;
+        Ok(Server {
+            api,
+            edge: edge.unwrap_or(base),
+        })
+    }
+
+    /// The administrator's view, which only root of the platform's machine has.
+    pub fn connect_admin(&self) -> anyhow::Result<Admin> {
+        let dir = self.dir();
+        let file = read_credentials(&dir)?;
+        let team = file.get(TEAM_ID).with_context(|| nowhere(&dir))?;
+        let url = self.api_url.as_ref().or_else(|| file.get("E2B_API_URL"));
+        let url = url.with_context(|| nowhere(&dir))?;
+        let path = dir.join(ADMIN_TOKEN);
+        let token = read_private(&path)?.with_context(|| nowhere(&dir))?;
+        Ok(Admin::new(
+            Transport::new(),
+            url.parse()?,
+            token.trim(),
+            team,
+        )?)
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.data_dir.clone().unwrap_or_else(|| DATA_DIR.into())
+    }
+
+    fn settings(&self) -> anyhow::Result<Settings> {
+        let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let settings = resolve(self, environment);
+        if settings.is_complete() {
+            // Who is not root may well use the API: only what is needed is opened.
+            return Ok(settings);
+        }
+        let file = read_credentials(&self.dir())?;
+        Ok(settings.or(Settings::of(|name| file.get(name).cloned())))
+    }
+}
+
+/// What is known about an installation.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Settings {
+    api_url: Option<String>,
+    sandbox_url: Option<String>,
+    api_key: Option<String>,
+}
+
+impl Settings {
+    fn of(named: impl Fn(&str) -> Option<String>) -> Self {
+        Self {
+            api_url: named("E2B_API_URL"),
+            sandbox_url: named("E2B_SANDBOX_URL"),
+            api_key: named("E2B_API_KEY"),
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.api_url.is_some() && self.api_key.is_some()
+    }
+
+    /// Fills what is missing. The address of sandboxes belongs to that of the API: one is never
+    /// taken from another installation than the other.
+    fn or(self, other: Self) -> Self {
+        let sandbox_url = match self.api_url {
+            Some(_) => self.sandbox_url,
+            None => self.sandbox_url.or(other.sandbox_url),
+        };
+        Self {
+            api_url: self.api_url.or(other.api_url),
+            sandbox_url,
+            api_key: self.api_key.or(other.api_key),
+        }
+    }
+}
+
+/// Flags and environment. The environment counts only as a whole, and not beside a data directory
+/// that was named: a key for another service must not be sent to this one.
+fn resolve(args: &ServerArgs, environment: impl Fn(&str) -> Option<String>) -> Settings {
+    let flags = Settings {
+        api_url: args.api_url.clone(),
+        sandbox_url: args.sandbox_url.clone(),
+        api_key: args.api_key.clone(),
+    };
+    let environment = Settings::of(environment);
+    if args.data_dir.is_some() {
+        flags
+    } else if environment.api_url.is_some() {
+        flags.or(environment)
+    } else if flags.api_url.is_some() {
+        flags.or(Settings {
+            api_key: environment.api_key,
+            ..Settings::default()
+        })
+    } else {
+        flags
+    }
+}
+
+fn read_credentials(dir: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let text = read_private(&dir.join(CREDENTIALS))?.with_context(|| nowhere(dir))?;
+    let pairs = text.lines().filter_map(|line| line.trim().split_once('='));
+    Ok(pairs
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect())
+}
+
+/// A file that root alone may read; `None` when it is not there.
+fn read_private(path: &Path) -> anyhow::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            bail!(
+                "{} is root's alone: use sudo, or set E2B_API_URL and E2B_API_KEY",
+                path.display()
+            )
+        }
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+fn nowhere(dir: &Path) -> String {
+    format!(
+        "no installation is known: {} has no credentials (`casemate up` makes them). Name another \
+         directory with --data-dir, or set E2B_API_URL and E2B_API_KEY",
+        dir.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    #[track_caller]
+    fn check(args: &ServerArgs, environment: &[(&str, &str)], expected: [Option<&str>; 3]) {
+        let named = |name: &str| {
+            environment
+                .iter()
+                .find_map(|(key, value)| (*key == name).then(|| (*value).to_owned()))
+        };
+        let [api_url, sandbox_url, api_key] = expected.map(|value| value.map(str::to_owned));
+        assert_eq!(
+            resolve(args, named),
+            Settings {
+                api_url,
+                sandbox_url,
+                api_key
+            }
+        );
+    }
+
+    #[test]
+    fn flags_win_over_the_environment_and_a_named_directory_silences_it() {
+        let env = [
+            ("E2B_API_URL", "http://e"),
+            ("E2B_SANDBOX_URL", "http://s"),
+            ("E2B_API_KEY", "k"),
+        ];
+        let none = ServerArgs::default();
+        check(&none, &env, [Some("http://e"), Some("http://s"), Some("k")]);
+        let url = ServerArgs {
+            api_url: some("http://f"),
+            ..Default::default()
+        };
+        check(&url, &env, [Some("http://f"), None, Some("k")]);
+        let dir = ServerArgs {
+            data_dir: Some("/d".into()),
+            ..Default::default()
+        };
+        check(&dir, &env, [None, None, None]);
+    }
+
+    #[test]
+    fn a_key_alone_in_the_environment_is_meant_for_another_service() {
+        let env = [("E2B_API_KEY", "cloud")];
+        check(&ServerArgs::default(), &env, [None, None, None]);
+        let url = ServerArgs {
+            api_url: some("http://f"),
+            ..Default::default()
+        };
+        check(&url, &env, [Some("http://f"), None, Some("cloud")]);
+    }
+}
