@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use casemate_runtime::RuntimeRecord;
-use casemate_types::{Resources, SandboxId, TeamId, TemplateId, Timestamp};
+use casemate_types::{CompiledPolicy, Resources, SandboxId, TeamId, TemplateId, Timestamp};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -26,6 +26,8 @@ pub struct Entry {
     pub team: TeamId,
     pub template: TemplateId,
     pub resources: Resources,
+    /// Its egress rules: part of them lives in processes of ours and is set anew when they start.
+    pub network: CompiledPolicy,
     pub started_at: Timestamp,
     pub ends_at: Timestamp,
     pub record: Option<RuntimeRecord>,

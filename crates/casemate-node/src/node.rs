@@ -305,6 +305,7 @@ impl Inner {
             team: request.team.clone(),
             template: request.template.clone(),
             resources: request.resources,
+            network: request.network.clone(),
             started_at: asked_at,
             ends_at: asked_at,
             record: None,

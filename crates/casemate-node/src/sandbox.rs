@@ -85,8 +85,7 @@ async fn live(
                 let _ = done.send(set_deadline(node, entry, ends_at));
             }
             Some(Command::SetNetwork { policy, done }) => {
-                let set = node.runtime.set_network(&entry.sandbox, &policy).await;
-                let _ = done.send(set.map_err(crate::node::runtime_error));
+                let _ = done.send(set_network(node, entry, policy).await);
             }
             // The node itself holds a sender for as long as the sandbox is in its table.
             None => return (EndReason::Killed, None),
@@ -105,6 +104,34 @@ fn set_deadline(node: &Inner, entry: &mut Entry, ends_at: Timestamp) -> Result<(
     *entry = next;
     node.note_deadline(&entry.sandbox, ends_at);
     Ok(())
+}
+
+/// Written first: after a crash in between, the start applies what the journal says.
+async fn set_network(
+    node: &Inner,
+    entry: &mut Entry,
+    policy: CompiledPolicy,
+) -> Result<(), NodeError> {
+    let next = Entry {
+        network: policy,
+        ..entry.clone()
+    };
+    node.journal
+        .write(&next)
+        .map_err(|e| crate::node::internal(&e))?;
+    let former = std::mem::replace(entry, next);
+    let applied = node
+        .runtime
+        .set_network(&entry.sandbox, &entry.network)
+        .await;
+    if applied.is_err() {
+        // What holds is what held before.
+        *entry = former;
+        node.journal
+            .write(entry)
+            .map_err(|e| crate::node::internal(&e))?;
+    }
+    applied.map_err(crate::node::runtime_error)
 }
 
 /// Ends its processes, however often that takes: nobody else would.

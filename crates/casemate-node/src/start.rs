@@ -8,7 +8,7 @@ use std::time::Duration;
 use casemate_rpc::NodeEvent;
 use casemate_runtime::{AdoptError, RuntimeError};
 use casemate_types::{EndReason, SandboxId, Timestamp};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::journal::{Entry, JournalError};
 use crate::node::Inner;
@@ -66,11 +66,30 @@ async fn adopt(node: &Inner, entry: &Entry) -> bool {
         return false;
     }
     match node.runtime.adopt(record).await {
-        Ok(()) => true,
+        Ok(()) => restrict(node, entry).await,
         Err(AdoptError::Gone(_)) => false,
         Err(failed) => {
             let error = crate::node::chain(&failed);
             warn!(sandbox.id = %entry.sandbox, error, "cannot take a sandbox over");
+            false
+        }
+    }
+}
+
+/// A sandbox whose rules cannot be set again is not kept: it would reach what it must not.
+async fn restrict(node: &Inner, entry: &Entry) -> bool {
+    if entry.network.is_open() {
+        return true;
+    }
+    match node
+        .runtime
+        .set_network(&entry.sandbox, &entry.network)
+        .await
+    {
+        Ok(()) => true,
+        Err(failed) => {
+            let error = crate::node::chain(&failed);
+            error!(sandbox.id = %entry.sandbox, error, "cannot set the rules of a sandbox again");
             false
         }
     }

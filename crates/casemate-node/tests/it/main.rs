@@ -296,3 +296,26 @@ async fn a_full_queue_refuses() {
         Err(NodeError::QueueFull { max: 0 })
     );
 }
+
+#[tokio::test]
+async fn egress_rules_outlive_the_process_that_set_them() {
+    let host = Host::new();
+    let sandbox = request(HOUR);
+    let mut closed = CompiledPolicy::open();
+    closed.dns = false;
+    closed.deny = vec!["0.0.0.0/0".parse().unwrap()];
+    {
+        let node = host.start().await;
+        node.create(sandbox.clone()).await.unwrap();
+        node.set_network(&sandbox.sandbox, closed.clone())
+            .await
+            .unwrap();
+    }
+    // As after a restart of the processes that hold part of the rules.
+    let open = CompiledPolicy::open();
+    casemate_runtime::Runtime::set_network(&*host.runtime, &sandbox.sandbox, &open)
+        .await
+        .unwrap();
+    let _node = host.start().await;
+    assert_eq!(host.runtime.policy(&sandbox.sandbox), Some(closed));
+}
