@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use casemate_types::{CompiledPolicy, EndReason, SandboxId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::frame::{Channel, buffer};
@@ -32,6 +33,7 @@ struct Shared {
     channel: Channel,
     next_id: AtomicU64,
     state: Mutex<State>,
+    gone: CancellationToken,
 }
 
 #[derive(Default)]
@@ -48,6 +50,7 @@ impl NodeClient {
             channel: Channel::new(socket)?,
             next_id: AtomicU64::new(1),
             state: Mutex::default(),
+            gone: CancellationToken::new(),
         });
         let reader = tokio::spawn(read_replies(Arc::clone(&shared))).abort_handle();
         let client = Self { shared, reader };
@@ -63,6 +66,14 @@ impl NodeClient {
             )),
             Err(error) => Err(io::Error::other(error)),
         }
+    }
+
+    /// Waits until the connection to the node is gone.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn closed(&self) {
+        self.shared.gone.cancelled().await;
     }
 
     async fn call(&self, call: Call) -> Result<(Reply, Option<OwnedFd>), NodeError> {
@@ -122,6 +133,7 @@ impl Shared {
         state.closed = true;
         state.pending.clear();
         state.watcher = None;
+        self.gone.cancel();
     }
 }
 

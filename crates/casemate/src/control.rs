@@ -1,0 +1,91 @@
+//! The control process: API and edge on the public listener, over the store, without privileges.
+
+mod front;
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use casemate_catalog::{Catalog, MemoryCatalog};
+use casemate_control::{AdminToken, Control, ControlConfig, Limits, RootSecret};
+use casemate_rpc::{NodeClient, NodePort};
+use casemate_store::{SqliteStore, Store};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, Secret};
+use crate::credentials::Bootstrap;
+use crate::{child, log};
+
+/// What the process is started with; the listener comes along.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ControlSetup {
+    pub config: Config,
+    pub control_dir: PathBuf,
+    pub api_key_secret: Secret,
+    pub admin_token: Secret,
+    pub bootstrap: Bootstrap,
+}
+
+/// How long requests that run may go on once the node is gone.
+const LINGER: Duration = Duration::from_millis(200);
+
+pub fn run() -> anyhow::Result<()> {
+    let (setup, mut fds, socket) = child::receive::<ControlSetup>()?;
+    log::start(&setup.config.log)?;
+    ensure!(fds.len() == 1, "control needs one listener, got {}", fds.len());
+    let listener = fds.remove(0);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(setup, listener, socket))
+}
+
+async fn serve(setup: ControlSetup, listener: OwnedFd, socket: OwnedFd) -> anyhow::Result<()> {
+    let client = NodeClient::connect(socket).await.context("speak to the node")?;
+    let client = Arc::new(client);
+    let node: Arc<dyn NodePort> = Arc::clone(&client) as _;
+    let path = setup.control_dir.join("store.sqlite");
+    let store = SqliteStore::open(&path)
+        .await
+        .with_context(|| format!("open the store {}", path.display()))?;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let catalog: Arc<dyn Catalog> = Arc::new(MemoryCatalog::default());
+    let config = control_config(&setup)?;
+    let control = Control::start(config, store, Arc::clone(&catalog), Arc::clone(&node)).await?;
+    control.bootstrap(&bootstrap(&setup.bootstrap)).await.context("make the first team")?;
+    let front = front::Front::new(&setup, control, catalog, node)?;
+    tokio::select! {
+        served = front.serve(listener) => served,
+        () = client.closed() => {
+            // Nothing can be done without the node; sandboxes need none of us.
+            tokio::time::sleep(LINGER).await;
+            Ok(())
+        }
+    }
+}
+
+fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {
+    let secret = RootSecret::new(setup.api_key_secret.expose().as_bytes())
+        .context("auth.api_key_secret")?;
+    let mut config = ControlConfig::new(secret, setup.config.domain.clone());
+    config.admin_token = Some(AdminToken::new(setup.admin_token.expose().to_owned()));
+    config.orphan_grace = setup.config.orphan_grace;
+    config.limits = Limits {
+        sandboxes_max: setup.config.limits.team_sandboxes_max,
+        life_hours_max: setup.config.limits.life_hours_max,
+        ..Limits::default()
+    };
+    config.life_seconds_default = setup.config.limits.sandbox_timeout_seconds;
+    Ok(config)
+}
+
+fn bootstrap(made: &Bootstrap) -> casemate_control::Bootstrap {
+    casemate_control::Bootstrap {
+        team_id: made.team_id.clone(),
+        user_id: made.user_id.clone(),
+        team_slug: "default".into(),
+        team_name: "Default".into(),
+        api_key: made.api_key.expose().to_owned(),
+        access_token: made.access_token.expose().to_owned(),
+    }
+}

@@ -1,0 +1,225 @@
+//! The runtime of this machine as `up` and `down` open it, with the resolver told of every slot.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use anyhow::{Context, bail, ensure};
+use async_trait::async_trait;
+use casemate_egress::{Dns, EgressUpdate, SlotPolicy};
+use casemate_namespaces::{NamespacesConfig, NamespacesRuntime};
+use casemate_runtime::{
+    AdoptError, Capabilities, CreateError, CreateSpec, DialError, Exit, Runtime, RuntimeError,
+    RuntimeRecord, Stock,
+};
+use casemate_types::{CompiledPolicy, SandboxId};
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::data_dir::DataDir;
+
+/// What `envdVersion` says of sandboxes that run the agent in this binary.
+pub const AGENT_VERSION: &str = "0.6.13";
+
+/// The agent, taken in by the build script; empty in a build for checks.
+static AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/envd"));
+
+/// What is open while the platform runs.
+pub struct Opened {
+    pub runtime: Arc<Sandboxes>,
+    pub egress: Arc<Egress>,
+    pub layers_dir: PathBuf,
+    pub gateway: Ipv4Addr,
+}
+
+/// Opens the pool, the network and the launchers of an instance.
+pub async fn open(config: &Config, dir: &DataDir) -> anyhow::Result<Opened> {
+    let agent = agent(dir)?;
+    let mut settings =
+        NamespacesConfig::new(dir.instance().clone(), dir.root().to_owned(), agent);
+    settings.launchers = config.node.launchers;
+    settings.slot_stock = config.node.slot_stock;
+    settings.pool_bytes_max =
+        (config.node.pool_mib_max > 0).then(|| config.node.pool_mib_max * 1024 * 1024);
+    settings.slot_range = config.subnet_base;
+    settings.allow_ranges = config.allow_ranges.clone();
+    settings.connections_per_slot_max = config.conntrack_per_sandbox_max;
+    settings.manage_firewall = config.manage_firewall;
+    let inner = NamespacesRuntime::open(settings).await.context("open the sandbox runtime")?;
+    let gateway = inner.network().gateway();
+    let (udp, tcp) = inner.network().dns_sockets().context("bind the resolver's sockets")?;
+    let egress = Arc::new(Egress {
+        udp: udp.into(),
+        tcp: tcp.into(),
+        state: Mutex::default(),
+    });
+    let layers_dir = inner.layers_dir();
+    let runtime = Arc::new(Sandboxes { inner, egress: Arc::clone(&egress) });
+    Ok(Opened { runtime, egress, layers_dir, gateway })
+}
+
+/// Where layers are while the platform runs; for commands beside it.
+pub fn layers_dir(config: &Config) -> anyhow::Result<PathBuf> {
+    let instance = fs::read_to_string(config.data_dir.join("instance"))
+        .with_context(|| format!("there is no platform in {}", config.data_dir.display()))?;
+    let dir = casemate_namespaces::layers_dir(
+        &casemate_types::InstanceId::parse(instance.trim())?,
+        &config.data_dir,
+    );
+    ensure!(dir.is_dir(), "the platform does not run: start it with `casemate up`");
+    Ok(dir)
+}
+
+/// The agent's binary on disk, named by its content so that an upgrade replaces nothing that runs.
+fn agent(dir: &DataDir) -> anyhow::Result<PathBuf> {
+    if AGENT.is_empty() {
+        return match std::env::var_os("CASEMATE_ENVD") {
+            Some(path) => Ok(path.into()),
+            None => bail!(
+                "this binary was built without the agent: build it with scripts/build, or name \
+                 one with CASEMATE_ENVD"
+            ),
+        };
+    }
+    let folder = dir.node().join("agent");
+    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    let path = folder.join(format!("envd-{}", casemate_build::content_name(AGENT)));
+    if !path.exists() {
+        write_program(&path).with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(path)
+}
+
+fn write_program(path: &Path) -> io::Result<()> {
+    let half = path.with_extension("tmp");
+    fs::write(&half, AGENT)?;
+    fs::set_permissions(&half, fs::Permissions::from_mode(0o755))?;
+    fs::rename(half, path)
+}
+
+/// What the resolver is told: kept, so that a resolver that starts again hears all of it.
+pub struct Egress {
+    pub udp: OwnedFd,
+    pub tcp: OwnedFd,
+    state: Mutex<EgressState>,
+}
+
+#[derive(Default)]
+struct EgressState {
+    socket: Option<OwnedFd>,
+    slots: HashMap<Ipv4Addr, SlotPolicy>,
+}
+
+impl Egress {
+    /// A resolver process listens at the other end of `socket`.
+    pub fn attach(&self, socket: OwnedFd) {
+        let mut state = self.lock();
+        for (ip, policy) in &state.slots {
+            tell(Some(&socket), *ip, Some(policy.clone()));
+        }
+        state.socket = Some(socket);
+    }
+
+    fn set(&self, ip: Ipv4Addr, policy: &CompiledPolicy) {
+        let dns = if policy.dns { Dns::Allowed } else { Dns::Refused };
+        let policy = SlotPolicy { dns, upstreams: Vec::new() };
+        let mut state = self.lock();
+        tell(state.socket.as_ref(), ip, Some(policy.clone()));
+        state.slots.insert(ip, policy);
+    }
+
+    fn clear(&self, ip: Ipv4Addr) {
+        let mut state = self.lock();
+        tell(state.socket.as_ref(), ip, None);
+        state.slots.remove(&ip);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, EgressState> {
+        self.state.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// A resolver that cannot be told is one that died: the next one hears everything.
+fn tell(socket: Option<&OwnedFd>, ip: Ipv4Addr, policy: Option<SlotPolicy>) {
+    if let Some(socket) = socket
+        && let Err(error) = casemate_egress::send(socket.as_fd(), &EgressUpdate { ip, policy })
+    {
+        tracing::debug!(%error, "the resolver was not told of a slot");
+    }
+}
+
+/// The namespaces runtime, with the resolver told before a sandbox is anybody's.
+pub struct Sandboxes {
+    inner: NamespacesRuntime,
+    egress: Arc<Egress>,
+}
+
+#[async_trait]
+impl Runtime for Sandboxes {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn create(&self, spec: CreateSpec) -> Result<RuntimeRecord, CreateError> {
+        let policy = spec.network.clone();
+        let record = self.inner.create(spec).await?;
+        if let Some(ip) = self.inner.address(&record.sandbox) {
+            self.egress.set(ip, &policy);
+        }
+        Ok(record)
+    }
+
+    async fn stop(&self, sandbox: &SandboxId) -> Result<(), RuntimeError> {
+        // Told first: the address belongs to somebody else soon.
+        if let Some(ip) = self.inner.address(sandbox) {
+            self.egress.clear(ip);
+        }
+        self.inner.stop(sandbox).await
+    }
+
+    async fn adopt(&self, record: &RuntimeRecord) -> Result<(), AdoptError> {
+        self.inner.adopt(record).await?;
+        // Rules other than these are set again by whoever adopts.
+        if let Some(ip) = self.inner.address(&record.sandbox) {
+            self.egress.set(ip, &CompiledPolicy::open());
+        }
+        Ok(())
+    }
+
+    async fn sweep(&self, keep: &BTreeSet<SandboxId>) -> Result<(), RuntimeError> {
+        self.inner.sweep(keep).await
+    }
+
+    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<TcpStream, DialError> {
+        self.inner.dial(sandbox, port).await
+    }
+
+    async fn set_network(
+        &self,
+        sandbox: &SandboxId,
+        policy: &CompiledPolicy,
+    ) -> Result<(), RuntimeError> {
+        self.inner.set_network(sandbox, policy).await?;
+        if let Some(ip) = self.inner.address(sandbox) {
+            self.egress.set(ip, policy);
+        }
+        Ok(())
+    }
+
+    fn exits(&self) -> mpsc::UnboundedReceiver<Exit> {
+        self.inner.exits()
+    }
+
+    fn stock(&self) -> Stock {
+        self.inner.stock()
+    }
+
+    async fn teardown(&self, purge: bool) -> Result<(), RuntimeError> {
+        self.inner.teardown(purge).await
+    }
+}
