@@ -1,0 +1,160 @@
+"""Ports of a sandbox from outside, and its way out. What is attacked is made by the test itself."""
+
+import base64
+import http.client
+import os
+import socket
+import subprocess
+import urllib.parse
+
+import e2b
+import pytest
+
+API = urllib.parse.urlsplit(os.environ["E2B_SANDBOX_URL"])
+SERVER = "python3 -m http.server {port} --bind {bind}"
+
+
+def ask(host, path="/", headers=None):
+    connection = http.client.HTTPConnection(API.hostname, API.port or 80, timeout=10)
+    connection.request("GET", path, headers={"Host": host, **(headers or {})})
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0", "127.0.0.1", "::1"])
+async def test_a_port_is_reachable_wherever_it_listens(sdk, sandbox, bind):
+    port = {"0.0.0.0": 3210, "127.0.0.1": 3211, "::1": 3212}[bind] + (10 if sdk.is_async else 0)
+    server = await sdk.run(sandbox, SERVER.format(port=port, bind=bind), background=True, cwd="/etc")
+    host = sandbox.get_host(port)
+    await sdk.until("the port", lambda: ask(host)[0] == 200)
+    assert b"e2b.local" in ask(host, "/hostname")[1]
+    by_headers = {"E2b-Sandbox-Id": sandbox.sandbox_id, "E2b-Sandbox-Port": str(port)}
+    assert ask(API.netloc, "/hostname", by_headers)[0] == 200
+    await sdk.do(server.kill())
+
+
+async def test_a_closed_port_and_a_dead_sandbox_have_their_answers(sdk, sandbox):
+    status, body = ask(sandbox.get_host(9))
+    assert status == 502 and b"port is not open" in body
+    status, body = ask(f"80-i00000000000000000000.{sandbox.sandbox_domain}")
+    assert status == 502 and b"was not found" in body
+    status, body = ask(sandbox.get_host(9), headers={"Accept": "text/html"})
+    assert status == 502 and b"<html" in body.lower()
+
+
+async def test_a_websocket_passes_both_ways(sdk, sandbox):
+    port = 3300 + (1 if sdk.is_async else 0)
+    echo = (
+        "import socket\n"
+        f"s = socket.create_server(('127.0.0.1', {port}))\n"
+        "c, _ = s.accept()\n"
+        "head = b''\n"
+        "while b'\\r\\n\\r\\n' not in head: head += c.recv(1024)\n"
+        "c.sendall(b'HTTP/1.1 101 Switching Protocols\\r\\n'\n"
+        "          b'Connection: Upgrade\\r\\nUpgrade: websocket\\r\\n\\r\\n')\n"
+        "while data := c.recv(1024): c.sendall(data[::-1])\n"
+        "c.sendall(b'bye')\n"
+    )
+    await sdk.do(sandbox.files.write("echo.py", echo))
+    await sdk.run(sandbox, "python3 echo.py", background=True)
+    await sdk.until("the listener", lambda: listening(sdk, sandbox, port))
+    with socket.create_connection((API.hostname, API.port or 80), timeout=10) as stream:
+        key = base64.b64encode(os.urandom(16)).decode()
+        stream.sendall(
+            f"GET / HTTP/1.1\r\nHost: {sandbox.get_host(port)}\r\nConnection: Upgrade\r\n"
+            f"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+            .encode()
+        )
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += stream.recv(1)
+        assert head.startswith(b"HTTP/1.1 101")
+        stream.sendall(b"abc")
+        assert stream.recv(16) == b"cba"
+        # Half-close inside the upgraded connection: our end is over, theirs is not.
+        stream.shutdown(socket.SHUT_WR)
+        assert stream.recv(16) == b"bye"
+
+
+async def listening(sdk, sandbox, port):
+    found = await sdk.run(sandbox, f"ss -ltnH sport = :{port}")
+    return found.stdout.strip()
+
+
+async def connects(sdk, sandbox, address, port):
+    code = f"import socket; socket.create_connection(('{address}', {port}), 3)"
+    result = await sdk.run(sandbox, f'python3 -c "{code}" && echo yes || echo no')
+    return result.stdout.strip() == "yes"
+
+
+async def test_the_host_is_closed(sdk, sandbox):
+    """The target is a listener of this test on every address that the host has."""
+    gateway = (await sdk.run(sandbox, "ip route show default | cut -d' ' -f3")).stdout.strip()
+    own = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout
+    with socket.create_server(("0.0.0.0", 0)) as server:
+        port = server.getsockname()[1]
+        targets = [a for a in {gateway, *own.split()} if ":" not in a and reaches(a, port)]
+        assert targets, "the host has an address that it reaches itself"
+        for address in targets:
+            assert not await connects(sdk, sandbox, address, port), address
+
+
+def reaches(address, port):
+    try:
+        socket.create_connection((address, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+async def test_neighbours_are_closed(sdk, sandbox):
+    other = await sdk.create()
+    await sdk.run(other, SERVER.format(port=4000, bind="0.0.0.0"), background=True)
+    await sdk.until("the server", lambda: listening(sdk, other, 4000))
+    there = (await sdk.run(other, "hostname -I")).stdout.split()
+    assert there, "a sandbox has an address"
+    for address in there:
+        assert await connects(sdk, other, address, 4000), "its own sandbox reaches it"
+        assert not await connects(sdk, sandbox, address, 4000), address
+
+
+async def test_network_rules_are_shown_and_replaced(sdk):
+    sandbox = await sdk.create(
+        network={"allow_out": ["192.0.2.7", "198.51.100.0/24"], "deny_out": ["0.0.0.0/0"]}
+    )
+    info = await sdk.do(sandbox.get_info())
+    assert info.network["allow_out"] == ["192.0.2.7", "198.51.100.0/24"]
+    assert info.network["deny_out"] == ["0.0.0.0/0"]
+    await sdk.do(sandbox.update_network({"deny_out": ["203.0.113.0/24"]}))
+    info = await sdk.do(sandbox.get_info())
+    assert not info.network.get("allow_out")
+    assert info.network["deny_out"] == ["203.0.113.0/24"]
+    await sdk.do(sdk.Sandbox.update_network(sandbox.sandbox_id, {}))
+    info = await sdk.do(sandbox.get_info())
+    assert not (info.network or {}).get("deny_out")
+    error = await sdk.fails(
+        e2b.SandboxException, lambda: sandbox.update_network({"deny_out": ["example.com"]})
+    )
+    assert error.status_code == 400
+
+
+async def test_without_internet_a_sandbox_has_none(sdk, sandbox):
+    closed = await sdk.create(allow_internet_access=False)
+    assert (await sdk.do(closed.get_info())).allow_internet_access is False
+    fetch = "pip download --no-deps --dest /tmp/x --timeout 5 --retries 0 iniconfig==2.3.1"
+    await sdk.fails(e2b.CommandExitException, lambda: closed.commands.run(fetch))
+    if os.environ.get("CASEMATE_TEST_INTERNET") == "1":
+        await sdk.run(sandbox, fetch)
+
+
+async def test_packages_can_be_installed(sdk):
+    if os.environ.get("CASEMATE_TEST_INTERNET") != "1":
+        pytest.skip("CASEMATE_TEST_INTERNET is not 1")
+    sandbox = await sdk.create(timeout=600)
+    await sdk.run(sandbox, "pip install iniconfig==2.3.1 && python -c 'import iniconfig'", timeout=120)
+    await sdk.run(sandbox, "sudo pip install idna && python -c 'import idna'", timeout=120)
+    await sdk.run(sandbox, "mkdir p && cd p && npm install left-pad@1.3.0", timeout=120)
+    await sdk.run(sandbox, "cd p && node -e 'require(\"left-pad\")'")
+    await sdk.run(
+        sandbox, "sudo apt-get update && sudo apt-get install -y bc && echo 6*7 | bc", timeout=180
+    )
