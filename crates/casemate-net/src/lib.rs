@@ -20,6 +20,7 @@ mod error;
 mod forwarding;
 mod links;
 mod names;
+mod neighbours;
 mod netlink;
 mod pool;
 mod rules;
@@ -29,6 +30,7 @@ mod sysctl;
 mod tool;
 
 pub use error::NetError;
+pub use neighbours::{Neighbour, neighbours};
 pub use pool::{CONNECTIONS_PER_SLOT_DEFAULT, NetConfig, NetPool};
 pub use rules::CLOSED_RANGES;
 pub use slot::NetSlot;

@@ -5,6 +5,11 @@ use casemate_types::InstanceId;
 /// Links have 15 bytes at most, so they carry the first six of the instance's eight characters.
 const LINK_INSTANCE_CHARS: usize = 6;
 
+/// What the host's ends of all slots of all instances begin with.
+pub(crate) const ANY_LINK_PREFIX: &str = "cm";
+/// What the tables of all instances begin with.
+pub(crate) const TABLE_PREFIX: &str = "casemate_";
+
 /// The host-global names of one instance.
 #[derive(Debug, Clone)]
 pub(crate) struct Names {
@@ -18,7 +23,7 @@ impl Names {
 
     /// The table of the packet filter, in family `inet`.
     pub(crate) fn table(&self) -> String {
-        format!("casemate_{}", self.instance)
+        format!("{TABLE_PREFIX}{}", self.instance)
     }
 
     /// What the host's ends of all slots begin with.

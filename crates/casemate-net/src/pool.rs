@@ -12,6 +12,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::elements::{self, Change, SlotRules};
 use crate::names::Names;
+use crate::neighbours::{self, Neighbour};
 use crate::netlink::Socket;
 use crate::rules::Table;
 use crate::slot::{NetSlot, Plan, netns_stream};
@@ -211,6 +212,13 @@ impl NetPool {
         Ok(!there)
     }
 
+    /// Lets slots pass the host's other firewalls, on the operator's word (`manage_firewall`).
+    /// Answers those that only their own tools can be told. To be called again with [`Self::heal`]:
+    /// others flush rules that they do not know.
+    pub fn neighbours_admit(&self) -> Result<Vec<Neighbour>, NetError> {
+        neighbours::admit(&self.names, self.subnet)
+    }
+
     /// Ends what a crash left: links and policies of slots that are not in `keep`.
     pub fn sweep(&self, keep: &BTreeSet<u16>) -> Result<(), NetError> {
         self.links_delete(|index| !keep.contains(&index))?;
@@ -231,6 +239,7 @@ impl NetPool {
             "add table inet {name}\ndelete table inet {name}\n"
         ))?;
         lock(&self.filter).policies.clear();
+        neighbours::withdraw(&self.names, self.subnet)?;
         links::gateway_delete(&mut lock(&self.host), self.gateway())
             .map_err(NetError::netlink("delete the gateway's address"))?;
         forwarding::release(&self.state_dir)

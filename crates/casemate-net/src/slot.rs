@@ -64,6 +64,8 @@ fn netns_make() -> Result<Netns, NetError> {
     let fd = netns_create().map_err(|source| NetError::Netns { source })?;
     sysctl::set("ipv4/ip_unprivileged_port_start", "0")?;
     sysctl::set("ipv4/ping_group_range", "0 2147483647")?;
+    // Taken over from the host, which forwards for slots.
+    sysctl::set("ipv4/ip_forward", "0")?;
     // For links to come: loopback is there already and keeps `::1`.
     sysctl::set_if_present("ipv6/conf/default/disable_ipv6", "1")?;
     let socket = Socket::route().map_err(|source| NetError::Netns { source })?;

@@ -6,5 +6,6 @@
 mod attacks;
 mod dns;
 mod lifecycle;
+mod neighbours;
 mod policy;
 mod world;

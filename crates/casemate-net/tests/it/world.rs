@@ -55,6 +55,8 @@ impl World {
         );
         let outside = thread::spawn(|| netns_create().unwrap()).join().unwrap();
         ip("link set lo up");
+        // A new namespace takes this over from the real host, whatever that is doing.
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
         let peer = Command::new("ip")
             .args([
                 "link", "add", "up0", "mtu", "1400", "type", "veth", "peer", "name", "out0",
@@ -71,6 +73,8 @@ impl World {
         holder.wait().unwrap();
         ip(&format!("addr add {HOST}/24 dev up0"));
         ip(&format!("addr add {HOST_SECOND}/32 dev lo"));
+        // Its link-local address would appear some time later and look like something left.
+        std::fs::write("/proc/sys/net/ipv6/conf/up0/disable_ipv6", "1").unwrap();
         ip("link set up0 up");
         ip(&format!("route add default via {OUTSIDE}"));
         inside(&outside, || {
