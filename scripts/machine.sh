@@ -1,0 +1,96 @@
+# What the scripts ask of the machine. Sourced, not run; the caller has set -euo pipefail.
+
+# Everything of the host is compiled once, in this profile: tests, tools and the program.
+CARGO_PROFILE=release
+GUEST_TARGET=x86_64-unknown-linux-gnu
+
+say() { printf '\n== %s\n' "$*" >&2; }
+fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# Sandboxes need root, so building and running are done as root.
+need_root() {
+  [ "$(id -u)" -eq 0 ] && return
+  command -v sudo >/dev/null || fail "run this as root"
+  exec sudo --preserve-env=PATH,HOME,CI,CARGO_HOME,RUSTUP_HOME "$script" "$@"
+}
+
+# Debian packages, only those that are missing: a second run asks no server.
+need_packages() {
+  local missing=()
+  for package in "$@"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok' || missing+=("$package")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  command -v apt-get >/dev/null || fail "these Debian packages are missing: ${missing[*]}"
+  say "installing ${missing[*]}"
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# What `casemate` asks of a host, and what building it takes.
+need_platform_packages() {
+  need_packages nftables btrfs-progs mmdebstrap debian-archive-keyring ca-certificates curl gcc libc6-dev
+  command -v cargo >/dev/null || fail "Rust is missing: https://rustup.rs"
+}
+
+# The agent of sandboxes: static, small, of its own profile. Then the program, with it inside.
+build_agent() {
+  RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" \
+    cargo build --profile guest -p envd --target "$GUEST_TARGET" --target-dir target/guest
+}
+build_program() {
+  cargo build --profile "$CARGO_PROFILE" --workspace --bin casemate
+}
+program() { echo "${CARGO_TARGET_DIR:-target}/$CARGO_PROFILE/casemate"; }
+
+# A Python environment at $1 with the packages of the requirements files that follow.
+need_venv() {
+  local dir=$1 stamp
+  shift
+  stamp=$(cat "$@" | sha256sum | cut -d' ' -f1)
+  [ "$(cat "$dir/stamp" 2>/dev/null)" = "$stamp" ] && return
+  python3 -c 'import ensurepip, venv' 2>/dev/null || need_packages python3 python3-venv
+  rm -rf "$dir"
+  python3 -m venv "$dir"
+  local files=()
+  for file in "$@"; do files+=(-r "$file"); done
+  "$dir/bin/pip" install --quiet --disable-pip-version-check "${files[@]}"
+  echo "$stamp" >"$dir/stamp"
+}
+
+# Node.js as the JavaScript SDK asks for it (Debian 12 has 18), and the suite's packages as locked.
+need_node() {
+  if ! node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 21 || (a == 20 && b > 17) ? 0 : 1)' 2>/dev/null; then
+    command -v npm >/dev/null || need_packages nodejs npm
+    npm install --silent --no-save --prefix target/node node@22
+    PATH=$PWD/target/node/node_modules/.bin:$PATH
+  fi
+  (cd tests/sdk/js && npm ci --silent --no-audit --no-fund)
+}
+
+# Waits until $1 (a URL) answers 200, while process $2 lives; gives up after $3 seconds.
+wait_ready() {
+  local url=$1 pid=$2 left=$3
+  until curl --silent --fail --output /dev/null --max-time 2 "$url"; do
+    kill -0 "$pid" 2>/dev/null || return 1
+    left=$((left - 1))
+    [ "$left" -gt 0 ] || return 1
+    sleep 1
+  done
+}
+
+free_port() {
+  python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# Everything on this host that a platform could have left, one line each.
+traces() {
+  {
+    nft list tables 2>/dev/null | grep -i casemate
+    ip -o link show | grep -o 'cm[-0-9a-z]*@\?[^:]*'
+    grep -i casemate /proc/mounts | cut -d' ' -f2
+    find /sys/fs/cgroup -maxdepth 3 -type d -name 'casemate*'
+    losetup --list --noheadings --output BACK-FILE 2>/dev/null | grep -i casemate
+    ls -d /run/casemate/* 2>/dev/null
+  } | sort || true
+}
