@@ -44,9 +44,16 @@ fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
 ///
 /// Exec itself keeps what is ignored or blocked (the Rust runtime ignores SIGPIPE).
 pub fn reset_signals() {
+    // The kernel's `struct sigaction` is four words here: handler, flags, restorer, mask. The C
+    // library's call would leave out the two signals that it keeps for itself.
+    let default = [0_u64; 4];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL installs no code; numbers that cannot be set are refused by the kernel.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: an all-zero action is SIG_DFL and installs no code; what cannot be set is
+        // refused by the kernel. 8 is the size of the mask.
+        unsafe {
+            let old = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, 8);
+        }
     }
     // SAFETY: an all-zero sigset_t is the empty set, and it lives over the call.
     unsafe {

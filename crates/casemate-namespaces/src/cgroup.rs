@@ -48,12 +48,21 @@ impl Cgroups {
     /// Finds the hierarchies and makes the instance's group in each. Idempotent.
     pub fn open(instance: &InstanceId) -> Result<Self, StepError> {
         let name = instance_group(instance);
-        let mut found = Self { unified: None, v1: Vec::new() };
+        let mut found = Self {
+            unified: None,
+            v1: Vec::new(),
+        };
         for hierarchy in discover().step("read the table of control groups")? {
             let per_sandbox = hierarchy.unified
-                || PER_SANDBOX.iter().any(|controller| hierarchy.has(controller));
+                || PER_SANDBOX
+                    .iter()
+                    .any(|controller| hierarchy.has(controller));
             let instance = make_instance_group(&hierarchy, &name)?;
-            let tree = Tree { hierarchy, instance, per_sandbox };
+            let tree = Tree {
+                hierarchy,
+                instance,
+                per_sandbox,
+            };
             if tree.hierarchy.unified {
                 found.unified = Some(tree);
             } else {
@@ -102,7 +111,7 @@ impl Cgroups {
     }
 
     /// Removes the instance's own groups; their sandboxes must be gone.
-    pub fn remove(self, instance: &InstanceId) -> io::Result<()> {
+    pub fn remove(&self, instance: &InstanceId) -> io::Result<()> {
         let name = instance_group(instance);
         for tree in self.trees() {
             let root = openat(CWD, &tree.hierarchy.mount, OFlags::PATH, Mode::empty())?;
@@ -126,7 +135,9 @@ pub fn instance_is_populated(instance: &str) -> io::Result<bool> {
             }
         }
         // v1 counts nothing for whole trees; a sandbox's group there is enough to be careful.
-        let Ok(entries) = std::fs::read_dir(&group) else { continue };
+        let Ok(entries) = std::fs::read_dir(&group) else {
+            continue;
+        };
         for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
             let procs = std::fs::read_to_string(entry.path().join("cgroup.procs"));
             if procs.is_ok_and(|procs| !procs.is_empty()) {
@@ -142,8 +153,13 @@ fn instance_group(instance: &InstanceId) -> String {
 }
 
 fn make_instance_group(hierarchy: &Hierarchy, name: &str) -> Result<OwnedFd, StepError> {
-    let root = openat(CWD, &hierarchy.mount, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .step("open a control group hierarchy")?;
+    let root = openat(
+        CWD,
+        &hierarchy.mount,
+        OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .step("open a control group hierarchy")?;
     if hierarchy.unified && !hierarchy.controllers.is_empty() {
         // Children have only the controllers that their parent hands down.
         enable(&root, &hierarchy.controllers).step("hand controllers to the instance's group")?;
@@ -154,7 +170,8 @@ fn make_instance_group(hierarchy: &Hierarchy, name: &str) -> Result<OwnedFd, Ste
         Err(error) => return Err(error).step("make the instance's control group"),
     };
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let group = openat(&root, name, flags, Mode::empty()).step("open the instance's control group")?;
+    let group =
+        openat(&root, name, flags, Mode::empty()).step("open the instance's control group")?;
     if hierarchy.unified {
         enable(&group, &hierarchy.controllers).step("hand controllers to sandboxes' groups")?;
     }
@@ -173,7 +190,10 @@ fn make_instance_group(hierarchy: &Hierarchy, name: &str) -> Result<OwnedFd, Ste
 
 fn enable(group: &OwnedFd, controllers: &[String]) -> io::Result<()> {
     let wanted = ["memory", "cpu", "pids", "io", "cpuset"];
-    for controller in wanted.iter().filter(|c| controllers.iter().any(|have| have == **c)) {
+    for controller in wanted
+        .iter()
+        .filter(|c| controllers.iter().any(|have| have == **c))
+    {
         let line = format!("+{controller}");
         match sandbox::write_at(group, "cgroup.subtree_control", &line) {
             // Those without a limit of ours may be missing.

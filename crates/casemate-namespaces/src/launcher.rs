@@ -23,6 +23,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use casemate_linux::clone::SingleThreaded;
 use casemate_linux::{exec, scm};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use message::{Refusal, Reply, Request, Setup};
 
 use crate::step::{Step, StepError};
@@ -33,6 +35,13 @@ pub const SOCKET_FD: i32 = 3;
 /// Descriptors below this are places in the first process of a sandbox; the launcher keeps its own
 /// above, so that none is in the way.
 const FIRST_FREE_FD: i32 = 16;
+
+/// Open files of one process: what it starts with, and how far it may raise it.
+const FILES_SOFT: u64 = 65_536;
+const FILES_HARD: u64 = 1_048_576;
+
+/// Longest request: some paths and numbers.
+const REQUEST_BYTES_MAX: usize = 64 << 10;
 
 /// Serves until the node closes its end. The caller's `main` returns the code to the system.
 pub fn run() -> i32 {
@@ -53,12 +62,16 @@ pub fn run() -> i32 {
 
 fn serve(socket: OwnedFd) -> Result<(), StepError> {
     let proof = SingleThreaded::prove().step("start a launcher")?;
-    let socket = exec::dup_above(socket.as_fd(), FIRST_FREE_FD).step("move the launcher's socket")?;
+    let socket =
+        exec::dup_above(socket.as_fd(), FIRST_FREE_FD).step("move the launcher's socket")?;
     let _places = occupy_low_fds().step("reserve descriptors")?;
     exec::reap_children_automatically();
-    let mut buffer = vec![0; scm::BYTES_MAX];
-    let Some((setup, fds)) = receive::<Setup>(&socket, &mut buffer)? else { return Ok(()) };
-    let room = match room::Room::build(&setup, fds) {
+    let mut buffer = vec![0; REQUEST_BYTES_MAX];
+    let Some((setup, fds)) = receive::<Setup>(&socket, &mut buffer)? else {
+        return Ok(());
+    };
+    let limited = set_inherited_limits().step("set the limits that sandboxes inherit");
+    let room = match limited.and_then(|()| room::Room::build(&setup, fds)) {
         Ok(room) => {
             answer(&socket, &Reply::Done, &[])?;
             room
@@ -66,7 +79,9 @@ fn serve(socket: OwnedFd) -> Result<(), StepError> {
         Err(error) => return answer(&socket, &Reply::Refused(Refusal::from(&error)), &[]),
     };
     loop {
-        let Some((request, fds)) = receive::<Request>(&socket, &mut buffer)? else { return Ok(()) };
+        let Some((request, fds)) = receive::<Request>(&socket, &mut buffer)? else {
+            return Ok(());
+        };
         let (reply, fds) = match handle(&proof, &room, request, fds) {
             Ok(answered) => answered,
             Err(error) => (Reply::Refused(Refusal::from(&error)), Vec::new()),
@@ -116,6 +131,35 @@ fn answer(socket: &OwnedFd, reply: &Reply, fds: &[OwnedFd]) -> Result<(), StepEr
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.step("send an answer"),
     }
+}
+
+/// Limits that sandboxes inherit: only the host's root may raise them.
+fn set_inherited_limits() -> io::Result<()> {
+    let raised = Rlimit {
+        current: Some(FILES_SOFT),
+        maximum: Some(FILES_HARD),
+    };
+    if setrlimit(Resource::Nofile, raised).is_err() {
+        // Not every root may raise limits; then what we have is what sandboxes get.
+        let hard = getrlimit(Resource::Nofile).maximum;
+        let soft = hard.map_or(FILES_SOFT, |hard| hard.min(FILES_SOFT));
+        setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: Some(soft),
+                maximum: hard,
+            },
+        )?;
+    }
+    // One byte, and not none: the host's handler of core dumps, which would run as the host's
+    // root on what a sandbox gives it, ignores the limit except for this value.
+    Ok(setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(1),
+            maximum: Some(1),
+        },
+    )?)
 }
 
 fn occupy_low_fds() -> io::Result<Vec<OwnedFd>> {

@@ -6,9 +6,22 @@
 //! know teams, deadlines, placement, stores or HTTP.
 
 pub mod cgroup;
+pub mod config;
+mod dialer;
 pub mod launcher;
+pub mod launchers;
+pub mod lease;
+pub mod pool;
+mod readiness;
+mod record;
+pub mod runtime;
+mod shelf;
+mod slots;
 mod step;
 
+pub use config::NamespacesConfig;
+pub use launchers::LauncherProgram;
+pub use runtime::{NamespacesRuntime, OpenError};
 pub use step::StepError;
 
 /// Where the agent of every sandbox listens.

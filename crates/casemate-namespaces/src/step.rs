@@ -18,6 +18,9 @@ pub(crate) trait Step<T> {
 
 impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
     fn step(self, step: &'static str) -> Result<T, StepError> {
-        self.map_err(|error| StepError { step, source: error.into() })
+        self.map_err(|error| StepError {
+            step,
+            source: error.into(),
+        })
     }
 }

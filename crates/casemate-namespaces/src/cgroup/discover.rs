@@ -34,12 +34,20 @@ const NO_CONTROLLERS: [&str; 6] = ["rw", "ro", "xattr", "noprefix", "clone_child
 fn parse(table: &str) -> Vec<Hierarchy> {
     let mut found: Vec<Hierarchy> = Vec::new();
     for line in table.lines() {
-        let Some((mount, rest)) = line.split_once(" - ") else { continue };
-        let Some(path) = mount.split(' ').nth(4) else { continue };
+        let Some((mount, rest)) = line.split_once(" - ") else {
+            continue;
+        };
+        let Some(path) = mount.split(' ').nth(4) else {
+            continue;
+        };
         let mut rest = rest.split(' ');
         let (kind, options) = (rest.next().unwrap_or(""), rest.nth(1).unwrap_or(""));
         let hierarchy = match kind {
-            "cgroup2" => Hierarchy { mount: unescape(path), unified: true, controllers: vec![] },
+            "cgroup2" => Hierarchy {
+                mount: unescape(path),
+                unified: true,
+                controllers: vec![],
+            },
             "cgroup" => Hierarchy {
                 mount: unescape(path),
                 unified: false,
@@ -83,7 +91,10 @@ mod tests {
                 (h.mount.to_str().unwrap(), h.unified, controllers)
             })
             .collect();
-        let expected: Vec<_> = expected.iter().map(|(m, u, c)| (*m, *u, c.to_vec())).collect();
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(m, u, c)| (*m, *u, c.to_vec()))
+            .collect();
         assert_eq!(found, expected);
     }
 

@@ -68,7 +68,9 @@ impl Cgroups {
     /// What identifies a sandbox's group over restarts: the kernel's number of it. `None` when
     /// there is no such group.
     pub fn id(&self, name: &str) -> io::Result<Option<u64>> {
-        let Some(tree) = self.trees().find(|tree| tree.per_sandbox) else { return Ok(None) };
+        let Some(tree) = self.trees().find(|tree| tree.per_sandbox) else {
+            return Ok(None);
+        };
         match open_dir(&tree.instance, name) {
             Ok(group) => Ok(Some(fstat(&group)?.st_ino)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -131,7 +133,9 @@ impl SandboxCgroup {
 
     /// Moves the calling process into the v1 groups.
     pub fn join_v1(&self) -> io::Result<()> {
-        self.v1.iter().try_for_each(|group| write_at(group, "cgroup.procs", "0"))
+        self.v1
+            .iter()
+            .try_for_each(|group| write_at(group, "cgroup.procs", "0"))
     }
 }
 
@@ -144,7 +148,11 @@ fn apply(tree: &Tree, group: &OwnedFd, limits: &Limits) -> io::Result<()> {
             optional(write("memory.swap.max", 0))?;
         }
         if has("cpu") {
-            write_at(group, "cpu.max", &format!("{} {CPU_PERIOD_US}", limits.cpu_quota_us))?;
+            write_at(
+                group,
+                "cpu.max",
+                &format!("{} {CPU_PERIOD_US}", limits.cpu_quota_us),
+            )?;
             write("cpu.weight", limits.cpu_weight)?;
         }
         if has("pids") {

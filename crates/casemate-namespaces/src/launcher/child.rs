@@ -52,10 +52,6 @@ const CAPABILITIES: [CapabilitySet; 17] = [
     CapabilitySet::SYS_NICE,
 ];
 
-/// Open files of one process: what it starts with, and how far it may raise it.
-const FILES_SOFT: u64 = 65_536;
-const FILES_HARD: u64 = 1_048_576;
-
 /// Entries of `/proc` that tell about the host, hidden under an empty file.
 const HIDDEN: [&str; 3] = ["cmdline", "diskstats", "partitions"];
 
@@ -97,7 +93,9 @@ fn become_agent(inside: &Inside<'_>) -> Result<std::convert::Infallible, StepErr
     for filter in &room.filters {
         filter.install().step("install the system call filter")?;
     }
-    let kept = CAPABILITIES.into_iter().fold(CapabilitySet::empty(), |all, one| all | one);
+    let kept = CAPABILITIES
+        .into_iter()
+        .fold(CapabilitySet::empty(), |all, one| all | one);
     creds::keep_capabilities(kept).step("give up capabilities")?;
     let env = [c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"];
     let args: [&CStr; 2] = [c"envd", c"init"];
@@ -115,7 +113,12 @@ fn become_root() -> io::Result<()> {
 fn build_root(inside: &Inside<'_>) -> Result<(), StepError> {
     attach(inside.root, Path::new("/mnt")).step("attach the root")?;
     rustix::process::chdir("/mnt").step("enter the root")?;
-    for (folder, mode) in [("proc", 0o555), ("sys", 0o555), ("dev", 0o755), ("tmp", 0o1777)] {
+    for (folder, mode) in [
+        ("proc", 0o555),
+        ("sys", 0o555),
+        ("dev", 0o755),
+        ("tmp", 0o1777),
+    ] {
         ensure_folder(folder, mode).step("make a mount point")?;
     }
     let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -131,8 +134,14 @@ fn build_root(inside: &Inside<'_>) -> Result<(), StepError> {
     let dev = clone_mount(CWD, "/dev").step("copy /dev")?;
     attach(&dev, Path::new("dev")).step("attach /dev")?;
     let terminals = MountFlags::NOSUID | MountFlags::NOEXEC;
-    mount("devpts", "dev/pts", "devpts", terminals, c"newinstance,ptmxmode=0666,mode=0620,gid=5")
-        .step("mount /dev/pts")?;
+    mount(
+        "devpts",
+        "dev/pts",
+        "devpts",
+        terminals,
+        c"newinstance,ptmxmode=0666,mode=0620,gid=5",
+    )
+    .step("mount /dev/pts")?;
     let shared = MountFlags::NOSUID | MountFlags::NODEV;
     mount("tmpfs", "dev/shm", "tmpfs", shared, c"mode=1777").step("mount /dev/shm")?;
     mount("mqueue", "dev/mqueue", "mqueue", safe, None).step("mount /dev/mqueue")
@@ -147,13 +156,14 @@ fn ensure_folder(path: &str, mode: u32) -> io::Result<()> {
 }
 
 fn restrict(order: &Order) -> io::Result<()> {
-    let files = Rlimit { current: Some(FILES_SOFT), maximum: Some(FILES_HARD) };
-    setrlimit(Resource::Nofile, files)?;
-    // One byte, and not none: the host's handler of core dumps, which would run as the host's
-    // root on what a sandbox gives it, ignores the limit except for this value.
-    setrlimit(Resource::Core, Rlimit { current: Some(1), maximum: Some(1) })?;
     if let Some(bytes) = order.file_bytes_max {
-        setrlimit(Resource::Fsize, Rlimit { current: Some(bytes), maximum: Some(bytes) })?;
+        setrlimit(
+            Resource::Fsize,
+            Rlimit {
+                current: Some(bytes),
+                maximum: Some(bytes),
+            },
+        )?;
     }
     if !order.processors.is_empty() {
         let mut set = CpuSet::new();

@@ -30,11 +30,21 @@ pub(super) fn create(
     let group = room.cgroups.create(&order.group, &order.limits)?;
     let root = overlay::mount(order, room.layers, parts.userns.as_fd())?;
     let (ours, theirs) = scm::pair().step("make a socket pair")?;
-    let how = Fork { namespaces: Namespaces::NONE, cgroup: None, sibling: false };
+    let how = Fork {
+        namespaces: Namespaces::NONE,
+        cgroup: None,
+        sibling: false,
+    };
     match fork(proof, &how).step("fork a helper")? {
         Forked::Child => {
             drop(ours);
-            let work = helper::Work { room, order, parts: &parts, group: &group, root: &root };
+            let work = helper::Work {
+                room,
+                order,
+                parts: &parts,
+                group: &group,
+                root: &root,
+            };
             exit_now(helper::run(proof, &work, theirs.as_fd()));
         }
         Forked::Parent { .. } => {
@@ -46,7 +56,10 @@ pub(super) fn create(
 }
 
 fn await_report(socket: &OwnedFd) -> Result<(i32, OwnedFd), StepError> {
-    let deadline = Timespec { tv_sec: HELPER_SECONDS_MAX, tv_nsec: 0 };
+    let deadline = Timespec {
+        tv_sec: HELPER_SECONDS_MAX,
+        tv_nsec: 0,
+    };
     let mut waiting = [PollFd::new(socket, PollFlags::IN)];
     if poll(&mut waiting, Some(&deadline)).step("wait for the helper")? == 0 {
         return Err(io::Error::from(io::ErrorKind::TimedOut)).step("wait for the helper");
@@ -55,9 +68,10 @@ fn await_report(socket: &OwnedFd) -> Result<(i32, OwnedFd), StepError> {
     let (length, fds) = scm::recv(socket, &mut buffer).step("hear the helper")?;
     match (Report::decode(&buffer[..length]), fds.into_iter().next()) {
         (Some(Report::Started(pid)), Some(pidfd)) => Ok((pid, pidfd)),
-        (Some(Report::Failed { step, errno }), _) => {
-            Err(StepError { step, source: io::Error::from_raw_os_error(errno) })
-        }
+        (Some(Report::Failed { step, errno }), _) => Err(StepError {
+            step,
+            source: io::Error::from_raw_os_error(errno),
+        }),
         _ => Err(io::Error::from(io::ErrorKind::UnexpectedEof)).step("hear the helper"),
     }
 }

@@ -9,13 +9,9 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use casemate_linux::clone::{
-    Fork, Forked, Namespaces, SingleThreaded, exit_now, fork, unshare,
-};
+use casemate_linux::clone::{Fork, Forked, Namespaces, SingleThreaded, exit_now, fork, unshare};
 use casemate_linux::scm;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen,
-};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use rustix::net::{
     AddressFamily, SocketAddrV4, SocketFlags, SocketType, bind, listen, socket_with, sockopt,
 };
@@ -67,7 +63,10 @@ impl Report {
             _ => {
                 let step = std::str::from_utf8(rest).ok()?.to_owned();
                 // Failures are rare and the launcher is short of lifetimes: the text is kept.
-                Some(Self::Failed { step: Box::leak(step.into_boxed_str()), errno: number })
+                Some(Self::Failed {
+                    step: Box::leak(step.into_boxed_str()),
+                    errno: number,
+                })
             }
         }
     }
@@ -76,12 +75,18 @@ impl Report {
 /// Runs in the helper; answers with its exit code.
 pub(super) fn run(proof: &SingleThreaded, work: &Work<'_>, report: BorrowedFd<'_>) -> i32 {
     let said = match start(proof, work) {
-        Ok((pid, pidfd)) => {
-            scm::send(report, &Report::Started(pid).encode(), &[pidfd.as_fd()])
-        }
+        Ok((pid, pidfd)) => scm::send(report, &Report::Started(pid).encode(), &[pidfd.as_fd()]),
         Err(error) => {
             let errno = error.source.raw_os_error().unwrap_or(libc::EIO);
-            scm::send(report, &Report::Failed { step: error.step, errno }.encode(), &[])
+            scm::send(
+                report,
+                &Report::Failed {
+                    step: error.step,
+                    errno,
+                }
+                .encode(),
+                &[],
+            )
         }
     };
     i32::from(said.is_err())
@@ -134,15 +139,26 @@ fn sysfs() -> io::Result<OwnedFd> {
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+    Ok(fsmount(
+        context.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attributes,
+    )?)
 }
 
 /// Listening before the agent runs: a connection made meanwhile waits instead of failing.
 fn agent_listener() -> io::Result<OwnedFd> {
-    let socket =
-        socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let socket = socket_with(
+        AddressFamily::INET,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
-    bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, AGENT_PORT))?;
+    bind(
+        &socket,
+        &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, AGENT_PORT),
+    )?;
     listen(&socket, AGENT_BACKLOG)?;
     Ok(socket)
 }

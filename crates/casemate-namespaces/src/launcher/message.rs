@@ -68,12 +68,24 @@ pub(crate) struct Parts<T> {
 
 impl<T> Parts<T> {
     pub(crate) fn into_list(self) -> [T; 5] {
-        [self.userns, self.netns, self.config, self.output, self.ready]
+        [
+            self.userns,
+            self.netns,
+            self.config,
+            self.output,
+            self.ready,
+        ]
     }
 
     pub(crate) fn from_list(list: Vec<T>) -> Option<Self> {
         let [userns, netns, config, output, ready] = list.try_into().ok()?;
-        Some(Self { userns, netns, config, output, ready })
+        Some(Self {
+            userns,
+            netns,
+            config,
+            output,
+            ready,
+        })
     }
 }
 
@@ -94,6 +106,9 @@ pub(crate) struct Refusal {
 
 impl From<&StepError> for Refusal {
     fn from(error: &StepError) -> Self {
-        Self { step: error.step.into(), cause: error.source.to_string() }
+        Self {
+            step: error.step.into(),
+            cause: error.source.to_string(),
+        }
     }
 }

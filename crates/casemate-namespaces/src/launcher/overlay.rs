@@ -42,9 +42,17 @@ impl LayerForm {
         let probe = || -> io::Result<()> {
             let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
             let layer = clone_mount(CWD, "/")?;
-            Ok(fsconfig_set_fd(context.as_fd(), "lowerdir+", layer.as_fd())?)
+            Ok(fsconfig_set_fd(
+                context.as_fd(),
+                "lowerdir+",
+                layer.as_fd(),
+            )?)
         };
-        if probe().is_ok() { Self::Descriptors } else { Self::Paths }
+        if probe().is_ok() {
+            Self::Descriptors
+        } else {
+            Self::Paths
+        }
     }
 }
 
@@ -81,9 +89,12 @@ pub(super) fn mount(
 fn create(context: &OwnedFd, first_id: u32) -> Result<OwnedFd, StepError> {
     let context = context.as_fd();
     let options = || -> io::Result<()> {
-        for (key, value) in
-            [("index", "off"), ("metacopy", "off"), ("redirect_dir", "on"), ("xino", "on")]
-        {
+        for (key, value) in [
+            ("index", "off"),
+            ("metacopy", "off"),
+            ("redirect_dir", "on"),
+            ("xino", "on"),
+        ] {
             fsconfig_set_string(context, key, value)?;
         }
         Ok(fsconfig_set_flag(context, "volatile")?)
@@ -93,10 +104,12 @@ fn create(context: &OwnedFd, first_id: u32) -> Result<OwnedFd, StepError> {
         .step("take the sandbox's ids")?
         .step("create the overlay")?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
-    let mount = fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-        .step("mount the overlay")?;
+    let mount =
+        fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).step("mount the overlay")?;
     // With ids that do not fit the kernel mounts read-only and says so nowhere but here.
-    let flags = rustix::fs::fstatvfs(&mount).step("check the overlay")?.f_flag;
+    let flags = rustix::fs::fstatvfs(&mount)
+        .step("check the overlay")?
+        .f_flag;
     if flags.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
         return Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem)).step("check the overlay");
     }
@@ -105,8 +118,12 @@ fn create(context: &OwnedFd, first_id: u32) -> Result<OwnedFd, StepError> {
 
 fn idmapped(path: &Path, userns: BorrowedFd<'_>, read_only: bool) -> io::Result<OwnedFd> {
     let mount = clone_mount(CWD, path)?;
-    let attributes =
-        Attributes { read_only, no_devices: true, idmap: Some(userns), ..Attributes::default() };
+    let attributes = Attributes {
+        read_only,
+        no_devices: true,
+        idmap: Some(userns),
+        ..Attributes::default()
+    };
     set_attributes(&mount, attributes)?;
     Ok(mount)
 }

@@ -60,13 +60,20 @@ impl Room {
             .open("/dev/null")
             .step("open /dev/null")?;
         unshare(Namespaces::MOUNT).step("make a mount namespace")?;
-        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-            .step("detach from the host's mounts")?;
+        mount_change(
+            "/",
+            MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+        )
+        .step("detach from the host's mounts")?;
         furnish(setup)?;
-        let read_only = Attributes { read_only: true, no_devices: true, ..Attributes::default() };
-        set_attributes(&agent, read_only).step("protect the agent's binary")?;
         let layers = overlay::LayerForm::probe();
-        Ok(Self { cgroups, agent, null: null.into(), filters, layers })
+        Ok(Self {
+            cgroups,
+            agent,
+            null: null.into(),
+            filters,
+            layers,
+        })
     }
 }
 
@@ -76,9 +83,15 @@ fn furnish(setup: &Setup) -> Result<(), StepError> {
     let shown = setup
         .shown
         .iter()
-        .map(|(name, from)| Ok((name, clone_mount(CWD, from).step("copy a folder of layers")?)))
+        .map(|(name, from)| {
+            Ok((
+                name,
+                clone_mount(CWD, from).step("copy a folder of layers")?,
+            ))
+        })
         .collect::<Result<Vec<_>, StepError>>()?;
-    attach(&tmpfs("0755").step("make the room")?, &setup.site).step("attach the room")?;
+    let room = tmpfs("0755").step("make the room")?;
+    attach(&room, &setup.site).step("attach the room")?;
     rustix::process::chdir(&setup.site).step("enter the room")?;
     rustix::process::pivot_root(".", ".").step("make the room the root")?;
     unmount(".", UnmountFlags::DETACH).step("leave the host's mounts")?;
@@ -96,19 +109,36 @@ fn furnish(setup: &Setup) -> Result<(), StepError> {
         std::fs::create_dir(&place).step("furnish the room")?;
         attach(&mount, &place).step("attach a folder of layers")?;
     }
-    furnish_dev().step("furnish /dev")
+    furnish_dev().step("furnish /dev")?;
+    let read_only = Attributes {
+        read_only: true,
+        ..Attributes::default()
+    };
+    set_attributes(&room, read_only).step("protect the room")
 }
 
 /// One device folder for all: read-only, so sharing it gives nobody a place to write.
 fn furnish_dev() -> io::Result<()> {
     let dev = tmpfs("0755")?;
     attach(&dev, Path::new("/dev"))?;
-    let nodes: [(&str, u32, u32); 6] =
-        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+    let nodes: [(&str, u32, u32); 6] = [
+        ("null", 1, 3),
+        ("zero", 1, 5),
+        ("full", 1, 7),
+        ("random", 1, 8),
+        ("urandom", 1, 9),
+        ("tty", 5, 0),
+    ];
     for (name, major, minor) in nodes {
         let path = Path::new("/dev").join(name);
         let mode = Mode::from_raw_mode(0o666);
-        mknodat(CWD, &path, FileType::CharacterDevice, mode, makedev(major, minor))?;
+        mknodat(
+            CWD,
+            &path,
+            FileType::CharacterDevice,
+            mode,
+            makedev(major, minor),
+        )?;
         // The umask took bits away.
         rustix::fs::chmod(&path, mode)?;
     }
@@ -124,7 +154,12 @@ fn furnish_dev() -> io::Result<()> {
     for folder in ["pts", "shm", "mqueue"] {
         std::fs::create_dir(Path::new("/dev").join(folder))?;
     }
-    let mount = Attributes { read_only: true, no_suid: true, no_exec: true, ..Attributes::default() };
+    let mount = Attributes {
+        read_only: true,
+        no_suid: true,
+        no_exec: true,
+        ..Attributes::default()
+    };
     set_attributes(&dev, mount)
 }
 
@@ -133,10 +168,21 @@ fn tmpfs(mode: &str) -> io::Result<OwnedFd> {
     fsconfig_set_string(context.as_fd(), "mode", mode)?;
     fsconfig_set_string(context.as_fd(), "size", "1m")?;
     fsconfig_create(context.as_fd())?;
-    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
+    Ok(fsmount(
+        context.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::empty(),
+    )?)
 }
 
 /// Puts a detached mount at a place of the room.
 pub(super) fn attach(mount: &OwnedFd, place: &Path) -> io::Result<()> {
-    move_mount(mount, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(Into::into)
+    move_mount(
+        mount,
+        "",
+        CWD,
+        place,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+    .map_err(Into::into)
 }

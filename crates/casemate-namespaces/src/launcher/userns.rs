@@ -14,7 +14,11 @@ use crate::step::{Step, StepError};
 pub(super) fn create(proof: &SingleThreaded, first_id: u32) -> Result<OwnedFd, StepError> {
     let (go_in, go_out) = pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
     let (done_in, done_out) = pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
-    let how = Fork { namespaces: Namespaces::USER, cgroup: None, sibling: false };
+    let how = Fork {
+        namespaces: Namespaces::USER,
+        cgroup: None,
+        sibling: false,
+    };
     match fork(proof, &how).step("make a user namespace")? {
         Forked::Child => {
             drop((go_out, done_in));
@@ -27,7 +31,9 @@ pub(super) fn create(proof: &SingleThreaded, first_id: u32) -> Result<OwnedFd, S
             std::fs::write(of("uid_map"), &map).step("map user ids")?;
             std::fs::write(of("gid_map"), &map).step("map group ids")?;
             let namespace = std::fs::File::open(of("ns/user")).step("hold a user namespace")?;
-            std::fs::File::from(go_out).write_all(b"g").step("release a namespace's keeper")?;
+            std::fs::File::from(go_out)
+                .write_all(b"g")
+                .step("release a namespace's keeper")?;
             let mut answer = [0];
             std::fs::File::from(done_in)
                 .read_exact(&mut answer)

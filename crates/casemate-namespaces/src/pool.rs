@@ -1,0 +1,217 @@
+//! Writable layers: a stock of bounded folders for what sandboxes write.
+//!
+//! Two ways behind one port ([`Layers`]): subvolumes of a btrfs image that we make and mount
+//! ourselves, where the kernel enforces each one's limit; and plain folders of the data directory
+//! where btrfs does not work, bounded file by file only. Used layers are moved aside at once and
+//! deleted later, so a large one never holds up whoever ends a sandbox.
+//!
+//! Template layers do *not* live in the image. Subvolumes number their files from the same start,
+//! and an overlay of two of them shows different files under one number, which breaks `cp`, `find`
+//! and `tar`. They are ordinary folders of the data directory ([`Pool::layers_dir`]); on different
+//! file systems the overlay keeps numbers apart.
+//!
+//! Must not know sandboxes or how layers are mounted.
+
+mod image;
+mod plain;
+mod subvolumes;
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use casemate_runtime::DiskLimit;
+
+use crate::step::{Step, StepError};
+
+/// Below the pool's root: layers in stock and in use, and those that wait for deletion.
+const IN_USE: &str = "w";
+const TRASH: &str = "x";
+
+/// What the pool is made from.
+#[derive(Debug, Clone)]
+pub struct PoolConfig {
+    /// Of the data directory; holds the image and template layers.
+    pub folder: PathBuf,
+    /// Where the image is mounted.
+    pub mount: PathBuf,
+    /// Size of a new image; by default three fifths of the file system's free space.
+    pub bytes_max: Option<u64>,
+}
+
+/// A writable layer: a folder with `upper` and `work`, on its own under its limit.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Layer(String);
+
+impl Layer {
+    /// The layer of that name, if it can be a name.
+    pub fn parse(name: &str) -> Option<Self> {
+        let fits = name.len() <= 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        (fits && !name.is_empty()).then(|| Self(name.to_owned()))
+    }
+
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+/// One way to make layers. Folders are those of the pool's root.
+///
+/// Sealing a layer and cloning one in constant time will join this port with snapshots.
+trait Layers: Debug + Send + Sync {
+    fn disk_limit(&self) -> DiskLimit;
+    /// Makes an empty folder with its own accounting.
+    fn make(&self, folder: &Path, name: &str) -> io::Result<()>;
+    /// Bounds what it may hold.
+    fn limit(&self, layer: &Path, bytes: u64) -> io::Result<()>;
+    /// What it holds now.
+    fn used_bytes(&self, layer: &Path) -> io::Result<u64>;
+    /// Deletes it with all that is in it.
+    fn delete(&self, folder: &Path, name: &str) -> io::Result<()>;
+    /// Frees what deleted layers left in the accounting; `live` are the layers that exist.
+    fn tidy(&self, root: &Path, live: &[PathBuf]) -> io::Result<()>;
+}
+
+/// The pool of one data directory.
+#[derive(Debug)]
+pub struct Pool {
+    root: PathBuf,
+    config: PoolConfig,
+    layers: Box<dyn Layers>,
+    made: AtomicU32,
+    /// Makes names of this process differ from those of earlier ones.
+    run: u32,
+}
+
+impl Pool {
+    /// Mounts the image, making it on the first start, or falls back to plain folders.
+    pub fn open(config: PoolConfig) -> Result<Self, StepError> {
+        std::fs::create_dir_all(config.folder.join("layers")).step("make the layers' folder")?;
+        let (root, layers): (PathBuf, Box<dyn Layers>) = match image::mount(&config) {
+            Ok(quotas) => (
+                config.mount.clone(),
+                Box::new(subvolumes::Subvolumes::new(quotas)),
+            ),
+            Err(error) => {
+                let cause = error.source.to_string();
+                tracing::warn!(cause, "disk limits are advisory: {error}");
+                (config.folder.join("writable"), Box::new(plain::Plain))
+            }
+        };
+        for folder in [IN_USE, TRASH] {
+            std::fs::create_dir_all(root.join(folder)).step("make the pool's folders")?;
+        }
+        let run = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_nsec as u32;
+        Ok(Self {
+            root,
+            config,
+            layers,
+            made: AtomicU32::new(0),
+            run,
+        })
+    }
+
+    pub fn disk_limit(&self) -> DiskLimit {
+        self.layers.disk_limit()
+    }
+
+    /// Where template layers belong: one folder each.
+    pub fn layers_dir(&self) -> PathBuf {
+        self.config.folder.join("layers")
+    }
+
+    /// The folder that holds writable layers by name.
+    pub fn writable_dir(&self) -> PathBuf {
+        self.root.join(IN_USE)
+    }
+
+    /// Makes an empty layer with a limit.
+    pub fn make(&self, bytes: u64) -> io::Result<Layer> {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        let layer = Layer(format!("{:08x}{number:x}", self.run));
+        let folder = self.writable_dir();
+        self.layers.make(&folder, &layer.0)?;
+        let path = folder.join(&layer.0);
+        self.layers.limit(&path, bytes)?;
+        // The root of a sandbox is the upper folder: everybody may look into it.
+        for inner in ["upper", "work"] {
+            std::fs::create_dir(path.join(inner))?;
+        }
+        Ok(layer)
+    }
+
+    /// Changes a layer's limit.
+    pub fn limit(&self, layer: &Layer, bytes: u64) -> io::Result<()> {
+        self.layers
+            .limit(&self.writable_dir().join(&layer.0), bytes)
+    }
+
+    /// What a layer holds.
+    pub fn used_bytes(&self, layer: &Layer) -> io::Result<u64> {
+        self.layers.used_bytes(&self.writable_dir().join(&layer.0))
+    }
+
+    /// Whether a layer exists.
+    pub fn contains(&self, layer: &Layer) -> bool {
+        self.writable_dir().join(&layer.0).join("upper").is_dir()
+    }
+
+    /// Moves a layer aside; [`Pool::empty_trash`] deletes it. Quick whatever it holds.
+    pub fn retire(&self, layer: &Layer) -> io::Result<()> {
+        let trash = self.root.join(TRASH).join(&layer.0);
+        match std::fs::rename(self.writable_dir().join(&layer.0), trash) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Deletes what was retired, also by earlier processes. May take long.
+    pub fn empty_trash(&self) -> io::Result<()> {
+        let trash = self.root.join(TRASH);
+        for name in names(&trash)? {
+            self.layers.delete(&trash, &name)?;
+        }
+        let folder = self.writable_dir();
+        let live: Vec<_> = names(&folder)?
+            .iter()
+            .map(|name| folder.join(name))
+            .collect();
+        self.layers.tidy(&self.root, &live)
+    }
+
+    /// Retires every layer that is not in `keep`.
+    pub fn sweep(&self, keep: &BTreeSet<Layer>) -> io::Result<()> {
+        names(&self.writable_dir())?
+            .into_iter()
+            .map(Layer)
+            .filter(|layer| !keep.contains(layer))
+            .try_for_each(|layer| self.retire(&layer))
+    }
+
+    /// Leaves the image; nothing may use it any more. With `purge` it is deleted.
+    pub fn close(&self, purge: bool) -> Result<(), StepError> {
+        image::unmount(&self.config)?;
+        if purge {
+            image::delete(&self.config)?;
+            for left in ["writable", "layers"] {
+                match std::fs::remove_dir_all(self.config.folder.join(left)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(error).step("delete the pool's folders");
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    Ok(names)
+}

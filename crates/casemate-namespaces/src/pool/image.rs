@@ -1,0 +1,154 @@
+//! The image: a sparse file with a btrfs in it, on a loop device, mounted below `/run`.
+//!
+//! The file's size is what all writable layers together can take from the host's disk.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use casemate_linux::btrfs::{self, Quotas};
+use casemate_linux::loopdev;
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use super::PoolConfig;
+use crate::step::{Step, StepError};
+
+/// A pool below this is no use; the disk is too full.
+const BYTES_MIN: u64 = 512 << 20;
+/// How much of what is free a new pool may grow to, in fifths.
+const FREE_FIFTHS: u64 = 3;
+/// How long the kernel may take to let go of the device after the last user.
+const RELEASE_SECONDS: u64 = 10;
+/// `statfs` type of btrfs.
+const BTRFS_MAGIC: u64 = 0x9123_683E;
+
+fn path(config: &PoolConfig) -> PathBuf {
+    config.folder.join("pool.img")
+}
+
+/// Mounts the image with quotas on; what is mounted already is taken over.
+pub(super) fn mount(config: &PoolConfig) -> Result<Quotas, StepError> {
+    std::fs::create_dir_all(&config.mount).step("make the pool's mount point")?;
+    if !is_mounted(config)? {
+        let image = open_or_make(config)?;
+        let found = loopdev::find(&image).step("look for the pool's loop device")?;
+        // The handle keeps the device until it is mounted.
+        let (device, _held) = match found {
+            Some(device) => (device, None),
+            None => {
+                let (device, held) =
+                    loopdev::attach(image.as_fd()).step("attach the pool to a loop device")?;
+                (device, Some(held))
+            }
+        };
+        let flags = MountFlags::NOATIME | MountFlags::NODEV;
+        rustix::mount::mount(&device, &config.mount, "btrfs", flags, c"discard=async")
+            .step("mount the pool (does this kernel have btrfs?)")?;
+    }
+    let root = File::open(&config.mount).step("open the pool")?;
+    btrfs::quotas_enable(&root).step("switch on the pool's quotas")
+}
+
+fn is_mounted(config: &PoolConfig) -> Result<bool, StepError> {
+    let kind = rustix::fs::statfs(&config.mount)
+        .step("look at the pool's mount point")?
+        .f_type;
+    Ok(u64::try_from(kind).is_ok_and(|kind| kind == BTRFS_MAGIC) && is_mount_point(config))
+}
+
+/// The data directory itself may be a btrfs.
+fn is_mount_point(config: &PoolConfig) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &std::path::Path| std::fs::metadata(path).map(|found| found.dev()).ok();
+    config
+        .mount
+        .parent()
+        .is_some_and(|parent| device(parent) != device(&config.mount))
+}
+
+fn open_or_make(config: &PoolConfig) -> Result<File, StepError> {
+    let image = path(config);
+    let open = || File::options().read(true).write(true).open(&image);
+    match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        other => return other.step("open the pool's image"),
+    }
+    let bytes = match config.bytes_max {
+        Some(bytes) => bytes,
+        None => {
+            let disk = rustix::fs::statvfs(&config.folder).step("measure the free disk space")?;
+            disk.f_bavail.saturating_mul(disk.f_frsize) / 5 * FREE_FIFTHS
+        }
+    };
+    if bytes < BYTES_MIN {
+        return Err(io::Error::from(io::ErrorKind::StorageFull)).step("make the pool's image");
+    }
+    // Under another name until it is whole: a crash must not leave half a file system.
+    let half = image.with_extension("new");
+    File::create(&half)
+        .and_then(|file| file.set_len(bytes / 4096 * 4096))
+        .step("make the pool's image")?;
+    let made = Command::new("mkfs.btrfs")
+        .args([
+            "--quiet",
+            "--force",
+            "--metadata",
+            "single",
+            "--data",
+            "single",
+        ])
+        .arg(&half)
+        .stdin(Stdio::null())
+        .output()
+        .step("run mkfs.btrfs (is btrfs-progs installed?)")?;
+    if !made.status.success() {
+        let text = String::from_utf8_lossy(&made.stderr).trim().to_owned();
+        return Err(io::Error::other(text)).step("format the pool's image");
+    }
+    std::fs::rename(&half, &image).step("put the pool's image in place")?;
+    open().step("open the pool's image")
+}
+
+/// Unmounts and waits until the kernel has let go of the file.
+pub(super) fn unmount(config: &PoolConfig) -> Result<(), StepError> {
+    if is_mount_point(config) {
+        rustix::mount::unmount(&config.mount, UnmountFlags::DETACH).step("unmount the pool")?;
+    }
+    let image = match File::open(path(config)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.step("open the pool's image")?,
+    };
+    let deadline = Instant::now() + Duration::from_secs(RELEASE_SECONDS);
+    while loopdev::find(&image)
+        .step("look for the pool's loop device")?
+        .is_some()
+    {
+        if Instant::now() > deadline {
+            return Err(io::Error::from(io::ErrorKind::ResourceBusy)).step("release the pool");
+        }
+        // The kernel has no event for this.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Deletes the image; it must be unmounted.
+pub(super) fn delete(config: &PoolConfig) -> Result<(), StepError> {
+    for file in [path(config), path(config).with_extension("new")] {
+        match std::fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).step("delete the pool's image");
+            }
+            _ => {}
+        }
+    }
+    match std::fs::remove_dir(&config.mount) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).step("remove the pool's mount point")
+        }
+        _ => Ok(()),
+    }
+}

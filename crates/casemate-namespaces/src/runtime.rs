@@ -1,0 +1,368 @@
+//! The runtime: all parts under one roof, behind the port.
+//!
+//! ```text
+//! create:  Reserved ─claim─▶ Claimed ─launch─▶ Launched ─ready─▶ Running
+//!              └──────────────── on an error each undoes what it made
+//! stop:    Running ─▶ Ending ─▶ gone            files and networks go in the background
+//! ```
+//!
+//! A table holds one entry for each sandbox; tasks keep the stock filled and clear away what was
+//! used. Nothing here survives this process but what [`crate::record`] describes.
+
+mod adopt;
+mod create;
+mod stock;
+mod stop;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use casemate_linux::mount::{Attributes, clone_mount, set_attributes};
+use casemate_net::{NetConfig, NetPool, NetSlot};
+use casemate_runtime::{
+    AdoptError, Capabilities, CreateError, CreateSpec, DialError, Exit, IsolationKind, Runtime,
+    RuntimeError, RuntimeRecord, Stock,
+};
+use casemate_types::{CompiledPolicy, SandboxId};
+use rustix::fs::CWD;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use crate::cgroup::Cgroups;
+use crate::config::NamespacesConfig;
+use crate::dialer::{Dialer, Refused};
+use crate::launchers::{LauncherError, LauncherSpec, Launchers};
+use crate::lease::{Lease, LeaseError};
+use crate::pool::{Layer, Pool, PoolConfig};
+use crate::readiness::watch;
+use crate::record::{Facts, boot_id};
+use crate::shelf::Shelf;
+use crate::slots::Slots;
+use crate::step::{Step, StepError};
+
+/// Names in the launchers' room of the folders that hold layers.
+const ROOM_DATA: &str = "d";
+const ROOM_WRITABLE: &str = "w";
+
+/// Why there is no runtime.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("cannot lease ids and addresses")]
+    Lease(#[from] LeaseError),
+    #[error("cannot set up the network")]
+    Network(#[from] casemate_net::NetError),
+    #[error(transparent)]
+    Step(#[from] StepError),
+    #[error("cannot start launchers")]
+    Launchers(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<LauncherError> for OpenError {
+    fn from(error: LauncherError) -> Self {
+        Self::Launchers(Box::new(error))
+    }
+}
+
+/// Sandboxes of Linux namespaces on this machine.
+#[derive(Debug)]
+pub struct NamespacesRuntime {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: NamespacesConfig,
+    boot_id: String,
+    cgroups: Cgroups,
+    pool: Arc<Pool>,
+    net: Arc<NetPool>,
+    slots: Slots,
+    layers: Shelf<Layer>,
+    launchers: Launchers,
+    dialer: Dialer,
+    /// Processors that this process may use.
+    processors: Vec<u32>,
+    table: Mutex<BTreeMap<SandboxId, Entry>>,
+    exits: Mutex<Option<mpsc::UnboundedSender<Exit>>>,
+    used: mpsc::UnboundedSender<NetSlot>,
+    /// Taken by the first sweep: before it nothing may be made.
+    waste: Mutex<Option<mpsc::UnboundedReceiver<NetSlot>>>,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Making,
+    Running(Arc<Running>),
+    Ending,
+}
+
+/// A sandbox that runs, or did until its process ended and nobody called `stop` yet.
+#[derive(Debug)]
+struct Running {
+    facts: Facts,
+    /// Readable once the first process is gone, and with it all others.
+    process: AsyncFd<OwnedFd>,
+    netns: Arc<OwnedFd>,
+    /// Taken by whoever ends it.
+    net: Mutex<Option<NetSlot>>,
+    layer: Layer,
+}
+
+impl NamespacesRuntime {
+    /// Takes over what the instance has on this host, or makes it. Prepares nothing yet: the
+    /// first [`Runtime::sweep`] starts that. Call it inside a tokio runtime.
+    pub async fn open(config: NamespacesConfig) -> Result<Self, OpenError> {
+        let run_dir = config.instance_run_dir();
+        let site = run_dir.join("launcher");
+        std::fs::create_dir_all(&site).step("make the runtime's folder")?;
+        std::fs::create_dir_all(&config.data_dir).step("make the data directory")?;
+        let lease = Lease::take(
+            &config.run_dir.join("leases"),
+            &config.instance,
+            config.slot_range,
+        )?;
+        let cgroups = Cgroups::open(&config.instance)?;
+        let pool = Arc::new(Pool::open(PoolConfig {
+            folder: config.data_dir.join("node"),
+            mount: run_dir.join("pool"),
+            bytes_max: config.pool_bytes_max,
+        })?);
+        let net = Arc::new(NetPool::open(NetConfig {
+            instance: config.instance.clone(),
+            subnet: lease.subnet(),
+            state_dir: run_dir,
+            allow_ranges: config.allow_ranges.clone(),
+            connections_per_slot_max: config.connections_per_slot_max,
+        })?);
+        let agent = clone_mount(CWD, &config.agent).step("open the agent's binary")?;
+        let read_only = Attributes {
+            read_only: true,
+            no_devices: true,
+            ..Attributes::default()
+        };
+        set_attributes(&agent, read_only).step("protect the agent's binary")?;
+        let data_dir = config
+            .data_dir
+            .canonicalize()
+            .step("find the data directory")?;
+        let config = NamespacesConfig { data_dir, ..config };
+        let spec = |agent| LauncherSpec {
+            program: config.launcher.clone(),
+            instance: config.instance.clone(),
+            site: site.clone(),
+            shown: BTreeMap::from([
+                (ROOM_DATA.to_owned(), config.data_dir.clone()),
+                (ROOM_WRITABLE.to_owned(), pool.writable_dir()),
+            ]),
+            agent,
+        };
+        let copy = agent.try_clone().step("copy a descriptor")?;
+        let launchers = Launchers::start(spec(agent), config.launchers.max(1)).await?;
+        let preparer = Launchers::start(spec(copy), 1).await?;
+        let (used, waste) = mpsc::unbounded_channel();
+        let shared = Shared {
+            boot_id: boot_id().step("read the boot's id")?,
+            cgroups,
+            pool,
+            slots: Slots::new(lease, Arc::clone(&net), preparer),
+            net,
+            layers: Shelf::new(),
+            launchers,
+            dialer: Dialer::start().step("start the dialling threads")?,
+            processors: processors().step("count processors")?,
+            table: Mutex::default(),
+            exits: Mutex::default(),
+            used,
+            waste: Mutex::new(Some(waste)),
+            tasks: Mutex::default(),
+            config,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// The instance's network: for its resolver's sockets and for healing its rules.
+    pub fn network(&self) -> &Arc<NetPool> {
+        &self.shared.net
+    }
+
+    /// Where template layers belong: one folder each.
+    pub fn layers_dir(&self) -> std::path::PathBuf {
+        self.shared.pool.layers_dir()
+    }
+
+    /// The address by which a sandbox's packets are known; for the resolver's policies.
+    pub fn address(&self, sandbox: &SandboxId) -> Option<std::net::Ipv4Addr> {
+        let running = self.shared.running(sandbox)?;
+        self.shared.net.subnet().address(running.facts.slot).ok()
+    }
+
+    /// Bytes in a sandbox's writable layer. Blocks while an advisory pool is walked.
+    pub fn disk_used_bytes(&self, sandbox: &SandboxId) -> io::Result<Option<u64>> {
+        self.shared
+            .running(sandbox)
+            .map(|running| self.shared.pool.used_bytes(&running.layer))
+            .transpose()
+    }
+}
+
+#[async_trait]
+impl Runtime for NamespacesRuntime {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            kind: IsolationKind::Namespaces,
+            own_kernel: false,
+            disk_limit: self.shared.pool.disk_limit(),
+            memory_snapshots: false,
+        }
+    }
+
+    async fn create(&self, spec: CreateSpec) -> Result<RuntimeRecord, CreateError> {
+        create::create(&self.shared, spec).await
+    }
+
+    async fn stop(&self, sandbox: &SandboxId) -> Result<(), RuntimeError> {
+        stop::stop(&self.shared, sandbox).await
+    }
+
+    async fn adopt(&self, record: &RuntimeRecord) -> Result<(), AdoptError> {
+        adopt::adopt(&self.shared, record)
+    }
+
+    async fn sweep(&self, keep: &BTreeSet<SandboxId>) -> Result<(), RuntimeError> {
+        adopt::sweep(&self.shared, keep).await?;
+        stock::start(&self.shared);
+        Ok(())
+    }
+
+    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<std::net::TcpStream, DialError> {
+        let running = self
+            .shared
+            .running(sandbox)
+            .ok_or_else(|| DialError::NotFound(sandbox.clone()))?;
+        let sandbox = sandbox.clone();
+        self.shared
+            .dialer
+            .dial(&running.netns, port)
+            .await
+            .map_err(|refused| match refused {
+                Refused::Closed => DialError::PortClosed { sandbox, port },
+                Refused::Io(source) => DialError::Io {
+                    sandbox,
+                    port,
+                    source,
+                },
+            })
+    }
+
+    async fn set_network(
+        &self,
+        sandbox: &SandboxId,
+        policy: &CompiledPolicy,
+    ) -> Result<(), RuntimeError> {
+        let running = self
+            .shared
+            .running(sandbox)
+            .ok_or_else(|| RuntimeError::NotFound(sandbox.clone()))?;
+        let (net, policy) = (Arc::clone(&self.shared.net), policy.clone());
+        let slot = running.facts.slot;
+        blocking("replace the network rules", move || {
+            net.policy_apply(slot, &policy)
+        })
+        .await
+    }
+
+    fn exits(&self) -> mpsc::UnboundedReceiver<Exit> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        *lock(&self.shared.exits) = Some(sender);
+        receiver
+    }
+
+    fn stock(&self) -> Stock {
+        Stock {
+            slots_ready: self.shared.slots.shelf.len(),
+            layers_ready: self.shared.layers.len(),
+        }
+    }
+
+    async fn teardown(&self, purge: bool) -> Result<(), RuntimeError> {
+        stop::teardown(&self.shared, purge).await
+    }
+}
+
+impl Shared {
+    fn running(&self, sandbox: &SandboxId) -> Option<Arc<Running>> {
+        match lock(&self.table).get(sandbox)? {
+            Entry::Running(running) => Some(Arc::clone(running)),
+            Entry::Making | Entry::Ending => None,
+        }
+    }
+
+    /// Enters a running sandbox and watches for its end.
+    fn watch(self: &Arc<Self>, sandbox: &SandboxId, running: Arc<Running>) {
+        lock(&self.table).insert(sandbox.clone(), Entry::Running(Arc::clone(&running)));
+        let (shared, sandbox) = (Arc::downgrade(self), sandbox.clone());
+        // Ends with the process that it watches, at the latest when the runtime is dropped.
+        tokio::spawn(async move {
+            let ended = running.process.readable().await.is_ok();
+            let Some(shared) = shared.upgrade().filter(|_| ended) else {
+                return;
+            };
+            // Whoever ends it on purpose has changed the entry before.
+            let unasked = shared
+                .running(&sandbox)
+                .is_some_and(|now| Arc::ptr_eq(&now, &running));
+            if let (true, Some(exits)) = (unasked, &*lock(&shared.exits)) {
+                // A subscriber that went away wants to hear no more.
+                let _ = exits.send(Exit { sandbox });
+            }
+        });
+    }
+}
+
+/// Descriptors of its own for watching a process and for dialling into its network.
+fn watched(process: &OwnedFd, net: &NetSlot) -> io::Result<(AsyncFd<OwnedFd>, Arc<OwnedFd>)> {
+    let process = watch(process.try_clone()?, Interest::READABLE)?;
+    Ok((process, Arc::new(net.netns.try_clone()?)))
+}
+
+fn processors() -> io::Result<Vec<u32>> {
+    let set = rustix::thread::sched_getaffinity(None)?;
+    let all = (0..u32::try_from(rustix::thread::CpuSet::MAX_CPU).unwrap_or(1024))
+        .filter(|processor| set.is_set(*processor as usize))
+        .collect();
+    Ok(all)
+}
+
+/// Runs blocking work elsewhere and names it when it fails.
+async fn blocking<T: Send + 'static, E: std::error::Error + Send + Sync + 'static>(
+    step: &'static str,
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, RuntimeError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|error| failed(step, error)),
+        Err(error) => Err(failed(step, error)),
+    }
+}
+
+fn failed(
+    step: &'static str,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> RuntimeError {
+    RuntimeError::Step {
+        step,
+        source: Box::new(error),
+    }
+}
+
+/// No holder of these locks leaves anything half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

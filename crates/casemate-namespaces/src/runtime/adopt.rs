@@ -1,0 +1,117 @@
+//! Taking over what an earlier process left: sandboxes that run on, and what belongs to nobody.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+
+use casemate_net::NetSlot;
+use casemate_runtime::{AdoptError, RuntimeError, RuntimeRecord};
+use casemate_types::SandboxId;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::{Entry, Running, Shared, blocking, failed, lock, stop, watched};
+use crate::pool::Layer;
+use crate::record::Facts;
+
+pub(super) fn adopt(shared: &Arc<Shared>, record: &RuntimeRecord) -> Result<(), AdoptError> {
+    let sandbox = &record.sandbox;
+    let failed = |source: io::Error| AdoptError::Record {
+        sandbox: sandbox.clone(),
+        source: Box::new(source),
+    };
+    if lock(&shared.table).contains_key(sandbox) {
+        return Ok(());
+    }
+    let facts = Facts::of(record).map_err(failed)?;
+    let gone = || AdoptError::Gone(sandbox.clone());
+    let process = facts.process().map_err(failed)?.ok_or_else(gone)?;
+    let layer = Layer::parse(&facts.layer)
+        .filter(|layer| shared.pool.contains(layer))
+        .ok_or_else(gone)?;
+    if shared.cgroups.id(sandbox.as_str()).map_err(failed)? != Some(facts.cgroup) {
+        return Err(gone());
+    }
+    let net = match network(shared, &facts) {
+        Ok(net) => net,
+        // It ended while we looked.
+        Err(_) if !matches!(facts.process(), Ok(Some(_))) => return Err(gone()),
+        Err(error) => return Err(failed(error)),
+    };
+    if !shared.slots.claim(facts.slot) {
+        let taken = io::Error::new(io::ErrorKind::AlreadyExists, "its slot belongs to another");
+        return Err(failed(taken));
+    }
+    let (process, netns) = watched(&process, &net).map_err(failed)?;
+    let running = Running {
+        facts,
+        process,
+        netns,
+        net: Mutex::new(Some(net)),
+        layer,
+    };
+    shared.watch(sandbox, Arc::new(running));
+    Ok(())
+}
+
+fn network(shared: &Shared, facts: &Facts) -> io::Result<NetSlot> {
+    let netns = OwnedFd::from(std::fs::File::open(format!("/proc/{}/ns/net", facts.pid))?);
+    shared
+        .net
+        .adopt(facts.slot, netns)
+        .map_err(io::Error::other)
+}
+
+/// Ends and removes what has the instance's name and belongs to none of `keep`.
+pub(super) async fn sweep(
+    shared: &Arc<Shared>,
+    keep: &BTreeSet<SandboxId>,
+) -> Result<(), RuntimeError> {
+    let names = shared
+        .cgroups
+        .names()
+        .map_err(|e| failed("list control groups", e))?;
+    for name in names {
+        let Ok(sandbox) = SandboxId::parse(&name) else {
+            continue;
+        };
+        if !keep.contains(&sandbox) && !lock(&shared.table).contains_key(&sandbox) {
+            end(shared, &sandbox)
+                .await
+                .map_err(|e| failed("end what a crash left", e))?;
+        }
+    }
+    let (layers, slots) = in_use(shared);
+    let sweeper = Arc::clone(shared);
+    blocking("retire layers", move || sweeper.pool.sweep(&layers)).await?;
+    let sweeper = Arc::clone(shared);
+    blocking("sweep the network", move || sweeper.net.sweep(&slots)).await?;
+    let sweeper = Arc::clone(shared);
+    blocking("delete old layers", move || sweeper.pool.empty_trash()).await
+}
+
+async fn end(shared: &Shared, sandbox: &SandboxId) -> io::Result<()> {
+    shared.cgroups.kill(sandbox.as_str())?;
+    for pid in shared.cgroups.processes(sandbox.as_str())? {
+        let Some(pid) = Pid::from_raw(pid) else {
+            continue;
+        };
+        if let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) {
+            // Where the group could not end them; gone meanwhile is as good.
+            let _ = pidfd_send_signal(&process, Signal::KILL);
+        }
+    }
+    stop::delete_group(shared, sandbox).await
+}
+
+/// Layers and slots that must stay: those of the table and of the stock.
+fn in_use(shared: &Shared) -> (BTreeSet<Layer>, BTreeSet<u16>) {
+    let table = lock(&shared.table);
+    let running = table.values().filter_map(|entry| match entry {
+        Entry::Running(running) => Some(running),
+        Entry::Making | Entry::Ending => None,
+    });
+    running
+        .map(|running| (running.layer.clone(), running.facts.slot))
+        .unzip()
+}

@@ -1,0 +1,422 @@
+//! Making a sandbox: claim a slot and a layer, launch, wait for the agent.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use casemate_net::NetSlot;
+use casemate_runtime::{CreateError, CreateSpec, DiskLimit, RuntimeRecord};
+use casemate_types::SandboxId;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::io::AsyncReadExt;
+use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
+
+use super::{Entry, ROOM_DATA, ROOM_WRITABLE, Running, Shared, blocking, lock, stop, watched};
+use crate::cgroup::Limits;
+use crate::launcher::message::{Order, Parts, Reply, Request};
+use crate::launchers::LauncherError;
+use crate::pool::Layer;
+use crate::record::{Facts, start_time};
+use crate::slots::Slot;
+
+/// How long a create waits for a prepared part when the stock is empty.
+const STOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the agent may take to serve.
+const READY_PATIENCE: Duration = Duration::from_secs(10);
+/// What is kept of the first process's output.
+const OUTPUT_BYTES_MAX: u64 = 4096;
+/// Layers that one overlay takes.
+const LAYERS_MAX: usize = 8;
+/// Most bytes of a host name, the kernel's limit.
+const HOSTNAME_BYTES_MAX: usize = 64;
+
+pub(super) async fn create(
+    shared: &Arc<Shared>,
+    spec: CreateSpec,
+) -> Result<RuntimeRecord, CreateError> {
+    let lowers = check(shared, &spec)?;
+    let reserved = Reserved::new(shared, &spec.sandbox)?;
+    let claimed = Claimed::take(shared, &spec).await?;
+    let launched = match claimed.launch(shared, &spec, lowers).await {
+        Ok(launched) => launched,
+        Err((claimed, error)) => {
+            claimed.undo(shared, &spec.sandbox).await;
+            return Err(error);
+        }
+    };
+    let (running, record) = match launched.ready(shared, &spec.sandbox).await {
+        Ok(running) => running,
+        Err((launched, error)) => {
+            launched.undo(shared, &spec.sandbox).await;
+            return Err(error);
+        }
+    };
+    reserved.keep();
+    shared.watch(&spec.sandbox, running);
+    Ok(record)
+}
+
+/// Answers with the layers as the launchers see them.
+fn check(shared: &Shared, spec: &CreateSpec) -> Result<Vec<PathBuf>, CreateError> {
+    let refuse = |why: String| CreateError::Unsupported {
+        sandbox: spec.sandbox.clone(),
+        why,
+    };
+    if spec.lowers.is_empty() || spec.lowers.len() > LAYERS_MAX {
+        return Err(refuse(format!(
+            "{} layers, 1 to {LAYERS_MAX} work",
+            spec.lowers.len()
+        )));
+    }
+    if spec.hostname.is_empty() || spec.hostname.len() > HOSTNAME_BYTES_MAX {
+        return Err(refuse("a host name has 1 to 64 bytes".into()));
+    }
+    let in_room = |lower: &PathBuf| {
+        let path = lower
+            .canonicalize()
+            .map_err(|error| format!("{}: {error}", lower.display()))?;
+        let below = path
+            .strip_prefix(&shared.config.data_dir)
+            .map_err(|_| format!("{} is outside the data directory", lower.display()))?;
+        match path.is_dir() {
+            true => Ok(Path::new("/").join(ROOM_DATA).join(below)),
+            false => Err(format!("{} is no folder", lower.display())),
+        }
+    };
+    spec.lowers
+        .iter()
+        .map(in_room)
+        .collect::<Result<_, String>>()
+        .map_err(refuse)
+}
+
+/// An entry in the table; removed again unless kept.
+struct Reserved<'a> {
+    shared: &'a Shared,
+    sandbox: &'a SandboxId,
+    kept: bool,
+}
+
+impl<'a> Reserved<'a> {
+    fn new(shared: &'a Shared, sandbox: &'a SandboxId) -> Result<Self, CreateError> {
+        let mut table = lock(&shared.table);
+        if table.contains_key(sandbox) {
+            return Err(CreateError::Exists(sandbox.clone()));
+        }
+        table.insert(sandbox.clone(), Entry::Making);
+        Ok(Self {
+            shared,
+            sandbox,
+            kept: false,
+        })
+    }
+
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            lock(&self.shared.table).remove(self.sandbox);
+        }
+    }
+}
+
+/// A slot and a layer that nobody else has. Undone by throwing both away.
+struct Claimed {
+    slot: Slot,
+    layer: Layer,
+}
+
+impl Claimed {
+    async fn take(shared: &Arc<Shared>, spec: &CreateSpec) -> Result<Self, CreateError> {
+        let capacity = |what| CreateError::Capacity {
+            sandbox: spec.sandbox.clone(),
+            what,
+        };
+        let layer = shared.layers.take(STOCK_PATIENCE).await;
+        let layer = layer.ok_or_else(|| capacity("no writable layer"))?;
+        let Some(slot) = shared.slots.shelf.take(STOCK_PATIENCE).await else {
+            shared.layers.put(layer);
+            return Err(capacity("no slot"));
+        };
+        let claimed = Self { slot, layer };
+        match claimed.fit(shared, spec).await {
+            Ok(()) => Ok(claimed),
+            Err(error) => {
+                claimed.undo(shared, &spec.sandbox).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// What the stock was not made for.
+    async fn fit(&self, shared: &Arc<Shared>, spec: &CreateSpec) -> Result<(), CreateError> {
+        let bytes = disk_bytes(spec);
+        if bytes != super::stock::LAYER_BYTES {
+            let limited = shared.pool.limit(&self.layer, bytes);
+            limited.map_err(step_error(&spec.sandbox, "set the disk limit"))?;
+        }
+        if !spec.network.is_open() {
+            let (net, policy) = (Arc::clone(&shared.net), spec.network.clone());
+            let index = self.slot.net.index;
+            blocking("set the network rules", move || {
+                net.policy_apply(index, &policy)
+            })
+            .await
+            .map_err(step_error(&spec.sandbox, "set the network rules"))?;
+        }
+        Ok(())
+    }
+
+    async fn launch(
+        self,
+        shared: &Shared,
+        spec: &CreateSpec,
+        lowers: Vec<PathBuf>,
+    ) -> Result<Launched, (Self, CreateError)> {
+        let order = self.order(shared, spec, lowers);
+        let (fds, kept) = match self.descriptors(spec) {
+            Ok(made) => made,
+            Err(error) => {
+                return Err((self, step_error(&spec.sandbox, "prepare the start")(error)));
+            }
+        };
+        let request = Request::Create(Box::new(order));
+        let answered = shared.launchers.ask(&request, &fds).await;
+        // What stays open here would keep the ready pipe from closing with the sandbox.
+        drop(fds);
+        let answered = answered.and_then(|(reply, fds)| match (reply, fds.into_iter().next()) {
+            (Reply::Created { pid }, Some(process)) => Ok((pid, process)),
+            _ => Err(LauncherError::Confused),
+        });
+        match answered {
+            Ok((pid, process)) => Ok(Launched {
+                net: self.slot.net,
+                layer: self.layer,
+                pid,
+                process,
+                output: kept.output,
+                ready: kept.ready,
+            }),
+            Err(error) => Err((
+                self,
+                step_error(&spec.sandbox, "launch the first process")(error),
+            )),
+        }
+    }
+
+    fn order(&self, shared: &Shared, spec: &CreateSpec, lowers: Vec<PathBuf>) -> Order {
+        let advisory = shared.pool.disk_limit() == DiskLimit::Advisory;
+        Order {
+            group: spec.sandbox.to_string(),
+            limits: Limits::of(&spec.resources),
+            lowers,
+            writable: Path::new("/").join(ROOM_WRITABLE).join(self.layer.name()),
+            first_id: self.slot.first_id,
+            hostname: spec.hostname.clone(),
+            processors: share(
+                &shared.processors,
+                spec.resources.vcpus,
+                self.slot.net.index,
+            ),
+            file_bytes_max: advisory.then(|| disk_bytes(spec)),
+        }
+    }
+
+    fn descriptors(&self, spec: &CreateSpec) -> io::Result<([OwnedFd; 5], Kept)> {
+        let config = sealed("config", &serde_json::to_vec(&spec.agent)?)?;
+        let output = bounded("output")?;
+        let (ready, ready_end) = pipe_with(PipeFlags::CLOEXEC)?;
+        let kept = Kept {
+            output: File::from(output.try_clone()?),
+            ready: pipe::Receiver::from_owned_fd(ready)?,
+        };
+        let parts = Parts {
+            userns: self.slot.userns.try_clone()?,
+            netns: self.slot.net.netns.try_clone()?,
+            config,
+            output,
+            ready: ready_end,
+        };
+        Ok((parts.into_list(), kept))
+    }
+
+    async fn undo(self, shared: &Arc<Shared>, sandbox: &SandboxId) {
+        stop::clear(shared, sandbox, None, self.slot.net, &self.layer).await;
+    }
+}
+
+/// Our ends of what the first process gets.
+struct Kept {
+    output: File,
+    ready: pipe::Receiver,
+}
+
+/// A first process that has not reported yet. Undone by ending it.
+struct Launched {
+    net: NetSlot,
+    layer: Layer,
+    pid: i32,
+    process: OwnedFd,
+    output: File,
+    ready: pipe::Receiver,
+}
+
+impl Launched {
+    async fn ready(
+        mut self,
+        shared: &Shared,
+        sandbox: &SandboxId,
+    ) -> Result<(Arc<Running>, RuntimeRecord), (Self, CreateError)> {
+        let said = tokio::time::timeout(READY_PATIENCE, self.ready.read_u8()).await;
+        let why = match said {
+            Ok(Ok(_)) => None,
+            Ok(Err(_)) => Some("it ended"),
+            Err(_) => Some("it did not report in time"),
+        };
+        if let Some(why) = why {
+            let output = format!("{why}: {}", self.said());
+            return Err((
+                self,
+                CreateError::Agent {
+                    sandbox: sandbox.clone(),
+                    output,
+                },
+            ));
+        }
+        match self.recognise(shared, sandbox) {
+            Ok((facts, record, process, netns)) => {
+                let running = Running {
+                    facts,
+                    process,
+                    netns,
+                    net: Mutex::new(Some(self.net)),
+                    layer: self.layer,
+                };
+                Ok((Arc::new(running), record))
+            }
+            Err(error) => Err((self, step_error(sandbox, "record the first process")(error))),
+        }
+    }
+
+    fn recognise(&self, shared: &Shared, sandbox: &SandboxId) -> io::Result<Recognised> {
+        let facts = Facts {
+            boot_id: shared.boot_id.clone(),
+            pid: self.pid,
+            start_time: start_time(self.pid)?,
+            cgroup: shared.cgroups.id(sandbox.as_str())?.unwrap_or(0),
+            slot: self.net.index,
+            layer: self.layer.name().to_owned(),
+        };
+        let record = facts.record(sandbox)?;
+        let (process, netns) = watched(&self.process, &self.net)?;
+        Ok((facts, record, process, netns))
+    }
+
+    /// What the first process wrote, as text that harms no log.
+    fn said(&self) -> String {
+        let mut bytes = vec![0; OUTPUT_BYTES_MAX as usize];
+        let length = self.output.read_at(&mut bytes, 0).unwrap_or(0);
+        let text = String::from_utf8_lossy(&bytes[..length]);
+        let printable = |c: &char| !c.is_control() || *c == '\n';
+        text.chars()
+            .filter(printable)
+            .collect::<String>()
+            .trim()
+            .to_owned()
+    }
+
+    async fn undo(self, shared: &Arc<Shared>, sandbox: &SandboxId) {
+        stop::clear(shared, sandbox, Some(self.process), self.net, &self.layer).await;
+    }
+}
+
+type Recognised = (Facts, RuntimeRecord, AsyncFd<OwnedFd>, Arc<OwnedFd>);
+
+fn disk_bytes(spec: &CreateSpec) -> u64 {
+    u64::from(spec.resources.disk_mib) << 20
+}
+
+/// Processors for a sandbox that gets fewer than there are: neighbours by slot, so that sandboxes
+/// spread. `nproc` believes this and nothing else.
+fn share(all: &[u32], vcpus: u32, slot: u16) -> Vec<u32> {
+    let wanted = vcpus.max(1) as usize;
+    if wanted >= all.len() {
+        return Vec::new();
+    }
+    let first = usize::from(slot) * wanted;
+    (0..wanted)
+        .map(|number| all[(first + number) % all.len()])
+        .collect()
+}
+
+/// Read-only content for the agent.
+fn sealed(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
+    let file = memfd(name)?;
+    file.write_all_at(content, 0)?;
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    fcntl_add_seals(&file, seals)?;
+    Ok(file.into())
+}
+
+/// Takes output up to a bound, then refuses; never blocks who writes, and needs no reader.
+fn bounded(name: &str) -> io::Result<OwnedFd> {
+    let file = memfd(name)?;
+    ftruncate(&file, OUTPUT_BYTES_MAX)?;
+    fcntl_add_seals(&file, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    Ok(file.into())
+}
+
+fn memfd(name: &str) -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    Ok(File::from(memfd_create(name, flags)?))
+}
+
+fn step_error<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    sandbox: &SandboxId,
+    step: &'static str,
+) -> impl FnOnce(E) -> CreateError {
+    let sandbox = sandbox.clone();
+    move |error| CreateError::Step {
+        sandbox,
+        step,
+        source: error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Seek, SeekFrom, Write};
+
+    #[test]
+    fn sandboxes_spread_over_processors() {
+        assert!(share(&[0, 1], 2, 5).is_empty());
+        assert_eq!(share(&[0, 1, 2, 3], 1, 5), [1]);
+        assert_eq!(share(&[0, 2, 4, 6], 3, 1), [6, 0, 2]);
+    }
+
+    #[test]
+    fn output_beyond_its_bound_is_refused_and_the_rest_kept() {
+        let mut file = File::from(bounded("test").unwrap());
+        file.seek(SeekFrom::Start(OUTPUT_BYTES_MAX - 2)).unwrap();
+        assert_eq!(file.write(b"ab").unwrap(), 2);
+        assert!(file.write(b"c").is_err());
+        assert_eq!(file.metadata().unwrap().len(), OUTPUT_BYTES_MAX);
+    }
+
+    #[test]
+    fn what_the_agent_is_told_cannot_be_changed() {
+        let mut file = File::from(sealed("test", b"{}").unwrap());
+        assert!(file.write(b"x").is_err());
+    }
+}

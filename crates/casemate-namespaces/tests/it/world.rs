@@ -1,0 +1,232 @@
+//! A platform for one test: folders, a small root file system, a runtime, and ways to look inside.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+
+use casemate_namespaces::{LauncherProgram, NamespacesConfig, NamespacesRuntime};
+use casemate_runtime::{AgentConfig, CreateSpec, Runtime, RuntimeRecord};
+use casemate_types::{CompiledPolicy, InstanceId, Resources, SandboxId, TemplateId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Enough for tests, little enough for any disk.
+const POOL_BYTES: u64 = 4 << 30;
+
+pub struct World {
+    pub folder: PathBuf,
+    pub instance: InstanceId,
+    pub runtime: Arc<NamespacesRuntime>,
+}
+
+impl World {
+    /// A runtime of a new instance, swept and ready.
+    pub async fn new() -> Self {
+        let instance = InstanceId::random();
+        let folder = std::env::temp_dir().join(format!("casemate-it-{instance}"));
+        Self::open(folder, instance, 4).await
+    }
+
+    /// A runtime on what is there; sandboxes of an earlier process are not adopted yet.
+    pub async fn open(folder: PathBuf, instance: InstanceId, stock: usize) -> Self {
+        let world = Self::open_unswept(folder, instance, stock).await;
+        world.runtime.sweep(&BTreeSet::new()).await.expect("sweeps");
+        world
+    }
+
+    pub async fn open_unswept(folder: PathBuf, instance: InstanceId, stock: usize) -> Self {
+        furnish(&folder.join("node/layers/base"));
+        let mut config = NamespacesConfig::new(instance.clone(), folder.clone(), agent().clone());
+        config.slot_stock = stock;
+        config.pool_bytes_max = Some(POOL_BYTES);
+        config.launcher = LauncherProgram {
+            program: "/proc/self/exe".into(),
+            args: vec!["internal".into(), "launcher".into()],
+        };
+        let runtime = NamespacesRuntime::open(config)
+            .await
+            .unwrap_or_else(|error| {
+                let mut cause: Option<&dyn std::error::Error> = Some(&error);
+                while let Some(error) = cause {
+                    eprintln!("open: {error}");
+                    cause = error.source();
+                }
+                panic!("the runtime opens");
+            });
+        Self {
+            folder,
+            instance,
+            runtime: Arc::new(runtime),
+        }
+    }
+
+    pub fn spec(&self) -> CreateSpec {
+        let sandbox = SandboxId::random();
+        let resources = Resources {
+            vcpus: 1,
+            memory_mib: 128,
+            disk_mib: 64,
+            processes_max: 64,
+        };
+        CreateSpec {
+            agent: AgentConfig {
+                version: AgentConfig::VERSION,
+                sandbox_id: sandbox.clone(),
+                template_id: TemplateId::random(),
+                access_token: None,
+                envs: Default::default(),
+                default_user: "user".into(),
+                default_workdir: None,
+                hostname: "box".into(),
+            },
+            sandbox,
+            lowers: vec![self.folder.join("node/layers/base")],
+            resources,
+            network: CompiledPolicy::open(),
+            hostname: "box".into(),
+        }
+    }
+
+    /// A sandbox with the test's usual limits.
+    pub async fn create(&self) -> SandboxId {
+        let spec = self.spec();
+        let sandbox = spec.sandbox.clone();
+        self.create_as(spec).await;
+        sandbox
+    }
+
+    pub async fn create_as(&self, spec: CreateSpec) -> RuntimeRecord {
+        self.runtime.create(spec).await.unwrap_or_else(|error| {
+            let mut cause: Option<&dyn std::error::Error> = Some(&error);
+            while let Some(error) = cause {
+                eprintln!("create: {error}");
+                cause = error.source();
+            }
+            panic!("a sandbox is made");
+        })
+    }
+
+    /// Runs a shell command as root inside; its output without the last newline, and its code.
+    pub async fn sh(&self, sandbox: &SandboxId, command: &str) -> (String, i32) {
+        let stream = self
+            .runtime
+            .dial(sandbox, 49983)
+            .await
+            .expect("the agent's port is open");
+        let mut stream = tokio::net::TcpStream::from_std(stream).expect("a stream");
+        stream
+            .write_all(command.as_bytes())
+            .await
+            .expect("it listens");
+        stream.shutdown().await.expect("it listens");
+        let mut answer = String::new();
+        stream
+            .read_to_string(&mut answer)
+            .await
+            .expect("it answers");
+        let (output, code) = answer.rsplit_once("exit ").expect("the answer has a code");
+        (
+            output.trim_end().to_owned(),
+            code.parse().expect("the code is a number"),
+        )
+    }
+
+    /// The same for a command that must succeed.
+    #[track_caller]
+    pub fn ok<'a>(
+        &'a self,
+        sandbox: &'a SandboxId,
+        command: &'a str,
+    ) -> impl Future<Output = String> + 'a {
+        async move {
+            let (output, code) = self.sh(sandbox, command).await;
+            assert_eq!(code, 0, "{command}: {output}");
+            output
+        }
+    }
+
+    /// Ends everything, also on disk.
+    pub async fn purge(self) {
+        self.runtime.teardown(true).await.unwrap_or_else(|error| {
+            let mut cause: Option<&dyn std::error::Error> = Some(&error);
+            while let Some(error) = cause {
+                eprintln!("teardown: {error}");
+                cause = error.source();
+            }
+            panic!("everything is torn down");
+        });
+        drop(self.runtime);
+        std::fs::remove_dir_all(&self.folder).expect("the data directory goes");
+    }
+}
+
+/// The stand-in, compiled once a run.
+fn agent() -> &'static PathBuf {
+    static AGENT: OnceLock<PathBuf> = OnceLock::new();
+    AGENT.get_or_init(|| {
+        let out = std::env::temp_dir().join(format!("casemate-it-init-{}", std::process::id()));
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/init.rs");
+        let done = Command::new("rustc")
+            .args([
+                "--edition",
+                "2024",
+                "-O",
+                "-C",
+                "target-feature=+crt-static",
+            ])
+            .args([
+                "-C",
+                "relocation-model=static",
+                "-C",
+                "panic=abort",
+                "-C",
+                "strip=symbols",
+            ])
+            .arg("-o")
+            .arg(&out)
+            .arg(source)
+            .status()
+            .expect("rustc runs");
+        assert!(done.success(), "the stand-in compiles");
+        out
+    })
+}
+
+/// A root file system of busybox.
+fn furnish(root: &Path) {
+    if root.exists() {
+        return;
+    }
+    for folder in [
+        "bin",
+        "etc",
+        "tmp",
+        "home/user",
+        "root",
+        "proc",
+        "sys",
+        "dev",
+        "run",
+    ] {
+        std::fs::create_dir_all(root.join(folder)).expect("folders are made");
+    }
+    std::fs::set_permissions(root.join("tmp"), std::fs::Permissions::from_mode(0o1777))
+        .expect("modes are set");
+    std::fs::copy("/bin/busybox", root.join("bin/busybox"))
+        .expect("busybox is there (Debian: busybox-static)");
+    let list = Command::new("/bin/busybox")
+        .arg("--list")
+        .output()
+        .expect("busybox runs")
+        .stdout;
+    for applet in String::from_utf8(list).expect("names are text").lines() {
+        if applet != "busybox" {
+            symlink("busybox", root.join("bin").join(applet)).expect("links are made");
+        }
+    }
+    let passwd = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n";
+    std::fs::write(root.join("etc/passwd"), passwd).expect("files are written");
+    std::fs::write(root.join("etc/group"), "root:x:0:\nuser:x:1000:\n").expect("files are written");
+    std::os::unix::fs::chown(root.join("home/user"), Some(1000), Some(1000)).expect("root chowns");
+}
