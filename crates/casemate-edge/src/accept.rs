@@ -1,0 +1,138 @@
+//! Taking connections, and letting them go.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use crate::connection::ClientConn;
+use crate::edge::Edge;
+use crate::upstream::set_options;
+
+/// How often idle connections into sandboxes are looked through.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
+/// Pause after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: application/json; charset=utf-8\r\n\
+    connection: close\r\nretry-after: 1\r\ncontent-length: 58\r\n\r\n\
+    {\"code\":503,\"message\":\"Too many connections are open now\"}";
+
+/// How a listener's life ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Every request came to its end.
+    Whole,
+    /// So many connections and streams were open at the deadline, and were cut.
+    Cut(usize),
+}
+
+impl Edge {
+    /// Serves a listener until `shutdown`; then stops accepting, lets open requests end until
+    /// `drain_timeout`, cuts the rest and returns. One edge may serve several listeners.
+    pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Drained {
+        let tasks = TaskTracker::new();
+        let hard = CancellationToken::new();
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                _ = sweep.tick() => {
+                    self.parts().links.sweep();
+                    continue;
+                }
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer, &tasks, &hard, &shutdown),
+                Err(error) if is_one_clients(&error) => {
+                    debug!(%error, "a client left before it was accepted");
+                }
+                Err(error) => {
+                    warn!(%error, "connections cannot be accepted at the moment");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(listener);
+        drain(self.limits().drain_timeout, tasks, hard).await
+    }
+
+    /// Serves one connection that somebody else accepted (TLS), until it ends by itself, or by a
+    /// drain as in [`Edge::serve`].
+    pub async fn serve_stream<S>(
+        &self,
+        stream: S,
+        peer: SocketAddr,
+        shutdown: CancellationToken,
+    ) -> Drained
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let tasks = TaskTracker::new();
+        let hard = CancellationToken::new();
+        let Ok(permit) = Arc::clone(&self.parts().connections).try_acquire_owned() else {
+            warn!("too many connections: one from {peer} was closed");
+            return Drained::Cut(1);
+        };
+        let conn = ClientConn::new(peer, tasks.clone(), hard.clone(), permit);
+        tasks.spawn(self.clone().drive(stream, Arc::new(conn), shutdown.clone()));
+        tasks.close();
+        tokio::select! {
+            () = tasks.wait() => Drained::Whole,
+            () = shutdown.cancelled() => drain(self.limits().drain_timeout, tasks, hard).await,
+        }
+    }
+
+    fn admit(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        tasks: &TaskTracker,
+        hard: &CancellationToken,
+        soft: &CancellationToken,
+    ) {
+        let Ok(permit) = Arc::clone(&self.parts().connections).try_acquire_owned() else {
+            warn!("too many connections: one from {peer} was closed");
+            // Into an empty socket buffer: it fits or the client is gone.
+            let _ = stream.try_write(TOO_MANY_CONNECTIONS);
+            return;
+        };
+        if let Err(error) = set_options(&stream) {
+            debug!(%error, "a client left as it was accepted");
+            return;
+        }
+        let conn = ClientConn::new(peer, tasks.clone(), hard.clone(), permit);
+        tasks.spawn(self.clone().drive(stream, Arc::new(conn), soft.clone()));
+    }
+}
+
+async fn drain(deadline: Duration, tasks: TaskTracker, hard: CancellationToken) -> Drained {
+    tasks.close();
+    info!(open = tasks.len(), "draining connections");
+    if tokio::time::timeout(deadline, tasks.wait()).await.is_ok() {
+        return Drained::Whole;
+    }
+    let cut = tasks.len();
+    warn!(cut, "the drain's deadline passed: cutting what is open");
+    hard.cancel();
+    tasks.wait().await;
+    Drained::Cut(cut)
+}
+
+/// Whether an accept failed for a reason that concerns that client alone.
+fn is_one_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}

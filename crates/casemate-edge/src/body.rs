@@ -1,0 +1,126 @@
+//! Bodies on their way through: each keeps its connection counted as busy until it is done.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+
+use crate::connection::Busy;
+use crate::upstream::UpstreamBody;
+
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a client sends.
+pub struct RequestBody {
+    incoming: Incoming,
+    _busy: Busy,
+}
+
+impl RequestBody {
+    pub(crate) fn new(incoming: Incoming, busy: Busy) -> Self {
+        Self {
+            incoming,
+            _busy: busy,
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.incoming).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// What a client gets.
+pub struct EdgeBody {
+    kind: Kind,
+    _busy: Busy,
+}
+
+enum Kind {
+    /// Taken when it was sent; also the empty body.
+    Whole(Option<Bytes>),
+    Api(UnsyncBoxBody<Bytes, BoxError>),
+    Sandbox(UpstreamBody),
+}
+
+impl EdgeBody {
+    pub(crate) fn whole(bytes: Bytes, busy: Busy) -> Self {
+        let bytes = (!bytes.is_empty()).then_some(bytes);
+        Self {
+            kind: Kind::Whole(bytes),
+            _busy: busy,
+        }
+    }
+
+    pub(crate) fn api<B>(body: B, busy: Busy) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let body = body.map_err(Into::into).boxed_unsync();
+        Self {
+            kind: Kind::Api(body),
+            _busy: busy,
+        }
+    }
+
+    pub(crate) fn sandbox(body: UpstreamBody, busy: Busy) -> Self {
+        Self {
+            kind: Kind::Sandbox(body),
+            _busy: busy,
+        }
+    }
+}
+
+impl Body for EdgeBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.kind {
+            Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Kind::Api(body) => Pin::new(body).poll_frame(cx),
+            Kind::Sandbox(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Whole(bytes) => bytes.is_none(),
+            Kind::Api(body) => body.is_end_stream(),
+            Kind::Sandbox(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
+            }
+            Kind::Api(body) => body.size_hint(),
+            Kind::Sandbox(body) => body.size_hint(),
+        }
+    }
+}

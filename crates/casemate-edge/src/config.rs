@@ -1,0 +1,77 @@
+//! What an operator sets. Every limit says what happens at it.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// Names and limits of one edge.
+#[derive(Debug, Clone)]
+pub struct EdgeConfig {
+    /// The platform's domain as clients write it, with a port if it has one: `localhost:8080`.
+    pub domain: String,
+    /// Further hosts on which routing headers count: the machine's host name and `edge_hosts`.
+    pub hosts: Vec<String>,
+    pub limits: EdgeLimits,
+}
+
+impl EdgeConfig {
+    /// The configuration for a domain, with default limits and no further hosts.
+    pub fn new(domain: impl Into<String>) -> Self {
+        Self {
+            domain: domain.into(),
+            hosts: Vec::new(),
+            limits: EdgeLimits::default(),
+        }
+    }
+}
+
+/// Limits of one edge.
+#[derive(Debug, Clone)]
+pub struct EdgeLimits {
+    /// Client connections open at once; one more is answered 503 and closed. Default 16384.
+    pub connections_max: usize,
+    /// Requests open at once to one sandbox; one more is answered 429. Default none.
+    pub sandbox_requests_max: Option<NonZeroU32>,
+    /// Bytes of one request head; a larger one is answered 431. Default 64 KiB. On HTTP/1.1 a
+    /// connection buffers at most about twice this before it is refused.
+    pub head_bytes_max: usize,
+    /// Time for a new connection to send its first request head, and for any head once it has
+    /// begun; then the connection is closed. Default 10 s.
+    pub head_timeout: Duration,
+    /// Time for which a client's connection may stay without a request. Default 620 s.
+    pub client_idle_timeout: Duration,
+    /// Streams open at once on one HTTP/2 connection; further ones wait. Default 256: a command
+    /// that runs holds one, and few clients open a second connection.
+    pub h2_streams_max: u32,
+    /// Connections kept open to one sandbox's envd; further ones are closed after their request.
+    /// Default 16.
+    pub envd_idle_max: usize,
+    /// How long an unused connection to envd is kept. Default 60 s: below envd's own 640 s, so
+    /// that it never closes one under a request, and short because each costs the sandbox memory.
+    pub envd_idle_timeout: Duration,
+    /// Time for one dial; then the port counts as closed. Default 30 s.
+    pub dial_timeout: Duration,
+    /// Dials before a refusing port counts as closed, with waits of 100, 200, … ms between.
+    /// Default 1: a dial into the sandbox's own namespace answers at once (decision 17). Runtimes
+    /// whose agent forwards localhost listeners with a delay want 5.
+    pub dial_attempts: u32,
+    /// Time that open requests have to end once shutdown began; then they are cut. Default 30 s.
+    pub drain_timeout: Duration,
+}
+
+impl Default for EdgeLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 16 * 1024,
+            sandbox_requests_max: None,
+            head_bytes_max: 64 * 1024,
+            head_timeout: Duration::from_secs(10),
+            client_idle_timeout: Duration::from_secs(620),
+            h2_streams_max: 256,
+            envd_idle_max: 16,
+            envd_idle_timeout: Duration::from_secs(60),
+            dial_timeout: Duration::from_secs(30),
+            dial_attempts: 1,
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! One client connection: finds out its protocol, serves it, ends it when the edge drains.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, trace};
+
+use crate::client_io::{ClientIo, ClientIoLimits, Protocol};
+use crate::edge::Edge;
+use crate::refusal::Refusal;
+
+/// Bytes that one HTTP/2 stream may have under way without being read.
+const H2_STREAM_WINDOW: u32 = 1024 * 1024;
+/// Bytes of all streams of one HTTP/2 connection: what a client can make us hold.
+const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// A silent HTTP/2 client is asked for a sign of life after this, and cut without one.
+const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
+const H2_PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time for a connection that was accepted just before a drain to show its request.
+const DRAIN_FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// What all parts of one client connection share.
+pub(crate) struct ClientConn {
+    pub(crate) peer: SocketAddr,
+    /// Holds the drain open; upgraded connections outlive their HTTP connection on it.
+    pub(crate) tasks: TaskTracker,
+    /// Cuts everything.
+    pub(crate) hard: CancellationToken,
+    requests: AtomicU64,
+    open: AtomicUsize,
+    /// On HTTP/1.1, the end of the sandbox that the present answer comes from.
+    reset: Mutex<Option<CancellationToken>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl ClientConn {
+    pub(crate) fn new(
+        peer: SocketAddr,
+        tasks: TaskTracker,
+        hard: CancellationToken,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        Self {
+            peer,
+            tasks,
+            hard,
+            requests: AtomicU64::new(0),
+            open: AtomicUsize::new(0),
+            reset: Mutex::new(None),
+            _permit: permit,
+        }
+    }
+
+    /// Counts a new request.
+    pub(crate) fn begin(self: &Arc<Self>) -> Busy {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        Busy::new(Arc::clone(self))
+    }
+
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.open.load(Ordering::Acquire) > 0
+    }
+
+    pub(crate) fn reset_with(&self, ended: CancellationToken) {
+        *self.reset.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
+    }
+
+    pub(crate) fn reset_token(&self) -> Option<CancellationToken> {
+        self.reset
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// Held by each half of a request that is under way; a connection without one is idle.
+pub(crate) struct Busy(Arc<ClientConn>);
+
+impl Busy {
+    fn new(conn: Arc<ClientConn>) -> Self {
+        conn.open.fetch_add(1, Ordering::Release);
+        Self(conn)
+    }
+}
+
+impl Clone for Busy {
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// Runs what HTTP/2 starts (one task for each stream) under the drain's count.
+#[derive(Clone)]
+struct Tracked(TaskTracker);
+
+impl<F> Executor<F> for Tracked
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
+
+impl Edge {
+    /// Serves a connection until it ends; after `soft` it takes no further request.
+    pub(crate) async fn drive<S>(self, stream: S, conn: Arc<ClientConn>, soft: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let hard = conn.hard.clone();
+        tokio::select! {
+            () = hard.cancelled() => {}
+            () = self.drive_protocol(stream, conn, soft) => {}
+        }
+    }
+
+    async fn drive_protocol<S>(self, stream: S, conn: Arc<ClientConn>, soft: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut io = ClientIo::new(stream, Arc::clone(&conn), self.client_io_limits());
+        let late = async {
+            soft.cancelled().await;
+            tokio::time::sleep(DRAIN_FIRST_REQUEST).await;
+        };
+        let protocol = tokio::select! {
+            protocol = io.sniff() => protocol,
+            () = late => return,
+        };
+        let ended = match protocol {
+            Ok(Some(Protocol::Http1)) => self.drive_http1(io, conn, soft).await,
+            Ok(Some(Protocol::Http2)) => self.drive_http2(io, conn, soft).await,
+            Ok(None) => return,
+            Err(error) => {
+                trace!(%error, "a client's connection broke before its first request");
+                return;
+            }
+        };
+        if let Err(error) = ended {
+            debug!(error = %chain(&error), "a client's connection ended early");
+        }
+    }
+
+    async fn drive_http1<S>(
+        self,
+        io: ClientIo<S>,
+        conn: Arc<ClientConn>,
+        soft: CancellationToken,
+    ) -> hyper::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = service_fn(move |request| {
+            let (edge, conn) = (self.clone(), Arc::clone(&conn));
+            async move { edge.answer(&conn, request).await }
+        });
+        // `half_close` stays off: with it a client that hangs up while the sandbox is silent goes
+        // unnoticed. `ClientIo` keeps the times.
+        let serving = http1::Builder::new()
+            .header_read_timeout(None)
+            .serve_connection(TokioIo::new(io), service)
+            .with_upgrades();
+        let mut serving = std::pin::pin!(serving);
+        // Polled before the drain is looked at: a request that is there already is answered.
+        tokio::select! {
+            biased;
+            ended = &mut serving => return ended,
+            () = soft.cancelled() => serving.as_mut().graceful_shutdown(),
+        }
+        serving.await
+    }
+
+    async fn drive_http2<S>(
+        self,
+        io: ClientIo<S>,
+        conn: Arc<ClientConn>,
+        soft: CancellationToken,
+    ) -> hyper::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let limits = self.limits();
+        let mut builder = http2::Builder::new(Tracked(conn.tasks.clone()));
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.h2_streams_max)
+            .initial_stream_window_size(H2_STREAM_WINDOW)
+            .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .keep_alive_interval(H2_PING_INTERVAL)
+            .keep_alive_timeout(H2_PING_TIMEOUT)
+            .enable_connect_protocol()
+            // Above our own limit, so that our answer is given, not a bare one.
+            .max_header_list_size(u32::try_from(limits.head_bytes_max * 4).unwrap_or(u32::MAX));
+        let service = service_fn(move |request| {
+            let (edge, conn) = (self.clone(), Arc::clone(&conn));
+            async move { edge.answer(&conn, request).await }
+        });
+        let serving = builder.serve_connection(TokioIo::new(io), service);
+        let mut serving = std::pin::pin!(serving);
+        tokio::select! {
+            biased;
+            ended = &mut serving => return ended,
+            () = soft.cancelled() => serving.as_mut().graceful_shutdown(),
+        }
+        serving.await
+    }
+
+    fn client_io_limits(&self) -> ClientIoLimits {
+        let limits = self.limits();
+        ClientIoLimits {
+            head_bytes_max: limits.head_bytes_max,
+            head_timeout: limits.head_timeout,
+            idle_timeout: limits.client_idle_timeout,
+            head_too_large: self.head_too_large(),
+        }
+    }
+}
+
+/// The bytes sent to an HTTP/1.1 client whose head is too large.
+pub(crate) fn head_too_large(limit: usize) -> Arc<[u8]> {
+    Refusal::HeadTooLarge { limit }.raw_http1().into()
+}
+
+/// An error with all its causes, for one log line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

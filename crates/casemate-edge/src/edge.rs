@@ -1,0 +1,175 @@
+//! The edge as a value: its parts, and the way of one request through them.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use casemate_types::{PeerAddr, SandboxId};
+use http::header::HOST;
+use http::request::Parts;
+use http::{Method, Request, Response, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+use crate::api::Api;
+use crate::body::{BoxError, EdgeBody, RequestBody};
+use crate::config::{EdgeConfig, EdgeLimits};
+use crate::connection::{Busy, ClientConn, head_too_large};
+use crate::forward::Forward;
+use crate::header_rules::{Upgrade, head_bytes};
+use crate::link::Links;
+use crate::refusal::{Format, Refusal};
+use crate::routes::{Dialer, Routes};
+use crate::target::{OwnHosts, Target, TargetError};
+use crate::upstream::SandboxEnded;
+
+/// One edge; clones are the same edge.
+#[derive(Clone)]
+pub struct Edge {
+    parts: Arc<EdgeParts>,
+}
+
+pub(crate) struct EdgeParts {
+    limits: EdgeLimits,
+    hosts: OwnHosts,
+    api: Api,
+    pub(crate) routes: Arc<dyn Routes>,
+    pub(crate) dialer: Arc<dyn Dialer>,
+    pub(crate) links: Arc<Links>,
+    /// What drives connections into sandboxes; ends with them.
+    pub(crate) upstreams: TaskTracker,
+    pub(crate) connections: Arc<Semaphore>,
+    head_too_large: Arc<[u8]>,
+}
+
+impl Edge {
+    /// An edge in front of `api`: an axum `Router`, or [`InvalidHost`](crate::InvalidHost). Each
+    /// request to it carries its client's [`PeerAddr`] as an extension.
+    pub fn new<A, B>(
+        config: EdgeConfig,
+        routes: Arc<dyn Routes>,
+        dialer: Arc<dyn Dialer>,
+        api: A,
+    ) -> Self
+    where
+        A: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible>,
+        A: Clone + Send + Sync + 'static,
+        A::Future: Send,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let EdgeConfig {
+            domain,
+            hosts,
+            limits,
+        } = config;
+        Self {
+            parts: Arc::new(EdgeParts {
+                hosts: OwnHosts::new(&domain, &hosts),
+                api: Api::new(api),
+                routes,
+                dialer,
+                links: Arc::new(Links::new(limits.envd_idle_max, limits.envd_idle_timeout)),
+                upstreams: TaskTracker::new(),
+                connections: Arc::new(Semaphore::new(limits.connections_max)),
+                head_too_large: head_too_large(limits.head_bytes_max),
+                limits,
+            }),
+        }
+    }
+
+    /// A sandbox ended, or was paused: cuts its open requests and closes idle connections, so that
+    /// none crosses into another run. Make [`Routes::lookup`] answer `None` first.
+    pub fn forget(&self, sandbox: &SandboxId) {
+        self.parts.links.forget(sandbox);
+    }
+
+    /// How many sandboxes the edge holds something for, and how many connections to envd idle.
+    pub fn held(&self) -> (usize, usize) {
+        self.parts.links.count()
+    }
+
+    pub(crate) fn parts(&self) -> &EdgeParts {
+        &self.parts
+    }
+
+    pub(crate) fn limits(&self) -> &EdgeLimits {
+        &self.parts.limits
+    }
+
+    pub(crate) fn head_too_large(&self) -> Arc<[u8]> {
+        Arc::clone(&self.parts.head_too_large)
+    }
+
+    /// Answers one request. An error cuts the connection (HTTP/1.1) or the stream (HTTP/2).
+    pub(crate) async fn answer(
+        &self,
+        conn: &Arc<ClientConn>,
+        request: Request<Incoming>,
+    ) -> Result<Response<EdgeBody>, SandboxEnded> {
+        let busy = conn.begin();
+        let (mut head, body) = request.into_parts();
+        let body = RequestBody::new(body, busy.clone());
+        match self.decide(&head) {
+            Ok((Target::Api, _)) => {
+                head.extensions.insert(PeerAddr(conn.peer));
+                let request = Request::from_parts(head, body);
+                Ok(self.parts.api.call(request, busy).await)
+            }
+            Ok((Target::Sandbox(target), host)) => {
+                let forward = Forward {
+                    edge: self,
+                    conn,
+                    target,
+                    host,
+                };
+                forward.run(head, body, busy).await
+            }
+            Err(refusal) => Ok(refuse(&refusal, &head, busy)),
+        }
+    }
+
+    fn decide(&self, head: &Parts) -> Result<(Target, String), Refusal> {
+        let limit = self.parts.limits.head_bytes_max;
+        if head_bytes(head) > limit {
+            return Err(Refusal::HeadTooLarge { limit });
+        }
+        if head.method == Method::CONNECT && Upgrade::asked(head).is_none() {
+            return Err(Refusal::MethodNotAllowed);
+        }
+        let host = host(head).map_err(Refusal::Target)?;
+        let target = self.parts.hosts.target(&host, &head.headers);
+        Ok((target.map_err(Refusal::Target)?, host))
+    }
+}
+
+/// The edge's own answer to a request.
+pub(crate) fn refuse(refusal: &Refusal, head: &Parts, busy: Busy) -> Response<EdgeBody> {
+    let format = Format::preferred(&head.headers);
+    let host = host(head).unwrap_or_default();
+    let response = refusal.response(format, &host);
+    response.map(|body| EdgeBody::whole(body, busy))
+}
+
+/// The host that a request is for: its target's authority where it has one, else its `Host`.
+fn host(head: &Parts) -> Result<String, TargetError> {
+    if let Some(authority) = head.uri.authority() {
+        // Without user information.
+        let whole = authority.as_str();
+        let host = whole.rsplit_once('@').map_or(whole, |(_, host)| host);
+        return Ok(host.to_owned());
+    }
+    let mut hosts = head.headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => {
+            let host = host.to_str().map_err(|_| TargetError::InvalidHost)?;
+            Ok(host.to_owned())
+        }
+        (None, _) if head.version == Version::HTTP_11 => Err(TargetError::InvalidHost),
+        (None, _) => Ok(String::new()),
+        (Some(_), Some(_)) => Err(TargetError::InvalidHost),
+    }
+}

@@ -1,0 +1,263 @@
+//! The way of one request to a service in a sandbox and of its answer back.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tracing::{debug, error};
+
+use crate::body::{EdgeBody, RequestBody};
+use crate::connection::{Busy, ClientConn, chain};
+use crate::edge::{Edge, refuse};
+use crate::header_rules::{self, Outgoing, Upgrade};
+use crate::link::Lease;
+use crate::refusal::{Format, Refusal};
+use crate::reserved::reserved_path;
+use crate::routes::{DialFailure, RouteTarget};
+use crate::target::{ENVD_PORT, SandboxTarget};
+use crate::tunnel::{self, Tunnel};
+use crate::upstream::{Reuse, SandboxEnded, SendFailure, Unanswered, Upstream, UpstreamBody};
+
+const TRAFFIC_TOKEN: &str = "e2b-traffic-access-token";
+
+/// A request that has found its target.
+pub(crate) struct Forward<'a> {
+    pub(crate) edge: &'a Edge,
+    pub(crate) conn: &'a Arc<ClientConn>,
+    pub(crate) target: SandboxTarget,
+    pub(crate) host: String,
+}
+
+impl Forward<'_> {
+    pub(crate) async fn run(
+        self,
+        head: Parts,
+        body: RequestBody,
+        busy: Busy,
+    ) -> Result<Response<EdgeBody>, SandboxEnded> {
+        // Before anything is asked about the sandbox: the answer must not tell whether it exists.
+        if self.is_envd()
+            && let Some(path) = reserved_path(head.uri.path())
+        {
+            return Ok(refuse(&Refusal::Reserved { path }, &head, busy));
+        }
+        let lease = self.edge.parts().links.lease(&self.target.sandbox);
+        let ended = lease.ended().clone();
+        if head.version <= http::Version::HTTP_11 {
+            self.conn.reset_with(ended.clone());
+        }
+        tokio::select! {
+            biased;
+            response = self.admitted(head, body, busy, lease) => Ok(response),
+            () = ended.cancelled() => Err(SandboxEnded),
+        }
+    }
+
+    async fn admitted(
+        &self,
+        head: Parts,
+        body: RequestBody,
+        busy: Busy,
+        lease: Lease,
+    ) -> Response<EdgeBody> {
+        match self.admit(&head.headers, &lease).await {
+            Ok(port) => self.exchange(head, body, busy, lease, port).await,
+            Err(refusal) => refuse(&refusal, &head, busy),
+        }
+    }
+
+    /// Whether the sandbox takes this request, and the port as a number that can be dialled.
+    async fn admit(&self, headers: &HeaderMap, lease: &Lease) -> Result<u16, Refusal> {
+        let sandbox = || self.target.sandbox.clone();
+        let route = self.edge.parts().routes.lookup(&self.target.sandbox).await;
+        let route = route.map_err(|failure| {
+            error!(
+                sandbox.id = %self.target.sandbox,
+                error = %chain(&failure),
+                "the route of sandbox {} could not be looked up", self.target.sandbox
+            );
+            Refusal::Unexpected {
+                what: "the sandbox could not be looked up",
+            }
+        })?;
+        let token = match route {
+            None => return Err(Refusal::NotFound(sandbox())),
+            Some(RouteTarget::Transitioning) => return Err(Refusal::Transitioning(sandbox())),
+            Some(RouteTarget::Running { traffic_token }) => traffic_token,
+        };
+        if let Some(token) = token.filter(|_| !self.is_envd()) {
+            match headers.get(TRAFFIC_TOKEN) {
+                None => return Err(Refusal::TrafficTokenMissing(sandbox())),
+                Some(given) if !token.matches(given.as_bytes()) => {
+                    return Err(Refusal::TrafficTokenInvalid(sandbox()));
+                }
+                Some(_) => {}
+            }
+        }
+        if let Some(limit) = self.edge.limits().sandbox_requests_max
+            && lease.open() > limit.get()
+        {
+            let limit = limit.get();
+            return Err(Refusal::TooManyRequests {
+                sandbox: sandbox(),
+                limit,
+            });
+        }
+        u16::try_from(self.target.port).map_err(|_| self.port_closed())
+    }
+
+    async fn exchange(
+        &self,
+        mut head: Parts,
+        body: RequestBody,
+        busy: Busy,
+        lease: Lease,
+        port: u16,
+    ) -> Response<EdgeBody> {
+        let upgrade = Upgrade::asked(&head);
+        let reuse = if self.is_envd() && upgrade.is_none() {
+            Reuse::WithinSandbox
+        } else {
+            Reuse::Never
+        };
+        let format = Format::preferred(&head.headers);
+        header_rules::to_service(
+            &mut head,
+            &Outgoing {
+                host: &self.host,
+                target: &self.target,
+                upgrade: upgrade.as_ref(),
+                close: reuse == Reuse::Never,
+                unbounded_body: !body.is_end_stream() && body.size_hint().exact().is_none(),
+            },
+        );
+        let mut request = Request::from_parts(head, body);
+        let client = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
+        let (response, upstream) = match self.send(request, &lease, port, reuse).await {
+            Ok(answered) => answered,
+            Err(failure) => {
+                let refusal = self.refusal_of(failure);
+                let response = refusal.response(format, &self.host);
+                return response.map(|body| EdgeBody::whole(body, busy));
+            }
+        };
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let (mut head, body) = response.into_parts();
+            header_rules::to_client(&mut head);
+            let tasks = self.edge.parts().upstreams.clone();
+            let body = UpstreamBody::new(body, upstream, lease, tasks);
+            return Response::from_parts(head, EdgeBody::sandbox(body, busy));
+        }
+        match upgrade.zip(client) {
+            Some((upgrade, client)) => {
+                self.switch(response, upgrade, client, upstream, lease, busy)
+            }
+            // It switched without being asked.
+            None => {
+                let response = self.port_closed().response(format, &self.host);
+                response.map(|body| EdgeBody::whole(body, busy))
+            }
+        }
+    }
+
+    /// Sends the request, over a kept connection if there is one. A request goes out once: on
+    /// another connection only when nothing of it was sent on the first.
+    async fn send(
+        &self,
+        mut request: Request<RequestBody>,
+        lease: &Lease,
+        port: u16,
+        reuse: Reuse,
+    ) -> Result<(Response<Incoming>, Upstream), SendFailure> {
+        while reuse == Reuse::WithinSandbox
+            && let Some(mut upstream) = lease.take_idle()
+        {
+            match upstream.send(request).await {
+                Ok(response) => return Ok((response, upstream)),
+                Err(Unanswered::NotSent(unsent, _)) => request = *unsent,
+                Err(Unanswered::Sent(error)) => return Err(SendFailure::Sent(error)),
+            }
+        }
+        let parts = self.edge.parts();
+        let mut upstream = Upstream::open(
+            &*parts.dialer,
+            &parts.upstreams,
+            self.edge.limits(),
+            lease.sandbox(),
+            port,
+            reuse,
+        )
+        .await?;
+        match upstream.send(request).await {
+            Ok(response) => Ok((response, upstream)),
+            Err(Unanswered::NotSent(_, error) | Unanswered::Sent(error)) => {
+                Err(SendFailure::Sent(error))
+            }
+        }
+    }
+
+    fn switch(
+        &self,
+        mut response: Response<Incoming>,
+        upgrade: Upgrade,
+        client: OnUpgrade,
+        upstream: Upstream,
+        lease: Lease,
+        busy: Busy,
+    ) -> Response<EdgeBody> {
+        let service = hyper::upgrade::on(&mut response);
+        let (mut head, _) = response.into_parts();
+        header_rules::switched(&mut head, &upgrade);
+        let tunnel = Tunnel {
+            client,
+            service,
+            lease,
+            upstream,
+            busy: busy.clone(),
+        };
+        tunnel::start(self.conn, tunnel);
+        Response::from_parts(head, EdgeBody::whole(Bytes::new(), busy))
+    }
+
+    fn refusal_of(&self, failure: SendFailure) -> Refusal {
+        let sandbox = &self.target.sandbox;
+        match failure {
+            SendFailure::Dial(DialFailure::NotFound) => Refusal::NotFound(sandbox.clone()),
+            SendFailure::Dial(DialFailure::PortClosed) => self.port_closed(),
+            SendFailure::Dial(DialFailure::Node(_)) => {
+                error!(
+                    sandbox.id = %sandbox,
+                    error = %chain(&failure),
+                    "sandbox {sandbox} could not be dialled"
+                );
+                Refusal::Unexpected {
+                    what: "the sandbox could not be reached",
+                }
+            }
+            SendFailure::Prepare(_) | SendFailure::Sent(_) => {
+                debug!(
+                    sandbox.id = %sandbox,
+                    port = self.target.port,
+                    error = %chain(&failure),
+                    "a service in sandbox {sandbox} gave no answer"
+                );
+                self.port_closed()
+            }
+        }
+    }
+
+    fn port_closed(&self) -> Refusal {
+        Refusal::PortClosed {
+            sandbox: self.target.sandbox.clone(),
+            port: self.target.port,
+        }
+    }
+
+    fn is_envd(&self) -> bool {
+        self.target.port == ENVD_PORT
+    }
+}

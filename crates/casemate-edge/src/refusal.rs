@@ -1,0 +1,195 @@
+//! The answers that the edge gives itself, byte for byte as clients know them (`api.md` 4.5).
+//!
+//! SDKs match on these texts (`was not found`, `port is not open`): they are wire format.
+
+mod page;
+mod prefer;
+
+use bytes::Bytes;
+use casemate_types::SandboxId;
+use http::header::{CONNECTION, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+use serde::Serialize;
+
+pub(crate) use prefer::Format;
+
+use crate::target::TargetError;
+
+/// Why the edge does not carry a request on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// No such sandbox runs; also one that is paused and not to be woken.
+    NotFound(SandboxId),
+    /// It runs, but the service does not answer on this port.
+    PortClosed {
+        sandbox: SandboxId,
+        port: u64,
+    },
+    Transitioning(SandboxId),
+    TooManyRequests {
+        sandbox: SandboxId,
+        limit: u32,
+    },
+    TrafficTokenMissing(SandboxId),
+    TrafficTokenInvalid(SandboxId),
+    Reserved {
+        path: &'static str,
+    },
+    /// The routing itself failed; the cause is logged, not shown.
+    Unexpected {
+        what: &'static str,
+    },
+    Target(TargetError),
+    HeadTooLarge {
+        limit: usize,
+    },
+    MethodNotAllowed,
+}
+
+/// The JSON form; absent fields are left out, the order is upstream's.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Json<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sandbox_id: Option<&'a SandboxId>,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection_limit: Option<u32>,
+    code: u16,
+}
+
+impl Refusal {
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::NotFound(_) | Self::PortClosed { .. } => StatusCode::BAD_GATEWAY,
+            Self::Transitioning(_) => StatusCode::CONFLICT,
+            Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TrafficTokenMissing(_) | Self::TrafficTokenInvalid(_) => StatusCode::FORBIDDEN,
+            Self::Reserved { .. } => StatusCode::NOT_FOUND,
+            Self::Unexpected { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Target(_) => StatusCode::BAD_REQUEST,
+            Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        }
+    }
+
+    pub(crate) fn message(&self) -> String {
+        const SECURED: &str = "Sandbox is secured with traffic access token.";
+        const HEADER: &str = "'e2b-traffic-access-token'";
+        match self {
+            Self::NotFound(_) => "The sandbox was not found".to_owned(),
+            Self::PortClosed { .. } => "The sandbox is running but port is not open".to_owned(),
+            Self::Transitioning(_) => {
+                "The sandbox is still transitioning. Try again in a moment.".to_owned()
+            }
+            Self::TooManyRequests { limit, .. } => {
+                format!("The sandbox has too many concurrent incoming connections (limit: {limit})")
+            }
+            Self::TrafficTokenMissing(_) => {
+                format!("{SECURED} Token header {HEADER} is missing")
+            }
+            Self::TrafficTokenInvalid(_) => {
+                format!("{SECURED} Provided token in header {HEADER} is invalid")
+            }
+            Self::Reserved { path } => format!(
+                "The path '{path}' is reserved for the Casemate control plane and is not \
+                 reachable through the sandbox URL"
+            ),
+            Self::Unexpected { what } => {
+                format!("Unexpected error when routing request: {what}")
+            }
+            Self::Target(error) => error.to_string(),
+            Self::HeadTooLarge { limit } => {
+                format!("The request's line and headers are larger than {limit} bytes")
+            }
+            Self::MethodNotAllowed => "Method not allowed".to_owned(),
+        }
+    }
+
+    /// The whole answer. `host` is what the client asked for, shown on pages for people.
+    pub(crate) fn response(&self, format: Format, host: &str) -> Response<Bytes> {
+        let (content_type, body) = match self {
+            Self::Unexpected { .. } | Self::Target(_) | Self::MethodNotAllowed => {
+                ("text/plain; charset=utf-8", self.message())
+            }
+            Self::HeadTooLarge { .. } => ("application/json; charset=utf-8", self.json()),
+            Self::NotFound(_)
+            | Self::PortClosed { .. }
+            | Self::Transitioning(_)
+            | Self::TooManyRequests { .. }
+            | Self::TrafficTokenMissing(_)
+            | Self::TrafficTokenInvalid(_)
+            | Self::Reserved { .. } => match format {
+                Format::Json => ("application/json; charset=utf-8", self.json()),
+                Format::Html => ("text/html; charset=utf-8", page::render(self, host)),
+            },
+        };
+        let mut response = Response::new(Bytes::from(body));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        response
+    }
+
+    /// The answer as bytes of HTTP/1.1, for a connection that is past its HTTP machinery.
+    pub(crate) fn raw_http1(&self) -> Vec<u8> {
+        let response = self.response(Format::Json, "");
+        let (status, body) = (response.status(), response.body());
+        let mut out = format!("HTTP/1.1 {status}\r\n{CONNECTION}: close\r\n");
+        for (name, value) in response.headers() {
+            // Ours alone, so they are text.
+            out.push_str(&format!(
+                "{name}: {}\r\n",
+                value.to_str().unwrap_or_default()
+            ));
+        }
+        out.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
+        let mut out = out.into_bytes();
+        out.extend_from_slice(body);
+        out
+    }
+
+    pub(crate) fn sandbox(&self) -> Option<&SandboxId> {
+        match self {
+            Self::NotFound(id)
+            | Self::Transitioning(id)
+            | Self::TrafficTokenMissing(id)
+            | Self::TrafficTokenInvalid(id)
+            | Self::PortClosed { sandbox: id, .. }
+            | Self::TooManyRequests { sandbox: id, .. } => Some(id),
+            Self::Reserved { .. }
+            | Self::Unexpected { .. }
+            | Self::Target(_)
+            | Self::HeadTooLarge { .. }
+            | Self::MethodNotAllowed => None,
+        }
+    }
+
+    fn json(&self) -> String {
+        let json = Json {
+            sandbox_id: self.sandbox(),
+            message: self.message(),
+            port: match self {
+                Self::PortClosed { port, .. } => Some(*port),
+                _ => None,
+            },
+            path: match self {
+                Self::Reserved { path } => Some(path),
+                _ => None,
+            },
+            connection_limit: match self {
+                Self::TooManyRequests { limit, .. } => Some(*limit),
+                _ => None,
+            },
+            code: self.status().as_u16(),
+        };
+        serde_json::to_string(&json).expect("strings and numbers always serialize")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,265 @@
+//! One connection to a service in a sandbox, and the body that arrives on it.
+//!
+//! A connection is driven by a task of its own, so that an upload goes on while a client is slow
+//! to read. Whoever drops an [`Upstream`] aborts that task: the service sees at once that its
+//! client is gone.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use casemate_types::SandboxId;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustix::net::sockopt;
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::task::TaskTracker;
+use tracing::trace;
+
+use crate::body::{BoxError, RequestBody};
+use crate::config::EdgeLimits;
+use crate::link::Lease;
+use crate::routes::{DialFailure, Dialer};
+
+/// Silence after which the kernel asks whether the other end still lives.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+/// Step by which the wait between two dials grows.
+const DIAL_WAIT_STEP: Duration = Duration::from_millis(100);
+/// Time for a connection to become reusable after its answer; then it is closed. It takes longer
+/// than a moment only when the request's body is still on its way.
+const REUSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection that is ready for a request, or carries one.
+pub(crate) struct Upstream {
+    sender: http1::SendRequest<RequestBody>,
+    /// `None` once the connection may end by itself.
+    driver: Option<AbortHandle>,
+    reuse: Reuse,
+}
+
+/// What becomes of a connection after its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    /// Services restart, and may be others on the same port: a new connection each time.
+    Never,
+    /// envd lives as long as its sandbox.
+    WithinSandbox,
+}
+
+/// A request that got no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendFailure {
+    #[error(transparent)]
+    Dial(#[from] DialFailure),
+    #[error("prepare the connection to the service")]
+    Prepare(#[source] hyper::Error),
+    /// It was sent, at least in part, and is never sent again.
+    #[error("no answer from the service")]
+    Sent(#[source] hyper::Error),
+}
+
+impl Upstream {
+    /// Dials and makes ready.
+    pub(crate) async fn open(
+        dialer: &dyn Dialer,
+        tasks: &TaskTracker,
+        limits: &EdgeLimits,
+        sandbox: &SandboxId,
+        port: u16,
+        reuse: Reuse,
+    ) -> Result<Self, SendFailure> {
+        let stream = dial(dialer, limits, sandbox, port).await?;
+        if let Err(error) = set_options(&stream) {
+            // The other end closed it already: what follows will say so.
+            trace!(%error, "set options of a connection into {sandbox}");
+        }
+        let (sender, driver) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(SendFailure::Prepare)?;
+        let driver = tasks.spawn(async move {
+            if let Err(error) = driver.with_upgrades().await {
+                trace!(%error, "a connection to a service ended early");
+            }
+        });
+        Ok(Self {
+            sender,
+            driver: Some(driver.abort_handle()),
+            reuse,
+        })
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Sends a request; gives it back when nothing of it was sent.
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let sent = self.sender.try_send_request(request).await;
+        sent.map_err(|mut error| match error.take_message() {
+            Some(request) => Unanswered::NotSent(Box::new(request), error.into_error()),
+            None => Unanswered::Sent(error.into_error()),
+        })
+    }
+
+    /// Lets the connection end by itself, without cutting what is under way on it.
+    fn detach(mut self) {
+        self.driver = None;
+    }
+}
+
+pub(crate) enum Unanswered {
+    NotSent(Box<Request<RequestBody>>, hyper::Error),
+    Sent(hyper::Error),
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        if let Some(driver) = &self.driver {
+            driver.abort();
+        }
+    }
+}
+
+async fn dial(
+    dialer: &dyn Dialer,
+    limits: &EdgeLimits,
+    sandbox: &SandboxId,
+    port: u16,
+) -> Result<TcpStream, DialFailure> {
+    let mut attempt = 1;
+    loop {
+        let dialled = tokio::time::timeout(limits.dial_timeout, dialer.dial(sandbox, port)).await;
+        match dialled.unwrap_or(Err(DialFailure::PortClosed)) {
+            Err(DialFailure::PortClosed) if attempt < limits.dial_attempts => {
+                tokio::time::sleep(DIAL_WAIT_STEP * attempt).await;
+                attempt += 1;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// No delay for small writes, and a sign of life asked for on silent connections.
+pub(crate) fn set_options(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE)?;
+    Ok(())
+}
+
+/// What a service answers. Done, it gives its connection back; dropped before, it cuts it.
+pub(crate) struct UpstreamBody {
+    incoming: Incoming,
+    done: bool,
+    ended: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Present until drop.
+    held: Option<(Upstream, Lease)>,
+    tasks: TaskTracker,
+}
+
+/// The sandbox ended under its answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the sandbox ended")]
+pub(crate) struct SandboxEnded;
+
+impl UpstreamBody {
+    pub(crate) fn new(
+        incoming: Incoming,
+        upstream: Upstream,
+        lease: Lease,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self {
+            incoming,
+            done: false,
+            ended: None,
+            held: Some((upstream, lease)),
+            tasks,
+        }
+    }
+
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some((_, lease)) = &self.held else {
+            return Poll::Pending;
+        };
+        let ended = self
+            .ended
+            .get_or_insert_with(|| Box::pin(lease.ended().clone().cancelled_owned()));
+        ended.as_mut().poll(cx)
+    }
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(Some(frame)) => Poll::Ready(Some(frame.map_err(Into::into))),
+            Poll::Ready(None) => {
+                self.done = true;
+                Poll::Ready(None)
+            }
+            Poll::Pending => match self.poll_ended(cx) {
+                Poll::Ready(()) => Poll::Ready(Some(Err(SandboxEnded.into()))),
+                Poll::Pending => Poll::Pending,
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl Drop for UpstreamBody {
+    fn drop(&mut self) {
+        let Some((upstream, lease)) = self.held.take() else {
+            return;
+        };
+        // With a known length the last byte is the end, and nobody asks for more.
+        if !self.done && !self.incoming.is_end_stream() {
+            return;
+        }
+        match upstream.reuse {
+            Reuse::Never => upstream.detach(),
+            Reuse::WithinSandbox if upstream.is_ready() => lease.keep(upstream),
+            Reuse::WithinSandbox => {
+                self.tasks.spawn(keep_when_ready(upstream, lease));
+            }
+        }
+    }
+}
+
+async fn keep_when_ready(mut upstream: Upstream, lease: Lease) {
+    let ended = lease.ended().clone();
+    let ready = tokio::select! {
+        () = ended.cancelled() => return,
+        ready = tokio::time::timeout(REUSE_TIMEOUT, upstream.sender.ready()) => ready,
+    };
+    if matches!(ready, Ok(Ok(()))) {
+        lease.keep(upstream);
+    }
+}

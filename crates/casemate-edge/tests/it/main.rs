@@ -1,0 +1,14 @@
+//! The edge between real sockets: clients of every kind on one side, services on the other.
+
+mod drain;
+mod ended;
+mod http1;
+mod http2;
+mod limits;
+mod load;
+mod pool;
+mod refusals;
+mod routing;
+mod streaming;
+mod support;
+mod upgrade;

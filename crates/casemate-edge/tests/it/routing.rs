@@ -1,0 +1,199 @@
+//! Which requests reach which service, over real connections.
+
+use axum::Router;
+use casemate_edge::{Edge, EdgeConfig, InvalidHost};
+use http::HeaderMap;
+use http_body_util::BodyExt;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{DOMAIN, ENVD, ID, Stage, World, get, read_all, text};
+
+/// A service that tells what it was sent.
+fn mirror(name: &'static str) -> Router {
+    Router::new().fallback(
+        move |headers: HeaderMap, request: axum::extract::Request| async move {
+            let mut lines = vec![format!("{name} {} {}", request.method(), request.uri())];
+            for (key, value) in &headers {
+                lines.push(format!("{key}: {}", value.to_str().unwrap()));
+            }
+            lines.join("\n")
+        },
+    )
+}
+
+async fn stage() -> Stage {
+    let stage = Stage::new().await;
+    stage.service(ENVD, mirror("envd")).await;
+    stage.service(3000, mirror("web")).await;
+    stage
+}
+
+async fn ask(stage: &Stage, host: &str, headers: &[(&str, &str)]) -> (u16, String) {
+    let mut request = get(1, "/p?q=1");
+    request.headers_mut().insert("host", host.parse().unwrap());
+    for (name, value) in headers {
+        let name: http::HeaderName = name.parse().unwrap();
+        request.headers_mut().insert(name, value.parse().unwrap());
+    }
+    let response = stage.http1().await.send_request(request).await.unwrap();
+    (response.status().as_u16(), text(response).await)
+}
+
+#[tokio::test]
+async fn hosts_and_headers_find_their_service() {
+    let stage = stage().await;
+    let to_web = [("E2b-Sandbox-Id", ID), ("E2b-Sandbox-Port", "3000")];
+    let web_host = format!("3000-{ID}.{DOMAIN}");
+    let envd_host = format!("49983-{ID}-6532622b.whatever.example");
+    let api = format!("api.{DOMAIN}");
+    let sandbox = format!("sandbox.{DOMAIN}");
+    let cases: [(&str, &[(&str, &str)], &str); 12] = [
+        (&web_host, &[], "web GET /p?q=1"),
+        (&envd_host, &[], "envd GET /p?q=1"),
+        (&envd_host, &to_web, "envd GET /p?q=1"),
+        ("localhost", &to_web, "web GET /p?q=1"),
+        ("127.0.0.1:9", &to_web, "web GET /p?q=1"),
+        ("[::1]:9", &to_web, "web GET /p?q=1"),
+        (DOMAIN, &to_web, "web GET /p?q=1"),
+        ("box:1", &to_web, "web GET /p?q=1"),
+        (&sandbox, &to_web, "web GET /p?q=1"),
+        (&api, &to_web, "api /p 127.0.0.1"),
+        ("evil.example", &to_web, "api /p 127.0.0.1"),
+        ("localhost", &[], "api /p 127.0.0.1"),
+    ];
+    for (host, headers, first_line) in cases {
+        let (status, body) = ask(&stage, host, headers).await;
+        assert_eq!(status, 200, "{host} {headers:?}: {body}");
+        assert_eq!(body.lines().next(), Some(first_line), "{host} {headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn targets_that_cannot_be_read_are_400_in_plain_text() {
+    let stage = stage().await;
+    let bad_id = format!("3000-a_b.{DOMAIN}");
+    let cases: [(&str, &[(&str, &str)], &str); 4] = [
+        ("localhost", &[("e2b-sandbox-id", ID)], "missing header"),
+        (
+            "localhost",
+            &[("e2b-sandbox-id", ID), ("e2b-sandbox-port", "x")],
+            "Invalid sandbox port",
+        ),
+        (
+            "localhost",
+            &[("e2b-sandbox-id", "A"), ("e2b-sandbox-port", "1")],
+            "Invalid sandbox ID",
+        ),
+        (&bad_id, &[], "Invalid sandbox ID"),
+    ];
+    for (host, headers, expected) in cases {
+        assert_eq!(ask(&stage, host, headers).await, (400, expected.to_owned()));
+    }
+    let twice = "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close\r\n\r\n";
+    let answer = stage.raw(twice).await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(answer.ends_with("Invalid host"), "{answer}");
+}
+
+#[tokio::test]
+async fn the_head_arrives_as_it_was_sent() {
+    let stage = stage().await;
+    let host = format!("3000-{ID}.{DOMAIN}");
+    let sent = [
+        ("accept-encoding", "gzip"),
+        ("x-forwarded-for", "1.2.3.4"),
+        ("te", "trailers, deflate"),
+        ("connection", "x-private, keep-alive"),
+        ("x-private", "1"),
+        ("keep-alive", "timeout=5"),
+        ("proxy-authorization", "Basic x"),
+        ("cookie", "a=1; b=2"),
+    ];
+    let (_, body) = ask(&stage, &host, &sent).await;
+    let mut lines: Vec<&str> = body.lines().skip(1).collect();
+    lines.sort_unstable();
+    let mut expected = vec![
+        "accept-encoding: gzip".to_owned(),
+        "connection: close".to_owned(),
+        "cookie: a=1; b=2".to_owned(),
+        format!("host: {host}"),
+        "te: trailers".to_owned(),
+        "x-forwarded-for: 1.2.3.4".to_owned(),
+    ];
+    expected.sort_unstable();
+    assert_eq!(lines, expected);
+}
+
+#[tokio::test]
+async fn the_shared_host_is_rewritten_and_told() {
+    let stage = stage().await;
+    let shared = format!("sandbox.{DOMAIN}");
+    let headers = [("e2b-sandbox-id", ID), ("e2b-sandbox-port", "3000")];
+    let (_, body) = ask(&stage, &shared, &headers).await;
+    assert!(
+        body.contains(&format!("\nhost: 3000-{ID}.{DOMAIN}")),
+        "{body}"
+    );
+    assert!(
+        body.contains(&format!("\nx-forwarded-host: {shared}")),
+        "{body}"
+    );
+}
+
+#[tokio::test]
+async fn a_target_in_absolute_form_wins_over_the_host() {
+    let stage = stage().await;
+    let answer = stage
+        .raw(format!(
+            "GET http://3000-{ID}.{DOMAIN}/x?y HTTP/1.1\r\nhost: evil\r\nconnection: close\r\n\r\n"
+        ))
+        .await;
+    assert!(answer.contains("web GET /x?y"), "{answer}");
+    assert!(
+        answer.contains(&format!("host: 3000-{ID}.{DOMAIN}")),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn an_edge_without_an_api_refuses_other_hosts() {
+    let world = std::sync::Arc::new(World::default());
+    let edge = Edge::new(EdgeConfig::new(DOMAIN), world.clone(), world, InvalidHost);
+    let (client, server) = tokio::io::duplex(4096);
+    let peer = "192.0.2.1:1".parse().unwrap();
+    let serving = tokio::spawn({
+        let edge = edge.clone();
+        async move {
+            edge.serve_stream(server, peer, CancellationToken::new())
+                .await
+        }
+    });
+    let io = hyper_util::rt::TokioIo::new(client);
+    let (mut sender, conn) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    tokio::spawn(conn);
+    let mut request = get(1, "/");
+    request
+        .headers_mut()
+        .insert("host", "demo.test".parse().unwrap());
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 400);
+    assert_eq!(
+        response.into_body().collect().await.unwrap().to_bytes(),
+        "Invalid host"
+    );
+    drop(sender);
+    serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn plain_connect_is_refused() {
+    let stage = stage().await;
+    let mut stream = stage.connect().await;
+    let ask =
+        "CONNECT example.com:443 HTTP/1.1\r\nhost: example.com:443\r\nconnection: close\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut stream, ask.as_bytes())
+        .await
+        .unwrap();
+    let answer = read_all(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
+}
