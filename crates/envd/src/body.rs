@@ -1,0 +1,190 @@
+//! Bodies of answers, and reading those of requests within bounds.
+//!
+//! A streamed body is a future that is polled as the body is: no task, no queue in between. When
+//! the client hangs up the HTTP layer drops the body, and with it everything the future held.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+type Producer = Pin<Box<dyn Future<Output = io::Result<()>>>>;
+
+/// The body of an answer.
+pub enum Body {
+    Empty,
+    Full(Bytes),
+    Produced {
+        producer: Option<Producer>,
+        slot: Slot,
+    },
+}
+
+/// Where a producer puts the next piece.
+#[derive(Clone, Default)]
+pub struct Slot(Rc<RefCell<Option<Bytes>>>);
+
+impl Slot {
+    /// Hands over one piece and waits until the HTTP layer took it.
+    ///
+    /// # Cancel safety
+    /// A dropped call may or may not have handed over its piece.
+    pub async fn send(&self, piece: Bytes) {
+        if piece.is_empty() {
+            return;
+        }
+        // An earlier piece may be there when its sender was cancelled, as by a deadline.
+        self.taken().await;
+        *self.0.borrow_mut() = Some(piece);
+        self.taken().await;
+    }
+
+    /// The body takes the piece whenever it has polled its producer, so no waker is needed.
+    async fn taken(&self) {
+        poll_fn(|_| {
+            if self.0.borrow().is_none() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+}
+
+impl Body {
+    pub fn text(text: impl Into<Bytes>) -> Self {
+        Self::Full(text.into())
+    }
+
+    /// A body made by `make`. An error breaks the connection: the client must not take a part for
+    /// the whole.
+    pub fn produce<F, Fut>(make: F) -> Self
+    where
+        F: FnOnce(Slot) -> Fut,
+        Fut: Future<Output = io::Result<()>> + 'static,
+    {
+        let slot = Slot::default();
+        Self::Produced {
+            producer: Some(Box::pin(make(slot.clone()))),
+            slot,
+        }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Self::Produced { producer, slot } => {
+                if let Some(running) = producer {
+                    match running.as_mut().poll(context) {
+                        Poll::Ready(Ok(())) => *producer = None,
+                        Poll::Ready(Err(error)) => {
+                            *producer = None;
+                            return Poll::Ready(Some(Err(error)));
+                        }
+                        Poll::Pending => {}
+                    }
+                }
+                let ended = producer.is_none();
+                match slot.0.borrow_mut().take() {
+                    Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+                    None if ended => Poll::Ready(None),
+                    None => Poll::Pending,
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Produced { .. } => SizeHint::default(),
+        }
+    }
+}
+
+/// Why a request's body could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("request body of more than {0} bytes")]
+    TooLong(usize),
+    #[error("request body broke off: {0}")]
+    Broken(#[source] hyper::Error),
+}
+
+/// The next piece of a request's body; `None` at its end.
+///
+/// # Cancel safety
+/// Cancel safe: nothing is taken unless it is returned.
+pub async fn next_piece<B>(body: &mut B) -> Option<Result<Bytes, B::Error>>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    loop {
+        let frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await?;
+        match frame.map(Frame::into_data) {
+            Ok(Ok(piece)) if piece.has_remaining() => return Some(Ok(piece)),
+            // Trailers and empty pieces.
+            Ok(_) => {}
+            Err(error) => return Some(Err(error)),
+        }
+    }
+}
+
+/// The whole body, if it is not longer than `limit`.
+pub async fn whole<B>(body: &mut B, limit: usize) -> Result<Bytes, BodyError>
+where
+    B: HttpBody<Data = Bytes, Error = hyper::Error> + Unpin,
+{
+    let mut all = Bytes::new();
+    let mut joined = Vec::new();
+    while let Some(piece) = next_piece(body).await {
+        let piece = piece.map_err(BodyError::Broken)?;
+        if all.len() + joined.len() + piece.len() > limit {
+            return Err(BodyError::TooLong(limit));
+        }
+        if all.is_empty() && joined.is_empty() {
+            all = piece;
+        } else {
+            joined.extend_from_slice(&std::mem::take(&mut all));
+            joined.extend_from_slice(&piece);
+        }
+    }
+    Ok(if joined.is_empty() {
+        all
+    } else {
+        joined.into()
+    })
+}
+
+/// Reads and forgets, so that a hang-up is seen and the connection stays usable. Never ends.
+pub async fn discard<B>(body: &mut B) -> std::convert::Infallible
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    while let Some(Ok(_)) = next_piece(body).await {}
+    std::future::pending().await
+}

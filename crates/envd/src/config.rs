@@ -1,0 +1,108 @@
+//! What the platform hands to the init before the sandbox runs: identity and first settings.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+
+use serde::Deserialize;
+
+use crate::limits::CONFIG_BYTES;
+
+/// The version that this agent understands. Unknown fields are ignored, other versions refused:
+/// a field that must not be ignored comes with a new version.
+const VERSION: u32 = 1;
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Config {
+    version: u32,
+    #[serde(default)]
+    pub sandbox_id: String,
+    #[serde(default)]
+    pub template_id: String,
+    #[serde(default)]
+    pub access_token: Option<String>,
+    #[serde(default)]
+    pub envs: BTreeMap<String, String>,
+    #[serde(default)]
+    pub default_user: Option<String>,
+    #[serde(default)]
+    pub default_workdir: Option<String>,
+    #[serde(default)]
+    pub hostname: Option<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("read configuration")]
+    Read(#[source] io::Error),
+    #[error("configuration of more than {CONFIG_BYTES} bytes")]
+    TooLong,
+    #[error("configuration is not as expected")]
+    Parse(#[source] serde_json::Error),
+    #[error("configuration has version {0}, this agent understands {VERSION}")]
+    Version(u32),
+    #[error("configuration has an empty access token")]
+    EmptyToken,
+}
+
+impl Config {
+    /// Reads to the end of `source`.
+    pub fn read(source: impl Read) -> Result<Self, ConfigError> {
+        let mut text = Vec::new();
+        source
+            .take(CONFIG_BYTES + 1)
+            .read_to_end(&mut text)
+            .map_err(ConfigError::Read)?;
+        if text.len() as u64 > CONFIG_BYTES {
+            return Err(ConfigError::TooLong);
+        }
+        Self::parse(&text)
+    }
+
+    pub fn parse(text: &[u8]) -> Result<Self, ConfigError> {
+        let config: Self = serde_json::from_slice(text).map_err(ConfigError::Parse)?;
+        if config.version != VERSION {
+            return Err(ConfigError::Version(config.version));
+        }
+        // An empty token would be one that everybody has.
+        if config.access_token.as_deref() == Some("") {
+            return Err(ConfigError::EmptyToken);
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_configuration_with_unknown_fields() {
+        let config = Config::parse(
+            br#"{"version":1,"sandbox_id":"i1","template_id":"base","access_token":"ab",
+                "envs":{"A":"1"},"default_user":"user","default_workdir":null,"hostname":"h","x":2}"#,
+        )
+        .unwrap();
+        assert_eq!(config.sandbox_id, "i1");
+        assert_eq!(config.access_token.as_deref(), Some("ab"));
+        assert_eq!(config.envs["A"], "1");
+        assert_eq!(config.default_workdir, None);
+    }
+
+    #[test]
+    fn refused() {
+        assert!(matches!(
+            Config::parse(br#"{"version":2}"#),
+            Err(ConfigError::Version(2))
+        ));
+        assert!(matches!(Config::parse(b"{}"), Err(ConfigError::Parse(_))));
+        assert!(matches!(
+            Config::parse(br#"{"version":1,"access_token":""}"#),
+            Err(ConfigError::EmptyToken)
+        ));
+        let long = vec![b' '; usize::try_from(CONFIG_BYTES).unwrap() + 1];
+        assert!(matches!(
+            Config::read(long.as_slice()),
+            Err(ConfigError::TooLong)
+        ));
+    }
+}

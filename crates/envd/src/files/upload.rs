@@ -1,0 +1,267 @@
+//! `POST /files`: one file as the body, or many as a form.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use serde::Serialize;
+
+use super::decode::{Upload, UploadError};
+use super::multipart::{Multipart, MultipartError, boundary};
+use super::{Operation, admit, crashed, expand, metadata, write};
+use crate::answer::{self, Answer, Refusal, error};
+use crate::guest::Guest;
+use crate::limits::{FILE_CHUNK_BYTES, PARTS};
+use crate::paths::base_name;
+use crate::route::{Plain, account, blocking};
+use crate::users::User;
+
+pub async fn upload(call: Plain) -> Answer {
+    match receive(call).await {
+        Ok(written) => match serde_json::to_string(&written) {
+            Ok(body) => answer::json(body),
+            Err(failure) => error(StatusCode::INTERNAL_SERVER_ERROR, &failure.to_string()),
+        },
+        Err(answer) => answer,
+    }
+}
+
+/// One element of the answer.
+#[derive(Serialize)]
+struct Written {
+    name: String,
+    path: String,
+    r#type: &'static str,
+    #[serde(skip_serializing_if = "HashMap::is_empty")]
+    metadata: HashMap<String, String>,
+}
+
+/// What all files of a request have in common.
+struct Common {
+    guest: Rc<Guest>,
+    user: User,
+    metadata: BTreeMap<String, String>,
+    /// The length of the request, if it was told.
+    announced: Option<u64>,
+}
+
+async fn receive(call: Plain) -> Result<Vec<Written>, Answer> {
+    let asked = admit(&call, Operation::Write)?;
+    let (parts, body) = call.request.into_parts();
+    let bad = |text: String| error(StatusCode::BAD_REQUEST, &text);
+    let no_user = asked.username.is_none() && call.guest.settings.borrow().default_user.is_empty();
+    if no_user {
+        return Err(bad("username not provided".to_owned()));
+    }
+    let upload = Upload::open(&parts.headers, body)
+        .await
+        .map_err(|failure| match failure {
+            UploadError::Stalled => stalled(&failure),
+            failure => bad(format!("error decompressing request body: {failure}")),
+        })?;
+    let user = account(&call.guest, asked.username.as_deref())?;
+    let metadata = metadata::read(&parts.headers)
+        .map_err(|invalid| bad(format!("invalid metadata: {invalid}")))?;
+    let common = Common {
+        guest: call.guest,
+        user,
+        metadata,
+        announced: announced(&parts.headers),
+    };
+
+    let content_type = header(&parts.headers, CONTENT_TYPE.as_str()).unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    if media_type.eq_ignore_ascii_case("application/octet-stream") {
+        let path = asked.path.filter(|path| !path.is_empty()).ok_or_else(|| {
+            bad("path query parameter is required for raw body upload".to_owned())
+        })?;
+        return raw(&common, &path, upload)
+            .await
+            .map(|written| vec![written]);
+    }
+    if media_type.to_ascii_lowercase().starts_with("multipart/") {
+        let boundary = boundary(&content_type).ok_or_else(|| {
+            let text = "error parsing multipart form: no multipart boundary param in Content-Type";
+            error(StatusCode::INTERNAL_SERVER_ERROR, text)
+        })?;
+        return form(&common, asked.path, Multipart::new(upload, &boundary)).await;
+    }
+    Err(bad(format!(
+        "unsupported content type: {content_type}, expected multipart/form-data or \
+         application/octet-stream"
+    )))
+}
+
+fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers
+        .get(name)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    header(headers, CONTENT_LENGTH.as_str())?.parse().ok()
+}
+
+fn stalled(failure: &UploadError) -> Answer {
+    error(
+        StatusCode::REQUEST_TIMEOUT,
+        &format!("upload stalled: {failure}"),
+    )
+}
+
+async fn raw(common: &Common, path: &str, mut upload: Upload) -> Result<Written, Answer> {
+    let path = expand(&common.guest, &common.user, path)?;
+    let mut target = Target::begin(common, path).await?;
+    while let Some(piece) = upload.next().await {
+        let piece = piece.map_err(|failure| match failure {
+            UploadError::Stalled => stalled(&failure),
+            failure => {
+                let text = format!("error writing file: {failure}");
+                error(StatusCode::INTERNAL_SERVER_ERROR, &text)
+            }
+        })?;
+        target.take(piece).await?;
+    }
+    target.finish(common).await
+}
+
+async fn form(
+    common: &Common,
+    path: Option<String>,
+    mut form: Multipart,
+) -> Result<Vec<Written>, Answer> {
+    let mut written: Vec<Written> = Vec::new();
+    while let Some(head) = form.next_part().await.map_err(|failure| broken(&failure))? {
+        if head.name.as_deref() != Some("file") {
+            continue;
+        }
+        if written.len() >= PARTS {
+            let text = format!("more than {PARTS} files in one upload request");
+            return Err(error(StatusCode::BAD_REQUEST, &text));
+        }
+        let asked = match (&path, head.filename) {
+            (Some(path), _) => path.clone(),
+            (None, Some(filename)) if !filename.is_empty() => filename,
+            (None, _) => {
+                let text = "error resolving path: filename not found in Content-Disposition header";
+                return Err(error(StatusCode::BAD_REQUEST, text));
+            }
+        };
+        let target = expand(&common.guest, &common.user, &asked)?;
+        if written.iter().any(|earlier| earlier.path == target) {
+            return Err(repeated(&target, &written));
+        }
+        let mut target = Target::begin(common, target).await?;
+        while let Some(piece) = form
+            .next_piece()
+            .await
+            .map_err(|failure| broken(&failure))?
+        {
+            target.take(piece).await?;
+        }
+        written.push(target.finish(common).await?);
+    }
+    Ok(written)
+}
+
+fn broken(failure: &MultipartError) -> Answer {
+    match failure {
+        MultipartError::Upload(stall @ UploadError::Stalled) => stalled(stall),
+        failure => {
+            let text = format!("error reading form: {failure}");
+            error(StatusCode::INTERNAL_SERVER_ERROR, &text)
+        }
+    }
+}
+
+fn repeated(path: &str, written: &[Written]) -> Answer {
+    let mut text = format!(
+        "you cannot upload multiple files to the same path '{path}' in one upload request, only \
+         the first specified file was uploaded"
+    );
+    let others: Vec<&str> = written
+        .iter()
+        .map(|file| file.path.as_str())
+        .filter(|other| *other != path)
+        .collect();
+    if !others.is_empty() {
+        text.push_str(&format!(
+            ", also the following files were uploaded: {}",
+            others.join(", ")
+        ));
+    }
+    error(StatusCode::BAD_REQUEST, &text)
+}
+
+/// A file that is being written.
+struct Target {
+    path: String,
+    file: Option<File>,
+    pieces: Vec<Bytes>,
+    gathered: usize,
+    announced: Option<u64>,
+}
+
+impl Target {
+    async fn begin(common: &Common, path: String) -> Result<Self, Answer> {
+        let (own, user) = (path.clone(), common.user.clone());
+        let file = blocking(move || write::begin(&own, &user))
+            .await
+            .map_err(|error| crashed(&error))??;
+        let announced = common.announced;
+        Ok(Self {
+            path,
+            file: Some(file),
+            pieces: Vec::new(),
+            gathered: 0,
+            announced,
+        })
+    }
+
+    async fn take(&mut self, piece: Bytes) -> Result<(), Answer> {
+        self.gathered += piece.len();
+        self.pieces.push(piece);
+        if self.gathered >= FILE_CHUNK_BYTES {
+            self.flush().await
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), Answer> {
+        self.gathered = 0;
+        let pieces = std::mem::take(&mut self.pieces);
+        let Some(mut file) = self.file.take() else {
+            return Ok(());
+        };
+        let announced = self.announced;
+        let file = blocking(move || {
+            write::append(&mut file, &pieces, announced)?;
+            Ok::<_, Refusal>(file)
+        })
+        .await
+        .map_err(|error| crashed(&error))??;
+        self.file = Some(file);
+        Ok(())
+    }
+
+    async fn finish(mut self, common: &Common) -> Result<Written, Answer> {
+        if !self.pieces.is_empty() {
+            self.flush().await?;
+        }
+        drop(self.file.take());
+        let (path, pairs) = (self.path.clone(), common.metadata.clone());
+        let metadata = blocking(move || write::attach(&path, &pairs))
+            .await
+            .map_err(|error| crashed(&error))??;
+        Ok(Written {
+            name: base_name(&self.path).to_owned(),
+            path: self.path,
+            r#type: "file",
+            metadata,
+        })
+    }
+}

@@ -1,0 +1,131 @@
+//! Writing one uploaded file. Not atomic: a failed upload leaves what arrived.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::path::Path;
+
+use bytes::Bytes;
+use http::StatusCode;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use crate::answer::{Refusal, refuse};
+use crate::filesystem::metadata;
+use crate::paths::{ensure_dirs, os_text};
+use crate::users::User;
+
+/// Makes what is missing above `path`, opens it empty and gives it to `user`.
+pub fn begin(path: &str, user: &User) -> Result<File, Refusal> {
+    if let Some(parent) = Path::new(path).parent() {
+        ensure_dirs(parent, user).map_err(|denied| {
+            if denied.out_of_space() {
+                return no_inodes(&denied.to_string());
+            }
+            internal(&format!("error ensuring directories: {denied}"))
+        })?;
+    }
+    if fs::metadata(path).is_ok_and(|found| found.is_dir()) {
+        return Err(refuse(
+            StatusCode::BAD_REQUEST,
+            &format!("path is a directory: {path}"),
+        ));
+    }
+    let file = open(path).map_err(|failure| {
+        let text = format!("open {path}: {}", os_text(&failure));
+        if is(&failure, Errno::NOSPC) {
+            return no_inodes(&text);
+        }
+        internal(&format!("error opening file: {text}"))
+    })?;
+    give(&file, user).map_err(|failure| {
+        let text = os_text(&failure);
+        internal(&format!(
+            "error changing file ownership: chown {path}: {text}"
+        ))
+    })?;
+    Ok(file)
+}
+
+fn open(path: &str) -> io::Result<File> {
+    // A pipe without a reader must not hold the thread.
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
+    let mut options = OpenOptions::new();
+    options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o666)
+        .custom_flags(flags)
+        .open(path)
+}
+
+/// Asked for only where it changes something: virtual file systems refuse even that.
+fn give(file: &File, user: &User) -> io::Result<()> {
+    let found = file.metadata()?;
+    if (found.uid(), found.gid()) == (user.uid, user.gid) {
+        return Ok(());
+    }
+    fchown(file, Some(user.uid), Some(user.gid))
+}
+
+/// Appends pieces. `announced` is the length of the whole request, for the words of a full disk.
+pub fn append(file: &mut File, pieces: &[Bytes], announced: Option<u64>) -> Result<(), Refusal> {
+    for piece in pieces {
+        file.write_all(piece).map_err(|failure| {
+            if is(&failure, Errno::NOSPC) || is(&failure, Errno::DQUOT) {
+                return full(announced);
+            }
+            internal(&format!("error writing file: {}", os_text(&failure)))
+        })?;
+    }
+    Ok(())
+}
+
+/// Attaches the metadata; gives what is then on disk.
+pub fn attach(
+    path: &str,
+    pairs: &BTreeMap<String, String>,
+) -> Result<HashMap<String, String>, Refusal> {
+    let path = Path::new(path);
+    let borrowed = pairs
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()));
+    metadata::replace(path, borrowed).map_err(|errno| {
+        let text = os_text(&errno.into());
+        match errno {
+            Errno::NOSPC | Errno::DQUOT => refuse(
+                StatusCode::INSUFFICIENT_STORAGE,
+                &format!("not enough space for file metadata: {text}"),
+            ),
+            _ => internal(&format!("error writing file metadata: {text}")),
+        }
+    })?;
+    Ok(metadata::read(path))
+}
+
+fn is(failure: &io::Error, errno: Errno) -> bool {
+    failure.raw_os_error() == Some(errno.raw_os_error())
+}
+
+fn internal(text: &str) -> Refusal {
+    refuse(StatusCode::INTERNAL_SERVER_ERROR, text)
+}
+
+fn no_inodes(text: &str) -> Refusal {
+    refuse(
+        StatusCode::INSUFFICIENT_STORAGE,
+        &format!("not enough inodes available: {text}"),
+    )
+}
+
+fn full(announced: Option<u64>) -> Refusal {
+    let text = match announced {
+        Some(bytes) => {
+            format!("attempted to write {bytes} bytes: not enough disk space available")
+        }
+        None => "not enough disk space available".to_owned(),
+    };
+    refuse(StatusCode::INSUFFICIENT_STORAGE, &text)
+}

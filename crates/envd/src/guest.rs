@@ -1,0 +1,44 @@
+//! The state of the agent: what `/init` and the platform set, live processes, watchers.
+//! One thread owns it; nothing here locks.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use crate::config::Config;
+use crate::filesystem::watchers::Watchers;
+use crate::process::table::ProcessTable;
+use crate::settings::{Authority, Settings};
+
+/// Shared by all requests.
+pub struct Guest {
+    pub settings: RefCell<Settings>,
+    /// Who may change the token by `/init`.
+    pub authority: Authority,
+    pub processes: Rc<ProcessTable>,
+    pub watchers: Rc<Watchers>,
+    /// One `/init` at a time.
+    pub init_turn: tokio::sync::Mutex<()>,
+    /// One change of the CA bundle at a time, with what it last installed.
+    pub ca_turn: tokio::sync::Mutex<Option<String>>,
+    /// One freeze or thaw of the file system at a time.
+    pub freeze_turn: tokio::sync::Mutex<()>,
+    /// An authorised `/init` came.
+    pub initialised: Cell<bool>,
+    pub cpu: crate::metrics::CpuSince,
+}
+
+impl Guest {
+    pub fn new(config: Option<&Config>, in_sandbox: bool) -> Rc<Self> {
+        Rc::new(Self {
+            settings: RefCell::new(Settings::new(config, in_sandbox)),
+            authority: Authority::of(config),
+            processes: Rc::new(ProcessTable::default()),
+            watchers: Rc::new(Watchers::default()),
+            init_turn: tokio::sync::Mutex::new(()),
+            ca_turn: tokio::sync::Mutex::new(None),
+            freeze_turn: tokio::sync::Mutex::new(()),
+            initialised: Cell::new(false),
+            cpu: crate::metrics::CpuSince::default(),
+        })
+    }
+}

@@ -1,0 +1,241 @@
+//! Process 1 of a sandbox: reaps, passes on the end, and keeps the server running.
+//!
+//! ```text
+//!   init (pid 1, one thread, no event loop)
+//!     └─ fork ─► envd (the server; event loop made here), forked again when it dies
+//! ```
+//! It gets its configuration on descriptor 3, a listening socket on 4, and on 5 a pipe into which
+//! the server writes one byte when it answers requests. Configuration and socket stay in memory, so
+//! that a server that was started again is as closed to strangers as the first one. None of the
+//! three reaches programs.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use casemate_linux::guest::{
+    Caught, Fork, ForkError, SignalMask, block_for_init, close_on_exec_from, fork_single_threaded,
+    kill_everyone, take_inherited, wait_signal,
+};
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitOptions, umask, wait};
+use rustix::thread::set_name;
+
+use crate::config::{Config, ConfigError};
+use crate::control::hosts;
+use crate::descriptors;
+use crate::server::{ServeError, Start, serve};
+
+const CONFIG_FD: i32 = 3;
+const LISTENER_FD: i32 = 4;
+const READY_FD: i32 = 5;
+
+/// A server that lived longer than this had no trouble starting.
+const STEADY: Duration = Duration::from_secs(1);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// What programs get to end in, once told.
+const GRACE: Duration = Duration::from_secs(2);
+/// Facts about the sandbox, as files.
+const FACTS: &str = "/run/e2b";
+
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    #[error("inherited descriptor {number}")]
+    Descriptor { number: i32, source: io::Error },
+    #[error("configuration on descriptor {CONFIG_FD}")]
+    Config(#[source] ConfigError),
+    #[error("block signals")]
+    Signals(#[source] io::Error),
+    #[error("fork the server")]
+    Fork(#[source] ForkError),
+    #[error("serve")]
+    Serve(#[source] ServeError),
+}
+
+/// Runs until the sandbox is told to end.
+pub fn run() -> Result<(), InitError> {
+    let inherited =
+        |number| take_inherited(number).map_err(|source| InitError::Descriptor { number, source });
+    let config = File::from(inherited(CONFIG_FD)?);
+    let listener = TcpListener::from(inherited(LISTENER_FD)?);
+    let ready = inherited(READY_FD)?;
+    close_on_exec_from(CONFIG_FD).map_err(|source| InitError::Descriptor {
+        number: CONFIG_FD,
+        source,
+    })?;
+    let config = Config::read(config).map_err(InitError::Config)?;
+
+    prepare("init");
+    if let Some(hostname) = config.hostname.as_deref().filter(|name| !name.is_empty()) {
+        // Without it `sudo` is slow, and nothing worse.
+        let _ = hosts::set(hosts::HOSTS, "127.0.1.1", hostname);
+    }
+    Init {
+        config,
+        listener,
+        ready,
+    }
+    .keep()
+}
+
+/// What both processes and the server alone start with.
+pub fn prepare(name: &str) {
+    umask(Mode::from_raw_mode(0o022));
+    if let Ok(name) = std::ffi::CString::new(name) {
+        let _ = set_name(&name);
+    }
+}
+
+/// What a server is made from, again and again.
+struct Init {
+    config: Config,
+    listener: TcpListener,
+    ready: OwnedFd,
+}
+
+/// The server as the init sees it.
+enum Server {
+    Running {
+        pid: Pid,
+        since: Instant,
+    },
+    /// To be started again.
+    Down {
+        at: Instant,
+    },
+}
+
+impl Init {
+    fn keep(self) -> Result<(), InitError> {
+        let mut pause = FIRST_PAUSE;
+        let mut server = self.start()?;
+        loop {
+            let patience = match server {
+                Server::Running { .. } => None,
+                Server::Down { at } => Some(at.saturating_duration_since(Instant::now())),
+            };
+            match wait_signal(patience).map_err(InitError::Signals)? {
+                Some(Caught::Terminate) => return stop(),
+                Some(Caught::Child) => drop(reap(|pid| {
+                    if let Server::Running { pid: own, since } = server
+                        && own == pid
+                    {
+                        let steady = since.elapsed() > STEADY;
+                        pause = if steady {
+                            FIRST_PAUSE
+                        } else {
+                            (pause * 2).min(LONGEST_PAUSE)
+                        };
+                        server = Server::Down {
+                            at: Instant::now() + pause,
+                        };
+                    }
+                })),
+                Some(Caught::Other(_)) => {}
+                None => {
+                    if let Server::Down { .. } = server {
+                        server = self.start()?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn start(&self) -> Result<Server, InitError> {
+        let mask = block_for_init().map_err(InitError::Signals)?;
+        match fork_single_threaded().map_err(InitError::Fork)? {
+            // The mask stays: all signals are taken in turn.
+            Fork::Parent { child } => Ok(Server::Running {
+                pid: child,
+                since: Instant::now(),
+            }),
+            Fork::Child => Err(self.be_server(mask)),
+        }
+    }
+
+    /// The child's life; it returns only if it cannot serve.
+    fn be_server(&self, mask: SignalMask) -> InitError {
+        prepare("envd");
+        if let Err(error) = mask.restore() {
+            return InitError::Signals(error);
+        }
+        descriptors::raise_limit();
+        let ready = self.ready.try_clone();
+        let listener = match self.listener.try_clone() {
+            Ok(listener) => listener,
+            Err(source) => {
+                return InitError::Descriptor {
+                    number: LISTENER_FD,
+                    source,
+                };
+            }
+        };
+        let config = self.config.clone();
+        let start = Start {
+            listener,
+            config: Some(config.clone()),
+            in_sandbox: true,
+            ready: Box::new(move || {
+                // A platform that has gone does not matter to the sandbox.
+                let _ = ready.and_then(|pipe| File::from(pipe).write_all(b"1"));
+                write_facts(&config, true);
+            }),
+        };
+        match serve(start) {
+            Ok(never) => match never {},
+            Err(error) => InitError::Serve(error),
+        }
+    }
+}
+
+/// Takes the status of all children that ended, ours and orphans. Says whether any are left.
+fn reap(mut ended: impl FnMut(Pid)) -> bool {
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, _))) => ended(pid),
+            Ok(None) => return true,
+            Err(Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Asks everybody to end and gives them a moment; the kernel ends who is left, when we have gone.
+fn stop() -> Result<(), InitError> {
+    // Nobody there is fine.
+    let _ = kill_everyone(false);
+    let until = Instant::now() + GRACE;
+    while reap(|_| {}) {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        wait_signal(Some(left)).map_err(InitError::Signals)?;
+    }
+    Ok(())
+}
+
+/// Files by which programs know where they are. Best effort, as every image has its own `/run`.
+pub fn write_facts(config: &Config, in_sandbox: bool) {
+    let _ = fs::create_dir_all(FACTS);
+    let facts = [
+        (
+            ".E2B_SANDBOX",
+            if in_sandbox { "true" } else { "false" },
+            0o444,
+        ),
+        (".E2B_SANDBOX_ID", config.sandbox_id.as_str(), 0o666),
+        (".E2B_TEMPLATE_ID", config.template_id.as_str(), 0o666),
+    ];
+    for (name, text, mode) in facts {
+        let path = format!("{FACTS}/{name}");
+        if fs::write(&path, text).is_ok() {
+            let _ = fs::set_permissions(&path, Permissions::from_mode(mode));
+        }
+    }
+}

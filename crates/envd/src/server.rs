@@ -1,0 +1,104 @@
+//! Accepting connections and serving HTTP/1.1 on them, all on one thread.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::sockopt;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::LocalSet;
+
+use crate::config::Config;
+use crate::guest::Guest;
+use crate::limits;
+use crate::route::route;
+
+/// How a server is to run.
+pub struct Start {
+    pub listener: TcpListener,
+    pub config: Option<Config>,
+    /// Whether this is a sandbox (what `E2B_SANDBOX` says).
+    pub in_sandbox: bool,
+    /// Called once, when requests are answered.
+    pub ready: Box<dyn FnOnce()>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("start the event loop")]
+    Runtime(#[source] io::Error),
+    #[error("use the listening socket")]
+    Listener(#[source] io::Error),
+}
+
+/// Serves until the process ends.
+pub fn serve(start: Start) -> Result<Infallible, ServeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(limits::BLOCKING_THREADS)
+        .thread_keep_alive(limits::BLOCKING_IDLE)
+        .thread_stack_size(limits::BLOCKING_STACK_BYTES)
+        .build()
+        .map_err(ServeError::Runtime)?;
+    LocalSet::new().block_on(&runtime, accept(start))
+}
+
+async fn accept(start: Start) -> Result<Infallible, ServeError> {
+    start
+        .listener
+        .set_nonblocking(true)
+        .map_err(ServeError::Listener)?;
+    let listener =
+        tokio::net::TcpListener::from_std(start.listener).map_err(ServeError::Listener)?;
+    let guest = Guest::new(start.config.as_ref(), start.in_sandbox);
+    let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
+    (start.ready)();
+    loop {
+        // The semaphore is never closed; further connections wait in the kernel's queue.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            continue;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::task::spawn_local(converse(Rc::clone(&guest), stream, place));
+            }
+            // Out of descriptors or memory for the moment, or a peer that left already.
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+async fn converse(guest: Rc<Guest>, stream: TcpStream, place: OwnedSemaphorePermit) {
+    prepare(&stream);
+    let service = service_fn(move |request| {
+        let guest = Rc::clone(&guest);
+        async move { Ok::<_, Infallible>(route(guest, request).await) }
+    });
+    // Its errors are hang-ups and malformed requests, which hyper has answered.
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::IDLE_CONNECTION)
+        .max_buf_size(limits::HEAD_BYTES)
+        .max_headers(limits::HEADERS)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    drop(place);
+}
+
+/// Small answers leave at once, and a peer that vanished without a word is found out. Both are
+/// improvements only: a socket that refuses them works.
+fn prepare(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let _ = sockopt::set_tcp_keepidle(stream, Duration::from_secs(60));
+    let _ = sockopt::set_tcp_keepintvl(stream, Duration::from_secs(15));
+    let _ = sockopt::set_tcp_keepcnt(stream, 4);
+    let _ = sockopt::set_socket_keepalive(stream, true);
+}
