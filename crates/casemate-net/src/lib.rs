@@ -15,6 +15,7 @@
 //! to a sandbox with the default policy changes nothing here. All functions block for at most some
 //! milliseconds, and work in the network namespace of the thread that calls them: the host's.
 
+mod conntrack;
 mod elements;
 mod error;
 mod forwarding;

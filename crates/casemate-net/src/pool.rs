@@ -16,7 +16,7 @@ use crate::neighbours::{self, Neighbour};
 use crate::netlink::Socket;
 use crate::rules::Table;
 use crate::slot::{NetSlot, Plan, netns_stream};
-use crate::{NetError, Subnet, forwarding, links, tool};
+use crate::{NetError, Subnet, conntrack, forwarding, links, tool};
 
 /// Connections that one slot may have tracked at once, by default. The kernel's table (262,144
 /// entries as a rule) is shared by all; a slot at its limit gets new connections refused.
@@ -64,6 +64,8 @@ struct Filter {
     socket: Socket,
     /// What the kernel's sets hold, for slots that have anything.
     policies: BTreeMap<u16, SlotRules>,
+    /// Slots whose address may have connections tracked from an earlier use.
+    used: BTreeSet<u16>,
 }
 
 impl NetPool {
@@ -94,11 +96,18 @@ impl NetPool {
             filter: Mutex::new(Filter {
                 socket,
                 policies: BTreeMap::new(),
+                used: BTreeSet::new(),
             }),
         };
         {
             let mut filter = lock(&pool.filter);
             filter.policies = pool.policies_in_kernel(&mut filter.socket)?;
+            let sources = conntrack::sources(&mut filter.socket)
+                .map_err(NetError::netlink("list tracked connections"))?;
+            filter.used = sources
+                .into_iter()
+                .filter_map(|ip| subnet.index(ip))
+                .collect();
             pool.table_load(&filter)?;
         }
         links::gateway_add(
@@ -152,6 +161,7 @@ impl NetPool {
             .zip(namespaces)
             .map(|(plan, netns)| plan.connect(&mut lock(&self.host), netns?))
             .collect::<Result<Vec<_>, _>>()?;
+        self.connections_forget(&slots)?;
         for slot in &slots {
             slot.wait_running(&mut lock(&self.host))?;
         }
@@ -167,6 +177,7 @@ impl NetPool {
     /// together. Their processes must have ended.
     pub fn retire(&self, slots: Vec<NetSlot>) -> Result<(), NetError> {
         let indexes: Vec<u16> = slots.iter().map(|slot| slot.index).collect();
+        lock(&self.filter).used.extend(&indexes);
         drop(slots);
         self.policies_clear(&indexes)
     }
@@ -177,7 +188,9 @@ impl NetPool {
         let address = self.subnet.address(index)?;
         let new = SlotRules::of(policy);
         let mut filter = lock(&self.filter);
-        let Filter { socket, policies } = &mut *filter;
+        let Filter {
+            socket, policies, ..
+        } = &mut *filter;
         let old = policies.get(&index).cloned().unwrap_or_default();
         let change = Change {
             address,
@@ -255,9 +268,27 @@ impl NetPool {
         })
     }
 
+    /// Ends what slots inherited. Their former links are gone by now, so nothing is added to it.
+    fn connections_forget(&self, slots: &[NetSlot]) -> Result<(), NetError> {
+        let mut filter = lock(&self.filter);
+        let Filter { socket, used, .. } = &mut *filter;
+        for slot in slots.iter().filter(|slot| used.contains(&slot.index)) {
+            conntrack::forget(socket, slot.ip).map_err(NetError::netlink(format!(
+                "forget the connections of slot {}",
+                slot.index
+            )))?;
+        }
+        for slot in slots {
+            used.remove(&slot.index);
+        }
+        Ok(())
+    }
+
     fn policies_clear(&self, indexes: &[u16]) -> Result<(), NetError> {
         let mut filter = lock(&self.filter);
-        let Filter { socket, policies } = &mut *filter;
+        let Filter {
+            socket, policies, ..
+        } = &mut *filter;
         let new = SlotRules::default();
         let changes = indexes
             .iter()

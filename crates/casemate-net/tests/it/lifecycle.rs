@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use casemate_net::{NetError, NetPool};
+use casemate_net::{NetError, NetPool, NetSlot};
 use casemate_types::network::CompiledPolicy;
 
 use crate::world::{self, Outcome, World, ask_tcp, inside, ip, output, snapshot, tcp};
@@ -226,4 +226,94 @@ fn rules_that_another_program_flushed_come_back() {
     assert!(pool.heal().unwrap());
     assert_eq!(tcp(&slot, "10.9.8.7"), Outcome::Refused);
     assert_eq!(tcp(&slot, "8.8.8.8"), Outcome::Refused);
+}
+
+#[test]
+fn a_reused_slot_inherits_no_connection() {
+    if !world::enabled() {
+        return;
+    }
+    let world = World::new();
+    let pool = world.pool();
+    let server = inside(&world.outside, || {
+        UdpSocket::bind((world::OUTSIDE, 9999)).unwrap()
+    });
+    server
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
+    let bound = |slot: &NetSlot| {
+        inside(&slot.netns, || {
+            let socket = UdpSocket::bind(("0.0.0.0", 5000)).unwrap();
+            socket
+                .set_read_timeout(Some(Duration::from_millis(300)))
+                .unwrap();
+            socket
+        })
+    };
+    let slot = pool.slot_create(0).unwrap();
+    let socket = bound(&slot);
+    socket
+        .send_to(b"from the first", (world::OUTSIDE, 9999))
+        .unwrap();
+    let (_, first) = server.recv_from(&mut [0; 100]).unwrap();
+    server.send_to(b"for the first", first).unwrap();
+    socket
+        .recv(&mut [0; 100])
+        .expect("control: answers find their way");
+    drop(socket);
+    pool.retire(vec![slot]).unwrap();
+
+    let reborn = pool.slot_create(0).unwrap();
+    let socket = bound(&reborn);
+    server.send_to(b"for the first", first).unwrap();
+    socket
+        .recv(&mut [0; 100])
+        .expect_err("this was for the former user");
+
+    // The same after a crash: nobody retired the slot.
+    socket
+        .send_to(b"from the second", (world::OUTSIDE, 9999))
+        .unwrap();
+    let (_, second) = server.recv_from(&mut [0; 100]).unwrap();
+    drop((pool, socket, reborn));
+    let pool = world.pool();
+    let reborn = pool.slot_create(0).unwrap();
+    let socket = bound(&reborn);
+    server.send_to(b"for the second", second).unwrap();
+    socket
+        .recv(&mut [0; 100])
+        .expect_err("this was for the former user");
+}
+
+#[test]
+fn forgetting_connections_is_quick() {
+    if !world::enabled() {
+        return;
+    }
+    let world = World::new();
+    let pool = world.pool();
+    let slots = pool.slots_create(0..2).unwrap();
+    for slot in &slots {
+        inside(&slot.netns, || {
+            let socket = UdpSocket::bind(("0.0.0.0", 0)).unwrap();
+            for port in 10_000..11_000 {
+                let _ = socket.send_to(b"x", ("8.8.8.8", port));
+            }
+        });
+    }
+    let tracked = || fs::read_to_string("/proc/net/stat/nf_conntrack").unwrap();
+    println!("{}", tracked().lines().nth(1).unwrap_or_default());
+    pool.retire(slots).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    let started = Instant::now();
+    let _again = pool.slots_create(0..2).unwrap();
+    println!(
+        "two slots with 1000 connections each made again in {:?}",
+        started.elapsed()
+    );
+    assert!(
+        started.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
 }
