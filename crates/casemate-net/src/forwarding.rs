@@ -3,7 +3,7 @@
 //!
 //! Each instance keeps the state from before the *first* of them in its own state directory, so
 //! the order in which they are purged does not matter. The directories of all instances of a host
-//! have one parent, and a lock in it keeps two of them from deciding at once.
+//! have one parent, and a lock on it keeps two of them from deciding at once.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,7 +17,6 @@ const FORWARD: &str = "ipv4/ip_forward";
 /// The kernel changes this one itself with every change of the switch.
 const REDIRECTS: &str = "ipv4/conf/all/accept_redirects";
 const RECORD: &str = "ip_forward";
-const LOCK: &str = "net.lock";
 
 /// Switches forwarding on, after noting how it was.
 pub(crate) fn enable(state_dir: &Path) -> Result<(), NetError> {
@@ -79,10 +78,10 @@ fn others(state_dir: &Path) -> Result<Vec<PathBuf>, NetError> {
 }
 
 fn lock(state_dir: &Path) -> Result<File, NetError> {
-    let path = state_dir.parent().unwrap_or(state_dir).join(LOCK);
-    let file = File::create(&path).map_err(at(&path))?;
-    flock(&file, FlockOperation::LockExclusive).map_err(|error| at(&path)(error.into()))?;
-    Ok(file)
+    let path = state_dir.parent().unwrap_or(state_dir);
+    let parent = File::open(path).map_err(at(path))?;
+    flock(&parent, FlockOperation::LockExclusive).map_err(|error| at(path)(error.into()))?;
+    Ok(parent)
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> NetError {

@@ -27,6 +27,7 @@ mod pool;
 mod rules;
 mod slot;
 mod subnet;
+mod survey;
 mod sysctl;
 mod tool;
 

@@ -16,18 +16,12 @@ use crate::neighbours::{self, Neighbour};
 use crate::netlink::Socket;
 use crate::rules::Table;
 use crate::slot::{NetSlot, Plan, netns_stream};
+use crate::survey::survey;
 use crate::{NetError, Subnet, conntrack, forwarding, links, tool};
 
 /// Connections that one slot may have tracked at once, by default. The kernel's table (262,144
 /// entries as a rule) is shared by all; a slot at its limit gets new connections refused.
 pub const CONNECTIONS_PER_SLOT_DEFAULT: u32 = 2048;
-
-/// What a slot's links carry when the host's way out cannot be asked, and at most.
-const MTU_DEFAULT: u32 = 1500;
-/// The least that IPv4 hosts must take; an uplink below it is not believed.
-const MTU_MIN: u32 = 576;
-/// Routes wider than this are ways out, not places: some VPNs write the default route as two halves.
-const PLACE_PREFIX_MIN: u8 = 8;
 
 /// What the network of an instance is made from.
 #[derive(Debug, Clone)]
@@ -342,38 +336,6 @@ impl NetPool {
             .collect();
         links::links_delete(&mut host, &doomed).map_err(NetError::netlink("delete links"))
     }
-}
-
-/// Refuses a subnet that the host already routes elsewhere, and answers what the way out carries.
-fn survey(host: &mut Socket, names: &Names, subnet: Subnet) -> Result<u32, NetError> {
-    let links = links::links(host).map_err(NetError::netlink("list links"))?;
-    let routes = links::routes(host).map_err(NetError::netlink("list routes"))?;
-    let link = |index: Option<u32>| links.iter().find(|link| Some(link.index) == index);
-    let name = |index| link(index).map_or("no link", |link| link.name.as_str());
-    let gateway = Ipv4Net::from(subnet.gateway());
-    for route in &routes {
-        let overlaps = route.to.contains(&subnet.net()) || subnet.net().contains(&route.to);
-        let ours = names.link_index(name(route.link)).is_some()
-            || (route.to == gateway && name(route.link) == "lo");
-        if overlaps && !ours && route.to.prefix_len() >= PLACE_PREFIX_MIN {
-            return Err(NetError::RouteConflict {
-                subnet: subnet.net(),
-                route: route.to,
-                link: name(route.link).to_owned(),
-            });
-        }
-    }
-    let out = routes
-        .iter()
-        .filter(|route| route.is_default())
-        .min_by_key(|route| route.priority)
-        .and_then(|route| link(route.link));
-    let mtu = out.map_or(MTU_DEFAULT, |link| link.mtu);
-    Ok(if mtu < MTU_MIN {
-        MTU_DEFAULT
-    } else {
-        mtu.min(MTU_DEFAULT)
-    })
 }
 
 /// Nothing is left half changed by a panic under these locks: the kernel's answer decides.
