@@ -4,8 +4,14 @@
 //! nodes at any time (decision 4), so nothing that is only here may matter. It must not know SQL,
 //! HTTP, or how a node is reached.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod memory;
+
 use async_trait::async_trait;
 use casemate_types::SandboxId;
+
+pub use memory::MemoryCatalog;
 
 /// Where a sandbox's traffic goes. A sandbox with a route runs; one without is not found.
 #[derive(Debug, Clone, PartialEq, Eq)]
