@@ -1,1 +1,26 @@
-//! casemate-api.
+//! The public control-plane API over HTTP.
+//!
+//! Owns routes, extractors, the mapping between wire bodies and use cases, the OpenAPI document,
+//! and [`error::ApiError`], the only type that knows status codes. Handlers decide nothing. It
+//! must not know SQL, nodes, or how connections arrive: the edge (or a test) calls the router and
+//! puts the peer's address into each request's extensions ([`casemate_types::peer::PeerAddr`]).
+
+mod admin;
+mod api_keys;
+mod auth;
+mod error;
+mod extract;
+mod health;
+mod layers;
+mod metrics;
+mod nodes;
+mod not_yet;
+mod openapi;
+mod operation;
+mod router;
+mod sandboxes;
+mod teams;
+mod templates;
+
+pub use metrics::{MetricsAccess, ScrapeToken};
+pub use router::{ApiState, router};

@@ -69,6 +69,8 @@ impl Control {
                 }
             };
             self.quota.give_back(&row.team, id);
+            // Nobody may listen.
+            let _ = self.ended.send(id.clone());
             if noted {
                 tracing::info!(
                     sandbox.id = %id, team.id = %row.team, reason = ?reason,

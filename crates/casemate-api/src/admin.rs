@@ -1,0 +1,4 @@
+//! What administrators do beside the teams' own operations.
+
+pub(crate) mod keys;
+pub(crate) mod sandboxes;

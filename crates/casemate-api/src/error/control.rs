@@ -1,0 +1,274 @@
+//! Each error of the use cases, in one `match`.
+
+use axum::http::StatusCode;
+use casemate_control::admin::KeyError;
+use casemate_control::auth::{AuthError, KeyFault};
+use casemate_control::sandboxes::ChangeError;
+use casemate_control::sandboxes::create::{
+    CreateError, CreateRefused, IdempotencyError, PlacementError,
+};
+use casemate_control::sandboxes::list::ListError;
+use casemate_control::sandboxes::network::NetworkError;
+use casemate_control::tasks::TaskLost;
+use casemate_control::templates::{AliasError, TemplateError};
+use casemate_rpc::NodeError;
+use casemate_store::StoreError;
+use casemate_types::network::PolicyError;
+
+use super::ApiError;
+
+const API_KEY_HELP: &str =
+    "Invalid API key, please visit https://e2b.dev/docs/api-key for more information.";
+const ACCESS_TOKEN_HELP: &str =
+    "Invalid Access token, try to login again by running `e2b auth login`.";
+const BACKEND_FAILED: &str = "Backend authentication failed";
+const PLACEMENT_FAILED: &str = "Failed to place sandbox";
+
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Missing => Self::unauthorized("authorization header is missing"),
+            AuthError::Malformed => Self::unauthorized("authorization header is malformed"),
+            AuthError::ApiKey(fault) => {
+                let detail = match fault {
+                    KeyFault::Format => "Invalid API key format",
+                    KeyFault::Unknown => "Cannot get the team for the given API key",
+                };
+                Self::unauthorized(format!("{API_KEY_HELP}\n{detail}"))
+            }
+            AuthError::AccessToken(fault) => {
+                let detail = match fault {
+                    KeyFault::Format => "Invalid access token format",
+                    KeyFault::Unknown => "Cannot get the user for the given access token",
+                };
+                Self::unauthorized(format!("{ACCESS_TOKEN_HELP}\n{detail}"))
+            }
+            AuthError::Provider => {
+                Self::unauthorized(format!("Invalid auth provider token.\n{BACKEND_FAILED}"))
+            }
+            AuthError::Admin => Self::unauthorized("Invalid Access token.\nInvalid Access token."),
+            AuthError::AdminTeam => {
+                Self::unauthorized(format!("Invalid team ID.\n{BACKEND_FAILED}"))
+            }
+            AuthError::Banned => Self::forbidden("team is banned"),
+            AuthError::Blocked { reason: None } => Self::forbidden("team is blocked"),
+            AuthError::Blocked {
+                reason: Some(reason),
+            } => Self::forbidden(format!("team is blocked: {reason}")),
+            AuthError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        if error.is_retryable() {
+            Self::unavailable("Service is unavailable", &error)
+        } else {
+            Self::internal("Internal server error", &error)
+        }
+    }
+}
+
+impl From<TaskLost> for ApiError {
+    fn from(_: TaskLost) -> Self {
+        Self::lost()
+    }
+}
+
+impl From<CreateError> for ApiError {
+    fn from(error: CreateError) -> Self {
+        match error {
+            CreateError::Template(error) => error.into(),
+            CreateError::Refused(error) => error.into(),
+            CreateError::Quota(quota) => {
+                let message = format!(
+                    "you have reached the maximum number of concurrent E2B sandboxes ({}). End \
+                     one, or ask whoever runs this installation for a higher limit.",
+                    quota.max
+                );
+                Self::new(StatusCode::TOO_MANY_REQUESTS, message)
+            }
+            CreateError::Placement(error) => error.into(),
+            CreateError::Idempotency(error) => error.into(),
+            CreateError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<TemplateError> for ApiError {
+    fn from(error: TemplateError) -> Self {
+        match &error {
+            TemplateError::Reference(_) => Self::bad_request(error),
+            TemplateError::NotFound(_) | TemplateError::NoBuild { .. } => Self::not_found(error),
+            TemplateError::Store { source, .. } => {
+                tracing::error!(error = super::chain(source), "could not resolve a template");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+            }
+        }
+    }
+}
+
+impl From<AliasError> for ApiError {
+    fn from(error: AliasError) -> Self {
+        match error {
+            AliasError::Reference(_) | AliasError::Namespace { .. } => Self::bad_request(error),
+            AliasError::NotYours => Self::forbidden(error.to_string()),
+            AliasError::NotFound(_) | AliasError::NoBuild { .. } => Self::not_found(error),
+            AliasError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<CreateRefused> for ApiError {
+    fn from(error: CreateRefused) -> Self {
+        match error {
+            CreateRefused::TimeoutZero
+            | CreateRefused::TimeoutTooLong { .. }
+            | CreateRefused::AutoPauseMemoryAlone
+            | CreateRefused::AutoPauseMemoryWithAutoResume
+            | CreateRefused::EnvdUnknown
+            | CreateRefused::EnvdTooOld(_)
+            | CreateRefused::TooBig { .. }
+            | CreateRefused::MetadataTooLarge { .. }
+            | CreateRefused::EnvsTooLarge { .. }
+            | CreateRefused::EnvImpossible(_)
+            | CreateRefused::Iam
+            | CreateRefused::VolumeMounts => Self::bad_request(error),
+            CreateRefused::Network(error) => error.into(),
+            CreateRefused::Unavailable(_) => {
+                Self::new(StatusCode::NOT_IMPLEMENTED, error.to_string())
+            }
+        }
+    }
+}
+
+impl From<NetworkError> for ApiError {
+    fn from(error: NetworkError) -> Self {
+        match &error {
+            NetworkError::Policy(PolicyError::DomainsUnavailable(_))
+            | NetworkError::Unavailable(_) => {
+                Self::new(StatusCode::NOT_IMPLEMENTED, error.to_string())
+            }
+            NetworkError::Policy(
+                PolicyError::Denied(_)
+                | PolicyError::Allowed(_)
+                | PolicyError::DomainsNeedDenyAll
+                | PolicyError::TooMany { .. },
+            )
+            | NetworkError::Rules => Self::bad_request(error),
+            NetworkError::EgressProxyAtCreate | NetworkError::EgressProxyAtUpdate => {
+                Self::forbidden(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<PlacementError> for ApiError {
+    fn from(error: PlacementError) -> Self {
+        let (status, code, why) = match &error {
+            PlacementError::NoNode => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "sandbox_capacity_unavailable",
+                "no node is ready",
+            ),
+            PlacementError::Timeout(_) => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "sandbox_placement_timeout",
+                "the node did not answer in time",
+            ),
+            PlacementError::Node(error) => of_node(error),
+        };
+        Self::new(status, format!("{PLACEMENT_FAILED}: {why}")).code(code)
+    }
+}
+
+fn of_node(error: &NodeError) -> (StatusCode, &'static str, &'static str) {
+    match error {
+        NodeError::Full { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "sandbox_capacity_unavailable",
+            "no node has room for it",
+        ),
+        NodeError::QueueFull { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "sandbox_capacity_unavailable",
+            "too many sandboxes wait to be created",
+        ),
+        NodeError::Unreachable => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "sandbox_capacity_unavailable",
+            "the node cannot be reached",
+        ),
+        NodeError::Unsupported { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "sandbox_no_compatible_node",
+            "no node can run this template",
+        ),
+        NodeError::CreateFailed { .. } => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "sandbox_create_failed",
+            "the node could not start it",
+        ),
+        NodeError::NotFound(_)
+        | NodeError::Exists(_)
+        | NodeError::PortClosed { .. }
+        | NodeError::Internal { .. } => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal_server_error",
+            "the node failed",
+        ),
+    }
+}
+
+impl From<IdempotencyError> for ApiError {
+    fn from(error: IdempotencyError) -> Self {
+        match error {
+            IdempotencyError::InProgress => Self::conflict(error).code("idempotency_in_progress"),
+            IdempotencyError::OutcomeUnknown => {
+                Self::conflict(error).code("idempotency_outcome_unknown")
+            }
+            IdempotencyError::Mismatch => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
+                    .code("idempotency_request_mismatch")
+            }
+        }
+    }
+}
+
+impl From<ListError> for ApiError {
+    fn from(error: ListError) -> Self {
+        match error {
+            ListError::Cursor(_) | ListError::Template(_) | ListError::TemplateTag { .. } => {
+                Self::bad_request(error)
+            }
+            ListError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl ApiError {
+    /// `refused` is what the client reads when the node did not do it.
+    pub(crate) fn of_change(refused: &'static str, error: ChangeError) -> Self {
+        match error {
+            ChangeError::NotFound(_) => Self::not_found(error),
+            ChangeError::TimeoutTooLong { .. } | ChangeError::LifeExceeded => {
+                Self::bad_request(error)
+            }
+            ChangeError::Network(error) => error.into(),
+            ChangeError::Node { .. } => Self::internal(refused, &error),
+            ChangeError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<KeyError> for ApiError {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::NoTeam => Self::not_found(error),
+            KeyError::Standing(error) => error.into(),
+            KeyError::Name => Self::bad_request(error),
+            KeyError::Store(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The table of operations and the router made from it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{Method, Uri};
+use axum::middleware::{from_fn, from_fn_with_state};
+use casemate_control::Control;
+use casemate_control::auth::Access;
+
+use crate::error::ApiError;
+use crate::metrics::{Metrics, MetricsAccess};
+use crate::operation::Operation;
+use crate::{
+    admin, api_keys, auth, health, layers, metrics, nodes, not_yet, openapi, sandboxes, teams,
+    templates,
+};
+
+/// What handlers share. Clones are the same.
+#[derive(Clone)]
+pub struct ApiState {
+    pub(crate) control: Arc<Control>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics_access: Arc<MetricsAccess>,
+}
+
+impl ApiState {
+    pub fn new(control: Arc<Control>, metrics_access: MetricsAccess) -> Self {
+        Self {
+            control,
+            metrics: Arc::default(),
+            metrics_access: Arc::new(metrics_access),
+        }
+    }
+}
+
+/// Everything that is answered under the API's host.
+pub fn router(state: ApiState) -> Router {
+    let mut router = Router::new();
+    for operation in operations() {
+        let demand = auth::Demand::of(&operation);
+        let guarded = from_fn_with_state((state.clone(), demand), auth::guard);
+        router = router.route(operation.path, operation.handler.route_layer(guarded));
+    }
+    router
+        .fallback(no_operation)
+        .method_not_allowed_fallback(no_method)
+        .layer(from_fn(layers::deadline))
+        .layer(from_fn(layers::secrets))
+        .layer(from_fn(layers::cors))
+        .layer(from_fn(layers::panics))
+        .layer(from_fn_with_state(state.clone(), metrics::count))
+        .with_state(state)
+}
+
+/// Every operation, served or not yet.
+pub(crate) fn operations() -> Vec<Operation> {
+    use Access::{Admin, Anybody, ProviderTeamOrAdmin, Team, User};
+    let (get, post) = (Method::GET, Method::POST);
+    let (put, patch, delete) = (Method::PUT, Method::PATCH, Method::DELETE);
+    let served = vec![
+        Operation::served(get.clone(), "/health", Anybody, health::health),
+        Operation::served(get.clone(), "/ready", Anybody, health::ready),
+        Operation::served(get.clone(), "/metrics", Anybody, metrics::show),
+        Operation::served(get.clone(), "/openapi.json", Anybody, openapi::show),
+        Operation::served(get.clone(), "/teams", User, teams::list),
+        Operation::served(get.clone(), "/sandboxes", Team, sandboxes::list::v1).also_when_blocked(),
+        Operation::served(get.clone(), "/v2/sandboxes", Team, sandboxes::list::v2)
+            .also_when_blocked(),
+        Operation::served(post.clone(), "/sandboxes", Team, sandboxes::create::v1),
+        Operation::served(post.clone(), "/v2/sandboxes", Team, sandboxes::create::v2),
+        Operation::served(
+            get.clone(),
+            "/sandboxes/{sandboxID}",
+            Team,
+            sandboxes::get::get,
+        )
+        .also_when_blocked(),
+        Operation::served(
+            delete.clone(),
+            "/sandboxes/{sandboxID}",
+            Team,
+            sandboxes::kill::kill,
+        )
+        .also_when_blocked(),
+        Operation::served(
+            post.clone(),
+            "/sandboxes/{sandboxID}/timeout",
+            Team,
+            sandboxes::timeout::set,
+        ),
+        Operation::served(
+            post.clone(),
+            "/sandboxes/{sandboxID}/refreshes",
+            Team,
+            sandboxes::timeout::refresh,
+        ),
+        Operation::served(
+            post.clone(),
+            "/sandboxes/{sandboxID}/connect",
+            Team,
+            sandboxes::connect::v1,
+        ),
+        Operation::served(
+            post.clone(),
+            "/v2/sandboxes/{sandboxID}/connect",
+            Team,
+            sandboxes::connect::v2,
+        ),
+        Operation::served(
+            put.clone(),
+            "/sandboxes/{sandboxID}/network",
+            Team,
+            sandboxes::network::update,
+        ),
+        Operation::served(
+            get.clone(),
+            "/templates/aliases/{alias}",
+            Team,
+            templates::alias,
+        )
+        .also_when_blocked(),
+        Operation::served(
+            get.clone(),
+            "/api-keys",
+            ProviderTeamOrAdmin,
+            api_keys::list,
+        )
+        .also_when_blocked(),
+        Operation::served(
+            patch.clone(),
+            "/api-keys/{apiKeyID}",
+            ProviderTeamOrAdmin,
+            api_keys::rename,
+        ),
+        Operation::served(
+            delete.clone(),
+            "/api-keys/{apiKeyID}",
+            ProviderTeamOrAdmin,
+            api_keys::delete,
+        )
+        .also_when_blocked(),
+        Operation::served(get.clone(), "/nodes", Admin, nodes::list),
+        Operation::served(get.clone(), "/nodes/{nodeID}", Admin, nodes::get),
+        Operation::served(
+            post.clone(),
+            "/admin/teams/{teamID}/api-keys",
+            Admin,
+            admin::keys::create,
+        ),
+        Operation::served(
+            delete.clone(),
+            "/admin/teams/{teamID}/api-keys/{apiKeyID}",
+            Admin,
+            admin::keys::delete,
+        ),
+        Operation::served(
+            post.clone(),
+            "/admin/teams/{teamID}/sandboxes/kill",
+            Admin,
+            admin::sandboxes::kill_all,
+        ),
+        Operation::served(
+            get.clone(),
+            "/admin/sandboxes/running-counts",
+            Admin,
+            admin::sandboxes::running_counts,
+        ),
+    ];
+    served.into_iter().chain(not_yet::operations()).collect()
+}
+
+/// Paths of SDKs that are older than any that we serve.
+const RETIRED: [&str; 2] = ["instances", "envs"];
+
+async fn no_operation(uri: Uri) -> ApiError {
+    let first = uri.path().split('/').nth(1).unwrap_or_default();
+    if RETIRED.contains(&first) {
+        return ApiError::validation(format_args!(
+            "the '/{first}' endpoints are deprecated, please update your SDK to the latest version"
+        ));
+    }
+    ApiError::not_found("no matching operation was found")
+}
+
+async fn no_method() -> ApiError {
+    ApiError::method_not_allowed()
+}

@@ -1,0 +1,47 @@
+//! The sandbox operations, one file for each; what their answers share is here.
+
+pub(crate) mod connect;
+pub(crate) mod create;
+pub(crate) mod get;
+pub(crate) mod kill;
+pub(crate) mod list;
+pub(crate) mod network;
+pub(crate) mod timeout;
+
+use casemate_control::sandboxes::SandboxView;
+use casemate_control::sandboxes::create::Created;
+use casemate_types::Timestamp;
+use casemate_wire::{CLIENT_ID, Sandbox};
+
+/// The answer of create.
+fn created(sandbox: Created) -> Sandbox {
+    Sandbox {
+        template_id: sandbox.template.to_string(),
+        sandbox_id: sandbox.sandbox.to_string(),
+        alias: sandbox.alias,
+        client_id: CLIENT_ID.into(),
+        envd_version: sandbox.envd_version,
+        envd_access_token: Some(sandbox.access_token),
+        traffic_access_token: None,
+        domain: Some(sandbox.domain),
+    }
+}
+
+/// The answer of connect.
+fn connected(view: SandboxView) -> Sandbox {
+    Sandbox {
+        template_id: view.sandbox.template.to_string(),
+        sandbox_id: view.sandbox.id.to_string(),
+        alias: view.sandbox.alias,
+        client_id: CLIENT_ID.into(),
+        envd_version: view.sandbox.envd_version,
+        envd_access_token: view.access_token,
+        traffic_access_token: None,
+        domain: Some(view.domain),
+    }
+}
+
+/// To the microsecond, which is what is kept and what every client's parser reads.
+fn micros(time: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
+}
