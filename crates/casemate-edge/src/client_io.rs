@@ -217,7 +217,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
                 refused.written += ready!(stream.poll_write(cx, &answer[refused.written..]))?;
                 continue;
             }
-            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            // The client reads to the end of its answer while we read to the end of its head.
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
             let mut buf = ReadBuf::new(&mut away);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf))?;
             refused.read_away += buf.filled().len();

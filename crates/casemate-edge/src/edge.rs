@@ -92,6 +92,12 @@ impl Edge {
         self.parts.links.count()
     }
 
+    /// Client connections open now, upgraded ones included.
+    pub fn connections(&self) -> usize {
+        let free = self.parts.connections.available_permits();
+        self.parts.limits.connections_max.saturating_sub(free)
+    }
+
     pub(crate) fn parts(&self) -> &EdgeParts {
         &self.parts
     }

@@ -219,3 +219,6 @@ fn websocket_key() -> HeaderValue {
     getrandom::fill(&mut nonce).expect("the kernel's random source answers once booted");
     HeaderValue::from_str(&STANDARD.encode(nonce)).expect("base64 is fit for a header")
 }
+
+#[cfg(test)]
+mod tests;

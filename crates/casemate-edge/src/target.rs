@@ -70,10 +70,9 @@ impl OwnHosts {
         }
         let shared_domain = shared_domain(&name, host);
         let own = name == self.domain || self.further.contains(&name);
-        if own || shared_domain.is_some() || name == "localhost" || is_address(&name) {
-            if let Some(target) = by_headers(headers, shared_domain)? {
-                return Ok(Target::Sandbox(target));
-            }
+        let allowed = own || shared_domain.is_some() || name == "localhost" || is_address(&name);
+        if allowed && let Some(target) = by_headers(headers, shared_domain)? {
+            return Ok(Target::Sandbox(target));
         }
         // A machine may be called `10-web.internal`: its own names are never read as a sandbox's.
         if own || is_address(&name) {

@@ -1,1 +1,166 @@
+//! What clients see when a sandbox ends under them.
 
+use axum::Router;
+use http_body_util::BodyExt;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+
+use crate::support::{ENVD, ID, LONG, Stage, eventually, get, host, read_until, sandbox, text};
+
+/// Answers the first part and is silent then, on each connection.
+async fn half_answers(stage: &Stage, port: u16, head: &'static str) -> mpsc::UnboundedReceiver<()> {
+    let listener = stage.listener(port).await;
+    let (begun, started) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let begun = begun.clone();
+            tokio::spawn(async move {
+                read_until(&mut stream, "\r\n\r\n").await;
+                stream.write_all(head.as_bytes()).await.unwrap();
+                begun.send(()).unwrap();
+                std::future::pending::<()>().await;
+            });
+        }
+    });
+    started
+}
+
+const HALF: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n";
+
+#[tokio::test]
+async fn streams_break_and_the_probe_says_not_found() {
+    for port in [ENVD, 3000] {
+        for h2 in [false, true] {
+            let stage = Stage::new().await;
+            let mut started = half_answers(&stage, port, HALF).await;
+            let mut request = get(port, "/stream");
+            let response = if h2 {
+                *request.uri_mut() = format!("http://{}/stream", host(port)).parse().unwrap();
+                stage.http2().await.send_request(request).await.unwrap()
+            } else {
+                stage.http1().await.send_request(request).await.unwrap()
+            };
+            started.recv().await.unwrap();
+            let mut body = response.into_body();
+            assert_eq!(
+                body.frame().await.unwrap().unwrap().into_data().unwrap(),
+                "half"
+            );
+
+            stage.world.end(ID);
+            stage.edge.forget(&sandbox());
+            let rest = tokio::time::timeout(LONG, body.collect())
+                .await
+                .expect("ended in time");
+            assert!(rest.is_err(), "the end must not look like a good one");
+
+            let probe = stage
+                .http1()
+                .await
+                .send_request(get(ENVD, "/health"))
+                .await
+                .unwrap();
+            assert_eq!(probe.status(), 502);
+            assert!(text(probe).await.contains("was not found"));
+            eventually("nothing is held", || stage.edge.held() == (0, 0)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn requests_without_an_answer_yet_break_too() {
+    let stage = Stage::new().await;
+    let mut started = half_answers(&stage, ENVD, "").await;
+    let mut client = stage.http1().await;
+    let pending = tokio::spawn(async move { client.send_request(get(ENVD, "/slow")).await });
+    started.recv().await.unwrap();
+    stage.world.end(ID);
+    stage.edge.forget(&sandbox());
+    let answer = tokio::time::timeout(LONG, pending)
+        .await
+        .expect("ended in time")
+        .unwrap();
+    assert!(answer.is_err());
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_too() {
+    let stage = Stage::new().await;
+    let listener = stage.listener(3000).await;
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_until(&mut stream, "\r\n\r\n").await;
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // Until every buffer on the way is full; then this waits, and fails when cut.
+        while stream.write_all(&[b'x'; 65536]).await.is_ok() {}
+    });
+    let mut stream = stage.connect().await;
+    let ask = format!("GET / HTTP/1.1\r\nhost: {}\r\n\r\n", host(3000));
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    read_until(&mut stream, "xxxx").await;
+    // Buffers are full once nothing has moved for a while; there is no event to wait for.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert_eq!(stage.edge.held().0, 1);
+    stage.world.end(ID);
+    stage.edge.forget(&sandbox());
+    // A new request makes a link of its own and leaves nothing: what is held is the stuck one.
+    eventually("the connection is let go", || {
+        stage.serving_connections() == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_run_of_a_sandbox_gets_new_connections() {
+    let stage = Stage::new().await;
+    let router = |name: &'static str| Router::new().fallback(move || async move { name });
+    stage.service(ENVD, router("first")).await;
+    let ask = async || {
+        let response = stage
+            .http1()
+            .await
+            .send_request(get(ENVD, "/"))
+            .await
+            .unwrap();
+        text(response).await
+    };
+    assert_eq!(ask().await, "first");
+    eventually("the connection is kept", || stage.edge.held() == (1, 1)).await;
+    stage.edge.forget(&sandbox());
+    assert_eq!(stage.edge.held(), (0, 0));
+    stage.service(ENVD, router("second")).await;
+    assert_eq!(ask().await, "second");
+}
+
+#[tokio::test]
+async fn neighbours_are_not_touched() {
+    let stage = Stage::new().await;
+    let other = "iother";
+    stage.world.run(
+        other,
+        casemate_edge::RouteTarget::Running {
+            traffic_token: None,
+        },
+    );
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    stage
+        .world
+        .open(other, 3000, listener.local_addr().unwrap());
+    let (next, mut turns) = mpsc::unbounded_channel::<()>();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_until(&mut stream, "\r\n\r\n").await;
+        stream.write_all(HALF.as_bytes()).await.unwrap();
+        turns.recv().await;
+        stream.write_all(b"4\r\nrest\r\n0\r\n\r\n").await.unwrap();
+    });
+    let mut request = get(3000, "/");
+    let host = format!("3000-{other}.x");
+    request.headers_mut().insert("host", host.parse().unwrap());
+    let response = stage.http1().await.send_request(request).await.unwrap();
+    stage.world.end(ID);
+    stage.edge.forget(&sandbox());
+    next.send(()).unwrap();
+    assert_eq!(text(response).await, "halfrest");
+}

@@ -1,1 +1,245 @@
+//! What happens at each bound.
 
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Notify;
+
+use crate::support::{DOMAIN, ENVD, ID, Stage, get, host, read_all, read_until, text};
+
+#[tokio::test]
+async fn heads_that_are_too_large_are_431_with_a_body() {
+    let stage = Stage::new().await;
+    stage
+        .service(ENVD, Router::new().fallback(|| async { "ok" }))
+        .await;
+    for size in [
+        60 * 1024,
+        66 * 1024,
+        200 * 1024,
+        1024 * 1024,
+        4 * 1024 * 1024,
+    ] {
+        for target in [host(ENVD), format!("api.{DOMAIN}")] {
+            let begun = Instant::now();
+            let answer = stage
+                .raw(format!(
+                    "GET / HTTP/1.1\r\nhost: {target}\r\nconnection: close\r\nx-large: {}\r\n\r\n",
+                    "x".repeat(size)
+                ))
+                .await;
+            assert!(begun.elapsed() < Duration::from_secs(5), "{size}: a hang");
+            if size < 64 * 1024 {
+                assert!(answer.starts_with("HTTP/1.1 200"), "{size}: {answer:.300}");
+            } else {
+                assert!(answer.starts_with("HTTP/1.1 431"), "{size}: {answer:.300}");
+                assert!(answer.contains(r#""code":431"#), "{size}: {answer:.300}");
+                assert!(answer.contains("application/json"), "{size}: {answer:.300}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_endless_head_is_refused_after_the_bound() {
+    let stage = Stage::new().await;
+    let mut stream = stage.connect().await;
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: x\r\nx: ")
+        .await
+        .unwrap();
+    let (mut reading, mut writing) = stream.into_split();
+    let endless =
+        tokio::spawn(async move { while writing.write_all(&[b'x'; 8192]).await.is_ok() {} });
+    let mut out = Vec::new();
+    let read = tokio::io::AsyncReadExt::read_to_end(&mut reading, &mut out);
+    let _ = tokio::time::timeout(Duration::from_secs(10), read)
+        .await
+        .expect("closed in time");
+    assert!(String::from_utf8_lossy(&out).starts_with("HTTP/1.1 431"));
+    drop(reading);
+    tokio::time::timeout(Duration::from_secs(10), endless)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn large_heads_on_http2_are_431_with_a_body() {
+    let stage = Stage::new().await;
+    let mut request = get(ENVD, "/");
+    *request.uri_mut() = format!("http://{}/", host(ENVD)).parse().unwrap();
+    let large = "x".repeat(100 * 1024);
+    request
+        .headers_mut()
+        .insert("x-large", large.parse().unwrap());
+    let response = stage.http2().await.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 431);
+    assert!(text(response).await.contains(r#""code":431"#));
+}
+
+#[tokio::test]
+async fn silent_and_slow_clients_are_closed() {
+    let stage = Stage::with(|config| {
+        config.limits.head_timeout = Duration::from_millis(200);
+        config.limits.client_idle_timeout = Duration::from_millis(600);
+    })
+    .await;
+    stage
+        .service(ENVD, Router::new().fallback(|| async { "ok" }))
+        .await;
+    let whole = format!("GET / HTTP/1.1\r\nhost: {}\r\n\r\n", host(ENVD));
+    // Sent, and how long the connection then lives.
+    let cases = [
+        (String::new(), 200),
+        ("PRI * HTTP".to_owned(), 200),
+        ("GET / HTTP/1.1\r\nhost: x".to_owned(), 200),
+        (whole.clone(), 600),
+        (format!("{whole}GET / HT"), 200),
+    ];
+    for (sent, life_ms) in cases {
+        let mut stream = stage.connect().await;
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let begun = Instant::now();
+        let answer = read_all(&mut stream).await;
+        let lived = begun.elapsed().as_millis();
+        assert_eq!(
+            answer.contains("200 OK"),
+            sent.starts_with(&whole),
+            "{sent:?}"
+        );
+        // A head that came in one piece with the request before it counts as idle.
+        let most = if sent.len() > whole.len() {
+            1500
+        } else {
+            life_ms + 500
+        };
+        assert!(
+            lived >= life_ms - 50 && lived < most,
+            "{sent:?}: {lived} ms"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_busy_connection_is_never_idle() {
+    let stage = Stage::with(|config| {
+        config.limits.head_timeout = Duration::from_millis(50);
+        config.limits.client_idle_timeout = Duration::from_millis(50);
+    })
+    .await;
+    let router = Router::new().fallback(|| async {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        "slow"
+    });
+    stage.service(ENVD, router).await;
+    let response = stage
+        .http1()
+        .await
+        .send_request(get(ENVD, "/"))
+        .await
+        .unwrap();
+    assert_eq!(text(response).await, "slow");
+    let mut request = get(ENVD, "/");
+    *request.uri_mut() = format!("http://{}/", host(ENVD)).parse().unwrap();
+    let response = stage.http2().await.send_request(request).await.unwrap();
+    assert_eq!(text(response).await, "slow");
+}
+
+#[tokio::test]
+async fn idle_connections_of_http2_are_closed() {
+    let stage = Stage::with(|config| {
+        config.limits.client_idle_timeout = Duration::from_millis(200);
+    })
+    .await;
+    stage
+        .service(ENVD, Router::new().fallback(|| async { "ok" }))
+        .await;
+    let mut request = get(ENVD, "/");
+    *request.uri_mut() = format!("http://{}/", host(ENVD)).parse().unwrap();
+    let mut client = stage.http2().await;
+    assert_eq!(
+        text(client.send_request(request).await.unwrap()).await,
+        "ok"
+    );
+    crate::support::eventually("closed", || client.is_closed()).await;
+}
+
+#[tokio::test]
+async fn one_request_too_many_to_a_sandbox_is_429() {
+    let stage = Stage::with(|config| {
+        config.limits.sandbox_requests_max = NonZeroU32::new(2);
+    })
+    .await;
+    let go = Arc::new(Notify::new());
+    let (here, mut arrived) = tokio::sync::mpsc::unbounded_channel();
+    let router = Router::new().fallback({
+        let go = go.clone();
+        move || {
+            here.send(()).unwrap();
+            let go = go.clone();
+            async move {
+                go.notified().await;
+                "done"
+            }
+        }
+    });
+    stage.service(3000, router).await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut client = stage.http1().await;
+        open.push(tokio::spawn(async move {
+            client.send_request(get(3000, "/")).await
+        }));
+        arrived.recv().await.unwrap();
+    }
+    let response = stage
+        .http1()
+        .await
+        .send_request(get(3000, "/"))
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 429);
+    let expected = format!(
+        r#"{{"sandboxId":"{ID}","message":"The sandbox has too many concurrent incoming connections (limit: 2)","connectionLimit":2,"code":429}}"#
+    );
+    assert_eq!(text(response).await, expected);
+    go.notify_waiters();
+    for task in open {
+        assert_eq!(text(task.await.unwrap().unwrap()).await, "done");
+    }
+    go.notify_one();
+    let response = stage
+        .http1()
+        .await
+        .send_request(get(3000, "/"))
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 200);
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so() {
+    let stage = Stage::with(|config| config.limits.connections_max = 1).await;
+    let mut first = stage.connect().await;
+    let ask = format!("GET / HTTP/1.1\r\nhost: api.{DOMAIN}\r\n\r\n");
+    first.write_all(ask.as_bytes()).await.unwrap();
+    read_until(&mut first, "api /").await;
+    let mut second = stage.connect().await;
+    let answer = read_all(&mut second).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(
+        head.contains(&format!("content-length: {}", body.len())),
+        "{answer}"
+    );
+    drop(first);
+    crate::support::eventually("there is room again", || stage.serving_connections() == 0).await;
+    let answer = stage
+        .raw(ask.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n"))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}

@@ -21,6 +21,9 @@ fn mirror(name: &'static str) -> Router {
     )
 }
 
+/// A host, headers beside it, and what the answer is.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+
 async fn stage() -> Stage {
     let stage = Stage::new().await;
     stage.service(ENVD, mirror("envd")).await;
@@ -47,7 +50,7 @@ async fn hosts_and_headers_find_their_service() {
     let envd_host = format!("49983-{ID}-6532622b.whatever.example");
     let api = format!("api.{DOMAIN}");
     let sandbox = format!("sandbox.{DOMAIN}");
-    let cases: [(&str, &[(&str, &str)], &str); 12] = [
+    let cases: [Case<'_>; 12] = [
         (&web_host, &[], "web GET /p?q=1"),
         (&envd_host, &[], "envd GET /p?q=1"),
         (&envd_host, &to_web, "envd GET /p?q=1"),
@@ -72,7 +75,7 @@ async fn hosts_and_headers_find_their_service() {
 async fn targets_that_cannot_be_read_are_400_in_plain_text() {
     let stage = stage().await;
     let bad_id = format!("3000-a_b.{DOMAIN}");
-    let cases: [(&str, &[(&str, &str)], &str); 4] = [
+    let cases: [Case<'_>; 4] = [
         ("localhost", &[("e2b-sandbox-id", ID)], "missing header"),
         (
             "localhost",

@@ -158,6 +158,11 @@ impl Stage {
         sender
     }
 
+    /// Client connections that the edge holds open.
+    pub fn serving_connections(&self) -> usize {
+        self.edge.connections()
+    }
+
     /// One request on a connection of its own, in bytes, and all that comes back until the end.
     pub async fn raw(&self, request: impl AsRef<[u8]>) -> String {
         let mut stream = self.connect().await;
