@@ -25,6 +25,8 @@ use casemate_linux::clone::SingleThreaded;
 use casemate_linux::{exec, scm};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+pub(crate) use userns::create as user_namespace;
+
 use message::{Refusal, Reply, Request, Setup};
 
 use crate::step::{Step, StepError};

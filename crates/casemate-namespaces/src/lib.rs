@@ -12,6 +12,7 @@ pub mod launcher;
 pub mod launchers;
 pub mod lease;
 pub mod pool;
+pub mod probe;
 mod readiness;
 mod record;
 pub mod runtime;

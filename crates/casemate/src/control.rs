@@ -49,11 +49,12 @@ async fn serve(setup: ControlSetup, listener: OwnedFd, socket: OwnedFd) -> anyho
         .await
         .with_context(|| format!("open the store {}", path.display()))?;
     let store: Arc<dyn Store> = Arc::new(store);
-    let catalog: Arc<dyn Catalog> = Arc::new(MemoryCatalog::default());
+    let catalog = Arc::new(front::CuttingCatalog::new(Arc::new(MemoryCatalog::default())));
     let config = control_config(&setup)?;
-    let control = Control::start(config, store, Arc::clone(&catalog), Arc::clone(&node)).await?;
+    let written: Arc<dyn Catalog> = Arc::clone(&catalog) as _;
+    let control = Control::start(config, store, written, Arc::clone(&node)).await?;
     control.bootstrap(&bootstrap(&setup.bootstrap)).await.context("make the first team")?;
-    let front = front::Front::new(&setup, control, catalog, node)?;
+    let front = front::Front::new(&setup, control, &catalog, node)?;
     tokio::select! {
         served = front.serve(listener) => served,
         () = client.closed() => {
@@ -65,7 +66,7 @@ async fn serve(setup: ControlSetup, listener: OwnedFd, socket: OwnedFd) -> anyho
 }
 
 fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {
-    let secret = RootSecret::new(setup.api_key_secret.expose().as_bytes())
+    let secret = RootSecret::new(setup.api_key_secret.expose().as_bytes().to_vec())
         .context("auth.api_key_secret")?;
     let mut config = ControlConfig::new(secret, setup.config.domain.clone());
     config.admin_token = Some(AdminToken::new(setup.admin_token.expose().to_owned()));

@@ -11,7 +11,7 @@ use crate::step::{Step, StepError};
 
 /// A namespace in which ids 0 to 65535 are the host's from `first_id` on, kept alive by its
 /// descriptor alone. Nobody in it can make user namespaces: each would give back all capabilities.
-pub(super) fn create(proof: &SingleThreaded, first_id: u32) -> Result<OwnedFd, StepError> {
+pub(crate) fn create(proof: &SingleThreaded, first_id: u32) -> Result<OwnedFd, StepError> {
     let (go_in, go_out) = pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
     let (done_in, done_out) = pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
     let how = Fork {

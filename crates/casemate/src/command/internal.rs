@@ -16,13 +16,19 @@ enum Role {
     Control,
     /// The resolver of sandboxes.
     Egress,
+    /// Tries an idmapped mount of a folder, for `doctor`.
+    ProbeIdmappedMount { dir: std::path::PathBuf },
     /// The cheapest sandbox that the kernel can make, for the bench.
     BenchFloor(crate::command::bench::FloorArgs),
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.role {
-        Role::Launcher => casemate_namespaces::launcher::run(),
+        Role::Launcher => {
+            let code = casemate_namespaces::launcher::run();
+            return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
+        }
+        Role::ProbeIdmappedMount { dir } => casemate_namespaces::probe::idmapped_mount(&dir)?,
         Role::Control => crate::control::run()?,
         Role::Egress => crate::egress::run()?,
         Role::BenchFloor(args) => crate::command::bench::floor(args)?,

@@ -38,6 +38,9 @@ pub struct ServerArgs {
 /// An installation, as a team's client sees it.
 pub struct Server {
     pub api: Api,
+    /// Where that API is, and with which key it was opened, for programs that we start.
+    pub base: BaseUrl,
+    pub api_key: String,
     /// Through which sandboxes are reached.
     pub edge: BaseUrl,
 }
@@ -52,7 +55,9 @@ impl ServerArgs {
         let api = Api::new(Transport::new(), base.clone(), &key)?;
         Ok(Server {
             api,
-            edge: edge.unwrap_or(base),
+            edge: edge.unwrap_or_else(|| base.clone()),
+            base,
+            api_key: key,
         })
     }
 
@@ -73,7 +78,8 @@ impl ServerArgs {
         )?)
     }
 
-    fn dir(&self) -> PathBuf {
+    /// The data directory that was named, or the usual one.
+    pub fn dir(&self) -> PathBuf {
         self.data_dir.clone().unwrap_or_else(|| DATA_DIR.into())
     }
 

@@ -49,8 +49,13 @@ pub async fn open(config: &Config, dir: &DataDir) -> anyhow::Result<Opened> {
     settings.slot_range = config.subnet_base;
     settings.allow_ranges = config.allow_ranges.clone();
     settings.connections_per_slot_max = config.conntrack_per_sandbox_max;
-    settings.manage_firewall = config.manage_firewall;
     let inner = NamespacesRuntime::open(settings).await.context("open the sandbox runtime")?;
+    if config.manage_firewall {
+        let admitted = inner.network().neighbours_admit().context("let sandboxes pass")?;
+        for neighbour in admitted {
+            tracing::info!(rule = neighbour.rule, "added a rule: {}", neighbour.words);
+        }
+    }
     let gateway = inner.network().gateway();
     let (udp, tcp) = inner.network().dns_sockets().context("bind the resolver's sockets")?;
     let egress = Arc::new(Egress {
@@ -63,15 +68,10 @@ pub async fn open(config: &Config, dir: &DataDir) -> anyhow::Result<Opened> {
     Ok(Opened { runtime, egress, layers_dir, gateway })
 }
 
-/// Where layers are while the platform runs; for commands beside it.
+/// Where layers of templates are; for commands beside a running platform.
 pub fn layers_dir(config: &Config) -> anyhow::Result<PathBuf> {
-    let instance = fs::read_to_string(config.data_dir.join("instance"))
-        .with_context(|| format!("there is no platform in {}", config.data_dir.display()))?;
-    let dir = casemate_namespaces::layers_dir(
-        &casemate_types::InstanceId::parse(instance.trim())?,
-        &config.data_dir,
-    );
-    ensure!(dir.is_dir(), "the platform does not run: start it with `casemate up`");
+    let dir = config.data_dir.join("node/layers");
+    ensure!(dir.is_dir(), "there is no base template in {}", config.data_dir.display());
     Ok(dir)
 }
 
@@ -88,11 +88,16 @@ fn agent(dir: &DataDir) -> anyhow::Result<PathBuf> {
     }
     let folder = dir.node().join("agent");
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-    let path = folder.join(format!("envd-{}", casemate_build::content_name(AGENT)));
+    let path = folder.join(format!("envd-{}", content_name(AGENT)));
     if !path.exists() {
         write_program(&path).with_context(|| format!("write {}", path.display()))?;
     }
     Ok(path)
+}
+
+fn content_name(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    hex::encode(&sha2::Sha256::digest(bytes)[..8])
 }
 
 fn write_program(path: &Path) -> io::Result<()> {

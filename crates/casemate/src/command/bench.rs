@@ -1,0 +1,128 @@
+//! `casemate bench`: how fast and how small this installation is, beside what the kernel needs.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, ensure};
+use casemate_build::Progress;
+use casemate_ops::bench::{self, Options, Sdk};
+use casemate_types::Timestamp;
+use serde_json::json;
+
+use super::server::ServerArgs;
+use crate::admin::{Reply, Request, ask};
+use crate::data_dir::admin_socket;
+use crate::output::Output;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// What sandboxes are made from.
+    #[arg(long, default_value = "base")]
+    template: String,
+    /// Samples of each figure.
+    #[arg(long, default_value_t = 100)]
+    count: usize,
+    /// Sandboxes that are created at the same time.
+    #[arg(long, default_value_t = 100)]
+    burst: usize,
+    /// How often they are.
+    #[arg(long, default_value_t = 3)]
+    burst_rounds: usize,
+    /// Idle sandboxes over which memory is shared out; 0 leaves it out.
+    #[arg(long, default_value_t = 200)]
+    idle: usize,
+    /// A Python that has the stock SDK (`pip install e2b`).
+    #[arg(long, value_name = "FILE", env = "CASEMATE_BENCH_PYTHON")]
+    python: Option<PathBuf>,
+    /// What that Python runs.
+    #[arg(long, value_name = "FILE", default_value = "tests/bench/sdk.py")]
+    sdk_script: PathBuf,
+    /// Put the table into this document.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+/// Of `casemate internal bench-floor`.
+#[derive(clap::Args)]
+pub struct FloorArgs {}
+
+/// Serves floors to the bench that started us.
+pub fn floor(FloorArgs {}: FloorArgs) -> anyhow::Result<()> {
+    Ok(bench::floor::serve()?)
+}
+
+pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
+    ensure!(
+        args.count > 0 && args.burst > 0,
+        "nothing is measured with a count of 0"
+    );
+    let server = args.server.connect()?;
+    let sdk = args.python.map(|python| Sdk {
+        python,
+        script: args.sdk_script,
+        api_key: server.api_key.clone(),
+        api_url: server.base.clone(),
+    });
+    let program = std::env::current_exe().context("find our own program")?;
+    let options = Options {
+        template: args.template,
+        count: args.count,
+        burst: args.burst,
+        burst_rounds: args.burst_rounds,
+        idle: args.idle,
+        sdk,
+        platform: platform(&args.server).await?,
+        floor: (
+            program,
+            vec!["internal".to_owned(), "bench-floor".to_owned()],
+        ),
+    };
+    let line = output.progress("bench");
+    let progress = |percent: u8, stage: &str| line.step(percent, stage);
+    let measured = bench::run(&server.api, &server.edge, &options, &progress).await;
+    line.finish();
+    let report = measured?;
+    let commit = commit();
+    let date = Timestamp::now().to_string();
+    let date = date.split('T').next().unwrap_or_default();
+    let table = report.markdown(&commit, date);
+    let value = json!({"commit": commit, "date": date, "report": report});
+    output.value(&value, || table.trim_end().to_owned());
+    if let Some(path) = args.report {
+        bench::write_into(&path, &table)?;
+        output.note(&format!("wrote {}", path.display()));
+    }
+    Ok(())
+}
+
+/// The processes of the platform of our data directory; none when it is another machine's.
+async fn platform(server: &ServerArgs) -> anyhow::Result<Vec<u32>> {
+    match ask(&admin_socket(&server.dir()), Request::Status).await? {
+        Some(Reply::Status(status)) => Ok(std::iter::once(status.pid)
+            .chain(status.processes.into_values())
+            .collect()),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The commit of the sources that we stand in.
+fn commit() -> String {
+    let git = |args: &[&str]| {
+        let output = Command::new("git")
+            .args(args)
+            .stderr(Stdio::null())
+            .output()
+            .ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.trim().to_owned())
+    };
+    match git(&["rev-parse", "--short=10", "HEAD"]) {
+        None => "unknown".to_owned(),
+        Some(head) => match git(&["status", "--porcelain", "--untracked-files=no"]) {
+            Some(changed) if changed.is_empty() => head,
+            _ => format!("{head} with changes"),
+        },
+    }
+}

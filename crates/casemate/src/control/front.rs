@@ -1,0 +1,178 @@
+//! The front door wired: edge before API, the catalog as its routes, the node as its dialer.
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use anyhow::Context;
+use async_trait::async_trait;
+use casemate_api::{ApiState, ScrapeToken};
+use casemate_catalog::{Catalog, CatalogError, Route};
+use casemate_control::Control;
+use casemate_edge::{
+    DialFailure, Dialer, Edge, EdgeConfig, LookupFailure, RouteTarget, Routes,
+};
+use casemate_rpc::{NodeError, NodePort};
+use casemate_types::SandboxId;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::ControlSetup;
+use crate::config::{Config, MetricsAccess};
+
+/// The edge of this process.
+pub struct Front {
+    edge: Arc<Edge>,
+}
+
+impl Front {
+    /// Wires `control` behind the edge; `catalog` must be the one that control writes.
+    pub fn new(
+        setup: &ControlSetup,
+        control: Arc<Control>,
+        catalog: &CuttingCatalog,
+        node: Arc<dyn NodePort>,
+    ) -> anyhow::Result<Self> {
+        let api = casemate_api::router(ApiState::new(control, metrics_access(&setup.config)));
+        let routes = Arc::new(CatalogRoutes(Arc::clone(&catalog.inner)));
+        let edge = Edge::new(edge_config(&setup.config)?, routes, Arc::new(NodeDialer(node)), api);
+        let edge = Arc::new(edge);
+        if catalog.edge.set(Arc::clone(&edge)).is_err() {
+            anyhow::bail!("a catalog serves one edge");
+        }
+        Ok(Self { edge })
+    }
+
+    pub async fn serve(&self, listener: OwnedFd) -> anyhow::Result<()> {
+        let listener = TcpListener::from(listener);
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        self.edge.serve(listener, CancellationToken::new()).await;
+        Ok(())
+    }
+}
+
+fn edge_config(config: &Config) -> anyhow::Result<EdgeConfig> {
+    let mut edge = EdgeConfig::new(config.domain.clone());
+    edge.hosts = config.edge_hosts.clone();
+    edge.hosts.push(rustix::system::uname().nodename().to_string_lossy().to_lowercase());
+    edge.limits.connections_max = config.connections_max;
+    edge.limits.sandbox_requests_max = match config.sandbox_connections_max {
+        None => None,
+        Some(max) => Some(
+            u32::try_from(max)
+                .ok()
+                .and_then(NonZeroU32::new)
+                .context("server.sandbox_connections_max must be -1 or at least 1")?,
+        ),
+    };
+    Ok(edge)
+}
+
+fn metrics_access(config: &Config) -> casemate_api::MetricsAccess {
+    let token = &config.scrape_token;
+    match config.metrics {
+        MetricsAccess::Public => casemate_api::MetricsAccess::Public,
+        MetricsAccess::Token => casemate_api::MetricsAccess::Guarded {
+            scrape_token: (!token.is_empty()).then(|| ScrapeToken::new(token.expose().to_owned())),
+            open_on_loopback: config.domain_is_default,
+        },
+    }
+}
+
+struct CatalogRoutes(Arc<dyn Catalog>);
+
+#[async_trait]
+impl Routes for CatalogRoutes {
+    async fn lookup(&self, sandbox: &SandboxId) -> Result<Option<RouteTarget>, LookupFailure> {
+        match self.0.route_by_id(sandbox).await {
+            Ok(Some(Route { .. })) => Ok(Some(RouteTarget::Running { traffic_token: None })),
+            Ok(None) => Ok(None),
+            Err(error) => Err(LookupFailure(Box::new(error))),
+        }
+    }
+}
+
+struct NodeDialer(Arc<dyn NodePort>);
+
+#[async_trait]
+impl Dialer for NodeDialer {
+    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<TcpStream, DialFailure> {
+        match self.0.dial(sandbox, port).await {
+            Ok(stream) => Ok(TcpStream::from_std(stream)?),
+            Err(NodeError::NotFound(_)) => Err(DialFailure::NotFound),
+            Err(NodeError::PortClosed { .. }) => Err(DialFailure::PortClosed),
+            Err(error) => Err(DialFailure::Node(Box::new(error))),
+        }
+    }
+}
+
+/// A catalog that cuts a sandbox's connections at the edge when its route goes: after, so that no
+/// request comes in between.
+pub struct CuttingCatalog {
+    inner: Arc<dyn Catalog>,
+    edge: OnceLock<Arc<Edge>>,
+    known: Mutex<HashMap<SandboxId, String>>,
+}
+
+impl CuttingCatalog {
+    pub fn new(inner: Arc<dyn Catalog>) -> Self {
+        Self { inner, edge: OnceLock::new(), known: Mutex::default() }
+    }
+
+    fn cut(&self, sandbox: &SandboxId) {
+        if let Some(edge) = self.edge.get() {
+            edge.forget(sandbox);
+        }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<SandboxId, String>> {
+        self.known.lock().expect("no holder of this lock panics")
+    }
+}
+
+#[async_trait]
+impl Catalog for CuttingCatalog {
+    async fn route_put(&self, sandbox: &SandboxId, route: Route) -> Result<(), CatalogError> {
+        self.known().insert(sandbox.clone(), route.node.clone());
+        self.inner.route_put(sandbox, route).await
+    }
+
+    async fn route_by_id(&self, sandbox: &SandboxId) -> Result<Option<Route>, CatalogError> {
+        self.inner.route_by_id(sandbox).await
+    }
+
+    async fn route_remove(&self, sandbox: &SandboxId, node: &str) -> Result<bool, CatalogError> {
+        let removed = self.inner.route_remove(sandbox, node).await?;
+        if removed {
+            self.known().remove(sandbox);
+            self.cut(sandbox);
+        }
+        Ok(removed)
+    }
+
+    async fn routes_replace(
+        &self,
+        node: &str,
+        sandboxes: &[SandboxId],
+    ) -> Result<(), CatalogError> {
+        self.inner.routes_replace(node, sandboxes).await?;
+        let gone: Vec<SandboxId> = {
+            let mut known = self.known();
+            let mut gone = std::mem::take(&mut *known);
+            for sandbox in sandboxes {
+                gone.remove(sandbox);
+                known.insert(sandbox.clone(), node.to_owned());
+            }
+            let (gone, stay): (Vec<_>, Vec<_>) = gone.into_iter().partition(|(_, n)| n == node);
+            known.extend(stay);
+            gone.into_iter().map(|(sandbox, _)| sandbox).collect()
+        };
+        for sandbox in gone {
+            self.cut(&sandbox);
+        }
+        Ok(())
+    }
+}
