@@ -6,6 +6,7 @@
 //! [`BUSY_WAIT`]. Statements keep to what PostgreSQL also understands (`$1`, `ON CONFLICT`,
 //! `RETURNING`); where they cannot, as with JSON functions, a comment says so.
 
+mod checkpoint;
 mod idempotency;
 mod keys;
 mod open;
@@ -13,6 +14,8 @@ mod sandboxes;
 mod settings;
 mod teams;
 mod templates;
+#[cfg(test)]
+mod tests;
 mod users;
 
 use std::time::Duration;
@@ -22,6 +25,8 @@ use sqlx::SqlitePool;
 use sqlx::error::{DatabaseError, ErrorKind};
 
 use crate::{Store, StoreError};
+
+use checkpoint::Checkpoints;
 
 pub use open::OpenError;
 
@@ -36,6 +41,7 @@ pub struct SqliteStore {
     fast: SqlitePool,
     durable: SqlitePool,
     readers: SqlitePool,
+    checkpoints: Checkpoints,
 }
 
 impl SqliteStore {
@@ -45,6 +51,12 @@ impl SqliteStore {
         self.readers.close().await;
         self.fast.close().await;
         self.durable.close().await;
+    }
+
+    /// For one write that need not outlive a power loss.
+    fn fast(&self) -> &SqlitePool {
+        self.checkpoints.wrote();
+        &self.fast
     }
 }
 

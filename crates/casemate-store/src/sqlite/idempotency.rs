@@ -25,7 +25,7 @@ impl Idempotency for SqliteStore {
     ) -> Result<Begun, StoreError> {
         let refused = |error| failed(WHAT, key, error);
         let mut tx = self
-            .fast
+            .fast()
             .begin_with("BEGIN IMMEDIATE")
             .await
             .map_err(refused)?;
@@ -77,7 +77,7 @@ impl Idempotency for SqliteStore {
         .bind(team.as_str())
         .bind(key)
         .bind(answer)
-        .execute(&self.fast)
+        .execute(self.fast())
         .await
         .map_err(|error| failed(WHAT, key, error))?;
         if done.rows_affected() == 0 {
@@ -96,7 +96,7 @@ impl Idempotency for SqliteStore {
         )
         .bind(team.as_str())
         .bind(key)
-        .execute(&self.fast)
+        .execute(self.fast())
         .await
         .map_err(|error| failed(WHAT, key, error))?;
         Ok(())
@@ -109,7 +109,7 @@ impl Idempotency for SqliteStore {
              WHERE state = 'in_progress' AND owner NOT IN (SELECT value FROM json_each($1))",
         )
         .bind(serde_json::Value::from(alive).to_string())
-        .execute(&self.fast)
+        .execute(self.fast())
         .await
         .map_err(|error| failed(WHAT, "of the dead", error))?;
         Ok(done.rows_affected())
@@ -120,7 +120,7 @@ impl Idempotency for SqliteStore {
             "DELETE FROM idempotency_keys WHERE began_at < $1 AND state <> 'in_progress'",
         )
         .bind(micros(before))
-        .execute(&self.fast)
+        .execute(self.fast())
         .await
         .map_err(|error| failed(WHAT, "of old", error))?;
         Ok(done.rows_affected())

@@ -116,7 +116,7 @@ impl Keys for SqliteStore {
         .bind(id.to_string())
         .bind(at)
         .bind(at.saturating_sub(LAST_USED_LAG_SECONDS * 1_000_000))
-        .execute(&self.fast)
+        .execute(self.fast())
         .await
         .map_err(|error| failed("api key", id, error))?;
         Ok(())

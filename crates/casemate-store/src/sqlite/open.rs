@@ -10,6 +10,7 @@ use sqlx::SqlitePool;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
+use super::checkpoint::{self, Checkpoints};
 use super::{BUSY_WAIT, READERS_MAX, SqliteStore};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
@@ -69,19 +70,25 @@ impl SqliteStore {
             .filename(path)
             .busy_timeout(BUSY_WAIT);
         let writer = options.clone().journal_mode(SqliteJournalMode::Wal);
+        let refused = |source| OpenError::Open {
+            path: path.into(),
+            source,
+        };
         let durable = pool(1)
             .connect_with(writer.clone().synchronous(SqliteSynchronous::Full))
             .await
-            .map_err(|source| OpenError::Open {
-                path: path.into(),
-                source,
-            })?;
+            .map_err(refused)?;
         if let Err(error) = migrate(&durable, path).await {
             durable.close().await;
             return Err(error);
         }
+        let fast = writer
+            .synchronous(SqliteSynchronous::Normal)
+            .pragma("wal_autocheckpoint", checkpoint::PAGES_MAX);
+        let fast = pool(1).connect_with(fast).await.map_err(refused)?;
         Ok(Self {
-            fast: pool(1).connect_lazy_with(writer.synchronous(SqliteSynchronous::Normal)),
+            fast,
+            checkpoints: Checkpoints::start(durable.clone()),
             durable,
             readers: pool(READERS_MAX).connect_lazy_with(options.read_only(true)),
         })

@@ -32,9 +32,9 @@ macro_rules! matches_filter {
     () => {
         " FROM sandboxes s WHERE s.team_id = $1 AND s.state <> 'dead' \
          AND s.state IN (SELECT value FROM json_each($2)) \
-         AND NOT EXISTS (SELECT 1 FROM json_each($3) AS want WHERE NOT EXISTS ( \
+         AND ($3 = '{}' OR NOT EXISTS (SELECT 1 FROM json_each($3) AS want WHERE NOT EXISTS ( \
              SELECT 1 FROM json_each(s.metadata) AS have \
-             WHERE have.key = want.key AND have.value = want.value)) \
+             WHERE have.key = want.key AND have.value = want.value))) \
          AND ($4 IS NULL OR s.template_id = $4) \
          AND ($5 IS NULL OR s.started_at >= $5)"
     };
@@ -55,11 +55,18 @@ const OLDEST_FIRST: &str = concat!(
      ORDER BY s.started_at ASC, s.id DESC LIMIT $8"
 );
 
+/// For the test of their plans.
+#[cfg(test)]
+pub(super) const PAGES: [&str; 2] = [NEWEST_FIRST, OLDEST_FIRST];
+
 #[async_trait]
 impl Sandboxes for SqliteStore {
     async fn sandbox_insert(&self, sandbox: &Sandbox) -> Result<(), StoreError> {
         let refused = |error| failed(WHAT, &sandbox.id, error);
-        insert(sandbox).execute(&self.fast).await.map_err(refused)?;
+        insert(sandbox)
+            .execute(self.fast())
+            .await
+            .map_err(refused)?;
         Ok(())
     }
 
@@ -187,7 +194,7 @@ impl Sandboxes for SqliteStore {
         )
         .bind(micros(before))
         .bind(i64::from(FORGET_ROWS_MAX))
-        .execute(&self.fast)
+        .execute(self.fast())
         .await
         .map_err(|error| failed("table", "sandboxes", error))?;
         Ok(done.rows_affected())
@@ -203,7 +210,7 @@ impl SqliteStore {
         change: Query<'_, Sqlite, SqliteArguments>,
     ) -> Result<u64, StoreError> {
         let done = change
-            .execute(&self.fast)
+            .execute(self.fast())
             .await
             .map_err(|error| failed(WHAT, id, error))?;
         if done.rows_affected() == 0 {

@@ -1,5 +1,6 @@
-//! The SQLite adapter against the contract, and what is its own: files, versions, durability.
+//! The SQLite adapter against the contract, and what is its own: files, versions, other writers.
 
 mod conformance;
+mod fixture_rows;
+mod fixtures;
 mod open;
-mod speed;

@@ -1,5 +1,7 @@
 //! Pages: order, cursors, filters.
 
+use std::slice::from_ref;
+
 use casemate_types::sandbox::PublicState;
 
 use super::*;
@@ -108,12 +110,12 @@ pub async fn page_filters_all_hold(store: &dyn Store) {
     assert_eq!(ids(store, &twice).await, both);
 
     let since = with(&|f| f.started_after = Some(at(5, 0)));
-    assert_eq!(ids(store, &since).await, [late.id.clone()]);
+    assert_eq!(ids(store, &since).await, from_ref(&late.id));
     let since = with(&|f| f.started_after = Some(at(5, 1)));
     assert!(ids(store, &since).await.is_empty());
 
     let template = with(&|f| f.template = Some(early.template.clone()));
-    assert_eq!(ids(store, &template).await, [early.id.clone()]);
+    assert_eq!(ids(store, &template).await, from_ref(&early.id));
     let template = with(&|f| {
         f.template = Some(early.template.clone());
         f.started_after = Some(at(5, 0));

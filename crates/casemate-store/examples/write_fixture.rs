@@ -1,0 +1,58 @@
+//! Writes `tests/fixtures/data-vN/store.sqlite` for a schema that is to be released (decision 9):
+//! `cargo run -p casemate-store --example write_fixture -- PATH`. Never for one that was.
+
+#[path = "../tests/it/fixture_rows.rs"]
+mod fixture_rows;
+
+use std::path::PathBuf;
+
+use casemate_store::{
+    Idempotency, Keys, Sandboxes, Settings, SqliteStore, Teams, Templates, Users,
+};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let path = PathBuf::from(std::env::args().nth(1).ok_or("usage: write_fixture PATH")?);
+    if path.exists() {
+        return Err("there is one already: a released fixture is never written again".into());
+    }
+    // The file goes into the repository: small pages make it a few KiB.
+    let mut small = SqliteConnectOptions::new()
+        .filename(&path)
+        .create_if_missing(true)
+        .page_size(512)
+        .connect()
+        .await?;
+    sqlx::query("VACUUM").execute(&mut small).await?;
+    small.close().await?;
+
+    let store = SqliteStore::open(&path).await?;
+    let (team, user) = (fixture_rows::team(), fixture_rows::user());
+    store.team_insert(&team).await?;
+    store.user_insert(&user).await?;
+    let joined_at = fixture_rows::at(2);
+    store
+        .member_put(&user.id, &team.id, true, joined_at)
+        .await?;
+    store.key_insert(&fixture_rows::key()).await?;
+    store.token_insert(&fixture_rows::token()).await?;
+    let reported_at = fixture_rows::reported_at();
+    store
+        .template_report(&fixture_rows::report(), reported_at)
+        .await?;
+    store.sandbox_insert(&fixture_rows::running()).await?;
+    store.sandbox_insert(&fixture_rows::dead()).await?;
+    let (key, now) = (fixture_rows::IDEMPOTENCY_KEY, fixture_rows::reported_at());
+    store
+        .idempotency_begin(&team.id, key, &[1; 32], "fixture", now)
+        .await?;
+    store
+        .idempotency_finish(&team.id, key, fixture_rows::ANSWER)
+        .await?;
+    let (name, value) = fixture_rows::SETTING;
+    store.setting_put(name, value).await?;
+    store.close().await;
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! What every `tests/fixtures/data-vN/store.sqlite` holds: written by the example
+//! `write_fixture` of the version that brought the schema, read by all that come after.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use casemate_store::{
+    AccessToken, ApiKey, Build, BuildId, KeyHash, KeyId, KeyMask, LimitOverrides, NodeReport,
+    OnTimeout, Sandbox, Standing, Team, User,
+};
+use casemate_types::{
+    EndReason, NetworkPolicy, Resources, SandboxId, SandboxState, TeamId, TemplateId, Timestamp,
+    UserId,
+};
+
+pub const IDEMPOTENCY_KEY: &str = "fixture-key";
+pub const ANSWER: &str = r#"{"sandbox":"ifixture000000000000a"}"#;
+pub const SETTING: (&str, &str) = ("fixture.setting", "a value");
+
+pub fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_795_000_000 + seconds).expect("a time of this century")
+}
+
+fn uuid(last: u32) -> String {
+    format!("0b7a2b0e-6f5c-4b43-9c0c-{last:012}")
+}
+
+fn team_id() -> TeamId {
+    TeamId::parse(&uuid(1)).expect("a UUID")
+}
+
+fn user_id() -> UserId {
+    UserId::parse(&uuid(2)).expect("a UUID")
+}
+
+pub fn team() -> Team {
+    Team {
+        id: team_id(),
+        slug: "fixture".into(),
+        name: "Fixture team".into(),
+        standing: Standing::Blocked {
+            reason: Some("for the test".into()),
+        },
+        limits: LimitOverrides {
+            sandboxes_max: Some(7),
+            ..LimitOverrides::default()
+        },
+        created_at: at(0),
+    }
+}
+
+pub fn user() -> User {
+    User {
+        id: user_id(),
+        created_at: at(1),
+    }
+}
+
+pub fn key() -> ApiKey {
+    ApiKey {
+        id: KeyId::parse(&uuid(3)).expect("a UUID"),
+        team: team_id(),
+        name: "fixture key".into(),
+        hash: KeyHash::of(b"not a secret of anybody"),
+        mask: KeyMask::of("e2b_", "00112233445566778899aabbccddeeff00112233"),
+        created_at: at(3),
+        created_by: Some(user_id()),
+        last_used: Some(at(4)),
+    }
+}
+
+pub fn token() -> AccessToken {
+    AccessToken {
+        id: KeyId::parse(&uuid(4)).expect("a UUID"),
+        user: user_id(),
+        name: "fixture token".into(),
+        hash: KeyHash::of(b"not a token of anybody"),
+        mask: KeyMask::of("sk_e2b_", "ffeeddccbbaa99887766554433221100ffeeddcc"),
+        created_at: at(5),
+    }
+}
+
+pub fn report() -> NodeReport {
+    NodeReport {
+        build: Build {
+            id: BuildId::parse(&uuid(5)).expect("a UUID"),
+            template: TemplateId::parse("fixturetemplate00000").expect("a template id"),
+            layers: vec!["site-1".into(), "base-1".into()],
+            resources: Resources::BASE,
+            default_user: "user".into(),
+            default_workdir: Some("/home/user".into()),
+            envd_version: "0.6.12".into(),
+            created_at: at(6),
+        },
+        alias: "base".into(),
+    }
+}
+
+pub fn reported_at() -> Timestamp {
+    at(7)
+}
+
+pub fn running() -> Sandbox {
+    Sandbox {
+        id: SandboxId::parse("ifixture000000000000a").expect("a sandbox id"),
+        team: team_id(),
+        template: report().build.template,
+        alias: Some("base".into()),
+        build: report().build.id,
+        node: "node-1".into(),
+        envd_version: "0.6.12".into(),
+        resources: Resources::BASE,
+        metadata: BTreeMap::from([("user".into(), "a b".into())]),
+        secured: true,
+        network: NetworkPolicy {
+            allow_internet_access: Some(false),
+            allow_out: Some(vec!["8.8.8.8".into()]),
+            deny_out: None,
+        },
+        timeout: Duration::from_secs(300),
+        on_timeout: OnTimeout::Kill,
+        started_at: at(8),
+        state: SandboxState::Running { ends_at: at(308) },
+        generation: 3,
+    }
+}
+
+pub fn dead() -> Sandbox {
+    Sandbox {
+        id: SandboxId::parse("ifixture000000000000b").expect("a sandbox id"),
+        state: SandboxState::Dead {
+            ended_at: at(100),
+            reason: EndReason::Expired,
+        },
+        metadata: BTreeMap::new(),
+        network: NetworkPolicy::default(),
+        ..running()
+    }
+}
