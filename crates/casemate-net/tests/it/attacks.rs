@@ -1,5 +1,8 @@
 //! What a sandbox must not reach, each with the control that shows it reachable without the rules.
 
+use std::net::UdpSocket;
+use std::time::Duration;
+
 use casemate_net::{NetPool, NetSlot};
 
 use crate::world::{
@@ -241,4 +244,39 @@ fn a_published_port_of_another_program_is_no_way_round() {
     );
     rules_off("testaa00");
     assert!(world::tcp_port(&slot, HOST, 8080).is_reached(), "control");
+}
+
+#[test]
+fn the_host_hears_no_broadcast_or_multicast() {
+    if !world::enabled() {
+        return;
+    }
+    let world = World::new();
+    let pool = world.pool();
+    let slot = pool.slot_create(0).unwrap();
+    let listener = UdpSocket::bind(("0.0.0.0", 5353)).unwrap();
+    // The host is a member, as one that runs mDNS is.
+    ip(&format!(
+        "addr add 224.0.0.251/32 dev {} autojoin",
+        slot.host_link
+    ));
+    listener
+        .set_read_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    let heard = |to: &str| {
+        inside(&slot.netns, || {
+            let socket = UdpSocket::bind((slot.ip, 0)).unwrap();
+            socket.set_broadcast(true).unwrap();
+            let _ = socket.send_to(b"hello", (to, 5353));
+        });
+        listener.recv(&mut [0; 10]).is_ok()
+    };
+    let targets = ["203.0.113.255", "255.255.255.255", "224.0.0.251"];
+    for target in targets {
+        assert!(!heard(target), "{target}");
+    }
+    rules_off("testaa00");
+    for target in targets {
+        assert!(heard(target), "control: {target}");
+    }
 }
