@@ -4,6 +4,7 @@
 //! beneath an open folder and never through a link, so that an archive cannot write outside
 //! whatever it says, and both work on a host without the programs.
 
+mod entry;
 mod pack;
 mod unpack;
 

@@ -107,7 +107,7 @@ async def test_stdin_as_a_stream(sdk, sandbox):
     handle = await sdk.run(sandbox, "wc -c", background=True, stdin=True)
     chunks = ["x" * 100_000] * 20
     if sdk.is_async:
-        stream = await sandbox.commands.stream_input(handle.pid)
+        stream = sandbox.commands.stream_input(handle.pid)
         for chunk in chunks:
             await stream.send(chunk)
         await stream.close()

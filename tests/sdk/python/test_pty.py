@@ -44,7 +44,7 @@ async def test_input_as_a_stream(sdk, sandbox):
     handle = await open_pty(sdk, sandbox, seen)
     chunks = [b"echo first", b"-second\n", b"exit\n"]
     if sdk.is_async:
-        stream = await sandbox.pty.stream_input(handle.pid)
+        stream = sandbox.pty.stream_input(handle.pid)
         for chunk in chunks:
             await stream.send(chunk)
         await stream.close()

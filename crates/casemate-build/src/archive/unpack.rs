@@ -4,18 +4,14 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use base64::Engine;
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
-};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timestamps, XattrFlags};
 use tar::{Entry, EntryType};
 
-use super::{
-    ArchiveError, BYTES_MAX, ENTRIES_MAX, HEADER_BYTES_MAX, HEADER_NAME, OWNER_MAX, decompress,
-};
+use super::entry::{Facts, attributes_of, facts_of, kind_error, link_of, parts_of};
+use super::{ArchiveError, BYTES_MAX, ENTRIES_MAX, HEADER_BYTES_MAX, HEADER_NAME, decompress};
 
 /// What came out of an archive.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -104,14 +100,6 @@ struct Tree {
     parent: Option<(Vec<OsString>, OwnedFd)>,
     /// Set at the end: every file that is added to a folder changes its time.
     folder_times: Vec<(Vec<OsString>, Timestamps)>,
-}
-
-/// What an entry says about its file beside the content.
-struct Facts {
-    owner: Uid,
-    group: Gid,
-    mode: Mode,
-    times: Timestamps,
 }
 
 impl Tree {
@@ -302,103 +290,4 @@ fn open_beneath(root: BorrowedFd<'_>, parts: &[OsString]) -> rustix::io::Result<
 
 fn folder_flags() -> OFlags {
     OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC
-}
-
-/// The names of a path. A leading `/` means the root of the archive.
-fn parts_of(path: &[u8], shown: &str) -> Result<Vec<OsString>, ArchiveError> {
-    let refused = |reason| ArchiveError::Path {
-        path: shown.into(),
-        reason,
-    };
-    if path.len() > 4095 || path.contains(&0) {
-        return Err(refused("is too long or holds a zero byte"));
-    }
-    let names = path
-        .split(|b| *b == b'/')
-        .filter(|part| !matches!(*part, b"" | b"."));
-    names
-        .map(|part| match part {
-            b".." => Err(refused("leads upwards")),
-            _ => Ok(OsString::from_vec(part.to_vec())),
-        })
-        .collect()
-}
-
-fn link_of<R: Read>(entry: &Entry<'_, R>, shown: &str) -> Result<Vec<u8>, ArchiveError> {
-    let target = entry.link_name_bytes().unwrap_or_default().into_owned();
-    if target.is_empty() || target.len() > 4095 || target.contains(&0) {
-        let reason = "is a link to an impossible name";
-        return Err(ArchiveError::Path {
-            path: shown.into(),
-            reason,
-        });
-    }
-    Ok(target)
-}
-
-fn facts_of<R: Read>(entry: &Entry<'_, R>, shown: &str) -> Result<Facts, ArchiveError> {
-    let header = entry.header();
-    let id = |id: io::Result<u64>| {
-        let id = id.map_err(ArchiveError::Read)?;
-        match u32::try_from(id) {
-            Ok(small) if id <= OWNER_MAX => Ok(small),
-            _ => Err(ArchiveError::Owner {
-                path: shown.into(),
-                id,
-            }),
-        }
-    };
-    let mode = header.mode().map_err(ArchiveError::Read)? & 0o7777;
-    let seconds = header.mtime().map_err(ArchiveError::Read)?;
-    let time = Timespec {
-        tv_sec: i64::try_from(seconds).unwrap_or(0),
-        tv_nsec: 0,
-    };
-    Ok(Facts {
-        owner: Uid::from_raw(id(header.uid())?),
-        group: Gid::from_raw(id(header.gid())?),
-        mode: Mode::from_raw_mode(mode),
-        times: Timestamps {
-            last_access: time,
-            last_modification: time,
-        },
-    })
-}
-
-/// The extended attributes that a sandbox may have, in both spellings: raw (GNU tar, Docker) and
-/// base64 (libarchive, ours; the raw one cannot carry every byte through this reader).
-fn attributes_of<R: Read>(entry: &mut Entry<'_, R>) -> io::Result<Vec<(String, Vec<u8>)>> {
-    let mut found = Vec::new();
-    let Some(extensions) = entry.pax_extensions()? else {
-        return Ok(found);
-    };
-    for extension in extensions {
-        let extension = extension?;
-        let Ok(key) = extension.key() else { continue };
-        let value = extension.value_bytes();
-        let (name, value) = if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
-            (name, value.to_vec())
-        } else if let Some(name) = key.strip_prefix("LIBARCHIVE.xattr.") {
-            let engine = base64::engine::general_purpose::GeneralPurpose::new(
-                &base64::alphabet::STANDARD,
-                base64::engine::GeneralPurposeConfig::new()
-                    .with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
-            );
-            let value = engine.decode(value).map_err(io::Error::other)?;
-            (name, value)
-        } else {
-            continue;
-        };
-        if name == "security.capability" || name.starts_with("user.") {
-            found.push((name.to_owned(), value));
-        }
-    }
-    Ok(found)
-}
-
-fn kind_error(kind: EntryType, path: String) -> ArchiveError {
-    ArchiveError::Kind {
-        path,
-        kind: format!("{kind:?}"),
-    }
 }
