@@ -92,11 +92,11 @@ async fn rpc(
     }
     match path {
         "/process.Process/List" => connect::unary(call, process::list::list).await,
-        "/process.Process/Connect" => connect::server_stream(call, process::connect::connect),
-        "/process.Process/Start" => connect::server_stream(call, process::start::start),
+        "/process.Process/Connect" => connect::server_stream(call, process::connect::connect).await,
+        "/process.Process/Start" => connect::server_stream(call, process::start::start).await,
         "/process.Process/Update" => connect::unary(call, process::update::update).await,
         "/process.Process/StreamInput" => {
-            connect::client_stream(call, process::input::stream_input)
+            connect::client_stream(call, process::input::stream_input).await
         }
         "/process.Process/SendInput" => connect::unary(call, process::input::send_input).await,
         "/process.Process/SendSignal" => connect::unary(call, process::signal::send_signal).await,
@@ -111,7 +111,7 @@ async fn rpc(
         }
         "/filesystem.Filesystem/Remove" => connect::unary(call, filesystem::remove::remove).await,
         "/filesystem.Filesystem/WatchDir" => {
-            connect::server_stream(call, filesystem::watch_dir::watch_dir)
+            connect::server_stream(call, filesystem::watch_dir::watch_dir).await
         }
         "/filesystem.Filesystem/CreateWatcher" => {
             connect::unary(call, filesystem::watchers::create).await

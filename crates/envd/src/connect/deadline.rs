@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use http::HeaderMap;
+use tokio::time::{Instant, timeout_at};
 
 use super::error::{Code, RpcError};
 
@@ -26,19 +27,31 @@ pub fn read(headers: &HeaderMap) -> Result<Option<Duration>, RpcError> {
 }
 
 /// Runs `call` to its end or to the deadline.
-pub async fn within<T>(
-    limit: Option<Duration>,
+pub async fn until<T>(
+    deadline: Option<Instant>,
     call: impl Future<Output = Result<T, RpcError>>,
 ) -> Result<T, RpcError> {
-    match limit {
+    match deadline {
         None => call.await,
-        Some(limit) => tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+        Some(at) => timeout_at(at, call).await.unwrap_or_else(|_| {
             Err(RpcError::new(
                 Code::DeadlineExceeded,
                 "context deadline exceeded",
             ))
         }),
     }
+}
+
+/// The same, from now on.
+pub async fn within<T>(
+    limit: Option<Duration>,
+    call: impl Future<Output = Result<T, RpcError>>,
+) -> Result<T, RpcError> {
+    until(
+        limit.and_then(|limit| Instant::now().checked_add(limit)),
+        call,
+    )
+    .await
 }
 
 #[cfg(test)]

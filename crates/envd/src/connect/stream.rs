@@ -10,6 +10,7 @@ use envd_wire::{Codec, WireMessage};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Response};
 use hyper::body::Incoming as HttpIncoming;
+use tokio::time::Instant;
 
 use super::content::{self, Compression};
 use super::error::{RpcError, end_of_stream};
@@ -68,98 +69,121 @@ impl<M: WireMessage> Incoming<M> {
 }
 
 /// Answers by a stream: `method` gets the one message of the client.
-pub fn server_stream<Req, Res, F, Fut>(call: Call, method: F) -> Answer
+///
+/// The message is read before the head of the answer leaves. Clients take an early answer as a
+/// sign that nobody wants their message, and do not send it.
+pub async fn server_stream<Req, Res, F, Fut>(call: Call, method: F) -> Answer
 where
     Req: WireMessage,
     Res: WireMessage,
     F: FnOnce(Context, Req, Sink<Res>) -> Fut + 'static,
     Fut: Future<Output = Result<(), RpcError>> + 'static,
 {
-    respond(
-        call,
-        async move |mut incoming: Incoming<Req>, context, sink| {
-            let request = incoming
-                .next()
-                .await?
-                .ok_or_else(|| RpcError::invalid("request without a message"))?;
-            // What comes after the message is read and dropped: else a hang-up would not be noticed.
-            beside(discard(&mut incoming.body), method(context, request, sink)).await
-        },
-    )
-}
-
-/// Answers the stream of a client by one message.
-pub fn client_stream<Req, Res, F, Fut>(call: Call, method: F) -> Answer
-where
-    Req: WireMessage,
-    Res: WireMessage,
-    F: FnOnce(Context, Incoming<Req>) -> Fut + 'static,
-    Fut: Future<Output = Result<Res, RpcError>> + 'static,
-{
-    respond(call, async move |incoming, context, sink| {
-        let response = method(context, incoming).await?;
-        sink.send(&response).await
-    })
-}
-
-/// The frame of both: headers at once, then messages, then the end.
-fn respond<Req, Res, F>(call: Call, run: F) -> Answer
-where
-    Req: WireMessage,
-    Res: WireMessage,
-    F: AsyncFnOnce(Incoming<Req>, Context, Sink<Res>) -> Result<(), RpcError> + 'static,
-{
     let Some(codec) = content::stream_codec(&call.headers) else {
         return content::unsupported(ACCEPTED);
     };
-    let Call {
-        headers,
-        body,
-        mut context,
-    } = call;
-    let answer = Body::produce(move |slot| async move {
-        let result = async {
-            let limit = deadline::read(&headers)?;
-            let compression = content::compression(&headers, COMPRESSION)?;
-            drop(headers);
-            context.deadline = limit;
-            let incoming = Incoming {
-                body,
-                buffer: BytesMut::new(),
-                codec,
-                compression,
-                message: PhantomData,
-            };
+    let opened = open::<Req>(call, codec);
+    let read = async {
+        let (mut incoming, context, at) = opened?;
+        let request = deadline::until(at, incoming.next()).await?;
+        let request = request.ok_or_else(|| RpcError::invalid("request without a message"))?;
+        Ok((incoming, context, at, request))
+    };
+    let (mut incoming, context, at, request) = match read.await {
+        Ok(read) => read,
+        Err(error) => return ended(codec, Err(&error)),
+    };
+    answer(
+        codec,
+        Body::produce(move |slot| async move {
             let sink = Sink {
                 slot: slot.clone(),
                 codec,
                 message: PhantomData,
             };
-            deadline::within(limit, run(incoming, context, sink)).await
+            // What comes after the message is read and dropped: else a hang-up would not be noticed.
+            let run = beside(discard(&mut incoming.body), method(context, request, sink));
+            let result = deadline::until(at, run).await;
+            slot.send(envelope::end_frame(&end_of_stream(
+                result.as_ref().copied(),
+            )))
+            .await;
+            Ok(())
+        }),
+    )
+}
+
+/// Answers the stream of a client by one message, or by an error as soon as there is one.
+pub async fn client_stream<Req, Res, F, Fut>(call: Call, method: F) -> Answer
+where
+    Req: WireMessage,
+    Res: WireMessage,
+    F: FnOnce(Context, Incoming<Req>) -> Fut,
+    Fut: Future<Output = Result<Res, RpcError>>,
+{
+    let Some(codec) = content::stream_codec(&call.headers) else {
+        return content::unsupported(ACCEPTED);
+    };
+    let run = async {
+        let (incoming, context, at) = open(call, codec)?;
+        let response = deadline::until(at, method(context, incoming)).await?;
+        envelope::frame(codec, &response)
+    };
+    match run.await {
+        Ok(frame) => {
+            let end = envelope::end_frame(&end_of_stream(Ok(())));
+            answer(codec, Body::Full([frame, end].concat().into()))
         }
-        .await;
-        slot.send(envelope::end_frame(&end_of_stream(
-            result.as_ref().copied(),
-        )))
-        .await;
-        Ok(())
-    });
-    let mut answer = Response::new(answer);
+        Err(error) => ended(codec, Err(&error)),
+    }
+}
+
+type Opened<M> = (Incoming<M>, Context, Option<Instant>);
+
+/// Reads the headers that matter to streams.
+fn open<M: WireMessage>(call: Call, codec: Codec) -> Result<Opened<M>, RpcError> {
+    let Call {
+        headers,
+        body,
+        mut context,
+    } = call;
+    context.deadline = deadline::read(&headers)?;
+    let at = context
+        .deadline
+        .and_then(|limit| Instant::now().checked_add(limit));
+    let compression = content::compression(&headers, COMPRESSION)?;
+    let incoming = Incoming {
+        body,
+        buffer: BytesMut::new(),
+        codec,
+        compression,
+        message: PhantomData,
+    };
+    Ok((incoming, context, at))
+}
+
+fn answer(codec: Codec, body: Body) -> Answer {
+    let mut answer = Response::new(body);
     answer
         .headers_mut()
         .insert(CONTENT_TYPE, content::stream_type(codec));
     answer
 }
 
+/// A stream that has its end only.
+fn ended(codec: Codec, result: Result<(), &RpcError>) -> Answer {
+    answer(
+        codec,
+        Body::Full(envelope::end_frame(&end_of_stream(result))),
+    )
+}
+
 /// A stream that fails before its method is reached.
 pub fn failed(headers: &HeaderMap, error: &RpcError) -> Answer {
-    let codec = content::stream_codec(headers).unwrap_or(Codec::Json);
-    let end = envelope::end_frame(&end_of_stream(Err(error)));
-    let mut answer = Response::new(Body::Full(end));
-    answer
-        .headers_mut()
-        .insert(CONTENT_TYPE, content::stream_type(codec));
-    answer
+    ended(
+        content::stream_codec(headers).unwrap_or(Codec::Json),
+        Err(error),
+    )
 }
 
 /// Runs `main` to its end, and `other` along with it.

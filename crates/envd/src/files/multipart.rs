@@ -33,6 +33,8 @@ pub struct Multipart {
     buffer: BytesMut,
     /// Line end, two hyphens, boundary.
     delimiter: Vec<u8>,
+    /// Between a delimiter and the next one; the text before the first counts as a part.
+    inside: bool,
 }
 
 /// The boundary of a multipart content type.
@@ -49,6 +51,7 @@ impl Multipart {
             upload,
             buffer,
             delimiter: format!("\r\n--{boundary}").into(),
+            inside: true,
         }
     }
 
@@ -72,6 +75,7 @@ impl Multipart {
                 return Err(MultipartError::LongHead);
             }
             if line.is_empty() {
+                self.inside = true;
                 return Ok(Some(head));
             }
             read_header(&String::from_utf8_lossy(&line), &mut head);
@@ -80,10 +84,11 @@ impl Multipart {
 
     /// The next piece of the current part; `None` at its end.
     pub async fn next_piece(&mut self) -> Result<Option<Bytes>, MultipartError> {
-        loop {
+        while self.inside {
             match find(&self.buffer, &self.delimiter) {
                 Some(0) => {
                     self.buffer.advance(self.delimiter.len());
+                    self.inside = false;
                     return Ok(None);
                 }
                 Some(at) => return Ok(Some(self.buffer.split_to(at).freeze())),
@@ -96,6 +101,7 @@ impl Multipart {
             }
             self.more().await?;
         }
+        Ok(None)
     }
 
     async fn line(&mut self) -> Result<Bytes, MultipartError> {
