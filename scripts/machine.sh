@@ -87,10 +87,14 @@ free_port() {
 traces() {
   {
     nft list tables 2>/dev/null | grep -i casemate
-    ip -o link show | grep -o 'cm[-0-9a-z]*@\?[^:]*'
-    grep -i casemate /proc/mounts | cut -d' ' -f2
+    ip -o link show | awk -F': ' '$2 ~ /^cm/ { print "link", $2 }'
+    awk 'tolower($0) ~ /casemate/ { print "mount", $2 }' /proc/mounts
     find /sys/fs/cgroup -maxdepth 3 -type d -name 'casemate*'
-    losetup --list --noheadings --output BACK-FILE 2>/dev/null | grep -i casemate
-    ls -d /run/casemate/* 2>/dev/null
+    losetup --list --noheadings --output NAME,BACK-FILE 2>/dev/null | grep -i casemate
+    # One folder for each instance; leases are files.
+    find /run/casemate -mindepth 1 -maxdepth 1 -type d -name '????????' 2>/dev/null
+    find /run/casemate/leases -type f 2>/dev/null
+    sysctl net.ipv4.ip_forward net.ipv4.conf.all.rp_filter net.ipv4.conf.default.send_redirects
+    ps -eo comm= | grep -x casemate
   } | sort || true
 }
