@@ -93,7 +93,7 @@ traces() {
     losetup --list --noheadings --output NAME,BACK-FILE 2>/dev/null | grep -i casemate
     # One folder for each instance; leases are files.
     find /run/casemate -mindepth 1 -maxdepth 1 -type d -name '????????' 2>/dev/null
-    find /run/casemate/leases -type f 2>/dev/null
+    find /run/casemate/leases -type f ! -name lock 2>/dev/null
     sysctl net.ipv4.ip_forward net.ipv4.conf.all.rp_filter net.ipv4.conf.default.send_redirects
     ps -eo comm= | grep -x casemate
   } | sort || true
