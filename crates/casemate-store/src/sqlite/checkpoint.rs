@@ -17,6 +17,15 @@ const WRITES: u32 = 500;
 /// writes come faster than they.
 pub(super) const PAGES_MAX: &str = "8000";
 
+/// Checkpoints in a row at most. While one goes on others write; the next has less to do, and
+/// only one that ends at the end of the log lets it begin anew.
+const ROUNDS: u32 = 3;
+
+enum Written {
+    Whole,
+    Partly,
+}
+
 /// Ends its task when dropped; a checkpoint that is under way then ends by itself.
 pub(super) struct Checkpoints {
     writes: AtomicU32,
@@ -32,9 +41,12 @@ impl Checkpoints {
             async move {
                 loop {
                     due.notified().await;
-                    // One that fails is made up for by the next, or at `PAGES_MAX`.
-                    let checkpoint = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)");
-                    let _ = checkpoint.fetch_all(&pool).await;
+                    for _ in 0..ROUNDS {
+                        // One that fails is made up for by the next, or at `PAGES_MAX`.
+                        if !matches!(checkpoint(&pool).await, Ok(Written::Partly)) {
+                            break;
+                        }
+                    }
                 }
             }
         });
@@ -58,4 +70,16 @@ impl Drop for Checkpoints {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+async fn checkpoint(pool: &SqlitePool) -> Result<Written, sqlx::Error> {
+    // Whether it was locked out, pages in the log, pages written back.
+    let (_, logged, written): (i64, i64, i64) = sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)")
+        .fetch_one(pool)
+        .await?;
+    Ok(if written < logged {
+        Written::Partly
+    } else {
+        Written::Whole
+    })
 }

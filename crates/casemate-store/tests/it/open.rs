@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use casemate_store::testing::TempStore;
 use casemate_store::{Idempotency, OpenError, Settings, SqliteStore, Store, StoreError, Teams};
@@ -158,4 +159,25 @@ async fn another_writer_that_stays_is_busy_not_broken() {
     assert_eq!(read.unwrap(), None, "readers do not wait");
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     temp.setting_put("name", "value").await.unwrap();
+}
+
+/// Without it a create would do that, and wait for the disk. (The file is far from the length at
+/// which a commit does it after all.)
+#[tokio::test]
+async fn the_log_is_written_back_beside_the_writers() {
+    let temp = TempStore::open().await;
+    let team = fixture_rows::team();
+    temp.team_insert(&team).await.unwrap();
+    let file_len = || std::fs::metadata(temp.path()).unwrap().len();
+    let before = file_len();
+    for number in 0..600 {
+        let (key, now) = (format!("key-{number}"), Timestamp::now());
+        let begun = temp.idempotency_begin(&team.id, &key, &[0; 32], "me", now);
+        begun.await.unwrap();
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while file_len() == before {
+        assert!(Instant::now() < deadline, "nothing was written back");
+        temp.ping().await.unwrap();
+    }
 }
