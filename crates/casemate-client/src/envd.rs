@@ -12,7 +12,7 @@ mod stream;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use envd_wire::Codec;
+pub use envd_wire::Codec;
 use http::request::Builder;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 

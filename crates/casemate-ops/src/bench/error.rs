@@ -1,0 +1,49 @@
+//! What keeps a figure from being measured.
+
+use std::io;
+use std::path::PathBuf;
+
+use casemate_client::{ApiError, EnvdError, HttpError};
+
+/// A bench that cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    #[error("the platform refused to {action}")]
+    Api {
+        action: &'static str,
+        #[source]
+        source: ApiError,
+    },
+    #[error("a sandbox refused to {action}")]
+    Envd {
+        action: &'static str,
+        #[source]
+        source: EnvdError,
+    },
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    #[error("/bin/true ended with {status}")]
+    Command { status: String },
+    #[error("the floor cannot be measured: cannot {action}")]
+    Floor {
+        action: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the floor cannot be measured: {reason}")]
+    FloorRefused { reason: String },
+    #[error("cannot {action}")]
+    Io {
+        action: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the stock SDK's runner failed: {output}")]
+    Sdk { output: String },
+    #[error("cannot write the report {path}", path = path.display())]
+    Report {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}

@@ -1,0 +1,204 @@
+//! The cheapest sandbox: a process in namespaces of its own, on an overlay over the host's root.
+//!
+//! What the platform pools (network namespaces, cgroups) is left out of the floor, as it is off the
+//! platform's path as well; so are limits, filters and an agent. The upper layers are in memory.
+
+use std::ffi::{CStr, CString};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use casemate_linux::clone::{Fork, Forked, Namespaces, SingleThreaded, exit_now, fork, unshare};
+use casemate_linux::exec::{exec_fd, reset_signals};
+use rustix::fs::{CWD, Mode, OFlags, open};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, mount_change,
+    move_mount, unmount,
+};
+use rustix::process::{Pid, WaitId, WaitIdOptions, pivot_root, waitid};
+use rustix::thread::{Gid, Uid, set_thread_res_gid, set_thread_res_uid};
+
+/// Where our memory file system is: a folder that every Linux has, hidden only from ourselves.
+const GROUND: &str = "/mnt";
+
+/// A range of ids that is nobody's.
+const ID_MAP: &str = "0 1879048192 65536\n";
+
+const NAMESPACES: Namespaces = Namespaces::USER
+    .and(Namespaces::PID)
+    .and(Namespaces::MOUNT)
+    .and(Namespaces::UTS)
+    .and(Namespaces::IPC)
+    .and(Namespaces::CGROUP);
+
+/// What is made once, before anything is measured.
+pub(super) struct Ground {
+    null: OwnedFd,
+    made: u64,
+}
+
+impl Ground {
+    /// A mount namespace of our own with a memory file system for the upper layers.
+    pub(super) fn prepare() -> io::Result<Self> {
+        unshare(Namespaces::MOUNT)?;
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        mount_change("/", private)?;
+        mount("tmpfs", GROUND, "tmpfs", MountFlags::empty(), None)?;
+        fs::create_dir(format!("{GROUND}/root"))?;
+        let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { null, made: 0 })
+    }
+
+    /// Runs a program in `count` new sandboxes at once and says how long it took until the last one
+    /// had ended. What they leave is removed after the clock was read.
+    pub(super) fn run(
+        &mut self,
+        proof: &SingleThreaded,
+        count: u16,
+        program: &[CString],
+    ) -> io::Result<Duration> {
+        let begun = Instant::now();
+        let mut running = Vec::with_capacity(count.into());
+        let mut failed = None;
+        for _ in 0..count {
+            match self.start(proof, program) {
+                Ok(started) => running.push(started),
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        // Whatever was started is waited for, or it would be somebody's zombie.
+        for started in &running {
+            if let Err(error) = started.wait() {
+                failed = failed.or(Some(error));
+            }
+        }
+        let took = begun.elapsed();
+        for started in running {
+            started.remove()?;
+        }
+        failed.map_or(Ok(took), Err)
+    }
+
+    fn start(&mut self, proof: &SingleThreaded, program: &[CString]) -> io::Result<Started> {
+        self.made += 1;
+        let layer = PathBuf::from(format!("{GROUND}/{}", self.made));
+        let (upper, work) = (layer.join("u"), layer.join("w"));
+        fs::create_dir(&layer)?;
+        fs::create_dir(&upper)?;
+        fs::create_dir(&work)?;
+        let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_set_string(overlay.as_fd(), "lowerdir", "/")?;
+        fsconfig_set_string(overlay.as_fd(), "upperdir", &*upper.to_string_lossy())?;
+        fsconfig_set_string(overlay.as_fd(), "workdir", &*work.to_string_lossy())?;
+        fsconfig_create(overlay.as_fd())?;
+        let attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
+        let root = fsmount(overlay.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+        let (mapped, map) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        match fork(
+            proof,
+            &Fork {
+                namespaces: NAMESPACES,
+                cgroup: None,
+                sibling: false,
+            },
+        )? {
+            Forked::Child => {
+                drop(map);
+                // The parent learns of a failure by the exit code; there is nobody else to tell.
+                let _ = become_program(&mapped, &root, &self.null, program);
+                exit_now(127)
+            }
+            Forked::Parent { child, pidfd } => {
+                let started = Started { pidfd, layer };
+                match let_go(child, &map) {
+                    Ok(()) => Ok(started),
+                    Err(error) => {
+                        // The child reads the end of the pipe, fails, and is gone.
+                        drop(map);
+                        let _ = started.wait();
+                        started.remove()?;
+                        Err(error)
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A sandbox on its way.
+struct Started {
+    pidfd: OwnedFd,
+    layer: PathBuf,
+}
+
+impl Started {
+    fn wait(&self) -> io::Result<()> {
+        let status = loop {
+            match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => break other?,
+            }
+        };
+        match status.and_then(|status| status.exit_status()) {
+            Some(0) => Ok(()),
+            code => Err(io::Error::other(format!(
+                "the program in the namespaces ended: {code:?}"
+            ))),
+        }
+    }
+
+    fn remove(self) -> io::Result<()> {
+        fs::remove_dir_all(&self.layer)
+    }
+}
+
+/// Gives the child its ids and lets it go on.
+fn let_go(child: Pid, map: &OwnedFd) -> io::Result<()> {
+    for file in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{}/{file}", child.as_raw_nonzero()), ID_MAP)?;
+    }
+    rustix::io::write(map, b"!")?;
+    Ok(())
+}
+
+/// In the child: waits for the ids, takes the overlay as root, becomes the program.
+fn become_program(
+    mapped: &OwnedFd,
+    root: &OwnedFd,
+    null: &OwnedFd,
+    program: &[CString],
+) -> io::Result<()> {
+    if rustix::io::read(mapped, &mut [0; 1])? != 1 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)?;
+    set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)?;
+    let place = format!("{GROUND}/root");
+    move_mount(
+        root,
+        "",
+        CWD,
+        &*place,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )?;
+    rustix::process::chdir(&*place)?;
+    pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
+    rustix::stdio::dup2_stdin(null)?;
+    rustix::stdio::dup2_stdout(null)?;
+    rustix::stdio::dup2_stderr(null)?;
+    reset_signals();
+    let words: Vec<&CStr> = program.iter().map(CString::as_c_str).collect();
+    let file = open(words[0], OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    Err(exec_fd(
+        file.as_fd(),
+        &words,
+        &[c"PATH=/usr/local/bin:/usr/bin:/bin", c"HOME=/root"],
+    ))
+}

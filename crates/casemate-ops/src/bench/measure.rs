@@ -1,0 +1,89 @@
+//! The figures, one file each.
+
+mod burst;
+mod create;
+mod memory;
+mod round_trip;
+mod sdk;
+
+use casemate_client::api::{NewSandbox, Sandbox};
+use casemate_client::envd::process::Command;
+use casemate_client::{Api, BaseUrl, Envd};
+use futures_util::future::join_all;
+
+use super::Options;
+use super::error::BenchError;
+use super::floor_process::FloorProcess;
+use super::report::Figure;
+
+/// Runs before counting: connections are made, caches are warm, as in any life longer than one call.
+const WARM_UP: usize = 5;
+
+/// How many sandboxes are ended at the same time.
+const KILLS_AT_ONCE: usize = 16;
+
+/// A bench under way.
+pub(super) struct Bench<'a> {
+    pub(super) api: &'a Api,
+    pub(super) edge: &'a BaseUrl,
+    pub(super) options: &'a Options,
+    pub(super) floor: FloorProcess,
+    pub(super) figures: Vec<Figure>,
+    /// What the reader has to know beside the figures.
+    pub(super) notes: Vec<String>,
+}
+
+impl Bench<'_> {
+    async fn create(&self) -> Result<Sandbox, BenchError> {
+        let new = NewSandbox {
+            template: self.options.template.clone(),
+            ..NewSandbox::default()
+        };
+        let created = self.api.sandbox_create(&new).await;
+        created.map_err(|source| BenchError::Api {
+            action: "create a sandbox",
+            source,
+        })
+    }
+
+    fn envd(&self, sandbox: &Sandbox) -> Result<Envd, BenchError> {
+        let token = sandbox.envd_access_token.as_deref();
+        Ok(self.api.envd(self.edge, &sandbox.sandbox_id, token)?)
+    }
+
+    /// Ends sandboxes; the first refusal is told after all were tried.
+    async fn kill(&self, ids: &[String]) -> Result<(), BenchError> {
+        let mut refused = None;
+        for some in ids.chunks(KILLS_AT_ONCE) {
+            for killed in join_all(some.iter().map(|id| self.api.sandbox_kill(id))).await {
+                refused = refused.or(killed.err());
+            }
+        }
+        match refused {
+            None => Ok(()),
+            Some(source) => Err(BenchError::Api {
+                action: "end a sandbox",
+                source,
+            }),
+        }
+    }
+}
+
+/// Runs `/bin/true` and sees to it that it ended well.
+async fn run_true(envd: &Envd) -> Result<(), BenchError> {
+    let fault = |source| BenchError::Envd {
+        action: "run /bin/true",
+        source,
+    };
+    let command = Command {
+        program: "/bin/true".to_owned(),
+        ..Command::default()
+    };
+    let events = envd.process_start(command).await.map_err(fault)?;
+    let end = events.collect(0).await.map_err(fault)?.end;
+    if end.exit_code == 0 {
+        Ok(())
+    } else {
+        Err(BenchError::Command { status: end.status })
+    }
+}
