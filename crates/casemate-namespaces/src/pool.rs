@@ -21,6 +21,7 @@ use std::fmt::Debug;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use casemate_runtime::DiskLimit;
 
@@ -81,6 +82,8 @@ pub struct Pool {
     config: PoolConfig,
     layers: Box<dyn Layers>,
     made: AtomicU32,
+    /// One deletes at a time.
+    emptying: Mutex<()>,
     /// Makes names of this process differ from those of earlier ones.
     run: u32,
 }
@@ -109,6 +112,7 @@ impl Pool {
             config,
             layers,
             made: AtomicU32::new(0),
+            emptying: Mutex::new(()),
             run,
         })
     }
@@ -169,6 +173,7 @@ impl Pool {
 
     /// Deletes what was retired, also by earlier processes. May take long.
     pub fn empty_trash(&self) -> io::Result<()> {
+        let _alone = self.emptying.lock().unwrap_or_else(PoisonError::into_inner);
         let trash = self.root.join(TRASH);
         for name in names(&trash)? {
             self.layers.delete(&trash, &name)?;

@@ -213,6 +213,15 @@ impl NamespacesRuntime {
     }
 }
 
+impl Drop for NamespacesRuntime {
+    /// Sandboxes run on; the stock and its tasks end.
+    fn drop(&mut self) {
+        lock(&self.shared.tasks)
+            .drain(..)
+            .for_each(|task| task.abort());
+    }
+}
+
 #[async_trait]
 impl Runtime for NamespacesRuntime {
     fn capabilities(&self) -> Capabilities {

@@ -1,2 +1,181 @@
-//! adoption
-pub async fn hold(_: &str, _: &str) {}
+//! What outlives the process: sandboxes, and what a crash leaves.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use casemate_runtime::{AdoptError, Runtime, RuntimeRecord};
+use casemate_types::InstanceId;
+
+use crate::host;
+use crate::world::World;
+
+/// In a process of its own: makes two sandboxes, prints their records, waits to be killed.
+pub async fn hold(folder: &str, instance: &str) {
+    let instance = InstanceId::parse(instance).expect("an instance");
+    let world = World::open(PathBuf::from(folder), instance, 4).await;
+    for _ in 0..2 {
+        let record = world.create_as(world.spec()).await;
+        let count = "(i=0; while :; do i=$((i+1)); echo $i > /tmp/count; sleep 0.05; done) \
+                     > /dev/null 2>&1 & true";
+        world.ok(&record.sandbox, count).await;
+        println!(
+            "{}",
+            serde_json::to_string(&record).expect("a record is text")
+        );
+    }
+    println!("held");
+    std::future::pending().await
+}
+
+struct Held {
+    process: Child,
+    records: Vec<RuntimeRecord>,
+    folder: PathBuf,
+    instance: InstanceId,
+}
+
+/// Starts such a process and kills it once its sandboxes run.
+fn killed() -> Held {
+    let instance = InstanceId::random();
+    let folder = std::env::temp_dir().join(format!("casemate-it-{instance}"));
+    let mut process = Command::new("/proc/self/exe")
+        .args([
+            "internal",
+            "hold",
+            folder.to_str().unwrap(),
+            instance.as_str(),
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut records = Vec::new();
+    for line in BufReader::new(process.stdout.take().unwrap()).lines() {
+        let line = line.expect("it speaks");
+        match line.as_str() {
+            "held" => break,
+            line if line.starts_with('{') => records.push(serde_json::from_str(line).unwrap()),
+            _ => {}
+        }
+    }
+    assert_eq!(records.len(), 2, "both sandboxes were made");
+    process.kill().expect("it can be killed");
+    process.wait().expect("it ends");
+    Held {
+        process,
+        records,
+        folder,
+        instance,
+    }
+}
+
+pub async fn sandboxes_run_on_and_are_taken_over() {
+    let held = killed();
+    let world = World::open_unswept(held.folder, held.instance, 4).await;
+    let keep: BTreeSet<_> = held
+        .records
+        .iter()
+        .map(|record| record.sandbox.clone())
+        .collect();
+    for record in &held.records {
+        world.runtime.adopt(record).await.expect("it is adopted");
+    }
+    world.runtime.sweep(&keep).await.expect("sweeps");
+    let mut exits = world.runtime.exits();
+    for sandbox in &keep {
+        let before: u64 = world.ok(sandbox, "cat /tmp/count").await.parse().unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let after: u64 = world.ok(sandbox, "cat /tmp/count").await.parse().unwrap();
+        assert!(after > before, "its work went on");
+    }
+    // New ones beside them, with slots and layers of their own.
+    for _ in 0..6 {
+        let fresh = world.create().await;
+        world.ok(&fresh, "test ! -e /tmp/count").await;
+    }
+    // The end of an adopted one is seen, and it can be stopped.
+    let (first, second) = (&held.records[0].sandbox, &held.records[1].sandbox);
+    let pid = host::first_process(&world.instance, first);
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let exit = tokio::time::timeout(Duration::from_secs(5), exits.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&exit.sandbox, first);
+    world.runtime.stop(second).await.expect("it stops");
+    let gone = world.runtime.adopt(&held.records[1]).await;
+    assert!(matches!(gone, Err(AdoptError::Gone(_))), "{gone:?}");
+    drop(held.process);
+    world.purge().await;
+}
+
+pub async fn a_sweep_ends_what_nobody_keeps() {
+    let held = killed();
+    let world = World::open_unswept(held.folder, held.instance, 2).await;
+    let kept = &held.records[0];
+    world.runtime.adopt(kept).await.expect("it is adopted");
+    let pid = host::first_process(&world.instance, &held.records[1].sandbox);
+    world
+        .runtime
+        .sweep(&BTreeSet::from([kept.sandbox.clone()]))
+        .await
+        .expect("sweeps");
+    assert!(host::has_ended(pid), "the other one is gone");
+    let groups = host::state(&world.instance).groups;
+    assert!(
+        groups
+            .iter()
+            .any(|group| group.ends_with(kept.sandbox.as_str()))
+    );
+    assert!(
+        !groups
+            .iter()
+            .any(|group| group.ends_with(held.records[1].sandbox.as_str()))
+    );
+    world.ok(&kept.sandbox, "true").await;
+    let gone = world.runtime.adopt(&held.records[1]).await;
+    assert!(matches!(gone, Err(AdoptError::Gone(_))), "{gone:?}");
+    world.purge().await;
+}
+
+pub async fn nothing_is_left_after_a_purge() {
+    let world = World::new().await;
+    let (instance, folder) = (world.instance.clone(), world.folder.clone());
+    for _ in 0..6 {
+        world.create().await;
+    }
+    let full = world.create().await;
+    world
+        .ok(&full, "for i in $(seq 500); do echo > /home/$i; done")
+        .await;
+    world.runtime.stop(&full).await.expect("it stops");
+    let busy = host::state(&instance);
+    assert!(!busy.mounts.is_empty() && !busy.groups.is_empty() && !busy.links.is_empty());
+    assert!(!busy.loops.is_empty() && !busy.run.is_empty() && busy.children > 0);
+    world.purge().await;
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    // The kernel takes links away a moment after their namespace.
+    while !host::state(&instance).links.is_empty() && std::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(host::state(&instance), host::State::default());
+    assert!(!folder.exists());
+}
+
+pub async fn down_without_purge_keeps_the_pool_for_the_next_start() {
+    let world = World::new().await;
+    world.create().await;
+    world.runtime.teardown(false).await.expect("it ends");
+    let (instance, folder) = (world.instance.clone(), world.folder.clone());
+    drop(world);
+    let state = host::state(&instance);
+    assert!(state.mounts.is_empty() && state.groups.is_empty() && state.loops.is_empty());
+    assert!(folder.join("node/pool.img").exists());
+    let again = World::open(folder, instance, 2).await;
+    let sandbox = again.create().await;
+    again.ok(&sandbox, "true").await;
+    again.purge().await;
+}

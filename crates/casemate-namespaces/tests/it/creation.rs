@@ -1,11 +1,260 @@
 //! Making sandboxes, and failing to.
 
+use std::time::{Duration, Instant};
+
+use casemate_runtime::{CreateError, Runtime};
+
+use crate::host;
 use crate::world::World;
 
 pub async fn a_sandbox_runs_commands_in_its_own_root() {
     let world = World::new().await;
     let sandbox = world.create().await;
-    let out = world.ok(&sandbox, "id; hostname; cat /proc/self/cgroup; ls -la / /dev; mount; cat /proc/uptime; ls /sys/class/net; ip a; cat /proc/self/status; cat /proc/self/uid_map; ls -l /proc/self/ns; ps; df /; ulimit -a; cat /proc/1/environ; ls -l /proc/1/fd; touch /tmp/a; cat /tmp/config").await;
-    println!("{out}");
+    assert_eq!(world.ok(&sandbox, "id -u; id -g; id -G").await, "0\n0\n0");
+    assert_eq!(world.ok(&sandbox, "hostname; uname -n").await, "box\nbox");
+    assert_eq!(
+        world
+            .ok(&sandbox, "cut -d: -f3 /proc/self/cgroup | sort -u")
+            .await,
+        "/"
+    );
+    assert_eq!(world.ok(&sandbox, "ls /sys/class/net").await, "eth0\nlo");
+    let uptime = world.ok(&sandbox, "cut -d. -f1 /proc/uptime").await;
+    assert!(
+        uptime.parse::<u32>().unwrap() < 30,
+        "the clock starts at birth: {uptime}"
+    );
+    assert!(
+        world
+            .ok(&sandbox, "cat /tmp/config")
+            .await
+            .contains(sandbox.as_str())
+    );
+    world
+        .ok(
+            &sandbox,
+            "echo a > /new && echo b >> /etc/passwd && rm /bin/wget",
+        )
+        .await;
+    let other = world.create().await;
+    world
+        .ok(
+            &other,
+            "test ! -e /new && test -e /bin/wget && ! grep -q ^b /etc/passwd",
+        )
+        .await;
+    world
+        .ok(&sandbox, "test -e /new && test ! -e /bin/wget")
+        .await;
+    // Only the agent's descriptors are there: none of ours.
+    let fds = world
+        .ok(
+            &sandbox,
+            "ls -l /proc/1/fd | grep -v 'socket:\\|pipe:\\|pidfd'",
+        )
+        .await;
+    for line in fds.lines().filter(|line| line.contains("->")) {
+        assert!(
+            line.ends_with("/dev/null") || line.contains("/memfd:output"),
+            "{line}"
+        );
+    }
+    world.purge().await;
+}
+
+pub async fn what_the_agent_is_told_may_be_long() {
+    let world = World::new().await;
+    let mut spec = world.spec();
+    spec.agent.envs.insert("LONG".into(), "x".repeat(240 << 10));
+    let sandbox = spec.sandbox.clone();
+    world.create_as(spec).await;
+    let length = world.ok(&sandbox, "wc -c < /tmp/config").await;
+    assert!(length.trim().parse::<usize>().unwrap() > 240 << 10);
+    world.purge().await;
+}
+
+pub async fn upper_layers_win_and_folders_of_lower_ones_can_be_renamed() {
+    let world = World::new().await;
+    let site = world.layer("site", &[("etc/motd", "site\n"), ("opt/a/b", "deep")]);
+    let mut spec = world.spec();
+    spec.lowers.insert(0, site);
+    let sandbox = spec.sandbox.clone();
+    world.create_as(spec).await;
+    assert_eq!(
+        world
+            .ok(&sandbox, "cat /etc/motd; grep -c ^root /etc/passwd")
+            .await,
+        "site\n1"
+    );
+    assert_eq!(
+        world.ok(&sandbox, "mv /opt/a /opt/c && cat /opt/c/b").await,
+        "deep"
+    );
+    // Numbers of files differ between layers, or `cp` and `find` go wrong.
+    world
+        .ok(&sandbox, "for i in $(seq 900); do echo > /home/$i; done")
+        .await;
+    let all = "find / -xdev -type f -exec stat -c '%d:%i' {} + | sort | uniq -d | wc -l";
+    assert_eq!(world.ok(&sandbox, all).await, "0");
+    world.purge().await;
+}
+
+pub async fn eight_layers_fit_and_more_are_refused() {
+    let world = World::new().await;
+    let mut spec = world.spec();
+    for number in 1..8 {
+        let name = format!("l{number}");
+        spec.lowers.insert(
+            0,
+            world.layer(&name, &[(&format!("layer/{number}"), &name)]),
+        );
+    }
+    let sandbox = spec.sandbox.clone();
+    let ninth = spec.lowers[0].clone();
+    world.create_as(spec.clone()).await;
+    assert_eq!(world.ok(&sandbox, "cat /layer/*").await, "l1l2l3l4l5l6l7");
+    spec.lowers.push(ninth);
+    let mut other = world.spec();
+    other.lowers = spec.lowers;
+    let refused = world.runtime.create(other).await;
+    assert!(
+        matches!(refused, Err(CreateError::Unsupported { .. })),
+        "{refused:?}"
+    );
+    world.purge().await;
+}
+
+pub async fn layers_outside_the_data_directory_are_refused() {
+    let world = World::new().await;
+    for lower in ["/etc", "/nowhere/at/all"] {
+        let mut spec = world.spec();
+        spec.lowers = vec![lower.into()];
+        let refused = world.runtime.create(spec).await;
+        assert!(
+            matches!(refused, Err(CreateError::Unsupported { .. })),
+            "{refused:?}"
+        );
+    }
+    let mut spec = world.spec();
+    spec.lowers
+        .push(world.folder.join("node/layers/base/../../../../../etc"));
+    let refused = world.runtime.create(spec).await;
+    assert!(
+        matches!(refused, Err(CreateError::Unsupported { .. })),
+        "{refused:?}"
+    );
+    world.purge().await;
+}
+
+pub async fn an_id_exists_once() {
+    let world = World::new().await;
+    let spec = world.spec();
+    world.create_as(spec.clone()).await;
+    let again = world.runtime.create(spec.clone()).await;
+    assert!(matches!(again, Err(CreateError::Exists(_))), "{again:?}");
+    world.ok(&spec.sandbox, "true").await;
+    world.runtime.stop(&spec.sandbox).await.unwrap();
+    world.create_as(spec).await;
+    world.purge().await;
+}
+
+pub async fn an_agent_that_ends_is_undone_and_quoted() {
+    let world = World::new().await;
+    let before = host::state(&world.instance);
+    let mut spec = world.spec();
+    spec.agent.default_user = "die".into();
+    let error = world.runtime.create(spec.clone()).await.unwrap_err();
+    assert!(matches!(&error, CreateError::Agent { output, .. } if output.contains("told to die")));
+    assert_eq!(host::state(&world.instance).groups, before.groups);
+    let gone = world.runtime.dial(&spec.sandbox, 49983).await;
+    assert!(matches!(
+        gone,
+        Err(casemate_runtime::DialError::NotFound(_))
+    ));
+    // The id can be used for a sandbox that works.
+    spec.agent.default_user = "user".into();
+    world.create_as(spec).await;
+    world.purge().await;
+}
+
+pub async fn an_agent_that_never_reports_is_undone_in_time() {
+    let world = World::new().await;
+    let mut spec = world.spec();
+    spec.agent.default_user = "hang".into();
+    let begun = Instant::now();
+    let error = world.runtime.create(spec).await.unwrap_err();
+    assert!(matches!(&error, CreateError::Agent { output, .. } if output.contains("in time")));
+    assert!(begun.elapsed() < Duration::from_secs(14));
+    assert!(
+        host::state(&world.instance)
+            .groups
+            .iter()
+            .all(|group| !group.contains("/i"))
+    );
+    world.purge().await;
+}
+
+pub async fn stopping_is_idempotent_and_an_end_from_inside_is_reported() {
+    let world = World::new().await;
+    let mut exits = world.runtime.exits();
+    let (stopped, ended) = (world.create().await, world.create().await);
+    world.runtime.stop(&stopped).await.unwrap();
+    world.runtime.stop(&stopped).await.unwrap();
+    // Signals from inside cannot end the first process; from outside anything can.
+    let pid = host::first_process(&world.instance, &ended);
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let exit = tokio::time::timeout(Duration::from_secs(5), exits.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(exit.sandbox, ended);
+    assert!(exits.try_recv().is_err(), "an asked-for end is no news");
+    world.runtime.stop(&ended).await.unwrap();
+    world.purge().await;
+}
+
+pub async fn creates_at_once_beyond_the_stock_all_come() {
+    let world = World::new().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..24 {
+        let (runtime, spec) = (std::sync::Arc::clone(&world.runtime), world.spec());
+        tasks.spawn(async move { runtime.create(spec).await.map(|record| record.sandbox) });
+    }
+    let made: Result<Vec<_>, _> = tasks.join_all().await.into_iter().collect();
+    for sandbox in made.expect("all are made") {
+        world.ok(&sandbox, "true").await;
+    }
+    world.purge().await;
+}
+
+pub async fn a_launcher_that_dies_is_replaced() {
+    let world = World::new().await;
+    for pid in host::children() {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+    // The first creates may find the dead ones; none leaves anything, and then all is well.
+    let mut failures = 0;
+    let sandbox = loop {
+        let spec = world.spec();
+        match world.runtime.create(spec.clone()).await {
+            Ok(_) => break spec.sandbox,
+            Err(error) => {
+                assert!(matches!(error, CreateError::Step { .. }), "{error:?}");
+                failures += 1;
+            }
+        }
+        assert!(failures <= 2, "no launcher came back");
+    };
+    world.ok(&sandbox, "true").await;
+    assert_eq!(
+        host::state(&world.instance)
+            .groups
+            .iter()
+            .filter(|g| g.contains("unified"))
+            .count(),
+        2
+    );
     world.purge().await;
 }

@@ -1,1 +1,117 @@
-//! host
+//! What an instance has on the host, found by its name.
+
+use std::path::Path;
+
+use casemate_types::{InstanceId, SandboxId};
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct State {
+    pub mounts: Vec<String>,
+    pub groups: Vec<String>,
+    pub links: Vec<String>,
+    pub loops: Vec<String>,
+    pub run: Vec<String>,
+    /// Processes that this one started.
+    pub children: usize,
+}
+
+pub fn state(instance: &InstanceId) -> State {
+    let name = instance.as_str();
+    let lines = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts are listed");
+    let mounts = lines
+        .lines()
+        .filter(|line| line.contains(name))
+        .map(str::to_owned)
+        .collect();
+    let mut groups = Vec::new();
+    for hierarchy in folder("/sys/fs/cgroup") {
+        let group = format!("{hierarchy}/casemate-{name}");
+        for one in folder(&group) {
+            if Path::new(&one).is_dir() {
+                groups.push(one);
+            }
+        }
+        if Path::new(&group).exists() {
+            groups.push(group);
+        }
+    }
+    let prefix = format!("/cm{}", &name[..6]);
+    let links = folder("/sys/class/net")
+        .into_iter()
+        .filter(|link| link.contains(&prefix))
+        .collect();
+    let backing = |block: &String| std::fs::read_to_string(format!("{block}/loop/backing_file"));
+    let loops = folder("/sys/block")
+        .iter()
+        .flat_map(backing)
+        .filter(|file| file.contains(name))
+        .collect();
+    let mut run: Vec<_> = folder("/run/casemate")
+        .into_iter()
+        .filter(|path| path.contains(name))
+        .collect();
+    run.extend(
+        folder("/run/casemate/leases")
+            .into_iter()
+            .filter(|path| std::fs::read_to_string(path).is_ok_and(|owner| owner.trim() == name)),
+    );
+    let children = children().len();
+    State {
+        mounts,
+        groups,
+        links,
+        loops,
+        run,
+        children,
+    }
+}
+
+/// The processes that this one started.
+pub fn children() -> Vec<i32> {
+    folder("/proc/self/task")
+        .iter()
+        .flat_map(|task| std::fs::read_to_string(format!("{task}/children")))
+        .flat_map(|list| {
+            list.split_whitespace()
+                .flat_map(str::parse)
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// The host's number of a sandbox's first process.
+pub fn first_process(instance: &InstanceId, sandbox: &SandboxId) -> i32 {
+    let group = format!("casemate-{instance}/{sandbox}/cgroup.procs");
+    let list = [
+        "/sys/fs/cgroup/unified",
+        "/sys/fs/cgroup",
+        "/sys/fs/cgroup/pids",
+    ]
+    .iter()
+    .find_map(|root| std::fs::read_to_string(format!("{root}/{group}")).ok())
+    .expect("the group exists");
+    let pids = list.lines().filter_map(|line| line.parse::<i32>().ok());
+    pids.min().expect("a process runs")
+}
+
+/// Whether a process is gone, or only waits for its parent to notice.
+pub fn has_ended(pid: i32) -> bool {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat
+            .rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with('Z')),
+        Err(_) => true,
+    }
+}
+
+fn folder(path: &str) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return Vec::new();
+    };
+    let mut names: Vec<_> = entries
+        .flatten()
+        .map(|entry| entry.path().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}

@@ -2,7 +2,7 @@
 //! connects. Compiled by the test with `rustc`, static, and never part of the product.
 //!
 //! Request: a command, ended by closing the writing half. Answer: its output, then a line
-//! `exit CODE`.
+//! `exit CODE`. As `attack NAME` it tries one system call and says its error number.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -12,6 +12,18 @@ use std::process::{Command, Stdio};
 
 fn main() {
     let args: Vec<_> = std::env::args().collect();
+    if args.get(1).is_some_and(|word| word == "attack") {
+        println!("{}", attack(&args[2]));
+        return;
+    }
+    if args.get(1).is_some_and(|word| word == "eat") {
+        let mut eaten = Vec::new();
+        for _ in 0..args[2].parse().expect("a number of MiB") {
+            eaten.push(vec![1_u8; 1 << 20]);
+        }
+        println!("ate {} MiB", eaten.len());
+        return;
+    }
     assert_eq!(args, ["envd", "init"]);
     let mut config = String::new();
     let listener = unsafe {
@@ -50,4 +62,57 @@ fn serve(mut stream: TcpStream) {
     };
     let _ = stream.write_all(answer.as_bytes());
     let _ = stream.shutdown(Shutdown::Both);
+}
+
+unsafe extern "C" {
+    fn syscall(number: i64, ...) -> i64;
+}
+
+/// The error number of one forbidden thing; 0 when it went through.
+fn attack(name: &str) -> i32 {
+    let nothing = std::ptr::null::<u8>();
+    let path = c"/".as_ptr();
+    let attributes = [0_u64; 16];
+    let answer = unsafe {
+        match name {
+            "vsock" => syscall(41, 40, 1, 0),
+            "packet" => syscall(41, 17, 3, 0),
+            "alg" => syscall(41, 38, 5, 0),
+            "netfilter" => syscall(41, 16, 3, 12),
+            "route" => syscall(41, 16, 3, 0),
+            "tcp6" => syscall(41, 10, 1, 0),
+            "socketpair-tipc" => syscall(53, 30, 1, 0, attributes.as_ptr()),
+            "raw" => syscall(41, 2, 3, 1),
+            "ping" => syscall(41, 2, 2, 1),
+            "mount" => syscall(165, c"none".as_ptr(), path, c"tmpfs".as_ptr(), 0, nothing),
+            "umount" => syscall(166, c"/proc/cmdline".as_ptr(), 2),
+            "fsopen" => syscall(430, c"tmpfs".as_ptr(), 0),
+            "open-tree" => syscall(428, -100, path, 1),
+            "unshare-user" => syscall(272, 0x1000_0000),
+            "unshare-mount" => syscall(272, 0x2_0000),
+            "clone-user" => syscall(56, 0x1000_0000 | 17, 0, 0, 0, 0),
+            "clone3" => syscall(435, attributes.as_ptr(), 88),
+            "setns" => syscall(308, 0, 0),
+            "io-uring" => syscall(425, 1, attributes.as_ptr()),
+            "bpf" => syscall(321, 0, attributes.as_ptr(), 0),
+            "perf" => syscall(298, attributes.as_ptr(), 0, -1, -1, 0),
+            "keyctl" => syscall(250, 0, -3, 0),
+            "add-key" => syscall(248, c"user".as_ptr(), c"a".as_ptr(), c"b".as_ptr(), 1, -3),
+            "handle" => syscall(304, -100, nothing, 0),
+            "userfaultfd" => syscall(323, 1),
+            "tiocsti" => syscall(16, 0, 0x5412, c"x".as_ptr()),
+            "tiocsti-high" => syscall(16, 0, 0xffff_ffff_0000_5412_u64, c"x".as_ptr()),
+            "syslog" => syscall(103, 3, nothing, 0),
+            "reboot" => syscall(169, 0, 0, 0, nothing),
+            "mknod" => syscall(133, c"/tmp/disk".as_ptr(), 0o060_666, 0x0801),
+            "x32" => syscall(0x4000_0000 | 39),
+            "personality-query" => syscall(135, 0xffff_ffff_u64),
+            "getpid" => syscall(39),
+            _ => panic!("no such attack"),
+        }
+    };
+    if name == "clone-user" && answer == 0 {
+        std::process::exit(0);
+    }
+    if answer >= 0 { 0 } else { std::io::Error::last_os_error().raw_os_error().unwrap_or(-1) }
 }

@@ -1,1 +1,101 @@
-//! limits
+//! Limits by their effect.
+
+use std::time::{Duration, Instant};
+
+use casemate_runtime::{DiskLimit, Runtime};
+
+use crate::world::World;
+
+/// The stand-in as a program inside.
+const AGENT: &str = "/proc/1/exe";
+
+pub async fn memory_beyond_the_limit_ends_the_process_and_not_the_sandbox() {
+    let world = World::new().await;
+    let sandbox = world.create().await;
+    assert_eq!(
+        world.ok(&sandbox, &format!("{AGENT} eat 40")).await,
+        "ate 40 MiB"
+    );
+    let (output, code) = world.sh(&sandbox, &format!("{AGENT} eat 400")).await;
+    assert!(code != 0 && !output.contains("ate"), "{code}: {output}");
+    world.ok(&sandbox, "true").await;
+    world.purge().await;
+}
+
+pub async fn processes_beyond_the_limit_are_not_made() {
+    let world = World::new().await;
+    let sandbox = world.create().await;
+    let many = "for i in $(seq 200); do sleep 3 & done 2>&1; true";
+    let (output, _) = world.sh(&sandbox, many).await;
+    assert!(output.contains("can't fork"), "{output}");
+    assert!(output.contains("temporarily unavailable"), "{output}");
+    world.purge().await;
+}
+
+pub async fn processor_time_is_throttled() {
+    let world = World::new().await;
+    let mut spec = world.spec();
+    spec.resources.vcpus = 1;
+    let sandbox = spec.sandbox.clone();
+    world.create_as(spec).await;
+    assert_eq!(world.ok(&sandbox, "nproc").await, "1");
+    // Two busy loops on one virtual processor: together one second a second at most.
+    let begun = Instant::now();
+    let busy = "for i in 1 2; do timeout 2 sh -c 'while :; do :; done' & done; wait; \
+                cut -d' ' -f16,17 /proc/self/stat";
+    let ticks = world.sh(&sandbox, busy).await.0;
+    let wall = begun.elapsed();
+    let spent: u64 = ticks
+        .lines()
+        .last()
+        .unwrap_or("")
+        .split(' ')
+        .flat_map(str::parse::<u64>)
+        .sum();
+    let spent = Duration::from_millis(spent * 10);
+    assert!(wall >= Duration::from_secs(2), "{wall:?}");
+    assert!(
+        spent <= wall + Duration::from_millis(200),
+        "{spent:?} of {wall:?}"
+    );
+    world.purge().await;
+}
+
+pub async fn disk_beyond_the_limit_is_refused_and_the_pool_lives_on() {
+    let world = World::new().await;
+    assert_eq!(world.runtime.capabilities().disk_limit, DiskLimit::Enforced);
+    let (full, other) = (world.create().await, world.create().await);
+    let write = "dd if=/dev/urandom of=/fill bs=1M count=200 2>&1; sync; ls -l /fill";
+    let (output, _) = world.sh(&full, write).await;
+    assert!(
+        output.contains("quota exceeded") || output.contains("No space"),
+        "{output}"
+    );
+    let used = world.runtime.disk_used_bytes(&full).unwrap().unwrap();
+    assert!(used <= 66 << 20, "{used}");
+    world
+        .ok(
+            &other,
+            "dd if=/dev/zero of=/fine bs=1M count=20 && rm /fine",
+        )
+        .await;
+    // Room comes back.
+    world
+        .ok(
+            &full,
+            "rm /fill; sync; sleep 1; dd if=/dev/zero of=/less bs=1M count=10",
+        )
+        .await;
+    world.purge().await;
+}
+
+pub async fn output_of_the_first_process_fills_nothing() {
+    let world = World::new().await;
+    let sandbox = world.create().await;
+    let (output, code) = world
+        .sh(&sandbox, "dd if=/dev/zero of=/proc/1/fd/1 bs=64k count=4")
+        .await;
+    assert!(code != 0, "{output}");
+    world.ok(&sandbox, "true").await;
+    world.purge().await;
+}

@@ -88,6 +88,17 @@ impl World {
         }
     }
 
+    /// Another layer with some files.
+    pub fn layer(&self, name: &str, files: &[(&str, &str)]) -> PathBuf {
+        let layer = self.folder.join("node/layers").join(name);
+        for (path, content) in files {
+            let path = layer.join(path);
+            std::fs::create_dir_all(path.parent().expect("it has a folder")).expect("is made");
+            std::fs::write(path, content).expect("is written");
+        }
+        layer
+    }
+
     /// A sandbox with the test's usual limits.
     pub async fn create(&self) -> SandboxId {
         let spec = self.spec();
@@ -133,17 +144,10 @@ impl World {
     }
 
     /// The same for a command that must succeed.
-    #[track_caller]
-    pub fn ok<'a>(
-        &'a self,
-        sandbox: &'a SandboxId,
-        command: &'a str,
-    ) -> impl Future<Output = String> + 'a {
-        async move {
-            let (output, code) = self.sh(sandbox, command).await;
-            assert_eq!(code, 0, "{command}: {output}");
-            output
-        }
+    pub async fn ok(&self, sandbox: &SandboxId, command: &str) -> String {
+        let (output, code) = self.sh(sandbox, command).await;
+        assert_eq!(code, 0, "{command}: {output}");
+        output
     }
 
     /// Ends everything, also on disk.
@@ -162,7 +166,7 @@ impl World {
 }
 
 /// The stand-in, compiled once a run.
-fn agent() -> &'static PathBuf {
+pub fn agent() -> &'static PathBuf {
     static AGENT: OnceLock<PathBuf> = OnceLock::new();
     AGENT.get_or_init(|| {
         let out = std::env::temp_dir().join(format!("casemate-it-init-{}", std::process::id()));
