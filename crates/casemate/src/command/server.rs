@@ -16,8 +16,8 @@ const CREDENTIALS: &str = "credentials.env";
 const ADMIN_TOKEN: &str = "secrets/admin_token";
 const TEAM_ID: &str = "CASEMATE_INTERNAL_TEAM_ID";
 
-/// The flags of every verb that is a client. Without them E2B_API_URL, E2B_SANDBOX_URL and
-/// E2B_API_KEY count, and without these the credentials in the data directory.
+// The flags of every verb that is a client. No document comment: it would take the place of each
+// verb's own in the help.
 #[derive(Debug, Default, Clone, clap::Args)]
 pub struct ServerArgs {
     /// The platform's data directory on this machine; its credentials are used [default:
