@@ -53,23 +53,37 @@ pub fn error(status: StatusCode, message: &str) -> Answer {
     answer
 }
 
-/// An error of the plain HTTP routes before it is an answer: threads that do file work make it.
+/// An error of the plain HTTP routes before it is an answer: small, and threads may make it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refusal {
     status: StatusCode,
     message: String,
+    is_text: bool,
 }
 
 pub fn refuse(status: StatusCode, message: &str) -> Refusal {
     Refusal {
         status,
         message: message.to_owned(),
+        is_text: false,
+    }
+}
+
+/// One of the few errors that are plain text.
+pub fn refuse_in_text(status: StatusCode, message: &str) -> Refusal {
+    Refusal {
+        is_text: true,
+        ..refuse(status, message)
     }
 }
 
 impl From<Refusal> for Answer {
     fn from(refusal: Refusal) -> Self {
-        error(refusal.status, &refusal.message)
+        if refusal.is_text {
+            text(refusal.status, &refusal.message)
+        } else {
+            error(refusal.status, &refusal.message)
+        }
     }
 }
 

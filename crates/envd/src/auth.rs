@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, StatusCode};
 
-use crate::answer::{Answer, error};
+use crate::answer::{Refusal, refuse};
 use crate::connect::{Code, RpcError};
 use crate::settings::Settings;
 use crate::users::User;
@@ -30,13 +30,13 @@ pub fn check_token(
     method: &Method,
     path: &str,
     headers: &HeaderMap,
-) -> Result<(), Answer> {
+) -> Result<(), Refusal> {
     if settings.access_token.is_none() || EXEMPT.contains(&(method, path)) {
         return Ok(());
     }
     match headers.get(TOKEN_HEADER) {
         Some(token) if settings.token_is(token.as_bytes()) => Ok(()),
-        _ => Err(error(StatusCode::UNAUTHORIZED, REFUSED)),
+        _ => Err(refuse(StatusCode::UNAUTHORIZED, REFUSED)),
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
 
-use crate::answer::{Answer, error, text};
+use crate::answer::{Refusal, refuse, refuse_in_text};
 use crate::auth::TOKEN_HEADER;
 use crate::auth::signature::{self, Operation, Shown};
 use crate::guest::Guest;
@@ -31,7 +31,7 @@ struct Asked {
 }
 
 /// Reads the query and checks the right to `operation`.
-fn admit(call: &Plain, operation: Operation) -> Result<Asked, Answer> {
+fn admit(call: &Plain, operation: Operation) -> Result<Asked, Refusal> {
     let query = call.request.uri().query();
     let (path, username) = (value(query, "path"), value(query, "username"));
     let expiration = match value(query, "signature_expiration").map(|text| text.parse()) {
@@ -39,7 +39,7 @@ fn admit(call: &Plain, operation: Operation) -> Result<Asked, Answer> {
         Some(Ok(seconds)) => Some(seconds),
         Some(Err(_)) => {
             let words = "Invalid format for parameter signature_expiration: not an integer";
-            return Err(text(StatusCode::BAD_REQUEST, words));
+            return Err(refuse_in_text(StatusCode::BAD_REQUEST, words));
         }
     };
     let signature = value(query, "signature");
@@ -55,7 +55,7 @@ fn admit(call: &Plain, operation: Operation) -> Result<Asked, Answer> {
         expiration,
     };
     signature::check(&call.guest.settings.borrow(), operation, &shown, now())
-        .map_err(|denied| error(StatusCode::UNAUTHORIZED, &denied.to_string()))?;
+        .map_err(|denied| refuse(StatusCode::UNAUTHORIZED, &denied.to_string()))?;
     Ok(Asked { path, username })
 }
 
@@ -67,15 +67,15 @@ fn now() -> i64 {
 }
 
 /// The path on disk, or the answer of a request whose path cannot be one.
-fn expand(guest: &Guest, user: &crate::users::User, path: &str) -> Result<String, Answer> {
+fn expand(guest: &Guest, user: &crate::users::User, path: &str) -> Result<String, Refusal> {
     let settings = guest.settings.borrow();
     crate::paths::expand(path, user, settings.default_workdir.as_deref()).map_err(|denied| {
         let text = format!("error expanding and resolving path '{path}': {denied}");
-        error(StatusCode::BAD_REQUEST, &text)
+        refuse(StatusCode::BAD_REQUEST, &text)
     })
 }
 
 /// File work that broke down, as no kind of file can make it.
-fn crashed(rpc: &crate::connect::RpcError) -> Answer {
-    error(StatusCode::INTERNAL_SERVER_ERROR, &rpc.message)
+fn crashed(rpc: &crate::connect::RpcError) -> Refusal {
+    refuse(StatusCode::INTERNAL_SERVER_ERROR, &rpc.message)
 }

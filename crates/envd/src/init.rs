@@ -75,10 +75,12 @@ pub fn run() -> Result<(), InitError> {
         // Without it `sudo` is slow, and nothing worse.
         let _ = hosts::set(hosts::HOSTS, "127.0.1.1", hostname);
     }
+    let mask = block_for_init().map_err(InitError::Signals)?;
     Init {
         config,
         listener,
         ready,
+        mask,
     }
     .keep()
 }
@@ -96,6 +98,8 @@ struct Init {
     config: Config,
     listener: TcpListener,
     ready: OwnedFd,
+    /// Signals as they were before the init took them all: for the server.
+    mask: SignalMask,
 }
 
 /// The server as the init sees it.
@@ -125,15 +129,14 @@ impl Init {
                     if let Server::Running { pid: own, since } = server
                         && own == pid
                     {
-                        let steady = since.elapsed() > STEADY;
-                        pause = if steady {
-                            FIRST_PAUSE
+                        let mut at = Instant::now();
+                        if since.elapsed() > STEADY {
+                            pause = FIRST_PAUSE;
                         } else {
-                            (pause * 2).min(LONGEST_PAUSE)
-                        };
-                        server = Server::Down {
-                            at: Instant::now() + pause,
-                        };
+                            at += pause;
+                            pause = (pause * 2).min(LONGEST_PAUSE);
+                        }
+                        server = Server::Down { at };
                     }
                 })),
                 Some(Caught::Other(_)) => {}
@@ -147,21 +150,19 @@ impl Init {
     }
 
     fn start(&self) -> Result<Server, InitError> {
-        let mask = block_for_init().map_err(InitError::Signals)?;
         match fork_single_threaded().map_err(InitError::Fork)? {
-            // The mask stays: all signals are taken in turn.
             Fork::Parent { child } => Ok(Server::Running {
                 pid: child,
                 since: Instant::now(),
             }),
-            Fork::Child => Err(self.be_server(mask)),
+            Fork::Child => Err(self.be_server()),
         }
     }
 
     /// The child's life; it returns only if it cannot serve.
-    fn be_server(&self, mask: SignalMask) -> InitError {
+    fn be_server(&self) -> InitError {
         prepare("envd");
-        if let Err(error) = mask.restore() {
+        if let Err(error) = self.mask.restore() {
             return InitError::Signals(error);
         }
         descriptors::raise_limit();

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 
-use crate::answer::{self, Answer};
+use crate::answer::{self, Answer, Refusal};
 use crate::auth;
 use crate::connect::{self, Call, Context, RpcError};
 use crate::guest::Guest;
@@ -33,7 +33,7 @@ async fn authenticated(guest: Rc<Guest>, request: Request<Incoming>) -> Answer {
     let (method, path, headers) = (request.method(), request.uri().path(), request.headers());
     let checked = auth::check_token(&guest.settings.borrow(), method, path, headers);
     if let Err(refused) = checked {
-        return refused;
+        return refused.into();
     }
     let named = match auth::named_user(headers) {
         Ok(named) => named,
@@ -156,20 +156,20 @@ fn is_method(path: &str) -> bool {
 }
 
 /// The account of a plain route: its query parameter, else the default one.
-pub fn account(guest: &Guest, username: Option<&str>) -> Result<User, Answer> {
+pub fn account(guest: &Guest, username: Option<&str>) -> Result<User, Refusal> {
     let name = match username {
         Some(name) => name.to_owned(),
         None => guest.settings.borrow().default_user.clone(),
     };
     if username.is_none() && name.is_empty() {
-        return Err(answer::error(
+        return Err(answer::refuse(
             StatusCode::BAD_REQUEST,
             "username not provided",
         ));
     }
     User::by_name(&name).ok_or_else(|| {
         let text = format!("error looking up user '{name}': user: unknown user {name}");
-        answer::error(StatusCode::UNAUTHORIZED, &text)
+        answer::refuse(StatusCode::UNAUTHORIZED, &text)
     })
 }
 

@@ -24,7 +24,9 @@ pub enum ForkError {
 /// `fork(2)`; the child may go on as an ordinary program, because there is no other thread whose
 /// locks it could have inherited.
 pub fn fork_single_threaded() -> Result<Fork, ForkError> {
-    let threads = fs::read_dir("/proc/self/task").map_err(ForkError::CountThreads)?.count();
+    let threads = fs::read_dir("/proc/self/task")
+        .map_err(ForkError::CountThreads)?
+        .count();
     if threads != 1 {
         return Err(ForkError::Threaded(threads));
     }

@@ -21,5 +21,9 @@ pub fn filesystem_thaw(fd: impl AsFd) -> io::Result<()> {
 fn without_argument(fd: impl AsFd, request: libc::c_ulong) -> io::Result<()> {
     // SAFETY: both requests ignore the argument; the descriptor is borrowed for the call.
     let done = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), request as _, 0) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if done < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

@@ -22,7 +22,7 @@ pub struct SignalMask(libc::sigset_t);
 
 impl SignalMask {
     /// Puts the remembered mask back.
-    pub fn restore(self) -> io::Result<()> {
+    pub fn restore(&self) -> io::Result<()> {
         mask(&self.0).map(drop)
     }
 }
@@ -64,7 +64,11 @@ pub fn kill_everyone(force: bool) -> io::Result<()> {
     let signal = if force { libc::SIGKILL } else { libc::SIGTERM };
     // SAFETY: no memory is passed.
     let done = unsafe { libc::kill(-1, signal) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if done < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 pub(super) fn all_signals() -> libc::sigset_t {
@@ -81,5 +85,9 @@ pub(super) fn mask(set: &libc::sigset_t) -> io::Result<libc::sigset_t> {
     let mut old = all_signals();
     // SAFETY: both sets live through the call.
     let error = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set, &raw mut old) };
-    if error != 0 { Err(io::Error::from_raw_os_error(error)) } else { Ok(old) }
+    if error != 0 {
+        Err(io::Error::from_raw_os_error(error))
+    } else {
+        Ok(old)
+    }
 }

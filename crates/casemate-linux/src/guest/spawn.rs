@@ -133,7 +133,11 @@ pub fn spawn(plan: &Spawn<'_>) -> Result<Spawned, SpawnError> {
         let arg = (&raw mut shared).cast::<c_void>();
         libc::clone(child, top.cast(), flags, arg, &raw mut pidfd)
     };
-    let cloned = if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(pid) };
+    let cloned = if pid < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(pid)
+    };
     // Restoring a mask that was valid a moment ago cannot fail.
     let _ = mask(&before);
 
@@ -195,13 +199,19 @@ fn prepare(shared: &Shared<'_>) -> Result<(), c_int> {
     set_ranks(plan);
     at(Step::Credentials);
     let groups = plan.groups.as_ptr().addr() as c_long;
-    call(libc::SYS_setgroups, [plan.groups.len() as c_long, groups, 0, 0])?;
+    call(
+        libc::SYS_setgroups,
+        [plan.groups.len() as c_long, groups, 0, 0],
+    )?;
     let (uid, gid) = (c_long::from(plan.uid), c_long::from(plan.gid));
     call(libc::SYS_setresgid, [gid, gid, gid, 0])?;
     call(libc::SYS_setresuid, [uid, uid, uid, 0])?;
     // After the change of user: whoever may not enter a directory does not start in it.
     at(Step::ChangeDirectory);
-    call(libc::SYS_chdir, [plan.cwd.as_ptr().addr() as c_long, 0, 0, 0])?;
+    call(
+        libc::SYS_chdir,
+        [plan.cwd.as_ptr().addr() as c_long, 0, 0, 0],
+    )?;
     unblock_signals();
     Ok(())
 }
@@ -237,18 +247,37 @@ fn install_stdio(plan: &Spawn<'_>) -> Result<(), c_int> {
 fn set_ranks(plan: &Spawn<'_>) {
     let path = c"/proc/self/oom_score_adj".as_ptr().addr() as c_long;
     let flags = c_long::from(libc::O_WRONLY | libc::O_CLOEXEC);
-    if let Ok(file) = call(libc::SYS_openat, [c_long::from(libc::AT_FDCWD), path, flags, 0]) {
+    if let Ok(file) = call(
+        libc::SYS_openat,
+        [c_long::from(libc::AT_FDCWD), path, flags, 0],
+    ) {
         let text = plan.oom_score_adj.to_bytes();
-        let _ =
-            call(libc::SYS_write, [file, text.as_ptr().addr() as c_long, text.len() as c_long, 0]);
+        let _ = call(
+            libc::SYS_write,
+            [
+                file,
+                text.as_ptr().addr() as c_long,
+                text.len() as c_long,
+                0,
+            ],
+        );
         let _ = call(libc::SYS_close, [file, 0, 0, 0]);
     }
-    let _ = call(libc::SYS_ioprio_set, [IOPRIO_WHO_PROCESS, 0, c_long::from(plan.ioprio), 0]);
+    let _ = call(
+        libc::SYS_ioprio_set,
+        [IOPRIO_WHO_PROCESS, 0, c_long::from(plan.ioprio), 0],
+    );
     let _ = call(libc::SYS_setpriority, [0, 0, c_long::from(plan.nice), 0]);
     if let Some((current, maximum)) = plan.open_files {
-        let limit = libc::rlimit { rlim_cur: current, rlim_max: maximum };
+        let limit = libc::rlimit {
+            rlim_cur: current,
+            rlim_max: maximum,
+        };
         let limit = (&raw const limit).addr() as c_long;
-        let _ = call(libc::SYS_prlimit64, [0, c_long::from(libc::RLIMIT_NOFILE), limit, 0]);
+        let _ = call(
+            libc::SYS_prlimit64,
+            [0, c_long::from(libc::RLIMIT_NOFILE), limit, 0],
+        );
     }
 }
 
@@ -275,15 +304,24 @@ fn execute(shared: &Shared<'_>) -> c_int {
         }
     }
     let plan = shared.plan;
-    let words = if denied { plan.not_executable } else { plan.not_found };
-    let _ = call(libc::SYS_write, [2, words.as_ptr().addr() as c_long, words.len() as c_long, 0]);
+    let words = if denied {
+        plan.not_executable
+    } else {
+        plan.not_found
+    };
+    let _ = call(
+        libc::SYS_write,
+        [2, words.as_ptr().addr() as c_long, words.len() as c_long, 0],
+    );
     exit(if denied { 126 } else { 127 })
 }
 
 /// Returns only on failure.
 fn exec(path: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int {
     let arguments = [path.addr(), argv.addr(), envp.addr(), 0].map(|word| word as c_long);
-    call(libc::SYS_execve, arguments).err().unwrap_or(libc::EINVAL)
+    call(libc::SYS_execve, arguments)
+        .err()
+        .unwrap_or(libc::EINVAL)
 }
 
 fn exit(code: c_long) -> ! {

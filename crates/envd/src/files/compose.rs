@@ -11,7 +11,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 
 use super::crashed;
-use crate::answer::{self, Answer, Refusal, error, refuse};
+use crate::answer::{self, Answer, Refusal, refuse};
 use crate::body::whole;
 use crate::guest::Guest;
 use crate::limits::{COMPOSE_SOURCES, JSON_BODY_BYTES};
@@ -46,12 +46,12 @@ pub async fn compose(mut call: Plain) -> Answer {
             };
             answer::json(serde_json::to_string(&composed).unwrap_or_default())
         }
-        Err(answer) => answer,
+        Err(refusal) => refusal.into(),
     }
 }
 
-async fn run(call: &mut Plain) -> Result<String, Answer> {
-    let bad = |text: String| error(StatusCode::BAD_REQUEST, &text);
+async fn run(call: &mut Plain) -> Result<String, Refusal> {
+    let bad = |text: String| refuse(StatusCode::BAD_REQUEST, &text);
     let body = whole(call.request.body_mut(), JSON_BODY_BYTES)
         .await
         .map_err(|failure| bad(format!("invalid request body: {failure}")))?;

@@ -16,7 +16,7 @@ use rustix::fs::OFlags;
 use super::encoding::{Accepted, Encoding};
 use super::range::{Part, Ranges};
 use super::{Operation, admit, content_type, crashed, disposition, expand, range, send};
-use crate::answer::{Answer, Refusal, empty, error, refuse};
+use crate::answer::{Answer, Refusal, empty, refuse};
 use crate::body::Body;
 use crate::paths::{base_name, os_text};
 use crate::route::{Plain, account, blocking};
@@ -27,7 +27,7 @@ pub async fn download(call: Plain) -> Answer {
     match prepare(&call).await {
         Ok((opened, Encoding::Gzip)) => gzip(opened),
         Ok((opened, Encoding::Identity)) => identity(opened, call.request.headers()),
-        Err(answer) => answer,
+        Err(refusal) => refusal.into(),
     }
 }
 
@@ -41,7 +41,7 @@ struct Opened {
     head: Vec<u8>,
 }
 
-async fn prepare(call: &Plain) -> Result<(Opened, Encoding), Answer> {
+async fn prepare(call: &Plain) -> Result<(Opened, Encoding), Refusal> {
     let asked = admit(call, Operation::Read)?;
     let user = account(&call.guest, asked.username.as_deref())?;
     let path = expand(
@@ -62,21 +62,21 @@ async fn prepare(call: &Plain) -> Result<(Opened, Encoding), Answer> {
     Ok((opened, encoding))
 }
 
-fn choose(headers: &HeaderMap) -> Result<Encoding, Answer> {
+fn choose(headers: &HeaderMap) -> Result<Encoding, Refusal> {
     let header = headers
         .get(ACCEPT_ENCODING)
         .and_then(|value| value.to_str().ok());
     let accepted = Accepted::read(header);
     let encoding = accepted.choose().ok_or_else(|| {
         let text = "error parsing Accept-Encoding: no acceptable encoding found, supported: [gzip]";
-        error(StatusCode::NOT_ACCEPTABLE, text)
+        refuse(StatusCode::NOT_ACCEPTABLE, text)
     })?;
     if !CONDITIONAL.iter().any(|name| headers.contains_key(name)) {
         return Ok(encoding);
     }
     if accepted.identity_refused {
         let text = "identity encoding not acceptable for Range or conditional request";
-        return Err(error(StatusCode::NOT_ACCEPTABLE, text));
+        return Err(refuse(StatusCode::NOT_ACCEPTABLE, text));
     }
     Ok(Encoding::Identity)
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::decode::{Upload, UploadError};
 use super::multipart::{Multipart, MultipartError, boundary};
 use super::{Operation, admit, crashed, expand, metadata, write};
-use crate::answer::{self, Answer, Refusal, error};
+use crate::answer::{self, Answer, Refusal, refuse};
 use crate::guest::Guest;
 use crate::limits::{FILE_CHUNK_BYTES, PARTS};
 use crate::paths::base_name;
@@ -23,9 +23,9 @@ pub async fn upload(call: Plain) -> Answer {
     match receive(call).await {
         Ok(written) => match serde_json::to_string(&written) {
             Ok(body) => answer::json(body),
-            Err(failure) => error(StatusCode::INTERNAL_SERVER_ERROR, &failure.to_string()),
+            Err(failure) => answer::error(StatusCode::INTERNAL_SERVER_ERROR, &failure.to_string()),
         },
-        Err(answer) => answer,
+        Err(refusal) => refusal.into(),
     }
 }
 
@@ -48,10 +48,10 @@ struct Common {
     announced: Option<u64>,
 }
 
-async fn receive(call: Plain) -> Result<Vec<Written>, Answer> {
+async fn receive(call: Plain) -> Result<Vec<Written>, Refusal> {
     let asked = admit(&call, Operation::Write)?;
     let (parts, body) = call.request.into_parts();
-    let bad = |text: String| error(StatusCode::BAD_REQUEST, &text);
+    let bad = |text: String| refuse(StatusCode::BAD_REQUEST, &text);
     let no_user = asked.username.is_none() && call.guest.settings.borrow().default_user.is_empty();
     if no_user {
         return Err(bad("username not provided".to_owned()));
@@ -85,7 +85,7 @@ async fn receive(call: Plain) -> Result<Vec<Written>, Answer> {
     if media_type.to_ascii_lowercase().starts_with("multipart/") {
         let boundary = boundary(&content_type).ok_or_else(|| {
             let text = "error parsing multipart form: no multipart boundary param in Content-Type";
-            error(StatusCode::INTERNAL_SERVER_ERROR, text)
+            refuse(StatusCode::INTERNAL_SERVER_ERROR, text)
         })?;
         return form(&common, asked.path, Multipart::new(upload, &boundary)).await;
     }
@@ -105,14 +105,14 @@ fn announced(headers: &HeaderMap) -> Option<u64> {
     header(headers, CONTENT_LENGTH.as_str())?.parse().ok()
 }
 
-fn stalled(failure: &UploadError) -> Answer {
-    error(
+fn stalled(failure: &UploadError) -> Refusal {
+    refuse(
         StatusCode::REQUEST_TIMEOUT,
         &format!("upload stalled: {failure}"),
     )
 }
 
-async fn raw(common: &Common, path: &str, mut upload: Upload) -> Result<Written, Answer> {
+async fn raw(common: &Common, path: &str, mut upload: Upload) -> Result<Written, Refusal> {
     let path = expand(&common.guest, &common.user, path)?;
     let mut target = Target::begin(common, path).await?;
     while let Some(piece) = upload.next().await {
@@ -120,7 +120,7 @@ async fn raw(common: &Common, path: &str, mut upload: Upload) -> Result<Written,
             UploadError::Stalled => stalled(&failure),
             failure => {
                 let text = format!("error writing file: {failure}");
-                error(StatusCode::INTERNAL_SERVER_ERROR, &text)
+                refuse(StatusCode::INTERNAL_SERVER_ERROR, &text)
             }
         })?;
         target.take(piece).await?;
@@ -132,7 +132,7 @@ async fn form(
     common: &Common,
     path: Option<String>,
     mut form: Multipart,
-) -> Result<Vec<Written>, Answer> {
+) -> Result<Vec<Written>, Refusal> {
     let mut written: Vec<Written> = Vec::new();
     while let Some(head) = form.next_part().await.map_err(|failure| broken(&failure))? {
         if head.name.as_deref() != Some("file") {
@@ -140,14 +140,14 @@ async fn form(
         }
         if written.len() >= PARTS {
             let text = format!("more than {PARTS} files in one upload request");
-            return Err(error(StatusCode::BAD_REQUEST, &text));
+            return Err(refuse(StatusCode::BAD_REQUEST, &text));
         }
         let asked = match (&path, head.filename) {
             (Some(path), _) => path.clone(),
             (None, Some(filename)) if !filename.is_empty() => filename,
             (None, _) => {
                 let text = "error resolving path: filename not found in Content-Disposition header";
-                return Err(error(StatusCode::BAD_REQUEST, text));
+                return Err(refuse(StatusCode::BAD_REQUEST, text));
             }
         };
         let target = expand(&common.guest, &common.user, &asked)?;
@@ -167,17 +167,17 @@ async fn form(
     Ok(written)
 }
 
-fn broken(failure: &MultipartError) -> Answer {
+fn broken(failure: &MultipartError) -> Refusal {
     match failure {
         MultipartError::Upload(stall @ UploadError::Stalled) => stalled(stall),
         failure => {
             let text = format!("error reading form: {failure}");
-            error(StatusCode::INTERNAL_SERVER_ERROR, &text)
+            refuse(StatusCode::INTERNAL_SERVER_ERROR, &text)
         }
     }
 }
 
-fn repeated(path: &str, written: &[Written]) -> Answer {
+fn repeated(path: &str, written: &[Written]) -> Refusal {
     let mut text = format!(
         "you cannot upload multiple files to the same path '{path}' in one upload request, only \
          the first specified file was uploaded"
@@ -193,7 +193,7 @@ fn repeated(path: &str, written: &[Written]) -> Answer {
             others.join(", ")
         ));
     }
-    error(StatusCode::BAD_REQUEST, &text)
+    refuse(StatusCode::BAD_REQUEST, &text)
 }
 
 /// A file that is being written.
@@ -206,7 +206,7 @@ struct Target {
 }
 
 impl Target {
-    async fn begin(common: &Common, path: String) -> Result<Self, Answer> {
+    async fn begin(common: &Common, path: String) -> Result<Self, Refusal> {
         let (own, user) = (path.clone(), common.user.clone());
         let file = blocking(move || write::begin(&own, &user))
             .await
@@ -221,7 +221,7 @@ impl Target {
         })
     }
 
-    async fn take(&mut self, piece: Bytes) -> Result<(), Answer> {
+    async fn take(&mut self, piece: Bytes) -> Result<(), Refusal> {
         self.gathered += piece.len();
         self.pieces.push(piece);
         if self.gathered >= FILE_CHUNK_BYTES {
@@ -231,7 +231,7 @@ impl Target {
         }
     }
 
-    async fn flush(&mut self) -> Result<(), Answer> {
+    async fn flush(&mut self) -> Result<(), Refusal> {
         self.gathered = 0;
         let pieces = std::mem::take(&mut self.pieces);
         let Some(mut file) = self.file.take() else {
@@ -248,7 +248,7 @@ impl Target {
         Ok(())
     }
 
-    async fn finish(mut self, common: &Common) -> Result<Written, Answer> {
+    async fn finish(mut self, common: &Common) -> Result<Written, Refusal> {
         if !self.pieces.is_empty() {
             self.flush().await?;
         }
