@@ -2,6 +2,9 @@
 //!
 //! What the platform pools (network namespaces, cgroups) is left out of the floor, as it is off the
 //! platform's path as well; so are limits, filters and an agent. The upper layers are in memory.
+//!
+//! The clock stops when the program's output ends, which the kernel does before it takes the
+//! namespaces down: that takes many milliseconds, and nobody who waits for a result waits for it.
 
 use std::ffi::{CStr, CString};
 use std::fs;
@@ -18,6 +21,7 @@ use rustix::mount::{
     UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, mount_change,
     move_mount, unmount,
 };
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitId, WaitIdOptions, pivot_root, waitid};
 use rustix::thread::{Gid, Uid, set_thread_res_gid, set_thread_res_uid};
 
@@ -53,7 +57,8 @@ impl Ground {
     }
 
     /// Runs a program in `count` new sandboxes at once and says how long it took until the last one
-    /// had ended. What they leave is removed after the clock was read.
+    /// had done its work. That they did is seen, and what they leave removed, after the clock was
+    /// read.
     pub(super) fn run(
         &mut self,
         proof: &SingleThreaded,
@@ -72,15 +77,17 @@ impl Ground {
                 }
             }
         }
-        // Whatever was started is waited for, or it would be somebody's zombie.
         for started in &running {
-            if let Err(error) = started.wait() {
+            if let Err(error) = started.read_to_end() {
                 failed = failed.or(Some(error));
             }
         }
         let took = begun.elapsed();
+        // Whatever was started is waited for, or it would be somebody's zombie.
         for started in running {
-            started.remove()?;
+            if let Err(error) = started.finish() {
+                failed = failed.or(Some(error));
+            }
         }
         failed.map_or(Ok(took), Err)
     }
@@ -99,7 +106,8 @@ impl Ground {
         fsconfig_create(overlay.as_fd())?;
         let attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
         let root = fsmount(overlay.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-        let (mapped, map) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (mapped, map) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (output, its_output) = pipe_with(PipeFlags::CLOEXEC)?;
         match fork(
             proof,
             &Fork {
@@ -111,18 +119,22 @@ impl Ground {
             Forked::Child => {
                 drop(map);
                 // The parent learns of a failure by the exit code; there is nobody else to tell.
-                let _ = become_program(&mapped, &root, &self.null, program);
+                let streams = (&self.null, &its_output);
+                let _ = become_program(&mapped, &root, streams, program);
                 exit_now(127)
             }
             Forked::Parent { child, pidfd } => {
-                let started = Started { pidfd, layer };
+                let started = Started {
+                    pidfd,
+                    output,
+                    layer,
+                };
                 match let_go(child, &map) {
                     Ok(()) => Ok(started),
                     Err(error) => {
                         // The child reads the end of the pipe, fails, and is gone.
                         drop(map);
-                        let _ = started.wait();
-                        started.remove()?;
+                        let _ = started.finish();
                         Err(error)
                     }
                 }
@@ -134,27 +146,38 @@ impl Ground {
 /// A sandbox on its way.
 struct Started {
     pidfd: OwnedFd,
+    /// The reading end of what the program writes. The program alone has the other one.
+    output: OwnedFd,
     layer: PathBuf,
 }
 
 impl Started {
-    fn wait(&self) -> io::Result<()> {
+    fn read_to_end(&self) -> io::Result<()> {
+        let mut buffer = [0; 4096];
+        loop {
+            match rustix::io::read(&self.output, &mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Waits for the end and removes the layer, also of a program that failed.
+    fn finish(self) -> io::Result<()> {
         let status = loop {
             match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
                 Err(rustix::io::Errno::INTR) => {}
                 other => break other?,
             }
         };
+        fs::remove_dir_all(&self.layer)?;
         match status.and_then(|status| status.exit_status()) {
             Some(0) => Ok(()),
             code => Err(io::Error::other(format!(
                 "the program in the namespaces ended: {code:?}"
             ))),
         }
-    }
-
-    fn remove(self) -> io::Result<()> {
-        fs::remove_dir_all(&self.layer)
     }
 }
 
@@ -171,7 +194,7 @@ fn let_go(child: Pid, map: &OwnedFd) -> io::Result<()> {
 fn become_program(
     mapped: &OwnedFd,
     root: &OwnedFd,
-    null: &OwnedFd,
+    (null, output): (&OwnedFd, &OwnedFd),
     program: &[CString],
 ) -> io::Result<()> {
     if rustix::io::read(mapped, &mut [0; 1])? != 1 {
@@ -191,7 +214,7 @@ fn become_program(
     pivot_root(".", ".")?;
     unmount(".", UnmountFlags::DETACH)?;
     rustix::stdio::dup2_stdin(null)?;
-    rustix::stdio::dup2_stdout(null)?;
+    rustix::stdio::dup2_stdout(output)?;
     rustix::stdio::dup2_stderr(null)?;
     reset_signals();
     let words: Vec<&CStr> = program.iter().map(CString::as_c_str).collect();
