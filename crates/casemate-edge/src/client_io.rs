@@ -1,10 +1,11 @@
 //! A client's byte stream with the limits that HTTP machinery does not keep for us.
 //!
 //! Owns three bounds, all on the *waiting* side of a connection, where no request is open: how
-//! large a request head may grow (an HTTP/1.1 client that exceeds it gets a whole 431 answer and
-//! its further bytes are read away, else the reset would overtake the answer), how long a head may
-//! take, and how long a connection may idle. One timer serves both times and is re-armed lazily,
-//! so that a request costs no timer operation.
+//! large a request head may grow (an HTTP/1.1 client that exceeds it gets a whole 431 answer), how
+//! long a head may take, and how long a connection may idle. One timer serves both times and is
+//! re-armed lazily, so that a request costs no timer operation. And it *lingers*: what a client
+//! still sends after an HTTP/1.1 answer that ends the connection (a head or a body that nobody
+//! wants) is read away for a while, else the kernel's reset would overtake the answer.
 //!
 //! It must not know HTTP beyond the client's preface.
 
@@ -24,10 +25,10 @@ use crate::connection::ClientConn;
 /// How HTTP/2 with prior knowledge begins.
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Bytes read away after a refused head; beyond it the connection is simply closed.
-const REFUSED_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Time for a refused client to take its answer.
-const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes read away after the last answer; beyond it the connection is simply closed.
+const LINGER_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Time for a client to take its last answer.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the first bytes of a connection speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub(crate) struct ClientIo<S> {
     /// When the present wait began, or its first byte came.
     since: Instant,
     timer: Pin<Box<Sleep>>,
-    refused: Option<Refused>,
+    lingering: Option<Lingering>,
     /// Registered while a write is stuck: the end of the sandbox whose answer it is.
     reset: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
@@ -72,9 +73,10 @@ struct Preface {
     taken: usize,
 }
 
-#[derive(Default)]
-struct Refused {
-    written: usize,
+/// The end of a connection: what is still to be written of the 431, what was read away.
+struct Lingering {
+    unsent: Arc<[u8]>,
+    sent: usize,
     read_away: usize,
 }
 
@@ -91,7 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
             requests_seen: 0,
             head_bytes: 0,
             since: now,
-            refused: None,
+            lingering: None,
             reset: None,
         }
     }
@@ -134,15 +136,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.refused.is_some() {
-            return self.poll_refuse(cx);
+        if self.lingering.is_some() {
+            return self.poll_linger(cx);
         }
         let waits = self.waits_for_head();
         let http2 = self.protocol == Some(Protocol::Http2);
         if waits && !http2 && self.head_bytes > self.limits.head_bytes_max {
-            self.refused = Some(Refused::default());
-            self.timer.as_mut().reset(Instant::now() + REFUSED_TIMEOUT);
-            return self.poll_refuse(cx);
+            let answer = Arc::clone(&self.limits.head_too_large);
+            self.linger(answer);
+            return self.poll_linger(cx);
         }
         let before = buf.filled().len();
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
@@ -204,25 +206,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
         }
     }
 
-    /// Sends the refusal, then reads away what the client still sends; ends as the client's end.
-    fn poll_refuse(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(refused) = &mut self.refused else {
+    fn linger(&mut self, unsent: Arc<[u8]>) {
+        self.lingering = Some(Lingering {
+            unsent,
+            sent: 0,
+            read_away: 0,
+        });
+        self.timer.as_mut().reset(Instant::now() + LINGER_TIMEOUT);
+    }
+
+    /// Sends what is left and the end, then reads away what the client still sends; ready at the
+    /// client's end or a bound.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(lingering) = &mut self.lingering else {
             return Poll::Ready(Ok(()));
         };
-        let answer = &self.limits.head_too_large;
-        let mut away = [0u8; 4096];
-        while !self.timer.as_mut().poll(cx).is_ready() {
-            if refused.written < answer.len() {
-                let stream = Pin::new(&mut self.stream);
-                refused.written += ready!(stream.poll_write(cx, &answer[refused.written..]))?;
+        let stream = &mut self.stream;
+        let mut away = [0u8; 16 * 1024];
+        while self.timer.as_mut().poll(cx).is_pending() {
+            let unsent = &lingering.unsent[lingering.sent..];
+            if !unsent.is_empty() {
+                lingering.sent += ready!(Pin::new(&mut *stream).poll_write(cx, unsent))?;
                 continue;
             }
-            // The client reads to the end of its answer while we read to the end of its head.
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            ready!(Pin::new(&mut *stream).poll_shutdown(cx))?;
             let mut buf = ReadBuf::new(&mut away);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf))?;
-            refused.read_away += buf.filled().len();
-            if buf.filled().is_empty() || refused.read_away > REFUSED_BYTES_MAX {
+            ready!(Pin::new(&mut *stream).poll_read(cx, &mut buf))?;
+            lingering.read_away += buf.filled().len();
+            if buf.filled().is_empty() || lingering.read_away > LINGER_BYTES_MAX {
                 break;
             }
         }
@@ -299,6 +310,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.lingering.is_none() {
+            // An upgraded connection is busy until its end, and its directions end one by one.
+            if self.protocol != Some(Protocol::Http1) || self.conn.is_busy() {
+                return Pin::new(&mut self.stream).poll_shutdown(cx);
+            }
+            self.linger(Arc::default());
+        }
+        self.poll_linger(cx)
     }
 }

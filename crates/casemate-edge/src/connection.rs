@@ -19,6 +19,9 @@ use crate::client_io::{ClientIo, ClientIoLimits, Protocol};
 use crate::edge::Edge;
 use crate::refusal::Refusal;
 
+/// What an HTTP/1.1 connection buffers at most, unless heads are allowed to be larger. Above our
+/// own limit on heads, so that our answer is given, not a bare one.
+const HTTP1_BUFFER_MIN: usize = 256 * 1024;
 /// Bytes that one HTTP/2 stream may have under way without being read.
 const H2_STREAM_WINDOW: u32 = 1024 * 1024;
 /// Bytes of all streams of one HTTP/2 connection: what a client can make us hold.
@@ -64,6 +67,7 @@ impl ClientConn {
     /// Counts a new request.
     pub(crate) fn begin(self: &Arc<Self>) -> Busy {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        *self.reset.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Busy::new(Arc::clone(self))
     }
 
@@ -171,6 +175,7 @@ impl Edge {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let buffer_max = HTTP1_BUFFER_MIN.max(self.limits().head_bytes_max * 4);
         let service = service_fn(move |request| {
             let (edge, conn) = (self.clone(), Arc::clone(&conn));
             async move { edge.answer(&conn, request).await }
@@ -179,6 +184,7 @@ impl Edge {
         // unnoticed. `ClientIo` keeps the times.
         let serving = http1::Builder::new()
             .header_read_timeout(None)
+            .max_buf_size(buffer_max)
             .serve_connection(TokioIo::new(io), service)
             .with_upgrades();
         let mut serving = std::pin::pin!(serving);

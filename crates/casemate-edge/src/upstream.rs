@@ -32,7 +32,7 @@ use crate::routes::{DialFailure, Dialer};
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Step by which the wait between two dials grows.
 const DIAL_WAIT_STEP: Duration = Duration::from_millis(100);
-/// Time for a connection to become reusable after its answer; then it is closed. It takes longer
+/// Time for a connection to become reusable after its answer; then it is not kept. It takes longer
 /// than a moment only when the request's body is still on its way.
 const REUSE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -259,7 +259,9 @@ async fn keep_when_ready(mut upstream: Upstream, lease: Lease) {
         () = ended.cancelled() => return,
         ready = tokio::time::timeout(REUSE_TIMEOUT, upstream.sender.ready()) => ready,
     };
-    if matches!(ready, Ok(Ok(()))) {
-        lease.keep(upstream);
+    match ready {
+        Ok(Ok(())) => lease.keep(upstream),
+        // It closed, or a slow upload is still under way and may end.
+        Ok(Err(_)) | Err(_) => upstream.detach(),
     }
 }

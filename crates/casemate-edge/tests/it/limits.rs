@@ -243,3 +243,24 @@ async fn one_connection_too_many_is_told_so() {
         .await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
+
+#[tokio::test]
+async fn a_large_body_that_nobody_wants_does_not_hide_its_answer() {
+    let stage = Stage::new().await;
+    let body = vec![b'x'; 100 * 1024 * 1024];
+    for (target, expected) in [(host(3000), "502"), (format!("api.{DOMAIN}"), "200")] {
+        let mut stream = stage.connect().await;
+        let head = format!(
+            "POST / HTTP/1.1\r\nhost: {target}\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // A client that writes everything before it reads.
+        stream.write_all(&body).await.unwrap();
+        let answer = read_all(&mut stream).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {expected}")),
+            "{answer:.300}"
+        );
+    }
+}
