@@ -1,0 +1,183 @@
+"""The verbs of `casemate` that are clients, against a running platform.
+
+CASEMATE names the program, CASEMATE_DATA_DIR the platform's data directory; the environment of its
+credentials.env is set.
+"""
+
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+
+import pytest
+
+CASEMATE = os.environ["CASEMATE"]
+DATA_DIR = os.environ["CASEMATE_DATA_DIR"]
+
+
+def casemate(*args, stdin=b"", check=0, env=None):
+    """Runs a verb, which must end with `check`; answers what it wrote."""
+    ran = subprocess.run([CASEMATE, *args], input=stdin, capture_output=True, timeout=60, env=env)
+    assert ran.returncode == check, (args, ran.returncode, ran.stdout[-500:], ran.stderr[-500:])
+    return ran
+
+
+def answer(*args, **options):
+    return json.loads(casemate("--json", *args, **options).stdout)
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    id = casemate("sandbox", "create", "--timeout", "300", "--env", "CLI=yes", "--metadata", "of=cli")
+    id = id.stdout.decode().strip()
+    yield id
+    casemate("sandbox", "kill", id)
+
+
+def test_list_shows_what_was_created(sandbox):
+    rows = answer("sandbox", "list", "--metadata", "of=cli")
+    assert [row["sandboxID"] for row in rows] == [sandbox]
+    assert answer("sandbox", "list", "--metadata", "of=nobody") == []
+    assert sandbox in casemate("sandbox", "list").stdout.decode()
+
+
+def test_exec_gives_streams_and_exit_code(sandbox):
+    script = "echo out; echo err >&2; echo $CLI; exit 7"
+    ran = casemate("sandbox", "exec", sandbox, "--", "sh", "-c", script, check=7)
+    assert (ran.stdout, ran.stderr) == (b"out\nyes\n", b"err\n")
+
+
+def test_exec_passes_input_and_its_end(sandbox):
+    blob = os.urandom(3_000_000)
+    assert casemate("sandbox", "exec", sandbox, "--", "cat", stdin=blob).stdout == blob
+
+
+def test_exec_ends_while_nobody_reads_its_input(sandbox):
+    ran = casemate("sandbox", "exec", sandbox, "--", "head", "-c", "3", stdin=b"abcdef" * 1_000_000)
+    assert ran.stdout == b"abc"
+
+
+def test_exec_ends_beside_an_input_that_stays_open(sandbox):
+    read, write = os.pipe()
+    command = [CASEMATE, "sandbox", "exec", sandbox, "--", "echo", "done"]
+    try:
+        ran = subprocess.run(command, stdin=read, capture_output=True, timeout=20)
+    finally:
+        os.close(read)
+        os.close(write)
+    assert (ran.returncode, ran.stdout) == (0, b"done\n")
+
+
+def test_exec_in_json(sandbox):
+    args = ("--user", "root", "--workdir", "/tmp", "--env", "A=1", "--")
+    script = "id -u; pwd; echo $A"
+    ran = casemate("--json", "sandbox", "exec", sandbox, *args, "sh", "-c", script)
+    said = json.loads(ran.stdout)
+    assert (said["stdout"], said["exitCode"]) == ("0\n/tmp\n1\n", 0)
+
+
+def test_a_signal_ends_the_command_and_not_only_us(sandbox):
+    command = [CASEMATE, "sandbox", "exec", sandbox, "--", "sleep", "4711"]
+    running = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    find = ("sandbox", "exec", sandbox, "--", "sh", "-c", "cat /proc/*/cmdline | grep -c '[s]leep.4711'")
+    deadline = time.monotonic() + 20
+    while subprocess.run([CASEMATE, *find], capture_output=True, stdin=subprocess.DEVNULL).returncode:
+        assert time.monotonic() < deadline
+    running.send_signal(signal.SIGINT)
+    assert running.wait(20) == 128 + signal.SIGTERM
+    casemate(*find, check=1)
+
+
+def test_what_is_not_there_is_said(sandbox):
+    gone = casemate("sandbox", "exec", "nosuchsandbox0", "--", "true", check=1)
+    assert b"there is no sandbox nosuchsandbox0" in gone.stderr
+    user = casemate("sandbox", "exec", sandbox, "-u", "nobody1", "--", "true", check=1)
+    assert b"invalid username" in user.stderr
+    casemate("sandbox", "exec", sandbox, "--", "nosuchprogram", check=127)
+    both = casemate("--json", "sandbox", "kill", "nosuchsandbox0", check=1)
+    assert json.loads(both.stdout)[0]["killed"] is False
+
+
+class Terminal:
+    """`sandbox shell` at a terminal of ours."""
+
+    def __init__(self, sandbox, rows, columns):
+        self.master, slave = pty.openpty()
+        self.resize(rows, columns)
+        self.before = termios.tcgetattr(slave)
+        self.slave = slave
+        self.process = subprocess.Popen(
+            [CASEMATE, "sandbox", "shell", sandbox],
+            stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+
+    def resize(self, rows, columns):
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, text):
+        os.write(self.master, text)
+
+    def until(self, text, seconds=20):
+        seen, deadline = b"", time.monotonic() + seconds
+        while text not in seen:
+            assert time.monotonic() < deadline, (text, seen)
+            if select.select([self.master], [], [], 0.2)[0]:
+                seen += os.read(self.master, 65536)
+        return seen
+
+
+def test_shell_is_a_terminal_of_our_size_and_ends_with_its_code(sandbox):
+    terminal = Terminal(sandbox, 40, 100)
+    # The arithmetic keeps the echo of what is typed from being taken for the answer.
+    terminal.type(b"stty size; echo ready-$((1+1))\n")
+    assert b"40 100" in terminal.until(b"ready-2")
+    terminal.resize(33, 77)
+    deadline = time.monotonic() + 20
+    while True:
+        terminal.type(b"stty size; echo again-$((2+2))\n")
+        if b"33 77" in terminal.until(b"again-4"):
+            break
+        assert time.monotonic() < deadline
+    # Ctrl-C is the inner terminal's, not ours.
+    terminal.type(b"sleep 1000\n\x03")
+    terminal.type(b"echo alive-$((3+3)); exit 9\n")
+    terminal.until(b"alive-6")
+    assert terminal.process.wait(20) == 9
+    assert termios.tcgetattr(terminal.slave) == terminal.before
+
+
+def test_shell_without_a_terminal_says_what_to_do(sandbox):
+    assert b"sandbox exec" in casemate("sandbox", "shell", sandbox, check=1).stderr
+
+
+def test_a_key_works_until_it_is_revoked():
+    admin = ("--data-dir", DATA_DIR)
+    made = answer("key", "create", "--name", "of the cli", *admin)
+    listed = answer("key", "list", *admin)
+    assert [key["name"] for key in listed if key["id"] == made["id"]] == ["of the cli"]
+    assert made["key"] not in json.dumps(listed)
+    with_key = dict(os.environ, E2B_API_KEY=made["key"])
+    casemate("sandbox", "list", env=with_key)
+    casemate("key", "revoke", made["id"], *admin)
+    refused = casemate("sandbox", "list", env=with_key, check=1)
+    assert b"401" in refused.stderr
+    casemate("key", "revoke", made["id"], *admin, check=1)
+
+
+def test_the_data_directory_is_enough():
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("E2B_")}
+    casemate("sandbox", "list", "--data-dir", DATA_DIR, env=bare)
+
+
+def test_kill_all_leaves_none():
+    for _ in range(2):
+        casemate("sandbox", "create")
+    casemate("sandbox", "kill", "--all")
+    assert answer("sandbox", "list") == []
