@@ -20,8 +20,9 @@ use crate::step::{Step, StepError};
 const BYTES_MIN: u64 = 512 << 20;
 /// How much of what is free a new pool may grow to, in fifths.
 const FREE_FIFTHS: u64 = 3;
-/// How long the kernel may take to let go of the device after the last user.
-const RELEASE_SECONDS: u64 = 10;
+/// How long the kernel may take to let go of the device after the last user: it writes out first
+/// what was only in memory.
+const RELEASE_SECONDS: u64 = 120;
 /// `statfs` type of btrfs.
 const BTRFS_MAGIC: u64 = 0x9123_683E;
 

@@ -10,6 +10,7 @@ mod world;
 mod adoption;
 mod boundary;
 mod creation;
+mod debian;
 mod limits;
 mod speed;
 
@@ -54,6 +55,7 @@ const TESTS: &[Test] = tests![
     adoption::a_sweep_ends_what_nobody_keeps,
     adoption::nothing_is_left_after_a_purge,
     adoption::down_without_purge_keeps_the_pool_for_the_next_start,
+    debian::what_people_do_as_root_and_as_user_works,
     speed::creation_in_a_row_and_at_once,
 ];
 
