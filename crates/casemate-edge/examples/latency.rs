@@ -1,6 +1,6 @@
 //! What the edge adds to a round trip, beside the same round trip without it.
 //!
-//! `cargo run --release -p casemate-edge --example latency [requests]`. The service answers 204 at
+//! `cargo run --release -p casemate-edge --example latency [requests] [workers]`. The service answers 204 at
 //! once and has a thread of its own, as envd has; the client is a blocking socket, so that nothing
 //! of ours is measured twice.
 
@@ -40,13 +40,16 @@ impl Dialer for OneService {
 }
 
 fn main() -> Result<()> {
-    let requests = match std::env::args().nth(1) {
-        Some(count) => count.parse().context("the number of requests")?,
-        None => 20_000,
+    let argument = |n: usize, default: usize| match std::env::args().nth(n) {
+        Some(count) => count
+            .parse()
+            .context("a number of requests, then of workers"),
+        None => Ok(default),
     };
+    let (requests, workers) = (argument(1, 20_000)?, argument(2, 2)?);
     let service = service()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(workers)
         .enable_all()
         .build()?;
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
@@ -60,7 +63,7 @@ fn main() -> Result<()> {
     );
     runtime.spawn(async move { edge.serve(listener, CancellationToken::new()).await });
 
-    println!("{requests} requests one after the other; microseconds");
+    println!("{requests} requests one after the other, {workers} workers; microseconds");
     let direct = row("direct", service, 49983, requests, None)?;
     row(
         "edge, envd (kept connection)",

@@ -65,7 +65,8 @@ impl Edge {
     }
 
     /// Serves one connection that somebody else accepted (TLS), until it ends by itself, or by a
-    /// drain as in [`Edge::serve`].
+    /// drain as in [`Edge::serve`]. Idle connections to envd are looked through by `serve` only; an
+    /// edge with no plain listener drops them when it next uses them, or with their sandbox.
     pub async fn serve_stream<S>(
         &self,
         stream: S,

@@ -104,7 +104,7 @@ async fn a_client_that_does_not_read_is_cut_too() {
     assert_eq!(stage.edge.held().0, 1);
     stage.world.end(ID);
     stage.edge.forget(&sandbox());
-    // A new request makes a link of its own and leaves nothing: what is held is the stuck one.
+    // Though the client neither reads nor leaves.
     eventually("the connection is let go", || {
         stage.serving_connections() == 0
     })
