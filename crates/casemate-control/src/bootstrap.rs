@@ -45,14 +45,26 @@ impl Control {
     /// Makes what is not there yet. Done again with the same secrets it changes nothing, with
     /// others it adds them; a half-done one is completed.
     pub async fn bootstrap(&self, first: &Bootstrap) -> Result<Bootstrapped, BootstrapError> {
+        let ids = || KeyId::random().to_string();
+        let team = TeamId::parse(&ids()).map_err(|_| BootstrapError::KeptId("team"))?;
+        let user = UserId::parse(&ids()).map_err(|_| BootstrapError::KeptId("user"))?;
+        self.bootstrap_as(first, &Bootstrapped { team, user }).await
+    }
+
+    /// The same, with ids for a store that has none yet; a store that has keeps its own.
+    pub async fn bootstrap_as(
+        &self,
+        first: &Bootstrap,
+        proposed: &Bootstrapped,
+    ) -> Result<Bootstrapped, BootstrapError> {
         let api_key =
             Credential::parse(API_KEY_PREFIX, &first.api_key).map_err(BootstrapError::ApiKey)?;
         let token = Credential::parse(ACCESS_TOKEN_PREFIX, &first.access_token)
             .map_err(BootstrapError::AccessToken)?;
         let store = self.store.as_ref();
-        let team = kept_id(store, TEAM_SETTING).await?;
+        let team = kept_id(store, TEAM_SETTING, proposed.team.as_str()).await?;
         let team = TeamId::parse(&team).map_err(|_| BootstrapError::KeptId("team"))?;
-        let user = kept_id(store, USER_SETTING).await?;
+        let user = kept_id(store, USER_SETTING, proposed.user.as_str()).await?;
         let user = UserId::parse(&user).map_err(|_| BootstrapError::KeptId("user"))?;
         let now = Timestamp::now();
         make_team(store, &team, first, now).await?;
@@ -65,10 +77,8 @@ impl Control {
 }
 
 /// An id that is chosen once, whoever comes first.
-async fn kept_id(store: &dyn Store, name: &str) -> Result<String, StoreError> {
-    store
-        .setting_claim(name, &KeyId::random().to_string())
-        .await
+async fn kept_id(store: &dyn Store, name: &str, proposed: &str) -> Result<String, StoreError> {
+    store.setting_claim(name, proposed).await
 }
 
 async fn make_team(

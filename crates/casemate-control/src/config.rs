@@ -57,6 +57,8 @@ impl AdminToken {
 pub struct Limits {
     /// Sandboxes that a team runs at once; beyond it create answers 429.
     pub sandboxes_max: u32,
+    /// Seconds to live when a create or connect (v2) names none: `SANDBOX_TIMEOUT`.
+    pub life_seconds_default: u32,
     /// Longest life of a run, hours; a longer one asked for is 400, an extension is cut.
     pub life_hours_max: u32,
     /// Virtual processors of one sandbox; a template that wants more is 400.
@@ -69,6 +71,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             sandboxes_max: 1000,
+            life_seconds_default: 300,
             life_hours_max: LIFE_HOURS_MAX_DEFAULT,
             vcpus_max: 8,
             memory_mib_max: 8192,
@@ -82,6 +85,7 @@ impl Limits {
         let own = &team.limits;
         Self {
             sandboxes_max: own.sandboxes_max.unwrap_or(self.sandboxes_max),
+            life_seconds_default: self.life_seconds_default,
             life_hours_max: own.life_hours_max.unwrap_or(self.life_hours_max),
             vcpus_max: own.vcpus_max.unwrap_or(self.vcpus_max),
             memory_mib_max: own.memory_mib_max.unwrap_or(self.memory_mib_max),

@@ -93,6 +93,11 @@ impl Control {
         Ok(control)
     }
 
+    /// Seconds to live when a create or connect (v2) names none.
+    pub fn life_seconds_default(&self) -> u32 {
+        self.config.limits.life_seconds_default
+    }
+
     /// Where handlers run what must not stop with their client.
     pub fn tasks(&self) -> &Tasks {
         &self.tasks

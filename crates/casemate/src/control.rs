@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use casemate_catalog::{Catalog, MemoryCatalog};
-use casemate_control::{AdminToken, Control, ControlConfig, Limits, RootSecret};
+use casemate_control::{AdminToken, Bootstrapped, Control, ControlConfig, Limits, RootSecret};
 use casemate_rpc::{NodeClient, NodePort};
 use casemate_store::{SqliteStore, Store};
 use serde::{Deserialize, Serialize};
@@ -53,7 +53,12 @@ async fn serve(setup: ControlSetup, listener: OwnedFd, socket: OwnedFd) -> anyho
     let config = control_config(&setup)?;
     let written: Arc<dyn Catalog> = Arc::clone(&catalog) as _;
     let control = Control::start(config, store, written, Arc::clone(&node)).await?;
-    control.bootstrap(&bootstrap(&setup.bootstrap)).await.context("make the first team")?;
+    let first = Bootstrapped {
+        team: setup.bootstrap.team_id.parse().context("the first team's id")?,
+        user: setup.bootstrap.user_id.parse().context("the first user's id")?,
+    };
+    let made = control.bootstrap_as(&bootstrap(&setup.bootstrap), &first).await;
+    made.context("make the first team")?;
     let front = front::Front::new(&setup, control, &catalog, node)?;
     tokio::select! {
         served = front.serve(listener) => served,
@@ -73,17 +78,15 @@ fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {
     config.orphan_grace = setup.config.orphan_grace;
     config.limits = Limits {
         sandboxes_max: setup.config.limits.team_sandboxes_max,
+        life_seconds_default: setup.config.limits.sandbox_timeout_seconds,
         life_hours_max: setup.config.limits.life_hours_max,
         ..Limits::default()
     };
-    config.life_seconds_default = setup.config.limits.sandbox_timeout_seconds;
     Ok(config)
 }
 
 fn bootstrap(made: &Bootstrap) -> casemate_control::Bootstrap {
     casemate_control::Bootstrap {
-        team_id: made.team_id.clone(),
-        user_id: made.user_id.clone(),
         team_slug: "default".into(),
         team_name: "Default".into(),
         api_key: made.api_key.expose().to_owned(),

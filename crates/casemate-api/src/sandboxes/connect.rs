@@ -14,9 +14,6 @@ use crate::error::ApiError;
 use crate::extract::{JsonBody, OptionalJson, SandboxPath};
 use crate::router::ApiState;
 
-/// Seconds when a v2 connect names none (decision 14).
-const SECONDS_DEFAULT: u32 = 300;
-
 #[utoipa::path(
     post, path = "/sandboxes/{sandboxID}/connect", tag = "sandboxes",
     request_body = ConnectSandbox, params(("sandboxID" = String, Path)),
@@ -43,7 +40,8 @@ pub(crate) async fn v2(
     OptionalJson(body): OptionalJson<ConnectSandboxV2>,
 ) -> Result<Json<Sandbox>, ApiError> {
     let seconds = body.and_then(|body| body.timeout);
-    connect(&state, caller, id, seconds.unwrap_or(SECONDS_DEFAULT)).await
+    let default = state.control.life_seconds_default();
+    connect(&state, caller, id, seconds.unwrap_or(default)).await
 }
 
 /// `memory` is for paused sandboxes; a running one ignores it.

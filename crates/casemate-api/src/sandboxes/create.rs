@@ -17,8 +17,6 @@ use crate::error::ApiError;
 use crate::extract::JsonBody;
 use crate::router::ApiState;
 
-/// Seconds of life when a v2 create names none (decision 14).
-const LIFE_SECONDS_DEFAULT_V2: u32 = 300;
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 type Answer = Result<(StatusCode, Json<Sandbox>), ApiError>;
@@ -50,7 +48,8 @@ pub(crate) async fn v2(
     body: JsonBody<NewSandboxV2>,
 ) -> Answer {
     let request = digest(b"v2", &body.raw);
-    create(&state, caller, &headers, request, ask_v2(body.value)).await
+    let ask = ask_v2(body.value, state.control.life_seconds_default());
+    create(&state, caller, &headers, request, ask).await
 }
 
 async fn create(
@@ -111,10 +110,10 @@ fn ask_v1(body: NewSandbox) -> CreateSandbox {
     }
 }
 
-fn ask_v2(body: NewSandboxV2) -> CreateSandbox {
+fn ask_v2(body: NewSandboxV2, seconds_default: u32) -> CreateSandbox {
     CreateSandbox {
         template: body.template_id,
-        timeout_seconds: body.timeout.unwrap_or(LIFE_SECONDS_DEFAULT_V2),
+        timeout_seconds: body.timeout.unwrap_or(seconds_default),
         auto_pause: body.auto_pause.unwrap_or(false),
         auto_pause_memory: body.auto_pause_memory.unwrap_or(true),
         auto_resume: body.auto_resume.is_some_and(|resume| resume.enabled),

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use casemate_build::base::{self, BaseConfig, BaseManifest};
 use casemate_build::site::{self, Certificates, Mirror, SiteConfig};
-use casemate_build::Progress;
 use casemate_node::Node;
 use casemate_rpc::NodeTemplate;
 use casemate_types::Resources;
