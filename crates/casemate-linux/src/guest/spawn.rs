@@ -216,10 +216,14 @@ fn prepare(shared: &Shared<'_>) -> Result<(), c_int> {
     Ok(())
 }
 
+/// All of them: also the two that the C library keeps to itself and would not let us touch.
 fn reset_signals() {
-    for signal in 1..32 {
-        // SAFETY: SIG_DFL names no code of ours; for KILL and STOP the call fails, harmlessly.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's `sigaction`: default handler, no flags, no restorer, empty mask.
+    let default = [0_u64; 4];
+    for signal in 1..=64 {
+        // For KILL and STOP this fails, harmlessly.
+        let action = (&raw const default).addr() as c_long;
+        let _ = call(libc::SYS_rt_sigaction, [signal, action, 0, 8]);
     }
 }
 

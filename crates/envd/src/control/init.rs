@@ -70,6 +70,10 @@ async fn run(mut call: Plain) -> Result<Answer, Answer> {
     } else {
         &body
     };
+    // serde would take an array for an object, too.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(unreadable());
+    }
     let asked: Asked<'_> = serde_json::from_slice(body).map_err(|_| unreadable())?;
     if asked.access_token == Some("") {
         return Err(unreadable());

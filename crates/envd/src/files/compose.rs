@@ -81,7 +81,7 @@ async fn run(call: &mut Plain) -> Result<String, Refusal> {
         sources.push(source);
     }
     let joined = blocking(move || join(&sources, destination, &user)).await;
-    Ok(joined.map_err(|failure| crashed(&failure))??)
+    joined.map_err(|failure| crashed(&failure))?
 }
 
 fn resolve(guest: &Guest, user: &User, path: &str) -> Result<String, crate::paths::PathError> {

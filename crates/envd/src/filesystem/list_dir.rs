@@ -19,12 +19,12 @@ pub async fn list_dir(
 ) -> Result<ListDirResponse, RpcError> {
     let (_, path) = resolve(&context, &request.path)?;
     let depth = request.depth.max(1);
-    let entries = blocking(move || list(&path, depth)).await??;
+    let entries = blocking(move || list(&path, depth, LIST_ENTRIES)).await??;
     Ok(ListDirResponse { entries })
 }
 
 /// Lists what `asked` leads to; the paths told begin with `asked` itself.
-fn list(asked: &str, depth: u32) -> Result<Vec<EntryInfo>, RpcError> {
+fn list(asked: &str, depth: u32, entries_max: usize) -> Result<Vec<EntryInfo>, RpcError> {
     let real = fs::canonicalize(asked).map_err(|error| unresolved(asked, &error))?;
     let found = fs::metadata(&real).map_err(|error| unresolved(asked, &error))?;
     if !found.is_dir() {
@@ -40,6 +40,7 @@ fn list(asked: &str, depth: u32) -> Result<Vec<EntryInfo>, RpcError> {
     let mut walk = Walk {
         names: Names::read(),
         entries: Vec::new(),
+        entries_max,
     };
     // Directories to read, the next one last; each with its path below the start.
     let mut open = vec![(walk.children(&real, "", asked)?, 1)];
@@ -62,6 +63,7 @@ fn list(asked: &str, depth: u32) -> Result<Vec<EntryInfo>, RpcError> {
 struct Walk {
     names: Names,
     entries: Vec<EntryInfo>,
+    entries_max: usize,
 }
 
 impl Walk {
@@ -82,8 +84,8 @@ impl Walk {
         for child in entries {
             let name = child.map_err(broken)?.file_name();
             children.push(format!("{below}/{}", name.to_string_lossy()));
-            if children.len() + self.entries.len() > LIST_ENTRIES {
-                return Err(too_many());
+            if children.len() + self.entries.len() > self.entries_max {
+                return Err(self.too_many());
             }
         }
         children.sort_unstable_by(|a, b| b.cmp(a));
@@ -92,8 +94,8 @@ impl Walk {
 
     /// Adds an entry; tells whether it is a directory itself. `None`: it vanished.
     fn visit(&mut self, real: &Path, below: &str, asked: &str) -> Result<Option<bool>, RpcError> {
-        if self.entries.len() >= LIST_ENTRIES {
-            return Err(too_many());
+        if self.entries.len() >= self.entries_max {
+            return Err(self.too_many());
         }
         let path = real.join(below.trim_start_matches('/'));
         let Ok(mut entry) = entry::look(&path.to_string_lossy(), &self.names) else {
@@ -104,13 +106,11 @@ impl Walk {
         self.entries.push(entry);
         Ok(Some(is_dir))
     }
-}
 
-fn too_many() -> RpcError {
-    RpcError::new(
-        Code::ResourceExhausted,
-        format!("more than {LIST_ENTRIES} entries"),
-    )
+    fn too_many(&self) -> RpcError {
+        let text = format!("more than {} entries", self.entries_max);
+        RpcError::new(Code::ResourceExhausted, text)
+    }
 }
 
 fn unresolved(asked: &str, error: &io::Error) -> RpcError {
@@ -145,7 +145,7 @@ mod tests {
         let listed = |name: &str, depth| -> Vec<String> {
             let root = at(name);
             let root = root.to_str().unwrap();
-            let entries = list(root, depth).unwrap();
+            let entries = list(root, depth, 100).unwrap();
             entries
                 .iter()
                 .map(|e| e.path.strip_prefix(root).unwrap().to_owned())
@@ -168,11 +168,27 @@ mod tests {
         let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         fs::write(at("f"), "").unwrap();
         symlink("loop", at("loop")).unwrap();
-        let code = |name: &str| list(&at(name), 1).unwrap_err();
+        let code = |name: &str| list(&at(name), 1, 100).unwrap_err();
         assert_eq!(code("none").code, Code::NotFound);
         assert_eq!(code("loop").code, Code::FailedPrecondition);
         assert!(code("loop").message.contains("cyclic symlink"));
         assert_eq!(code("f").code, Code::InvalidArgument);
         assert!(code("f").message.contains("not a directory"));
+    }
+
+    #[test]
+    fn listings_without_end_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a/1", "a/2", "b/1", "b/2"] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        let root = dir.path().to_str().unwrap();
+        assert_eq!(list(root, 2, 6).unwrap().len(), 6);
+        for bound in [1, 3, 5] {
+            assert_eq!(
+                list(root, 2, bound).unwrap_err().code,
+                Code::ResourceExhausted
+            );
+        }
     }
 }
