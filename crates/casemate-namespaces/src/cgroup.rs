@@ -95,6 +95,22 @@ impl Cgroups {
         self.unified.iter().chain(&self.v1)
     }
 
+    /// Moves the calling process, which has one thread, into the v1 groups that all sandboxes
+    /// share; its children start there.
+    pub fn join_shared(&self) -> io::Result<()> {
+        let shared = self.v1.iter().filter(|tree| !tree.per_sandbox);
+        shared
+            .map(|tree| &tree.instance)
+            .try_for_each(sandbox::join)
+    }
+
+    /// Whether a mount of the v2 tree shows a sandbox its limits.
+    pub fn limits_are_unified(&self) -> bool {
+        self.unified
+            .as_ref()
+            .is_some_and(|tree| tree.hierarchy.has("memory"))
+    }
+
     /// The groups that exist below the instance's, whoever made them.
     pub fn names(&self) -> io::Result<Vec<String>> {
         let mut names = std::collections::BTreeSet::new();

@@ -49,19 +49,16 @@ impl Cgroups {
     /// what was made.
     pub fn create(&self, name: &str, limits: &Limits) -> Result<SandboxCgroup, StepError> {
         let make = |tree: &Tree| -> Result<OwnedFd, StepError> {
-            if tree.per_sandbox {
-                mkdirat(&tree.instance, name, Mode::from_raw_mode(0o755))
-                    .step("make a control group")?;
-                let group = open_dir(&tree.instance, name).step("open a control group")?;
-                apply(tree, &group, limits).step("set a limit")?;
-                Ok(group)
-            } else {
-                tree.instance.try_clone().step("copy a descriptor")
-            }
+            mkdirat(&tree.instance, name, Mode::from_raw_mode(0o755))
+                .step("make a control group")?;
+            let group = open_dir(&tree.instance, name).step("open a control group")?;
+            apply(tree, &group, limits).step("set a limit")?;
+            Ok(group)
         };
+        let own = self.v1.iter().filter(|tree| tree.per_sandbox);
         Ok(SandboxCgroup {
             unified: self.unified.as_ref().map(make).transpose()?,
-            v1: self.v1.iter().map(make).collect::<Result<_, _>>()?,
+            v1: own.map(make).collect::<Result<_, _>>()?,
         })
     }
 
@@ -131,12 +128,16 @@ impl SandboxCgroup {
         self.unified.as_ref().map(AsFd::as_fd)
     }
 
-    /// Moves the calling process into the v1 groups.
+    /// Moves the calling process, which has one thread, into the v1 groups.
     pub fn join_v1(&self) -> io::Result<()> {
-        self.v1
-            .iter()
-            .try_for_each(|group| write_at(group, "cgroup.procs", "0"))
+        self.v1.iter().try_for_each(join)
     }
+}
+
+/// By thread and not by process: moving a whole process takes a lock of the kernel's that can cost
+/// milliseconds, and the calling thread moving itself takes none.
+pub(super) fn join(v1_group: &OwnedFd) -> io::Result<()> {
+    write_at(v1_group, "tasks", "0")
 }
 
 fn apply(tree: &Tree, group: &OwnedFd, limits: &Limits) -> io::Result<()> {

@@ -131,6 +131,17 @@ fn build_root(inside: &Inside<'_>) -> Result<(), StepError> {
         }
     }
     attach(inside.sys, Path::new("sys")).step("attach /sys")?;
+    if inside.room.cgroups.limits_are_unified() {
+        // Language runtimes read their limits there; without it they see the host's.
+        mount(
+            "cgroup2",
+            "sys/fs/cgroup",
+            "cgroup2",
+            safe | MountFlags::RDONLY,
+            None,
+        )
+        .step("mount /sys/fs/cgroup")?;
+    }
     let dev = clone_mount(CWD, "/dev").step("copy /dev")?;
     attach(&dev, Path::new("dev")).step("attach /dev")?;
     let terminals = MountFlags::NOSUID | MountFlags::NOEXEC;

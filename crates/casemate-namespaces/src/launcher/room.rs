@@ -67,6 +67,10 @@ impl Room {
         .step("detach from the host's mounts")?;
         furnish(setup)?;
         let layers = overlay::LayerForm::probe();
+        // Last: the groups of sandboxes forbid making device files.
+        cgroups
+            .join_shared()
+            .step("join the shared control groups")?;
         Ok(Self {
             cgroups,
             agent,

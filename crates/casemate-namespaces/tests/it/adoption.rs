@@ -12,9 +12,22 @@ use casemate_types::InstanceId;
 use crate::host;
 use crate::world::World;
 
+/// The control group of such a process, as a service manager gives one; where v2 is mounted.
+fn service_group(instance: &InstanceId) -> Option<PathBuf> {
+    ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+        .iter()
+        .map(PathBuf::from)
+        .find(|root| root.join("cgroup.procs").exists())
+        .map(|root| root.join(format!("test-{instance}")))
+}
+
 /// In a process of its own: makes two sandboxes, prints their records, waits to be killed.
 pub async fn hold(folder: &str, instance: &str) {
     let instance = InstanceId::parse(instance).expect("an instance");
+    if let Some(group) = service_group(&instance) {
+        std::fs::create_dir_all(&group).expect("a group is made");
+        std::fs::write(group.join("cgroup.procs"), "0").expect("the group is joined");
+    }
     let world = World::open(PathBuf::from(folder), instance, 4).await;
     for _ in 0..2 {
         let record = world.create_as(world.spec()).await;
@@ -61,8 +74,20 @@ fn killed() -> Held {
         }
     }
     assert_eq!(records.len(), 2, "both sandboxes were made");
-    process.kill().expect("it can be killed");
-    process.wait().expect("it ends");
+    // As service managers end a service: with everything in its group, the launchers too.
+    match service_group(&instance) {
+        Some(group) => {
+            std::fs::write(group.join("cgroup.kill"), "1").expect("the group can be killed");
+            process.wait().expect("it ends");
+            while std::fs::remove_dir(&group).is_err() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        None => {
+            process.kill().expect("it can be killed");
+            process.wait().expect("it ends");
+        }
+    }
     Held {
         process,
         records,
