@@ -1,0 +1,14 @@
+//! The router in process, over SQLite in a temporary directory and a fake node.
+
+mod auth;
+mod bodies;
+mod create;
+mod idempotency;
+mod keys;
+mod lifecycle;
+mod list;
+mod network;
+mod not_yet;
+mod platform;
+mod survival;
+mod world;

@@ -1,0 +1,81 @@
+//! `PUT /sandboxes/{sandboxID}/network`.
+
+use casemate_types::SandboxId;
+
+use crate::world::{Answer, World};
+
+async fn put(world: &World, sandbox: &SandboxId, body: &str) -> Answer {
+    let call = world.api("PUT", &format!("/sandboxes/{sandbox}/network"));
+    call.json(body).send().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_replaces_the_rules_and_an_empty_one_clears_them() {
+    let world = World::new().await;
+    let sandbox = world.create(r#","network":{"denyOut":["1.1.1.1"]}"#).await;
+    assert_eq!(world.node.policy(&sandbox).unwrap().deny.len(), 1);
+    let body = r#"{"allowOut":["8.8.8.8"],"denyOut":["0.0.0.0/0"]}"#;
+    assert_eq!(put(&world, &sandbox, body).await.status, 204);
+    let policy = world.node.policy(&sandbox).unwrap();
+    assert_eq!((policy.allow.len(), policy.deny.len()), (1, 1));
+    let shown = world
+        .api("GET", &format!("/sandboxes/{sandbox}"))
+        .send()
+        .await
+        .json();
+    assert_eq!(shown["network"]["allowOut"][0], "8.8.8.8");
+    for empty in ["{}", ""] {
+        assert_eq!(put(&world, &sandbox, empty).await.status, 204);
+        assert!(world.node.policy(&sandbox).unwrap().is_open());
+    }
+    let shown = world
+        .api("GET", &format!("/sandboxes/{sandbox}"))
+        .send()
+        .await
+        .json();
+    assert!(shown.get("network").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn internet_access_stays_as_it_was_said_last() {
+    let world = World::new().await;
+    let sandbox = world.create(r#","allow_internet_access":false"#).await;
+    assert_eq!(put(&world, &sandbox, "{}").await.status, 204);
+    assert!(!world.node.policy(&sandbox).unwrap().is_open());
+    assert_eq!(
+        put(&world, &sandbox, r#"{"allow_internet_access":true}"#)
+            .await
+            .status,
+        204
+    );
+    assert!(world.node.policy(&sandbox).unwrap().is_open());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_updates_change_nothing() {
+    let world = World::new().await;
+    let sandbox = world.create(r#","network":{"denyOut":["1.1.1.1"]}"#).await;
+    for (body, status, message) in [
+        (r#"{"denyOut":["a.com"]}"#, 400, "invalid denied CIDR a.com"),
+        (r#"{"allowOut":["a.com"]}"#, 400, "ALL_TRAFFIC"),
+        (
+            r#"{"allowOut":["a.com"],"denyOut":["0.0.0.0/0"]}"#,
+            501,
+            "allowOut",
+        ),
+        (r#"{"rules":{"a.com":[]}}"#, 400, "Network transform rules"),
+        (
+            r#"{"egressProxy":{"address":"a:1"}}"#,
+            403,
+            "Egress proxy (egressProxy) is not",
+        ),
+        (r#"{"allowOut":null}"#, 400, "/allowOut"),
+        (r#"{"dnsServers":["1.1.1.1"]}"#, 501, "dnsServers"),
+    ] {
+        let found = put(&world, &sandbox, body).await.error(status);
+        assert!(found.contains(message), "{body}: {found}");
+    }
+    assert_eq!(world.node.policy(&sandbox).unwrap().deny.len(), 1);
+    let gone = SandboxId::parse("nonexistingsandbox").unwrap();
+    put(&world, &gone, "{}").await.error(404);
+}

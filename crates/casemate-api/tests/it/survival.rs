@@ -1,0 +1,147 @@
+//! What runs against what should run, when either side was away.
+
+use std::time::Duration;
+
+use casemate_catalog::Catalog;
+use casemate_store::Sandboxes;
+use casemate_types::{EndReason, SandboxId, SandboxState};
+
+use crate::world::{World, until};
+
+async fn reason(world: &World, sandbox: &SandboxId) -> Option<EndReason> {
+    match world.store.sandbox_by_id(sandbox).await.unwrap()?.state {
+        SandboxState::Running { .. } => None,
+        SandboxState::Dead { reason, .. } => Some(reason),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn running_sandboxes_survive_a_restart() {
+    let mut world = World::new().await;
+    let sandbox = world.create("").await;
+    let before = world
+        .api("GET", &format!("/sandboxes/{sandbox}"))
+        .send()
+        .await
+        .json();
+    world.restart().await;
+    assert_eq!(world.control.sandbox_total(), 1);
+    let after = world
+        .api("GET", &format!("/sandboxes/{sandbox}"))
+        .send()
+        .await
+        .json();
+    assert_eq!(after, before);
+    assert!(world.catalog.route_by_id(&sandbox).await.unwrap().is_some());
+    let killed = world
+        .api("DELETE", &format!("/sandboxes/{sandbox}"))
+        .send()
+        .await;
+    assert_eq!(killed.status, 204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_node_lost_meanwhile_is_lost_and_what_expired_is_expired() {
+    let world = World::new().await;
+    let (kept, lost) = (world.create("").await, world.create("").await);
+    let expired = world.create(r#","timeout":1"#).await;
+    world.node.disconnect();
+    world.node.lose(&lost);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    world.node.lose(&expired);
+    assert_eq!(world.status_of(&expired).await, 404);
+    world.node.reconnect();
+    until("both are noted", || async {
+        reason(&world, &lost).await.is_some() && reason(&world, &expired).await.is_some()
+    })
+    .await;
+    assert_eq!(reason(&world, &lost).await, Some(EndReason::Lost));
+    assert_eq!(reason(&world, &expired).await, Some(EndReason::Expired));
+    assert_eq!(reason(&world, &kept).await, None);
+    assert_eq!(world.control.sandbox_total(), 1);
+    assert!(world.catalog.route_by_id(&lost).await.unwrap().is_none());
+    assert!(world.catalog.route_by_id(&kept).await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_sandbox_that_runs_is_ended() {
+    let world = World::new().await;
+    let sandbox = world.create("").await;
+    world.node.disconnect();
+    until("the loss is noticed", || async {
+        world.call("GET", "/ready").send().await.status == 503
+    })
+    .await;
+    let row = world.store.sandbox_by_id(&sandbox).await.unwrap().unwrap();
+    let now = casemate_types::Timestamp::now();
+    let end = world
+        .store
+        .sandbox_end(&sandbox, row.generation, EndReason::Killed, now);
+    end.await.unwrap();
+    assert_eq!(world.node.running().len(), 1);
+    world.node.reconnect();
+    until("it is ended", || async { world.node.running().is_empty() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_that_was_promised_meanwhile_is_kept() {
+    let world = World::new().await;
+    let sandbox = world.create("").await;
+    world.node.disconnect();
+    let path = format!("/sandboxes/{sandbox}/timeout");
+    let told = world
+        .api("POST", &path)
+        .json(r#"{"timeout":1000}"#)
+        .send()
+        .await;
+    assert_eq!(told.error(500), "Error when setting sandbox timeout");
+    let row = world.store.sandbox_by_id(&sandbox).await.unwrap().unwrap();
+    let SandboxState::Running { ends_at } = row.state else {
+        panic!("it runs")
+    };
+    world.node.reconnect();
+    until("the node was told", || async {
+        world.node.ends_at(&sandbox).unwrap().as_microsecond() == ends_at.as_microsecond()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_gets_a_grace_and_then_goes() {
+    let world = World::with(|config| config.orphan_grace = Duration::from_millis(300)).await;
+    let stranger = SandboxId::random();
+    world.node.run_stranger(&stranger, &world.team);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(world.node.running().len(), 1);
+    assert_eq!(world.status_of(&stranger).await, 404);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    // The next look at orphans: a new connection has one at once, the timer every 15 s.
+    until("it is ended", || async {
+        world.node.disconnect();
+        world.node.reconnect();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        world.node.running().is_empty()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_cut_off_from_its_node_leaves_nothing() {
+    let world = World::new().await;
+    world.node.hold_creates();
+    let call = world
+        .api("POST", "/v2/sandboxes")
+        .json(r#"{"templateID":"base"}"#);
+    let client = tokio::spawn(call.send());
+    until("the node has the order", || async {
+        world.node.creates() == 1
+    })
+    .await;
+    world.node.disconnect();
+    world.node.release_creates();
+    client.await.unwrap().error(503);
+    assert_eq!(world.node.running().len(), 1);
+    world.node.reconnect();
+    until("it is ended", || async { world.node.running().is_empty() }).await;
+    assert!(world.listed().await.is_empty());
+}
