@@ -62,6 +62,7 @@ pub(crate) struct LauncherSpec {
     pub(crate) instance: InstanceId,
     pub(crate) site: PathBuf,
     pub(crate) shown: BTreeMap<String, PathBuf>,
+    pub(crate) layers_by_path: bool,
     /// A detached mount of the agent's binary.
     pub(crate) agent: OwnedFd,
 }
@@ -168,6 +169,7 @@ impl Launcher {
             instance: spec.instance.clone(),
             site: spec.site.clone(),
             shown: spec.shown.clone(),
+            layers_by_path: spec.layers_by_path,
         };
         let agent = spec.agent.try_clone()?;
         match launcher

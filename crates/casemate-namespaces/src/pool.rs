@@ -134,7 +134,7 @@ impl Pool {
     /// Makes an empty layer with a limit.
     pub fn make(&self, bytes: u64) -> io::Result<Layer> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
-        let layer = Layer(format!("{:08x}{number:x}", self.run));
+        let layer = Layer(format!("{}{number:x}", self.prefix()));
         let folder = self.writable_dir();
         self.layers.make(&folder, &layer.0)?;
         let path = folder.join(&layer.0);
@@ -186,13 +186,27 @@ impl Pool {
         self.layers.tidy(&self.root, &live)
     }
 
-    /// Retires every layer that is not in `keep`.
+    /// Retires every layer of earlier processes that is not in `keep`.
     pub fn sweep(&self, keep: &BTreeSet<Layer>) -> io::Result<()> {
+        let ours = self.prefix();
+        self.retire_where(|layer| !keep.contains(layer) && !layer.0.starts_with(&ours))
+    }
+
+    /// Retires every layer; none may be in use.
+    pub fn retire_all(&self) -> io::Result<()> {
+        self.retire_where(|_| true)
+    }
+
+    fn retire_where(&self, doomed: impl Fn(&Layer) -> bool) -> io::Result<()> {
         names(&self.writable_dir())?
             .into_iter()
             .map(Layer)
-            .filter(|layer| !keep.contains(layer))
+            .filter(doomed)
             .try_for_each(|layer| self.retire(&layer))
+    }
+
+    fn prefix(&self) -> String {
+        format!("{:08x}", self.run)
     }
 
     /// Leaves the image; nothing may use it any more. With `purge` it is deleted.

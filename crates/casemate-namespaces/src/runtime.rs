@@ -160,6 +160,7 @@ impl NamespacesRuntime {
                 (ROOM_DATA.to_owned(), config.data_dir.clone()),
                 (ROOM_WRITABLE.to_owned(), pool.writable_dir()),
             ]),
+            layers_by_path: config.layers_by_path,
             agent,
         };
         let copy = agent.try_clone().step("copy a descriptor")?;

@@ -70,6 +70,16 @@ impl Slots {
         free.len() < before
     }
 
+    /// Every index that is not free: of sandboxes, in stock, being made or cleared away.
+    pub(crate) fn taken(&self) -> BTreeSet<u16> {
+        let free = self.free();
+        let mut taken: BTreeSet<u16> = (0..self.net.subnet().slots()).collect();
+        free.iter().for_each(|index| {
+            taken.remove(index);
+        });
+        taken
+    }
+
     /// Gives an index back whose namespaces are gone.
     pub(crate) fn release(&self, index: u16) {
         self.free().push_back(index);

@@ -5,6 +5,7 @@
 //! (`Snapshots`) for the kinds that can, not methods here that fail by default.
 
 pub mod capabilities;
+pub mod conformance;
 pub mod create;
 pub mod error;
 pub mod fake;

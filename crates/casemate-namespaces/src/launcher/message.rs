@@ -20,6 +20,8 @@ pub(crate) struct Setup {
     pub(crate) site: PathBuf,
     /// Folders of the host that the room shows, by short name.
     pub(crate) shown: BTreeMap<String, PathBuf>,
+    /// Whether overlays get layers by path without asking what the kernel can.
+    pub(crate) layers_by_path: bool,
 }
 
 /// Later messages.

@@ -66,7 +66,10 @@ impl Room {
         )
         .step("detach from the host's mounts")?;
         furnish(setup)?;
-        let layers = overlay::LayerForm::probe();
+        let layers = match setup.layers_by_path {
+            true => overlay::LayerForm::Paths,
+            false => overlay::LayerForm::probe(),
+        };
         // Last: the groups of sandboxes forbid making device files.
         cgroups
             .join_shared()

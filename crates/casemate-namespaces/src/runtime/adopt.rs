@@ -81,11 +81,14 @@ pub(super) async fn sweep(
                 .map_err(|e| failed("end what a crash left", e))?;
         }
     }
-    let (layers, slots) = in_use(shared);
+    let layers = layers_in_use(shared);
     let sweeper = Arc::clone(shared);
     blocking("retire layers", move || sweeper.pool.sweep(&layers)).await?;
     let sweeper = Arc::clone(shared);
-    blocking("sweep the network", move || sweeper.net.sweep(&slots)).await?;
+    blocking("sweep the network", move || {
+        sweeper.net.sweep(&sweeper.slots.taken())
+    })
+    .await?;
     let sweeper = Arc::clone(shared);
     blocking("delete old layers", move || sweeper.pool.empty_trash()).await
 }
@@ -104,14 +107,11 @@ async fn end(shared: &Shared, sandbox: &SandboxId) -> io::Result<()> {
     stop::delete_group(shared, sandbox).await
 }
 
-/// Layers and slots that must stay: those of the table and of the stock.
-fn in_use(shared: &Shared) -> (BTreeSet<Layer>, BTreeSet<u16>) {
+fn layers_in_use(shared: &Shared) -> BTreeSet<Layer> {
     let table = lock(&shared.table);
     let running = table.values().filter_map(|entry| match entry {
         Entry::Running(running) => Some(running),
         Entry::Making | Entry::Ending => None,
     });
-    running
-        .map(|running| (running.layer.clone(), running.facts.slot))
-        .unzip()
+    running.map(|running| running.layer.clone()).collect()
 }

@@ -156,7 +156,7 @@ pub(super) async fn teardown(shared: &Arc<Shared>, purge: bool) -> Result<(), Ru
     let stop = Arc::clone(shared);
     blocking("empty the pool", move || -> io::Result<()> {
         stop.layers.close();
-        stop.pool.sweep(&Default::default())?;
+        stop.pool.retire_all()?;
         stop.pool.empty_trash()
     })
     .await?;

@@ -1,11 +1,15 @@
 //! Making sandboxes, and failing to.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use casemate_runtime::{CreateError, Runtime};
 
+use casemate_types::InstanceId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use crate::host;
-use crate::world::World;
+use crate::world::{self, World};
 
 pub async fn a_sandbox_runs_commands_in_its_own_root() {
     let world = World::new().await;
@@ -256,5 +260,61 @@ pub async fn a_launcher_that_dies_is_replaced() {
             .count(),
         2
     );
+    world.purge().await;
+}
+
+pub async fn kernels_that_take_layers_by_path_only_do_as_well() {
+    let instance = InstanceId::random();
+    let folder = std::env::temp_dir().join(format!("casemate-it-{instance}"));
+    let mut config = world::config(folder, instance);
+    config.layers_by_path = true;
+    let world = World::open_config(config).await;
+    world.runtime.sweep(&BTreeSet::new()).await.unwrap();
+    let mut spec = world.spec();
+    for number in 1..8 {
+        let name = format!("l{number}");
+        let file = format!("layer/{number}");
+        spec.lowers.insert(0, world.layer(&name, &[(&file, &name)]));
+    }
+    let sandbox = spec.sandbox.clone();
+    world.create_as(spec).await;
+    assert_eq!(world.ok(&sandbox, "cat /layer/*").await, "l1l2l3l4l5l6l7");
+    world
+        .ok(&sandbox, "mv /layer /other && echo x > /other/new")
+        .await;
+    let mounts = world.ok(&sandbox, "cat /proc/self/mountinfo").await;
+    assert!(mounts.contains("upperdir=/m/0/upper"), "{mounts}");
+    assert!(
+        !mounts.contains("casemate") && !mounts.contains("btrfs"),
+        "{mounts}"
+    );
+    world.purge().await;
+}
+
+pub async fn the_contract_of_the_port_holds() {
+    let world = World::new().await;
+    casemate_runtime::conformance::all(&*world.runtime, &|| world.spec()).await;
+    world.purge().await;
+}
+
+pub async fn the_real_agent_serves() {
+    let Some(agent) = std::env::var_os("CASEMATE_ENVD") else {
+        println!("skipped: set CASEMATE_ENVD to a static build of the agent");
+        return;
+    };
+    let instance = InstanceId::random();
+    let folder = std::env::temp_dir().join(format!("casemate-it-{instance}"));
+    let mut config = world::config(folder, instance);
+    config.agent = agent.into();
+    let world = World::open_config(config).await;
+    world.runtime.sweep(&BTreeSet::new()).await.unwrap();
+    let sandbox = world.create().await;
+    let stream = world.runtime.dial(&sandbox, 49983).await.unwrap();
+    let mut stream = tokio::net::TcpStream::from_std(stream).unwrap();
+    let request = b"GET /health HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
     world.purge().await;
 }

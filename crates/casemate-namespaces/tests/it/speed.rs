@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use casemate_runtime::Runtime;
 use casemate_types::InstanceId;
 
-use crate::world::World;
+use crate::world::{self, World};
 
 const IN_A_ROW: usize = 200;
 const AT_ONCE: usize = 100;
@@ -19,7 +19,12 @@ pub async fn creation_in_a_row_and_at_once() {
     }
     let instance = InstanceId::random();
     let folder = std::env::temp_dir().join(format!("casemate-it-{instance}"));
-    let world = World::open_unswept(folder, instance, 128).await;
+    let mut config = world::config(folder, instance);
+    config.slot_stock = 128;
+    if let Some(agent) = std::env::var_os("CASEMATE_ENVD") {
+        config.agent = agent.into();
+    }
+    let world = World::open_config(config).await;
     world.runtime.sweep(&BTreeSet::new()).await.expect("sweeps");
     filled(&world, 128).await;
     let (mut creates, mut stops) = (Vec::new(), Vec::new());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
-use casemate_namespaces::{LauncherProgram, NamespacesConfig, NamespacesRuntime};
+use casemate_namespaces::{NamespacesConfig, NamespacesRuntime};
 use casemate_runtime::{AgentConfig, CreateSpec, Runtime, RuntimeRecord};
 use casemate_types::{CompiledPolicy, InstanceId, Resources, SandboxId, TemplateId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -36,24 +36,17 @@ impl World {
     }
 
     pub async fn open_unswept(folder: PathBuf, instance: InstanceId, stock: usize) -> Self {
-        furnish(&folder.join("node/layers/base"));
-        let mut config = NamespacesConfig::new(instance.clone(), folder.clone(), agent().clone());
+        let mut config = config(folder, instance);
         config.slot_stock = stock;
-        config.pool_bytes_max = Some(POOL_BYTES);
-        config.launcher = LauncherProgram {
-            program: "/proc/self/exe".into(),
-            args: vec!["internal".into(), "launcher".into()],
-        };
+        Self::open_config(config).await
+    }
+
+    pub async fn open_config(config: NamespacesConfig) -> Self {
+        furnish(&config.data_dir.join("node/layers/base"));
+        let (folder, instance) = (config.data_dir.clone(), config.instance.clone());
         let runtime = NamespacesRuntime::open(config)
             .await
-            .unwrap_or_else(|error| {
-                let mut cause: Option<&dyn std::error::Error> = Some(&error);
-                while let Some(error) = cause {
-                    eprintln!("open: {error}");
-                    cause = error.source();
-                }
-                panic!("the runtime opens");
-            });
+            .unwrap_or_else(|error| panic!("the runtime opens: {}", chain(&error)));
         Self {
             folder,
             instance,
@@ -108,14 +101,8 @@ impl World {
     }
 
     pub async fn create_as(&self, spec: CreateSpec) -> RuntimeRecord {
-        self.runtime.create(spec).await.unwrap_or_else(|error| {
-            let mut cause: Option<&dyn std::error::Error> = Some(&error);
-            while let Some(error) = cause {
-                eprintln!("create: {error}");
-                cause = error.source();
-            }
-            panic!("a sandbox is made");
-        })
+        let made = self.runtime.create(spec).await;
+        made.unwrap_or_else(|error| panic!("a sandbox is made: {}", chain(&error)))
     }
 
     /// Runs a shell command as root inside; its output without the last newline, and its code.
@@ -152,16 +139,25 @@ impl World {
 
     /// Ends everything, also on disk.
     pub async fn purge(self) {
-        self.runtime.teardown(true).await.unwrap_or_else(|error| {
-            let mut cause: Option<&dyn std::error::Error> = Some(&error);
-            while let Some(error) = cause {
-                eprintln!("teardown: {error}");
-                cause = error.source();
-            }
-            panic!("everything is torn down");
-        });
+        let ended = self.runtime.teardown(true).await;
+        ended.unwrap_or_else(|error| panic!("everything is torn down: {}", chain(&error)));
         drop(self.runtime);
         std::fs::remove_dir_all(&self.folder).expect("the data directory goes");
+    }
+}
+
+/// The configuration of a small platform.
+pub fn config(folder: PathBuf, instance: InstanceId) -> NamespacesConfig {
+    let mut config = NamespacesConfig::new(instance, folder, agent().clone());
+    config.slot_stock = 4;
+    config.pool_bytes_max = Some(POOL_BYTES);
+    config
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", chain(cause)),
+        None => error.to_string(),
     }
 }
 
