@@ -4,11 +4,13 @@
 mod fork;
 mod inherit;
 mod ioctl;
+mod memory;
 mod signals;
 mod spawn;
 
 pub use fork::{Fork, ForkError, fork_single_threaded};
 pub use inherit::{close_on_exec_from, take_inherited};
 pub use ioctl::{filesystem_freeze, filesystem_thaw};
+pub use memory::keep_heap_small;
 pub use signals::{Caught, SignalMask, block_for_init, kill_everyone, wait_signal};
 pub use spawn::{Failure, Spawn, SpawnError, Spawned, Step, spawn};

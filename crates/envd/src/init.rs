@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use casemate_linux::guest::{
     Caught, Fork, ForkError, SignalMask, block_for_init, close_on_exec_from, fork_single_threaded,
-    kill_everyone, take_inherited, wait_signal,
+    keep_heap_small, kill_everyone, take_inherited, wait_signal,
 };
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -87,6 +87,7 @@ pub fn run() -> Result<(), InitError> {
 
 /// What both processes and the server alone start with.
 pub fn prepare(name: &str) {
+    keep_heap_small();
     umask(Mode::from_raw_mode(0o022));
     if let Ok(name) = std::ffi::CString::new(name) {
         let _ = set_name(&name);

@@ -122,6 +122,26 @@ impl Connection {
         reply
     }
 
+    /// A reply without a body, from a server that may die meanwhile.
+    pub fn try_reply(&mut self) -> Option<Reply> {
+        while find(&self.buffer, b"\r\n\r\n").is_none() {
+            let mut piece = [0; 4096];
+            let count = self
+                .stream
+                .read(&mut piece)
+                .ok()
+                .filter(|count| *count > 0)?;
+            self.buffer.extend_from_slice(&piece[..count]);
+        }
+        Some(self.head())
+    }
+
+    /// Reads until the other side is gone, in whatever way.
+    pub fn until_closed(&mut self) {
+        let mut piece = [0; 4096];
+        while self.stream.read(&mut piece).is_ok_and(|count| count > 0) {}
+    }
+
     /// The next chunk of a chunked body; `None` at its end.
     pub fn chunk(&mut self) -> Option<Vec<u8>> {
         let end = loop {

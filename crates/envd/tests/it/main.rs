@@ -8,6 +8,7 @@ mod control;
 mod files;
 mod filesystem;
 mod http;
+mod init;
 mod process;
 mod server;
 mod streams;
