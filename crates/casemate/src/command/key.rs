@@ -67,9 +67,9 @@ fn show(keys: &[TeamApiKey]) -> String {
             key.id.clone(),
             key.name.clone(),
             format!("{}{start}…{end}", mask.prefix),
-            key.created_at.to_string(),
+            format!("{:.0}", key.created_at),
             key.last_used
-                .map_or_else(|| "never".to_owned(), |time| time.to_string()),
+                .map_or_else(|| "never".to_owned(), |time| format!("{time:.0}")),
         ]
     };
     let rows: Vec<_> = keys.iter().map(row).collect();

@@ -169,7 +169,8 @@ impl RawTerminal {
         let before = tcgetattr(&terminal).context("cannot ask the terminal for its mode")?;
         let mut raw = before.clone();
         raw.make_raw();
-        tcsetattr(&terminal, OptionalActions::Flush, &raw)
+        // What was typed ahead is kept: it is meant for the shell.
+        tcsetattr(&terminal, OptionalActions::Drain, &raw)
             .context("cannot make the terminal raw")?;
         Ok(Self { terminal, before })
     }
@@ -177,7 +178,7 @@ impl RawTerminal {
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        if let Err(error) = tcsetattr(&self.terminal, OptionalActions::Flush, &self.before) {
+        if let Err(error) = tcsetattr(&self.terminal, OptionalActions::Drain, &self.before) {
             eprintln!("casemate: cannot set the terminal back ({error}); `reset` does\r");
         }
     }
