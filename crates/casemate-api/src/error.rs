@@ -9,6 +9,7 @@ use std::fmt;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use casemate_control::chain::chain;
 use casemate_wire::ErrorBody;
 
 const SHOULD_RETRY: &str = "should-retry";
@@ -148,16 +149,4 @@ impl IntoResponse for ApiError {
         }
         response
     }
-}
-
-/// An error and its causes, outermost first.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -186,3 +186,21 @@ async fn no_operation(uri: Uri) -> ApiError {
 async fn no_method() -> ApiError {
     ApiError::method_not_allowed()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_these_are_open_to_anybody() {
+        let open = |path: &str| {
+            let served = ["/health", "/ready", "/metrics", "/openapi.json"];
+            served.contains(&path) || path.starts_with("/volumecontent/")
+        };
+        for operation in operations() {
+            let expected = open(operation.path);
+            let found = operation.access == Access::Anybody;
+            assert_eq!(found, expected, "{} {}", operation.method, operation.path);
+        }
+    }
+}

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::Control;
 use crate::auth::{AuthError, WhenBlocked, standing};
+use crate::chain::chain;
 use crate::credential::{API_KEY_PREFIX, Credential};
 
 const KILLS_AT_ONCE: usize = 10;
@@ -117,7 +118,7 @@ impl Control {
                 None => return Ok(count),
                 Some(Ok(Ok(()))) => count.killed += 1,
                 Some(Ok(Err(error))) => {
-                    tracing::warn!(team.id = %team, %error, "could not kill a sandbox of a team");
+                    tracing::warn!(team.id = %team, error = chain(&error), "could not kill a sandbox of a team");
                     count.failed += 1;
                 }
                 Some(Err(_)) => count.failed += 1,

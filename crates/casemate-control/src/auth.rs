@@ -14,6 +14,7 @@ use casemate_types::{TeamId, Timestamp, UserId};
 pub(crate) use cache::AuthCache;
 
 use crate::Control;
+use crate::chain::chain;
 use crate::config::Limits;
 use crate::credential::{ACCESS_TOKEN_PREFIX, API_KEY_PREFIX, Credential, CredentialError};
 use crate::tasks::TaskKind;
@@ -205,7 +206,7 @@ impl Control {
         let store = Arc::clone(&self.store);
         self.tasks.spawn(TaskKind::Cleanup, async move {
             if let Err(error) = store.key_touch(&key.id, Timestamp::now()).await {
-                tracing::warn!(key.id = %key.id, %error, "could not note that a key was used");
+                tracing::warn!(key.id = %key.id, error = chain(&error), "could not note that a key was used");
             }
         });
         Ok(Some(team))

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use casemate_catalog::Catalog;
 use casemate_rpc::NodePort;
 use casemate_store::{KeyId, Store, StoreError};
-use casemate_types::SandboxId;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
 use crate::auth::AuthCache;
 use crate::config::ControlConfig;
@@ -17,9 +16,6 @@ use crate::quota::Quota;
 use crate::recent::Recent;
 use crate::tasks::{TaskKind, Tasks};
 use crate::{janitor, reconcile};
-
-/// Ends that a slow listener may have before it; beyond it it misses the oldest and is told so.
-const ENDED_KEPT: usize = 4096;
 
 /// See the crate. One for each process.
 pub struct Control {
@@ -36,7 +32,6 @@ pub struct Control {
     pub(crate) starting: Starting,
     pub(crate) counters: Counters,
     pub(crate) heard: watch::Sender<Heard>,
-    pub(crate) ended: broadcast::Sender<SandboxId>,
     /// This process, another name after each start: what it holds when it dies is found by it.
     pub(crate) owner: String,
 }
@@ -84,7 +79,6 @@ impl Control {
             starting: Starting::default(),
             counters: Counters::default(),
             heard: watch::Sender::new(Heard::default()),
-            ended: broadcast::Sender::new(ENDED_KEPT),
             owner,
         });
         let tasks = &control.tasks;
@@ -105,12 +99,6 @@ impl Control {
 
     pub fn domain(&self) -> &str {
         &self.config.domain
-    }
-
-    /// Sandboxes that ended, each after its route was removed: whoever holds connections to it
-    /// lets go of them. A sandbox may be named more than once.
-    pub fn ended(&self) -> broadcast::Receiver<SandboxId> {
-        self.ended.subscribe()
     }
 
     /// Stops the reconcilers and waits for every change that is under way.

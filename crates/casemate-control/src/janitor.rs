@@ -8,6 +8,7 @@ use casemate_store::sandboxes::FORGET_ROWS_MAX;
 use casemate_types::Timestamp;
 
 use crate::Control;
+use crate::chain::chain;
 
 const ROUND: Duration = Duration::from_secs(600);
 /// Idempotency keys are kept this long (`api.md` 3.0), and so are rows of dead sandboxes: a node
@@ -20,7 +21,10 @@ pub(crate) async fn run(control: Arc<Control>) {
     loop {
         round.tick().await;
         if let Err(error) = tidy(&control).await {
-            tracing::warn!(%error, "could not remove old rows; trying again later");
+            tracing::warn!(
+                error = chain(&error),
+                "could not remove old rows; trying again later"
+            );
         }
     }
 }

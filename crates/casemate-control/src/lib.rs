@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod auth;
 pub mod bootstrap;
+pub mod chain;
 pub mod config;
 mod control;
 pub mod credential;

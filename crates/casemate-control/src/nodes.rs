@@ -8,6 +8,7 @@ use casemate_rpc::NodeInfo;
 use casemate_types::{SandboxId, Timestamp};
 
 use crate::Control;
+use crate::chain::chain;
 
 /// The alias under which the base template is known everywhere.
 pub const BASE_ALIAS: &str = "base";
@@ -146,7 +147,7 @@ impl Control {
         let store = match self.store.ping().await {
             Ok(()) => true,
             Err(error) => {
-                tracing::warn!(%error, "the store does not answer");
+                tracing::warn!(error = chain(&error), "the store does not answer");
                 false
             }
         };

@@ -22,6 +22,7 @@ use casemate_types::{EndReason, Timestamp};
 use tokio::sync::mpsc;
 
 use crate::Control;
+use crate::chain::chain;
 use orphans::Orphans;
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -55,7 +56,11 @@ pub(crate) async fn run(control: Arc<Control>) {
             Err(error) => error,
         };
         control.disconnected();
-        tracing::warn!(%error, pause_ms = pause.as_millis(), "lost the node; trying again");
+        tracing::warn!(
+            error = chain(&error),
+            pause_ms = pause.as_millis(),
+            "lost the node; trying again"
+        );
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
@@ -191,7 +196,7 @@ impl Control {
                 ),
                 Ok(_) => {}
                 Err(error @ StoreError::Exists { .. }) => tracing::error!(
-                    template.id = %template.template, %error,
+                    template.id = %template.template, error = chain(&error),
                     "the node's template {} belongs to a team", template.alias
                 ),
                 Err(error) => return Err(error.into()),

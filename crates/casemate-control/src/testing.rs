@@ -36,6 +36,7 @@ struct State {
     reachable: bool,
     held: bool,
     creates: usize,
+    kills: usize,
 }
 
 struct Entry {
@@ -61,6 +62,7 @@ impl FakeNode {
             reachable: true,
             held: false,
             creates: 0,
+            kills: 0,
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -143,6 +145,11 @@ impl FakeNode {
     /// Creates that were asked for, whatever became of them.
     pub fn creates(&self) -> usize {
         self.lock().creates
+    }
+
+    /// Kills that were asked for, heard or not.
+    pub fn kills(&self) -> usize {
+        self.lock().kills
     }
 
     pub fn ends_at(&self, sandbox: &SandboxId) -> Option<Timestamp> {
@@ -288,6 +295,7 @@ impl NodePort for FakeNode {
     }
 
     async fn kill(&self, sandbox: &SandboxId, reason: EndReason) -> Result<(), NodeError> {
+        self.lock().kills += 1;
         // Calls for one sandbox take effect in order: behind a create that is held.
         loop {
             let released = self.released.notified();

@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use casemate_control::admin::KeyError;
 use casemate_control::auth::{AuthError, KeyFault};
+use casemate_control::chain::chain;
 use casemate_control::sandboxes::ChangeError;
 use casemate_control::sandboxes::create::{
     CreateError, CreateRefused, IdempotencyError, PlacementError,
@@ -102,7 +103,7 @@ impl From<TemplateError> for ApiError {
             TemplateError::Reference(_) => Self::bad_request(error),
             TemplateError::NotFound(_) | TemplateError::NoBuild { .. } => Self::not_found(error),
             TemplateError::Store { source, .. } => {
-                tracing::error!(error = super::chain(source), "could not resolve a template");
+                tracing::error!(error = chain(source), "could not resolve a template");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
             }
         }

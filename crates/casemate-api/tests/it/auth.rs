@@ -168,6 +168,30 @@ async fn every_operation_lets_in_whom_it_should() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn every_served_operation_has_a_case() {
+    let world = World::new().await;
+    let document = world.call("GET", "/openapi.json").send().await.json();
+    let cases = table();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys() {
+            let found = cases.iter().any(|(case_method, case_path, _)| {
+                case_method.eq_ignore_ascii_case(method) && fits(path, case_path)
+            });
+            assert!(found, "{method} {path} has no case in the table");
+        }
+    }
+}
+
+/// Whether a path is one of a template's.
+fn fits(template: &str, path: &str) -> bool {
+    let (template, path) = (template.split('/'), path.split('/'));
+    template.clone().count() == path.clone().count()
+        && template
+            .zip(path)
+            .all(|(t, p)| t.starts_with('{') || t == p)
+}
+
 #[track_caller]
 fn check(answer: &crate::world::Answer, good: bool, what: &str) {
     let metrics = what.starts_with("GET /metrics");

@@ -165,14 +165,12 @@ async fn connecting_extends_and_never_shortens() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killing_ends_it_everywhere_and_twice_is_404() {
     let world = World::new().await;
-    let mut ended = world.control.ended();
     let sandbox = world.create("").await;
     let path = format!("/sandboxes/{sandbox}");
     let answer = world.api("DELETE", &path).send().await;
     assert_eq!((answer.status.as_u16(), answer.text.as_str()), (204, ""));
     assert!(world.node.running().is_empty());
     assert!(world.catalog.route_by_id(&sandbox).await.unwrap().is_none());
-    assert_eq!(ended.recv().await.unwrap(), sandbox);
     world.api("DELETE", &path).send().await.error(404);
     assert!(world.listed().await.is_empty());
     let message = world

@@ -140,6 +140,10 @@ async fn a_create_cut_off_from_its_node_leaves_nothing() {
     world.node.disconnect();
     world.node.release_creates();
     client.await.unwrap().error(503);
+    until("the order to end it was lost", || async {
+        world.node.kills() == 1
+    })
+    .await;
     assert_eq!(world.node.running().len(), 1);
     world.node.reconnect();
     until("it is ended", || async { world.node.running().is_empty() }).await;

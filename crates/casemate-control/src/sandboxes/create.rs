@@ -28,6 +28,7 @@ pub use idempotent::{IdempotencyError, IdempotencyKey, InvalidIdempotencyKey};
 use super::network::NetworkAsk;
 use crate::Control;
 use crate::auth::TeamCaller;
+use crate::chain::chain;
 use crate::quota::{Place, QuotaReached};
 use crate::tasks::TaskKind;
 use crate::templates::TemplateError;
@@ -118,7 +119,7 @@ impl Control {
         let reply = self.place(caller, &plan).await.inspect_err(|error| {
             self.counters.create_failed();
             tracing::warn!(
-                sandbox.id = %plan.sandbox, team.id = %caller.team.id, %error,
+                sandbox.id = %plan.sandbox, team.id = %caller.team.id, error = chain(&error),
                 "could not place sandbox {}", plan.sandbox
             );
         })?;
@@ -190,7 +191,7 @@ impl Control {
     async fn record(&self, row: Sandbox, place: Place) -> Result<(), StoreError> {
         let (id, node) = (row.id.clone(), row.node.clone());
         if let Err(error) = self.store.sandbox_insert(&row).await {
-            tracing::error!(sandbox.id = %id, %error, "could not record sandbox {id}; ending it");
+            tracing::error!(sandbox.id = %id, error = chain(&error), "could not record sandbox {id}; ending it");
             self.take_back(id);
             return Err(error);
         }
@@ -198,7 +199,7 @@ impl Control {
         let route = casemate_catalog::Route { node };
         if let Err(error) = self.catalog.route_put(&id, route).await {
             // The catalog is a cache that the node's word fills again.
-            tracing::error!(sandbox.id = %id, %error, "could not put the route of sandbox {id}");
+            tracing::error!(sandbox.id = %id, error = chain(&error), "could not put the route of sandbox {id}");
         }
         if let Some((reason, at)) = self.recent.end_of(&id) {
             // It ended before its row was there; the client learns of it like of any other end.
@@ -216,7 +217,7 @@ impl Control {
             match node.kill(&sandbox, EndReason::Killed).await {
                 Ok(()) | Err(NodeError::NotFound(_)) => {}
                 Err(error) => tracing::warn!(
-                    sandbox.id = %sandbox, %error,
+                    sandbox.id = %sandbox, error = chain(&error),
                     "could not end sandbox {sandbox} of a failed create yet"
                 ),
             }

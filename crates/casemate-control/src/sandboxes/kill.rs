@@ -7,6 +7,7 @@ use casemate_types::{EndReason, SandboxId, SandboxState, Timestamp};
 use super::{ChangeError, alive_until};
 use crate::Control;
 use crate::auth::TeamCaller;
+use crate::chain::chain;
 
 impl Control {
     /// Ends a sandbox of the caller's team; its processes and its route are gone on return. One
@@ -54,7 +55,7 @@ impl Control {
                 return Ok(false);
             };
             if let Err(error) = self.catalog.route_remove(id, &row.node).await {
-                tracing::error!(sandbox.id = %id, %error, "could not remove the route of {id}");
+                tracing::error!(sandbox.id = %id, error = chain(&error), "could not remove the route of {id}");
             }
             let noted = match row.state {
                 SandboxState::Dead { .. } => false,
@@ -69,8 +70,6 @@ impl Control {
                 }
             };
             self.quota.give_back(&row.team, id);
-            // Nobody may listen.
-            let _ = self.ended.send(id.clone());
             if noted {
                 tracing::info!(
                     sandbox.id = %id, team.id = %row.team, reason = ?reason,

@@ -8,6 +8,7 @@ use super::timeout::gone_or;
 use super::{ChangeError, alive_until};
 use crate::Control;
 use crate::auth::TeamCaller;
+use crate::chain::chain;
 
 /// The network part of a request, as it was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -121,7 +122,7 @@ impl Control {
         let Ok(compiled) = old.compile() else { return };
         if let Err(error) = self.node.set_network(id, compiled).await {
             tracing::error!(
-                sandbox.id = %id, %error,
+                sandbox.id = %id, error = chain(&error),
                 "sandbox {id} keeps a network policy that could not be recorded"
             );
         }

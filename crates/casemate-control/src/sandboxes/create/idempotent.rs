@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{CreateError, CreateSandbox, Created};
 use crate::Control;
 use crate::auth::TeamCaller;
+use crate::chain::chain;
 
 const KEY_CHARS_MAX: usize = 255;
 /// Of [`KeptAnswer`].
@@ -84,7 +85,7 @@ impl Control {
             Err(error) => {
                 // A failed create leaves nothing, so the key may be used again.
                 if let Err(error) = self.store.idempotency_abandon(team, key).await {
-                    tracing::warn!(team.id = %team, %error, "could not free an idempotency key");
+                    tracing::warn!(team.id = %team, error = chain(&error), "could not free an idempotency key");
                 }
                 Err(error)
             }
@@ -104,7 +105,7 @@ impl Control {
         let answer = serde_json::to_string(&kept).expect("texts and numbers serialize");
         let team = &caller.team.id;
         if let Err(error) = self.store.idempotency_finish(team, key, &answer).await {
-            tracing::warn!(team.id = %team, %error, "could not keep an idempotent answer");
+            tracing::warn!(team.id = %team, error = chain(&error), "could not keep an idempotent answer");
         }
     }
 
