@@ -33,6 +33,14 @@ async fn a_create_answers_what_the_sdks_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_life_that_nobody_names_is_configured_for_v2() {
+    let world = World::with(|config| config.limits.life_seconds_default = 77).await;
+    let sandbox = world.create("").await;
+    let row = world.store.sandbox_by_id(&sandbox).await.unwrap().unwrap();
+    assert_eq!(row.timeout, Duration::from_secs(77));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn v1_lives_fifteen_seconds_and_is_secured_whatever_it_says() {
     let world = World::new().await;
     let body = r#"{"templateID":"base","secure":false}"#;

@@ -85,6 +85,34 @@ async fn keys_are_listed_without_their_value_and_renamed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_is_set_up_for_one_team_and_takes_further_keys_for_it() {
+    use casemate_control::{Bootstrap, BootstrapError};
+    let world = World::new().await;
+    let mut first = Bootstrap {
+        team_slug: "first".into(),
+        team_name: "First".into(),
+        api_key: "e2b_abcdef".into(),
+        access_token: ACCESS_TOKEN.into(),
+    };
+    let who = world.control.bootstrap(&first).await.unwrap();
+    assert_eq!(world.control.bootstrap_as(&first, &who).await.unwrap(), who);
+    for key in ["e2b_abcdef", API_KEY] {
+        let list = world.call("GET", "/v2/sandboxes").header("x-api-key", key);
+        assert_eq!(list.send().await.status, 200);
+    }
+    let mut other = who.clone();
+    other.team = casemate_types::TeamId::parse("0b7a2b0e-6f5c-4b43-9c0c-1d2e3f405162").unwrap();
+    assert_eq!(
+        world.control.bootstrap_as(&first, &other).await.unwrap(),
+        who
+    );
+    let (_, foreign) = world.other_team(Standing::Good).await;
+    first.api_key = foreign;
+    let refused = world.control.bootstrap_as(&first, &who).await;
+    assert!(matches!(refused, Err(BootstrapError::Foreign("api key"))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_command_lines_login_gets_teams_with_working_keys() {
     let world = World::new().await;
     let token = format!("Bearer {ACCESS_TOKEN}");
