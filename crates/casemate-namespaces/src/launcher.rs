@@ -16,6 +16,7 @@ mod helper;
 pub(crate) mod message;
 mod overlay;
 mod room;
+mod undertaker;
 mod userns;
 
 use std::io;
@@ -73,7 +74,7 @@ fn serve(socket: OwnedFd) -> Result<(), StepError> {
         return Ok(());
     };
     let limited = set_inherited_limits().step("set the limits that sandboxes inherit");
-    let room = match limited.and_then(|()| room::Room::build(&setup, fds)) {
+    let room = match limited.and_then(|()| room::Room::build(&proof, &setup, fds)) {
         Ok(room) => {
             answer(&socket, &Reply::Done, &[])?;
             room
@@ -135,8 +136,10 @@ fn answer(socket: &OwnedFd, reply: &Reply, fds: &[OwnedFd]) -> Result<(), StepEr
     }
 }
 
-/// Limits that sandboxes inherit: only the host's root may raise them.
+/// What sandboxes inherit and cannot change: only the host's root may raise them.
 fn set_inherited_limits() -> io::Result<()> {
+    // The service may be protected from the kernel's memory killer; sandboxes must not be.
+    std::fs::write("/proc/self/oom_score_adj", "0")?;
     let raised = Rlimit {
         current: Some(FILES_SOFT),
         maximum: Some(FILES_HARD),

@@ -1,6 +1,6 @@
 //! The node's side of its launchers: starting them, asking them, replacing those that died.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -71,7 +71,8 @@ pub(crate) struct LauncherSpec {
 #[derive(Debug)]
 pub(crate) struct Launchers {
     spec: LauncherSpec,
-    idle: Mutex<Vec<Launcher>>,
+    /// Asked in turn.
+    idle: Mutex<VecDeque<Launcher>>,
     permits: Semaphore,
 }
 
@@ -114,7 +115,7 @@ impl Launchers {
             .idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .pop();
+            .pop_front();
         let mut launcher = match idle {
             Some(launcher) => launcher,
             None => Launcher::start(&self.spec).await?,
@@ -143,7 +144,7 @@ impl Launchers {
             self.idle
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .push(launcher);
+                .push_back(launcher);
         }
     }
 }

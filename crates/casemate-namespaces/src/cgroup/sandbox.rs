@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Cgroups, Tree};
 use crate::step::{Step, StepError};
 
-/// Length of the window in which CPU time is counted.
+/// Length of the window in which CPU time is counted: what every kernel starts a group with.
 const CPU_PERIOD_US: u64 = 100_000;
 /// CPU shares of one virtual processor against another sandbox's.
 const CPU_WEIGHT_PER_VCPU: u64 = 100;
@@ -167,7 +167,6 @@ fn apply(tree: &Tree, group: &OwnedFd, limits: &Limits) -> io::Result<()> {
         optional(write("memory.memsw.limit_in_bytes", limits.memory_bytes))?;
     }
     if has("cpu") {
-        write("cpu.cfs_period_us", CPU_PERIOD_US)?;
         write("cpu.cfs_quota_us", limits.cpu_quota_us)?;
         // v1's scale has 1024 where v2's has 100.
         write("cpu.shares", (limits.cpu_weight * 1024 / 100).max(2))?;

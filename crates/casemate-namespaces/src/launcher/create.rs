@@ -28,7 +28,7 @@ pub(super) fn create(
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
         .step("receive a sandbox's parts")?;
     let group = room.cgroups.create(&order.group, &order.limits)?;
-    let root = overlay::mount(order, room.layers, parts.userns.as_fd())?;
+    let root = overlay::mount(order, room.layers, parts.userns.as_fd(), &room.undertaker)?;
     let (ours, theirs) = scm::pair().step("make a socket pair")?;
     let how = Fork {
         namespaces: Namespaces::NONE,

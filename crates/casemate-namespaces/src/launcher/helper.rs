@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use casemate_linux::clone::{Fork, Forked, Namespaces, SingleThreaded, exit_now, fork, unshare};
-use casemate_linux::scm;
+use casemate_linux::{exec, scm};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use rustix::net::{
     AddressFamily, SocketAddrV4, SocketFlags, SocketType, bind, listen, socket_with, sockopt,
@@ -93,8 +93,7 @@ pub(super) fn run(proof: &SingleThreaded, work: &Work<'_>, report: BorrowedFd<'_
 }
 
 fn start(proof: &SingleThreaded, work: &Work<'_>) -> Result<(i32, OwnedFd), StepError> {
-    // The service may be protected from the kernel's memory killer; sandboxes must not be.
-    std::fs::write("/proc/self/oom_score_adj", "0").step("reset the memory killer's score")?;
+    exec::reset_scheduling().step("reset the scheduling")?;
     work.group.join_v1().step("join the control groups")?;
     enter(&work.parts.netns, LinkNameSpaceType::Network).step("enter the network namespace")?;
     let sys = sysfs().step("make /sys")?;

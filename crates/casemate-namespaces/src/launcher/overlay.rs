@@ -25,6 +25,7 @@ use rustix::mount::{
 
 use super::message::Order;
 use super::room::{ATTACH_POINTS, attach};
+use super::undertaker::Undertaker;
 use crate::step::{Step, StepError};
 
 /// How this kernel takes layers.
@@ -61,27 +62,33 @@ pub(super) fn mount(
     order: &Order,
     form: LayerForm,
     userns: BorrowedFd<'_>,
+    undertaker: &Undertaker,
 ) -> Result<OwnedFd, StepError> {
     if order.lowers.is_empty() || order.lowers.len() >= ATTACH_POINTS {
         return Err(io::Error::from(io::ErrorKind::InvalidInput)).step("count the layers");
     }
-    let lowers = order
-        .lowers
-        .iter()
-        .map(|path| idmapped(path, userns, true))
-        .collect::<Result<Vec<_>, _>>()
-        .step("map a layer")?;
-    let writable = idmapped(&order.writable, userns, false).step("map the writable layer")?;
+    // Writable first, then the layers from the top.
+    let mut layers = vec![idmapped(&order.writable, userns, false).step("map the writable layer")?];
+    for lower in &order.lowers {
+        layers.push(idmapped(lower, userns, true).step("map a layer")?);
+    }
+    let mounted = mount_on(&layers, order.first_id, form);
+    // The overlay has clones of its own by now.
+    undertaker.bury(layers);
+    mounted
+}
+
+fn mount_on(layers: &[OwnedFd], first_id: u32, form: LayerForm) -> Result<OwnedFd, StepError> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).step("open an overlay")?;
     match form {
         LayerForm::Descriptors => {
-            set_descriptors(&context, &lowers, &writable).step("name the layers")?;
-            create(&context, order.first_id)
+            set_descriptors(&context, layers).step("name the layers")?;
+            create(&context, first_id)
         }
         LayerForm::Paths => {
-            let _attached = Attached::new(&lowers, &writable).step("attach the layers")?;
-            set_paths(&context, lowers.len()).step("name the layers")?;
-            create(&context, order.first_id)
+            let _attached = Attached::new(layers).step("attach the layers")?;
+            set_paths(&context, layers.len() - 1).step("name the layers")?;
+            create(&context, first_id)
         }
     }
 }
@@ -128,14 +135,14 @@ fn idmapped(path: &Path, userns: BorrowedFd<'_>, read_only: bool) -> io::Result<
     Ok(mount)
 }
 
-fn set_descriptors(context: &OwnedFd, lowers: &[OwnedFd], writable: &OwnedFd) -> io::Result<()> {
+fn set_descriptors(context: &OwnedFd, layers: &[OwnedFd]) -> io::Result<()> {
     let context = context.as_fd();
-    for lower in lowers {
+    for lower in &layers[1..] {
         fsconfig_set_fd(context, "lowerdir+", lower.as_fd())?;
     }
     for (key, folder) in [("upperdir", "upper"), ("workdir", "work")] {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = openat(writable, folder, flags, Mode::empty())?;
+        let folder = openat(&layers[0], folder, flags, Mode::empty())?;
         fsconfig_set_fd(context, key, folder.as_fd())?;
     }
     Ok(())
@@ -154,9 +161,9 @@ fn set_paths(context: &OwnedFd, lowers: usize) -> io::Result<()> {
 struct Attached(Vec<PathBuf>);
 
 impl Attached {
-    fn new(lowers: &[OwnedFd], writable: &OwnedFd) -> io::Result<Self> {
+    fn new(layers: &[OwnedFd]) -> io::Result<Self> {
         let mut attached = Self(Vec::new());
-        for (number, mount) in std::iter::once(writable).chain(lowers).enumerate() {
+        for (number, mount) in layers.iter().enumerate() {
             let place = PathBuf::from(format!("/m/{number}"));
             attach(mount, &place)?;
             attached.0.push(place);

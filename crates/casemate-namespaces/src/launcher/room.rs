@@ -17,7 +17,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use casemate_linux::clone::{Namespaces, unshare};
+use casemate_linux::clone::{Namespaces, SingleThreaded, unshare};
 use casemate_linux::mount::{Attributes, clone_mount, set_attributes};
 use casemate_linux::seccomp::Filter;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat, symlink};
@@ -27,6 +27,7 @@ use rustix::mount::{
 };
 
 use super::message::Setup;
+use super::undertaker::Undertaker;
 use super::{filter, overlay};
 use crate::cgroup::Cgroups;
 use crate::step::{Step, StepError};
@@ -43,10 +44,15 @@ pub(super) struct Room {
     pub(super) null: OwnedFd,
     pub(super) filters: Vec<Filter>,
     pub(super) layers: overlay::LayerForm,
+    pub(super) undertaker: Undertaker,
 }
 
 impl Room {
-    pub(super) fn build(setup: &Setup, fds: Vec<OwnedFd>) -> Result<Self, StepError> {
+    pub(super) fn build(
+        proof: &SingleThreaded,
+        setup: &Setup,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Self, StepError> {
         let [agent] = <[OwnedFd; 1]>::try_from(fds)
             .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
             .step("receive the agent's binary")?;
@@ -70,6 +76,7 @@ impl Room {
             true => overlay::LayerForm::Paths,
             false => overlay::LayerForm::probe(),
         };
+        let undertaker = Undertaker::start(proof).step("start an undertaker")?;
         // Last: the groups of sandboxes forbid making device files.
         cgroups
             .join_shared()
@@ -80,6 +87,7 @@ impl Room {
             null: null.into(),
             filters,
             layers,
+            undertaker,
         })
     }
 }

@@ -76,7 +76,7 @@ pub async fn the_filter_and_not_the_kernel_refuses() {
     // The control: outside, as root, the same calls fail otherwise or not at all.
     for (attack, refusal) in [
         ("vsock", EAFNOSUPPORT),
-        ("alg", EAFNOSUPPORT),
+        ("packet", EAFNOSUPPORT),
         ("keyctl", EPERM),
         ("clone3", ENOSYS),
     ] {

@@ -86,12 +86,8 @@ async fn filled(world: &World, stock: usize) {
 fn report(what: &str, times: &mut [Duration]) {
     times.sort();
     let at = |part: usize| times[(times.len() - 1) * part / 100];
-    println!(
-        "{what}: p50 {:?}, p90 {:?}, p99 {:?}",
-        at(50),
-        at(90),
-        at(99)
-    );
+    let (least, p10, p50, p90, p99) = (at(0), at(10), at(50), at(90), at(99));
+    println!("{what}: min {least:?}, p10 {p10:?}, p50 {p50:?}, p90 {p90:?}, p99 {p99:?}");
 }
 
 fn memory_available_kib() -> u64 {
