@@ -22,7 +22,7 @@ async def test_run_gives_output_and_exit_code(sdk, sandbox):
 
 async def test_run_as_asked(sdk, sandbox):
     assert (await sdk.run(sandbox, "whoami; pwd")).stdout == "user\n/home/user\n"
-    assert (await sdk.run(sandbox, "whoami; pwd", user="root")).stdout == "root\n/root\n"
+    assert (await sdk.run(sandbox, "whoami; echo ~", user="root")).stdout == "root\n/root\n"
     assert (await sdk.run(sandbox, "pwd", cwd="/tmp")).stdout == "/tmp\n"
     assert (await sdk.run(sandbox, "echo $A", envs={"A": "ü 1"})).stdout == "ü 1\n"
     result = await sdk.run(sandbox, "echo hidden", retain_output=False)

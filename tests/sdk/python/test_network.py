@@ -38,8 +38,8 @@ async def test_a_closed_port_and_a_dead_sandbox_have_their_answers(sdk, sandbox)
     assert status == 502 and b"port is not open" in body
     status, body = ask(f"80-i00000000000000000000.{sandbox.sandbox_domain}")
     assert status == 502 and b"was not found" in body
-    status, body = ask(sandbox.get_host(9), headers={"Accept": "text/html"})
-    assert status == 502 and b"<html" in body.lower()
+    status, body = ask(sandbox.get_host(9), headers={"Accept": "text/html", "User-Agent": "Mozilla/5.0"})
+    assert status == 502 and body.startswith(b"<html") and b"no service running on port" in body
 
 
 async def test_a_websocket_passes_both_ways(sdk, sandbox):

@@ -47,7 +47,8 @@ test('kill ends it and says whether it was there', async () => {
   assert.equal(await first.isRunning(), false)
   assert.equal(await Sandbox.kill(second.sandboxId), true)
   assert.equal(await Sandbox.kill(MISSING), false)
-  await assert.rejects(first.commands.run('true'), e2b.TimeoutError)
+  await assert.rejects(first.commands.run('true'), e2b.SandboxNotFoundError)
+  await assert.rejects(first.files.list('/'), e2b.TimeoutError)
   await assert.rejects(first.getInfo(), e2b.NotFoundError)
 })
 
