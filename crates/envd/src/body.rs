@@ -12,6 +12,9 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::timeout;
+
+use crate::limits::{DISCARDED_BYTES, DISCARDING};
 
 type Producer = Pin<Box<dyn Future<Output = io::Result<()>>>>;
 
@@ -178,6 +181,25 @@ where
     } else {
         joined.into()
     })
+}
+
+/// Reads on what a refused client is still sending, within bounds: were the connection closed at
+/// once, it would see a broken pipe in place of the answer.
+pub async fn read_off<B>(body: &mut B)
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    let read = async {
+        let mut left = DISCARDED_BYTES;
+        while let Some(Ok(piece)) = next_piece(body).await {
+            left = left.saturating_sub(piece.len());
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Too slow: then it loses the answer.
+    let _ = timeout(DISCARDING, read).await;
 }
 
 /// Reads and forgets, so that a hang-up is seen and the connection stays usable. Never ends.

@@ -16,13 +16,13 @@ mod write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
+use http::request::Parts;
 
 use crate::answer::{Refusal, refuse, refuse_in_text};
 use crate::auth::TOKEN_HEADER;
 use crate::auth::signature::{self, Operation, Shown};
 use crate::guest::Guest;
 use crate::query::value;
-use crate::route::Plain;
 
 /// What the query of a request says.
 struct Asked {
@@ -31,8 +31,8 @@ struct Asked {
 }
 
 /// Reads the query and checks the right to `operation`.
-fn admit(call: &Plain, operation: Operation) -> Result<Asked, Refusal> {
-    let query = call.request.uri().query();
+fn admit(guest: &Guest, request: &Parts, operation: Operation) -> Result<Asked, Refusal> {
+    let query = request.uri.query();
     let (path, username) = (value(query, "path"), value(query, "username"));
     let expiration = match value(query, "signature_expiration").map(|text| text.parse()) {
         None => None,
@@ -44,9 +44,8 @@ fn admit(call: &Plain, operation: Operation) -> Result<Asked, Refusal> {
     };
     let signature = value(query, "signature");
     let shown = Shown {
-        token: call
-            .request
-            .headers()
+        token: request
+            .headers
             .get(TOKEN_HEADER)
             .map(|token| token.as_bytes()),
         path: path.as_deref().unwrap_or_default(),
@@ -54,7 +53,7 @@ fn admit(call: &Plain, operation: Operation) -> Result<Asked, Refusal> {
         signature: signature.as_deref(),
         expiration,
     };
-    signature::check(&call.guest.settings.borrow(), operation, &shown, now())
+    signature::check(&guest.settings.borrow(), operation, &shown, now())
         .map_err(|denied| refuse(StatusCode::UNAUTHORIZED, &denied.to_string()))?;
     Ok(Asked { path, username })
 }

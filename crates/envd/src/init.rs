@@ -71,10 +71,6 @@ pub fn run() -> Result<(), InitError> {
     let config = Config::read(config).map_err(InitError::Config)?;
 
     prepare("init");
-    if let Some(hostname) = config.hostname.as_deref().filter(|name| !name.is_empty()) {
-        // Without it `sudo` is slow, and nothing worse.
-        let _ = hosts::set(hosts::HOSTS, "127.0.1.1", hostname);
-    }
     let mask = block_for_init().map_err(InitError::Signals)?;
     Init {
         config,
@@ -119,6 +115,8 @@ impl Init {
     fn keep(self) -> Result<(), InitError> {
         let mut pause = FIRST_PAUSE;
         let mut server = self.start()?;
+        // While the server gets up: nobody waits for these.
+        self.write_down();
         loop {
             let patience = match server {
                 Server::Running { .. } => None,
@@ -150,6 +148,16 @@ impl Init {
         }
     }
 
+    /// What programs find in files about the sandbox.
+    fn write_down(&self) {
+        let Config { hostname, .. } = &self.config;
+        if let Some(hostname) = hostname.as_deref().filter(|name| !name.is_empty()) {
+            // Without it `sudo` is slow, and nothing worse.
+            let _ = hosts::set(hosts::HOSTS, "127.0.1.1", hostname);
+        }
+        write_facts(&self.config, true);
+    }
+
     fn start(&self) -> Result<Server, InitError> {
         match fork_single_threaded().map_err(InitError::Fork)? {
             Fork::Parent { child } => Ok(Server::Running {
@@ -177,15 +185,13 @@ impl Init {
                 };
             }
         };
-        let config = self.config.clone();
         let start = Start {
             listener,
-            config: Some(config.clone()),
+            config: Some(self.config.clone()),
             in_sandbox: true,
             ready: Box::new(move || {
                 // A platform that has gone does not matter to the sandbox.
                 let _ = ready.and_then(|pipe| File::from(pipe).write_all(b"1"));
-                write_facts(&config, true);
             }),
         };
         match serve(start) {

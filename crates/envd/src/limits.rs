@@ -17,6 +17,9 @@ pub const HEADERS: usize = 512;
 /// One RPC message, compressed or not: `resource_exhausted` beyond. In JSON this carries 12 MiB of
 /// standard input; longer input is streamed.
 pub const RPC_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+/// What is still read of a refused request, so that its sender gets to reading the answer.
+pub const DISCARDED_BYTES: usize = 256 * 1024 * 1024;
+pub const DISCARDING: Duration = Duration::from_secs(10);
 /// Body of `/init` and `/files/compose`: a CA bundle of 200 certificates is 300 KiB.
 pub const JSON_BODY_BYTES: usize = 4 * 1024 * 1024;
 

@@ -3,15 +3,16 @@
 use std::future::Future;
 
 use envd_wire::{Codec, WireMessage};
-use http::Response;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Response};
+use hyper::body::Incoming;
 
 use super::content::{self, Compression};
 use super::error::RpcError;
 use super::gzip::{too_long, unpack};
 use super::{Call, Context, deadline};
 use crate::answer::{Answer, JSON};
-use crate::body::{Body, BodyError, whole};
+use crate::body::{Body, BodyError, read_off, whole};
 use crate::limits::RPC_MESSAGE_BYTES;
 
 /// Answers a unary call by `method`.
@@ -25,7 +26,12 @@ where
     let Some(codec) = content::unary_codec(&call.headers) else {
         return content::unsupported("application/json, application/proto");
     };
-    match run(call, codec, method).await {
+    let Call {
+        headers,
+        mut body,
+        context,
+    } = call;
+    match run(&headers, &mut body, context, codec, method).await {
         Ok(body) => {
             let mut answer = Response::new(Body::text(body));
             answer
@@ -33,7 +39,10 @@ where
                 .insert(CONTENT_TYPE, content::unary_type(codec));
             answer
         }
-        Err(error) => failed(&error),
+        Err(error) => {
+            read_off(&mut body).await;
+            failed(&error)
+        }
     }
 }
 
@@ -45,18 +54,24 @@ pub fn failed(error: &RpcError) -> Answer {
     answer
 }
 
-async fn run<Req, Res, F, Fut>(mut call: Call, codec: Codec, method: F) -> Result<Vec<u8>, RpcError>
+async fn run<Req, Res, F, Fut>(
+    headers: &HeaderMap,
+    body: &mut Incoming,
+    mut context: Context,
+    codec: Codec,
+    method: F,
+) -> Result<Vec<u8>, RpcError>
 where
     Req: WireMessage,
     Res: WireMessage,
     F: FnOnce(Context, Req) -> Fut,
     Fut: Future<Output = Result<Res, RpcError>>,
 {
-    let limit = deadline::read(&call.headers)?;
-    let compression = content::compression(&call.headers, "content-encoding")?;
-    call.context.deadline = limit;
+    let limit = deadline::read(headers)?;
+    let compression = content::compression(headers, "content-encoding")?;
+    context.deadline = limit;
     deadline::within(limit, async {
-        let body = whole(&mut call.body, RPC_MESSAGE_BYTES)
+        let body = whole(body, RPC_MESSAGE_BYTES)
             .await
             .map_err(|error| match error {
                 BodyError::TooLong(_) => too_long(),
@@ -66,7 +81,7 @@ where
             Compression::Identity => decode(codec, &body)?,
             Compression::Gzip => decode(codec, &unpack(&body)?)?,
         };
-        let response = method(call.context, request).await?;
+        let response = method(context, request).await?;
         let mut out = Vec::new();
         codec
             .encode(&response, &mut out)

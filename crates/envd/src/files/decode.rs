@@ -30,16 +30,16 @@ pub enum UploadError {
 }
 
 /// What an upload carries, piece by piece.
-pub struct Upload {
-    body: Incoming,
+pub struct Upload<'a> {
+    body: &'a mut Incoming,
     unpacker: Option<MultiGzDecoder<Vec<u8>>>,
     /// Received, not yet unpacked.
     packed: Bytes,
 }
 
-impl Upload {
+impl<'a> Upload<'a> {
     /// Looks at the encoding, and at the head of a packed body.
-    pub async fn open(headers: &HeaderMap, body: Incoming) -> Result<Self, UploadError> {
+    pub async fn open(headers: &HeaderMap, body: &'a mut Incoming) -> Result<Self, UploadError> {
         let encoding = headers
             .get(CONTENT_ENCODING)
             .map_or(&b""[..], |value| value.as_bytes());
@@ -113,7 +113,7 @@ impl Upload {
     }
 
     async fn receive(&mut self) -> Option<Result<Bytes, UploadError>> {
-        match timeout(UPLOAD_IDLE, next_piece(&mut self.body)).await {
+        match timeout(UPLOAD_IDLE, next_piece(self.body)).await {
             Ok(piece) => Some(piece?.map_err(UploadError::Broken)),
             Err(_) => Some(Err(UploadError::Stalled)),
         }

@@ -10,6 +10,7 @@ use http::header::{
     CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE,
     IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE, VARY,
 };
+use http::request::Parts;
 use http::{Response, StatusCode};
 use rustix::fs::OFlags;
 
@@ -18,15 +19,17 @@ use super::range::{Part, Ranges};
 use super::{Operation, admit, content_type, crashed, disposition, expand, range, send};
 use crate::answer::{Answer, Refusal, empty, refuse};
 use crate::body::Body;
+use crate::guest::Guest;
 use crate::paths::{base_name, os_text};
 use crate::route::{Plain, account, blocking};
 
 const CONDITIONAL: [HeaderName; 4] = [RANGE, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE];
 
 pub async fn download(call: Plain) -> Answer {
-    match prepare(&call).await {
+    let (parts, _) = call.request.into_parts();
+    match prepare(&call.guest, &parts).await {
         Ok((opened, Encoding::Gzip)) => gzip(opened),
-        Ok((opened, Encoding::Identity)) => identity(opened, call.request.headers()),
+        Ok((opened, Encoding::Identity)) => identity(opened, &parts.headers),
         Err(refusal) => refusal.into(),
     }
 }
@@ -41,20 +44,16 @@ struct Opened {
     head: Vec<u8>,
 }
 
-async fn prepare(call: &Plain) -> Result<(Opened, Encoding), Refusal> {
-    let asked = admit(call, Operation::Read)?;
-    let user = account(&call.guest, asked.username.as_deref())?;
-    let path = expand(
-        &call.guest,
-        &user,
-        asked.path.as_deref().unwrap_or_default(),
-    )?;
+async fn prepare(guest: &Guest, parts: &Parts) -> Result<(Opened, Encoding), Refusal> {
+    let asked = admit(guest, parts, Operation::Read)?;
+    let user = account(guest, asked.username.as_deref())?;
+    let path = expand(guest, &user, asked.path.as_deref().unwrap_or_default())?;
     let checked = path.clone();
     blocking(move || check(&checked))
         .await
         .map_err(|error| crashed(&error))??;
 
-    let headers = call.request.headers();
+    let headers = &parts.headers;
     let encoding = choose(headers)?;
     let opened = blocking(move || open(&path))
         .await

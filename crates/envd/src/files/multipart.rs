@@ -28,8 +28,8 @@ pub struct Head {
     pub filename: Option<String>,
 }
 
-pub struct Multipart {
-    upload: Upload,
+pub struct Multipart<'a> {
+    upload: Upload<'a>,
     buffer: BytesMut,
     /// Line end, two hyphens, boundary.
     delimiter: Vec<u8>,
@@ -43,8 +43,8 @@ pub fn boundary(content_type: &str) -> Option<String> {
     (!boundary.is_empty() && boundary.len() <= BOUNDARY_BYTES).then_some(boundary)
 }
 
-impl Multipart {
-    pub fn new(upload: Upload, boundary: &str) -> Self {
+impl<'a> Multipart<'a> {
+    pub fn new(upload: Upload<'a>, boundary: &str) -> Self {
         // The first boundary has no line end before it.
         let buffer = BytesMut::from(&b"\r\n"[..]);
         Self {

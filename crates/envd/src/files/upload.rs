@@ -7,12 +7,15 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use http::request::Parts;
+use hyper::body::Incoming;
 use serde::Serialize;
 
 use super::decode::{Upload, UploadError};
 use super::multipart::{Multipart, MultipartError, boundary};
 use super::{Operation, admit, crashed, expand, metadata, write};
 use crate::answer::{self, Answer, Refusal, refuse};
+use crate::body::read_off;
 use crate::guest::Guest;
 use crate::limits::{FILE_CHUNK_BYTES, PARTS};
 use crate::paths::base_name;
@@ -20,12 +23,16 @@ use crate::route::{Plain, account, blocking};
 use crate::users::User;
 
 pub async fn upload(call: Plain) -> Answer {
-    match receive(call).await {
+    let (parts, mut body) = call.request.into_parts();
+    match receive(call.guest, &parts, &mut body).await {
         Ok(written) => match serde_json::to_string(&written) {
             Ok(body) => answer::json(body),
             Err(failure) => answer::error(StatusCode::INTERNAL_SERVER_ERROR, &failure.to_string()),
         },
-        Err(refusal) => refusal.into(),
+        Err(refusal) => {
+            read_off(&mut body).await;
+            refusal.into()
+        }
     }
 }
 
@@ -48,11 +55,14 @@ struct Common {
     announced: Option<u64>,
 }
 
-async fn receive(call: Plain) -> Result<Vec<Written>, Refusal> {
-    let asked = admit(&call, Operation::Write)?;
-    let (parts, body) = call.request.into_parts();
+async fn receive(
+    guest: Rc<Guest>,
+    parts: &Parts,
+    body: &mut Incoming,
+) -> Result<Vec<Written>, Refusal> {
+    let asked = admit(&guest, parts, Operation::Write)?;
     let bad = |text: String| refuse(StatusCode::BAD_REQUEST, &text);
-    let no_user = asked.username.is_none() && call.guest.settings.borrow().default_user.is_empty();
+    let no_user = asked.username.is_none() && guest.settings.borrow().default_user.is_empty();
     if no_user {
         return Err(bad("username not provided".to_owned()));
     }
@@ -62,11 +72,11 @@ async fn receive(call: Plain) -> Result<Vec<Written>, Refusal> {
             UploadError::Stalled => stalled(&failure),
             failure => bad(format!("error decompressing request body: {failure}")),
         })?;
-    let user = account(&call.guest, asked.username.as_deref())?;
+    let user = account(&guest, asked.username.as_deref())?;
     let metadata = metadata::read(&parts.headers)
         .map_err(|invalid| bad(format!("invalid metadata: {invalid}")))?;
     let common = Common {
-        guest: call.guest,
+        guest,
         user,
         metadata,
         announced: announced(&parts.headers),
@@ -112,7 +122,7 @@ fn stalled(failure: &UploadError) -> Refusal {
     )
 }
 
-async fn raw(common: &Common, path: &str, mut upload: Upload) -> Result<Written, Refusal> {
+async fn raw(common: &Common, path: &str, mut upload: Upload<'_>) -> Result<Written, Refusal> {
     let path = expand(&common.guest, &common.user, path)?;
     let mut target = Target::begin(common, path).await?;
     while let Some(piece) = upload.next().await {
@@ -131,7 +141,7 @@ async fn raw(common: &Common, path: &str, mut upload: Upload) -> Result<Written,
 async fn form(
     common: &Common,
     path: Option<String>,
-    mut form: Multipart,
+    mut form: Multipart<'_>,
 ) -> Result<Vec<Written>, Refusal> {
     let mut written: Vec<Written> = Vec::new();
     while let Some(head) = form.next_part().await.map_err(|failure| broken(&failure))? {

@@ -547,3 +547,18 @@ fn an_upload_that_breaks_off_leaves_the_server_well() {
     drop(connection);
     place.write("next", &[], b"x").expect(200);
 }
+
+#[test]
+fn whoever_is_refused_gets_to_read_why() {
+    let place = Place::new(Server::open());
+    // More than all buffers on the way hold.
+    let body = vec![b'x'; 30_000_000];
+    place.write("", &[], &body).expect(400);
+    let headers = [("content-type", "application/json")];
+    let path = "/filesystem.Filesystem/Stat";
+    let reply = place
+        .server
+        .request("POST", path, &headers, &body)
+        .expect(429);
+    assert_eq!(reply.json()["code"], "resource_exhausted");
+}
