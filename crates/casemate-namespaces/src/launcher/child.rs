@@ -90,9 +90,9 @@ fn become_agent(inside: &Inside<'_>) -> Result<std::convert::Infallible, StepErr
     ];
     exec::arrange_fds(&places, room.agent.as_fd()).step("hand over descriptors")?;
     exec::reset_signals();
-    for filter in &room.filters {
-        filter.install().step("install the system call filter")?;
-    }
+    room.filter
+        .install()
+        .step("install the system call filter")?;
     let kept = CAPABILITIES
         .into_iter()
         .fold(CapabilitySet::empty(), |all, one| all | one);

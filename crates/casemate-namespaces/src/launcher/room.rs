@@ -42,7 +42,7 @@ pub(super) struct Room {
     /// The agent's binary behind a read-only mount that is nowhere attached.
     pub(super) agent: OwnedFd,
     pub(super) null: OwnedFd,
-    pub(super) filters: Vec<Filter>,
+    pub(super) filter: Filter,
     pub(super) layers: overlay::LayerForm,
     pub(super) undertaker: Undertaker,
 }
@@ -57,9 +57,9 @@ impl Room {
             .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
             .step("receive the agent's binary")?;
         let cgroups = Cgroups::open(&setup.instance)?;
-        let filters = filter::strict()
+        let filter = filter::strict()
             .map_err(io::Error::other)
-            .step("compile the system call filters")?;
+            .step("assemble the system call filter")?;
         let null = std::fs::File::options()
             .read(true)
             .write(true)
@@ -85,7 +85,7 @@ impl Room {
             cgroups,
             agent,
             null: null.into(),
-            filters,
+            filter,
             layers,
             undertaker,
         })
