@@ -17,6 +17,7 @@ mod stop;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -30,7 +31,7 @@ use casemate_types::{CompiledPolicy, SandboxId};
 use rustix::fs::CWD;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
 use crate::cgroup::Cgroups;
@@ -88,6 +89,9 @@ struct Shared {
     /// Processors that this process may use.
     processors: Vec<u32>,
     table: Mutex<BTreeMap<SandboxId, Entry>>,
+    /// Creates under way; the stock is filled between them.
+    creating: AtomicUsize,
+    calm: Notify,
     exits: Mutex<Option<mpsc::UnboundedSender<Exit>>>,
     used: mpsc::UnboundedSender<NetSlot>,
     /// Taken by the first sweep: before it nothing may be made.
@@ -178,6 +182,8 @@ impl NamespacesRuntime {
             dialer: Dialer::start().step("start the dialling threads")?,
             processors: processors().step("count processors")?,
             table: Mutex::default(),
+            creating: AtomicUsize::new(0),
+            calm: Notify::new(),
             exits: Mutex::default(),
             used,
             waste: Mutex::new(Some(waste)),

@@ -43,6 +43,11 @@ impl<T> Shelf<T> {
         (target + waiting).saturating_sub(self.ready.available_permits())
     }
 
+    /// Whether somebody waits for an item now.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.waiting.load(std::sync::atomic::Ordering::Relaxed) > 0
+    }
+
     /// The oldest item; `None` when none came in time or the shelf was closed.
     ///
     /// # Cancel safety

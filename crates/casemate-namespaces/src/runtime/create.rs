@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -110,6 +111,7 @@ impl<'a> Reserved<'a> {
             return Err(CreateError::Exists(sandbox.clone()));
         }
         table.insert(sandbox.clone(), Entry::Making);
+        shared.creating.fetch_add(1, Ordering::Relaxed);
         Ok(Self {
             shared,
             sandbox,
@@ -126,6 +128,9 @@ impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         if !self.kept {
             lock(&self.shared.table).remove(self.sandbox);
+        }
+        if self.shared.creating.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.shared.calm.notify_waiters();
         }
     }
 }

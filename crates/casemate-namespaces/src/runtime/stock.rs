@@ -1,6 +1,7 @@
 //! Tasks beside the sandboxes: filling the stock, clearing away what was used.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use casemate_net::NetSlot;
@@ -15,6 +16,9 @@ pub(super) const LAYER_BYTES: u64 = (Resources::BASE.disk_mib as u64) << 20;
 const RETRY: Duration = Duration::from_secs(1);
 /// Used networks are gathered for so long: the kernel takes away many as fast as one.
 const GATHER: Duration = Duration::from_millis(50);
+/// The longest that filling waits for creates to pause, and how often it looks.
+const CALM_PATIENCE: Duration = Duration::from_secs(1);
+const CALM_POLL: Duration = Duration::from_millis(10);
 /// Layers made in one go.
 const LAYERS_BATCH: usize = 16;
 
@@ -39,6 +43,7 @@ async fn fill_slots(shared: Arc<Shared>) {
             shared.slots.shelf.wanted().await;
             continue;
         }
+        between_creates(&shared, || shared.slots.shelf.is_waited_for()).await;
         match shared.slots.make(missing).await {
             // Every slot is in use; the next one that ends is cleared away first.
             Ok(0) => tokio::time::sleep(RETRY).await,
@@ -60,6 +65,7 @@ async fn fill_layers(shared: Arc<Shared>) {
             shared.layers.wanted().await;
             continue;
         }
+        between_creates(&shared, || shared.layers.is_waited_for()).await;
         let filler = Arc::clone(&shared);
         let made = blocking("make writable layers", move || {
             for _ in 0..missing.min(LAYERS_BATCH) {
@@ -78,6 +84,20 @@ async fn fill_layers(shared: Arc<Shared>) {
 /// Refilling one by one would run beside every create; a quarter at a time runs beside few.
 fn worth_it(missing: usize, target: usize) -> bool {
     missing > 0 && missing >= target / 4
+}
+
+/// Waits until no create is under way, as long as nobody waits for what is to be made: a burst
+/// that the stock covers has the processors to itself.
+async fn between_creates(shared: &Shared, is_waited_for: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + CALM_PATIENCE;
+    while shared.creating.load(Ordering::Relaxed) > 0
+        && !is_waited_for()
+        && tokio::time::Instant::now() < deadline
+    {
+        let calm = shared.calm.notified();
+        // Also looks by itself: a taker that begins to wait does not call here.
+        let _ = tokio::time::timeout(CALM_POLL, calm).await;
+    }
 }
 
 async fn clear_away(shared: Arc<Shared>, mut waste: mpsc::UnboundedReceiver<NetSlot>) {
