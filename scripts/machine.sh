@@ -83,18 +83,21 @@ free_port() {
   python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# Everything on this host that a platform could have left, one line each.
+# What the platform with instance id $1 has on this host, one line each; nothing after a purge.
+# Other platforms may run beside it.
 traces() {
   {
-    nft list tables 2>/dev/null | grep -i casemate
-    ip -o link show | awk -F': ' '$2 ~ /^cm/ { print "link", $2 }'
-    awk 'tolower($0) ~ /casemate/ { print "mount", $2 }' /proc/mounts
+    nft list tables 2>/dev/null
+    ip -o link show | awk -F': ' '{ print "link", $2 }'
+    awk '{ print "mount", $2 }' /proc/mounts
     find /sys/fs/cgroup -maxdepth 3 -type d -name 'casemate*'
-    losetup --list --noheadings --output NAME,BACK-FILE 2>/dev/null | grep -i casemate
-    # One folder for each instance; leases are files.
-    find /run/casemate -mindepth 1 -maxdepth 1 -type d -name '????????' 2>/dev/null
-    find /run/casemate/leases -type f ! -name lock 2>/dev/null
-    sysctl net.ipv4.ip_forward net.ipv4.conf.all.rp_filter net.ipv4.conf.default.send_redirects
-    ps -eo comm= | grep -x casemate
-  } | sort || true
+    losetup --list --noheadings --output NAME,BACK-FILE 2>/dev/null
+    find /run/casemate 2>/dev/null
+    ps -eo pid=,args=
+  } | grep -E "casemate[-_/]$1|link cm${1:0:6}-|$data_dir" | grep -v grep || true
+}
+
+# Switches of the kernel that a platform may turn.
+switches() {
+  sysctl net.ipv4.ip_forward net.ipv4.conf.all.rp_filter net.ipv4.conf.default.send_redirects
 }
