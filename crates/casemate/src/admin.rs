@@ -83,6 +83,11 @@ pub async fn ask(path: &Path, request: Request) -> anyhow::Result<Option<Reply>>
     line.push(b'\n');
     stream.write_all(&line).await?;
     let mut answer = String::new();
-    BufReader::new(stream).take(LINE_BYTES_MAX).read_line(&mut answer).await?;
-    Ok(Some(serde_json::from_str(&answer).context("the platform ended before it answered")?))
+    BufReader::new(stream)
+        .take(LINE_BYTES_MAX)
+        .read_line(&mut answer)
+        .await?;
+    Ok(Some(
+        serde_json::from_str(&answer).context("the platform ended before it answered")?,
+    ))
 }

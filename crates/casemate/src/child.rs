@@ -51,7 +51,10 @@ pub fn start<T: Serialize>(
 
 /// In the child: the setup, its descriptors, and the socket itself.
 pub fn receive<T: DeserializeOwned>() -> anyhow::Result<(T, Vec<OwnedFd>, OwnedFd)> {
-    let socket = io::stdin().as_fd().try_clone_to_owned().context("take the socket")?;
+    let socket = io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .context("take the socket")?;
     let mut buffer = vec![0; scm::BYTES_MAX];
     let (length, fds) = scm::recv(&socket, &mut buffer)
         .context("this command is started by `casemate up`, not by hand")?;
@@ -74,7 +77,9 @@ impl Pids {
 
     pub fn all(&self) -> std::collections::BTreeMap<String, u32> {
         let pids = self.0.lock().expect("no holder of this lock panics");
-        pids.iter().map(|(role, pid)| ((*role).to_owned(), *pid)).collect()
+        pids.iter()
+            .map(|(role, pid)| ((*role).to_owned(), *pid))
+            .collect()
     }
 }
 
@@ -95,10 +100,18 @@ where
         match end {
             Ok(()) => info!(role, "the {role} process ended and is started again"),
             Err(failed) => {
-                error!(role, error = format!("{failed:#}"), "the {role} process is started again");
+                error!(
+                    role,
+                    error = format!("{failed:#}"),
+                    "the {role} process is started again"
+                );
             }
         }
-        wait = if begun.elapsed() > LIVED { RESTART_WAIT_FIRST } else { wait };
+        wait = if begun.elapsed() > LIVED {
+            RESTART_WAIT_FIRST
+        } else {
+            wait
+        };
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(RESTART_WAIT_LAST);
     }

@@ -41,7 +41,11 @@ impl Secret {
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_empty() { "\"\"" } else { "<redacted>" })
+        f.write_str(if self.0.is_empty() {
+            "\"\""
+        } else {
+            "<redacted>"
+        })
     }
 }
 
@@ -111,7 +115,9 @@ pub fn load(flags: &Flags) -> anyhow::Result<Loaded> {
     }
     let mut warnings = Vec::new();
     environment::merge_environment(&mut table, std::env::vars_os(), &mut warnings)?;
-    let raw = table.try_into::<RawConfig>().context("the configuration does not fit")?;
+    let raw = table
+        .try_into::<RawConfig>()
+        .context("the configuration does not fit")?;
     let config = check(raw, flags)?;
     Ok(Loaded { config, warnings })
 }
@@ -130,12 +136,24 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
     let listen: SocketAddr = listen
         .parse()
         .with_context(|| format!("server.listen: {listen:?} is not ADDRESS:PORT"))?;
-    let data_dir = flags.data_dir.clone().unwrap_or_else(|| raw.server.data_dir.clone().into());
-    ensure!(data_dir.is_absolute(), "the data directory must be an absolute path, got {data_dir:?}");
-    let named = flags.domain.clone().unwrap_or_else(|| raw.server.domain.clone());
+    let data_dir = flags
+        .data_dir
+        .clone()
+        .unwrap_or_else(|| raw.server.data_dir.clone().into());
+    ensure!(
+        data_dir.is_absolute(),
+        "the data directory must be an absolute path, got {data_dir:?}"
+    );
+    let named = flags
+        .domain
+        .clone()
+        .unwrap_or_else(|| raw.server.domain.clone());
     let domain_is_default = named.is_empty();
-    let domain =
-        if domain_is_default { format!("localhost:{}", listen.port()) } else { named };
+    let domain = if domain_is_default {
+        format!("localhost:{}", listen.port())
+    } else {
+        named
+    };
     check_domain(&domain)?;
     let limits = raw.limits;
     limits.check()?;

@@ -29,19 +29,27 @@ pub struct ControlSetup {
 }
 
 /// How long requests that run may go on once the node is gone.
-const LINGER: Duration = Duration::from_millis(200);
+const LINGER: Duration = Duration::from_secs(2);
 
 pub fn run() -> anyhow::Result<()> {
     let (setup, mut fds, socket) = child::receive::<ControlSetup>()?;
     log::start(&setup.config.log)?;
-    ensure!(fds.len() == 1, "control needs one listener, got {}", fds.len());
+    ensure!(
+        fds.len() == 1,
+        "control needs one listener, got {}",
+        fds.len()
+    );
     let listener = fds.remove(0);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(serve(setup, listener, socket))
 }
 
 async fn serve(setup: ControlSetup, listener: OwnedFd, socket: OwnedFd) -> anyhow::Result<()> {
-    let client = NodeClient::connect(socket).await.context("speak to the node")?;
+    let client = NodeClient::connect(socket)
+        .await
+        .context("speak to the node")?;
     let client = Arc::new(client);
     let node: Arc<dyn NodePort> = Arc::clone(&client) as _;
     let path = setup.control_dir.join("store.sqlite");
@@ -49,22 +57,35 @@ async fn serve(setup: ControlSetup, listener: OwnedFd, socket: OwnedFd) -> anyho
         .await
         .with_context(|| format!("open the store {}", path.display()))?;
     let store: Arc<dyn Store> = Arc::new(store);
-    let catalog = Arc::new(front::CuttingCatalog::new(Arc::new(MemoryCatalog::default())));
+    let catalog = Arc::new(front::CuttingCatalog::new(Arc::new(
+        MemoryCatalog::default(),
+    )));
     let config = control_config(&setup)?;
     let written: Arc<dyn Catalog> = Arc::clone(&catalog) as _;
     let control = Control::start(config, store, written, Arc::clone(&node)).await?;
     let first = Bootstrapped {
-        team: setup.bootstrap.team_id.parse().context("the first team's id")?,
-        user: setup.bootstrap.user_id.parse().context("the first user's id")?,
+        team: setup
+            .bootstrap
+            .team_id
+            .parse()
+            .context("the first team's id")?,
+        user: setup
+            .bootstrap
+            .user_id
+            .parse()
+            .context("the first user's id")?,
     };
-    let made = control.bootstrap_as(&bootstrap(&setup.bootstrap), &first).await;
+    let made = control
+        .bootstrap_as(&bootstrap(&setup.bootstrap), &first)
+        .await;
     made.context("make the first team")?;
-    let front = front::Front::new(&setup, control, &catalog, node)?;
+    let front = front::Front::new(&setup, Arc::clone(&control), &catalog, node)?;
     tokio::select! {
         served = front.serve(listener) => served,
         () = client.closed() => {
-            // Nothing can be done without the node; sandboxes need none of us.
-            tokio::time::sleep(LINGER).await;
+            // Nothing can be done without the node; sandboxes need none of us. What was begun is
+            // written down.
+            let _ = tokio::time::timeout(LINGER, control.shutdown()).await;
             Ok(())
         }
     }

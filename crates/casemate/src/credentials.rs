@@ -74,7 +74,9 @@ fn read(path: &Path) -> anyhow::Result<Option<Bootstrap>> {
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     };
     let value = |name: &str| {
-        let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('='));
+        let line = text
+            .lines()
+            .find_map(|l| l.strip_prefix(name)?.strip_prefix('='));
         let line = line.with_context(|| format!("{} has no {name}", path.display()))?;
         anyhow::Ok(line.trim().to_owned())
     };

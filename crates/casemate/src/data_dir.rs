@@ -18,7 +18,10 @@ use casemate_types::InstanceId;
 
 /// File systems that cannot carry a pool or lose it (decision 7): `statfs` magic and name.
 const REFUSED: &[(u32, &str)] = &[
-    (0x794c_7630, "overlayfs (inside a container): use a volume of the host"),
+    (
+        0x794c_7630,
+        "overlayfs (inside a container): use a volume of the host",
+    ),
     (0x0000_6969, "NFS: use a local disk"),
     (0x0102_1994, "tmpfs: use a disk"),
 ];
@@ -41,7 +44,11 @@ impl DataDir {
             make_dir(&root.join(dir), 0o700)?;
         }
         make_dir(&root.join("control"), 0o700)?;
-        Ok(Self { root: root.into(), instance, _lock: lock })
+        Ok(Self {
+            root: root.into(),
+            instance,
+            _lock: lock,
+        })
     }
 
     /// Whether there is one at all; `down` and `status` make none.
@@ -74,7 +81,10 @@ impl DataDir {
         let path = self.root.join("secrets").join(name);
         match fs::read_to_string(&path) {
             Ok(text) if !text.trim().is_empty() => return Ok(text.trim().into()),
-            Ok(_) => bail!("{} is empty: remove it to have a new one made", path.display()),
+            Ok(_) => bail!(
+                "{} is empty: remove it to have a new one made",
+                path.display()
+            ),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
         }
@@ -117,8 +127,11 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let half = path.with_extension("tmp");
     let write = || -> io::Result<()> {
         remove_if_there(&half)?;
-        let mut file =
-            File::options().write(true).create_new(true).mode(0o600).open(&half)?;
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&half)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&half, path)
@@ -162,12 +175,20 @@ fn refuse_file_system(path: &Path) -> anyhow::Result<()> {
 
 fn lock(root: &Path) -> anyhow::Result<File> {
     let path = root.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path);
     let file = file.with_context(|| format!("open {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
-            bail!("another casemate uses {} (`casemate status` shows it)", root.display())
+            bail!(
+                "another casemate uses {} (`casemate status` shows it)",
+                root.display()
+            )
         }
         Err(TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("lock {}", path.display()))

@@ -20,17 +20,29 @@ impl EgressSetup {
         if !config.dns_upstreams.is_empty() {
             egress.upstreams = Upstreams::Fixed(config.dns_upstreams.clone());
         }
-        Self { log: config.log.clone(), egress }
+        Self {
+            log: config.log.clone(),
+            egress,
+        }
     }
 }
 
 pub fn run() -> anyhow::Result<()> {
     let (setup, mut fds, control) = child::receive::<EgressSetup>()?;
     log::start(&setup.log)?;
-    ensure!(fds.len() == 2, "the resolver needs two sockets, got {}", fds.len());
+    ensure!(
+        fds.len() == 2,
+        "the resolver needs two sockets, got {}",
+        fds.len()
+    );
     let dns_tcp = fds.remove(1).into();
-    let sockets = Sockets { dns_udp: fds.remove(0).into(), dns_tcp };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let sockets = Sockets {
+        dns_udp: fds.remove(0).into(),
+        dns_tcp,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime
         .block_on(casemate_egress::run(sockets, control, setup.egress))
         .context("the resolver ended")

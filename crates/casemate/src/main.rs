@@ -70,7 +70,9 @@ fn run(command: Command, output: &Output) -> anyhow::Result<std::process::ExitCo
         Command::Up(args) => return up::run(args, output).map(|()| Default::default()),
         _ => {}
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         match command {
             Command::Down(args) => command::down::run(args, output).await?,

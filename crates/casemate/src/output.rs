@@ -55,7 +55,11 @@ impl Output {
     /// Progress of long work: a line that renews itself on a terminal, plain lines for each stage
     /// elsewhere.
     pub fn progress(&self, what: &'static str) -> ProgressLine {
-        ProgressLine { what, terminal: std::io::stderr().is_terminal(), stage: Mutex::default() }
+        ProgressLine {
+            what,
+            terminal: std::io::stderr().is_terminal(),
+            stage: Mutex::default(),
+        }
     }
 }
 
@@ -84,7 +88,11 @@ impl ProgressLine {
     fn renew(&self, detail: &str) {
         let (percent, stage) = &*self.lock();
         let text = format!("{} {percent:>3}% {stage} {detail}", self.what);
-        let shown: String = text.chars().filter(|c| !c.is_control()).take(WIDTH).collect();
+        let shown: String = text
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(WIDTH)
+            .collect();
         let _ = write!(std::io::stderr().lock(), "\r\x1b[K{shown}");
     }
 }
@@ -95,7 +103,11 @@ impl casemate_build::Progress for ProgressLine {
         if self.terminal {
             self.renew("");
         } else {
-            let _ = writeln!(std::io::stderr().lock(), "{} {percent:>3}% {stage}", self.what);
+            let _ = writeln!(
+                std::io::stderr().lock(),
+                "{} {percent:>3}% {stage}",
+                self.what
+            );
         }
     }
 

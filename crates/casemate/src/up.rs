@@ -74,13 +74,21 @@ pub fn run(args: Args, output: &Output) -> anyhow::Result<()> {
 
 /// What `doctor` finds fatal stops us with the same words.
 fn refuse_this_machine(config: &Config) -> anyhow::Result<()> {
-    let failed: Vec<_> =
-        command::doctor::required(config).into_iter().filter(|finding| finding.is_fatal()).collect();
+    let failed: Vec<_> = command::doctor::required(config)
+        .into_iter()
+        .filter(|finding| finding.is_fatal())
+        .collect();
     if failed.is_empty() {
         return Ok(());
     }
-    let lines: Vec<_> = failed.iter().map(|f| format!("{}: {}", f.what, f.words())).collect();
-    bail!("this machine cannot run sandboxes\n  {}", lines.join("\n  "))
+    let lines: Vec<_> = failed
+        .iter()
+        .map(|f| format!("{}: {}", f.what, f.words()))
+        .collect();
+    bail!(
+        "this machine cannot run sandboxes\n  {}",
+        lines.join("\n  ")
+    )
 }
 
 fn warn_of_exposure(config: &Config) {
@@ -93,21 +101,36 @@ fn warn_of_exposure(config: &Config) {
     }
 }
 
+/// Open files of the node; a hard limit below it is used as it is.
+const OPEN_FILES: u64 = 131_072;
+
 /// Each sandbox and each connection is a descriptor or more; the soft limit of a shell is 1024.
 fn raise_open_files() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.unwrap_or(1 << 20).max(1 << 17);
-    (limit.current, limit.maximum) = (Some(wanted), Some(wanted));
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = |maximum| Rlimit {
+        current: maximum,
+        maximum,
+    };
+    // Without the right to raise the hard limit, the soft one goes up to it.
+    let raised = setrlimit(Resource::Nofile, wanted(Some(OPEN_FILES)))
+        .or_else(|_| setrlimit(Resource::Nofile, wanted(limit.maximum)));
+    if let Err(error) = raised {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
 }
 
 /// The settings under which `down` and others find what `up` left.
 pub fn config_of(data_dir: Option<PathBuf>, file: Option<PathBuf>) -> anyhow::Result<Config> {
-    let flags = Flags { data_dir, config: file, ..Flags::default() };
+    let flags = Flags {
+        data_dir,
+        config: file,
+        ..Flags::default()
+    };
     let Loaded { config, .. } = config::load(&flags)?;
-    ensure!(rustix::process::geteuid().is_root(), "this needs root: run it with sudo");
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "this needs root: run it with sudo"
+    );
     Ok(config)
 }

@@ -20,14 +20,23 @@ pub fn ensure() -> anyhow::Result<SystemUser> {
         return Ok(user);
     }
     let made = Command::new("useradd")
-        .args(["--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"])
+        .args([
+            "--system",
+            "--user-group",
+            "--no-create-home",
+            "--home-dir",
+            "/nonexistent",
+        ])
         .args(["--shell", "/usr/sbin/nologin", NAME])
         .output()
         .context("run useradd (Debian package passwd)")?;
     // Another instance may have been quicker.
     match find()? {
         Some(user) => Ok(user),
-        None => bail!("useradd {NAME}: {}", String::from_utf8_lossy(&made.stderr).trim()),
+        None => bail!(
+            "useradd {NAME}: {}",
+            String::from_utf8_lossy(&made.stderr).trim()
+        ),
     }
 }
 
@@ -53,7 +62,10 @@ fn parse(line: &str) -> Option<SystemUser> {
     let mut fields = line.split(':');
     let name = fields.next()?;
     let (_, uid, gid) = (fields.next()?, fields.next()?, fields.next()?);
-    let user = SystemUser { uid: uid.parse().ok()?, gid: gid.parse().ok()? };
+    let user = SystemUser {
+        uid: uid.parse().ok()?,
+        gid: gid.parse().ok()?,
+    };
     (name == NAME && user.uid != 0).then_some(user)
 }
 
@@ -64,7 +76,10 @@ mod tests {
     #[test]
     fn only_a_user_of_that_name_that_is_not_root_counts() {
         let found = Some(SystemUser { uid: 997, gid: 996 });
-        assert_eq!(parse("casemate:x:997:996::/nonexistent:/usr/sbin/nologin"), found);
+        assert_eq!(
+            parse("casemate:x:997:996::/nonexistent:/usr/sbin/nologin"),
+            found
+        );
         assert_eq!(parse("casemate:x:0:0::/root:/bin/sh"), None);
         assert_eq!(parse("casemate2:x:997:996::/:/bin/sh"), None);
         assert_eq!(parse("casemate:x"), None);

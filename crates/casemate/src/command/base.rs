@@ -29,7 +29,11 @@ enum Verb {
 }
 
 pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
-    let Verb::Export { file, data_dir, config } = args.verb;
+    let Verb::Export {
+        file,
+        data_dir,
+        config,
+    } = args.verb;
     let config = config_of(data_dir, config)?;
     let layers_dir = sandboxes::layers_dir(&config)?;
     let base = base_config(&config, &layers_dir);

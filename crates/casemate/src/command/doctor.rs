@@ -33,24 +33,49 @@ pub struct Finding {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "lowercase", tag = "state")]
 pub enum State {
-    Good { found: String },
+    Good {
+        found: String,
+    },
     /// It works, but weaker or with a risk.
-    Warning { found: String, mend: String },
+    Warning {
+        found: String,
+        mend: String,
+    },
     /// `up` cannot work like this.
-    Fatal { found: String, mend: String },
+    Fatal {
+        found: String,
+        mend: String,
+    },
 }
 
 impl Finding {
     fn good(what: &'static str, found: impl Into<String>) -> Self {
-        Self { what, state: State::Good { found: found.into() } }
+        Self {
+            what,
+            state: State::Good {
+                found: found.into(),
+            },
+        }
     }
 
     fn warning(what: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { what, state: State::Warning { found: found.into(), mend: mend.into() } }
+        Self {
+            what,
+            state: State::Warning {
+                found: found.into(),
+                mend: mend.into(),
+            },
+        }
     }
 
     fn fatal(what: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { what, state: State::Fatal { found: found.into(), mend: mend.into() } }
+        Self {
+            what,
+            state: State::Fatal {
+                found: found.into(),
+                mend: mend.into(),
+            },
+        }
     }
 
     pub fn is_fatal(&self) -> bool {
@@ -86,8 +111,11 @@ pub fn required(config: &Config) -> Vec<Finding> {
 }
 
 pub async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
-    let flags =
-        Flags { data_dir: args.data_dir, config: args.config, ..Flags::default() };
+    let flags = Flags {
+        data_dir: args.data_dir,
+        config: args.config,
+        ..Flags::default()
+    };
     let config = config::load(&flags)?.config;
     let mut findings = required(&config);
     findings.push(programs::for_the_base());
@@ -95,16 +123,23 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
     findings.push(room::memory());
     findings.push(kernel::kvm());
     let fatal = findings.iter().any(Finding::is_fatal);
-    output.value(&serde_json::json!({"ok": !fatal, "findings": findings}), || {
-        let line = |finding: &Finding| {
-            let mark = match finding.state {
-                State::Good { .. } => "ok     ",
-                State::Warning { .. } => "warning",
-                State::Fatal { .. } => "MISSING",
+    output.value(
+        &serde_json::json!({"ok": !fatal, "findings": findings}),
+        || {
+            let line = |finding: &Finding| {
+                let mark = match finding.state {
+                    State::Good { .. } => "ok     ",
+                    State::Warning { .. } => "warning",
+                    State::Fatal { .. } => "MISSING",
+                };
+                format!("{mark}  {:<20} {}", finding.what, finding.words())
             };
-            format!("{mark}  {:<20} {}", finding.what, finding.words())
-        };
-        findings.iter().map(line).collect::<Vec<_>>().join("\n")
-    });
-    Ok(if fatal { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+            findings.iter().map(line).collect::<Vec<_>>().join("\n")
+        },
+    );
+    Ok(if fatal {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }

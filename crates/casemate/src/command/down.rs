@@ -42,10 +42,20 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     }
     let dir = wait_for_lock(&root).await?;
     // Whatever a platform that died left is found and ended here, by the code of its start.
-    let opened = sandboxes::open(&config, &dir).await.context("look for what is left")?;
-    opened.runtime.teardown(args.purge).await.context("end what is left")?;
+    let opened = sandboxes::open(&config, &dir)
+        .await
+        .context("look for what is left")?;
+    opened
+        .runtime
+        .teardown(args.purge)
+        .await
+        .context("end what is left")?;
     drop(opened);
-    for entry in std::fs::read_dir(dir.journal()).into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir(dir.journal())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         std::fs::remove_file(entry.path()).context("clear the journal")?;
     }
     if args.purge {

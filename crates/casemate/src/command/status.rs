@@ -24,7 +24,10 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     let config = config_of(args.data_dir, args.config)?;
     let dir = config.data_dir;
     if !DataDir::exists(&dir) {
-        bail!("there is no platform in {}: `casemate up` makes one", dir.display());
+        bail!(
+            "there is no platform in {}: `casemate up` makes one",
+            dir.display()
+        );
     }
     let status = match ask(&admin_socket(&dir), Request::Status).await? {
         Some(Reply::Status(status)) => status,
@@ -32,12 +35,15 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         Some(Reply::Ending) => bail!("the platform is ending"),
         None => {
             let journalled = journalled(&dir);
-            output.value(&json!({"running": false, "journalled_sandboxes": journalled}), || {
-                format!(
-                    "casemate does not run in {}; its journal names {journalled} sandboxes",
-                    dir.display()
-                )
-            });
+            output.value(
+                &json!({"running": false, "journalled_sandboxes": journalled}),
+                || {
+                    format!(
+                        "casemate does not run in {}; its journal names {journalled} sandboxes",
+                        dir.display()
+                    )
+                },
+            );
             return Ok(());
         }
     };
@@ -45,7 +51,11 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     value["running"] = json!(true);
     output.value(&value, || {
         let node = &status.node;
-        let ready = if status.ready { "ready" } else { "not ready yet" };
+        let ready = if status.ready {
+            "ready"
+        } else {
+            "not ready yet"
+        };
         format!(
             "casemate runs at {} (domain {}), {ready}\n\
              sandboxes {} of {}, waiting {}, prepared slots {} and layers {}\n\

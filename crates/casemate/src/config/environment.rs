@@ -77,7 +77,10 @@ fn set(
         bail!("unknown variable {name}: sections are {}", names(table));
     };
     let Some(place) = known.get_mut(key) else {
-        bail!("unknown variable {name}: keys of [{section}] are {}", names(known));
+        bail!(
+            "unknown variable {name}: keys of [{section}] are {}",
+            names(known)
+        );
     };
     let Ok(text) = value.into_string() else {
         bail!("{name} is not UTF-8");
@@ -94,7 +97,10 @@ fn parse_as(place: &Value, text: &str) -> anyhow::Result<Value> {
         Value::Float(_) => Value::Float(text.parse().context("expected a number")?),
         Value::Boolean(_) => Value::Boolean(text.parse().context("expected true or false")?),
         Value::Array(_) => {
-            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            let items = text
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty());
             Value::Array(items.map(|item| Value::String(item.into())).collect())
         }
         Value::Datetime(_) | Value::Table(_) => bail!("this cannot be set by a variable"),
@@ -110,9 +116,17 @@ fn whole_as_float(place: &Value, value: Value) -> Value {
 }
 
 fn shown<'a>(key: &str, text: &'a str) -> &'a str {
-    if key.contains("secret") || key.contains("token") { "<redacted>" } else { text }
+    if key.contains("secret") || key.contains("token") {
+        "<redacted>"
+    } else {
+        text
+    }
 }
 
 fn names(table: &Table) -> String {
-    table.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+    table
+        .keys()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
 }

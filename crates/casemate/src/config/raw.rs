@@ -85,7 +85,10 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".into(), format: "text".into() }
+        Self {
+            level: "info".into(),
+            format: "text".into(),
+        }
     }
 }
 
@@ -146,7 +149,10 @@ impl Limits {
             "limits.sandboxes_max (MAX_SANDBOXES) must be 1 to 2000, got {}",
             self.sandboxes_max
         );
-        ensure!(self.team_sandboxes_max >= 1, "limits.team_sandboxes_max must be at least 1");
+        ensure!(
+            self.team_sandboxes_max >= 1,
+            "limits.team_sandboxes_max must be at least 1"
+        );
         let longest = self.life_hours_max.saturating_mul(3600);
         ensure!(
             (1..=24 * 365).contains(&self.life_hours_max),
@@ -162,15 +168,24 @@ impl Limits {
             self.memory_overcommit.is_finite() && self.memory_overcommit > 0.0,
             "limits.memory_overcommit must be above 0"
         );
-        ensure!((1..=1024).contains(&self.boots_max), "limits.boots_max must be 1 to 1024");
-        ensure!((1..=64).contains(&self.vcpus), "limits.vcpus must be 1 to 64");
+        ensure!(
+            (1..=1024).contains(&self.boots_max),
+            "limits.boots_max must be 1 to 1024"
+        );
+        ensure!(
+            (1..=64).contains(&self.vcpus),
+            "limits.vcpus must be 1 to 64"
+        );
         ensure!(
             (128..=8192).contains(&self.memory_mib),
             "limits.memory_mib must be 128 to 8192, got {}",
             self.memory_mib
         );
         ensure!(self.disk_mib >= 64, "limits.disk_mib must be at least 64");
-        ensure!(self.processes_max >= 16, "limits.processes_max must be at least 16");
+        ensure!(
+            self.processes_max >= 16,
+            "limits.processes_max must be at least 16"
+        );
         Ok(())
     }
 }
@@ -191,16 +206,30 @@ pub struct Node {
 
 impl Default for Node {
     fn default() -> Self {
-        Self { slot_stock: 32, launchers: 2, pool_mib_max: 0, orphan_grace_seconds: 600 }
+        Self {
+            slot_stock: 32,
+            launchers: 2,
+            pool_mib_max: 0,
+            orphan_grace_seconds: 600,
+        }
     }
 }
 
 impl Node {
     pub(super) fn check(&self) -> anyhow::Result<()> {
-        ensure!((1..=1024).contains(&self.slot_stock), "node.slot_stock must be 1 to 1024");
-        ensure!((1..=32).contains(&self.launchers), "node.launchers must be 1 to 32");
+        ensure!(
+            (1..=1024).contains(&self.slot_stock),
+            "node.slot_stock must be 1 to 1024"
+        );
+        ensure!(
+            (1..=32).contains(&self.launchers),
+            "node.launchers must be 1 to 32"
+        );
         let pool = self.pool_mib_max;
-        ensure!(pool == 0 || pool >= 1024, "node.pool_mib_max must be 0 or at least 1024");
+        ensure!(
+            pool == 0 || pool >= 1024,
+            "node.pool_mib_max must be 0 or at least 1024"
+        );
         Ok(())
     }
 }
@@ -250,6 +279,11 @@ pub struct Guest {
 impl Default for Guest {
     fn default() -> Self {
         let host = || "host".to_owned();
-        Self { ca_certificates: host(), apt: host(), pip: host(), npm: host() }
+        Self {
+            ca_certificates: host(),
+            apt: host(),
+            pip: host(),
+            npm: host(),
+        }
     }
 }

@@ -9,7 +9,9 @@ fn from(file: &str, pairs: &[(&str, &str)]) -> anyhow::Result<(Config, Vec<Strin
     let mut table = RawConfig::defaults_as_table();
     environment::merge_file(&mut table, file)?;
     let mut warnings = Vec::new();
-    let pairs = pairs.iter().map(|(name, value)| (name.into(), value.into()));
+    let pairs = pairs
+        .iter()
+        .map(|(name, value)| (name.into(), value.into()));
     environment::merge_environment(&mut table, pairs, &mut warnings)?;
     Ok((check(table.try_into()?, &Flags::default())?, warnings))
 }
@@ -35,8 +37,14 @@ fn defaults_are_those_of_the_guide() {
 fn names_of_ours_win_over_the_guides_and_both_over_the_file() {
     let file = "[limits]\nsandboxes_max = 5\nmemory_overcommit = 2\n[log]\nlevel = \"debug\"";
     let (config, _) = from(file, &[]).unwrap();
-    assert_eq!((config.limits.sandboxes_max, &*config.log.level), (5, "debug"));
-    let pairs = [("CASEMATE_LIMITS_SANDBOXES_MAX", "7"), ("MAX_SANDBOXES", "6")];
+    assert_eq!(
+        (config.limits.sandboxes_max, &*config.log.level),
+        (5, "debug")
+    );
+    let pairs = [
+        ("CASEMATE_LIMITS_SANDBOXES_MAX", "7"),
+        ("MAX_SANDBOXES", "6"),
+    ];
     assert_eq!(from(file, &pairs).unwrap().0.limits.sandboxes_max, 7);
     assert_eq!(from(file, &pairs[1..]).unwrap().0.limits.sandboxes_max, 6);
 }
@@ -44,16 +52,40 @@ fn names_of_ours_win_over_the_guides_and_both_over_the_file() {
 #[test]
 fn wrong_settings_name_themselves() {
     check_refused("[limit]", &[], "unknown section [limit]");
-    check_refused("[limits]\nsandboxes = 3", &[], "unknown key limits.sandboxes");
+    check_refused(
+        "[limits]\nsandboxes = 3",
+        &[],
+        "unknown key limits.sandboxes",
+    );
     check_refused("[limits]\nsandboxes_max = \"3\"", &[], "sandboxes_max");
-    check_refused("", &[("CASEMATE_LIMITS_SANDBOXES", "3")], "CASEMATE_LIMITS_SANDBOXES");
+    check_refused(
+        "",
+        &[("CASEMATE_LIMITS_SANDBOXES", "3")],
+        "CASEMATE_LIMITS_SANDBOXES",
+    );
     check_refused("", &[("MAX_SANDBOXES", "many")], "MAX_SANDBOXES=many");
     check_refused("", &[("MAX_SANDBOXES", "0")], "must be 1 to 2000, got 0");
     check_refused("", &[("API_KEY_SECRET", "short")], "at least 32 bytes");
-    check_refused("", &[("CASEMATE_SERVER_LISTEN", "8080")], "is not ADDRESS:PORT");
-    check_refused("", &[("CASEMATE_SERVER_DOMAIN", "a b")], "is not NAME or NAME:PORT");
-    check_refused("", &[("CASEMATE_SERVER_METRICS", "open")], "neither \"token\" nor \"public\"");
-    check_refused("", &[("CASEMATE_NETWORK_ALLOW_RANGES", "10.0.0.0/8,x")], "\"x\"");
+    check_refused(
+        "",
+        &[("CASEMATE_SERVER_LISTEN", "8080")],
+        "is not ADDRESS:PORT",
+    );
+    check_refused(
+        "",
+        &[("CASEMATE_SERVER_DOMAIN", "a b")],
+        "is not NAME or NAME:PORT",
+    );
+    check_refused(
+        "",
+        &[("CASEMATE_SERVER_METRICS", "open")],
+        "neither \"token\" nor \"public\"",
+    );
+    check_refused(
+        "",
+        &[("CASEMATE_NETWORK_ALLOW_RANGES", "10.0.0.0/8,x")],
+        "\"x\"",
+    );
 }
 
 #[test]
@@ -68,7 +100,9 @@ fn secrets_are_not_printed() {
 fn every_name_of_the_guide_has_an_effect_or_a_warning_and_is_documented() {
     let docs = include_str!("../../../../docs/configuration.md");
     for (name, meaning) in NAMES {
-        let documented = docs.lines().any(|line| line.starts_with(&format!("| `{name}` |")));
+        let documented = docs
+            .lines()
+            .any(|line| line.starts_with(&format!("| `{name}` |")));
         assert!(documented, "{name} is not in docs/configuration.md");
         if let Meaning::Nothing(_) = meaning {
             let (_, warnings) = environment(&[(name, "1")]).unwrap();
@@ -84,7 +118,10 @@ fn every_key_is_documented() {
     for (section, keys) in RawConfig::defaults_as_table() {
         for key in keys.as_table().unwrap().keys() {
             let documented = docs.contains(&format!("`{section}.{key}`"));
-            assert!(documented, "{section}.{key} is not in docs/configuration.md");
+            assert!(
+                documented,
+                "{section}.{key} is not in docs/configuration.md"
+            );
         }
     }
 }

@@ -11,9 +11,7 @@ use async_trait::async_trait;
 use casemate_api::{ApiState, ScrapeToken};
 use casemate_catalog::{Catalog, CatalogError, Route};
 use casemate_control::Control;
-use casemate_edge::{
-    DialFailure, Dialer, Edge, EdgeConfig, LookupFailure, RouteTarget, Routes,
-};
+use casemate_edge::{DialFailure, Dialer, Edge, EdgeConfig, LookupFailure, RouteTarget, Routes};
 use casemate_rpc::{NodeError, NodePort};
 use casemate_types::SandboxId;
 use tokio::net::TcpStream;
@@ -37,7 +35,12 @@ impl Front {
     ) -> anyhow::Result<Self> {
         let api = casemate_api::router(ApiState::new(control, metrics_access(&setup.config)));
         let routes = Arc::new(CatalogRoutes(Arc::clone(&catalog.inner)));
-        let edge = Edge::new(edge_config(&setup.config)?, routes, Arc::new(NodeDialer(node)), api);
+        let edge = Edge::new(
+            edge_config(&setup.config)?,
+            routes,
+            Arc::new(NodeDialer(node)),
+            api,
+        );
         let edge = Arc::new(edge);
         if catalog.edge.set(Arc::clone(&edge)).is_err() {
             anyhow::bail!("a catalog serves one edge");
@@ -57,7 +60,12 @@ impl Front {
 fn edge_config(config: &Config) -> anyhow::Result<EdgeConfig> {
     let mut edge = EdgeConfig::new(config.domain.clone());
     edge.hosts = config.edge_hosts.clone();
-    edge.hosts.push(rustix::system::uname().nodename().to_string_lossy().to_lowercase());
+    edge.hosts.push(
+        rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .to_lowercase(),
+    );
     edge.limits.connections_max = config.connections_max;
     edge.limits.sandbox_requests_max = match config.sandbox_connections_max {
         None => None,
@@ -88,7 +96,9 @@ struct CatalogRoutes(Arc<dyn Catalog>);
 impl Routes for CatalogRoutes {
     async fn lookup(&self, sandbox: &SandboxId) -> Result<Option<RouteTarget>, LookupFailure> {
         match self.0.route_by_id(sandbox).await {
-            Ok(Some(Route { .. })) => Ok(Some(RouteTarget::Running { traffic_token: None })),
+            Ok(Some(Route { .. })) => Ok(Some(RouteTarget::Running {
+                traffic_token: None,
+            })),
             Ok(None) => Ok(None),
             Err(error) => Err(LookupFailure(Box::new(error))),
         }
@@ -119,7 +129,11 @@ pub struct CuttingCatalog {
 
 impl CuttingCatalog {
     pub fn new(inner: Arc<dyn Catalog>) -> Self {
-        Self { inner, edge: OnceLock::new(), known: Mutex::default() }
+        Self {
+            inner,
+            edge: OnceLock::new(),
+            known: Mutex::default(),
+        }
     }
 
     fn cut(&self, sandbox: &SandboxId) {

@@ -46,15 +46,21 @@ pub async fn offer(
         let site = site::ensure(&site_config, &dirs).context("make the operator's layer")?;
         Ok((config, layers_dir, manifest, layers, site))
     };
-    let (config, layers_dir, manifest, layers, site) =
-        tokio::task::spawn_blocking(make).await.context("the base template's task")??;
+    let (config, layers_dir, manifest, layers, site) = tokio::task::spawn_blocking(make)
+        .await
+        .context("the base template's task")??;
     for note in &site.notes {
         tracing::warn!("sandboxes do not get {note}");
     }
     let mut envs = manifest.env.clone();
     envs.extend(site.env);
     let site_dir = layers_dir.join(&site.layer);
-    node.offer(vec![template(&config, manifest, layers)], layers_dir, Some(site_dir), envs);
+    node.offer(
+        vec![template(&config, manifest, layers)],
+        layers_dir,
+        Some(site_dir),
+        envs,
+    );
     Ok(())
 }
 

@@ -14,7 +14,11 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 pub async fn wait(listen: SocketAddr) {
     let mut address = listen;
     if address.ip().is_unspecified() {
-        address.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { "::1".parse().expect("a literal address") });
+        address.set_ip(if address.is_ipv4() {
+            [127, 0, 0, 1].into()
+        } else {
+            "::1".parse().expect("a literal address")
+        });
     }
     loop {
         let look = tokio::time::timeout(LOOK_TIMEOUT, look(address));

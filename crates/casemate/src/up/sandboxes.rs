@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use async_trait::async_trait;
@@ -40,8 +41,7 @@ pub struct Opened {
 /// Opens the pool, the network and the launchers of an instance.
 pub async fn open(config: &Config, dir: &DataDir) -> anyhow::Result<Opened> {
     let agent = agent(dir)?;
-    let mut settings =
-        NamespacesConfig::new(dir.instance().clone(), dir.root().to_owned(), agent);
+    let mut settings = NamespacesConfig::new(dir.instance().clone(), dir.root().to_owned(), agent);
     settings.launchers = config.node.launchers;
     settings.slot_stock = config.node.slot_stock;
     settings.pool_bytes_max =
@@ -49,29 +49,49 @@ pub async fn open(config: &Config, dir: &DataDir) -> anyhow::Result<Opened> {
     settings.slot_range = config.subnet_base;
     settings.allow_ranges = config.allow_ranges.clone();
     settings.connections_per_slot_max = config.conntrack_per_sandbox_max;
-    let inner = NamespacesRuntime::open(settings).await.context("open the sandbox runtime")?;
+    let inner = NamespacesRuntime::open(settings)
+        .await
+        .context("open the sandbox runtime")?;
     if config.manage_firewall {
-        let admitted = inner.network().neighbours_admit().context("let sandboxes pass")?;
+        let admitted = inner
+            .network()
+            .neighbours_admit()
+            .context("let sandboxes pass")?;
         for neighbour in admitted {
             tracing::info!(rule = neighbour.rule, "added a rule: {}", neighbour.words);
         }
     }
     let gateway = inner.network().gateway();
-    let (udp, tcp) = inner.network().dns_sockets().context("bind the resolver's sockets")?;
+    let (udp, tcp) = inner
+        .network()
+        .dns_sockets()
+        .context("bind the resolver's sockets")?;
     let egress = Arc::new(Egress {
         udp: udp.into(),
         tcp: tcp.into(),
         state: Mutex::default(),
     });
     let layers_dir = inner.layers_dir();
-    let runtime = Arc::new(Sandboxes { inner, egress: Arc::clone(&egress) });
-    Ok(Opened { runtime, egress, layers_dir, gateway })
+    let runtime = Arc::new(Sandboxes {
+        inner,
+        egress: Arc::clone(&egress),
+    });
+    Ok(Opened {
+        runtime,
+        egress,
+        layers_dir,
+        gateway,
+    })
 }
 
 /// Where layers of templates are; for commands beside a running platform.
 pub fn layers_dir(config: &Config) -> anyhow::Result<PathBuf> {
     let dir = config.data_dir.join("node/layers");
-    ensure!(dir.is_dir(), "there is no base template in {}", config.data_dir.display());
+    ensure!(
+        dir.is_dir(),
+        "there is no base template in {}",
+        config.data_dir.display()
+    );
     Ok(dir)
 }
 
@@ -131,8 +151,15 @@ impl Egress {
     }
 
     fn set(&self, ip: Ipv4Addr, policy: &CompiledPolicy) {
-        let dns = if policy.dns { Dns::Allowed } else { Dns::Refused };
-        let policy = SlotPolicy { dns, upstreams: Vec::new() };
+        let dns = if policy.dns {
+            Dns::Allowed
+        } else {
+            Dns::Refused
+        };
+        let policy = SlotPolicy {
+            dns,
+            upstreams: Vec::new(),
+        };
         let mut state = self.lock();
         tell(state.socket.as_ref(), ip, Some(policy.clone()));
         state.slots.insert(ip, policy);
@@ -162,6 +189,37 @@ fn tell(socket: Option<&OwnedFd>, ip: Ipv4Addr, policy: Option<SlotPolicy>) {
 pub struct Sandboxes {
     inner: NamespacesRuntime,
     egress: Arc<Egress>,
+}
+
+/// How often the packet filter is looked at: another program may flush it.
+const RULES_LOOK: Duration = Duration::from_secs(5);
+
+impl Sandboxes {
+    /// Puts rules back that somebody else removed. Never returns.
+    pub async fn keep_rules(self: Arc<Self>, manage_firewall: bool) {
+        loop {
+            tokio::time::sleep(RULES_LOOK).await;
+            let net = Arc::clone(self.inner.network());
+            let look = move || {
+                let healed = net.heal()?;
+                if manage_firewall {
+                    net.neighbours_admit()?;
+                }
+                Ok::<_, casemate_net::NetError>(healed)
+            };
+            match tokio::task::spawn_blocking(look).await {
+                Ok(Ok(false)) => {}
+                Ok(Ok(true)) => tracing::error!(
+                    "somebody removed the rules of sandboxes from the packet filter; they are back"
+                ),
+                Ok(Err(error)) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::error!(%error, cause, "cannot look after the rules of sandboxes");
+                }
+                Err(error) => tracing::error!(%error, "looking after rules failed"),
+            }
+        }
+    }
 }
 
 #[async_trait]

@@ -50,7 +50,9 @@ pub async fn serve(
     let setup = control_setup(&config, &dir)?;
     let opened = sandboxes::open(&config, &dir).await?;
     let runtime: Arc<dyn Runtime> = Arc::clone(&opened.runtime) as _;
-    let node = Node::start(node_config(&config, &dir), runtime).await.context("start the node")?;
+    let node = Node::start(node_config(&config, &dir), runtime)
+        .await
+        .context("start the node")?;
     let (down, mut asked_down) = mpsc::channel(1);
     let platform = Arc::new(Platform {
         node,
@@ -63,9 +65,19 @@ pub async fn serve(
     let socket = admin::listen(&admin_socket(platform.dir.root()))?;
 
     let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(keep_egress(Arc::clone(&platform), user, opened.egress.clone()));
-    tasks.spawn(keep_control(Arc::clone(&platform), user, setup, listener.into()));
+    tasks.spawn(keep_egress(
+        Arc::clone(&platform),
+        user,
+        opened.egress.clone(),
+    ));
+    tasks.spawn(keep_control(
+        Arc::clone(&platform),
+        user,
+        setup,
+        listener.into(),
+    ));
     tasks.spawn(answer_admins(Arc::clone(&platform), socket));
+    tasks.spawn(Arc::clone(&opened.runtime).keep_rules(platform.config.manage_firewall));
     let offered = Arc::clone(&platform);
     let bring = base::offer(&platform.config, &platform.node, &opened, output);
     let bring = async {
@@ -79,7 +91,10 @@ pub async fn serve(
         _ = asked_down.recv() => return Ok(()),
     }
     platform.ready.store(true, Ordering::SeqCst);
-    output.line(&format!("casemate ready {}", credentials::local_url(&platform.config)));
+    output.line(&format!(
+        "casemate ready {}",
+        credentials::local_url(&platform.config)
+    ));
     output.note(&format!(
         "credentials for SDKs: set -a; . {}/credentials.env; set +a",
         platform.dir.root().display()
@@ -169,11 +184,7 @@ async fn keep_control(
     child::keep("control", platform.pids.clone(), begin).await;
 }
 
-async fn keep_egress(
-    platform: Arc<Platform>,
-    user: SystemUser,
-    egress: Arc<sandboxes::Egress>,
-) {
+async fn keep_egress(platform: Arc<Platform>, user: SystemUser, egress: Arc<sandboxes::Egress>) {
     let setup = EgressSetup::new(&platform.config);
     let begin = || {
         let (mut process, socket) =
@@ -205,7 +216,10 @@ async fn answer_admins(platform: Arc<Platform>, socket: UnixListener) {
             anyhow::Ok(())
         };
         if let Err(error) = answer.await {
-            warn!(error = format!("{error:#}"), "could not answer on the admin socket");
+            warn!(
+                error = format!("{error:#}"),
+                "could not answer on the admin socket"
+            );
         }
     }
 }

@@ -17,7 +17,10 @@ pub(super) fn root() -> Finding {
 }
 
 pub(super) fn version() -> Finding {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
     let mend = "Install a newer kernel (Debian 12 has 6.1)";
     match parse(&release) {
         Some(version) if version >= OLDEST => Finding::good("kernel", release),
@@ -32,7 +35,10 @@ fn parse(release: &str) -> Option<(u32, u32)> {
 }
 
 pub(super) fn architecture() -> Finding {
-    let machine = rustix::system::uname().machine().to_string_lossy().into_owned();
+    let machine = rustix::system::uname()
+        .machine()
+        .to_string_lossy()
+        .into_owned();
     if machine == "x86_64" {
         Finding::good("architecture", machine)
     } else {
@@ -42,11 +48,11 @@ pub(super) fn architecture() -> Finding {
 
 pub(super) fn user_namespaces() -> Finding {
     const SWITCH: &str = "/proc/sys/user/max_user_namespaces";
-    let allowed = fs::read_to_string(SWITCH).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let allowed = fs::read_to_string(SWITCH)
+        .ok()
+        .and_then(|text| text.trim().parse::<u64>().ok());
     match allowed {
-        Some(count) if count >= 4096 => {
-            Finding::good("user namespaces", format!("up to {count}"))
-        }
+        Some(count) if count >= 4096 => Finding::good("user namespaces", format!("up to {count}")),
         Some(count) => Finding::fatal(
             "user namespaces",
             format!("only {count} are allowed"),
@@ -63,7 +69,9 @@ pub(super) fn user_namespaces() -> Finding {
 pub(super) fn file_systems() -> Finding {
     let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
     let has = |name: &str| {
-        known.lines().any(|line| line.split_whitespace().last() == Some(name))
+        known
+            .lines()
+            .any(|line| line.split_whitespace().last() == Some(name))
             || module_is_there(name)
     };
     if !has("overlay") {
@@ -81,7 +89,10 @@ pub(super) fn file_systems() -> Finding {
 }
 
 fn module_is_there(name: &str) -> bool {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
     let index = Path::new("/lib/modules").join(release).join("modules.dep");
     let wanted = format!("/{name}.ko");
     fs::read_to_string(index).is_ok_and(|text| text.contains(&wanted))
@@ -89,7 +100,11 @@ fn module_is_there(name: &str) -> bool {
 
 pub(super) fn cgroups() -> Finding {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let has = |kind: &str| mounts.lines().any(|line| line.contains(&format!(" - {kind} ")));
+    let has = |kind: &str| {
+        mounts
+            .lines()
+            .any(|line| line.contains(&format!(" - {kind} ")))
+    };
     match (has("cgroup2"), has("cgroup")) {
         (true, false) => Finding::good("cgroups", "version 2"),
         (true, true) => Finding::good("cgroups", "hybrid (versions 1 and 2)"),
@@ -104,7 +119,10 @@ pub(super) fn cgroups() -> Finding {
 
 /// Tried on the file system that will carry the layers.
 pub(super) fn idmapped_mounts(data_dir: &Path) -> Finding {
-    let dir = data_dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
+    let dir = data_dir
+        .ancestors()
+        .find(|dir| dir.is_dir())
+        .unwrap_or(Path::new("/"));
     match try_idmapped_mount(dir) {
         Ok(()) => Finding::good("idmapped mounts", format!("they work on {}", dir.display())),
         Err(error) => Finding::fatal(
@@ -131,9 +149,15 @@ fn try_idmapped_mount(dir: &Path) -> std::io::Result<()> {
 /// Of no use yet; said so that nobody wonders.
 pub(super) fn kvm() -> Finding {
     if Path::new("/dev/kvm").exists() {
-        Finding::good("KVM", "there, and not needed: this version isolates by namespaces")
+        Finding::good(
+            "KVM",
+            "there, and not needed: this version isolates by namespaces",
+        )
     } else {
-        Finding::good("KVM", "not there, and not needed: this version isolates by namespaces")
+        Finding::good(
+            "KVM",
+            "not there, and not needed: this version isolates by namespaces",
+        )
     }
 }
 

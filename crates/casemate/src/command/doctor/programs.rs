@@ -6,8 +6,17 @@ use super::Finding;
 
 /// Looked for where root's are, whatever PATH says.
 fn is_there(program: &str) -> bool {
-    let usual = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-    usual.iter().any(|dir| Path::new(dir).join(program).is_file())
+    let usual = [
+        "/usr/local/sbin",
+        "/usr/local/bin",
+        "/usr/sbin",
+        "/usr/bin",
+        "/sbin",
+        "/bin",
+    ];
+    usual
+        .iter()
+        .any(|dir| Path::new(dir).join(program).is_file())
 }
 
 pub(super) fn required() -> Vec<Finding> {
@@ -37,7 +46,10 @@ pub(super) fn for_the_base() -> Finding {
 pub(super) fn firewalls() -> Vec<Finding> {
     let neighbours = casemate_net::neighbours();
     if neighbours.is_empty() {
-        return vec![Finding::good("other firewalls", "none that stand in the way")];
+        return vec![Finding::good(
+            "other firewalls",
+            "none that stand in the way",
+        )];
     }
     let warn = |found: casemate_net::Neighbour| {
         let mend = format!("Run: {}, or set network.manage_firewall", found.rule);

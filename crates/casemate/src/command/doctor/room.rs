@@ -11,7 +11,10 @@ const DISK_GOOD: u64 = 20 * GIB;
 const MEMORY_GOOD: u64 = 2 * GIB;
 
 pub(super) fn disk(data_dir: &Path) -> Finding {
-    let dir = data_dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
+    let dir = data_dir
+        .ancestors()
+        .find(|dir| dir.is_dir())
+        .unwrap_or(Path::new("/"));
     let free = match rustix::fs::statvfs(dir) {
         Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
         Err(error) => {
