@@ -11,6 +11,7 @@
 
 mod adopt;
 mod create;
+mod memory;
 mod stock;
 mod stop;
 

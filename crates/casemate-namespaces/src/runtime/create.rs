@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -12,12 +11,12 @@ use std::time::Duration;
 use casemate_net::NetSlot;
 use casemate_runtime::{CreateError, CreateSpec, DiskLimit, RuntimeRecord};
 use casemate_types::SandboxId;
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::AsyncReadExt;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
+use super::memory::{bounded, sealed, text_of};
 use super::{Entry, ROOM_DATA, ROOM_WRITABLE, Running, Shared, blocking, lock, stop, watched};
 use crate::cgroup::Limits;
 use crate::launcher::message::{Order, Parts, Reply, Request};
@@ -30,8 +29,6 @@ use crate::slots::Slot;
 const STOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the agent may take to serve.
 const READY_PATIENCE: Duration = Duration::from_secs(10);
-/// What is kept of the first process's output.
-const OUTPUT_BYTES_MAX: u64 = 4096;
 /// Layers that one overlay takes.
 const LAYERS_MAX: usize = 8;
 /// Most bytes of a host name, the kernel's limit.
@@ -289,7 +286,7 @@ impl Launched {
             Err(_) => Some("it did not report in time"),
         };
         if let Some(why) = why {
-            let output = format!("{why}: {}", self.said());
+            let output = format!("{why}: {}", text_of(&self.output));
             return Err((
                 self,
                 CreateError::Agent {
@@ -327,19 +324,6 @@ impl Launched {
         Ok((facts, record, process, netns))
     }
 
-    /// What the first process wrote, as text that harms no log.
-    fn said(&self) -> String {
-        let mut bytes = vec![0; OUTPUT_BYTES_MAX as usize];
-        let length = self.output.read_at(&mut bytes, 0).unwrap_or(0);
-        let text = String::from_utf8_lossy(&bytes[..length]);
-        let printable = |c: &char| !c.is_control() || *c == '\n';
-        text.chars()
-            .filter(printable)
-            .collect::<String>()
-            .trim()
-            .to_owned()
-    }
-
     async fn undo(self, shared: &Arc<Shared>, sandbox: &SandboxId) {
         stop::clear(shared, sandbox, Some(self.process), self.net, &self.layer).await;
     }
@@ -364,28 +348,6 @@ fn share(all: &[u32], vcpus: u32, slot: u16) -> Vec<u32> {
         .collect()
 }
 
-/// Read-only content for the agent.
-fn sealed(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
-    let file = memfd(name)?;
-    file.write_all_at(content, 0)?;
-    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    fcntl_add_seals(&file, seals)?;
-    Ok(file.into())
-}
-
-/// Takes output up to a bound, then refuses; never blocks who writes, and needs no reader.
-fn bounded(name: &str) -> io::Result<OwnedFd> {
-    let file = memfd(name)?;
-    ftruncate(&file, OUTPUT_BYTES_MAX)?;
-    fcntl_add_seals(&file, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
-    Ok(file.into())
-}
-
-fn memfd(name: &str) -> io::Result<File> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    Ok(File::from(memfd_create(name, flags)?))
-}
-
 fn step_error<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     sandbox: &SandboxId,
     step: &'static str,
@@ -401,27 +363,11 @@ fn step_error<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Seek, SeekFrom, Write};
 
     #[test]
     fn sandboxes_spread_over_processors() {
         assert!(share(&[0, 1], 2, 5).is_empty());
         assert_eq!(share(&[0, 1, 2, 3], 1, 5), [1]);
         assert_eq!(share(&[0, 2, 4, 6], 3, 1), [6, 0, 2]);
-    }
-
-    #[test]
-    fn output_beyond_its_bound_is_refused_and_the_rest_kept() {
-        let mut file = File::from(bounded("test").unwrap());
-        file.seek(SeekFrom::Start(OUTPUT_BYTES_MAX - 2)).unwrap();
-        assert_eq!(file.write(b"ab").unwrap(), 2);
-        assert!(file.write(b"c").is_err());
-        assert_eq!(file.metadata().unwrap().len(), OUTPUT_BYTES_MAX);
-    }
-
-    #[test]
-    fn what_the_agent_is_told_cannot_be_changed() {
-        let mut file = File::from(sealed("test", b"{}").unwrap());
-        assert!(file.write(b"x").is_err());
     }
 }

@@ -10,7 +10,7 @@ use casemate_runtime::{AdoptError, Runtime, RuntimeRecord};
 use casemate_types::InstanceId;
 
 use crate::host;
-use crate::world::World;
+use crate::world::{AGENT_VARIABLE, World, agent};
 
 /// The control group of such a process, as a service manager gives one; where v2 is mounted.
 fn service_group(instance: &InstanceId) -> Option<PathBuf> {
@@ -61,6 +61,7 @@ fn killed() -> Held {
             folder.to_str().unwrap(),
             instance.as_str(),
         ])
+        .env(AGENT_VARIABLE, agent())
         .stdout(Stdio::piped())
         .spawn()
         .expect("it starts");

@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use casemate_runtime::{DiskLimit, Runtime};
+use casemate_types::InstanceId;
 
-use crate::world::World;
+use crate::host;
+use crate::world::{self, World};
 
 /// The stand-in as a program inside.
 const AGENT: &str = "/proc/1/exe";
@@ -97,5 +99,28 @@ pub async fn output_of_the_first_process_fills_nothing() {
         .await;
     assert!(code != 0, "{output}");
     world.ok(&sandbox, "true").await;
+    world.purge().await;
+}
+
+pub async fn without_a_pool_each_file_is_bounded_and_the_ability_says_so() {
+    let instance = InstanceId::random();
+    let folder = std::env::temp_dir().join(format!("casemate-it-{instance}"));
+    let mut config = world::config(folder, instance);
+    // Too small for a file system, as on a full disk.
+    config.pool_bytes_max = Some(1);
+    let world = World::open_config(config).await;
+    assert_eq!(world.runtime.capabilities().disk_limit, DiskLimit::Advisory);
+    world.runtime.sweep(&Default::default()).await.unwrap();
+    let sandbox = world.create().await;
+    let write = "dd if=/dev/zero of=/fill bs=1M count=200 2>&1; wc -c < /fill";
+    let (output, _) = world.sh(&sandbox, write).await;
+    assert_eq!(
+        output.lines().last().unwrap_or(""),
+        (64 << 20).to_string(),
+        "{output}"
+    );
+    assert!(world.runtime.disk_used_bytes(&sandbox).unwrap().unwrap() >= 64 << 20);
+    let state = host::state(&world.instance);
+    assert!(state.loops.is_empty() && !state.mounts.iter().any(|mount| mount.contains("btrfs")));
     world.purge().await;
 }

@@ -47,6 +47,7 @@ const TESTS: &[Test] = tests![
     limits::processor_time_is_throttled,
     limits::disk_beyond_the_limit_is_refused_and_the_pool_lives_on,
     limits::output_of_the_first_process_fills_nothing,
+    limits::without_a_pool_each_file_is_bounded_and_the_ability_says_so,
     boundary::root_inside_is_nobody_outside,
     boundary::forbidden_calls_are_refused,
     boundary::the_filter_and_not_the_kernel_refuses,
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
             failed.push(*name);
         }
     }
+    world::forget_agent();
     if failed.is_empty() {
         return ExitCode::SUCCESS;
     }

@@ -161,10 +161,17 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
 }
 
+/// Names the stand-in to processes that a test starts, so that they need none of their own.
+pub const AGENT_VARIABLE: &str = "CASEMATE_IT_AGENT";
+
+static AGENT: OnceLock<PathBuf> = OnceLock::new();
+
 /// The stand-in, compiled once a run.
 pub fn agent() -> &'static PathBuf {
-    static AGENT: OnceLock<PathBuf> = OnceLock::new();
     AGENT.get_or_init(|| {
+        if let Some(path) = std::env::var_os(AGENT_VARIABLE) {
+            return path.into();
+        }
         let out = std::env::temp_dir().join(format!("casemate-it-init-{}", std::process::id()));
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/init.rs");
         let done = Command::new("rustc")
@@ -191,6 +198,14 @@ pub fn agent() -> &'static PathBuf {
         assert!(done.success(), "the stand-in compiles");
         out
     })
+}
+
+/// Takes the stand-in away again.
+pub fn forget_agent() {
+    if let Some(agent) = AGENT.get() {
+        // Gone already is as good.
+        let _ = std::fs::remove_file(agent);
+    }
 }
 
 /// A root file system of busybox.
