@@ -59,8 +59,10 @@ pub fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     }
     refuse_this_machine(&config)?;
     // The listener comes first: a port in use should cost nobody a minute.
-    let listener = std::net::TcpListener::bind(config.listen)
-        .with_context(|| format!("cannot listen at {}", config.listen))?;
+    let listener = std::net::TcpListener::bind(config.listen).with_context(|| {
+        let at = config.listen;
+        format!("cannot listen at {at} (`casemate status` shows whether it is another casemate)")
+    })?;
     listener.set_nonblocking(true)?;
     warn_of_exposure(&config);
     let dir = DataDir::open(&config.data_dir)?;

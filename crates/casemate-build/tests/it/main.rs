@@ -205,3 +205,22 @@ fn an_unreachable_mirror_is_a_failure_with_a_log_and_no_remains() {
     let steps = progress.0.into_inner().unwrap();
     assert!(steps.is_sorted() && !steps.is_empty(), "{steps:?}");
 }
+
+/// Decision 9: what any released version wrote is read for ever.
+#[test]
+fn manifests_of_every_released_version_are_read() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+    let mut versions = 0;
+    for folder in fs::read_dir(fixtures).unwrap() {
+        let templates = folder.unwrap().path().join("templates");
+        let layers = tempfile::tempdir().unwrap();
+        fs::create_dir(layers.path().join("b-8a1e655787e6")).unwrap();
+        let manifest = casemate_build::base::BaseManifest::load(&templates, layers.path())
+            .unwrap()
+            .expect("its layer is there");
+        assert_eq!(manifest.alias, "base");
+        assert_eq!(manifest.user.name, "user");
+        versions += 1;
+    }
+    assert!(versions >= 1);
+}

@@ -127,7 +127,7 @@ impl Control {
         self.record(row, place).await?;
         self.counters.create_succeeded();
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(
+        tracing::debug!(
             sandbox.id = %plan.sandbox, team.id = %caller.team.id, template.id = %plan.template.id,
             took_ms, "sandbox {} runs", plan.sandbox
         );

@@ -71,7 +71,7 @@ impl Control {
             };
             self.quota.give_back(&row.team, id);
             if noted {
-                tracing::info!(
+                tracing::debug!(
                     sandbox.id = %id, team.id = %row.team, reason = ?reason,
                     "sandbox {id} ended"
                 );

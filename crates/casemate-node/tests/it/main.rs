@@ -319,3 +319,29 @@ async fn egress_rules_outlive_the_process_that_set_them() {
     let _node = host.start().await;
     assert_eq!(host.runtime.policy(&sandbox.sandbox), Some(closed));
 }
+
+/// Decision 9: what any released version wrote is read for ever.
+#[tokio::test]
+async fn journals_of_every_released_version_are_read() {
+    let fixtures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+    let mut versions = 0;
+    for folder in std::fs::read_dir(fixtures).unwrap() {
+        let written = folder.unwrap().path().join("journal");
+        let dir = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(&written).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
+        }
+        let journal = casemate_node::journal::Journal::open(dir.path()).unwrap();
+        let entries = journal.load().unwrap();
+        assert_eq!(entries.len(), 1, "{}", written.display());
+        let entry = &entries[0];
+        assert_eq!(entry.sandbox.as_str(), "i0q1nk12npc1nfdt8olss");
+        assert_eq!(entry.resources, Resources::BASE);
+        assert!(!entry.network.dns && entry.network.deny.len() == 1);
+        let record = entry.record.as_ref().expect("it ran when it was written");
+        assert_eq!(record.facts["slot"], serde_json::json!(74), "{record:?}");
+        versions += 1;
+    }
+    assert!(versions >= 1);
+}

@@ -39,7 +39,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
                 &json!({"running": false, "journalled_sandboxes": journalled}),
                 || {
                     format!(
-                        "casemate does not run in {}; its journal names {journalled} sandboxes",
+                        "casemate does not run in {}; sandboxes that run without it: at most {journalled}",
                         dir.display()
                     )
                 },
@@ -60,7 +60,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
             "casemate runs at {} (domain {}), {ready}\n\
              sandboxes {} of {}, waiting {}, prepared slots {} and layers {}\n\
              memory {} MiB free of {} MiB, {} MiB promised\n\
-             instance {}, node process {}, children {:?}",
+             instance {}, processes: node {}{}",
             status.url,
             status.domain,
             node.sandboxes,
@@ -73,10 +73,17 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
             node.memory_promised_bytes >> 20,
             status.instance,
             status.pid,
-            status.processes,
+            children(&status.processes),
         )
     });
     Ok(())
+}
+
+fn children(processes: &std::collections::BTreeMap<String, u32>) -> String {
+    processes
+        .iter()
+        .map(|(role, pid)| format!(", {role} {pid}"))
+        .collect()
 }
 
 fn journalled(dir: &std::path::Path) -> usize {

@@ -39,7 +39,7 @@ pub struct Server {
     pub domain: String,
     /// More host names on which the routing headers of sandboxes are honoured.
     pub edge_hosts: Vec<String>,
-    /// Client connections at once; beyond it new ones wait to be accepted.
+    /// Client connections at once; one more is answered 503.
     pub connections_max: usize,
     /// Requests at once into one sandbox; -1 is no limit. Beyond it 429.
     pub sandbox_connections_max: i64,
