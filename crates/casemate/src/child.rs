@@ -36,6 +36,8 @@ pub fn start<T: Serialize>(
     command
         .args([OsStr::new("internal"), OsStr::new(role)])
         .stdin(Stdio::from(theirs))
+        // Secrets may stand in ours; what a child needs comes with its setup.
+        .env_clear()
         .uid(user.uid)
         .gid(user.gid)
         .current_dir("/")

@@ -108,10 +108,9 @@ pub struct Loaded {
 /// Reads file, environment and flags, and checks the whole.
 pub fn load(flags: &Flags) -> anyhow::Result<Loaded> {
     let mut table = RawConfig::defaults_as_table();
-    match read_file(flags.config.as_deref())? {
-        Some((path, text)) => environment::merge_file(&mut table, &text)
-            .with_context(|| format!("in {}", path.display()))?,
-        None => {}
+    if let Some((path, text)) = read_file(flags.config.as_deref())? {
+        environment::merge_file(&mut table, &text)
+            .with_context(|| format!("in {}", path.display()))?;
     }
     let mut warnings = Vec::new();
     environment::merge_environment(&mut table, std::env::vars_os(), &mut warnings)?;

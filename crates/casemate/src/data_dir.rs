@@ -155,7 +155,8 @@ fn remove(path: &Path, how: impl FnOnce(&Path) -> io::Result<()>) -> anyhow::Res
     }
 }
 
-fn make_dir(path: &Path, mode: u32) -> anyhow::Result<()> {
+/// Makes a folder, or gives the one that is there this mode.
+pub fn make_dir(path: &Path, mode: u32) -> anyhow::Result<()> {
     fs::create_dir_all(path)
         .and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)))
         .with_context(|| format!("create {}", path.display()))
@@ -208,5 +209,21 @@ fn instance(root: &Path) -> anyhow::Result<InstanceId> {
             Ok(instance)
         }
         Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_was_open_to_others_is_closed() {
+        let above = tempfile::tempdir().unwrap();
+        let path = above.path().join("run");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        make_dir(&path, 0o700).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700);
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, bail};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, chownat, fstat, open};
 
 pub const NAME: &str = "casemate";
 
@@ -41,16 +42,32 @@ pub fn ensure() -> anyhow::Result<SystemUser> {
 }
 
 /// Gives the folder of control, and all in it, to the user.
+///
+/// The user may have put anything there: a file that has another name elsewhere is somebody
+/// else's, and giving it away would give that away.
 pub fn own(dir: &Path, user: SystemUser) -> anyhow::Result<()> {
-    let own = |path: &Path| {
-        std::os::unix::fs::lchown(path, Some(user.uid), Some(user.gid))
-            .with_context(|| format!("change the owner of {}", path.display()))
-    };
-    own(dir)?;
+    own_one(dir, user)?;
     for item in std::fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
-        own(&item?.path())?;
+        own_one(&item?.path(), user)?;
     }
     Ok(())
+}
+
+fn own_one(path: &Path, user: SystemUser) -> anyhow::Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file =
+        open(path, flags, Mode::empty()).with_context(|| format!("look at {}", path.display()))?;
+    let found = fstat(&file).with_context(|| format!("look at {}", path.display()))?;
+    let is_folder = FileType::from_raw_mode(found.st_mode).is_dir();
+    if !is_folder && found.st_nlink > 1 {
+        bail!(
+            "{} is a hard link to another file: remove it",
+            path.display()
+        );
+    }
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    chownat(&file, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+        .with_context(|| format!("change the owner of {}", path.display()))
 }
 
 fn find() -> anyhow::Result<Option<SystemUser>> {
@@ -72,6 +89,27 @@ fn parse(line: &str) -> Option<SystemUser> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hard_link_to_somebody_elses_file_is_not_given_away() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("control");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(dir.path().join("secret"), "x").unwrap();
+        // Our own ids: the test needs no root.
+        let found = std::fs::metadata(&folder).unwrap();
+        let user = SystemUser {
+            uid: found.uid(),
+            gid: found.gid(),
+        };
+        std::fs::write(folder.join("store"), "x").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", folder.join("link")).unwrap();
+        own(&folder, user).unwrap();
+        std::fs::hard_link(dir.path().join("secret"), folder.join("store-wal")).unwrap();
+        let refused = own(&folder, user).unwrap_err().to_string();
+        assert!(refused.contains("hard link"), "{refused}");
+    }
 
     #[test]
     fn only_a_user_of_that_name_that_is_not_root_counts() {

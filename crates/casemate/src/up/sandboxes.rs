@@ -22,7 +22,7 @@ use casemate_types::{CompiledPolicy, SandboxId};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
-use crate::data_dir::DataDir;
+use crate::data_dir::{self, DataDir};
 
 /// What `envdVersion` says of sandboxes that run the agent in this binary.
 pub const AGENT_VERSION: &str = "0.6.13";
@@ -49,6 +49,9 @@ pub async fn open(config: &Config, dir: &DataDir) -> anyhow::Result<Opened> {
     settings.slot_range = config.subnet_base;
     settings.allow_ranges = config.allow_ranges.clone();
     settings.connections_per_slot_max = config.conntrack_per_sandbox_max;
+    // Below it lie the files of sandboxes under their own ids, and a program that a sandbox made
+    // set-user-id root would be one here: nobody but root comes near it.
+    data_dir::make_dir(&settings.run_dir, 0o700)?;
     let inner = NamespacesRuntime::open(settings)
         .await
         .context("open the sandbox runtime")?;

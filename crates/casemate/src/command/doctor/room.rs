@@ -27,7 +27,7 @@ pub(super) fn disk(data_dir: &Path) -> Finding {
         // What lies there already is no room that is missing.
         _ if data_dir.join("node/pool.img").exists() => Finding::good("disk", found),
         ..DISK_MIN => Finding::fatal("disk", found, "The base template alone needs 3 GiB"),
-        ..DISK_GOOD => Finding::warning("disk", found, "20 GiB and more are comfortable"),
+        DISK_MIN..DISK_GOOD => Finding::warning("disk", found, "20 GiB and more are comfortable"),
         _ => Finding::good("disk", found),
     }
 }
