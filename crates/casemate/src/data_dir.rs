@@ -218,12 +218,13 @@ mod tests {
 
     #[test]
     fn a_folder_that_was_open_to_others_is_closed() {
-        let above = tempfile::tempdir().unwrap();
-        let path = above.path().join("run");
+        let name = format!("casemate-closed-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
         make_dir(&path, 0o700).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
+        fs::remove_dir(&path).unwrap();
         assert_eq!(mode & 0o7777, 0o700);
     }
 }

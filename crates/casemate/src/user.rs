@@ -93,10 +93,10 @@ mod tests {
     #[test]
     fn a_hard_link_to_somebody_elses_file_is_not_given_away() {
         use std::os::unix::fs::MetadataExt;
-        let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("control");
-        std::fs::create_dir(&folder).unwrap();
-        std::fs::write(dir.path().join("secret"), "x").unwrap();
+        let dir = std::env::temp_dir().join(format!("casemate-own-{}", std::process::id()));
+        let folder = dir.join("control");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(dir.join("secret"), "x").unwrap();
         // Our own ids: the test needs no root.
         let found = std::fs::metadata(&folder).unwrap();
         let user = SystemUser {
@@ -106,8 +106,9 @@ mod tests {
         std::fs::write(folder.join("store"), "x").unwrap();
         std::os::unix::fs::symlink("/etc/passwd", folder.join("link")).unwrap();
         own(&folder, user).unwrap();
-        std::fs::hard_link(dir.path().join("secret"), folder.join("store-wal")).unwrap();
+        std::fs::hard_link(dir.join("secret"), folder.join("store-wal")).unwrap();
         let refused = own(&folder, user).unwrap_err().to_string();
+        std::fs::remove_dir_all(&dir).unwrap();
         assert!(refused.contains("hard link"), "{refused}");
     }
 
