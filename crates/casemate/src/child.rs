@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use casemate_linux::scm;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::{error, info};
@@ -52,7 +53,11 @@ pub fn start<T: Serialize>(
 }
 
 /// In the child: the setup, its descriptors, and the socket itself.
+///
+/// Our children share a user: from here on none of them can look into another's memory, and what
+/// one holds goes into no core dump.
 pub fn receive<T: DeserializeOwned>() -> anyhow::Result<(T, Vec<OwnedFd>, OwnedFd)> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("close our memory to others")?;
     let socket = io::stdin()
         .as_fd()
         .try_clone_to_owned()
