@@ -1,0 +1,183 @@
+"""A platform of a test's own."""
+
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import e2b
+
+import host
+
+CASEMATE = os.environ["CASEMATE"]
+BASE = os.environ["CASEMATE_TEST_BASE"]
+# Not below /tmp: a data directory must lie on a disk, and /tmp may be memory.
+ROOT = pathlib.Path(__file__).resolve().parents[2] / "target" / "test"
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def bare_environment(**settings):
+    """Ours without what names another platform, and with settings."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("E2B_", "CASEMATE_"))
+    }
+    return {**kept, **settings}
+
+
+def casemate(*args, **options):
+    options = {"timeout": 60, "env": bare_environment(), **options}
+    return subprocess.run([CASEMATE, *args], capture_output=True, text=True, **options)
+
+
+class Instance:
+    def __init__(self, name, **settings):
+        self.name = name
+        self.settings = settings
+        self.data_dir = ROOT / f"platform-{name}-{os.getpid()}"
+        self.port = free_port()
+        self.log = ROOT / "logs" / f"platform-{name}.log"
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.process = None
+        self.id = None
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    # Its life.
+
+    def spawn(self, *more, listen=None):
+        """`up`, which may be refused."""
+        command = [CASEMATE, "up", "--data-dir", str(self.data_dir)]
+        command += ["--listen", listen or f"127.0.0.1:{self.port}", "--base", BASE, *more]
+        self.mark = self.log.stat().st_size if self.log.exists() else 0
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=bare_environment(**self.settings), start_new_session=True,
+            )
+
+    def said(self):
+        """What the last `up` wrote."""
+        with open(self.log, errors="replace") as log:
+            log.seek(self.mark)
+            return log.read()
+
+    def up(self, seconds=60):
+        """Starts it; gives the seconds until it was ready."""
+        begun = time.monotonic()
+        self.spawn()
+
+        def ready():
+            assert self.process.poll() is None, self.said()[-2000:]
+            return f"casemate ready {self.url}" in self.said()
+
+        host.until("ready", ready, seconds)
+        self.id = (self.data_dir / "instance").read_text().strip()
+        return time.monotonic() - begun
+
+    def processes(self):
+        return host.own_processes(self.pid)
+
+    def kill_all(self):
+        """`kill -9` of every process of ours at once; sandboxes are not ours."""
+        pids = self.processes()
+        for pid in pids:
+            # Some end by themselves when another one is gone.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait(10)
+        host.until("all gone", lambda: not any(is_ours(pid) for pid in pids))
+        return pids
+
+    def down(self, *more):
+        ran = casemate("down", "--data-dir", str(self.data_dir), *more, timeout=120)
+        assert ran.returncode == 0, ran.stderr
+        if self.process and self.process.poll() is None:
+            self.process.wait(30)
+        return ran
+
+    def close(self):
+        """For finalizers: whatever happened, nothing of it stays."""
+        if self.data_dir.exists():
+            casemate("down", "--purge", "--data-dir", str(self.data_dir), timeout=120)
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(30)
+        shutil.rmtree(self.data_dir, ignore_errors=True)
+
+    # Its clients.
+
+    def credentials(self):
+        text = (self.data_dir / "credentials.env").read_text()
+        return dict(re.findall(r"^(\w+)=['\"]?([^'\"\n]*)['\"]?$", text, re.M))
+
+    @property
+    def client(self):
+        told = self.credentials()
+        return {
+            "api_key": told["E2B_API_KEY"],
+            "api_url": told["E2B_API_URL"],
+            "sandbox_url": told["E2B_SANDBOX_URL"],
+            "domain": told["E2B_DOMAIN"],
+        }
+
+    def create(self, timeout=900, **options):
+        return e2b.Sandbox.create(timeout=timeout, **options, **self.client)
+
+    def connect(self, id):
+        return e2b.Sandbox.connect(id, **self.client)
+
+    def kill(self, id):
+        return e2b.Sandbox.kill(id, **self.client)
+
+    def listed(self):
+        pages, found = e2b.Sandbox.list(**self.client), []
+        while pages.has_next:
+            found += [item.sandbox_id for item in pages.next_items()]
+        return found
+
+    def end_all(self):
+        for id in self.listed():
+            self.kill(id)
+
+    def get(self, path, headers=None):
+        """Status, headers and body."""
+        request = urllib.request.Request(self.url + path, headers=headers or {})
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return answer.status, answer.headers, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers, error.read()
+
+    def port_of(self, id, port, path="/"):
+        """A request to a port of a sandbox, through the edge."""
+        return self.get(path, {"E2b-Sandbox-Id": id, "E2b-Sandbox-Port": str(port)})
+
+    def runs(self, id):
+        """Whether processes of a sandbox live, as the host sees it."""
+        paths = [path for path in host.cgroups(self.id) if path.endswith(id)]
+        return any(host.read(f"{path}/cgroup.procs").split() for path in paths)
+
+
+def is_ours(pid):
+    line = host.command_line(pid)
+    return line.startswith("/proc/self/exe internal ") or line.startswith(CASEMATE)

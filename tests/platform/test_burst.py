@@ -1,0 +1,105 @@
+"""A hundred sandboxes at once, all ended: nothing is left beyond the stock."""
+
+import json
+import pathlib
+from concurrent.futures import ThreadPoolExecutor
+
+import host
+from instance import casemate
+
+SANDBOXES = 100
+# The default `node.slot_stock` is 32; it is filled up when a quarter is missing.
+STOCK = 32
+STOCK_LEAST = 25
+
+
+def stock(instance):
+    """(slots, layers) that are prepared, as the node says."""
+    told = json.loads(casemate("--json", "status", "--data-dir", str(instance.data_dir)).stdout)
+    return told["node"]["slots_ready"], told["node"]["layers_ready"]
+
+
+def held(instance):
+    """What the instance holds on the host, counted."""
+    pool = host.RUN / instance.id / "pool"
+    pids = instance.processes()
+    mounts = [len(host.read(f"/proc/{pid}/mounts").splitlines()) for pid in pids]
+    return {
+        "processes": sorted(pids.values()),
+        "inside": sorted(host.processes_inside(instance.id)),
+        "links": len(host.links(instance.id)),
+        "namespaces": len(host.network_namespaces(pids)),
+        "cgroups": len(host.cgroups(instance.id)),
+        "mounts": max(mounts),
+        "loops": len(host.loop_devices(instance.data_dir)),
+        "elements": host.filter_elements(instance.id),
+        "journal": len(list((instance.data_dir / "node/journal").iterdir())),
+        "layers": len(list((pool / "w").iterdir())),
+        "leaving": len(list((pool / "x").iterdir())),
+        "subvolumes": len(host.output("btrfs", "subvolume", "list", str(pool)).splitlines()),
+        "quotas": len(host.output("btrfs", "qgroup", "show", str(pool)).splitlines()),
+    }
+
+
+def beyond_the_stock(instance):
+    """What is held less what the stock explains: the same before and after."""
+    slots, layers = stock(instance)
+    found = held(instance)
+    found["links"] -= slots
+    found["namespaces"] -= slots
+    found["elements"]["slots"] -= slots
+    for name in ("layers", "subvolumes", "quotas"):
+        found[name] -= layers
+    return found
+
+
+def test_a_hundred_sandboxes_leave_nothing(main):
+    main.end_all()
+    host.until("the stock is full", lambda: min(stock(main)) >= STOCK_LEAST)
+    before = beyond_the_stock(main)
+    files = {pid: len(list(pathlib.Path(f"/proc/{pid}/fd").iterdir())) for pid in main.processes()}
+
+    def life(number):
+        sandbox = main.create()
+        said = sandbox.commands.run(f"echo {number} | tee /home/user/mine").stdout
+        return sandbox, said
+
+    with ThreadPoolExecutor(25) as pool:
+        made = list(pool.map(life, range(SANDBOXES)))
+        assert [said for _, said in made] == [f"{number}\n" for number in range(SANDBOXES)]
+        assert len(main.listed()) == SANDBOXES
+        assert held(main)["journal"] == SANDBOXES
+        assert all(pool.map(lambda one: main.kill(one[0].sandbox_id), made))
+    assert main.listed() == []
+
+    seen = {}
+
+    def as_before():
+        seen.clear()
+        after = beyond_the_stock(main)
+        seen.update({k: (before[k], after[k]) for k in before if before[k] != after[k]})
+        assert not seen, seen
+        return True
+
+    host.until("as before", as_before, 30, pause=0.5)
+    # Kept ready for the next burst, and not more of it with every burst.
+    slots, layers = stock(main)
+    assert slots <= SANDBOXES + STOCK and layers <= SANDBOXES + STOCK
+    for pid, count in files.items():
+        now = len(list(pathlib.Path(f"/proc/{pid}/fd").iterdir()))
+        assert now <= count + 4 * slots, (main.processes()[pid], count, now)
+
+
+def test_another_burst_needs_no_more(main):
+    """What is kept is a stock: a second hundred makes it no larger."""
+    kept = stock(main)
+    with ThreadPoolExecutor(25) as pool:
+        made = list(pool.map(lambda _: main.create(), range(SANDBOXES)))
+        assert all(pool.map(lambda one: main.kill(one.sandbox_id), made))
+
+    def settled():
+        found = stock(main)
+        assert found[0] <= max(kept[0], SANDBOXES + STOCK), (kept, found)
+        return min(found) >= STOCK_LEAST
+
+    host.until("the stock is full", settled)
