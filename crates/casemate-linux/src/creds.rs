@@ -2,9 +2,10 @@
 
 use std::io;
 
+use rustix::process::Uid;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set,
-    set_capabilities,
+    set_capabilities, set_thread_res_uid,
 };
 
 /// Runs `action` with another user's file system ids and all capabilities that the thread has.
@@ -47,6 +48,31 @@ fn change_fs_ids(id: u32) {
     unsafe {
         libc::setfsgid(id);
         libc::setfsuid(id);
+    }
+}
+
+/// The thread acts as another effective user, with all capabilities that it had, until this is
+/// dropped. The kernel counts what is made meanwhile (user namespaces, and through them the
+/// watches, signals and queues of their processes) against that user.
+///
+/// Real and saved ids stay root's, so that the way back is open.
+pub struct EffectiveUser(());
+
+impl EffectiveUser {
+    pub fn set(id: u32) -> io::Result<Self> {
+        let before = capabilities(None)?;
+        set_thread_res_uid(None, Uid::from_raw(id), None)?;
+        let back = Self(());
+        set_capabilities(None, before)?;
+        Ok(back)
+    }
+}
+
+impl Drop for EffectiveUser {
+    fn drop(&mut self) {
+        // Only a thread that is no longer in this user namespace can fail here, and it has no use
+        // for the way back.
+        let _ = set_thread_res_uid(None, Uid::ROOT, None);
     }
 }
 

@@ -78,9 +78,6 @@ async fn adopt(node: &Inner, entry: &Entry) -> bool {
 
 /// A sandbox whose rules cannot be set again is not kept: it would reach what it must not.
 async fn restrict(node: &Inner, entry: &Entry) -> bool {
-    if entry.network.is_open() {
-        return true;
-    }
     match node
         .runtime
         .set_network(&entry.sandbox, &entry.network)

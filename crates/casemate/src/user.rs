@@ -1,4 +1,5 @@
-//! The system user `casemate`, under whom everything runs that reads clients' bytes (decision 2).
+//! The system users under whom everything runs that reads others' bytes (decision 2): one for
+//! control, one for egress, so that neither can touch what is the other's.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,7 +7,10 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, chownat, fstat, open};
 
-pub const NAME: &str = "casemate";
+/// Whose the store is.
+pub const CONTROL: &str = "casemate";
+/// Owns nothing.
+pub const EGRESS: &str = "casemate-egress";
 
 /// Ids of the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,9 +19,9 @@ pub struct SystemUser {
     pub gid: u32,
 }
 
-/// Finds the user, or makes it.
-pub fn ensure() -> anyhow::Result<SystemUser> {
-    if let Some(user) = find()? {
+/// Finds a user, or makes it.
+pub fn ensure(name: &str) -> anyhow::Result<SystemUser> {
+    if let Some(user) = find(name)? {
         return Ok(user);
     }
     let made = Command::new("useradd")
@@ -28,14 +32,14 @@ pub fn ensure() -> anyhow::Result<SystemUser> {
             "--home-dir",
             "/nonexistent",
         ])
-        .args(["--shell", "/usr/sbin/nologin", NAME])
+        .args(["--shell", "/usr/sbin/nologin", name])
         .output()
         .context("run useradd (Debian package passwd)")?;
     // Another instance may have been quicker.
-    match find()? {
+    match find(name)? {
         Some(user) => Ok(user),
         None => bail!(
-            "useradd {NAME}: {}",
+            "useradd {name}: {}",
             String::from_utf8_lossy(&made.stderr).trim()
         ),
     }
@@ -70,12 +74,12 @@ fn own_one(path: &Path, user: SystemUser) -> anyhow::Result<()> {
         .with_context(|| format!("change the owner of {}", path.display()))
 }
 
-fn find() -> anyhow::Result<Option<SystemUser>> {
+fn find(name: &str) -> anyhow::Result<Option<SystemUser>> {
     let text = std::fs::read_to_string("/etc/passwd").context("read /etc/passwd")?;
-    Ok(text.lines().find_map(parse))
+    Ok(text.lines().find_map(|line| parse(line, name)))
 }
 
-fn parse(line: &str) -> Option<SystemUser> {
+fn parse(line: &str, wanted: &str) -> Option<SystemUser> {
     let mut fields = line.split(':');
     let name = fields.next()?;
     let (_, uid, gid) = (fields.next()?, fields.next()?, fields.next()?);
@@ -83,7 +87,7 @@ fn parse(line: &str) -> Option<SystemUser> {
         uid: uid.parse().ok()?,
         gid: gid.parse().ok()?,
     };
-    (name == NAME && user.uid != 0).then_some(user)
+    (name == wanted && user.uid != 0).then_some(user)
 }
 
 #[cfg(test)]
@@ -116,11 +120,14 @@ mod tests {
     fn only_a_user_of_that_name_that_is_not_root_counts() {
         let found = Some(SystemUser { uid: 997, gid: 996 });
         assert_eq!(
-            parse("casemate:x:997:996::/nonexistent:/usr/sbin/nologin"),
+            parse(
+                "casemate:x:997:996::/nonexistent:/usr/sbin/nologin",
+                CONTROL
+            ),
             found
         );
-        assert_eq!(parse("casemate:x:0:0::/root:/bin/sh"), None);
-        assert_eq!(parse("casemate2:x:997:996::/:/bin/sh"), None);
-        assert_eq!(parse("casemate:x"), None);
+        assert_eq!(parse("casemate:x:0:0::/root:/bin/sh", CONTROL), None);
+        assert_eq!(parse("casemate2:x:997:996::/:/bin/sh", CONTROL), None);
+        assert_eq!(parse("casemate:x", CONTROL), None);
     }
 }

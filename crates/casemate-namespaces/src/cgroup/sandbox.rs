@@ -25,6 +25,9 @@ pub struct Limits {
     pub processes_max: u32,
 }
 
+/// What part of its memory limit a sandbox may have in socket buffers, on version 1.
+const SOCKET_SHARE: u64 = 8;
+
 impl Limits {
     pub fn of(resources: &Resources) -> Self {
         let vcpus = u64::from(resources.vcpus.max(1));
@@ -165,6 +168,9 @@ fn apply(tree: &Tree, group: &OwnedFd, limits: &Limits) -> io::Result<()> {
         write("memory.limit_in_bytes", limits.memory_bytes)?;
         // Only where the kernel counts swap.
         optional(write("memory.memsw.limit_in_bytes", limits.memory_bytes))?;
+        // Version 1 counts the buffers of sockets apart, and not at all without a limit.
+        let socket_bytes = limits.memory_bytes / SOCKET_SHARE;
+        optional(write("memory.kmem.tcp.limit_in_bytes", socket_bytes))?;
     }
     if has("cpu") {
         write("cpu.cfs_quota_us", limits.cpu_quota_us)?;

@@ -53,6 +53,9 @@ const CAPABILITIES: [CapabilitySet; 17] = [
 ];
 
 /// Entries of `/proc` that tell about the host, hidden under an empty file.
+/// At most 256 terminals: all sandboxes of a host share one number of them.
+const PTYS: &std::ffi::CStr = c"newinstance,ptmxmode=0666,mode=0620,gid=5,max=256";
+
 const HIDDEN: [&str; 3] = ["cmdline", "diskstats", "partitions"];
 
 /// Returns only when something failed: what failed is in the output, the answer is the exit code.
@@ -145,14 +148,7 @@ fn build_root(inside: &Inside<'_>) -> Result<(), StepError> {
     let dev = clone_mount(CWD, "/dev").step("copy /dev")?;
     attach(&dev, Path::new("dev")).step("attach /dev")?;
     let terminals = MountFlags::NOSUID | MountFlags::NOEXEC;
-    mount(
-        "devpts",
-        "dev/pts",
-        "devpts",
-        terminals,
-        c"newinstance,ptmxmode=0666,mode=0620,gid=5",
-    )
-    .step("mount /dev/pts")?;
+    mount("devpts", "dev/pts", "devpts", terminals, PTYS).step("mount /dev/pts")?;
     let shared = MountFlags::NOSUID | MountFlags::NODEV;
     mount("tmpfs", "dev/shm", "tmpfs", shared, c"mode=1777").step("mount /dev/shm")?;
     mount("mqueue", "dev/mqueue", "mqueue", safe, None).step("mount /dev/mqueue")

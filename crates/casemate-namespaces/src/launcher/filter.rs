@@ -66,6 +66,8 @@ const DENIED: &[c_long] = &[
 /// Answered with `ENOSYS`, so that programs fall back to what they used before.
 const ABSENT: &[c_long] = &[
     SYS_clone3,
+    // Its contexts come out of one number for the whole host; programs fall back to threads.
+    SYS_io_setup,
     SYS_io_uring_setup,
     SYS_io_uring_enter,
     SYS_io_uring_register,

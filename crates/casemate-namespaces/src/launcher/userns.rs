@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use casemate_linux::clone::{Fork, Forked, Namespaces, SingleThreaded, exit_now, fork};
+use casemate_linux::creds::EffectiveUser;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::IDS_PER_SLOT;
@@ -19,13 +20,16 @@ pub(crate) fn create(proof: &SingleThreaded, first_id: u32) -> Result<OwnedFd, S
         cgroup: None,
         sibling: false,
     };
+    // The namespace's maker is whom the kernel counts its watches, signals and queues against:
+    // were that root, one sandbox could use up those of all others and of the host.
+    let owner = EffectiveUser::set(first_id).step("act as the owner of a user namespace")?;
     match fork(proof, &how).step("make a user namespace")? {
         Forked::Child => {
             drop((go_out, done_in));
             exit_now(i32::from(keep(go_in, done_out).is_err()))
         }
         Forked::Parent { child, .. } => {
-            drop((go_in, done_out));
+            drop((owner, go_in, done_out));
             let of = |name: &str| format!("/proc/{}/{name}", child.as_raw_nonzero());
             let map = format!("0 {first_id} {IDS_PER_SLOT}\n");
             std::fs::write(of("uid_map"), &map).step("map user ids")?;

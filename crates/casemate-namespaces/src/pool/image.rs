@@ -30,6 +30,11 @@ fn path(config: &PoolConfig) -> PathBuf {
     config.folder.join("pool.img")
 }
 
+/// A setuid file that a sandbox wrote must not be one for the host: ids lie there unshifted.
+const FLAGS: MountFlags = MountFlags::NOATIME
+    .union(MountFlags::NODEV)
+    .union(MountFlags::NOSUID);
+
 /// Mounts the image with quotas on; what is mounted already is taken over.
 pub(super) fn mount(config: &PoolConfig) -> Result<Quotas, StepError> {
     std::fs::create_dir_all(&config.mount).step("make the pool's mount point")?;
@@ -45,9 +50,11 @@ pub(super) fn mount(config: &PoolConfig) -> Result<Quotas, StepError> {
                 (device, Some(held))
             }
         };
-        let flags = MountFlags::NOATIME | MountFlags::NODEV;
-        rustix::mount::mount(&device, &config.mount, "btrfs", flags, c"discard=async")
+        rustix::mount::mount(&device, &config.mount, "btrfs", FLAGS, c"discard=async")
             .step("mount the pool (does this kernel have btrfs?)")?;
+    } else {
+        let flags = FLAGS | MountFlags::BIND;
+        rustix::mount::mount_remount(&config.mount, flags, c"").step("protect the pool")?;
     }
     let root = File::open(&config.mount).step("open the pool")?;
     btrfs::quotas_enable(&root).step("switch on the pool's quotas")

@@ -45,7 +45,8 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let user = user::ensure()?;
+    let user = user::ensure(user::CONTROL)?;
+    let egress_user = user::ensure(user::EGRESS)?;
     user::own(&dir.control(), user)?;
     let setup = control_setup(&config, &dir)?;
     let opened = sandboxes::open(&config, &dir).await?;
@@ -67,7 +68,7 @@ pub async fn serve(
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(keep_egress(
         Arc::clone(&platform),
-        user,
+        egress_user,
         opened.egress.clone(),
     ));
     tasks.spawn(keep_control(
