@@ -1,7 +1,9 @@
 //! Bodies on their way through: each keeps its connection counted as busy until it is done.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -17,15 +19,34 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// What a client sends.
 pub struct RequestBody {
     incoming: Incoming,
+    read: ReadToEnd,
     _busy: Busy,
+}
+
+/// Whether a request's body was read to its end.
+#[derive(Clone, Default)]
+pub(crate) struct ReadToEnd(Arc<AtomicBool>);
+
+impl ReadToEnd {
+    pub(crate) fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl RequestBody {
     pub(crate) fn new(incoming: Incoming, busy: Busy) -> Self {
+        let read = ReadToEnd::default();
+        read.0.store(incoming.is_end_stream(), Ordering::Relaxed);
         Self {
             incoming,
+            read,
             _busy: busy,
         }
+    }
+
+    /// Tells after the body is gone whether it was read.
+    pub(crate) fn read_to_end(&self) -> ReadToEnd {
+        self.read.clone()
     }
 }
 
@@ -37,7 +58,11 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.incoming).poll_frame(cx)
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        if frame.is_none() || self.incoming.is_end_stream() {
+            self.read.0.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -80,6 +105,14 @@ impl EdgeBody {
         Self {
             kind: Kind::Api(body),
             _busy: busy,
+        }
+    }
+
+    /// The answer is the edge's or the API's, and whole.
+    pub(crate) fn is_ours(&self) -> bool {
+        match self.kind {
+            Kind::Whole(_) | Kind::Api(_) => true,
+            Kind::Sandbox(_) => false,
         }
     }
 

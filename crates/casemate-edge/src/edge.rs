@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use casemate_types::{PeerAddr, SandboxId};
-use http::header::HOST;
+use http::header::{CONNECTION, HOST, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, Version};
 use http_body::Body;
@@ -119,11 +119,12 @@ impl Edge {
         let busy = conn.begin();
         let (mut head, body) = request.into_parts();
         let body = RequestBody::new(body, busy.clone());
-        match self.decide(&head) {
+        let (version, read) = (head.version, body.read_to_end());
+        let mut response = match self.decide(&head) {
             Ok((Target::Api, _)) => {
                 head.extensions.insert(PeerAddr(conn.peer));
                 let request = Request::from_parts(head, body);
-                Ok(self.parts.api.call(request, busy).await)
+                self.parts.api.call(request, busy).await
             }
             Ok((Target::Sandbox(target), host)) => {
                 let forward = Forward {
@@ -132,10 +133,17 @@ impl Edge {
                     target,
                     host,
                 };
-                forward.run(head, body, busy).await
+                forward.run(head, body, busy).await?
             }
-            Err(refusal) => Ok(refuse(&refusal, &head, busy)),
+            Err(refusal) => refuse(&refusal, &head, busy),
+        };
+        // hyper closes a connection whose request was answered unread. The client must hear of it,
+        // or its next request goes into a connection that is about to end.
+        if version < Version::HTTP_2 && response.body().is_ours() && !read.is_so() {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
         }
+        Ok(response)
     }
 
     fn decide(&self, head: &Parts) -> Result<(Target, String), Refusal> {

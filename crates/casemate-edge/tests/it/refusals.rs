@@ -172,3 +172,33 @@ async fn answers_that_are_no_http_count_as_none() {
         "{status} {body}"
     );
 }
+
+/// A client that keeps connections would put its next request into one that is about to end.
+#[tokio::test]
+async fn an_answer_to_an_unread_request_says_that_the_connection_ends() {
+    use tokio::io::AsyncWriteExt;
+
+    let stage = Stage::new().await;
+    stage.world.end(ID);
+    let mut client = stage.connect().await;
+    let head = format!(
+        "POST /process.Process/Start HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n\r\n",
+        crate::support::host(ENVD)
+    );
+    client.write_all(head.as_bytes()).await.unwrap();
+    let answer = crate::support::read_until(&mut client, "502").await;
+    client.write_all(b"5\r\nhello\r\n0\r\n\r\n").await.unwrap();
+    let answer = answer + &crate::support::read_all(&mut client).await;
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    assert!(answer.contains("was not found"), "{answer}");
+
+    // A request without a body leaves its connection open.
+    let mut client = stage.http1().await;
+    for _ in 0..2 {
+        client.ready().await.unwrap();
+        let response = client.send_request(get(ENVD, "/health")).await.unwrap();
+        assert_eq!(response.status(), 502);
+        assert!(!response.headers().contains_key("connection"));
+        text(response).await;
+    }
+}
