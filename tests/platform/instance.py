@@ -4,7 +4,6 @@ import contextlib
 import os
 import pathlib
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -116,13 +115,16 @@ class Instance:
         return ran
 
     def close(self):
-        """For finalizers: whatever happened, nothing of it stays."""
+        """For finalizers: whatever happened, nothing of it stays. A purge that fails is an error,
+        and the directory is kept for another one: without it nothing could be found again."""
         if self.data_dir.exists():
-            casemate("down", "--purge", "--data-dir", str(self.data_dir), timeout=120)
+            ran = casemate("down", "--purge", "--data-dir", str(self.data_dir), timeout=180)
+            assert ran.returncode == 0, ran.stderr
+            if self.id:
+                assert host.traces(self.id, self.data_dir) == []
         if self.process and self.process.poll() is None:
             self.process.kill()
             self.process.wait(30)
-        shutil.rmtree(self.data_dir, ignore_errors=True)
 
     # Its clients.
 
