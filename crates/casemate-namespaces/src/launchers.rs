@@ -111,12 +111,7 @@ impl Launchers {
             .acquire()
             .await
             .map_err(|_| LauncherError::Stopped)?;
-        let idle = self
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_front();
-        let mut launcher = match idle {
+        let mut launcher = match self.pop_alive() {
             Some(launcher) => launcher,
             None => Launcher::start(&self.spec).await?,
         };
@@ -137,6 +132,17 @@ impl Launchers {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
+    }
+
+    /// One that died meanwhile is dropped, not asked: its caller would pay for it.
+    fn pop_alive(&self) -> Option<Launcher> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let mut launcher = idle.pop_front()?;
+            if matches!(launcher.process.try_wait(), Ok(None)) {
+                return Some(launcher);
+            }
+        }
     }
 
     fn push(&self, launcher: Launcher) {

@@ -43,6 +43,7 @@ pub struct Lease {
     block: u16,
     subnet: Ipv4Net,
     path: PathBuf,
+    former: Option<InstanceId>,
     _locked: File,
 }
 
@@ -88,6 +89,9 @@ impl Lease {
                 block,
                 subnet,
                 path,
+                former: InstanceId::parse(&held_by)
+                    .ok()
+                    .filter(|former| former != instance),
                 _locked: file,
             });
         }
@@ -103,6 +107,11 @@ impl Lease {
     /// Addresses of the block.
     pub fn subnet(&self) -> Ipv4Net {
         self.subnet
+    }
+
+    /// Who had the block before and is gone: what it left on these addresses is in the way.
+    pub fn former(&self) -> Option<&InstanceId> {
+        self.former.as_ref()
     }
 
     /// Gives the block up for good.

@@ -132,6 +132,9 @@ impl NamespacesRuntime {
             &config.instance,
             config.slot_range,
         )?;
+        if let Some(former) = lease.former() {
+            casemate_net::table_forget(former)?;
+        }
         let cgroups = Cgroups::open(&config.instance)?;
         let pool = Arc::new(Pool::open(PoolConfig {
             folder: config.data_dir.join("node"),

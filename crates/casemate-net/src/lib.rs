@@ -33,7 +33,7 @@ mod tool;
 
 pub use error::NetError;
 pub use neighbours::{Neighbour, neighbours};
-pub use pool::{CONNECTIONS_PER_SLOT_DEFAULT, NetConfig, NetPool};
+pub use pool::{CONNECTIONS_PER_SLOT_DEFAULT, NetConfig, NetPool, table_forget};
 pub use rules::CLOSED_RANGES;
 pub use slot::NetSlot;
 pub use subnet::Subnet;

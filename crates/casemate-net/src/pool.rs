@@ -62,6 +62,15 @@ struct Filter {
     used: BTreeSet<u16>,
 }
 
+/// Removes the packet filter's table of an instance that is gone: its rules about addresses that
+/// are another's now would refuse what that one allows. No error when there is none.
+pub fn table_forget(instance: &InstanceId) -> Result<(), NetError> {
+    let name = Names::new(instance.clone()).table();
+    tool::nft_load(&format!(
+        "add table inet {name}\ndelete table inet {name}\n"
+    ))
+}
+
 impl NetPool {
     /// Makes or takes over the instance's table, gateway and forwarding. Sandboxes that run on keep
     /// their policies through it without a gap: the table is replaced in one transaction.

@@ -8,12 +8,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use async_trait::async_trait;
 use casemate_egress::{Dns, EgressUpdate, SlotPolicy};
-use casemate_namespaces::{NamespacesConfig, NamespacesRuntime};
+use casemate_namespaces::lease::LeaseError;
+use casemate_namespaces::{NamespacesConfig, NamespacesRuntime, OpenError};
 use casemate_runtime::{
     AdoptError, Capabilities, CreateError, CreateSpec, DialError, Exit, Runtime, RuntimeError,
     RuntimeRecord, Stock,
@@ -52,9 +53,7 @@ pub async fn open(config: &Config, dir: &DataDir) -> anyhow::Result<Opened> {
     // Below it lie the files of sandboxes under their own ids, and a program that a sandbox made
     // set-user-id root would be one here: nobody but root comes near it.
     data_dir::make_dir(&settings.run_dir, 0o700)?;
-    let inner = NamespacesRuntime::open(settings)
-        .await
-        .context("open the sandbox runtime")?;
+    let inner = open_runtime(settings).await?;
     if config.manage_firewall {
         let admitted = inner
             .network()
@@ -85,6 +84,22 @@ pub async fn open(config: &Config, dir: &DataDir) -> anyhow::Result<Opened> {
         layers_dir,
         gateway,
     })
+}
+
+/// How long a predecessor may take to die: the kernel closes what it held one by one, and the
+/// lease may come long after the lock of the data directory, which is ours by now.
+const PREDECESSOR_TIMEOUT: Duration = Duration::from_secs(30);
+
+async fn open_runtime(settings: NamespacesConfig) -> anyhow::Result<NamespacesRuntime> {
+    let begun = Instant::now();
+    loop {
+        match NamespacesRuntime::open(settings.clone()).await {
+            Err(OpenError::Lease(LeaseError::Held(_))) if begun.elapsed() < PREDECESSOR_TIMEOUT => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            opened => return opened.context("open the sandbox runtime"),
+        }
+    }
 }
 
 /// Where layers of templates are; for commands beside a running platform.
