@@ -115,7 +115,7 @@ mod tests {
     fn values_with_credentials_or_loopback_stay_on_the_host() {
         for kept_back in [
             "https://me:secret@pypi.corp/simple",
-            "https://pypi.org/simple https://token@corp/simple",
+            "https://mirror.example/simple https://token@corp/simple",
             "http://127.0.0.1:3142",
             "http://localhost:3142/debian",
             "http://[::1]:3142",
@@ -123,9 +123,9 @@ mod tests {
             assert!(unfit(kept_back).is_some(), "{kept_back}");
         }
         for passed in [
-            "https://pypi.org/simple",
+            "https://mirror.example/simple",
             "false",
-            "http://deb.debian.org/a@b",
+            "http://mirror.example/a@b",
             "",
         ] {
             assert_eq!(unfit(passed), None, "{passed}");
