@@ -275,11 +275,14 @@ impl NetPool {
     fn connections_forget(&self, slots: &[NetSlot]) -> Result<(), NetError> {
         let mut filter = lock(&self.filter);
         let Filter { socket, used, .. } = &mut *filter;
-        for slot in slots.iter().filter(|slot| used.contains(&slot.index)) {
-            conntrack::forget(socket, slot.ip).map_err(NetError::netlink(format!(
-                "forget the connections of slot {}",
-                slot.index
-            )))?;
+        let inherited: BTreeSet<Ipv4Addr> = slots
+            .iter()
+            .filter(|slot| used.contains(&slot.index))
+            .map(|slot| slot.ip)
+            .collect();
+        if !inherited.is_empty() {
+            conntrack::forget(socket, &inherited)
+                .map_err(NetError::netlink("forget the connections of former slots"))?;
         }
         for slot in slots {
             used.remove(&slot.index);
