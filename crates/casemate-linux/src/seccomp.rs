@@ -1,8 +1,9 @@
 //! System call filters: assembled once, installed in a process that is about to execute.
 //!
-//! Every sandbox pays for the length of its filter when the kernel translates it, so there is one
-//! program with one comparison for each call: calls with conditions first, then the plain ones,
-//! sharing one answer for each error number.
+//! Every sandbox pays for its filter when it is installed: the kernel translates the program and
+//! runs it once for each call number that there is, to remember which calls always pass. So the
+//! program is a tree: numbers are halved until one range of them with one answer is left. A list
+//! that compares one number after the other takes the kernel 0.2 ms, this a fraction.
 
 use std::io;
 
@@ -62,33 +63,7 @@ impl Filter {
             jump(AT_LEAST, X32_BIT, 0, 1),
             answer(libc::ENOSYS),
         ];
-        for denial in denials.iter().filter(|denial| !denial.when.is_empty()) {
-            let block = conditions(denial)?;
-            let over = u8::try_from(block.len()).map_err(|_| FilterError::Length)?;
-            code.push(jump(EQUAL, number(denial)?, 0, over));
-            code.extend(block);
-        }
-        let plain: Vec<_> = denials
-            .iter()
-            .filter(|denial| denial.when.is_empty())
-            .collect();
-        let mut errnos: Vec<_> = plain.iter().map(|denial| denial.errno).collect();
-        errnos.sort_unstable();
-        errnos.dedup();
-        for errno in errnos {
-            let group: Vec<_> = plain
-                .iter()
-                .filter(|denial| denial.errno == errno)
-                .collect();
-            for (at, denial) in group.iter().enumerate() {
-                // Over the rest of the group and the jump behind it.
-                let to = u8::try_from(group.len() - at).map_err(|_| FilterError::Length)?;
-                code.push(jump(EQUAL, number(denial)?, to, 0));
-            }
-            code.push(statement(libc::BPF_JMP | libc::BPF_JA, 1));
-            code.push(answer(errno));
-        }
-        code.push(allow());
+        code.extend(tree(&ranges(denials)?));
         Ok(Self(code))
     }
 
@@ -132,6 +107,72 @@ const X32_BIT: u32 = 0x4000_0000;
 const EQUAL: u32 = libc::BPF_JEQ;
 const AT_LEAST: u32 = libc::BPF_JGE;
 const ANY_BIT: u32 = libc::BPF_JSET;
+
+/// Calls from a number on, up to the next range, and what is done about them.
+struct Range {
+    first: u32,
+    code: Vec<libc::sock_filter>,
+}
+
+/// All numbers, in order. Of several denials of one call the first counts.
+fn ranges(denials: &[Denial]) -> Result<Vec<Range>, FilterError> {
+    let mut by_number = std::collections::BTreeMap::new();
+    for denial in denials {
+        by_number.entry(number(denial)?).or_insert(denial);
+    }
+    let passing = |first| Range {
+        first,
+        code: vec![allow()],
+    };
+    let mut all = vec![passing(0)];
+    let mut plain = None;
+    for (number, denial) in by_number {
+        // What follows the last denial passes from here on.
+        let next = all.last().map_or(0, |range: &Range| range.first);
+        let errno = denial.when.is_empty().then_some(denial.errno);
+        if next == number {
+            // The passing range before this one is empty, or belongs to the same refusal.
+            all.pop();
+        }
+        if next != number || errno.is_none() || plain != errno {
+            let code = match errno {
+                Some(errno) => vec![answer(errno)],
+                None => conditions(denial)?,
+            };
+            all.push(Range {
+                first: number,
+                code,
+            });
+        }
+        plain = errno;
+        all.push(passing(number + 1));
+    }
+    Ok(all)
+}
+
+/// Enters with the number loaded, ends with an answer.
+fn tree(ranges: &[Range]) -> Vec<libc::sock_filter> {
+    let (low, high) = match ranges {
+        [] => return vec![allow()],
+        [one] => return one.code.clone(),
+        several => several.split_at(several.len() / 2),
+    };
+    let (first, low, high) = (high[0].first, tree(low), tree(high));
+    let mut code = match u8::try_from(low.len()) {
+        Ok(over) => vec![jump(AT_LEAST, first, over, 0)],
+        // Only unconditional jumps reach further than 255 instructions.
+        Err(_) => vec![
+            jump(AT_LEAST, first, 0, 1),
+            statement(
+                libc::BPF_JMP | libc::BPF_JA,
+                u32::try_from(low.len()).unwrap_or(u32::MAX),
+            ),
+        ],
+    };
+    code.extend(low);
+    code.extend(high);
+    code
+}
 
 /// Ends with an answer whatever holds; enters with the number loaded.
 fn conditions(denial: &Denial) -> Result<Vec<libc::sock_filter>, FilterError> {
@@ -318,7 +359,18 @@ mod tests {
             bad(denial(1, 1, vec![vec![condition]])),
             FilterError::Argument(6)
         ));
-        let many: Vec<_> = (0..300).map(|call| denial(call, 1, vec![])).collect();
-        assert!(matches!(Filter::deny(&many), Err(FilterError::Length)));
+    }
+
+    #[test]
+    fn each_of_very_many_calls_finds_its_own_answer() {
+        let many: Vec<_> = (0..400)
+            .map(|call| denial(2 * call, 1 + call as i32 % 7, vec![]))
+            .collect();
+        let filter = Filter::deny(&many).unwrap();
+        for call in 0..900 {
+            let expected = (call < 800 && call % 2 == 0).then_some(1 + call / 2 % 7);
+            let said = run(&filter, AUDIT_ARCH_X86_64, call as u32, [0; 6]);
+            assert_eq!(said, expected, "call {call}");
+        }
     }
 }
