@@ -12,6 +12,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_long, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use rustix::process::Pid;
@@ -115,6 +116,7 @@ pub fn spawn(plan: &Spawn<'_>) -> Result<Spawned, SpawnError> {
         plan,
         argv: argv.as_mut_ptr(),
         envp: envp.as_ptr(),
+        ignored: ignored_signals(),
         step: AtomicU32::new(0),
         errno: AtomicI32::new(0),
     };
@@ -163,6 +165,8 @@ struct Shared<'a> {
     plan: &'a Spawn<'a>,
     argv: *mut *const c_char,
     envp: *const *const c_char,
+    /// See [`ignored_signals`].
+    ignored: u64,
     step: AtomicU32,
     errno: AtomicI32,
 }
@@ -184,7 +188,7 @@ fn prepare(shared: &Shared<'_>) -> Result<(), c_int> {
     let plan = shared.plan;
     let at = |step: Step| shared.step.store(step as u32, Ordering::Release);
 
-    reset_signals();
+    reset_signals(shared.ignored);
     if plan.terminal {
         at(Step::Session);
         call(libc::SYS_setsid, [0; 4])?;
@@ -216,14 +220,33 @@ fn prepare(shared: &Shared<'_>) -> Result<(), c_int> {
     Ok(())
 }
 
-/// All of them: also the two that the C library keeps to itself and would not let us touch.
-fn reset_signals() {
-    // The kernel's `sigaction`: default handler, no flags, no restorer, empty mask.
+/// The signals that this process ignores, a bit each. Exec resets handlers and keeps what is
+/// ignored (the Rust runtime ignores SIGPIPE). Asked once: nothing here changes it later, and the
+/// question is 64 calls.
+fn ignored_signals() -> u64 {
+    static IGNORED: OnceLock<u64> = OnceLock::new();
+    *IGNORED.get_or_init(|| {
+        let ignored = |signal: &c_long| {
+            // The kernel's `sigaction`; the C library would not tell of the two that it keeps.
+            let mut action = [0_u64; 4];
+            let place = (&raw mut action).addr() as c_long;
+            let asked = call(libc::SYS_rt_sigaction, [*signal, 0, place, 8]);
+            asked.is_ok() && action[0] == libc::SIG_IGN as u64
+        };
+        (1..=64)
+            .filter(ignored)
+            .fold(0, |all, signal| all | 1 << (signal - 1))
+    })
+}
+
+fn reset_signals(mut ignored: u64) {
+    // Default handler, no flags, no restorer, empty mask.
     let default = [0_u64; 4];
-    for signal in 1..=64 {
-        // For KILL and STOP this fails, harmlessly.
+    while ignored != 0 {
+        let signal = c_long::from(ignored.trailing_zeros()) + 1;
         let action = (&raw const default).addr() as c_long;
         let _ = call(libc::SYS_rt_sigaction, [signal, action, 0, 8]);
+        ignored &= ignored - 1;
     }
 }
 
