@@ -4,14 +4,10 @@
 //! does is chosen as E2B does: a banned or blocked team first, then the first scheme that the
 //! caller tried, then the first scheme.
 
-mod cache;
-
 use std::sync::Arc;
 
 use casemate_store::{KeyHash, Standing, StoreError, Team};
 use casemate_types::{TeamId, Timestamp, UserId};
-
-pub(crate) use cache::AuthCache;
 
 use crate::Control;
 use crate::chain::chain;
@@ -194,15 +190,16 @@ impl Control {
     }
 
     async fn team_by_key(&self, hash: &KeyHash) -> Result<Option<Arc<Team>>, StoreError> {
-        if let Some(team) = self.auth_cache.get(hash) {
+        if let Some(team) = self.teams_by_key.get(hash) {
             return Ok(Some(team));
         }
-        let epoch = self.auth_cache.epoch();
+        let epoch = self.teams_by_key.epoch();
         let Some((key, team)) = self.store.key_by_hash(hash).await? else {
             return Ok(None);
         };
         let team = Arc::new(team);
-        self.auth_cache.put(epoch, hash, Arc::clone(&team));
+        self.teams_by_key
+            .put(epoch, hash.clone(), Arc::clone(&team));
         let store = Arc::clone(&self.store);
         self.tasks.spawn(TaskKind::Cleanup, async move {
             if let Err(error) = store.key_touch(&key.id, Timestamp::now()).await {

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use casemate_catalog::Catalog;
 use casemate_rpc::NodePort;
-use casemate_store::{KeyId, Store, StoreError};
+use casemate_store::{Build, KeyHash, KeyId, Store, StoreError, Team, Template};
 use tokio::sync::watch;
 
-use crate::auth::AuthCache;
 use crate::config::ControlConfig;
 use crate::keys::Keys;
 use crate::locks::SandboxLocks;
 use crate::nodes::{Counters, Heard, Starting};
 use crate::quota::Quota;
+use crate::recall::Recall;
 use crate::recent::Recent;
 use crate::tasks::{TaskKind, Tasks};
+use crate::templates::ResolvedFor;
 use crate::{janitor, reconcile};
 
 /// See the crate. One for each process.
@@ -26,7 +27,8 @@ pub struct Control {
     pub(crate) node: Arc<dyn NodePort>,
     pub(crate) tasks: Tasks,
     pub(crate) quota: Arc<Quota>,
-    pub(crate) auth_cache: AuthCache,
+    pub(crate) teams_by_key: Recall<KeyHash, Team>,
+    pub(crate) builds_by_reference: Recall<ResolvedFor, (Template, Build)>,
     pub(crate) locks: SandboxLocks,
     pub(crate) recent: Recent,
     pub(crate) starting: Starting,
@@ -73,7 +75,8 @@ impl Control {
             node,
             tasks: Tasks::default(),
             quota,
-            auth_cache: AuthCache::default(),
+            teams_by_key: Recall::default(),
+            builds_by_reference: Recall::default(),
             locks: SandboxLocks::default(),
             recent: Recent::default(),
             starting: Starting::default(),

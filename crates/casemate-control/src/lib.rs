@@ -18,6 +18,7 @@ mod locks;
 pub mod metadata_filter;
 pub mod nodes;
 mod quota;
+mod recall;
 mod recent;
 mod reconcile;
 pub mod sandboxes;

@@ -190,10 +190,13 @@ impl Control {
                 alias: template.alias.clone(),
             };
             match self.store.template_report(&report, Timestamp::now()).await {
-                Ok(changed) if changed => tracing::info!(
-                    template.id = %template.template, alias = template.alias,
-                    "template {} comes from node {}", template.alias, info.node
-                ),
+                Ok(changed) if changed => {
+                    self.builds_by_reference.clear();
+                    tracing::info!(
+                        template.id = %template.template, alias = template.alias,
+                        "template {} comes from node {}", template.alias, info.node
+                    );
+                }
                 Ok(_) => {}
                 Err(error @ StoreError::Exists { .. }) => tracing::error!(
                     template.id = %template.template, error = chain(&error),

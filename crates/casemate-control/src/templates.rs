@@ -1,5 +1,7 @@
 //! From a template reference to a build that the caller may use (`api.md` 1.5).
 
+use std::sync::Arc;
+
 use casemate_store::{Build, Resolution, StoreError, Template};
 use casemate_types::template::{TemplateRef, TemplateRefError};
 use casemate_types::{TeamId, TemplateId};
@@ -43,6 +45,13 @@ pub enum AliasError {
     Store(#[from] StoreError),
 }
 
+/// What one team means by a template reference; what it may use is part of that.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ResolvedFor {
+    team: TeamId,
+    text: String,
+}
+
 /// What an alias stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AliasFound {
@@ -53,6 +62,25 @@ pub struct AliasFound {
 impl Control {
     /// The build that `text` names and the caller may use.
     pub(crate) async fn resolve_template(
+        &self,
+        caller: &TeamCaller,
+        text: &str,
+    ) -> Result<Arc<(Template, Build)>, TemplateError> {
+        let key = ResolvedFor {
+            team: caller.team.id.clone(),
+            text: text.to_owned(),
+        };
+        if let Some(resolved) = self.builds_by_reference.get(&key) {
+            return Ok(resolved);
+        }
+        let epoch = self.builds_by_reference.epoch();
+        let resolved = Arc::new(self.look_up_template(caller, text).await?);
+        self.builds_by_reference
+            .put(epoch, key, Arc::clone(&resolved));
+        Ok(resolved)
+    }
+
+    async fn look_up_template(
         &self,
         caller: &TeamCaller,
         text: &str,

@@ -54,6 +54,10 @@ pub(super) async fn judge(
     if control.recent.is_doomed(id) {
         return kill(control, id, EndReason::Killed).await;
     }
+    if control.starting.contains(id) {
+        // Its create writes row and route.
+        return Ok(());
+    }
     match control.store.sandbox_by_id(id).await?.map(|row| row.state) {
         Some(SandboxState::Running { ends_at }) => {
             orphans.forget(id);
@@ -65,7 +69,6 @@ pub(super) async fn judge(
             Ok(())
         }
         Some(SandboxState::Dead { reason, .. }) => kill(control, id, reason).await,
-        None if control.starting.contains(id) => Ok(()),
         None => {
             orphans.see(id);
             Ok(())

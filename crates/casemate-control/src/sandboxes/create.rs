@@ -115,6 +115,7 @@ impl Control {
             .quota
             .take(&caller.team.id, &plan.sandbox, caller.limits.sandboxes_max)?;
         let started = std::time::Instant::now();
+        let _starting = self.starting.enter(&plan.sandbox);
         let node = self.node_name().ok_or(PlacementError::NoNode)?;
         let reply = self.place(caller, &plan).await.inspect_err(|error| {
             self.counters.create_failed();
@@ -142,7 +143,8 @@ impl Control {
     }
 
     async fn plan(&self, caller: &TeamCaller, ask: CreateSandbox) -> Result<Plan, CreateError> {
-        let (template, build) = self.resolve_template(caller, &ask.template).await?;
+        let resolved = self.resolve_template(caller, &ask.template).await?;
+        let (template, build) = (*resolved).clone();
         let (policy, compiled) = check::check(caller, &ask, &build)?;
         Ok(Plan {
             sandbox: SandboxId::random(),
@@ -170,7 +172,6 @@ impl Control {
             default_workdir: plan.build.default_workdir.clone(),
             life_ms: u64::try_from(plan.life.as_millis()).unwrap_or(u64::MAX),
         };
-        let _starting = self.starting.enter(&plan.sandbox);
         let limit = self.config.create_timeout;
         match tokio::time::timeout(limit, self.node.create(request)).await {
             Ok(Ok(reply)) => Ok(reply),
