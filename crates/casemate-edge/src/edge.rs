@@ -1,7 +1,8 @@
 //! The edge as a value: its parts, and the way of one request through them.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use casemate_types::{PeerAddr, SandboxId};
@@ -23,8 +24,8 @@ use crate::header_rules::{Upgrade, head_bytes};
 use crate::link::Links;
 use crate::refusal::{Format, Refusal};
 use crate::routes::{Dialer, Routes};
-use crate::target::{OwnHosts, Target, TargetError};
-use crate::upstream::SandboxEnded;
+use crate::target::{ENVD_PORT, OwnHosts, Target, TargetError};
+use crate::upstream::{Reuse, SandboxEnded, Upstream};
 
 /// One edge; clones are the same edge.
 #[derive(Clone)]
@@ -42,7 +43,24 @@ pub(crate) struct EdgeParts {
     /// What drives connections into sandboxes; ends with them.
     pub(crate) upstreams: TaskTracker,
     pub(crate) connections: Arc<Semaphore>,
+    warmed: LastTime,
     head_too_large: Arc<[u8]>,
+}
+
+/// Sandboxes that come faster than this one after the other are not dialled ahead.
+const WARM_EVERY: Duration = Duration::from_millis(4);
+
+#[derive(Default)]
+struct LastTime(Mutex<Option<Instant>>);
+
+impl LastTime {
+    /// Whether the last time that this was asked is so long ago.
+    fn is_due(&self, after: Duration) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let before = last.replace(now);
+        before.is_none_or(|before| now.duration_since(before) >= after)
+    }
 }
 
 impl Edge {
@@ -75,6 +93,7 @@ impl Edge {
                 links: Arc::new(Links::new(limits.envd_idle_max, limits.envd_idle_timeout)),
                 upstreams: TaskTracker::new(),
                 connections: Arc::new(Semaphore::new(limits.connections_max)),
+                warmed: LastTime::default(),
                 head_too_large: head_too_large(limits.head_bytes_max),
                 limits,
             }),
@@ -85,6 +104,35 @@ impl Edge {
     /// none crosses into another run. Make [`Routes::lookup`] answer `None` first.
     pub fn forget(&self, sandbox: &SandboxId) {
         self.parts.links.forget(sandbox);
+    }
+
+    /// Dials a sandbox's agent ahead of its first request, which nearly always follows at once; of
+    /// many sandboxes at once only the first, so that it holds up nobody's create. A failure is
+    /// left to that request to find. Make [`Routes::lookup`] answer first.
+    pub fn warm(&self, sandbox: &SandboxId) {
+        if !self.parts.warmed.is_due(WARM_EVERY) {
+            return;
+        }
+        let (parts, lease) = (Arc::clone(&self.parts), self.parts.links.lease(sandbox));
+        self.parts.upstreams.spawn(async move {
+            let _warming = lease.warming().await;
+            let opening = Upstream::open(
+                &*parts.dialer,
+                &parts.upstreams,
+                &parts.limits,
+                lease.sandbox(),
+                ENVD_PORT,
+                Reuse::WithinSandbox,
+            );
+            tokio::select! {
+                () = lease.ended().cancelled() => {}
+                opened = opening => if let Ok(mut upstream) = opened
+                    && upstream.ready().await
+                {
+                    lease.keep(upstream);
+                }
+            }
+        });
     }
 
     /// How many sandboxes the edge holds something for, and how many connections to envd idle.

@@ -174,7 +174,7 @@ impl Forward<'_> {
         reuse: Reuse,
     ) -> Result<(Response<Incoming>, Upstream), SendFailure> {
         while reuse == Reuse::WithinSandbox
-            && let Some(mut upstream) = lease.take_idle()
+            && let Some(mut upstream) = lease.take_idle_or_warm().await
         {
             match upstream.send(request).await {
                 Ok(response) => return Ok((response, upstream)),
@@ -258,6 +258,6 @@ impl Forward<'_> {
     }
 
     fn is_envd(&self) -> bool {
-        self.target.port == ENVD_PORT
+        self.target.port == u64::from(ENVD_PORT)
     }
 }

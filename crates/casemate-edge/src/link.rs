@@ -28,6 +28,8 @@ struct Link {
     open: AtomicU32,
     /// The most recently used last.
     idle: Mutex<Vec<(Instant, Upstream)>>,
+    /// Held while a connection is being made ahead of need.
+    warming: tokio::sync::Mutex<()>,
 }
 
 /// One open request's hold on its sandbox's link.
@@ -56,6 +58,7 @@ impl Links {
                         ended: CancellationToken::new(),
                         open: AtomicU32::new(0),
                         idle: Mutex::new(Vec::new()),
+                        warming: tokio::sync::Mutex::new(()),
                     });
                     map.insert(sandbox.clone(), Arc::clone(&link));
                     link
@@ -132,8 +135,24 @@ impl Lease {
         self.link.open.load(Ordering::Relaxed)
     }
 
+    /// While the guard lives, requests wait for the connection that its holder makes.
+    pub(crate) async fn warming(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.link.warming.lock().await
+    }
+
+    /// An idle connection to envd, or the one that is being made ahead of need.
+    pub(crate) async fn take_idle_or_warm(&self) -> Option<Upstream> {
+        if let Some(upstream) = self.take_idle() {
+            return Some(upstream);
+        }
+        if self.link.warming.try_lock().is_err() {
+            drop(self.warming().await);
+        }
+        self.take_idle()
+    }
+
     /// An idle connection to envd, warmest first.
-    pub(crate) fn take_idle(&self) -> Option<Upstream> {
+    fn take_idle(&self) -> Option<Upstream> {
         let mut idle = self.link.idle();
         loop {
             let (since, upstream) = idle.pop()?;

@@ -8,7 +8,7 @@ use casemate_types::SandboxId;
 use http::{HeaderMap, HeaderName};
 
 /// The port that envd listens on in every sandbox.
-pub(crate) const ENVD_PORT: u64 = 49983;
+pub(crate) const ENVD_PORT: u16 = 49983;
 
 const SANDBOX_ID: HeaderName = HeaderName::from_static("e2b-sandbox-id");
 const SANDBOX_PORT: HeaderName = HeaderName::from_static("e2b-sandbox-port");

@@ -95,6 +95,11 @@ impl Upstream {
         })
     }
 
+    /// Waits until a request can be sent. `false`: it closed.
+    pub(crate) async fn ready(&mut self) -> bool {
+        self.sender.ready().await.is_ok()
+    }
+
     pub(crate) fn is_ready(&self) -> bool {
         self.sender.is_ready()
     }

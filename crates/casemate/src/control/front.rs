@@ -119,8 +119,8 @@ impl Dialer for NodeDialer {
     }
 }
 
-/// A catalog that cuts a sandbox's connections at the edge when its route goes: after, so that no
-/// request comes in between.
+/// A catalog that tells the edge: of a new route, so that it dials ahead; of one that went, so that
+/// it cuts the sandbox's connections, after which no request comes in between.
 pub struct CuttingCatalog {
     inner: Arc<dyn Catalog>,
     edge: OnceLock<Arc<Edge>>,
@@ -150,8 +150,15 @@ impl CuttingCatalog {
 #[async_trait]
 impl Catalog for CuttingCatalog {
     async fn route_put(&self, sandbox: &SandboxId, route: Route) -> Result<(), CatalogError> {
-        self.known().insert(sandbox.clone(), route.node.clone());
-        self.inner.route_put(sandbox, route).await
+        let new = self
+            .known()
+            .insert(sandbox.clone(), route.node.clone())
+            .is_none();
+        self.inner.route_put(sandbox, route).await?;
+        if let (true, Some(edge)) = (new, self.edge.get()) {
+            edge.warm(sandbox);
+        }
+        Ok(())
     }
 
     async fn route_by_id(&self, sandbox: &SandboxId) -> Result<Option<Route>, CatalogError> {
