@@ -25,6 +25,12 @@ const RESTART_WAIT_LAST: Duration = Duration::from_secs(5);
 /// A child that lived this long starts again without waiting.
 const LIVED: Duration = Duration::from_secs(10);
 
+/// Threads of a process of ours that mostly waits: half of the processors, the other half is the
+/// sandboxes'. Never one alone: now and then some work blocks for a moment.
+pub fn workers() -> usize {
+    std::thread::available_parallelism().map_or(2, |all| (all.get() / 2).max(2))
+}
+
 /// Starts `casemate internal ROLE` as `user` and hands it its setup.
 pub fn start<T: Serialize>(
     role: &str,

@@ -41,6 +41,7 @@ pub fn run() -> anyhow::Result<()> {
     );
     let listener = fds.remove(0);
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(child::workers())
         .enable_all()
         .build()?;
     runtime.block_on(serve(setup, listener, socket))

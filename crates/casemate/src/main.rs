@@ -70,7 +70,9 @@ fn run(command: Command, output: &Output) -> anyhow::Result<std::process::ExitCo
         Command::Up(args) => return up::run(args, output).map(|()| Default::default()),
         _ => {}
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    // One thread: a client waits most of the time, and `bench` must not measure its own threads
+    // handing work to each other.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {

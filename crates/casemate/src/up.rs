@@ -41,9 +41,6 @@ pub struct Args {
     base: Option<PathBuf>,
 }
 
-/// Threads of the node: it waits, mostly.
-const WORKERS: usize = 2;
-
 pub fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     let flags = Flags {
         data_dir: args.data_dir,
@@ -68,7 +65,7 @@ pub fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     let dir = DataDir::open(&config.data_dir)?;
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
+        .worker_threads(crate::child::workers())
         .enable_all()
         .build()?;
     runtime.block_on(serve::serve(config, dir, listener, output))

@@ -11,7 +11,12 @@ use super::guide::{Meaning, NAMES};
 const PREFIX: &str = "CASEMATE_";
 
 /// Variables of ours that are no settings of the platform: those of tests and scripts.
-const NO_SETTINGS: &[&str] = &["CASEMATE_TEST_", "CASEMATE_INTERNAL_", "CASEMATE_ENVD"];
+const NO_SETTINGS: &[&str] = &[
+    "CASEMATE_TEST_",
+    "CASEMATE_BENCH_",
+    "CASEMATE_INTERNAL_",
+    "CASEMATE_ENVD",
+];
 
 /// Lays a file over `table`. Types are checked later, names here.
 pub(super) fn merge_file(table: &mut Table, text: &str) -> anyhow::Result<()> {
