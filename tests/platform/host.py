@@ -95,6 +95,14 @@ def cgroups(instance):
     return found
 
 
+def sandbox_groups(instance, data_dir, id):
+    """Directories of a sandbox's control groups, as the journal names them."""
+    facts = json.loads(read(pathlib.Path(data_dir) / f"node/journal/{id}.json"))["record"]["facts"]
+    places = [CGROUPS, *(path for path in CGROUPS.iterdir() if path.is_dir())]
+    paths = [place / f"casemate-{instance}" / facts["group"] for place in places]
+    return [str(path) for path in paths if path.is_dir()]
+
+
 def processes_inside(instance):
     """Processes of its sandboxes: they are in the groups below the instance's own, where some
     hierarchies hold its launchers."""

@@ -52,6 +52,7 @@ class Instance:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.process = None
         self.id = None
+        self.groups_seen = {}
 
     @property
     def url(self):
@@ -143,7 +144,9 @@ class Instance:
         }
 
     def create(self, timeout=900, **options):
-        return e2b.Sandbox.create(timeout=timeout, **options, **self.client)
+        made = e2b.Sandbox.create(timeout=timeout, **options, **self.client)
+        self.groups(made.sandbox_id)
+        return made
 
     def connect(self, id):
         return e2b.Sandbox.connect(id, **self.client)
@@ -176,8 +179,14 @@ class Instance:
 
     def runs(self, id):
         """Whether processes of a sandbox live, as the host sees it."""
-        paths = [path for path in host.cgroups(self.id) if path.endswith(id)]
-        return any(host.read(f"{path}/cgroup.procs").split() for path in paths)
+        return any(host.read(f"{path}/cgroup.procs").split() for path in self.groups(id))
+
+    def groups(self, id):
+        """Control groups of a sandbox, also after its end: slots come round again only after
+        all others."""
+        if id not in self.groups_seen:
+            self.groups_seen[id] = host.sandbox_groups(self.id, self.data_dir, id)
+        return self.groups_seen[id]
 
 
 def is_ours(pid):

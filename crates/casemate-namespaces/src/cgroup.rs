@@ -126,8 +126,11 @@ impl Cgroups {
         Ok(names.into_iter().collect())
     }
 
-    /// Removes the instance's own groups; their sandboxes must be gone.
+    /// Removes the instance's own groups with all below them; their sandboxes must be gone.
     pub fn remove(&self, instance: &InstanceId) -> io::Result<()> {
+        for name in self.names()? {
+            self.delete(&name)?;
+        }
         let name = instance_group(instance);
         for tree in self.trees() {
             let root = openat(CWD, &tree.hierarchy.mount, OFlags::PATH, Mode::empty())?;

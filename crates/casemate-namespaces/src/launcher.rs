@@ -4,20 +4,20 @@
 //! are all impossible in the node, which has threads and the host's mounts. It is the node's own
 //! program, executed again; [`run`] is what that program's `main` calls.
 //!
-//! It answers one request after the other on its socket and ends when the socket does. Sandboxes
-//! are its children only so that somebody reaps them: when it ends they go on under init. It keeps
-//! no state about them; whatever fails half-way is undone by the node, which knows all names.
-//! It must not know the pool, slots, leases or the port.
+//! It answers one request after the other on its socket and ends when the socket does. For creates
+//! it forks a [`worker`] ahead of each request, which receives and answers it; other requests it
+//! answers itself. Sandboxes are its children only so that somebody reaps them: when it ends they
+//! go on under init. It keeps no state about them; whatever fails half-way is undone by the node,
+//! which knows all names. It must not know the pool, slots, leases or the port.
 
 mod child;
-mod create;
 mod filter;
-mod helper;
 pub(crate) mod message;
 mod overlay;
 mod room;
 mod undertaker;
 mod userns;
+mod worker;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,7 +28,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub(crate) use userns::create as user_namespace;
 
-use message::{Refusal, Reply, Request, Setup};
+use message::{Refusal, Reply, Request, Setup, Use};
 
 use crate::step::{Step, StepError};
 
@@ -81,33 +81,41 @@ fn serve(socket: OwnedFd) -> Result<(), StepError> {
         }
         Err(error) => return answer(&socket, &Reply::Refused(Refusal::from(&error)), &[]),
     };
-    loop {
-        let Some((request, fds)) = receive::<Request>(&socket, &mut buffer)? else {
-            return Ok(());
-        };
-        let (reply, fds) = match handle(&proof, &room, request, fds) {
-            Ok(answered) => answered,
-            Err(error) => (Reply::Refused(Refusal::from(&error)), Vec::new()),
-        };
-        answer(&socket, &reply, &fds)?;
+    match setup.r#use {
+        Use::Creates => worker::serve(&proof, &room, &socket, &mut buffer),
+        Use::Preparations => loop {
+            let Some((request, _)) = receive::<Request>(&socket, &mut buffer)? else {
+                return Ok(());
+            };
+            answer_with(&socket, prepare(&proof, request))?;
+        },
     }
 }
 
-fn handle(
-    proof: &SingleThreaded,
-    room: &room::Room,
-    request: Request,
-    fds: Vec<OwnedFd>,
-) -> Result<(Reply, Vec<OwnedFd>), StepError> {
+fn prepare(proof: &SingleThreaded, request: Request) -> Result<(Reply, Vec<OwnedFd>), StepError> {
     match request {
-        Request::Create(order) => {
-            let (pid, pidfd) = create::create(proof, room, &order, fds)?;
-            Ok((Reply::Created { pid }, vec![pidfd]))
-        }
         Request::UserNamespaces { first_ids } => {
             let made = first_ids.iter().map(|first| userns::create(proof, *first));
             Ok((Reply::Done, made.collect::<Result<_, _>>()?))
         }
+        Request::Create(_) => Err(misdirected()),
+    }
+}
+
+fn misdirected() -> StepError {
+    StepError {
+        step: "serve a request for another launcher",
+        source: io::ErrorKind::Unsupported.into(),
+    }
+}
+
+fn answer_with(
+    socket: &OwnedFd,
+    done: Result<(Reply, Vec<OwnedFd>), StepError>,
+) -> Result<(), StepError> {
+    match done {
+        Ok((reply, fds)) => answer(socket, &reply, &fds),
+        Err(error) => answer(socket, &Reply::Refused(Refusal::from(&error)), &[]),
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Semaphore;
 
 use crate::launcher::SOCKET_FD;
-use crate::launcher::message::{Refusal, Reply, Request, Setup};
+use crate::launcher::message::{Refusal, Reply, Request, Setup, Use};
 use crate::readiness::watch;
 
 /// A launcher that takes longer is stuck; it is ended and replaced.
@@ -58,6 +58,7 @@ pub(crate) enum LauncherError {
 /// What each launcher is started with.
 #[derive(Debug)]
 pub(crate) struct LauncherSpec {
+    pub(crate) r#use: Use,
     pub(crate) program: LauncherProgram,
     pub(crate) instance: InstanceId,
     pub(crate) site: PathBuf,
@@ -177,6 +178,7 @@ impl Launcher {
             site: spec.site.clone(),
             shown: spec.shown.clone(),
             layers_by_path: spec.layers_by_path,
+            r#use: spec.r#use,
         };
         let agent = spec.agent.try_clone()?;
         match launcher

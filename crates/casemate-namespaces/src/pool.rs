@@ -171,11 +171,13 @@ impl Pool {
         }
     }
 
-    /// Deletes what was retired, also by earlier processes. May take long.
-    pub fn empty_trash(&self) -> io::Result<()> {
+    /// Deletes what was retired, also by earlier processes. May take long; `pause` is called
+    /// before each layer and may let others go first.
+    pub fn empty_trash(&self, pause: &mut dyn FnMut()) -> io::Result<()> {
         let _alone = self.emptying.lock().unwrap_or_else(PoisonError::into_inner);
         let trash = self.root.join(TRASH);
         for name in names(&trash)? {
+            pause();
             self.layers.delete(&trash, &name)?;
         }
         let folder = self.writable_dir();

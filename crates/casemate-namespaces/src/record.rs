@@ -21,6 +21,9 @@ pub(crate) struct Facts {
     pub(crate) start_time: u64,
     /// The kernel's number of its control group.
     pub(crate) cgroup: u64,
+    /// The group's name; earlier versions named it after the sandbox and did not write it down.
+    #[serde(default)]
+    pub(crate) group: Option<String>,
     pub(crate) slot: u16,
     pub(crate) layer: String,
 }
@@ -103,6 +106,7 @@ mod tests {
             pid,
             start_time: start_time(pid).unwrap(),
             cgroup: 1,
+            group: None,
             slot: 0,
             layer: "0".into(),
         };

@@ -25,8 +25,8 @@ use async_trait::async_trait;
 use casemate_linux::mount::{Attributes, clone_mount, set_attributes};
 use casemate_net::{NetConfig, NetPool, NetSlot};
 use casemate_runtime::{
-    AdoptError, Capabilities, CreateError, CreateSpec, DialError, Exit, IsolationKind, Runtime,
-    RuntimeError, RuntimeRecord, Stock,
+    AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, Exit, IsolationKind,
+    Runtime, RuntimeError, RuntimeRecord, Stock,
 };
 use casemate_types::{CompiledPolicy, SandboxId};
 use rustix::fs::CWD;
@@ -38,6 +38,7 @@ use tokio::task::AbortHandle;
 use crate::cgroup::Cgroups;
 use crate::config::NamespacesConfig;
 use crate::dialer::{Dialer, Refused};
+use crate::launcher::message::Use;
 use crate::launchers::{LauncherError, LauncherSpec, Launchers};
 use crate::lease::{Lease, LeaseError};
 use crate::pool::{Layer, Pool, PoolConfig};
@@ -80,7 +81,7 @@ pub struct NamespacesRuntime {
 struct Shared {
     config: NamespacesConfig,
     boot_id: String,
-    cgroups: Cgroups,
+    cgroups: Arc<Cgroups>,
     pool: Arc<Pool>,
     net: Arc<NetPool>,
     slots: Slots,
@@ -92,6 +93,8 @@ struct Shared {
     table: Mutex<BTreeMap<SandboxId, Entry>>,
     /// Creates under way; the stock is filled between them.
     creating: AtomicUsize,
+    /// Creates that ever began.
+    begun: AtomicUsize,
     calm: Notify,
     exits: Mutex<Option<mpsc::UnboundedSender<Exit>>>,
     used: mpsc::UnboundedSender<NetSlot>,
@@ -114,6 +117,8 @@ struct Running {
     /// Readable once the first process is gone, and with it all others.
     process: AsyncFd<OwnedFd>,
     netns: Arc<OwnedFd>,
+    /// Name of its control groups.
+    group: String,
     /// Taken by whoever ends it.
     net: Mutex<Option<NetSlot>>,
     layer: Layer,
@@ -135,7 +140,7 @@ impl NamespacesRuntime {
         if let Some(former) = lease.former() {
             casemate_net::table_forget(former)?;
         }
-        let cgroups = Cgroups::open(&config.instance)?;
+        let cgroups = Arc::new(Cgroups::open(&config.instance)?);
         let pool = Arc::new(Pool::open(PoolConfig {
             folder: config.data_dir.join("node"),
             mount: run_dir.join("pool"),
@@ -160,7 +165,8 @@ impl NamespacesRuntime {
             .canonicalize()
             .step("find the data directory")?;
         let config = NamespacesConfig { data_dir, ..config };
-        let spec = |agent| LauncherSpec {
+        let spec = |r#use, agent| LauncherSpec {
+            r#use,
             program: config.launcher.clone(),
             instance: config.instance.clone(),
             site: site.clone(),
@@ -172,21 +178,30 @@ impl NamespacesRuntime {
             agent,
         };
         let copy = agent.try_clone().step("copy a descriptor")?;
-        let launchers = Launchers::start(spec(agent), config.launchers.max(1)).await?;
-        let preparer = Launchers::start(spec(copy), 1).await?;
+        let launchers =
+            Launchers::start(spec(Use::Creates, agent), config.launchers.max(1)).await?;
+        let preparer = Launchers::start(spec(Use::Preparations, copy), 1).await?;
         let (used, waste) = mpsc::unbounded_channel();
+        let enough = stock::enough(config.slot_stock);
         let shared = Shared {
             boot_id: boot_id().step("read the boot's id")?,
-            cgroups,
             pool,
-            slots: Slots::new(lease, Arc::clone(&net), preparer),
+            slots: Slots::new(
+                lease,
+                Arc::clone(&cgroups),
+                Arc::clone(&net),
+                preparer,
+                enough,
+            ),
+            cgroups,
             net,
-            layers: Shelf::new(),
+            layers: Shelf::new(enough),
             launchers,
             dialer: Dialer::start().step("start the dialling threads")?,
             processors: processors().step("count processors")?,
             table: Mutex::default(),
             creating: AtomicUsize::new(0),
+            begun: AtomicUsize::new(0),
             calm: Notify::new(),
             exits: Mutex::default(),
             used,
@@ -213,6 +228,12 @@ impl NamespacesRuntime {
     pub fn address(&self, sandbox: &SandboxId) -> Option<std::net::Ipv4Addr> {
         let running = self.shared.running(sandbox)?;
         self.shared.net.subnet().address(running.facts.slot).ok()
+    }
+
+    /// The same of a sandbox that may still be starting.
+    pub fn address_in(&self, record: &RuntimeRecord) -> Option<std::net::Ipv4Addr> {
+        let facts = Facts::of(record).ok()?;
+        self.shared.net.subnet().address(facts.slot).ok()
     }
 
     /// Bytes in a sandbox's writable layer. Blocks while an advisory pool is walked.
@@ -244,8 +265,12 @@ impl Runtime for NamespacesRuntime {
         }
     }
 
-    async fn create(&self, spec: CreateSpec) -> Result<RuntimeRecord, CreateError> {
-        create::create(&self.shared, spec).await
+    async fn create_noting(
+        &self,
+        spec: CreateSpec,
+        born: Born<'_>,
+    ) -> Result<RuntimeRecord, CreateError> {
+        create::create(&self.shared, spec, born).await
     }
 
     async fn stop(&self, sandbox: &SandboxId) -> Result<(), RuntimeError> {

@@ -12,15 +12,19 @@ pub(crate) struct Shelf<T> {
     items: Mutex<VecDeque<T>>,
     /// One permit for each item.
     ready: Semaphore,
-    /// Woken when something was taken or is waited for.
+    /// With so many the filler is left asleep: waking it costs each taker.
+    enough: usize,
+    /// Woken when little is left or something is waited for.
     wanted: Notify,
     /// Takers that wait now.
     waiting: std::sync::atomic::AtomicUsize,
 }
 
 impl<T> Shelf<T> {
-    pub(crate) fn new() -> Self {
+    /// The filler is told when fewer than `enough` are left.
+    pub(crate) fn new(enough: usize) -> Self {
         Self {
+            enough,
             items: Mutex::new(VecDeque::new()),
             ready: Semaphore::new(0),
             wanted: Notify::new(),
@@ -66,7 +70,9 @@ impl<T> Shelf<T> {
             }
         };
         permit.forget();
-        self.wanted.notify_one();
+        if self.ready.available_permits() < self.enough {
+            self.wanted.notify_one();
+        }
         self.lock().pop_front()
     }
 
@@ -108,7 +114,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn takers_get_the_oldest_or_run_out_of_patience() {
-        let shelf = Shelf::new();
+        let shelf = Shelf::new(9);
         shelf.put(1);
         shelf.put(2);
         assert_eq!(shelf.take(Duration::ZERO).await, Some(1));
@@ -123,7 +129,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_counts_as_wanted() {
-        let shelf = Shelf::new();
+        let shelf = Shelf::new(9);
         let taker = shelf.take(Duration::from_secs(5));
         tokio::pin!(taker);
         assert!(futures_poll_once(taker.as_mut()).await.is_none());

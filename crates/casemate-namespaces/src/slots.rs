@@ -1,20 +1,45 @@
-//! Slots: an id range with its user namespace, and a network, under one index.
+//! Slots: an id range with its user namespace, a network and control groups, under one index.
 //!
-//! A stock is made ahead; what is unused ends with this process, because descriptors are all that
-//! keeps it alive. Used slots are never used again: their namespaces are dropped in batches, and
-//! an index comes round again only after all others.
+//! A stock is made ahead. Namespaces that are unused end with this process, because descriptors are
+//! all that keeps them alive; control groups are removed by name, at the latest by the next sweep.
+//! Used slots are never used again: what they had is given up in batches, and an index comes round
+//! again only after all others.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use casemate_net::{NetError, NetPool, NetSlot};
+use casemate_types::Resources;
 
+use crate::cgroup::{Cgroups, Limits};
 use crate::launcher::message::{Reply, Request, USERNS_BATCH_MAX};
 use crate::launchers::{LauncherError, Launchers};
 use crate::lease::Lease;
 use crate::shelf::Shelf;
+use crate::step::StepError;
+
+/// What control groups in stock enforce: a sandbox's default. Other limits cost a create some
+/// writes.
+pub(crate) const STOCK_RESOURCES: Resources = Resources::BASE;
+
+/// How long groups of sandboxes that have ended may stay busy, when nobody can try again later.
+const GROUP_PATIENCE: Duration = Duration::from_secs(2);
+const GROUP_POLL: Duration = Duration::from_millis(5);
+
+const GROUP_PREFIX: &str = "slot-";
+
+/// Name of a slot's control groups.
+pub(crate) fn group_name(index: u16) -> String {
+    format!("{GROUP_PREFIX}{index}")
+}
+
+/// The slot whose groups have that name.
+pub(crate) fn slot_of_group(name: &str) -> Option<u16> {
+    name.strip_prefix(GROUP_PREFIX)?.parse().ok()
+}
 
 /// A slot that nobody used yet.
 #[derive(Debug)]
@@ -31,6 +56,8 @@ pub(crate) enum SlotError {
     Ids(#[source] LauncherError),
     #[error("cannot make networks")]
     Network(#[source] NetError),
+    #[error("cannot make control groups")]
+    Groups(#[source] StepError),
     #[error("the work was abandoned")]
     Abandoned(#[source] tokio::task::JoinError),
 }
@@ -38,6 +65,7 @@ pub(crate) enum SlotError {
 #[derive(Debug)]
 pub(crate) struct Slots {
     lease: Lease,
+    cgroups: Arc<Cgroups>,
     net: Arc<NetPool>,
     /// For slow work; creates have launchers of their own.
     preparer: Launchers,
@@ -47,14 +75,21 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    pub(crate) fn new(lease: Lease, net: Arc<NetPool>, preparer: Launchers) -> Self {
+    pub(crate) fn new(
+        lease: Lease,
+        cgroups: Arc<Cgroups>,
+        net: Arc<NetPool>,
+        preparer: Launchers,
+        enough: usize,
+    ) -> Self {
         let free = Mutex::new((0..net.subnet().slots()).collect());
         Self {
             lease,
+            cgroups,
             net,
             preparer,
             free,
-            shelf: Shelf::new(),
+            shelf: Shelf::new(enough),
         }
     }
 
@@ -100,6 +135,10 @@ impl Slots {
                 Ok(made)
             }
             Err(error) => {
+                for index in &indexes {
+                    // Nothing has joined them; one that stays all the same is left to the sweep.
+                    let _ = self.cgroups.delete(&group_name(*index));
+                }
                 self.free().extend(indexes);
                 Err(error)
             }
@@ -117,13 +156,14 @@ impl Slots {
         let request = Request::UserNamespaces {
             first_ids: first_ids.clone(),
         };
-        let net = Arc::clone(&self.net);
+        let (net, cgroups) = (Arc::clone(&self.net), Arc::clone(&self.cgroups));
         let wanted = indexes.to_vec();
-        let networks = tokio::task::spawn_blocking(move || net.slots_create(wanted));
+        let networks = tokio::task::spawn_blocking(move || {
+            groups_create(&cgroups, &wanted).map_err(SlotError::Groups)?;
+            net.slots_create(wanted).map_err(SlotError::Network)
+        });
         let (namespaces, networks) = tokio::join!(self.preparer.ask(&request, &[]), networks);
-        let networks = networks
-            .map_err(SlotError::Abandoned)?
-            .map_err(SlotError::Network)?;
+        let networks = networks.map_err(SlotError::Abandoned)??;
         let namespaces = match namespaces.map_err(SlotError::Ids)? {
             (Reply::Done, fds) if fds.len() == indexes.len() => fds,
             _ => return Err(SlotError::Ids(LauncherError::Confused)),
@@ -138,26 +178,45 @@ impl Slots {
             .collect())
     }
 
-    /// Drops what is left of used slots and frees their indexes. Blocks for some milliseconds.
-    pub(crate) fn retire(&self, used: Vec<NetSlot>) -> Result<(), NetError> {
+    /// Gives up what is left of used slots and frees their indexes. Blocks for some milliseconds.
+    /// Slots whose control groups are still busy are answered, to be given up later.
+    pub(crate) fn retire(&self, used: Vec<NetSlot>) -> Result<Vec<NetSlot>, NetError> {
+        let emptied = |slot: &NetSlot| self.cgroups.delete(&group_name(slot.index)).is_ok();
+        let (used, busy): (Vec<_>, Vec<_>) = used.into_iter().partition(emptied);
         let indexes: BTreeSet<u16> = used.iter().map(|slot| slot.index).collect();
         let retired = self.net.retire(used);
         // Also when the policies could not be cleared: the table is made anew with each slot.
         indexes.into_iter().for_each(|index| self.release(index));
-        retired
+        retired.map(|()| busy)
     }
 
-    /// Ends the stock and its preparer.
-    pub(crate) fn close(&self) -> Result<(), NetError> {
+    /// Ends the stock and its preparer, and gives up the used slots that are handed in.
+    pub(crate) fn close(&self, used: Vec<NetSlot>) -> Result<(), NetError> {
         self.preparer.stop();
-        let unused = self.shelf.close();
-        self.retire(unused.into_iter().map(|slot| slot.net).collect())
+        let unused = self.shelf.close().into_iter().map(|slot| slot.net);
+        let mut left: Vec<_> = used.into_iter().chain(unused).collect();
+        let deadline = std::time::Instant::now() + GROUP_PATIENCE;
+        loop {
+            left = self.retire(left)?;
+            if left.is_empty() || std::time::Instant::now() > deadline {
+                return Ok(());
+            }
+            std::thread::sleep(GROUP_POLL);
+        }
     }
 
     fn free(&self) -> MutexGuard<'_, VecDeque<u16>> {
         // No holder leaves it half changed.
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Makes the groups of all these slots; what was made before an error is the caller's to remove.
+fn groups_create(cgroups: &Cgroups, indexes: &[u16]) -> Result<(), StepError> {
+    let limits = Limits::of(&STOCK_RESOURCES);
+    indexes
+        .iter()
+        .try_for_each(|index| cgroups.create(&group_name(*index), &limits))
 }
 
 impl From<SlotError> for io::Error {

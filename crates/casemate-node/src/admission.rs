@@ -1,5 +1,8 @@
 //! Whether one more sandbox fits. Pure: the caller counts and measures.
 
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
 use casemate_types::Resources;
 
 const MIB: u64 = 1024 * 1024;
@@ -47,6 +50,28 @@ impl AdmissionLimits {
             return Err(format!("only {free} MiB of memory are free"));
         }
         Ok(())
+    }
+}
+
+/// The machine's memory as it was a moment ago: many creates at once ask once.
+#[derive(Debug, Default)]
+pub(crate) struct Memory(Mutex<Option<(Instant, (u64, u64))>>);
+
+/// How long a measurement holds. What was promised meanwhile is counted apart.
+const MEMORY_RECENT: Duration = Duration::from_millis(50);
+
+impl Memory {
+    /// Like [`measure_memory`].
+    pub(crate) fn recent(&self) -> (u64, u64) {
+        let mut last = self.0.lock().expect("no holder of this lock panics");
+        match *last {
+            Some((at, measured)) if at.elapsed() < MEMORY_RECENT => measured,
+            _ => {
+                let measured = measure_memory();
+                *last = Some((Instant::now(), measured));
+                measured
+            }
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What runs, on disk: one small file for each sandbox, replaced by rename.
+//! What runs, on disk: one small file for each sandbox, replaced by rename when it changes.
 //!
 //! Not synced: no sandbox survives a power loss, and the entry names the boot in which it was
 //! written (decision 4). The format is versioned (decision 9); `tests/fixtures/data-v*` keeps one
@@ -33,6 +33,9 @@ pub struct Entry {
     pub record: Option<RuntimeRecord>,
 }
 
+/// Extension of an entry that does not count yet.
+const HALF: &str = "tmp";
+
 /// The folder of entries.
 #[derive(Debug, Clone)]
 pub struct Journal {
@@ -55,30 +58,44 @@ impl Journal {
     pub fn open(dir: &Path) -> Result<Self, JournalError> {
         fs::create_dir_all(dir).map_err(io_error("create", dir))?;
         let journal = Self { dir: dir.into() };
-        for path in journal.files("tmp")? {
+        for path in journal.files(HALF)? {
             fs::remove_file(&path).map_err(io_error("remove", &path))?;
         }
         Ok(journal)
     }
 
-    /// Writes or replaces the entry of a sandbox.
-    pub fn write(&self, entry: &Entry) -> Result<(), JournalError> {
-        let path = self.path(&entry.sandbox, "json");
-        let half = self.path(&entry.sandbox, "tmp");
+    /// Writes the entry of a sandbox that does not serve yet. It counts once [`Journal::keep`] was
+    /// called; a crash before that leaves a sandbox that nobody was told of, which is not taken
+    /// over. Apart, because writing takes longer than the renaming and can be done beside the
+    /// sandbox's start.
+    pub fn note(&self, entry: &Entry) -> Result<(), JournalError> {
+        let path = self.path(&entry.sandbox, HALF);
         let bytes = serde_json::to_vec(entry).map_err(io::Error::from);
         bytes
-            .and_then(|bytes| fs::write(&half, bytes))
-            .and_then(|()| fs::rename(&half, &path))
+            .and_then(|bytes| fs::write(&path, bytes))
             .map_err(io_error("write", &path))
+    }
+
+    /// Makes an entry count that was noted.
+    pub fn keep(&self, sandbox: &SandboxId) -> Result<(), JournalError> {
+        let path = self.path(sandbox, "json");
+        fs::rename(self.path(sandbox, HALF), &path).map_err(io_error("write", &path))
+    }
+
+    /// Removes an entry that was noted and does not count; none is no error.
+    pub fn forget(&self, sandbox: &SandboxId) -> Result<(), JournalError> {
+        remove(&self.path(sandbox, HALF))
+    }
+
+    /// Replaces the entry of a sandbox.
+    pub fn replace(&self, entry: &Entry) -> Result<(), JournalError> {
+        self.note(entry)?;
+        self.keep(&entry.sandbox)
     }
 
     /// Removes the entry; one that is not there is no error.
     pub fn remove(&self, sandbox: &SandboxId) -> Result<(), JournalError> {
-        let path = self.path(sandbox, "json");
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.map_err(io_error("remove", &path)),
-        }
+        remove(&self.path(sandbox, "json"))
     }
 
     /// All entries. One that cannot be read is set aside as `<id>.bad` with a warning: its
@@ -113,6 +130,13 @@ impl Journal {
     fn path(&self, sandbox: &SandboxId, extension: &str) -> PathBuf {
         // An id is `[a-z0-9]`, so it is a file name.
         self.dir.join(format!("{sandbox}.{extension}"))
+    }
+}
+
+fn remove(path: &Path) -> Result<(), JournalError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(io_error("remove", path)),
     }
 }
 

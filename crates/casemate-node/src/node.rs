@@ -1,10 +1,11 @@
 //! The node itself: the table of sandboxes and the calls of [`NodePort`].
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -14,13 +15,14 @@ use casemate_rpc::{
 };
 use casemate_runtime::{
     AgentConfig, CreateError, CreateSpec, DialError, DiskLimit, Runtime, RuntimeError,
+    RuntimeRecord,
 };
 use casemate_types::{CompiledPolicy, EndReason, Resources, SandboxId, Timestamp};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::admission::{Load, measure_memory};
+use crate::admission::{Load, Memory, measure_memory};
 use crate::events::Events;
 use crate::journal::{self, Entry, Journal};
 use crate::sandbox::{COMMANDS_MAX, Command, own};
@@ -58,6 +60,7 @@ pub(crate) struct Inner {
     boots: Semaphore,
     waiting: AtomicU32,
     draining: AtomicBool,
+    memory: Memory,
 }
 
 #[derive(Default)]
@@ -105,6 +108,7 @@ impl Node {
             table: Mutex::default(),
             waiting: AtomicU32::new(0),
             draining: AtomicBool::new(false),
+            memory: Memory::default(),
         });
         crate::start::take_over(&inner).await?;
         Ok(Self { inner })
@@ -205,7 +209,7 @@ impl Inner {
     }
 
     fn reserve(&self, request: &CreateRequest) -> Result<Offer, NodeError> {
-        let (memory_total_bytes, memory_available_bytes) = measure_memory();
+        let (memory_total_bytes, memory_available_bytes) = self.memory.recent();
         let mut table = self.lock();
         if table.sandboxes.contains_key(&request.sandbox) {
             return Err(NodeError::Exists(request.sandbox.clone()));
@@ -297,41 +301,44 @@ impl Inner {
         let life = jiff::SignedDuration::from_millis(
             i64::try_from(request.life_ms).unwrap_or(i64::MAX / 4),
         );
-        let asked_at = Timestamp::now();
-        let mut entry = Entry {
-            version: journal::VERSION,
-            boot: self.boot.clone(),
-            sandbox: request.sandbox.clone(),
-            team: request.team.clone(),
-            template: request.template.clone(),
-            resources: request.resources,
-            network: request.network.clone(),
-            started_at: asked_at,
-            ends_at: asked_at,
-            record: None,
+        let (sandbox, spec) = (request.sandbox.clone(), offer.spec(&request)?);
+        let noted = OnceLock::new();
+        // Nothing is written before it is born: what a crash leaves half made carries the
+        // instance's name, and the runtime's sweep ends what no entry names.
+        let born = |record: &RuntimeRecord| {
+            let started_at = Timestamp::now();
+            let entry = Entry {
+                version: journal::VERSION,
+                boot: self.boot.clone(),
+                sandbox: request.sandbox.clone(),
+                team: request.team.clone(),
+                template: request.template.clone(),
+                resources: request.resources,
+                network: request.network.clone(),
+                started_at,
+                ends_at: started_at.checked_add(life).unwrap_or(Timestamp::MAX),
+                record: Some(record.clone()),
+            };
+            self.journal.note(&entry).map_err(io::Error::other)?;
+            let _ = noted.set(entry);
+            Ok(())
         };
-        let spec = offer.spec(request)?;
-        self.journal.write(&entry).map_err(|e| internal(&e))?;
-        let record = match self.runtime.create(spec).await {
-            Ok(record) => record,
-            Err(failed) => {
-                self.journal
-                    .remove(&entry.sandbox)
-                    .map_err(|e| internal(&e))?;
+        let made = self.runtime.create_noting(spec, &born).await;
+        let entry = match (made, noted.into_inner()) {
+            (Ok(_), Some(entry)) => entry,
+            (Ok(_), None) => {
+                return Err(NodeError::Internal {
+                    why: "the runtime told nobody of a birth".into(),
+                });
+            }
+            (Err(failed), _) => {
+                self.journal.forget(&sandbox).map_err(|e| internal(&e))?;
                 return Err(create_error(failed));
             }
         };
-        entry.started_at = Timestamp::now();
-        entry.ends_at = entry.started_at.checked_add(life).unwrap_or(Timestamp::MAX);
-        entry.record = Some(record);
-        if let Err(failed) = self.journal.write(&entry) {
+        if let Err(failed) = self.journal.keep(&sandbox) {
             // Unknown to the journal it would not survive us: better not to have it at all.
-            if let Err(stuck) = self.runtime.stop(&entry.sandbox).await {
-                return Err(runtime_error(stuck));
-            }
-            self.journal
-                .remove(&entry.sandbox)
-                .map_err(|e| internal(&e))?;
+            self.runtime.stop(&sandbox).await.map_err(runtime_error)?;
             return Err(internal(&failed));
         }
         let reply = CreateReply {
@@ -346,7 +353,7 @@ impl Inner {
 }
 
 impl Offer {
-    fn spec(&self, request: CreateRequest) -> Result<CreateSpec, NodeError> {
+    fn spec(&self, request: &CreateRequest) -> Result<CreateSpec, NodeError> {
         let named = |name: &str| {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
             let known = !name.is_empty() && name.chars().all(plain);
@@ -364,22 +371,22 @@ impl Offer {
             .map(|name| named(name))
             .collect::<Result<Vec<_>, _>>()?;
         let mut envs = self.envs.clone();
-        envs.extend(request.envs);
+        envs.extend(request.envs.clone());
         let hostname = request.sandbox.to_string();
         Ok(CreateSpec {
             sandbox: request.sandbox.clone(),
             lowers: self.site.iter().cloned().chain(layers).collect(),
             resources: request.resources,
-            network: request.network,
+            network: request.network.clone(),
             hostname: hostname.clone(),
             agent: AgentConfig {
                 version: AgentConfig::VERSION,
-                sandbox_id: request.sandbox,
-                template_id: request.template,
-                access_token: request.access_token,
+                sandbox_id: request.sandbox.clone(),
+                template_id: request.template.clone(),
+                access_token: request.access_token.clone(),
                 envs,
-                default_user: request.default_user,
-                default_workdir: request.default_workdir,
+                default_user: request.default_user.clone(),
+                default_workdir: request.default_workdir.clone(),
                 hostname,
             },
         })

@@ -99,7 +99,7 @@ fn set_deadline(node: &Inner, entry: &mut Entry, ends_at: Timestamp) -> Result<(
         ..entry.clone()
     };
     node.journal
-        .write(&next)
+        .replace(&next)
         .map_err(|e| crate::node::internal(&e))?;
     *entry = next;
     node.note_deadline(&entry.sandbox, ends_at);
@@ -117,7 +117,7 @@ async fn set_network(
         ..entry.clone()
     };
     node.journal
-        .write(&next)
+        .replace(&next)
         .map_err(|e| crate::node::internal(&e))?;
     let former = std::mem::replace(entry, next);
     let applied = node
@@ -128,7 +128,7 @@ async fn set_network(
         // What holds is what held before.
         *entry = former;
         node.journal
-            .write(entry)
+            .replace(entry)
             .map_err(|e| crate::node::internal(&e))?;
     }
     applied.map_err(crate::node::runtime_error)

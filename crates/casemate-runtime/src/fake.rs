@@ -11,8 +11,8 @@ use casemate_types::{CompiledPolicy, SandboxId};
 use tokio::sync::mpsc;
 
 use crate::{
-    AdoptError, Capabilities, CreateError, CreateSpec, DialError, DiskLimit, Exit, IsolationKind,
-    Runtime, RuntimeError, RuntimeRecord, Stock,
+    AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, DiskLimit, Exit,
+    IsolationKind, Runtime, RuntimeError, RuntimeRecord, Stock,
 };
 
 /// See the module.
@@ -74,7 +74,11 @@ impl Runtime for FakeRuntime {
         }
     }
 
-    async fn create(&self, spec: CreateSpec) -> Result<RuntimeRecord, CreateError> {
+    async fn create_noting(
+        &self,
+        spec: CreateSpec,
+        born: Born<'_>,
+    ) -> Result<RuntimeRecord, CreateError> {
         let mut state = self.lock();
         if std::mem::take(&mut state.fail_next_create) {
             let output = "told to fail".into();
@@ -86,13 +90,19 @@ impl Runtime for FakeRuntime {
         if state.running.contains_key(&spec.sandbox) {
             return Err(CreateError::Exists(spec.sandbox));
         }
-        state.running.insert(spec.sandbox.clone(), spec.network);
-        Ok(RuntimeRecord {
-            sandbox: spec.sandbox,
+        let record = RuntimeRecord {
+            sandbox: spec.sandbox.clone(),
             kind: IsolationKind::Namespaces,
             version: 1,
             facts: serde_json::Value::Null,
-        })
+        };
+        born(&record).map_err(|source| CreateError::Step {
+            sandbox: spec.sandbox.clone(),
+            step: "note its birth",
+            source: Box::new(source),
+        })?;
+        state.running.insert(spec.sandbox, spec.network);
+        Ok(record)
     }
 
     async fn stop(&self, sandbox: &SandboxId) -> Result<(), RuntimeError> {

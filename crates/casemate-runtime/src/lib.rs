@@ -28,6 +28,9 @@ pub struct Exit {
     pub sandbox: SandboxId,
 }
 
+/// Hears of a sandbox that has just come to be; see [`Runtime::create_noting`].
+pub type Born<'a> = &'a (dyn Fn(&RuntimeRecord) -> std::io::Result<()> + Send + Sync);
+
 /// What [`Runtime::stock`] counts: things prepared ahead of creation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Stock {
@@ -49,7 +52,18 @@ pub trait Runtime: Send + Sync {
 
     /// Makes and starts a sandbox; returns once its agent serves. On an error everything that was
     /// made for it is undone. Creating an id that exists is [`CreateError::Exists`].
-    async fn create(&self, spec: CreateSpec) -> Result<RuntimeRecord, CreateError>;
+    async fn create(&self, spec: CreateSpec) -> Result<RuntimeRecord, CreateError> {
+        self.create_noting(spec, &|_| Ok(())).await
+    }
+
+    /// Like [`Runtime::create`]. `born` is called at most once, when the sandbox has processes and
+    /// its agent does not serve yet, with what [`Runtime::adopt`] needs: writing that down runs
+    /// beside the sandbox's own start. An error of it is the create's.
+    async fn create_noting(
+        &self,
+        spec: CreateSpec,
+        born: Born<'_>,
+    ) -> Result<RuntimeRecord, CreateError>;
 
     /// Ends all processes of a sandbox and frees what it held. Idempotent: stopping what is gone
     /// or was never there is `Ok`. Returns after the last process is gone; files may be removed

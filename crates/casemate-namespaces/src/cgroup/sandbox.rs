@@ -48,20 +48,32 @@ pub struct SandboxCgroup {
 }
 
 impl Cgroups {
-    /// Makes the groups of a sandbox with their limits. On an error [`Cgroups::delete`] removes
-    /// what was made.
-    pub fn create(&self, name: &str, limits: &Limits) -> Result<SandboxCgroup, StepError> {
-        let make = |tree: &Tree| -> Result<OwnedFd, StepError> {
+    /// Makes groups for one sandbox, with limits, in all hierarchies. On an error
+    /// [`Cgroups::delete`] removes what was made.
+    pub fn create(&self, name: &str, limits: &Limits) -> Result<(), StepError> {
+        for tree in self.trees().filter(|tree| tree.per_sandbox) {
             mkdirat(&tree.instance, name, Mode::from_raw_mode(0o755))
                 .step("make a control group")?;
+        }
+        self.limit(name, limits)
+    }
+
+    /// Changes the limits of a sandbox's groups.
+    pub fn limit(&self, name: &str, limits: &Limits) -> Result<(), StepError> {
+        for tree in self.trees().filter(|tree| tree.per_sandbox) {
             let group = open_dir(&tree.instance, name).step("open a control group")?;
             apply(tree, &group, limits).step("set a limit")?;
-            Ok(group)
-        };
+        }
+        Ok(())
+    }
+
+    /// A sandbox's groups, open.
+    pub fn group(&self, name: &str) -> io::Result<SandboxCgroup> {
+        let open = |tree: &Tree| open_dir(&tree.instance, name);
         let own = self.v1.iter().filter(|tree| tree.per_sandbox);
         Ok(SandboxCgroup {
-            unified: self.unified.as_ref().map(make).transpose()?,
-            v1: own.map(make).collect::<Result<_, _>>()?,
+            unified: self.unified.as_ref().map(open).transpose()?,
+            v1: own.map(open).collect::<Result<_, _>>()?,
         })
     }
 
@@ -165,9 +177,16 @@ fn apply(tree: &Tree, group: &OwnedFd, limits: &Limits) -> io::Result<()> {
         return Ok(());
     }
     if has("memory") {
-        write("memory.limit_in_bytes", limits.memory_bytes)?;
+        let memory = || write("memory.limit_in_bytes", limits.memory_bytes);
         // Only where the kernel counts swap.
-        optional(write("memory.memsw.limit_in_bytes", limits.memory_bytes))?;
+        let with_swap = || optional(write("memory.memsw.limit_in_bytes", limits.memory_bytes));
+        // The limit with swap is never below the other one, whichever way both change.
+        if memory().is_ok() {
+            with_swap()?;
+        } else {
+            with_swap()?;
+            memory()?;
+        }
         // Version 1 counts the buffers of sockets apart, and not at all without a limit.
         let socket_bytes = limits.memory_bytes / SOCKET_SHARE;
         optional(write("memory.kmem.tcp.limit_in_bytes", socket_bytes))?;

@@ -19,7 +19,7 @@ use rustix::process::{Pid, Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CpuSet, Gid, Uid};
 
 use super::message::{Order, Parts};
-use super::room::{Room, attach};
+use super::room::{Room, attach, attach_at};
 use crate::step::{Step, StepError};
 
 pub(super) struct Inside<'a> {
@@ -92,7 +92,6 @@ fn become_agent(inside: &Inside<'_>) -> Result<std::convert::Infallible, StepErr
         (parts.ready.as_fd(), 5),
     ];
     exec::arrange_fds(&places, room.agent.as_fd()).step("hand over descriptors")?;
-    exec::reset_signals();
     room.filter
         .install()
         .step("install the system call filter")?;
@@ -116,16 +115,10 @@ fn become_root() -> io::Result<()> {
 fn build_root(inside: &Inside<'_>) -> Result<(), StepError> {
     attach(inside.root, Path::new("/mnt")).step("attach the root")?;
     rustix::process::chdir("/mnt").step("enter the root")?;
-    for (folder, mode) in [
-        ("proc", 0o555),
-        ("sys", 0o555),
-        ("dev", 0o755),
-        ("tmp", 0o1777),
-    ] {
-        ensure_folder(folder, mode).step("make a mount point")?;
-    }
+    ensure_folder("tmp", 0o1777).step("make /tmp")?;
     let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount("proc", "proc", "proc", safe, None).step("mount /proc")?;
+    let proc = || mount("proc", "proc", "proc", safe, None);
+    on_folder("proc", 0o555, proc).step("mount /proc")?;
     for name in HIDDEN {
         match mount_bind("/empty", format!("proc/{name}")) {
             // Not every kernel has every entry.
@@ -133,7 +126,8 @@ fn build_root(inside: &Inside<'_>) -> Result<(), StepError> {
             Err(error) => return Err(error).step("hide an entry of /proc"),
         }
     }
-    attach(inside.sys, Path::new("sys")).step("attach /sys")?;
+    let sys = || attach_at(inside.sys, "sys");
+    on_folder("sys", 0o555, sys).step("attach /sys")?;
     if inside.room.cgroups.limits_are_unified() {
         // Language runtimes read their limits there; without it they see the host's.
         mount(
@@ -146,12 +140,23 @@ fn build_root(inside: &Inside<'_>) -> Result<(), StepError> {
         .step("mount /sys/fs/cgroup")?;
     }
     let dev = clone_mount(CWD, "/dev").step("copy /dev")?;
-    attach(&dev, Path::new("dev")).step("attach /dev")?;
+    on_folder("dev", 0o755, || attach_at(&dev, "dev")).step("attach /dev")?;
     let terminals = MountFlags::NOSUID | MountFlags::NOEXEC;
     mount("devpts", "dev/pts", "devpts", terminals, PTYS).step("mount /dev/pts")?;
     let shared = MountFlags::NOSUID | MountFlags::NODEV;
     mount("tmpfs", "dev/shm", "tmpfs", shared, c"mode=1777").step("mount /dev/shm")?;
     mount("mqueue", "dev/mqueue", "mqueue", safe, None).step("mount /dev/mqueue")
+}
+
+/// Mounts on a folder, which every usual image has; a look first would cost each sandbox.
+fn on_folder(path: &str, mode: u32, mount: impl Fn() -> Result<(), Errno>) -> io::Result<()> {
+    match mount() {
+        Err(Errno::NOENT) => {
+            ensure_folder(path, mode)?;
+            Ok(mount()?)
+        }
+        other => Ok(other?),
+    }
 }
 
 fn ensure_folder(path: &str, mode: u32) -> io::Result<()> {

@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use casemate_types::InstanceId;
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::Limits;
 use crate::step::StepError;
 
 /// The first message. Descriptors: the agent's binary.
@@ -22,6 +21,14 @@ pub(crate) struct Setup {
     pub(crate) shown: BTreeMap<String, PathBuf>,
     /// Whether overlays get layers by path without asking what the kernel can.
     pub(crate) layers_by_path: bool,
+    pub(crate) r#use: Use,
+}
+
+/// Which requests a launcher gets.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) enum Use {
+    Creates,
+    Preparations,
 }
 
 /// Later messages.
@@ -39,9 +46,8 @@ pub(crate) const USERNS_BATCH_MAX: usize = casemate_linux::scm::FDS_MAX;
 /// A sandbox to make. Paths are those of the room.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Order {
-    /// Name of its control groups.
+    /// Name of its control groups, which exist.
     pub(crate) group: String,
-    pub(crate) limits: Limits,
     /// Read-only layers, topmost first.
     pub(crate) lowers: Vec<PathBuf>,
     /// Folder with `upper` and `work`.

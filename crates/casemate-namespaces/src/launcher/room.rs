@@ -21,10 +21,12 @@ use casemate_linux::clone::{Namespaces, SingleThreaded, unshare};
 use casemate_linux::mount::{Attributes, clone_mount, set_attributes};
 use casemate_linux::seccomp::Filter;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat, symlink};
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
     fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, unmount,
 };
+use rustix::path::Arg;
 
 use super::message::Setup;
 use super::undertaker::Undertaker;
@@ -192,12 +194,10 @@ fn tmpfs(mode: &str) -> io::Result<OwnedFd> {
 
 /// Puts a detached mount at a place of the room.
 pub(super) fn attach(mount: &OwnedFd, place: &Path) -> io::Result<()> {
-    move_mount(
-        mount,
-        "",
-        CWD,
-        place,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )
-    .map_err(Into::into)
+    attach_at(mount, place).map_err(Into::into)
+}
+
+pub(super) fn attach_at(mount: &OwnedFd, place: impl Arg) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(mount, "", CWD, place, flags)
 }

@@ -13,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::{Entry, Running, Shared, blocking, failed, lock, stop, watched};
 use crate::pool::Layer;
 use crate::record::Facts;
+use crate::slots::slot_of_group;
 
 pub(super) fn adopt(shared: &Arc<Shared>, record: &RuntimeRecord) -> Result<(), AdoptError> {
     let sandbox = &record.sandbox;
@@ -29,7 +30,8 @@ pub(super) fn adopt(shared: &Arc<Shared>, record: &RuntimeRecord) -> Result<(), 
     let layer = Layer::parse(&facts.layer)
         .filter(|layer| shared.pool.contains(layer))
         .ok_or_else(gone)?;
-    if shared.cgroups.id(sandbox.as_str()).map_err(failed)? != Some(facts.cgroup) {
+    let group = facts.group.clone().unwrap_or_else(|| sandbox.to_string());
+    if shared.cgroups.id(&group).map_err(failed)? != Some(facts.cgroup) {
         return Err(gone());
     }
     let net = match network(shared, &facts) {
@@ -44,6 +46,7 @@ pub(super) fn adopt(shared: &Arc<Shared>, record: &RuntimeRecord) -> Result<(), 
     }
     let (process, netns) = watched(&process, &net).map_err(failed)?;
     let running = Running {
+        group,
         facts,
         process,
         netns,
@@ -62,7 +65,8 @@ fn network(shared: &Shared, facts: &Facts) -> io::Result<NetSlot> {
         .map_err(io::Error::other)
 }
 
-/// Ends and removes what has the instance's name and belongs to none of `keep`.
+/// Ends and removes what has the instance's name and belongs neither to a sandbox in the table nor
+/// to one of `keep`.
 pub(super) async fn sweep(
     shared: &Arc<Shared>,
     keep: &BTreeSet<SandboxId>,
@@ -71,12 +75,13 @@ pub(super) async fn sweep(
         .cgroups
         .names()
         .map_err(|e| failed("list control groups", e))?;
+    let (mut groups, slots) = (groups_in_use(shared), shared.slots.taken());
+    // As earlier versions named them.
+    groups.extend(keep.iter().map(SandboxId::to_string));
     for name in names {
-        let Ok(sandbox) = SandboxId::parse(&name) else {
-            continue;
-        };
-        if !keep.contains(&sandbox) && !lock(&shared.table).contains_key(&sandbox) {
-            end(shared, &sandbox)
+        let in_stock = slot_of_group(&name).is_some_and(|slot| slots.contains(&slot));
+        if !in_stock && !groups.contains(&name) {
+            end(shared, &name)
                 .await
                 .map_err(|e| failed("end what a crash left", e))?;
         }
@@ -90,12 +95,15 @@ pub(super) async fn sweep(
     })
     .await?;
     let sweeper = Arc::clone(shared);
-    blocking("delete old layers", move || sweeper.pool.empty_trash()).await
+    blocking("delete old layers", move || {
+        sweeper.pool.empty_trash(&mut || {})
+    })
+    .await
 }
 
-async fn end(shared: &Shared, sandbox: &SandboxId) -> io::Result<()> {
-    shared.cgroups.kill(sandbox.as_str())?;
-    for pid in shared.cgroups.processes(sandbox.as_str())? {
+async fn end(shared: &Shared, group: &str) -> io::Result<()> {
+    shared.cgroups.kill(group)?;
+    for pid in shared.cgroups.processes(group)? {
         let Some(pid) = Pid::from_raw(pid) else {
             continue;
         };
@@ -104,14 +112,22 @@ async fn end(shared: &Shared, sandbox: &SandboxId) -> io::Result<()> {
             let _ = pidfd_send_signal(&process, Signal::KILL);
         }
     }
-    stop::delete_group(shared, sandbox).await
+    stop::delete_group(shared, group).await
 }
 
 fn layers_in_use(shared: &Shared) -> BTreeSet<Layer> {
+    of_running(shared, |running| running.layer.clone())
+}
+
+fn groups_in_use(shared: &Shared) -> BTreeSet<String> {
+    of_running(shared, |running| running.group.clone())
+}
+
+fn of_running<T: Ord>(shared: &Shared, part: impl Fn(&Running) -> T) -> BTreeSet<T> {
     let table = lock(&shared.table);
     let running = table.values().filter_map(|entry| match entry {
         Entry::Running(running) => Some(running),
         Entry::Making | Entry::Ending => None,
     });
-    running.map(|running| running.layer.clone()).collect()
+    running.map(|running| part(running)).collect()
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use casemate_net::NetSlot;
-use casemate_runtime::{CreateError, CreateSpec, DiskLimit, RuntimeRecord};
+use casemate_runtime::{Born, CreateError, CreateSpec, DiskLimit, RuntimeRecord};
 use casemate_types::SandboxId;
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::AsyncReadExt;
@@ -23,7 +23,7 @@ use crate::launcher::message::{Order, Parts, Reply, Request};
 use crate::launchers::LauncherError;
 use crate::pool::Layer;
 use crate::record::{Facts, start_time};
-use crate::slots::Slot;
+use crate::slots::{STOCK_RESOURCES, Slot, group_name};
 
 /// How long a create waits for a prepared part when the stock is empty.
 const STOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -37,6 +37,7 @@ const HOSTNAME_BYTES_MAX: usize = 64;
 pub(super) async fn create(
     shared: &Arc<Shared>,
     spec: CreateSpec,
+    born: Born<'_>,
 ) -> Result<RuntimeRecord, CreateError> {
     let lowers = check(shared, &spec)?;
     let reserved = Reserved::new(shared, &spec.sandbox)?;
@@ -48,7 +49,7 @@ pub(super) async fn create(
             return Err(error);
         }
     };
-    let (running, record) = match launched.ready(shared, &spec.sandbox).await {
+    let (running, record) = match launched.ready(shared, &spec.sandbox, born).await {
         Ok(running) => running,
         Err((launched, error)) => {
             launched.undo(shared, &spec.sandbox).await;
@@ -109,6 +110,7 @@ impl<'a> Reserved<'a> {
         }
         table.insert(sandbox.clone(), Entry::Making);
         shared.creating.fetch_add(1, Ordering::Relaxed);
+        shared.begun.fetch_add(1, Ordering::Relaxed);
         Ok(Self {
             shared,
             sandbox,
@@ -167,6 +169,11 @@ impl Claimed {
             let limited = shared.pool.limit(&self.layer, bytes);
             limited.map_err(step_error(&spec.sandbox, "set the disk limit"))?;
         }
+        let limits = Limits::of(&spec.resources);
+        if limits != Limits::of(&STOCK_RESOURCES) {
+            let limited = shared.cgroups.limit(&self.group(), &limits);
+            limited.map_err(step_error(&spec.sandbox, "set its limits"))?;
+        }
         if !spec.network.is_open() {
             let (net, policy) = (Arc::clone(&shared.net), spec.network.clone());
             let index = self.slot.net.index;
@@ -219,8 +226,7 @@ impl Claimed {
     fn order(&self, shared: &Shared, spec: &CreateSpec, lowers: Vec<PathBuf>) -> Order {
         let advisory = shared.pool.disk_limit() == DiskLimit::Advisory;
         Order {
-            group: spec.sandbox.to_string(),
-            limits: Limits::of(&spec.resources),
+            group: self.group(),
             lowers,
             writable: Path::new("/").join(ROOM_WRITABLE).join(self.layer.name()),
             first_id: self.slot.first_id,
@@ -232,6 +238,10 @@ impl Claimed {
             ),
             file_bytes_max: advisory.then(|| disk_bytes(spec)),
         }
+    }
+
+    fn group(&self) -> String {
+        group_name(self.slot.net.index)
     }
 
     fn descriptors(&self, spec: &CreateSpec) -> io::Result<([OwnedFd; 5], Kept)> {
@@ -278,7 +288,19 @@ impl Launched {
         mut self,
         shared: &Shared,
         sandbox: &SandboxId,
+        born: Born<'_>,
     ) -> Result<(Arc<Running>, RuntimeRecord), (Self, CreateError)> {
+        // What can be done while the agent starts is done before it is waited for.
+        let recognised = self.recognise(shared, sandbox).and_then(|recognised| {
+            born(&recognised.1)?;
+            Ok(recognised)
+        });
+        let (facts, record, process, netns) = match recognised {
+            Ok(recognised) => recognised,
+            Err(error) => {
+                return Err((self, step_error(sandbox, "record the first process")(error)));
+            }
+        };
         let said = tokio::time::timeout(READY_PATIENCE, self.ready.read_u8()).await;
         let why = match said {
             Ok(Ok(_)) => None,
@@ -295,27 +317,25 @@ impl Launched {
                 },
             ));
         }
-        match self.recognise(shared, sandbox) {
-            Ok((facts, record, process, netns)) => {
-                let running = Running {
-                    facts,
-                    process,
-                    netns,
-                    net: Mutex::new(Some(self.net)),
-                    layer: self.layer,
-                };
-                Ok((Arc::new(running), record))
-            }
-            Err(error) => Err((self, step_error(sandbox, "record the first process")(error))),
-        }
+        let running = Running {
+            group: group_name(self.net.index),
+            facts,
+            process,
+            netns,
+            net: Mutex::new(Some(self.net)),
+            layer: self.layer,
+        };
+        Ok((Arc::new(running), record))
     }
 
     fn recognise(&self, shared: &Shared, sandbox: &SandboxId) -> io::Result<Recognised> {
+        let group = group_name(self.net.index);
         let facts = Facts {
             boot_id: shared.boot_id.clone(),
             pid: self.pid,
             start_time: start_time(self.pid)?,
-            cgroup: shared.cgroups.id(sandbox.as_str())?.unwrap_or(0),
+            cgroup: shared.cgroups.id(&group)?.unwrap_or(0),
+            group: Some(group),
             slot: self.net.index,
             layer: self.layer.name().to_owned(),
         };

@@ -9,16 +9,22 @@ use casemate_types::Resources;
 use tokio::sync::mpsc;
 
 use super::{Shared, blocking, lock};
+use crate::shelf::Shelf;
 
 /// What layers in stock may hold: a sandbox's default. Another size costs a create one call.
 pub(super) const LAYER_BYTES: u64 = (Resources::BASE.disk_mib as u64) << 20;
 /// How long a failed filling waits before it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// Used networks are gathered for so long: the kernel takes away many as fast as one.
-const GATHER: Duration = Duration::from_millis(50);
-/// The longest that filling waits for creates to pause, and how often it looks.
+/// Used parts are gathered for so long: the kernel takes away many as fast as one, and whoever
+/// makes one sandbox after the other is rarely disturbed.
+const GATHER: Duration = Duration::from_secs(1);
+/// The longest that one batch of filling or clearing waits for creates to pause, and how often it
+/// looks.
 const CALM_PATIENCE: Duration = Duration::from_secs(1);
 const CALM_POLL: Duration = Duration::from_millis(10);
+/// How long no create may have begun before a stock that is nearly full is filled up.
+const TOP_UP: Duration = Duration::from_secs(1);
+const STEP_POLL: Duration = Duration::from_millis(1);
 /// Layers made in one go.
 const LAYERS_BATCH: usize = 16;
 
@@ -38,11 +44,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
 async fn fill_slots(shared: Arc<Shared>) {
     let target = shared.config.slot_stock;
     loop {
-        let missing = shared.slots.shelf.missing(target);
-        if !worth_it(missing, target) {
-            shared.slots.shelf.wanted().await;
-            continue;
-        }
+        let missing = wanted(&shared, &shared.slots.shelf, target).await;
         between_creates(&shared, || shared.slots.shelf.is_waited_for()).await;
         match shared.slots.make(missing).await {
             // Every slot is in use; the next one that ends is cleared away first.
@@ -60,15 +62,13 @@ async fn fill_slots(shared: Arc<Shared>) {
 async fn fill_layers(shared: Arc<Shared>) {
     let target = shared.config.slot_stock;
     loop {
-        let missing = shared.layers.missing(target);
-        if !worth_it(missing, target) {
-            shared.layers.wanted().await;
-            continue;
-        }
+        let missing = wanted(&shared, &shared.layers, target).await;
         between_creates(&shared, || shared.layers.is_waited_for()).await;
         let filler = Arc::clone(&shared);
         let made = blocking("make writable layers", move || {
+            let mut pauses = Pauses::new();
             for _ in 0..missing.min(LAYERS_BATCH) {
+                pauses.between_steps(&filler, || filler.layers.is_waited_for());
                 filler.layers.put(filler.pool.make(LAYER_BYTES)?);
             }
             Ok::<_, std::io::Error>(())
@@ -81,9 +81,31 @@ async fn fill_layers(shared: Arc<Shared>) {
     }
 }
 
+/// How many are missing, once it is time to make them: when that is [`worth_it`], or when nobody
+/// has made a sandbox for a while.
+async fn wanted<T>(shared: &Shared, shelf: &Shelf<T>, target: usize) -> usize {
+    loop {
+        let missing = shelf.missing(target);
+        if worth_it(missing, target) {
+            return missing;
+        }
+        let before = shared.begun.load(Ordering::Relaxed);
+        let woken = tokio::time::timeout(TOP_UP, shelf.wanted()).await;
+        let quiet = woken.is_err() && shared.begun.load(Ordering::Relaxed) == before;
+        if quiet && missing > 0 {
+            return missing;
+        }
+    }
+}
+
 /// Refilling one by one would run beside every create; a quarter at a time runs beside few.
 fn worth_it(missing: usize, target: usize) -> bool {
     missing > 0 && missing >= target / 4
+}
+
+/// With so many in stock nothing is [`worth_it`].
+pub(super) fn enough(target: usize) -> usize {
+    target - target / 4 + 1
 }
 
 /// Waits until no create is under way, as long as nobody waits for what is to be made: a burst
@@ -100,6 +122,29 @@ async fn between_creates(shared: &Shared, is_waited_for: impl Fn() -> bool) {
     }
 }
 
+/// What [`between_creates`] is to a whole batch, between the steps of one, on a blocking thread.
+struct Pauses {
+    left: Duration,
+}
+
+impl Pauses {
+    fn new() -> Self {
+        Self {
+            left: CALM_PATIENCE,
+        }
+    }
+
+    fn between_steps(&mut self, shared: &Shared, is_waited_for: impl Fn() -> bool) {
+        while shared.creating.load(Ordering::Relaxed) > 0
+            && !is_waited_for()
+            && self.left > Duration::ZERO
+        {
+            std::thread::sleep(STEP_POLL);
+            self.left = self.left.saturating_sub(STEP_POLL);
+        }
+    }
+}
+
 async fn clear_away(shared: Arc<Shared>, mut waste: mpsc::UnboundedReceiver<NetSlot>) {
     while let Some(first) = waste.recv().await {
         tokio::time::sleep(GATHER).await;
@@ -107,10 +152,25 @@ async fn clear_away(shared: Arc<Shared>, mut waste: mpsc::UnboundedReceiver<NetS
         while let Ok(more) = waste.try_recv() {
             used.push(more);
         }
+        // Whoever waits for a slot may wait for one of these.
+        between_creates(&shared, || shared.slots.shelf.is_waited_for()).await;
         let clearer = Arc::clone(&shared);
-        let retired = blocking("retire slots", move || clearer.slots.retire(used)).await;
+        let retired = blocking("retire slots", move || clearer.slots.retire(used))
+            .await
+            .map(|busy| {
+                // The kernel still counts processes that have gone.
+                busy.into_iter().for_each(|slot| {
+                    // Closed only when the runtime itself is gone.
+                    let _ = shared.used.send(slot);
+                });
+            });
         let clearer = Arc::clone(&shared);
-        let emptied = blocking("delete old layers", move || clearer.pool.empty_trash()).await;
+        let emptied = blocking("delete old layers", move || {
+            let mut pauses = Pauses::new();
+            let mut pause = || pauses.between_steps(&clearer, || clearer.layers.is_waited_for());
+            clearer.pool.empty_trash(&mut pause)
+        })
+        .await;
         for error in [retired.err(), emptied.err()].into_iter().flatten() {
             let cause = chain(&error);
             tracing::warn!(cause, "used parts of sandboxes are left for the next time");

@@ -14,6 +14,7 @@ use tokio::io::Interest;
 
 use super::{Entry, Running, Shared, adopt, blocking, failed, lock};
 use crate::pool::Layer;
+use crate::slots::group_name;
 
 /// How long killed processes may take to go; one that sits in the kernel (a dead disk) may not.
 const END_PATIENCE: Duration = Duration::from_secs(10);
@@ -25,7 +26,7 @@ pub(super) async fn stop(shared: &Arc<Shared>, sandbox: &SandboxId) -> Result<()
     let Some(running) = begin(shared, sandbox) else {
         return Ok(());
     };
-    match end(shared, sandbox, &running).await {
+    match end(shared, &running).await {
         Ok(()) => {
             lock(&shared.table).remove(sandbox);
             Ok(())
@@ -50,20 +51,20 @@ fn begin(shared: &Shared, sandbox: &SandboxId) -> Option<Arc<Running>> {
     }
 }
 
-async fn end(
-    shared: &Arc<Shared>,
-    sandbox: &SandboxId,
-    running: &Running,
-) -> Result<(), RuntimeError> {
-    kill(shared, sandbox, running.process.get_ref()).map_err(|e| failed("end its processes", e))?;
+async fn end(shared: &Arc<Shared>, running: &Running) -> Result<(), RuntimeError> {
+    kill(shared, &running.group, running.process.get_ref())
+        .map_err(|e| failed("end its processes", e))?;
     tokio::time::timeout(END_PATIENCE, running.process.readable())
         .await
         .map_err(|late| failed("wait for its processes", late))?
         .map_err(|error| failed("wait for its processes", error))?
         .retain_ready();
-    delete_group(shared, sandbox)
-        .await
-        .map_err(|e| failed("remove its control group", e))?;
+    if running.facts.group.is_none() {
+        // Of an earlier version: nobody removes it with the slot.
+        delete_group(shared, &running.group)
+            .await
+            .map_err(|e| failed("remove its control group", e))?;
+    }
     shared
         .pool
         .retire(&running.layer)
@@ -84,17 +85,17 @@ pub(super) async fn clear(
     net: NetSlot,
     layer: &Layer,
 ) {
+    let group = group_name(net.index);
     let cleared = async {
         match process {
             Some(process) => {
-                kill(shared, sandbox, &process)?;
+                kill(shared, &group, &process)?;
                 let process = watch(process, Interest::READABLE)?;
                 let gone = tokio::time::timeout(END_PATIENCE, process.readable()).await;
                 gone.map_err(io::Error::from)??.retain_ready();
             }
-            None => shared.cgroups.kill(sandbox.as_str())?,
+            None => shared.cgroups.kill(&group)?,
         }
-        delete_group(shared, sandbox).await?;
         shared.pool.retire(layer)
     };
     if let Err(error) = cleared.await {
@@ -104,10 +105,10 @@ pub(super) async fn clear(
     let _ = shared.used.send(net);
 }
 
-fn kill(shared: &Shared, sandbox: &SandboxId, process: &OwnedFd) -> io::Result<()> {
+fn kill(shared: &Shared, group: &str, process: &OwnedFd) -> io::Result<()> {
     // The first process alone would do: the kernel ends all of its namespace with it. The group
     // ends them at once instead of one after the other.
-    shared.cgroups.kill(sandbox.as_str())?;
+    shared.cgroups.kill(group)?;
     match pidfd_send_signal(process.as_fd(), Signal::KILL) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
         Err(error) => Err(error.into()),
@@ -115,10 +116,10 @@ fn kill(shared: &Shared, sandbox: &SandboxId, process: &OwnedFd) -> io::Result<(
 }
 
 /// The kernel empties a group a moment after its last process is gone, and tells nobody on v1.
-pub(super) async fn delete_group(shared: &Shared, sandbox: &SandboxId) -> io::Result<()> {
+pub(super) async fn delete_group(shared: &Shared, group: &str) -> io::Result<()> {
     let deadline = tokio::time::Instant::now() + GROUP_PATIENCE;
     loop {
-        match shared.cgroups.delete(sandbox.as_str()) {
+        match shared.cgroups.delete(group) {
             Err(error)
                 if error.kind() == io::ErrorKind::ResourceBusy
                     && tokio::time::Instant::now() < deadline =>
@@ -135,11 +136,11 @@ pub(super) async fn teardown(shared: &Arc<Shared>, purge: bool) -> Result<(), Ru
     for sandbox in &all {
         stop(shared, sandbox).await?;
     }
-    // Whatever has our name and no entry.
-    adopt::sweep(shared, &Default::default()).await?;
     for task in lock(&shared.tasks).drain(..) {
         task.abort();
     }
+    // Whatever has our name and no entry.
+    adopt::sweep(shared, &Default::default()).await?;
     shared.launchers.stop();
     let stop = Arc::clone(shared);
     blocking("give back slots", move || {
@@ -149,15 +150,14 @@ pub(super) async fn teardown(shared: &Arc<Shared>, purge: bool) -> Result<(), Ru
                 used.push(net);
             }
         }
-        stop.slots.retire(used)?;
-        stop.slots.close()
+        stop.slots.close(used)
     })
     .await?;
     let stop = Arc::clone(shared);
     blocking("empty the pool", move || -> io::Result<()> {
         stop.layers.close();
         stop.pool.retire_all()?;
-        stop.pool.empty_trash()
+        stop.pool.empty_trash(&mut || {})
     })
     .await?;
     let stop = Arc::clone(shared);

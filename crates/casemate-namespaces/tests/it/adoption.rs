@@ -123,7 +123,7 @@ pub async fn sandboxes_run_on_and_are_taken_over() {
     }
     // The end of an adopted one is seen, and it can be stopped.
     let (first, second) = (&held.records[0].sandbox, &held.records[1].sandbox);
-    let pid = host::first_process(&world.instance, first);
+    let pid = host::first_process(&held.records[0]);
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     let exit = tokio::time::timeout(Duration::from_secs(5), exits.recv())
@@ -143,24 +143,16 @@ pub async fn a_sweep_ends_what_nobody_keeps() {
     let world = World::open_unswept(held.folder, held.instance, 2).await;
     let kept = &held.records[0];
     world.runtime.adopt(kept).await.expect("it is adopted");
-    let pid = host::first_process(&world.instance, &held.records[1].sandbox);
+    let pid = host::first_process(&held.records[1]);
     world
         .runtime
         .sweep(&BTreeSet::from([kept.sandbox.clone()]))
         .await
         .expect("sweeps");
     assert!(host::has_ended(pid), "the other one is gone");
-    let groups = host::state(&world.instance).groups;
-    assert!(
-        groups
-            .iter()
-            .any(|group| group.ends_with(kept.sandbox.as_str()))
-    );
-    assert!(
-        !groups
-            .iter()
-            .any(|group| group.ends_with(held.records[1].sandbox.as_str()))
-    );
+    let busy = host::busy_groups(&world.instance);
+    let slots: BTreeSet<_> = busy.iter().filter_map(|g| g.rsplit('/').next()).collect();
+    assert_eq!(slots, BTreeSet::from([host::group(kept)]), "{busy:?}");
     world.ok(&kept.sandbox, "true").await;
     let gone = world.runtime.adopt(&held.records[1]).await;
     assert!(matches!(gone, Err(AdoptError::Gone(_))), "{gone:?}");

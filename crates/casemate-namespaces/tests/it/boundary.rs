@@ -4,7 +4,6 @@ use std::os::unix::fs::MetadataExt;
 
 use casemate_runtime::{DialError, Runtime};
 
-use crate::host;
 use crate::world::World;
 
 const EPERM: i32 = 1;
@@ -16,7 +15,7 @@ pub async fn root_inside_is_nobody_outside() {
     let world = World::new().await;
     let (one, two) = (world.create().await, world.create().await);
     let uid = |sandbox| {
-        let pid = host::first_process(&world.instance, sandbox);
+        let pid = world.first_process(sandbox);
         std::fs::metadata(format!("/proc/{pid}")).unwrap().uid()
     };
     let (one, two) = (uid(&one), uid(&two));

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use casemate_types::{InstanceId, SandboxId};
+use casemate_runtime::RuntimeRecord;
+use casemate_types::InstanceId;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct State {
@@ -80,18 +81,28 @@ pub fn children() -> Vec<i32> {
 }
 
 /// The host's number of a sandbox's first process.
-pub fn first_process(instance: &InstanceId, sandbox: &SandboxId) -> i32 {
-    let group = format!("casemate-{instance}/{sandbox}/cgroup.procs");
-    let list = [
-        "/sys/fs/cgroup/unified",
-        "/sys/fs/cgroup",
-        "/sys/fs/cgroup/pids",
-    ]
-    .iter()
-    .find_map(|root| std::fs::read_to_string(format!("{root}/{group}")).ok())
-    .expect("the group exists");
-    let pids = list.lines().filter_map(|line| line.parse::<i32>().ok());
-    pids.min().expect("a process runs")
+pub fn first_process(record: &RuntimeRecord) -> i32 {
+    let pid = record.facts["pid"].as_i64().expect("it has a number");
+    i32::try_from(pid).expect("it is a process's")
+}
+
+/// Name of a sandbox's control groups.
+pub fn group(record: &RuntimeRecord) -> &str {
+    record.facts["group"].as_str().expect("it has groups")
+}
+
+/// The groups of an instance in which processes are.
+pub fn busy_groups(instance: &InstanceId) -> Vec<String> {
+    let has_processes = |group: &String| {
+        let procs = std::fs::read_to_string(format!("{group}/cgroup.procs"));
+        procs.is_ok_and(|procs| !procs.is_empty())
+    };
+    state(instance)
+        .groups
+        .into_iter()
+        .filter(|group| !group.ends_with(&format!("casemate-{instance}")))
+        .filter(has_processes)
+        .collect()
 }
 
 /// Whether a process is gone, or only waits for its parent to notice.

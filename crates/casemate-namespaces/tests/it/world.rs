@@ -1,15 +1,17 @@
 //! A platform for one test: folders, a small root file system, a runtime, and ways to look inside.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use casemate_namespaces::{NamespacesConfig, NamespacesRuntime};
 use casemate_runtime::{AgentConfig, CreateSpec, Runtime, RuntimeRecord};
 use casemate_types::{CompiledPolicy, InstanceId, Resources, SandboxId, TemplateId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::host;
 
 /// Enough for tests, little enough for any disk.
 const POOL_BYTES: u64 = 4 << 30;
@@ -18,6 +20,7 @@ pub struct World {
     pub folder: PathBuf,
     pub instance: InstanceId,
     pub runtime: Arc<NamespacesRuntime>,
+    made: Mutex<BTreeMap<SandboxId, RuntimeRecord>>,
 }
 
 impl World {
@@ -51,6 +54,7 @@ impl World {
             folder,
             instance,
             runtime: Arc::new(runtime),
+            made: Mutex::default(),
         }
     }
 
@@ -102,7 +106,15 @@ impl World {
 
     pub async fn create_as(&self, spec: CreateSpec) -> RuntimeRecord {
         let made = self.runtime.create(spec).await;
-        made.unwrap_or_else(|error| panic!("a sandbox is made: {}", chain(&error)))
+        let record = made.unwrap_or_else(|error| panic!("a sandbox is made: {}", chain(&error)));
+        let mut all = self.made.lock().unwrap();
+        all.insert(record.sandbox.clone(), record.clone());
+        record
+    }
+
+    /// The host's number of the first process of a sandbox that was made here.
+    pub fn first_process(&self, sandbox: &SandboxId) -> i32 {
+        host::first_process(&self.made.lock().unwrap()[sandbox])
     }
 
     /// Runs a shell command as root inside; its output without the last newline, and its code.

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -16,8 +16,8 @@ use casemate_egress::{Dns, EgressUpdate, SlotPolicy};
 use casemate_namespaces::lease::LeaseError;
 use casemate_namespaces::{NamespacesConfig, NamespacesRuntime, OpenError};
 use casemate_runtime::{
-    AdoptError, Capabilities, CreateError, CreateSpec, DialError, Exit, Runtime, RuntimeError,
-    RuntimeRecord, Stock,
+    AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, Exit, Runtime,
+    RuntimeError, RuntimeRecord, Stock,
 };
 use casemate_types::{CompiledPolicy, SandboxId};
 use tokio::sync::mpsc;
@@ -246,13 +246,25 @@ impl Runtime for Sandboxes {
         self.inner.capabilities()
     }
 
-    async fn create(&self, spec: CreateSpec) -> Result<RuntimeRecord, CreateError> {
+    async fn create_noting(
+        &self,
+        spec: CreateSpec,
+        born: Born<'_>,
+    ) -> Result<RuntimeRecord, CreateError> {
         let policy = spec.network.clone();
-        let record = self.inner.create(spec).await?;
-        if let Some(ip) = self.inner.address(&record.sandbox) {
-            self.egress.set(ip, &policy);
+        let told = OnceLock::new();
+        let tell = |record: &RuntimeRecord| {
+            if let Some(ip) = self.inner.address_in(record) {
+                self.egress.set(ip, &policy);
+                let _ = told.set(ip);
+            }
+            born(record)
+        };
+        let made = self.inner.create_noting(spec, &tell).await;
+        if let (Err(_), Some(ip)) = (&made, told.get()) {
+            self.egress.clear(*ip);
         }
-        Ok(record)
+        made
     }
 
     async fn stop(&self, sandbox: &SandboxId) -> Result<(), RuntimeError> {
