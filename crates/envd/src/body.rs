@@ -25,7 +25,42 @@ pub enum Body {
     Produced {
         producer: Option<Producer>,
         slot: Slot,
+        /// What the producer ended with, told after its last pieces.
+        failed: Option<io::Error>,
     },
+}
+
+/// Pieces that are there at once travel as one, up to about this much: the last message of a stream
+/// and its end would else wake everybody on the way twice.
+const JOINED_BYTES_MAX: usize = 16 << 10;
+
+/// Pieces put together; a single one is not copied.
+#[derive(Default)]
+struct Joined {
+    first: Option<Bytes>,
+    all: Vec<u8>,
+}
+
+impl Joined {
+    fn length(&self) -> usize {
+        self.all.len() + self.first.as_ref().map_or(0, Bytes::len)
+    }
+
+    fn push(&mut self, piece: Option<Bytes>) {
+        let Some(piece) = piece else { return };
+        if self.first.is_none() && self.all.is_empty() {
+            self.first = Some(piece);
+        } else {
+            self.all
+                .extend_from_slice(&self.first.take().unwrap_or_default());
+            self.all.extend_from_slice(&piece);
+        }
+    }
+
+    fn into_bytes(self) -> Option<Bytes> {
+        self.first
+            .or_else(|| (!self.all.is_empty()).then(|| self.all.into()))
+    }
 }
 
 /// Where a producer puts the next piece.
@@ -76,6 +111,7 @@ impl Body {
         Self::Produced {
             producer: Some(Box::pin(make(slot.clone()))),
             slot,
+            failed: None,
         }
     }
 }
@@ -95,21 +131,33 @@ impl HttpBody for Body {
                 *self = Self::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Self::Produced { producer, slot } => {
-                if let Some(running) = producer {
-                    match running.as_mut().poll(context) {
+            Self::Produced {
+                producer,
+                slot,
+                failed,
+            } => {
+                let mut joined = Joined::default();
+                while let Some(running) = producer
+                    && joined.length() < JOINED_BYTES_MAX
+                {
+                    let polled = running.as_mut().poll(context);
+                    let piece = slot.0.borrow_mut().take();
+                    let waits = piece.is_none();
+                    joined.push(piece);
+                    match polled {
                         Poll::Ready(Ok(())) => *producer = None,
                         Poll::Ready(Err(error)) => {
                             *producer = None;
-                            return Poll::Ready(Some(Err(error)));
+                            *failed = Some(error);
                         }
+                        Poll::Pending if waits => break,
                         Poll::Pending => {}
                     }
                 }
                 let ended = producer.is_none();
-                match slot.0.borrow_mut().take() {
-                    Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
-                    None if ended => Poll::Ready(None),
+                match joined.into_bytes() {
+                    Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                    None if ended => Poll::Ready(failed.take().map(Err)),
                     None => Poll::Pending,
                 }
             }
@@ -209,4 +257,56 @@ where
 {
     while let Some(Ok(_)) = next_piece(body).await {}
     std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poll(body: &mut Body) -> Poll<Option<Result<Bytes, io::ErrorKind>>> {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        Pin::new(body).poll_frame(&mut context).map(|frame| {
+            let data = |frame: Frame<Bytes>| frame.into_data().unwrap();
+            frame.map(|frame| frame.map(data).map_err(|error| error.kind()))
+        })
+    }
+
+    #[test]
+    fn pieces_that_are_there_travel_together_and_an_error_ends_them() {
+        let mut body = Body::produce(|slot| async move {
+            slot.send("a".into()).await;
+            slot.send("b".into()).await;
+            let mut asked = 0;
+            poll_fn(|_| {
+                asked += 1;
+                if asked > 1 {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            })
+            .await;
+            slot.send("c".into()).await;
+            Err(io::ErrorKind::UnexpectedEof.into())
+        });
+        assert_eq!(poll(&mut body), Poll::Ready(Some(Ok("ab".into()))));
+        assert_eq!(poll(&mut body), Poll::Ready(Some(Ok("c".into()))));
+        let broken = Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof)));
+        assert_eq!(poll(&mut body), broken);
+        assert_eq!(poll(&mut body), Poll::Ready(None));
+    }
+
+    #[test]
+    fn what_is_joined_is_bounded() {
+        let piece = Bytes::from(vec![0; JOINED_BYTES_MAX / 2]);
+        let mut body = Body::produce(move |slot| async move {
+            loop {
+                slot.send(piece.clone()).await;
+            }
+        });
+        let Poll::Ready(Some(Ok(first))) = poll(&mut body) else {
+            panic!("it has a piece");
+        };
+        assert_eq!(first.len(), JOINED_BYTES_MAX);
+    }
 }

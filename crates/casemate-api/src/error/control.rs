@@ -132,6 +132,7 @@ impl From<CreateRefused> for ApiError {
             | CreateRefused::EnvdTooOld(_)
             | CreateRefused::TooBig { .. }
             | CreateRefused::MetadataTooLarge { .. }
+            | CreateRefused::MetadataNul(_)
             | CreateRefused::EnvsTooLarge { .. }
             | CreateRefused::EnvImpossible(_)
             | CreateRefused::Iam

@@ -45,6 +45,8 @@ pub enum CreateRefused {
     },
     #[error("metadata has {bytes} bytes, at most {METADATA_BYTES_MAX} are allowed")]
     MetadataTooLarge { bytes: usize },
+    #[error("metadata has a NUL character in '{0}'; text without it is allowed")]
+    MetadataNul(String),
     #[error("envVars have {bytes} bytes, at most {ENV_BYTES_MAX} are allowed")]
     EnvsTooLarge { bytes: usize },
     #[error("envVars has a name or value that no process can have: '{0}'")]
@@ -139,6 +141,11 @@ fn check_texts(ask: &CreateSandbox) -> Result<(), CreateRefused> {
     let bytes = bytes(&ask.metadata);
     if bytes > METADATA_BYTES_MAX {
         return Err(CreateRefused::MetadataTooLarge { bytes });
+    }
+    // No database keeps it in a text, and no header could carry it.
+    let has_nul = |(key, value): &(&String, &String)| key.contains('\0') || value.contains('\0');
+    if let Some((key, _)) = ask.metadata.iter().find(has_nul) {
+        return Err(CreateRefused::MetadataNul(key.escape_debug().to_string()));
     }
     let bytes = self::bytes(&ask.envs);
     if bytes > ENV_BYTES_MAX {

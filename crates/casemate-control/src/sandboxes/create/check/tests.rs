@@ -123,6 +123,12 @@ fn texts_are_bounded_and_possible() {
         |a| a.metadata = pair("k", "v".repeat(METADATA_BYTES_MAX)),
         Some(CreateRefused::MetadataTooLarge { bytes }),
     );
+    for (key, value, shown) in [("k\0", "", r"k\0"), ("k", "a\0b", "k")] {
+        check_ask(
+            |a| a.metadata = pair(key, value.into()),
+            Some(CreateRefused::MetadataNul(shown.into())),
+        );
+    }
     let bytes = ENV_BYTES_MAX + 1;
     check_ask(
         |a| a.envs = pair("k", "v".repeat(ENV_BYTES_MAX)),
