@@ -5,13 +5,15 @@
 //! by name, nor teams' limits, stores or the public API.
 //!
 //! ```text
-//! create ──▶ admission ──▶ journal (planned) ──▶ runtime ──▶ journal (running) ──▶ task
-//!                                                                │ deadline, kill, exit
-//!                                                                ▼
-//!                                           runtime.stop ──▶ journal removed ──▶ Ended event
+//! create ──▶ admission ──▶ runtime: born ──▶ journal (noted) ─┐
+//!                                └──────▶ serves ──────────────┴─▶ journal (kept) ──▶ task
+//!                                                                    │ deadline, kill, exit
+//!                                                                    ▼
+//!                                               runtime.stop ──▶ journal removed ──▶ Ended event
 //! ```
 
 mod admission;
+mod create;
 mod events;
 pub mod journal;
 mod node;

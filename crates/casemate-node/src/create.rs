@@ -1,0 +1,195 @@
+//! Making a sandbox: admission, a place in the table, the runtime, the journal, its task.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use casemate_rpc::{CreateReply, CreateRequest, NodeError, NodeTemplate};
+use casemate_runtime::{AgentConfig, CreateError, CreateSpec, RuntimeRecord};
+use casemate_types::Timestamp;
+use tracing::{info, warn};
+
+use crate::admission::Load;
+use crate::journal::{self, Entry};
+use crate::node::{Inner, Row, chain, internal, memory_bytes, runtime_error};
+
+/// What the node can make sandboxes of.
+#[derive(Default, Clone)]
+pub(crate) struct Offer {
+    pub(crate) templates: Vec<NodeTemplate>,
+    pub(crate) layers_dir: PathBuf,
+    pub(crate) site: Option<PathBuf>,
+    pub(crate) envs: BTreeMap<String, String>,
+}
+
+impl Inner {
+    /// Makes a sandbox, in turn.
+    pub(crate) async fn create(
+        self: &Arc<Self>,
+        request: CreateRequest,
+    ) -> Result<CreateReply, NodeError> {
+        let node = self;
+        if node.draining.load(Ordering::SeqCst) {
+            return Err(NodeError::Full {
+                what: "the node is being drained".into(),
+            });
+        }
+        let max = node.config.queue_max;
+        let waiting = node.waiting.fetch_add(1, Ordering::Relaxed);
+        let permit = if usize::try_from(waiting).unwrap_or(usize::MAX) < max {
+            Some(node.boots.acquire().await)
+        } else {
+            None
+        };
+        node.waiting.fetch_sub(1, Ordering::Relaxed);
+        let Some(permit) = permit else {
+            return Err(NodeError::QueueFull { max });
+        };
+        let _permit = permit.map_err(|e| internal(&e))?;
+        let offer = node.reserve(&request)?;
+        let sandbox = request.sandbox.clone();
+        let made = node.boot(request, &offer).await;
+        if let Err(failed) = &made {
+            node.release(&sandbox);
+            warn!(sandbox.id = %sandbox, error = %failed, "could not create sandbox {sandbox}");
+        }
+        made
+    }
+
+    fn reserve(&self, request: &CreateRequest) -> Result<Offer, NodeError> {
+        let (memory_total_bytes, memory_available_bytes) = self.memory.recent();
+        let mut table = self.lock();
+        if table.sandboxes.contains_key(&request.sandbox) {
+            return Err(NodeError::Exists(request.sandbox.clone()));
+        }
+        let load = Load {
+            sandboxes: u32::try_from(table.sandboxes.len()).unwrap_or(u32::MAX),
+            memory_promised_bytes: table.memory_promised_bytes,
+            memory_total_bytes,
+            memory_available_bytes,
+        };
+        let admission = self.config.admission.admit(&load, &request.resources);
+        admission.map_err(|what| NodeError::Full { what })?;
+        let row = Row::Booting {
+            resources: request.resources,
+            exited: false,
+        };
+        table.sandboxes.insert(request.sandbox.clone(), row);
+        table.memory_promised_bytes += memory_bytes(&request.resources);
+        Ok(table.offer.clone())
+    }
+
+    async fn boot(
+        self: &Arc<Self>,
+        request: CreateRequest,
+        offer: &Offer,
+    ) -> Result<CreateReply, NodeError> {
+        let begun = Instant::now();
+        let life = jiff::SignedDuration::from_millis(
+            i64::try_from(request.life_ms).unwrap_or(i64::MAX / 4),
+        );
+        let (sandbox, spec) = (request.sandbox.clone(), offer.spec(&request)?);
+        let noted = OnceLock::new();
+        // Nothing is written before it is born: what a crash leaves half made carries the
+        // instance's name, and the runtime's sweep ends what no entry names.
+        let born = |record: &RuntimeRecord| {
+            let started_at = Timestamp::now();
+            let entry = Entry {
+                version: journal::VERSION,
+                boot: self.boot.clone(),
+                sandbox: request.sandbox.clone(),
+                team: request.team.clone(),
+                template: request.template.clone(),
+                resources: request.resources,
+                network: request.network.clone(),
+                started_at,
+                ends_at: started_at.checked_add(life).unwrap_or(Timestamp::MAX),
+                record: Some(record.clone()),
+            };
+            self.journal.note(&entry).map_err(io::Error::other)?;
+            let _ = noted.set(entry);
+            Ok(())
+        };
+        let made = self.runtime.create_noting(spec, &born).await;
+        let entry = match (made, noted.into_inner()) {
+            (Ok(_), Some(entry)) => entry,
+            (Ok(_), None) => {
+                return Err(NodeError::Internal {
+                    why: "the runtime told nobody of a birth".into(),
+                });
+            }
+            (Err(failed), _) => {
+                self.journal.forget(&sandbox).map_err(|e| internal(&e))?;
+                return Err(create_error(failed));
+            }
+        };
+        if let Err(failed) = self.journal.keep(&sandbox) {
+            // Unknown to the journal it would not survive us: better not to have it at all.
+            self.runtime.stop(&sandbox).await.map_err(runtime_error)?;
+            return Err(internal(&failed));
+        }
+        let reply = CreateReply {
+            started_at: entry.started_at,
+            ends_at: entry.ends_at,
+        };
+        let (id, duration_us) = (entry.sandbox.clone(), begun.elapsed().as_micros());
+        self.own(entry);
+        info!(sandbox.id = %id, duration_us, "created sandbox {id}");
+        Ok(reply)
+    }
+}
+
+impl Offer {
+    fn spec(&self, request: &CreateRequest) -> Result<CreateSpec, NodeError> {
+        let named = |name: &str| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+            let known = !name.is_empty() && name.chars().all(plain);
+            let dir = self.layers_dir.join(name);
+            if known && dir.is_dir() {
+                return Ok(dir);
+            }
+            Err(NodeError::Unsupported {
+                why: format!("layer {name:?} is not on this node"),
+            })
+        };
+        let layers = request
+            .layers
+            .iter()
+            .map(|name| named(name))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut envs = self.envs.clone();
+        envs.extend(request.envs.clone());
+        let hostname = request.sandbox.to_string();
+        Ok(CreateSpec {
+            sandbox: request.sandbox.clone(),
+            lowers: self.site.iter().cloned().chain(layers).collect(),
+            resources: request.resources,
+            network: request.network.clone(),
+            hostname: hostname.clone(),
+            agent: AgentConfig {
+                version: AgentConfig::VERSION,
+                sandbox_id: request.sandbox.clone(),
+                template_id: request.template.clone(),
+                access_token: request.access_token.clone(),
+                envs,
+                default_user: request.default_user.clone(),
+                default_workdir: request.default_workdir.clone(),
+                hostname,
+            },
+        })
+    }
+}
+
+fn create_error(error: CreateError) -> NodeError {
+    match error {
+        CreateError::Exists(sandbox) => NodeError::Exists(sandbox),
+        CreateError::Capacity { what, .. } => NodeError::Full { what: what.into() },
+        CreateError::Unsupported { why, .. } => NodeError::Unsupported { why },
+        CreateError::Agent { .. } | CreateError::Step { .. } => {
+            NodeError::CreateFailed { why: chain(&error) }
+        }
+    }
+}
