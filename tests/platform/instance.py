@@ -1,6 +1,7 @@
 """A platform of a test's own."""
 
 import contextlib
+import json
 import os
 import pathlib
 import re
@@ -180,6 +181,10 @@ class Instance:
     def runs(self, id):
         """Whether processes of a sandbox live, as the host sees it."""
         return any(host.read(f"{path}/cgroup.procs").split() for path in self.groups(id))
+
+    def record(self, id):
+        """What the journal knows of where a sandbox is."""
+        return json.loads((self.data_dir / f"node/journal/{id}.json").read_text())["record"]
 
     def groups(self, id):
         """Control groups of a sandbox, also after its end: slots come round again only after
