@@ -26,7 +26,7 @@ use crate::connection::ClientConn;
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Bytes read away after the last answer; beyond it the connection is simply closed.
-const LINGER_BYTES_MAX: usize = 256 * 1024 * 1024;
+const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Time for a client to take its last answer.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 

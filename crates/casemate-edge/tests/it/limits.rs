@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
 use crate::support::{DOMAIN, ENVD, ID, Stage, get, host, read_all, read_until, text};
@@ -247,7 +247,7 @@ async fn one_connection_too_many_is_told_so() {
 #[tokio::test]
 async fn a_large_body_that_nobody_wants_does_not_hide_its_answer() {
     let stage = Stage::new().await;
-    let body = vec![b'x'; 100 * 1024 * 1024];
+    let body = vec![b'x'; 12 * 1024 * 1024];
     for (target, expected) in [(host(3000), "502"), (format!("api.{DOMAIN}"), "200")] {
         let mut stream = stage.connect().await;
         let head = format!(
@@ -263,4 +263,25 @@ async fn a_large_body_that_nobody_wants_does_not_hide_its_answer() {
             "{answer:.300}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_wants_is_read_away_to_a_bound() {
+    const BOUND: usize = 16 * 1024 * 1024;
+    let stage = Stage::new().await;
+    let mut client = stage.stream("192.0.2.1:1");
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: {}\r\ncontent-length: 10000000000\r\n\r\n",
+        host(3000)
+    );
+    client.write_all(head.as_bytes()).await.unwrap();
+    let mut taken = 0;
+    while let Ok(written) = client.write(&[b'x'; 32 * 1024]).await {
+        taken += written;
+    }
+    // Some lay in buffers when the answer was given and at the end.
+    assert!(taken < BOUND + 1024 * 1024, "{taken}");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
 }
