@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
-use crate::support::{DOMAIN, ENVD, ID, Stage, get, host, read_all, read_until, text};
+use crate::support::{DOMAIN, ENVD, ID, LONG, Stage, get, host, read_all, read_until, text};
 
 #[tokio::test]
 async fn heads_that_are_too_large_are_431_with_a_body() {
@@ -284,4 +286,53 @@ async fn a_body_that_nobody_wants_is_read_away_to_a_bound() {
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+}
+
+const EARLY_HINTS: &str = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+
+/// Serves one connection of a port: says `first`, then `again` until nobody listens.
+async fn says(stage: &Stage, port: u16, first: String, again: &'static str) -> JoinHandle<()> {
+    let listener = stage.listener(port).await;
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_until(&mut stream, "\r\n\r\n").await;
+        stream.write_all(first.as_bytes()).await.unwrap();
+        let again = again.repeat(100);
+        while !again.is_empty() && stream.write_all(again.as_bytes()).await.is_ok() {}
+    })
+}
+
+#[tokio::test]
+async fn endless_informational_answers_are_cut_off() {
+    let stage = Stage::new().await;
+    for port in [ENVD, 3000] {
+        let service = says(&stage, port, String::new(), EARLY_HINTS).await;
+        let mut client = stage.http1().await;
+        let asked = client.send_request(get(port, "/"));
+        let response = timeout(LONG, asked).await.expect("an answer").unwrap();
+        assert_eq!(response.status(), 502);
+        let body = text(response).await;
+        assert!(body.contains("port is not open"), "{body}");
+        let cut = timeout(LONG, service).await;
+        cut.expect("the service's connection is cut").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn informational_answers_are_bounded_in_number_and_bytes() {
+    let large = format!("HTTP/1.1 103 Early\r\nlink: {}\r\n\r\n", "x".repeat(30_000));
+    let cases = [
+        (EARLY_HINTS.repeat(100), 200),
+        (EARLY_HINTS.repeat(101), 502),
+        (large.repeat(8), 200),
+        (large.repeat(9), 502),
+    ];
+    for (before, expected) in cases {
+        let stage = Stage::new().await;
+        let answer = before + "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        says(&stage, 3000, answer, "").await;
+        let mut client = stage.http1().await;
+        let response = client.send_request(get(3000, "/")).await.unwrap();
+        assert_eq!(response.status(), expected);
+    }
 }
