@@ -61,6 +61,8 @@ pub(crate) struct ClientIo<S> {
     since: Instant,
     timer: Pin<Box<Sleep>>,
     lingering: Option<Lingering>,
+    /// A write waits for the client.
+    unsent: bool,
     /// Registered while a write is stuck: the end of the sandbox whose answer it is.
     reset: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
@@ -94,6 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
             head_bytes: 0,
             since: now,
             lingering: None,
+            unsent: false,
             reset: None,
         }
     }
@@ -166,10 +169,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
 
     /// Whether no request is open; notes the beginning of a new wait.
     fn waits_for_head(&mut self) -> bool {
-        if self.conn.is_busy() {
+        if self.conn.activity().is_busy() {
             return false;
         }
-        let requests = self.conn.requests();
+        let requests = self.conn.activity().requests();
         if requests != self.requests_seen {
             self.requests_seen = requests;
             self.head_bytes = 0;
@@ -240,6 +243,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
         Poll::Ready(Ok(()))
     }
 
+    fn note_unsent(&mut self, unsent: bool) {
+        if self.unsent != unsent {
+            self.unsent = unsent;
+            self.conn.activity().set_unsent(unsent);
+        }
+    }
+
     /// Fails a write that waits for the client once the sandbox that it belongs to has ended:
     /// nobody may ever read it, and it must not hold the connection.
     fn cut_if_ended<T>(
@@ -247,6 +257,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
         cx: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
+        self.note_unsent(written.is_pending());
         if written.is_ready() {
             self.reset = None;
             return written;
@@ -312,7 +323,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.lingering.is_none() {
             // An upgraded connection is busy until its end, and its directions end one by one.
-            if self.protocol != Some(Protocol::Http1) || self.conn.is_busy() {
+            if self.protocol != Some(Protocol::Http1) || self.conn.activity().is_busy() {
                 return Pin::new(&mut self.stream).poll_shutdown(cx);
             }
             self.linger(Arc::default());

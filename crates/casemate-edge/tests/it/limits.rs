@@ -226,10 +226,12 @@ async fn one_request_too_many_to_a_sandbox_is_429() {
 #[tokio::test]
 async fn one_connection_too_many_is_told_so() {
     let stage = Stage::with(|config| config.limits.connections_max = 1).await;
+    let listener = stage.listener(3000).await;
     let mut first = stage.connect().await;
-    let ask = format!("GET / HTTP/1.1\r\nhost: api.{DOMAIN}\r\n\r\n");
+    let ask = format!("GET / HTTP/1.1\r\nhost: {}\r\n\r\n", host(3000));
     first.write_all(ask.as_bytes()).await.unwrap();
-    read_until(&mut first, "api /").await;
+    // A request is under way, so it cannot go to make room.
+    let (_unanswered, _) = listener.accept().await.unwrap();
     let mut second = stage.connect().await;
     let answer = read_all(&mut second).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -241,7 +243,9 @@ async fn one_connection_too_many_is_told_so() {
     drop(first);
     crate::support::eventually("there is room again", || stage.serving_connections() == 0).await;
     let answer = stage
-        .raw(ask.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n"))
+        .raw(format!(
+            "GET / HTTP/1.1\r\nhost: api.{DOMAIN}\r\nconnection: close\r\n\r\n"
+        ))
         .await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
