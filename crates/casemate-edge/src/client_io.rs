@@ -57,7 +57,7 @@ pub(crate) struct ClientIo<S> {
     requests_seen: u64,
     /// Bytes of the head that is being waited for.
     head_bytes: usize,
-    /// When the present wait began, or its first byte came.
+    /// When the present wait began; after the first request, when its first byte came.
     since: Instant,
     timer: Pin<Box<Sleep>>,
     lingering: Option<Lingering>,
@@ -153,7 +153,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
             Poll::Ready(Ok(())) => {
                 if waits && !http2 {
-                    if self.head_bytes == 0 {
+                    // The first head's time runs from the beginning.
+                    if self.head_bytes == 0 && self.requests_seen > 0 {
                         self.since = Instant::now();
                     }
                     self.head_bytes += buf.filled().len() - before;

@@ -340,3 +340,19 @@ async fn informational_answers_are_bounded_in_number_and_bytes() {
         assert_eq!(response.status(), expected);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_first_head_that_comes_late_has_no_more_time() {
+    const HEAD: Duration = Duration::from_secs(10);
+    let stage = Stage::with(|config| config.limits.head_timeout = HEAD).await;
+    for late in ["\r\n", "GET / HT", "PRI * HT"] {
+        let begun = tokio::time::Instant::now();
+        let mut client = stage.stream("192.0.2.1:1");
+        for byte in late.bytes() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            client.write_all(&[byte]).await.unwrap();
+        }
+        assert_eq!(client.read(&mut [0; 16]).await.unwrap(), 0);
+        assert!(begun.elapsed() < HEAD + Duration::from_millis(100));
+    }
+}
