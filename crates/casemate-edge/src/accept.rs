@@ -78,11 +78,10 @@ impl Edge {
     {
         let tasks = TaskTracker::new();
         let hard = CancellationToken::new();
-        let Ok(permit) = Arc::clone(&self.parts().connections).try_acquire_owned() else {
-            warn!("too many connections: one from {peer} was closed");
+        let Some(seat) = self.seat(peer, hard.clone()) else {
             return Drained::Cut(1);
         };
-        let conn = ClientConn::new(peer, tasks.clone(), hard.clone(), permit);
+        let conn = ClientConn::new(peer, tasks.clone(), hard.clone(), seat);
         tasks.spawn(self.clone().drive(stream, Arc::new(conn), shutdown.clone()));
         tasks.close();
         tokio::select! {
@@ -99,8 +98,8 @@ impl Edge {
         hard: &CancellationToken,
         soft: &CancellationToken,
     ) {
-        let Ok(permit) = Arc::clone(&self.parts().connections).try_acquire_owned() else {
-            warn!("too many connections: one from {peer} was closed");
+        let cut = hard.child_token();
+        let Some(seat) = self.seat(peer, cut.clone()) else {
             // Into an empty socket buffer: it fits or the client is gone.
             let _ = stream.try_write(TOO_MANY_CONNECTIONS);
             return;
@@ -109,7 +108,7 @@ impl Edge {
             debug!(%error, "a client left as it was accepted");
             return;
         }
-        let conn = ClientConn::new(peer, tasks.clone(), hard.clone(), permit);
+        let conn = ClientConn::new(peer, tasks.clone(), cut, seat);
         tasks.spawn(self.clone().drive(stream, Arc::new(conn), soft.clone()));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -77,7 +77,28 @@ impl Body for RequestBody {
 /// What a client gets.
 pub struct EdgeBody {
     kind: Kind,
+    busy: Busy,
+}
+
+/// A piece of an answer. It waits for its client long after the body that it came from is done,
+/// and keeps the connection busy until it is sent.
+pub struct AnswerData {
+    bytes: Bytes,
     _busy: Busy,
+}
+
+impl Buf for AnswerData {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
 }
 
 enum Kind {
@@ -92,7 +113,7 @@ impl EdgeBody {
         let bytes = (!bytes.is_empty()).then_some(bytes);
         Self {
             kind: Kind::Whole(bytes),
-            _busy: busy,
+            busy,
         }
     }
 
@@ -104,7 +125,7 @@ impl EdgeBody {
         let body = body.map_err(Into::into).boxed_unsync();
         Self {
             kind: Kind::Api(body),
-            _busy: busy,
+            busy,
         }
     }
 
@@ -119,24 +140,29 @@ impl EdgeBody {
     pub(crate) fn sandbox(body: UpstreamBody, busy: Busy) -> Self {
         Self {
             kind: Kind::Sandbox(body),
-            _busy: busy,
+            busy,
         }
     }
 }
 
 impl Body for EdgeBody {
-    type Data = Bytes;
+    type Data = AnswerData;
     type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.kind {
-            Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            Kind::Api(body) => Pin::new(body).poll_frame(cx),
-            Kind::Sandbox(body) => Pin::new(body).poll_frame(cx),
-        }
+    ) -> Poll<Option<Result<Frame<AnswerData>, BoxError>>> {
+        let frame = match &mut self.kind {
+            Kind::Whole(bytes) => bytes.take().map(|b| Ok(Frame::data(b))),
+            Kind::Api(body) => ready!(Pin::new(body).poll_frame(cx)),
+            Kind::Sandbox(body) => ready!(Pin::new(body).poll_frame(cx)),
+        };
+        let data = |bytes| AnswerData {
+            bytes,
+            _busy: self.busy.clone(),
+        };
+        Poll::Ready(frame.map(|frame| Ok(frame?.map_data(data))))
     }
 
     fn is_end_stream(&self) -> bool {

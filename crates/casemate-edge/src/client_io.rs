@@ -26,7 +26,7 @@ use crate::connection::ClientConn;
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Bytes read away after the last answer; beyond it the connection is simply closed.
-const LINGER_BYTES_MAX: usize = 256 * 1024 * 1024;
+const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Time for a client to take its last answer.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -57,10 +57,12 @@ pub(crate) struct ClientIo<S> {
     requests_seen: u64,
     /// Bytes of the head that is being waited for.
     head_bytes: usize,
-    /// When the present wait began, or its first byte came.
+    /// When the present wait began; after the first request, when its first byte came.
     since: Instant,
     timer: Pin<Box<Sleep>>,
     lingering: Option<Lingering>,
+    /// A write waits for the client.
+    unsent: bool,
     /// Registered while a write is stuck: the end of the sandbox whose answer it is.
     reset: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
@@ -94,6 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
             head_bytes: 0,
             since: now,
             lingering: None,
+            unsent: false,
             reset: None,
         }
     }
@@ -150,7 +153,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
             Poll::Ready(Ok(())) => {
                 if waits && !http2 {
-                    if self.head_bytes == 0 {
+                    // The first head's time runs from the beginning.
+                    if self.head_bytes == 0 && self.requests_seen > 0 {
                         self.since = Instant::now();
                     }
                     self.head_bytes += buf.filled().len() - before;
@@ -166,10 +170,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
 
     /// Whether no request is open; notes the beginning of a new wait.
     fn waits_for_head(&mut self) -> bool {
-        if self.conn.is_busy() {
+        if self.conn.activity().is_busy() {
             return false;
         }
-        let requests = self.conn.requests();
+        let requests = self.conn.activity().requests();
         if requests != self.requests_seen {
             self.requests_seen = requests;
             self.head_bytes = 0;
@@ -240,6 +244,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
         Poll::Ready(Ok(()))
     }
 
+    fn note_unsent(&mut self, unsent: bool) {
+        if self.unsent != unsent {
+            self.unsent = unsent;
+            self.conn.activity().set_unsent(unsent);
+        }
+    }
+
     /// Fails a write that waits for the client once the sandbox that it belongs to has ended:
     /// nobody may ever read it, and it must not hold the connection.
     fn cut_if_ended<T>(
@@ -247,6 +258,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
         cx: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
+        self.note_unsent(written.is_pending());
         if written.is_ready() {
             self.reset = None;
             return written;
@@ -312,7 +324,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.lingering.is_none() {
             // An upgraded connection is busy until its end, and its directions end one by one.
-            if self.protocol != Some(Protocol::Http1) || self.conn.is_busy() {
+            if self.protocol != Some(Protocol::Http1) || self.conn.activity().is_busy() {
                 return Pin::new(&mut self.stream).poll_shutdown(cx);
             }
             self.linger(Arc::default());

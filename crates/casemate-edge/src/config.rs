@@ -27,8 +27,12 @@ impl EdgeConfig {
 /// Limits of one edge.
 #[derive(Debug, Clone)]
 pub struct EdgeLimits {
-    /// Client connections open at once; one more is answered 503 and closed. Default 16384.
+    /// Client connections open at once. For one more, those without a request that were idle for
+    /// longest are closed; where there is none it is answered 503 and closed. Default 16384.
     pub connections_max: usize,
+    /// Time without a request for which a connection is never closed to make room, so that a new
+    /// one can send its head. Default 1 s.
+    pub idle_spared: Duration,
     /// Requests open at once to one sandbox; one more is answered 429. Default none.
     pub sandbox_requests_max: Option<NonZeroU32>,
     /// Bytes of one request head; a larger one is answered 431. Default 64 KiB. On HTTP/1.1 a
@@ -58,10 +62,20 @@ pub struct EdgeLimits {
     pub drain_timeout: Duration,
 }
 
+impl EdgeLimits {
+    /// Client connections from one address, of IPv6 from one /64 network: half of all, and at it
+    /// the same as at `connections_max`, among its own. From loopback there may be all: a proxy
+    /// there speaks for everybody.
+    pub fn peer_connections_max(&self) -> usize {
+        (self.connections_max / 2).max(1)
+    }
+}
+
 impl Default for EdgeLimits {
     fn default() -> Self {
         Self {
             connections_max: 16 * 1024,
+            idle_spared: Duration::from_secs(1),
             sandbox_requests_max: None,
             head_bytes_max: 64 * 1024,
             head_timeout: Duration::from_secs(10),

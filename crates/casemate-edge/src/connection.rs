@@ -1,7 +1,6 @@
 //! One client connection: finds out its protocol, serves it, ends it when the edge drains.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +9,6 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, trace};
@@ -18,6 +16,7 @@ use tracing::{debug, trace};
 use crate::client_io::{ClientIo, ClientIoLimits, Protocol};
 use crate::edge::Edge;
 use crate::refusal::Refusal;
+use crate::seats::{Activity, Seat};
 
 /// What an HTTP/1.1 connection buffers at most, unless heads are allowed to be larger. Above our
 /// own limit on heads, so that our answer is given, not a bare one.
@@ -39,11 +38,9 @@ pub(crate) struct ClientConn {
     pub(crate) tasks: TaskTracker,
     /// Cuts everything.
     pub(crate) hard: CancellationToken,
-    requests: AtomicU64,
-    open: AtomicUsize,
+    seat: Seat,
     /// On HTTP/1.1, the end of the sandbox that the present answer comes from.
     reset: Mutex<Option<CancellationToken>>,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl ClientConn {
@@ -51,32 +48,28 @@ impl ClientConn {
         peer: SocketAddr,
         tasks: TaskTracker,
         hard: CancellationToken,
-        permit: OwnedSemaphorePermit,
+        seat: Seat,
     ) -> Self {
         Self {
             peer,
             tasks,
             hard,
-            requests: AtomicU64::new(0),
-            open: AtomicUsize::new(0),
+            seat,
             reset: Mutex::new(None),
-            _permit: permit,
         }
     }
 
-    /// Counts a new request.
-    pub(crate) fn begin(self: &Arc<Self>) -> Busy {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+    /// Counts a new request; `None`: another connection has taken this one's seat.
+    pub(crate) fn begin(self: &Arc<Self>) -> Option<Busy> {
+        if !self.activity().begin() {
+            return None;
+        }
         *self.reset.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        Busy::new(Arc::clone(self))
+        Some(Busy(Arc::clone(self)))
     }
 
-    pub(crate) fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn is_busy(&self) -> bool {
-        self.open.load(Ordering::Acquire) > 0
+    pub(crate) fn activity(&self) -> &Activity {
+        self.seat.activity()
     }
 
     pub(crate) fn reset_with(&self, ended: CancellationToken) {
@@ -91,25 +84,19 @@ impl ClientConn {
     }
 }
 
-/// Held by each half of a request that is under way; a connection without one is idle.
+/// Held by each part of a request that is under way; a connection without one is idle.
 pub(crate) struct Busy(Arc<ClientConn>);
-
-impl Busy {
-    fn new(conn: Arc<ClientConn>) -> Self {
-        conn.open.fetch_add(1, Ordering::Release);
-        Self(conn)
-    }
-}
 
 impl Clone for Busy {
     fn clone(&self) -> Self {
-        Self::new(Arc::clone(&self.0))
+        self.0.activity().part_begins();
+        Self(Arc::clone(&self.0))
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Release);
+        self.0.activity().part_ends();
     }
 }
 

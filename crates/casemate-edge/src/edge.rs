@@ -1,6 +1,7 @@
 //! The edge as a value: its parts, and the way of one request through them.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,9 +12,10 @@ use http::request::Parts;
 use http::{Method, Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
+use tracing::debug;
 
 use crate::api::Api;
 use crate::body::{BoxError, EdgeBody, RequestBody};
@@ -24,8 +26,18 @@ use crate::header_rules::{Upgrade, head_bytes};
 use crate::link::Links;
 use crate::refusal::{Format, Refusal};
 use crate::routes::{Dialer, Routes};
+use crate::seats::{Seat, Seats};
 use crate::target::{ENVD_PORT, OwnHosts, Target, TargetError};
 use crate::upstream::{Reuse, SandboxEnded, Upstream};
+
+/// A request ends without an answer, and its connection or stream with it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Cut {
+    #[error(transparent)]
+    SandboxEnded(#[from] SandboxEnded),
+    #[error("the connection was closed to make room")]
+    NoSeat,
+}
 
 /// One edge; clones are the same edge.
 #[derive(Clone)]
@@ -42,7 +54,7 @@ pub(crate) struct EdgeParts {
     pub(crate) links: Arc<Links>,
     /// What drives connections into sandboxes; ends with them.
     pub(crate) upstreams: TaskTracker,
-    pub(crate) connections: Arc<Semaphore>,
+    seats: Arc<Seats>,
     warmed: LastTime,
     head_too_large: Arc<[u8]>,
 }
@@ -92,7 +104,7 @@ impl Edge {
                 dialer,
                 links: Arc::new(Links::new(limits.envd_idle_max, limits.envd_idle_timeout)),
                 upstreams: TaskTracker::new(),
-                connections: Arc::new(Semaphore::new(limits.connections_max)),
+                seats: Arc::new(Seats::new(&limits)),
                 warmed: LastTime::default(),
                 head_too_large: head_too_large(limits.head_bytes_max),
                 limits,
@@ -142,8 +154,16 @@ impl Edge {
 
     /// Client connections open now, upgraded ones included.
     pub fn connections(&self) -> usize {
-        let free = self.parts.connections.available_permits();
-        self.parts.limits.connections_max.saturating_sub(free)
+        self.parts.seats.count()
+    }
+
+    /// A seat for a new connection that `cut` ends; `None` when there is no room.
+    pub(crate) fn seat(&self, peer: SocketAddr, cut: CancellationToken) -> Option<Seat> {
+        let seat = self.parts.seats.take(peer, cut);
+        if seat.is_none() {
+            debug!("too many connections: one from {peer} is refused");
+        }
+        seat
     }
 
     pub(crate) fn parts(&self) -> &EdgeParts {
@@ -163,8 +183,8 @@ impl Edge {
         &self,
         conn: &Arc<ClientConn>,
         request: Request<Incoming>,
-    ) -> Result<Response<EdgeBody>, SandboxEnded> {
-        let busy = conn.begin();
+    ) -> Result<Response<EdgeBody>, Cut> {
+        let busy = conn.begin().ok_or(Cut::NoSeat)?;
         let (mut head, body) = request.into_parts();
         let body = RequestBody::new(body, busy.clone());
         let (version, read) = (head.version, body.read_to_end());

@@ -179,7 +179,7 @@ impl Forward<'_> {
             match upstream.send(request).await {
                 Ok(response) => return Ok((response, upstream)),
                 Err(Unanswered::NotSent(unsent, _)) => request = *unsent,
-                Err(Unanswered::Sent(error)) => return Err(SendFailure::Sent(error)),
+                Err(Unanswered::Sent(failure)) => return Err(failure),
             }
         }
         let parts = self.edge.parts();
@@ -194,9 +194,8 @@ impl Forward<'_> {
         .await?;
         match upstream.send(request).await {
             Ok(response) => Ok((response, upstream)),
-            Err(Unanswered::NotSent(_, error) | Unanswered::Sent(error)) => {
-                Err(SendFailure::Sent(error))
-            }
+            Err(Unanswered::NotSent(_, error)) => Err(SendFailure::Sent(error)),
+            Err(Unanswered::Sent(failure)) => Err(failure),
         }
     }
 
@@ -238,7 +237,7 @@ impl Forward<'_> {
                     what: "the sandbox could not be reached",
                 }
             }
-            SendFailure::Prepare(_) | SendFailure::Sent(_) => {
+            SendFailure::Prepare(_) | SendFailure::Sent(_) | SendFailure::Informational => {
                 debug!(
                     sandbox.id = %sandbox,
                     port = self.target.port,

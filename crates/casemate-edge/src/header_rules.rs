@@ -123,11 +123,15 @@ pub(crate) fn switched(response: &mut http::response::Parts, upgrade: &Upgrade) 
 /// Bytes of a request head, near enough to what travelled.
 pub(crate) fn head_bytes(request: &Parts) -> usize {
     let uri = request.uri.path_and_query().map_or(0, |p| p.as_str().len());
-    let headers = request.headers.iter();
-    let fields: usize = headers
+    uri + field_bytes(&request.headers)
+}
+
+/// Bytes of header fields, near enough to what travelled.
+pub(crate) fn field_bytes(headers: &HeaderMap) -> usize {
+    headers
+        .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + 4)
-        .sum();
-    uri + fields
+        .sum()
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {

@@ -1,9 +1,10 @@
 //! The front door: decides for each request whether it goes to a sandbox or to the API, and
 //! carries it there.
 //!
-//! Owns: host and header routing (decision 11), the answers of the edge itself, connections to
-//! services in sandboxes, the pool of connections to envd, upgrades, drain. A connection is any
-//! byte stream, so TLS goes in front of [`Edge::serve_stream`] and changes nothing behind it.
+//! Owns: host and header routing (decision 11), the answers of the edge itself, who may be
+//! connected, connections to services in sandboxes, the pool of connections to envd, upgrades,
+//! drain. A connection is any byte stream, so TLS goes in front of [`Edge::serve_stream`] and
+//! changes nothing behind it.
 //!
 //! It must not know SQL, the catalog's keeper, the node's wire or the API's crate: who runs is
 //! asked through [`Routes`], connections are made by a [`Dialer`], the API is a [`tower::Service`].
@@ -26,13 +27,14 @@ mod link;
 mod refusal;
 mod reserved;
 mod routes;
+mod seats;
 mod target;
 mod tunnel;
 mod upstream;
 
 pub use accept::Drained;
 pub use api::InvalidHost;
-pub use body::{EdgeBody, RequestBody};
+pub use body::{AnswerData, EdgeBody, RequestBody};
 pub use config::{EdgeConfig, EdgeLimits};
 pub use edge::Edge;
 pub use routes::{DialFailure, Dialer, LookupFailure, RouteTarget, Routes, TrafficToken};

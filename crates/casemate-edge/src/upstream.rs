@@ -6,12 +6,14 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use casemate_types::SandboxId;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -25,6 +27,7 @@ use tracing::trace;
 
 use crate::body::{BoxError, RequestBody};
 use crate::config::EdgeLimits;
+use crate::header_rules::field_bytes;
 use crate::link::Lease;
 use crate::routes::{DialFailure, Dialer};
 
@@ -35,6 +38,11 @@ const DIAL_WAIT_STEP: Duration = Duration::from_millis(100);
 /// Time for a connection to become reusable after its answer; then it is not kept. It takes longer
 /// than a moment only when the request's body is still on its way.
 const REUSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Informational answers (1xx) that a service may send before its answer. They go no further than
+/// here, and services send one or two; one every 20 s says for half an hour that work goes on.
+const INFORMATIONAL_MAX: u32 = 100;
+/// Bytes of their header fields.
+const INFORMATIONAL_BYTES_MAX: usize = 256 * 1024;
 
 /// A connection that is ready for a request, or carries one.
 pub(crate) struct Upstream {
@@ -63,6 +71,8 @@ pub(crate) enum SendFailure {
     /// It was sent, at least in part, and is never sent again.
     #[error("no answer from the service")]
     Sent(#[source] hyper::Error),
+    #[error("too many informational answers from the service")]
+    Informational,
 }
 
 impl Upstream {
@@ -108,15 +118,30 @@ impl Upstream {
         self.sender.is_closed()
     }
 
-    /// Sends a request; gives it back when nothing of it was sent.
+    /// Sends a request; gives it back when nothing of it was sent. A service that sends too many
+    /// informational answers is cut off.
     pub(crate) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, Unanswered> {
+        let informational = Arc::new(Informational::default());
+        let (count, driver) = (Arc::clone(&informational), self.driver.clone());
+        hyper::ext::on_informational(&mut request, move |answer| {
+            count.add(answer.headers());
+            if count.is_too_much()
+                && let Some(driver) = &driver
+            {
+                driver.abort();
+            }
+        });
         let sent = self.sender.try_send_request(request).await;
+        // Also when the answer came behind them: its connection is being cut.
+        if informational.is_too_much() {
+            return Err(Unanswered::Sent(SendFailure::Informational));
+        }
         sent.map_err(|mut error| match error.take_message() {
             Some(request) => Unanswered::NotSent(Box::new(request), error.into_error()),
-            None => Unanswered::Sent(error.into_error()),
+            None => Unanswered::Sent(SendFailure::Sent(error.into_error())),
         })
     }
 
@@ -128,7 +153,28 @@ impl Upstream {
 
 pub(crate) enum Unanswered {
     NotSent(Box<Request<RequestBody>>, hyper::Error),
-    Sent(hyper::Error),
+    Sent(SendFailure),
+}
+
+/// What a service sent before its answer to one request. hyper reads it away for as long as it
+/// comes, and a service that never ends it would keep a processor busy.
+#[derive(Default)]
+struct Informational {
+    answers: AtomicU32,
+    bytes: AtomicUsize,
+}
+
+impl Informational {
+    fn add(&self, headers: &HeaderMap) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        self.bytes
+            .fetch_add(field_bytes(headers), Ordering::Relaxed);
+    }
+
+    fn is_too_much(&self) -> bool {
+        self.answers.load(Ordering::Relaxed) > INFORMATIONAL_MAX
+            || self.bytes.load(Ordering::Relaxed) > INFORMATIONAL_BYTES_MAX
+    }
 }
 
 impl Drop for Upstream {

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
-use crate::support::{DOMAIN, ENVD, ID, Stage, get, host, read_all, read_until, text};
+use crate::support::{DOMAIN, ENVD, ID, LONG, Stage, get, host, read_all, read_until, text};
 
 #[tokio::test]
 async fn heads_that_are_too_large_are_431_with_a_body() {
@@ -224,10 +226,12 @@ async fn one_request_too_many_to_a_sandbox_is_429() {
 #[tokio::test]
 async fn one_connection_too_many_is_told_so() {
     let stage = Stage::with(|config| config.limits.connections_max = 1).await;
+    let listener = stage.listener(3000).await;
     let mut first = stage.connect().await;
-    let ask = format!("GET / HTTP/1.1\r\nhost: api.{DOMAIN}\r\n\r\n");
+    let ask = format!("GET / HTTP/1.1\r\nhost: {}\r\n\r\n", host(3000));
     first.write_all(ask.as_bytes()).await.unwrap();
-    read_until(&mut first, "api /").await;
+    // A request is under way, so it cannot go to make room.
+    let (_unanswered, _) = listener.accept().await.unwrap();
     let mut second = stage.connect().await;
     let answer = read_all(&mut second).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -239,7 +243,9 @@ async fn one_connection_too_many_is_told_so() {
     drop(first);
     crate::support::eventually("there is room again", || stage.serving_connections() == 0).await;
     let answer = stage
-        .raw(ask.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n"))
+        .raw(format!(
+            "GET / HTTP/1.1\r\nhost: api.{DOMAIN}\r\nconnection: close\r\n\r\n"
+        ))
         .await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
@@ -247,7 +253,7 @@ async fn one_connection_too_many_is_told_so() {
 #[tokio::test]
 async fn a_large_body_that_nobody_wants_does_not_hide_its_answer() {
     let stage = Stage::new().await;
-    let body = vec![b'x'; 100 * 1024 * 1024];
+    let body = vec![b'x'; 12 * 1024 * 1024];
     for (target, expected) in [(host(3000), "502"), (format!("api.{DOMAIN}"), "200")] {
         let mut stream = stage.connect().await;
         let head = format!(
@@ -262,5 +268,91 @@ async fn a_large_body_that_nobody_wants_does_not_hide_its_answer() {
             answer.starts_with(&format!("HTTP/1.1 {expected}")),
             "{answer:.300}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_wants_is_read_away_to_a_bound() {
+    const BOUND: usize = 16 * 1024 * 1024;
+    let stage = Stage::new().await;
+    let mut client = stage.stream("192.0.2.1:1");
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: {}\r\ncontent-length: 10000000000\r\n\r\n",
+        host(3000)
+    );
+    client.write_all(head.as_bytes()).await.unwrap();
+    let mut taken = 0;
+    while let Ok(written) = client.write(&[b'x'; 32 * 1024]).await {
+        taken += written;
+    }
+    // Some lay in buffers when the answer was given and at the end.
+    assert!(taken < BOUND + 1024 * 1024, "{taken}");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+}
+
+const EARLY_HINTS: &str = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+
+/// Serves one connection of a port: says `first`, then `again` until nobody listens.
+async fn says(stage: &Stage, port: u16, first: String, again: &'static str) -> JoinHandle<()> {
+    let listener = stage.listener(port).await;
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_until(&mut stream, "\r\n\r\n").await;
+        stream.write_all(first.as_bytes()).await.unwrap();
+        let again = again.repeat(100);
+        while !again.is_empty() && stream.write_all(again.as_bytes()).await.is_ok() {}
+    })
+}
+
+#[tokio::test]
+async fn endless_informational_answers_are_cut_off() {
+    let stage = Stage::new().await;
+    for port in [ENVD, 3000] {
+        let service = says(&stage, port, String::new(), EARLY_HINTS).await;
+        let mut client = stage.http1().await;
+        let asked = client.send_request(get(port, "/"));
+        let response = timeout(LONG, asked).await.expect("an answer").unwrap();
+        assert_eq!(response.status(), 502);
+        let body = text(response).await;
+        assert!(body.contains("port is not open"), "{body}");
+        let cut = timeout(LONG, service).await;
+        cut.expect("the service's connection is cut").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn informational_answers_are_bounded_in_number_and_bytes() {
+    let large = format!("HTTP/1.1 103 Early\r\nlink: {}\r\n\r\n", "x".repeat(30_000));
+    let cases = [
+        (EARLY_HINTS.repeat(100), 200),
+        (EARLY_HINTS.repeat(101), 502),
+        (large.repeat(8), 200),
+        (large.repeat(9), 502),
+    ];
+    for (before, expected) in cases {
+        let stage = Stage::new().await;
+        let answer = before + "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        says(&stage, 3000, answer, "").await;
+        let mut client = stage.http1().await;
+        let response = client.send_request(get(3000, "/")).await.unwrap();
+        assert_eq!(response.status(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_head_that_comes_late_has_no_more_time() {
+    const HEAD: Duration = Duration::from_secs(10);
+    let stage = Stage::with(|config| config.limits.head_timeout = HEAD).await;
+    for late in ["\r\n", "GET / HT", "PRI * HT"] {
+        let begun = tokio::time::Instant::now();
+        let mut client = stage.stream("192.0.2.1:1");
+        for byte in late.bytes() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            client.write_all(&[byte]).await.unwrap();
+        }
+        assert_eq!(client.read(&mut [0; 16]).await.unwrap(), 0);
+        assert!(begun.elapsed() < HEAD + Duration::from_millis(100));
     }
 }

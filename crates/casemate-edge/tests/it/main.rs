@@ -1,5 +1,6 @@
 //! The edge between real sockets: clients of every kind on one side, services on the other.
 
+mod crowd;
 mod drain;
 mod ended;
 mod http1;

@@ -17,7 +17,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -140,6 +140,15 @@ impl Stage {
 
     pub async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.addr).await.unwrap()
+    }
+
+    /// A connection from any address, of a stream without the kernel's buffers.
+    pub fn stream(&self, peer: &str) -> DuplexStream {
+        let (client, server) = tokio::io::duplex(4096);
+        let (edge, peer) = (self.edge.clone(), peer.parse().unwrap());
+        let shutdown = self.shutdown.clone();
+        tokio::spawn(async move { edge.serve_stream(server, peer, shutdown).await });
+        client
     }
 
     pub async fn http1(&self) -> hyper::client::conn::http1::SendRequest<Full<Bytes>> {
