@@ -125,7 +125,8 @@ impl Edge {
         if !self.parts.warmed.is_due(WARM_EVERY) {
             return;
         }
-        let (parts, lease) = (Arc::clone(&self.parts), self.parts.links.lease(sandbox));
+        let parts = Arc::clone(&self.parts);
+        let lease = parts.links.lease_uncounted(sandbox);
         self.parts.upstreams.spawn(async move {
             let _warming = lease.warming().await;
             let opening = Upstream::open(

@@ -37,6 +37,8 @@ pub(crate) struct Lease {
     links: Arc<Links>,
     sandbox: SandboxId,
     link: Arc<Link>,
+    /// Whether it stands for a request.
+    counts: bool,
 }
 
 impl Links {
@@ -49,6 +51,14 @@ impl Links {
     }
 
     pub(crate) fn lease(self: &Arc<Self>, sandbox: &SandboxId) -> Lease {
+        let mut lease = self.lease_uncounted(sandbox);
+        lease.counts = true;
+        lease.link.open.fetch_add(1, Ordering::Relaxed);
+        lease
+    }
+
+    /// A hold that is no request.
+    pub(crate) fn lease_uncounted(self: &Arc<Self>, sandbox: &SandboxId) -> Lease {
         let link = {
             let mut map = self.map();
             match map.get(sandbox) {
@@ -65,11 +75,11 @@ impl Links {
                 }
             }
         };
-        link.open.fetch_add(1, Ordering::Relaxed);
         Lease {
             links: Arc::clone(self),
             sandbox: sandbox.clone(),
             link,
+            counts: false,
         }
     }
 
@@ -174,7 +184,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.link.open.fetch_sub(1, Ordering::Relaxed);
+        if self.counts {
+            self.link.open.fetch_sub(1, Ordering::Relaxed);
+        }
         if !self.link.idle().is_empty() {
             return;
         }

@@ -253,7 +253,7 @@ async fn one_connection_too_many_is_told_so() {
 #[tokio::test]
 async fn a_large_body_that_nobody_wants_does_not_hide_its_answer() {
     let stage = Stage::new().await;
-    let body = vec![b'x'; 12 * 1024 * 1024];
+    let body = vec![b'x'; 100 * 1024 * 1024];
     for (target, expected) in [(host(3000), "502"), (format!("api.{DOMAIN}"), "200")] {
         let mut stream = stage.connect().await;
         let head = format!(
@@ -273,7 +273,7 @@ async fn a_large_body_that_nobody_wants_does_not_hide_its_answer() {
 
 #[tokio::test]
 async fn a_body_that_nobody_wants_is_read_away_to_a_bound() {
-    const BOUND: usize = 16 * 1024 * 1024;
+    const BOUND: usize = 128 * 1024 * 1024;
     let stage = Stage::new().await;
     let mut client = stage.stream("192.0.2.1:1");
     let head = format!(
