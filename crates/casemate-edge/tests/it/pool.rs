@@ -44,6 +44,25 @@ async fn envd_is_dialled_once_and_a_users_port_each_time() {
 }
 
 #[tokio::test]
+async fn a_new_sandbox_is_dialled_ahead_of_its_first_request() {
+    let stage = Stage::with(|config| {
+        config.limits.sandbox_requests_max = std::num::NonZeroU32::new(1);
+    })
+    .await;
+    stage.service(ENVD, ok()).await;
+    let sandbox = ID.parse().unwrap();
+    stage.edge.warm(&sandbox);
+    eventually("a connection is kept", || stage.edge.held() == (1, 1)).await;
+    for _ in 0..2 {
+        assert_eq!(ask(&stage, ENVD).await, 200);
+        eventually("the connection is kept", || stage.edge.held() == (1, 1)).await;
+    }
+    assert_eq!(stage.world.dials(), 1);
+    stage.edge.forget(&sandbox);
+    assert_eq!(stage.edge.held(), (0, 0));
+}
+
+#[tokio::test]
 async fn kept_connections_have_a_bound_and_an_age() {
     let stage = Stage::with(|config| {
         config.limits.envd_idle_max = 2;
