@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use casemate_namespaces::pool::{Pool, PoolConfig};
 use casemate_runtime::{DiskLimit, Runtime};
 use casemate_types::InstanceId;
 
@@ -89,6 +90,43 @@ pub async fn disk_beyond_the_limit_is_refused_and_the_pool_lives_on() {
         )
         .await;
     world.purge().await;
+}
+
+pub async fn layers_made_while_others_go_keep_their_limits() {
+    let folder = std::env::temp_dir().join(format!("casemate-it-{}", InstanceId::random()));
+    let pool = Pool::open(PoolConfig {
+        folder: folder.join("node"),
+        mount: folder.join("pool"),
+        bytes_max: Some(1 << 30),
+    });
+    let pool = pool.expect("the pool opens");
+    assert_eq!(pool.disk_limit(), DiskLimit::Enforced);
+    let make = || pool.make(1 << 20).expect("a layer is made");
+    let churn = || {
+        let pairs = (0..100).map(|_| (make(), make()));
+        let kept = pairs.map(|(kept, gone)| {
+            pool.retire(&gone).expect("a layer is retired");
+            kept
+        });
+        kept.collect()
+    };
+    let kept: Vec<_> = std::thread::scope(|scope| {
+        let maker = scope.spawn(churn);
+        while !maker.is_finished() {
+            pool.empty_trash(&mut || {}).expect("layers are deleted");
+        }
+        maker.join().expect("layers are made")
+    });
+    for layer in &kept {
+        let file = pool.writable_dir().join(layer.name()).join("upper/fill");
+        let full = std::fs::write(file, vec![1; 2 << 20]);
+        assert!(full.is_err(), "{layer:?} has its limit");
+        assert!(pool.used_bytes(layer).expect("it is counted") < 2 << 20);
+    }
+    pool.retire_all().expect("layers are retired");
+    pool.empty_trash(&mut || {}).expect("layers are deleted");
+    pool.close(true).expect("the pool closes");
+    std::fs::remove_dir_all(folder).expect("the folder goes");
 }
 
 pub async fn output_of_the_first_process_fills_nothing() {
