@@ -1,5 +1,6 @@
 //! Limits by their effect.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use casemate_namespaces::pool::{Pool, PoolConfig};
@@ -127,6 +128,37 @@ pub async fn layers_made_while_others_go_keep_their_limits() {
     pool.empty_trash(&mut || {}).expect("layers are deleted");
     pool.close(true).expect("the pool closes");
     std::fs::remove_dir_all(folder).expect("the folder goes");
+}
+
+pub async fn programs_find_their_limits_where_the_host_has_version_2_alone() {
+    let world = World::new().await;
+    let sandbox = world.create().await;
+    if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        // Nothing there says anything of the host.
+        assert_eq!(world.ok(&sandbox, "ls /sys/fs/cgroup").await, "");
+        world.purge().await;
+        return;
+    }
+    let read = "cd /sys/fs/cgroup && cat memory.max memory.swap.max cpu.max pids.max";
+    assert_eq!(
+        world.ok(&sandbox, read).await,
+        format!("{}\n0\n100000 100000\n64", 128 << 20)
+    );
+    // Its own group is the top, and nothing can be changed.
+    assert_eq!(
+        world.ok(&sandbox, "find /sys/fs/cgroup -type d").await,
+        "/sys/fs/cgroup"
+    );
+    for attempt in [
+        "echo max > /sys/fs/cgroup/memory.max",
+        "mkdir /sys/fs/cgroup/below",
+        "mount -o remount,rw /sys/fs/cgroup",
+        "umount /sys/fs/cgroup",
+    ] {
+        let (output, code) = world.sh(&sandbox, attempt).await;
+        assert!(code != 0, "{attempt}: {output}");
+    }
+    world.purge().await;
 }
 
 pub async fn output_of_the_first_process_fills_nothing() {
