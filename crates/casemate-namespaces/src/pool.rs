@@ -71,8 +71,9 @@ trait Layers: Debug + Send + Sync {
     fn used_bytes(&self, layer: &Path) -> io::Result<u64>;
     /// Deletes it with all that is in it.
     fn delete(&self, folder: &Path, name: &str) -> io::Result<()>;
-    /// Frees what deleted layers left in the accounting; `live` are the layers that exist.
-    fn tidy(&self, root: &Path, live: &[PathBuf]) -> io::Result<()>;
+    /// Frees what deleted layers left in the accounting; `folder` holds the layers that exist,
+    /// and more may be made meanwhile.
+    fn tidy(&self, root: &Path, folder: &Path) -> io::Result<()>;
 }
 
 /// The pool of one data directory.
@@ -137,13 +138,20 @@ impl Pool {
         let layer = Layer(format!("{}{number:x}", self.prefix()));
         let folder = self.writable_dir();
         self.layers.make(&folder, &layer.0)?;
-        let path = folder.join(&layer.0);
-        self.layers.limit(&path, bytes)?;
-        // The root of a sandbox is the upper folder: everybody may look into it.
-        for inner in ["upper", "work"] {
-            std::fs::create_dir(path.join(inner))?;
+        if let Err(error) = self.furnish(&folder.join(&layer.0), bytes) {
+            // Nobody knows of it; what stays all the same is left to the next start's sweep.
+            let _ = self.retire(&layer);
+            return Err(error);
         }
         Ok(layer)
+    }
+
+    fn furnish(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        self.layers.limit(path, bytes)?;
+        // The root of a sandbox is the upper folder: everybody may look into it.
+        ["upper", "work"]
+            .iter()
+            .try_for_each(|inner| std::fs::create_dir(path.join(inner)))
     }
 
     /// Changes a layer's limit.
@@ -180,12 +188,7 @@ impl Pool {
             pause();
             self.layers.delete(&trash, &name)?;
         }
-        let folder = self.writable_dir();
-        let live: Vec<_> = names(&folder)?
-            .iter()
-            .map(|name| folder.join(name))
-            .collect();
-        self.layers.tidy(&self.root, &live)
+        self.layers.tidy(&self.root, &self.writable_dir())
     }
 
     /// Retires every layer of earlier processes that is not in `keep`.

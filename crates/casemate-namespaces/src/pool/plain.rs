@@ -1,7 +1,7 @@
 //! Layers as plain folders: for kernels without btrfs. Nothing bounds their sum.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use casemate_runtime::DiskLimit;
 
@@ -45,7 +45,7 @@ impl Layers for Plain {
         delete_flat(folder, name)
     }
 
-    fn tidy(&self, _root: &Path, _live: &[PathBuf]) -> io::Result<()> {
+    fn tidy(&self, _root: &Path, _folder: &Path) -> io::Result<()> {
         Ok(())
     }
 }

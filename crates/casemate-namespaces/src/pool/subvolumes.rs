@@ -1,13 +1,14 @@
 //! Layers as btrfs subvolumes, each bounded by its quota group.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use casemate_linux::btrfs::{self, Quotas};
 use casemate_runtime::DiskLimit;
 
-use super::Layers;
+use super::{Layers, names};
 
 /// The top of the file system, which is nobody's layer.
 const TOP_LEVEL: u64 = 5;
@@ -52,27 +53,34 @@ impl Layers for Subvolumes {
         btrfs::subvolume_delete(&File::open(folder)?, name)
     }
 
-    fn tidy(&self, root: &Path, live: &[PathBuf]) -> io::Result<()> {
+    /// Groups first, layers after: older kernels take away the group of a layer that exists, and
+    /// its limit with it. Whatever had a group before is in the folder by the time that is read,
+    /// because the kernel locks the folder while it makes a subvolume in it.
+    fn tidy(&self, root: &Path, folder: &Path) -> io::Result<()> {
         let root = File::open(root)?;
-        let mut known = vec![TOP_LEVEL];
-        for layer in live {
-            // One that was retired meanwhile keeps its group until the next time.
-            if let Ok(layer) = File::open(layer) {
-                known.push(btrfs::subvolume_id(&layer)?);
-            }
-        }
+        let mut doomed = BTreeSet::new();
         let mut next = 0;
         loop {
             let groups = btrfs::qgroups(&root, next)?;
             let Some((last, _)) = groups.last() else {
-                return Ok(());
+                break;
             };
             next = last + 1;
-            for (group, _) in groups.iter().filter(|(group, _)| !known.contains(group)) {
-                // Busy while the kernel still cleans up, or a layer made this very moment, whose
-                // group the kernel keeps as long as the subvolume exists.
-                let _ = btrfs::qgroup_delete(&root, *group);
-            }
+            doomed.extend(groups.iter().map(|(group, _)| *group));
         }
+        doomed.remove(&TOP_LEVEL);
+        for name in names(folder)? {
+            match File::open(folder.join(name)) {
+                Ok(layer) => doomed.remove(&btrfs::subvolume_id(&layer)?),
+                // Retired meanwhile: nobody writes to it any more.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+        }
+        for group in doomed {
+            // Busy while the kernel still cleans up; the next time will do.
+            let _ = btrfs::qgroup_delete(&root, group);
+        }
+        Ok(())
     }
 }

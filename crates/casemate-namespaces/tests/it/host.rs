@@ -25,7 +25,9 @@ pub fn state(instance: &InstanceId) -> State {
         .map(str::to_owned)
         .collect();
     let mut groups = Vec::new();
-    for hierarchy in folder("/sys/fs/cgroup") {
+    // Version 2 alone is mounted there itself; else each hierarchy has a folder of its own.
+    let root = "/sys/fs/cgroup".to_owned();
+    for hierarchy in folder(&root).into_iter().chain([root]) {
         let group = format!("{hierarchy}/casemate-{name}");
         for one in folder(&group) {
             if Path::new(&one).is_dir() {

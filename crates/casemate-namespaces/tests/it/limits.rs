@@ -1,7 +1,9 @@
 //! Limits by their effect.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use casemate_namespaces::pool::{Pool, PoolConfig};
 use casemate_runtime::{DiskLimit, Runtime};
 use casemate_types::InstanceId;
 
@@ -88,6 +90,74 @@ pub async fn disk_beyond_the_limit_is_refused_and_the_pool_lives_on() {
             "rm /fill; sync; sleep 1; dd if=/dev/zero of=/less bs=1M count=10",
         )
         .await;
+    world.purge().await;
+}
+
+pub async fn layers_made_while_others_go_keep_their_limits() {
+    let folder = std::env::temp_dir().join(format!("casemate-it-{}", InstanceId::random()));
+    let pool = Pool::open(PoolConfig {
+        folder: folder.join("node"),
+        mount: folder.join("pool"),
+        bytes_max: Some(1 << 30),
+    });
+    let pool = pool.expect("the pool opens");
+    assert_eq!(pool.disk_limit(), DiskLimit::Enforced);
+    let make = || pool.make(1 << 20).expect("a layer is made");
+    let churn = || {
+        let pairs = (0..100).map(|_| (make(), make()));
+        let kept = pairs.map(|(kept, gone)| {
+            pool.retire(&gone).expect("a layer is retired");
+            kept
+        });
+        kept.collect()
+    };
+    let kept: Vec<_> = std::thread::scope(|scope| {
+        let maker = scope.spawn(churn);
+        while !maker.is_finished() {
+            pool.empty_trash(&mut || {}).expect("layers are deleted");
+        }
+        maker.join().expect("layers are made")
+    });
+    for layer in &kept {
+        let file = pool.writable_dir().join(layer.name()).join("upper/fill");
+        let full = std::fs::write(file, vec![1; 2 << 20]);
+        assert!(full.is_err(), "{layer:?} has its limit");
+        assert!(pool.used_bytes(layer).expect("it is counted") < 2 << 20);
+    }
+    pool.retire_all().expect("layers are retired");
+    pool.empty_trash(&mut || {}).expect("layers are deleted");
+    pool.close(true).expect("the pool closes");
+    std::fs::remove_dir_all(folder).expect("the folder goes");
+}
+
+pub async fn programs_find_their_limits_where_the_host_has_version_2_alone() {
+    let world = World::new().await;
+    let sandbox = world.create().await;
+    if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        // Nothing there says anything of the host.
+        assert_eq!(world.ok(&sandbox, "ls /sys/fs/cgroup").await, "");
+        world.purge().await;
+        return;
+    }
+    let read = "cd /sys/fs/cgroup && cat memory.max memory.swap.max cpu.max pids.max";
+    assert_eq!(
+        world.ok(&sandbox, read).await,
+        format!("{}\n0\n100000 100000\n64", 128 << 20)
+    );
+    // Its own group is the top, and nothing can be changed.
+    assert_eq!(
+        world.ok(&sandbox, "find /sys/fs/cgroup -type d").await,
+        "/sys/fs/cgroup"
+    );
+    for attempt in [
+        "echo max > /sys/fs/cgroup/memory.max",
+        "mkdir /sys/fs/cgroup/below",
+        "mount -o remount,rw /sys/fs/cgroup",
+        "umount /sys/fs/cgroup",
+    ] {
+        let (output, code) = world.sh(&sandbox, attempt).await;
+        assert!(code != 0, "{attempt}: {output}");
+    }
     world.purge().await;
 }
 

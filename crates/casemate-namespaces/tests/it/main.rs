@@ -46,6 +46,8 @@ const TESTS: &[Test] = tests![
     limits::processes_beyond_the_limit_are_not_made,
     limits::processor_time_is_throttled,
     limits::disk_beyond_the_limit_is_refused_and_the_pool_lives_on,
+    limits::layers_made_while_others_go_keep_their_limits,
+    limits::programs_find_their_limits_where_the_host_has_version_2_alone,
     limits::output_of_the_first_process_fills_nothing,
     limits::without_a_pool_each_file_is_bounded_and_the_ability_says_so,
     boundary::root_inside_is_nobody_outside,
