@@ -1,7 +1,7 @@
 //! Layers as plain folders: for kernels without btrfs. Nothing bounds their sum.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use casemate_runtime::DiskLimit;
 
