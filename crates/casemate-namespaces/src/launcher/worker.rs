@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use casemate_linux::clone::{Fork, Forked, Namespaces, SingleThreaded, exit_now, fork, unshare};
 use casemate_linux::exec;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use rustix::net::{
     AddressFamily, SocketAddrV4, SocketFlags, SocketType, bind, listen, socket_with, sockopt,
@@ -29,6 +30,13 @@ use crate::step::{Step, StepError};
 
 /// Connections that wait for the agent to accept them.
 const AGENT_BACKLOG: i32 = 1024;
+
+/// How long the launcher waits with the next fork, unless a request is there: the sandbox that has
+/// just been made starts in this time, and needs the processors more.
+const PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 5_000_000,
+};
 
 /// What a worker tells the launcher, one byte; one that tells nothing died.
 const ANSWERED: u8 = b'a';
@@ -67,7 +75,10 @@ pub(super) fn serve(
                 let mut outcome = [0];
                 let told = rustix::io::retry_on_intr(|| rustix::io::read(&ours, &mut outcome));
                 match (told.step("hear a worker")?, outcome) {
-                    (1, [ANSWERED]) => {}
+                    (1, [ANSWERED]) => {
+                        // Interrupted or not: it is time to go on.
+                        let _ = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&PAUSE));
+                    }
                     (1, [CLOSED]) => return Ok(()),
                     // It may have taken a request with it: the node sees us end and asks another.
                     _ => {
