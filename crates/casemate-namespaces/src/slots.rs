@@ -180,14 +180,14 @@ impl Slots {
 
     /// Gives up what is left of used slots and frees their indexes. Blocks for some milliseconds.
     /// Slots whose control groups are still busy are answered, to be given up later.
-    pub(crate) fn retire(&self, used: Vec<NetSlot>) -> Result<Vec<NetSlot>, NetError> {
+    pub(crate) fn retire(&self, used: Vec<NetSlot>) -> (Vec<NetSlot>, Result<(), NetError>) {
         let emptied = |slot: &NetSlot| self.cgroups.delete(&group_name(slot.index)).is_ok();
         let (used, busy): (Vec<_>, Vec<_>) = used.into_iter().partition(emptied);
         let indexes: BTreeSet<u16> = used.iter().map(|slot| slot.index).collect();
         let retired = self.net.retire(used);
         // Also when the policies could not be cleared: the table is made anew with each slot.
         indexes.into_iter().for_each(|index| self.release(index));
-        retired.map(|()| busy)
+        (busy, retired)
     }
 
     /// Ends the stock and its preparer, and gives up the used slots that are handed in.
@@ -197,7 +197,9 @@ impl Slots {
         let mut left: Vec<_> = used.into_iter().chain(unused).collect();
         let deadline = std::time::Instant::now() + GROUP_PATIENCE;
         loop {
-            left = self.retire(left)?;
+            let (busy, retired) = self.retire(left);
+            retired?;
+            left = busy;
             if left.is_empty() || std::time::Instant::now() > deadline {
                 return Ok(());
             }

@@ -18,6 +18,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Used parts are gathered for so long: the kernel takes away many as fast as one, and whoever
 /// makes one sandbox after the other is rarely disturbed.
 const GATHER: Duration = Duration::from_secs(1);
+const GATHER_POLL: Duration = Duration::from_millis(50);
 /// The longest that one batch of filling or clearing waits for creates to pause, and how often it
 /// looks.
 const CALM_PATIENCE: Duration = Duration::from_secs(1);
@@ -145,9 +146,17 @@ impl Pauses {
     }
 }
 
+/// Lets used parts come together, unless somebody waits for what they become.
+async fn gather(shared: &Shared) {
+    let deadline = tokio::time::Instant::now() + GATHER;
+    while !shared.slots.shelf.is_waited_for() && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(GATHER_POLL).await;
+    }
+}
+
 async fn clear_away(shared: Arc<Shared>, mut waste: mpsc::UnboundedReceiver<NetSlot>) {
     while let Some(first) = waste.recv().await {
-        tokio::time::sleep(GATHER).await;
+        gather(&shared).await;
         let mut used = vec![first];
         while let Ok(more) = waste.try_recv() {
             used.push(more);
@@ -155,15 +164,16 @@ async fn clear_away(shared: Arc<Shared>, mut waste: mpsc::UnboundedReceiver<NetS
         // Whoever waits for a slot may wait for one of these.
         between_creates(&shared, || shared.slots.shelf.is_waited_for()).await;
         let clearer = Arc::clone(&shared);
-        let retired = blocking("retire slots", move || clearer.slots.retire(used))
-            .await
-            .map(|busy| {
-                // The kernel still counts processes that have gone.
-                busy.into_iter().for_each(|slot| {
-                    // Closed only when the runtime itself is gone.
-                    let _ = shared.used.send(slot);
-                });
-            });
+        let retired = blocking("retire slots", move || {
+            let (busy, retired) = clearer.slots.retire(used);
+            for slot in busy {
+                // The kernel still counts processes that have gone: once more, later. Closed only
+                // when the runtime itself is gone.
+                let _ = clearer.used.send(slot);
+            }
+            retired
+        })
+        .await;
         let clearer = Arc::clone(&shared);
         let emptied = blocking("delete old layers", move || {
             let mut pauses = Pauses::new();
