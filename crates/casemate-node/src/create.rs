@@ -129,6 +129,7 @@ impl Inner {
         if let Err(failed) = self.journal.keep(&sandbox) {
             // Unknown to the journal it would not survive us: better not to have it at all.
             self.runtime.stop(&sandbox).await.map_err(runtime_error)?;
+            self.journal.forget(&sandbox).map_err(|e| internal(&e))?;
             return Err(internal(&failed));
         }
         let reply = CreateReply {

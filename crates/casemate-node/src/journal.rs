@@ -16,7 +16,7 @@ use tracing::warn;
 /// Of [`Entry`].
 pub const VERSION: u32 = 1;
 
-/// One sandbox. Without a record it was being made when it was written: it never served.
+/// One sandbox. Earlier versions wrote one without a record before they made it: it never served.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     pub version: u32,

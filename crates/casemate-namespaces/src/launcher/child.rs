@@ -52,10 +52,10 @@ const CAPABILITIES: [CapabilitySet; 17] = [
     CapabilitySet::SYS_NICE,
 ];
 
-/// Entries of `/proc` that tell about the host, hidden under an empty file.
 /// At most 256 terminals: all sandboxes of a host share one number of them.
 const PTYS: &std::ffi::CStr = c"newinstance,ptmxmode=0666,mode=0620,gid=5,max=256";
 
+/// Entries of `/proc` that tell about the host, hidden under an empty file.
 const HIDDEN: [&str; 3] = ["cmdline", "diskstats", "partitions"];
 
 /// Returns only when something failed: what failed is in the output, the answer is the exit code.
