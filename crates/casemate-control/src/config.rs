@@ -19,6 +19,9 @@ pub struct ControlConfig {
     /// How long a sandbox that the store never heard of may run on. Too short kills what a
     /// restored database forgot; too long feeds what nobody owns.
     pub orphan_grace: Duration,
+    /// The same for one that was made within the last `create_timeout`: its row is written right
+    /// after the node's answer, so this long without it means that a crash cut its create off.
+    pub row_grace: Duration,
     /// How long a create waits for its node; beyond it 504 and the sandbox is ended.
     pub create_timeout: Duration,
 }
@@ -32,6 +35,7 @@ impl ControlConfig {
             domain: domain.into(),
             limits: Limits::default(),
             orphan_grace: Duration::from_secs(600),
+            row_grace: Duration::from_secs(5),
             create_timeout: Duration::from_secs(60),
         }
     }

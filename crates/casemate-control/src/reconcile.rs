@@ -27,7 +27,7 @@ use orphans::Orphans;
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How often orphans are looked at and overdue sandboxes searched.
+/// How often overdue sandboxes are searched.
 const ROUND: Duration = Duration::from_secs(15);
 /// A node that has not named everything by then is taken for broken.
 const SYNC_MAX: Duration = Duration::from_secs(30);
@@ -90,8 +90,8 @@ async fn follow(
                 let event = event.ok_or(ReconcileError::WatchEnded)?;
                 handle(control, orphans, &node, event).await?;
             }
+            () = orphans.next_due() => orphans.end_overdue(control).await?,
             _ = round.tick() => {
-                orphans.end_overdue(control).await?;
                 sync::end_expired(control, &node).await?;
             }
         }

@@ -125,14 +125,14 @@ impl FakeNode {
         self.lock().running.remove(sandbox);
     }
 
-    /// Something runs that control never asked for.
-    pub fn run_stranger(&self, sandbox: &SandboxId, team: &TeamId) {
+    /// Something runs, since a while, that control never asked for.
+    pub fn run_stranger(&self, sandbox: &SandboxId, team: &TeamId, age: Duration) {
         let now = Timestamp::now();
         let facts = RunningSandbox {
             sandbox: sandbox.clone(),
             team: team.clone(),
             template: self.lock().template.template.clone(),
-            started_at: now,
+            started_at: now - age,
             ends_at: now + Duration::from_secs(3600),
         };
         self.lock().begin(facts, CompiledPolicy::open(), None);

@@ -8,6 +8,9 @@ use casemate_types::{EndReason, SandboxId, SandboxState};
 
 use crate::world::{World, until};
 
+/// Of a sandbox whose create ended long ago, one way or the other.
+const OLD: Duration = Duration::from_secs(3600);
+
 async fn reason(world: &World, sandbox: &SandboxId) -> Option<EndReason> {
     match world.store.sandbox_by_id(sandbox).await.unwrap()?.state {
         SandboxState::Running { .. } => None,
@@ -110,19 +113,26 @@ async fn a_deadline_that_was_promised_meanwhile_is_kept() {
 async fn a_stranger_gets_a_grace_and_then_goes() {
     let world = World::with(|config| config.orphan_grace = Duration::from_millis(300)).await;
     let stranger = SandboxId::random();
-    world.node.run_stranger(&stranger, &world.team);
+    world.node.run_stranger(&stranger, &world.team, OLD);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(world.node.running().len(), 1);
     assert_eq!(world.status_of(&stranger).await, 404);
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    // The next look at orphans: a new connection has one at once, the timer every 15 s.
-    until("it is ended", || async {
-        world.node.disconnect();
-        world.node.reconnect();
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        world.node.running().is_empty()
+    until("it is ended", || async { world.node.running().is_empty() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_that_a_crash_cut_off_goes_before_what_a_lost_store_forgot() {
+    let world = World::with(|config| config.row_grace = Duration::from_millis(300)).await;
+    let (forgotten, cut_off) = (SandboxId::random(), SandboxId::random());
+    world.node.run_stranger(&forgotten, &world.team, OLD);
+    world
+        .node
+        .run_stranger(&cut_off, &world.team, Duration::ZERO);
+    until("the young one is ended", || async {
+        !world.node.running().contains(&cut_off)
     })
     .await;
+    assert_eq!(world.node.running(), [forgotten]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -70,7 +70,7 @@ pub(super) async fn judge(
         }
         Some(SandboxState::Dead { reason, .. }) => kill(control, id, reason).await,
         None => {
-            orphans.see(id);
+            orphans.see(&control.config, sandbox);
             Ok(())
         }
     }
