@@ -13,6 +13,8 @@ mod send;
 pub mod upload;
 mod write;
 
+use std::fs::Metadata;
+use std::os::unix::fs::FileTypeExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
@@ -72,6 +74,11 @@ fn expand(guest: &Guest, user: &crate::users::User, path: &str) -> Result<String
         let text = format!("error expanding and resolving path '{path}': {denied}");
         refuse(StatusCode::BAD_REQUEST, &text)
     })
+}
+
+/// Pipes and sockets: what they carry comes when somebody sends it, so a request could wait for ever.
+fn is_channel(found: &Metadata) -> bool {
+    found.file_type().is_fifo() || found.file_type().is_socket()
 }
 
 /// File work that broke down, as no kind of file can make it.

@@ -16,7 +16,9 @@ use rustix::fs::OFlags;
 
 use super::encoding::{Accepted, Encoding};
 use super::range::{Part, Ranges};
-use super::{Operation, admit, content_type, crashed, disposition, expand, range, send};
+use super::{
+    Operation, admit, content_type, crashed, disposition, expand, is_channel, range, send,
+};
 use crate::answer::{Answer, Refusal, empty, refuse};
 use crate::body::Body;
 use crate::guest::Guest;
@@ -86,6 +88,10 @@ fn check(path: &str) -> Result<(), Refusal> {
             StatusCode::BAD_REQUEST,
             &format!("path '{path}' is a directory"),
         )),
+        Ok(found) if is_channel(&found) => Err(refuse(
+            StatusCode::BAD_REQUEST,
+            &format!("path '{path}' is not a regular file"),
+        )),
         Ok(_) => Ok(()),
         Err(failure) if failure.kind() == io::ErrorKind::NotFound => Err(refuse(
             StatusCode::NOT_FOUND,
@@ -111,7 +117,7 @@ fn open(path: &str) -> Result<Opened, Refusal> {
 }
 
 fn open_file(path: &str, name: String) -> io::Result<Opened> {
-    // A pipe without a writer must not hold the thread.
+    // A pipe that took its place since the check must not hold the thread.
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
     let file = OpenOptions::new()
         .read(true)

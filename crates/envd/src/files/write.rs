@@ -11,6 +11,7 @@ use http::StatusCode;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use super::is_channel;
 use crate::answer::{Refusal, refuse};
 use crate::filesystem::metadata;
 use crate::paths::{ensure_dirs, os_text};
@@ -26,11 +27,14 @@ pub fn begin(path: &str, user: &User) -> Result<File, Refusal> {
             internal(&format!("error ensuring directories: {denied}"))
         })?;
     }
-    if fs::metadata(path).is_ok_and(|found| found.is_dir()) {
-        return Err(refuse(
-            StatusCode::BAD_REQUEST,
-            &format!("path is a directory: {path}"),
-        ));
+    let wrong = match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Some("path is a directory"),
+        Ok(found) if is_channel(&found) => Some("path is not a regular file"),
+        _ => None,
+    };
+    if let Some(wrong) = wrong {
+        let text = format!("{wrong}: {path}");
+        return Err(refuse(StatusCode::BAD_REQUEST, &text));
     }
     let file = open(path).map_err(|failure| {
         let text = format!("open {path}: {}", os_text(&failure));
@@ -49,7 +53,7 @@ pub fn begin(path: &str, user: &User) -> Result<File, Refusal> {
 }
 
 fn open(path: &str) -> io::Result<File> {
-    // A pipe without a reader must not hold the thread.
+    // A pipe that took its place since the check must not hold the thread.
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
     let mut options = OpenOptions::new();
     options

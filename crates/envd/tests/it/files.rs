@@ -211,9 +211,25 @@ fn downloads_that_fail() {
         .status()
         .unwrap();
     assert!(pipe.success());
-    // A pipe that nobody writes to holds nothing up.
-    place.write("pipe", &[], b"x").expect(500);
-    place.read("pipe", &[]);
+    // A pipe holds nothing up, whether somebody is at its other end or not.
+    let channel = |name: &str| {
+        let refused = place.read(name, &[]).expect(400);
+        let at = place.at(name);
+        let said = format!("path '{}' is not a regular file", at);
+        assert_eq!(message(&refused), said);
+        let refused = place.write(name, &[], b"x").expect(400);
+        let said = format!("path is not a regular file: {}", at);
+        assert_eq!(message(&refused), said);
+    };
+    channel("pipe");
+    let _both_ends = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(place.at("pipe"))
+        .unwrap();
+    channel("pipe");
+    let _listener = std::os::unix::net::UnixListener::bind(place.at("socket")).unwrap();
+    channel("socket");
     place.server.get("/health").expect(204);
 }
 
