@@ -63,6 +63,40 @@ async fn a_new_sandbox_is_dialled_ahead_of_its_first_request() {
 }
 
 #[tokio::test]
+async fn a_request_waits_for_the_dial_that_is_under_way() {
+    let stage = Stage::new().await;
+    stage.service(ENVD, ok()).await;
+    let held = stage.world.gate.lock().await;
+    stage.edge.warm(&ID.parse().unwrap());
+    eventually("the edge dials", || stage.world.dials() == 1).await;
+    let asked = async {
+        // Time for the request to come as far as it can.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(held);
+    };
+    let (status, ()) = tokio::join!(ask(&stage, ENVD), asked);
+    assert_eq!((status, stage.world.dials()), (200, 1));
+}
+
+#[tokio::test]
+async fn a_dial_ahead_that_fails_is_left_to_the_request_that_waits() {
+    let stage = Stage::with(|config| {
+        config.limits.dial_attempts = 1;
+    })
+    .await;
+    let held = stage.world.gate.lock().await;
+    stage.edge.warm(&ID.parse().unwrap());
+    eventually("the edge dials", || stage.world.dials() == 1).await;
+    let asked = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(held);
+    };
+    // Nobody listens: its own dial says so.
+    let (status, ()) = tokio::join!(ask(&stage, ENVD), asked);
+    assert_eq!((status, stage.world.dials()), (502, 2));
+}
+
+#[tokio::test]
 async fn kept_connections_have_a_bound_and_an_age() {
     let stage = Stage::with(|config| {
         config.limits.envd_idle_max = 2;

@@ -34,6 +34,8 @@ pub struct World {
     ports: Mutex<HashMap<(SandboxId, u16), SocketAddr>>,
     routes: Mutex<HashMap<SandboxId, RouteTarget>>,
     pub dials: AtomicUsize,
+    /// Whoever holds it holds every dial up.
+    pub gate: tokio::sync::Mutex<()>,
     /// Makes lookups fail.
     pub broken: Mutex<bool>,
 }
@@ -75,6 +77,7 @@ impl Routes for World {
 impl Dialer for World {
     async fn dial(&self, id: &SandboxId, port: u16) -> Result<TcpStream, DialFailure> {
         self.dials.fetch_add(1, Ordering::SeqCst);
+        drop(self.gate.lock().await);
         let at = self.ports.lock().unwrap().get(&(id.clone(), port)).copied();
         let at = at.ok_or(DialFailure::PortClosed)?;
         Ok(TcpStream::connect(at).await?)
