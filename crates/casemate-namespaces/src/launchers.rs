@@ -164,6 +164,7 @@ impl Launcher {
         command
             .args(&spec.program.args)
             .env_clear()
+            .envs(casemate_failpoint::environment())
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         exec::inherit_fds(&mut command, vec![(theirs, SOCKET_FD)])?;

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use casemate_failpoint::{self as failpoint, Point};
 use casemate_runtime::DiskLimit;
 
 use crate::step::{Step, StepError};
@@ -184,11 +185,14 @@ impl Pool {
     pub fn empty_trash(&self, pause: &mut dyn FnMut()) -> io::Result<()> {
         let _alone = self.emptying.lock().unwrap_or_else(PoisonError::into_inner);
         let trash = self.root.join(TRASH);
+        let mut failed = Ok(());
         for name in names(&trash)? {
             pause();
-            self.layers.delete(&trash, &name)?;
+            // One that resists must not keep all others from going.
+            failed = failed.and(self.layers.delete(&trash, &name));
+            failpoint::hit(Point::LayerDeleted);
         }
-        self.layers.tidy(&self.root, &self.writable_dir())
+        failed.and(self.layers.tidy(&self.root, &self.writable_dir()))
     }
 
     /// Retires every layer of earlier processes that is not in `keep`.

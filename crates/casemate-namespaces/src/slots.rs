@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use casemate_failpoint::{self as failpoint, Point};
 use casemate_net::{NetError, NetPool, NetSlot};
 use casemate_types::Resources;
 
@@ -130,6 +131,7 @@ impl Slots {
         };
         match self.make_these(&indexes).await {
             Ok(slots) => {
+                failpoint::hit(Point::SlotMade);
                 let made = slots.len();
                 slots.into_iter().for_each(|slot| self.shelf.put(slot));
                 Ok(made)
@@ -184,7 +186,9 @@ impl Slots {
         let emptied = |slot: &NetSlot| self.cgroups.delete(&group_name(slot.index)).is_ok();
         let (used, busy): (Vec<_>, Vec<_>) = used.into_iter().partition(emptied);
         let indexes: BTreeSet<u16> = used.iter().map(|slot| slot.index).collect();
+        failpoint::hit(Point::SlotRetiring);
         let retired = self.net.retire(used);
+        failpoint::hit(Point::SlotRetired);
         // Also when the policies could not be cleared: the table is made anew with each slot.
         indexes.into_iter().for_each(|index| self.release(index));
         (busy, retired)

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::{CreateReply, CreateRequest, NodeError, NodeTemplate};
 use casemate_runtime::{AgentConfig, CreateError, CreateSpec, RuntimeRecord};
 use casemate_types::Timestamp;
@@ -50,6 +51,7 @@ impl Inner {
         };
         let _permit = permit.map_err(|e| internal(&e))?;
         let offer = node.reserve(&request)?;
+        failpoint::hit(Point::CreateAdmitted);
         let sandbox = request.sandbox.clone();
         let made = node.boot(request, &offer).await;
         if let Err(failed) = &made {
@@ -110,6 +112,7 @@ impl Inner {
                 record: Some(record.clone()),
             };
             self.journal.note(&entry).map_err(io::Error::other)?;
+            failpoint::hit(Point::CreateNoted);
             let _ = noted.set(entry);
             Ok(())
         };
@@ -126,12 +129,14 @@ impl Inner {
                 return Err(create_error(failed));
             }
         };
+        failpoint::hit(Point::CreateServes);
         if let Err(failed) = self.journal.keep(&sandbox) {
             // Unknown to the journal it would not survive us: better not to have it at all.
             self.runtime.stop(&sandbox).await.map_err(runtime_error)?;
             self.journal.forget(&sandbox).map_err(|e| internal(&e))?;
             return Err(internal(&failed));
         }
+        failpoint::hit(Point::CreateKept);
         let reply = CreateReply {
             started_at: entry.started_at,
             ends_at: entry.ends_at,

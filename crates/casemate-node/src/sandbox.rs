@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::{NodeError, NodeEvent};
 use casemate_types::{CompiledPolicy, EndReason, SandboxId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
@@ -41,8 +42,14 @@ pub(crate) enum Command {
 /// Runs until the sandbox is gone and everybody who asked has an answer.
 pub(crate) async fn own(node: Arc<Inner>, mut entry: Entry, mut inbox: mpsc::Receiver<Command>) {
     let (reason, done) = live(&node, &mut entry, &mut inbox).await;
+    let by_time = reason == EndReason::Expired;
+    let die =
+        |by_time_at, ordered_at| failpoint::hit(if by_time { by_time_at } else { ordered_at });
+    die(Point::ExpiryBegun, Point::KillBegun);
     stop(&node, &entry.sandbox, reason).await;
+    die(Point::ExpiryStopped, Point::KillStopped);
     node.forget(&entry);
+    die(Point::ExpiryForgotten, Point::KillForgotten);
     inbox.close();
     // A caller that left does not need its answer.
     done.map(|done| done.send(Ok(())));

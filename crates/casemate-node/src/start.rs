@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::NodeEvent;
 use casemate_runtime::{AdoptError, RuntimeError};
 use casemate_types::{EndReason, SandboxId, Timestamp};
@@ -33,12 +34,14 @@ pub(crate) async fn take_over(node: &Arc<Inner>) -> Result<(), StartError> {
     for entry in node.journal.load()? {
         if adopt(node, &entry).await {
             kept.push(entry);
+            failpoint::hit(Point::StartAdopted);
         } else {
             gone.push(entry);
         }
     }
     let keep: BTreeSet<SandboxId> = kept.iter().map(|entry| entry.sandbox.clone()).collect();
     node.runtime.sweep(&keep).await.map_err(StartError::Sweep)?;
+    failpoint::hit(Point::StartSwept);
     let (adopted, lost) = (kept.len(), gone.len());
     for entry in gone {
         node.forget(&entry);

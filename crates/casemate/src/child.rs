@@ -45,6 +45,7 @@ pub fn start<T: Serialize>(
         .stdin(Stdio::from(theirs))
         // Secrets may stand in ours; what a child needs comes with its setup.
         .env_clear()
+        .envs(casemate_failpoint::environment())
         .uid(user.uid)
         .gid(user.gid)
         .current_dir("/")

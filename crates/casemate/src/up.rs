@@ -54,6 +54,10 @@ pub fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    let armed = casemate_failpoint::arm_from_environment()?;
+    if !armed.is_empty() {
+        tracing::warn!("this platform kills itself: fail points {armed} are armed");
+    }
     refuse_this_machine(&config)?;
     // The listener comes first: a port in use should cost nobody a minute.
     let listener = std::net::TcpListener::bind(config.listen).with_context(|| {

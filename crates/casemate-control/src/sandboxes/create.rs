@@ -15,6 +15,7 @@ mod idempotent;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::{CreateReply, CreateRequest, NodeError};
 use casemate_store::sandboxes::FIRST_GENERATION;
 use casemate_store::{Build, OnTimeout, Sandbox, StoreError, Template};
@@ -124,8 +125,10 @@ impl Control {
                 "could not place sandbox {}", plan.sandbox
             );
         })?;
+        failpoint::hit(Point::CreatePlaced);
         let row = row(caller, &plan, &node, &reply);
         self.record(row, place).await?;
+        failpoint::hit(Point::CreateRecorded);
         self.counters.create_succeeded();
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::debug!(

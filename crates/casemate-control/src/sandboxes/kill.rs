@@ -1,5 +1,6 @@
 //! Ending a sandbox.
 
+use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::NodeError;
 use casemate_store::{Sandbox, StoreError};
 use casemate_types::{EndReason, SandboxId, SandboxState, Timestamp};
@@ -36,7 +37,9 @@ impl Control {
                 });
             }
         }
+        failpoint::hit(Point::KillAnswered);
         self.note_ended(id, reason, Timestamp::now()).await?;
+        failpoint::hit(Point::KillRecorded);
         Ok(())
     }
 

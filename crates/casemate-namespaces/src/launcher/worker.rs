@@ -10,6 +10,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 
+use casemate_failpoint::{self as failpoint, Point};
 use casemate_linux::clone::{Fork, Forked, Namespaces, SingleThreaded, exit_now, fork, unshare};
 use casemate_linux::exec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -76,6 +77,7 @@ pub(super) fn serve(
                 let told = rustix::io::retry_on_intr(|| rustix::io::read(&ours, &mut outcome));
                 match (told.step("hear a worker")?, outcome) {
                     (1, [ANSWERED]) => {
+                        failpoint::hit(Point::CreateAnswered);
                         // Interrupted or not: it is time to go on.
                         let _ = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&PAUSE));
                     }
@@ -101,6 +103,7 @@ fn work(
     let Some((request, fds)) = receive::<Request>(socket, buffer)? else {
         return Ok(CLOSED);
     };
+    failpoint::hit(Point::CreateReceived);
     let done = prepared.and_then(|()| match request {
         Request::Create(order) => create(proof, room, &order, fds),
         Request::UserNamespaces { .. } => Err(misdirected()),
@@ -133,6 +136,7 @@ fn create(
         .group(&order.group)
         .step("open the control groups")?;
     let root = overlay::mount(order, room.layers, parts.userns.as_fd(), &room.undertaker)?;
+    failpoint::hit(Point::CreateMounted);
     group.join_v1().step("join the control groups")?;
     enter(&parts.netns, LinkNameSpaceType::Network).step("enter the network namespace")?;
     let sys = sysfs().step("make /sys")?;
@@ -149,7 +153,10 @@ fn create(
         sibling: true,
     };
     match fork(proof, &how).step("make the first process")? {
-        Forked::Parent { child, pidfd } => Ok((child.as_raw_nonzero().get(), pidfd)),
+        Forked::Parent { child, pidfd } => {
+            failpoint::hit(Point::CreateForked);
+            Ok((child.as_raw_nonzero().get(), pidfd))
+        }
         Forked::Child => {
             let inside = Inside {
                 room,

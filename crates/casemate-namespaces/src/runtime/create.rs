@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use casemate_failpoint::{self as failpoint, Point};
 use casemate_net::NetSlot;
 use casemate_runtime::{Born, CreateError, CreateSpec, DiskLimit, RuntimeRecord};
 use casemate_types::SandboxId;
@@ -42,6 +43,7 @@ pub(super) async fn create(
     let lowers = check(shared, &spec)?;
     let reserved = Reserved::new(shared, &spec.sandbox)?;
     let claimed = Claimed::take(shared, &spec).await?;
+    failpoint::hit(Point::CreateClaimed);
     let launched = match claimed.launch(shared, &spec, lowers).await {
         Ok(launched) => launched,
         Err((claimed, error)) => {
@@ -49,6 +51,7 @@ pub(super) async fn create(
             return Err(error);
         }
     };
+    failpoint::hit(Point::CreateLaunched);
     let (running, record) = match launched.ready(shared, &spec.sandbox, born).await {
         Ok(running) => running,
         Err((launched, error)) => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use casemate_failpoint::{self as failpoint, Point};
 use casemate_net::NetSlot;
 use casemate_types::Resources;
 use tokio::sync::mpsc;
@@ -70,7 +71,9 @@ async fn fill_layers(shared: Arc<Shared>) {
             let mut pauses = Pauses::new();
             for _ in 0..missing.min(LAYERS_BATCH) {
                 pauses.between_steps(&filler, || filler.layers.is_waited_for());
-                filler.layers.put(filler.pool.make(LAYER_BYTES)?);
+                let layer = filler.pool.make(LAYER_BYTES)?;
+                failpoint::hit(Point::LayerMade);
+                filler.layers.put(layer);
             }
             Ok::<_, std::io::Error>(())
         });

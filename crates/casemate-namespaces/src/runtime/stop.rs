@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::readiness::watch;
+use casemate_failpoint::{self as failpoint, Point};
 use casemate_net::NetSlot;
 use casemate_runtime::RuntimeError;
 use casemate_types::SandboxId;
@@ -59,6 +60,7 @@ async fn end(shared: &Arc<Shared>, running: &Running) -> Result<(), RuntimeError
         .map_err(|late| failed("wait for its processes", late))?
         .map_err(|error| failed("wait for its processes", error))?
         .retain_ready();
+    failpoint::hit(Point::StopEmptied);
     if running.facts.group.is_none() {
         // Of an earlier version: nobody removes it with the slot.
         delete_group(shared, &running.group)
@@ -69,6 +71,7 @@ async fn end(shared: &Arc<Shared>, running: &Running) -> Result<(), RuntimeError
         .pool
         .retire(&running.layer)
         .map_err(|e| failed("retire its writable layer", e))?;
+    failpoint::hit(Point::StopRetired);
     if let Some(net) = lock(&running.net).take() {
         // Closed only when the runtime itself is gone.
         let _ = shared.used.send(net);

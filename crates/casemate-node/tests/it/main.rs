@@ -194,6 +194,23 @@ async fn a_failed_create_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_sandbox_whose_entry_cannot_count_is_ended_again() {
+    let host = Host::new();
+    let node = host.start().await;
+    let order = request(HOUR);
+    // A folder in the entry's place: it can be noted and not renamed.
+    let place = host.journal().join(format!("{}.json", order.sandbox));
+    std::fs::create_dir(&place).unwrap();
+    let failed = node.create(order.clone()).await.unwrap_err();
+    assert!(matches!(failed, NodeError::Internal { .. }), "{failed}");
+    assert!(host.runtime.policy(&order.sandbox).is_none());
+    std::fs::remove_dir(&place).unwrap();
+    assert_eq!(std::fs::read_dir(host.journal()).unwrap().count(), 0);
+    // Nothing of it is in the way.
+    node.create(order).await.unwrap();
+}
+
+#[tokio::test]
 async fn admission_and_identity_are_checked_before_anything_is_made() {
     let host = Host::new();
     let node = host.start_with(2, 16).await;

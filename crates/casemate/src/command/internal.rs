@@ -23,6 +23,7 @@ enum Role {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    casemate_failpoint::arm_from_environment()?;
     match args.role {
         Role::Launcher => {
             let code = casemate_namespaces::launcher::run();

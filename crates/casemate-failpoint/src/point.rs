@@ -1,0 +1,112 @@
+//! The places.
+
+use std::fmt;
+use std::str::FromStr;
+
+macro_rules! points {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// A place where a process of ours can be made to die.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Point {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Point {
+            /// Every one, in the order of the variants.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+points! {
+    /// Control: the node has made a sandbox, there is no row yet.
+    CreatePlaced = "create.placed",
+    /// Control: row and route are there, the client knows nothing.
+    CreateRecorded = "create.recorded",
+    /// Node: a place in the table, nothing made.
+    CreateAdmitted = "create.admitted",
+    /// Node: a slot and a layer are taken for it.
+    CreateClaimed = "create.claimed",
+    /// Launcher's worker: it has the request.
+    CreateReceived = "create.received",
+    /// Launcher's worker: the root is mounted.
+    CreateMounted = "create.mounted",
+    /// Launcher's worker: the first process runs, the node knows nothing.
+    CreateForked = "create.forked",
+    /// Launcher: a worker has answered.
+    CreateAnswered = "create.answered",
+    /// Node: the first process runs, nothing is written.
+    CreateLaunched = "create.launched",
+    /// Node: the journal's entry is written and does not count.
+    CreateNoted = "create.noted",
+    /// Node: the agent serves, the entry does not count.
+    CreateServes = "create.serves",
+    /// Node: the entry counts, control knows nothing.
+    CreateKept = "create.kept",
+
+    /// Node: a sandbox is to be ended by an order.
+    KillBegun = "kill.begun",
+    /// Node: ended by an order, the journal has it still.
+    KillStopped = "kill.stopped",
+    /// Node: ended by an order, the entry is gone, control knows nothing.
+    KillForgotten = "kill.forgotten",
+    /// Control: the node has ended it, the row says that it runs.
+    KillAnswered = "kill.answered",
+    /// Control: the row says dead, the client knows nothing.
+    KillRecorded = "kill.recorded",
+
+    /// Node: the deadline has come.
+    ExpiryBegun = "expiry.begun",
+    /// Node: ended by its deadline, the journal has it still.
+    ExpiryStopped = "expiry.stopped",
+    /// Node: the entry is gone, control knows nothing.
+    ExpiryForgotten = "expiry.forgotten",
+
+    /// Node: the processes have gone, the layer is still in its place.
+    StopEmptied = "stop.emptied",
+    /// Node: the layer is in the trash, the slot is not given back.
+    StopRetired = "stop.retired",
+
+    /// Node: a writable layer was made and is on no shelf.
+    LayerMade = "layer.made",
+    /// Node: amid the trash.
+    LayerDeleted = "layer.deleted",
+
+    /// Node: slots were made and are on no shelf.
+    SlotMade = "slot.made",
+    /// Node: used slots are about to be taken down.
+    SlotRetiring = "slot.retiring",
+    /// Node: used slots are taken down, their numbers are not free yet.
+    SlotRetired = "slot.retired",
+
+    /// Node at its start: a sandbox is taken over, others are not.
+    StartAdopted = "start.adopted",
+    /// Node at its start: what nobody owns is swept, nothing is made.
+    StartSwept = "start.swept",
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Point {
+    type Err = UnknownPoint;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPoint> {
+        let named = |point: &&Self| point.name() == text;
+        let found = Self::ALL.iter().find(named);
+        found.copied().ok_or_else(|| UnknownPoint(text.to_owned()))
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no fail point {0:?}")]
+pub struct UnknownPoint(String);
