@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod bench;
+pub mod chaos;
 pub mod doctor;
 pub mod down;
 pub mod internal;

@@ -46,6 +46,8 @@ enum Command {
     Base(command::base::Args),
     /// Measure this installation.
     Bench(command::bench::Args),
+    /// Kill the processes of an installation of its own, and see whether it keeps its word.
+    Chaos(command::chaos::Args),
     /// Roles that `up` starts; not for people.
     #[command(hide = true)]
     Internal(command::internal::Args),
@@ -83,6 +85,7 @@ fn run(command: Command, output: &Output) -> anyhow::Result<std::process::ExitCo
             Command::Key(args) => command::key::run(args, output).await?,
             Command::Sandbox(args) => return command::sandbox::run(args, output).await,
             Command::Base(args) => command::base::run(args, output).await?,
+            Command::Chaos(args) => return command::chaos::run(args, output).await,
             Command::Bench(args) => command::bench::run(args, output).await?,
             Command::Up(_) | Command::Internal(_) => {}
         }

@@ -1,0 +1,159 @@
+//! Whether an installation keeps its word while its processes are killed.
+//!
+//! ```text
+//! load:    create ─▶ a program that counts ─▶ look at its files and memory … ─▶ kill, or expire
+//! murders: start `up` with one point armed ─▶ a death there, some at random ─▶ start it again …
+//! ```
+//!
+//! What a client was told must stay true: a sandbox that was acknowledged runs on, with its files,
+//! its memory and without a gap, until its client or its deadline ends it, and is listed; one that
+//! has ended is not. A call may fail while nobody is there to answer; it may not lie. What is found
+//! is counted and told, nothing is asserted here.
+//!
+//! Owns the installation that it starts, and clears it away.
+
+mod error;
+mod ledger;
+mod life;
+mod lot;
+mod platform;
+mod report;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use casemate_failpoint::{Plan, Point};
+use tokio::task::JoinSet;
+
+pub use error::ChaosError;
+pub use report::Report;
+
+use ledger::Ledger;
+use life::World;
+use platform::{Platform, Victim};
+
+/// What to do, and for how long.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The `casemate` program.
+    pub program: PathBuf,
+    /// Of the installation: nothing may be there, and nothing is left.
+    pub data_dir: PathBuf,
+    /// An archive of the base template; without one the first start makes it.
+    pub base: Option<PathBuf>,
+    /// Goes on until so many processes were killed, and one at least at every point.
+    pub kills: u64,
+    /// Sandboxes at the same time, about.
+    pub sandboxes: usize,
+}
+
+/// Of the armed point, at each hit.
+const PROBABILITY: f64 = 0.3;
+/// How long one start of the platform is given for its point to be hit.
+const ROUND: Duration = Duration::from_secs(8);
+/// How often it is looked whether it was.
+const LOOK: Duration = Duration::from_millis(50);
+/// After a death the platform gets a moment to mend itself before the next one.
+const BREATH_MS: std::ops::Range<u64> = 200..1500;
+/// Starts in a row that get nowhere; a point at the start is armed again and again.
+const STARTS_MAX: u32 = 12;
+/// Rounds for one point that it is not reached in; then the report says so.
+const ROUNDS_PER_POINT_MAX: u64 = 8;
+
+/// Runs it, telling `progress` how far it is, in percent, and what it does.
+pub async fn run(
+    options: &Options,
+    progress: &(dyn Fn(u8, &str) + Sync),
+) -> Result<Report, ChaosError> {
+    let mut platform = Platform::new(options)?;
+    let done = murder(options, &mut platform, progress).await;
+    // Whatever happened, nothing of it stays; what failed first is what is told.
+    let cleared = platform.clear_away().await;
+    let mut report = done?;
+    cleared?;
+    if report.is_good() {
+        platform.forget_log();
+    } else {
+        report.log = Some(platform.log().to_owned());
+    }
+    Ok(report)
+}
+
+async fn murder(
+    options: &Options,
+    platform: &mut Platform,
+    progress: &(dyn Fn(u8, &str) + Sync),
+) -> Result<Report, ChaosError> {
+    progress(0, "the first start");
+    platform.start(&Plan::default()).await?;
+    let ledger = Arc::new(Ledger::default());
+    let world = Arc::new(World::new(platform.server()?, Arc::clone(&ledger)));
+    let mut load = JoinSet::new();
+    for _ in 0..options.sandboxes {
+        load.spawn(life::sandboxes(Arc::clone(&world)));
+    }
+    load.spawn(life::lists(Arc::clone(&world)));
+
+    let begun = Instant::now();
+    let mut rounds = vec![0_u64; Point::ALL.len()];
+    loop {
+        let deaths = platform.deaths()?;
+        let killed = deaths.values().sum::<u64>() + ledger.murders();
+        let left = |point: &Point| !deaths.contains_key(point);
+        let hopeful = |point: &Point| rounds[*point as usize] < ROUNDS_PER_POINT_MAX;
+        let missing = Point::ALL.iter().filter(|p| left(p) && hopeful(p)).count();
+        if killed >= options.kills && missing == 0 {
+            break;
+        }
+        let percent = killed.min(options.kills) * 100 / options.kills.max(1);
+        progress(
+            u8::try_from(percent.min(99)).unwrap_or(99),
+            &format!("{killed} kills, {missing} points not reached yet"),
+        );
+        let next = Point::ALL.iter().min_by_key(|point| {
+            let died = deaths.get(point).copied().unwrap_or_default();
+            (died, rounds[**point as usize])
+        });
+        let point = *next.expect("there are points");
+        rounds[point as usize] += 1;
+        round(platform, &ledger, point).await?;
+    }
+
+    progress(99, "the end of the load");
+    platform.restart(&Plan::default()).await?;
+    world.end();
+    while let Some(ended) = load.join_next().await {
+        ended.map_err(ChaosError::Load)?;
+    }
+    world.last_look(platform).await?;
+    Ok(Report::new(
+        &ledger,
+        platform.deaths()?,
+        begun.elapsed(),
+        platform.longest_outage(),
+    ))
+}
+
+/// One start with one point armed, until somebody died there, and a death at random.
+async fn round(platform: &mut Platform, ledger: &Ledger, point: Point) -> Result<(), ChaosError> {
+    let before = platform.deaths()?.get(&point).copied().unwrap_or_default();
+    let plan = Plan::one(point, PROBABILITY);
+    platform.restart_against(&plan, STARTS_MAX).await?;
+    let deadline = Instant::now() + ROUND;
+    while platform.runs() && Instant::now() < deadline {
+        tokio::time::sleep(LOOK).await;
+        if platform.deaths()?.get(&point).copied().unwrap_or_default() > before {
+            break;
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(lot::between(BREATH_MS))).await;
+    let victim = Victim::ALL[lot::index(Victim::ALL.len())];
+    if platform.kill(victim)? {
+        ledger.murder(victim);
+    }
+    if victim.is_a_child() {
+        tokio::time::sleep(Duration::from_millis(lot::between(BREATH_MS))).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! What a run says at its end.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use casemate_failpoint::Point;
+use serde::Serialize;
+
+use super::ledger::Ledger;
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// At points and at random.
+    pub kills: u64,
+    /// Deaths at each point, also those that had none.
+    pub points: BTreeMap<String, u64>,
+    /// Kills at random, by what was killed.
+    pub at_random: BTreeMap<String, u64>,
+    pub sandboxes_created: u64,
+    pub creates_unanswered: u64,
+    pub sandboxes_killed: u64,
+    pub sandboxes_expired: u64,
+    pub looks: u64,
+    pub lists: u64,
+    /// Calls that failed while nobody was there to answer.
+    pub retries: u64,
+    /// From a death of `up` until it was ready again.
+    pub longest_outage_ms: u64,
+    pub seconds: u64,
+    /// Acknowledged sandboxes that were not there any more.
+    pub lost: u64,
+    pub wrong_answers: u64,
+    /// The first hundred of both, in words.
+    pub findings: Vec<String>,
+    /// What the platform said, kept when something was found.
+    pub log: Option<PathBuf>,
+}
+
+impl Report {
+    pub(super) fn new(
+        ledger: &Ledger,
+        deaths: BTreeMap<Point, u64>,
+        took: Duration,
+        outage: Duration,
+    ) -> Self {
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let wrong = ledger.all_wrong();
+        let of = |point: &Point| deaths.get(point).copied().unwrap_or_default();
+        let murders = ledger.murders_by_victim();
+        Self {
+            kills: deaths.values().sum::<u64>() + murders.values().sum::<u64>(),
+            points: Point::ALL.iter().map(|p| (p.to_string(), of(p))).collect(),
+            at_random: murders.iter().map(|(v, n)| (v.to_string(), *n)).collect(),
+            sandboxes_created: count(&ledger.created),
+            creates_unanswered: count(&ledger.unanswered),
+            sandboxes_killed: count(&ledger.killed),
+            sandboxes_expired: count(&ledger.expired),
+            looks: count(&ledger.looks),
+            lists: count(&ledger.lists),
+            retries: count(&ledger.retries),
+            longest_outage_ms: u64::try_from(outage.as_millis()).unwrap_or(u64::MAX),
+            seconds: took.as_secs(),
+            lost: wrong.lost,
+            wrong_answers: wrong.answers,
+            findings: wrong.sentences,
+            log: None,
+        }
+    }
+
+    /// Nothing was lost, no answer was wrong, and there was a death at every point.
+    pub fn is_good(&self) -> bool {
+        self.lost == 0 && self.wrong_answers == 0 && self.points.values().all(|count| *count > 0)
+    }
+
+    pub fn words(&self) -> String {
+        let mut text = format!(
+            "{} kills in {} s: {} lost, {} wrong answers\n",
+            self.kills, self.seconds, self.lost, self.wrong_answers
+        );
+        let mut line = |what: &str, count: u64| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "  {count:>7}  {what}");
+        };
+        for (point, count) in &self.points {
+            line(&format!("deaths at {point}"), *count);
+        }
+        for (victim, count) in &self.at_random {
+            line(&format!("kills at random: {victim}"), *count);
+        }
+        line("sandboxes created", self.sandboxes_created);
+        line("creates without an answer", self.creates_unanswered);
+        line("sandboxes ended by their client", self.sandboxes_killed);
+        line("sandboxes ended by their deadline", self.sandboxes_expired);
+        line("looks at files and memory", self.looks);
+        line("looks at the list", self.lists);
+        line("calls made again", self.retries);
+        line("longest outage, ms", self.longest_outage_ms);
+        for sentence in &self.findings {
+            let _ = writeln!(text, "WRONG: {sentence}");
+        }
+        if let Some(log) = &self.log {
+            let _ = writeln!(text, "the platform's log is {}", log.display());
+        }
+        text.trim_end().to_owned()
+    }
+}
