@@ -19,8 +19,8 @@ pub struct ControlConfig {
     /// How long a sandbox that the store never heard of may run on. Too short kills what a
     /// restored database forgot; too long feeds what nobody owns.
     pub orphan_grace: Duration,
-    /// The same for one that was made within the last `create_timeout`: its row is written right
-    /// after the node's answer, so this long without it means that a crash cut its create off.
+    /// The same for one of which the node was never told that it has a row: that comes right after
+    /// the node's answer, so this long without it means that a crash cut its create off.
     pub row_grace: Duration,
     /// How long a create waits for its node; beyond it 504 and the sandbox is ended.
     pub create_timeout: Duration,

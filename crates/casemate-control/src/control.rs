@@ -14,6 +14,8 @@ use crate::nodes::{Counters, Heard, Starting};
 use crate::quota::Quota;
 use crate::recall::Recall;
 use crate::recent::Recent;
+use crate::reconcile::records::Records;
+use crate::reconcile::sync::Ending;
 use crate::tasks::{TaskKind, Tasks};
 use crate::templates::ResolvedFor;
 use crate::{janitor, reconcile};
@@ -32,6 +34,8 @@ pub struct Control {
     pub(crate) locks: SandboxLocks,
     pub(crate) recent: Recent,
     pub(crate) starting: Starting,
+    pub(crate) ending: Ending,
+    pub(crate) records: Records,
     pub(crate) counters: Counters,
     pub(crate) heard: watch::Sender<Heard>,
     /// This process, another name after each start: what it holds when it dies is found by it.
@@ -67,6 +71,7 @@ impl Control {
         for row in store.sandbox_list_alive().await? {
             quota.count(&row.team, &row.id);
         }
+        let (records, waiting) = Records::new();
         let control = Arc::new(Self {
             keys: Keys::derive(&config.root_secret),
             config,
@@ -80,12 +85,16 @@ impl Control {
             locks: SandboxLocks::default(),
             recent: Recent::default(),
             starting: Starting::default(),
+            ending: Ending::default(),
+            records,
             counters: Counters::default(),
             heard: watch::Sender::new(Heard::default()),
             owner,
         });
         let tasks = &control.tasks;
         tasks.spawn(TaskKind::Reconciler, reconcile::run(Arc::clone(&control)));
+        let tell = reconcile::records::tell(Arc::clone(&control), waiting);
+        tasks.spawn(TaskKind::Reconciler, tell);
         tasks.spawn(TaskKind::Reconciler, janitor::run(Arc::clone(&control)));
         Ok(control)
     }

@@ -10,7 +10,8 @@
 //! the node either names or has ended. It does the same after a crash as before it.
 
 mod orphans;
-mod sync;
+pub(crate) mod records;
+pub(crate) mod sync;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,7 +123,7 @@ async fn until_synced(
 }
 
 async fn handle(
-    control: &Control,
+    control: &Arc<Control>,
     orphans: &mut Orphans,
     node: &str,
     event: NodeEvent,

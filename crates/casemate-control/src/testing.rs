@@ -3,7 +3,7 @@
 //! It keeps the contract of [`NodePort`] (order of calls, ends by time, one watcher) and lets a
 //! test break it on purpose.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -37,6 +37,7 @@ struct State {
     held: bool,
     creates: usize,
     kills: usize,
+    resisting: BTreeSet<SandboxId>,
 }
 
 struct Entry {
@@ -63,6 +64,7 @@ impl FakeNode {
             held: false,
             creates: 0,
             kills: 0,
+            resisting: BTreeSet::new(),
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -99,6 +101,11 @@ impl FakeNode {
         self.lock().held = true;
     }
 
+    /// It cannot be ended: whoever wants that waits for ever.
+    pub fn resist(&self, sandbox: &SandboxId) {
+        self.lock().resisting.insert(sandbox.clone());
+    }
+
     pub fn release_creates(&self) {
         self.lock().held = false;
         self.released.notify_waiters();
@@ -125,15 +132,16 @@ impl FakeNode {
         self.lock().running.remove(sandbox);
     }
 
-    /// Something runs, since a while, that control never asked for.
-    pub fn run_stranger(&self, sandbox: &SandboxId, team: &TeamId, age: Duration) {
+    /// Something runs that control knows nothing of; the node may have been told that it has a row.
+    pub fn run_stranger(&self, sandbox: &SandboxId, team: &TeamId, recorded: bool) {
         let now = Timestamp::now();
         let facts = RunningSandbox {
             sandbox: sandbox.clone(),
             team: team.clone(),
             template: self.lock().template.template.clone(),
-            started_at: now - age,
+            started_at: now,
             ends_at: now + Duration::from_secs(3600),
+            recorded,
         };
         self.lock().begin(facts, CompiledPolicy::open(), None);
     }
@@ -278,6 +286,7 @@ impl NodePort for FakeNode {
                 template: request.template,
                 started_at,
                 ends_at,
+                recorded: false,
             };
             state.begin(facts, request.network, request.access_token);
             if !state.reachable {
@@ -294,8 +303,24 @@ impl NodePort for FakeNode {
         work.await.map_err(lost)?
     }
 
+    async fn recorded(&self, sandboxes: &[SandboxId]) -> Result<(), NodeError> {
+        let mut state = self.lock();
+        if !state.reachable {
+            return Err(NodeError::Unreachable);
+        }
+        for sandbox in sandboxes {
+            if let Some(entry) = state.running.get_mut(sandbox) {
+                entry.facts.recorded = true;
+            }
+        }
+        Ok(())
+    }
+
     async fn kill(&self, sandbox: &SandboxId, reason: EndReason) -> Result<(), NodeError> {
         self.lock().kills += 1;
+        if self.lock().resisting.contains(sandbox) {
+            std::future::pending::<()>().await;
+        }
         // Calls for one sandbox take effect in order: behind a create that is held.
         loop {
             let released = self.released.notified();

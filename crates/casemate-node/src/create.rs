@@ -10,12 +10,13 @@ use std::time::Instant;
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::{CreateReply, CreateRequest, NodeError, NodeTemplate};
 use casemate_runtime::{AgentConfig, CreateError, CreateSpec, RuntimeRecord};
-use casemate_types::Timestamp;
+use casemate_types::{EndReason, SandboxId, Timestamp};
 use tracing::{info, warn};
 
 use crate::admission::Load;
 use crate::journal::{self, Entry};
-use crate::node::{Inner, Row, chain, internal, memory_bytes, runtime_error};
+use crate::node::{Inner, Row, chain, internal, memory_bytes};
+use crate::sandbox::stop;
 
 /// What the node can make sandboxes of.
 #[derive(Default, Clone)]
@@ -110,6 +111,7 @@ impl Inner {
                 started_at,
                 ends_at: started_at.checked_add(life).unwrap_or(Timestamp::MAX),
                 record: Some(record.clone()),
+                recorded: false,
             };
             self.journal.note(&entry).map_err(io::Error::other)?;
             failpoint::hit(Point::CreateNoted);
@@ -120,20 +122,20 @@ impl Inner {
         let entry = match (made, noted.into_inner()) {
             (Ok(_), Some(entry)) => entry,
             (Ok(_), None) => {
+                self.undo(&sandbox).await;
                 return Err(NodeError::Internal {
                     why: "the runtime told nobody of a birth".into(),
                 });
             }
             (Err(failed), _) => {
-                self.journal.forget(&sandbox).map_err(|e| internal(&e))?;
+                self.forget_noted(&sandbox);
                 return Err(create_error(failed));
             }
         };
         failpoint::hit(Point::CreateServes);
-        if let Err(failed) = self.journal.keep(&sandbox) {
+        if let Err(failed) = self.journal.keep(&entry) {
             // Unknown to the journal it would not survive us: better not to have it at all.
-            self.runtime.stop(&sandbox).await.map_err(runtime_error)?;
-            self.journal.forget(&sandbox).map_err(|e| internal(&e))?;
+            self.undo(&sandbox).await;
             return Err(internal(&failed));
         }
         failpoint::hit(Point::CreateKept);
@@ -145,6 +147,20 @@ impl Inner {
         self.own(entry);
         info!(sandbox.id = %id, duration_us, "created sandbox {id}");
         Ok(reply)
+    }
+
+    /// Ends what serves already, however long that takes: nobody else would.
+    async fn undo(&self, sandbox: &SandboxId) {
+        stop(self, sandbox, EndReason::Killed).await;
+        self.forget_noted(sandbox);
+    }
+
+    fn forget_noted(&self, sandbox: &SandboxId) {
+        if let Err(failed) = self.journal.forget(sandbox) {
+            // It counts for nothing, and goes with the next start.
+            let error = chain(&failed);
+            warn!(sandbox.id = %sandbox, error, "cannot remove a noted journal entry");
+        }
     }
 }
 

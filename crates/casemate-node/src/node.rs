@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use casemate_rpc::{
@@ -15,7 +16,7 @@ use casemate_runtime::{DialError, DiskLimit, Runtime, RuntimeError};
 use casemate_types::{CompiledPolicy, EndReason, Resources, SandboxId, Timestamp};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::admission::{Memory, measure_memory};
 use crate::create::Offer;
@@ -72,10 +73,14 @@ pub(crate) enum Row {
     Running {
         resources: Resources,
         shown: RunningSandbox,
+        /// Something ends it: it takes no more orders.
+        ending: bool,
         commands: mpsc::Sender<Command>,
     },
 }
 
+/// How long whoever wants a sandbox ended waits for it. Its end goes on without them.
+const KILL_PATIENCE: Duration = Duration::from_secs(15);
 const MIB: u64 = 1024 * 1024;
 
 impl Node {
@@ -149,10 +154,12 @@ impl Inner {
             template: entry.template.clone(),
             started_at: entry.started_at,
             ends_at: entry.ends_at,
+            recorded: entry.recorded,
         };
         let row = Row::Running {
             resources: entry.resources,
             shown: shown.clone(),
+            ending: false,
             commands,
         };
         let former = {
@@ -185,10 +192,26 @@ impl Inner {
         }
     }
 
+    pub(crate) fn note_recorded(&self, sandbox: &SandboxId) {
+        if let Some(Row::Running { shown, .. }) = self.lock().sandboxes.get_mut(sandbox) {
+            shown.recorded = true;
+        }
+    }
+
+    pub(crate) fn note_ending(&self, sandbox: &SandboxId) {
+        if let Some(Row::Running { ending, .. }) = self.lock().sandboxes.get_mut(sandbox) {
+            *ending = true;
+        }
+    }
+
     pub(crate) fn exited(&self, sandbox: &SandboxId) {
         match self.lock().sandboxes.get_mut(sandbox) {
-            // A full inbox holds a command that finds it gone.
-            Some(Row::Running { commands, .. }) => drop(commands.try_send(Command::Exited)),
+            // Control gives orders for one sandbox one after the other, so there is room.
+            Some(Row::Running { commands, .. }) => {
+                if commands.try_send(Command::Exited).is_err() {
+                    warn!(sandbox.id = %sandbox, "nobody takes note of a sandbox's end");
+                }
+            }
             // It ended between its readiness and its task.
             Some(Row::Booting { exited, .. }) => *exited = true,
             None => {}
@@ -204,10 +227,18 @@ impl Inner {
         }
     }
 
+    /// Of one that takes orders. One that is being ended takes none: it would answer only when it
+    /// is gone.
     fn commands(&self, sandbox: &SandboxId) -> Result<mpsc::Sender<Command>, NodeError> {
         match self.lock().sandboxes.get(sandbox) {
-            Some(Row::Running { commands, .. }) => Ok(commands.clone()),
-            Some(Row::Booting { .. }) | None => Err(NodeError::NotFound(sandbox.clone())),
+            Some(Row::Running {
+                commands,
+                ending: false,
+                ..
+            }) => Ok(commands.clone()),
+            Some(Row::Running { .. } | Row::Booting { .. }) | None => {
+                Err(NodeError::NotFound(sandbox.clone()))
+            }
         }
     }
 
@@ -216,13 +247,26 @@ impl Inner {
         sandbox: &SandboxId,
         command: impl FnOnce(crate::sandbox::Done) -> Command,
     ) -> Result<(), NodeError> {
-        let gone = || NodeError::NotFound(sandbox.clone());
-        let (done, answer) = oneshot::channel();
-        self.commands(sandbox)?
-            .send(command(done))
-            .await
-            .map_err(|_| gone())?;
-        answer.await.unwrap_or_else(|_| Err(gone()))
+        give(self.commands(sandbox)?, sandbox, command).await
+    }
+
+    /// Answers when it is gone, or after [`KILL_PATIENCE`].
+    pub(crate) async fn kill(
+        &self,
+        sandbox: &SandboxId,
+        reason: EndReason,
+    ) -> Result<(), NodeError> {
+        let commands = match self.lock().sandboxes.get(sandbox) {
+            Some(Row::Running { commands, .. }) => commands.clone(),
+            Some(Row::Booting { .. }) | None => {
+                return Err(NodeError::NotFound(sandbox.clone()));
+            }
+        };
+        let killed = give(commands, sandbox, |done| Command::Kill { reason, done });
+        match tokio::time::timeout(KILL_PATIENCE, killed).await {
+            Ok(killed) => killed,
+            Err(_) => Err(NodeError::StillEnding(sandbox.clone())),
+        }
     }
 
     fn running(&self) -> Vec<RunningSandbox> {
@@ -264,9 +308,17 @@ impl NodePort for Node {
     }
 
     async fn kill(&self, sandbox: &SandboxId, reason: EndReason) -> Result<(), NodeError> {
-        self.inner
-            .command(sandbox, |done| Command::Kill { reason, done })
-            .await
+        self.inner.kill(sandbox, reason).await
+    }
+
+    async fn recorded(&self, sandboxes: &[SandboxId]) -> Result<(), NodeError> {
+        for sandbox in sandboxes {
+            // One that has ended meanwhile needs no mark.
+            if let Ok(commands) = self.inner.commands(sandbox) {
+                let _ = commands.send(Command::Recorded).await;
+            }
+        }
+        Ok(())
     }
 
     async fn set_deadline(&self, sandbox: &SandboxId, ends_at: Timestamp) -> Result<(), NodeError> {
@@ -310,6 +362,17 @@ impl NodePort for Node {
             .events
             .watch(|| [info].into_iter().chain(running()).collect()))
     }
+}
+
+async fn give(
+    commands: mpsc::Sender<Command>,
+    sandbox: &SandboxId,
+    command: impl FnOnce(crate::sandbox::Done) -> Command,
+) -> Result<(), NodeError> {
+    let gone = || NodeError::NotFound(sandbox.clone());
+    let (done, answer) = oneshot::channel();
+    commands.send(command(done)).await.map_err(|_| gone())?;
+    answer.await.unwrap_or_else(|_| Err(gone()))
 }
 
 pub(crate) fn memory_bytes(resources: &Resources) -> u64 {

@@ -35,6 +35,8 @@ pub(crate) enum Command {
         policy: CompiledPolicy,
         done: Done,
     },
+    /// Control has a row of it.
+    Recorded,
     /// It ended by itself.
     Exited,
 }
@@ -42,6 +44,7 @@ pub(crate) enum Command {
 /// Runs until the sandbox is gone and everybody who asked has an answer.
 pub(crate) async fn own(node: Arc<Inner>, mut entry: Entry, mut inbox: mpsc::Receiver<Command>) {
     let (reason, done) = live(&node, &mut entry, &mut inbox).await;
+    node.note_ending(&entry.sandbox);
     let by_time = reason == EndReason::Expired;
     let die =
         |by_time_at, ordered_at| failpoint::hit(if by_time { by_time_at } else { ordered_at });
@@ -58,7 +61,7 @@ pub(crate) async fn own(node: Arc<Inner>, mut entry: Entry, mut inbox: mpsc::Rec
         let _ = match command {
             Command::Kill { done, .. } => done.send(Ok(())),
             Command::SetDeadline { done, .. } | Command::SetNetwork { done, .. } => done.send(gone),
-            Command::Exited => Ok(()),
+            Command::Exited | Command::Recorded => Ok(()),
         };
     }
     let ended = NodeEvent::Ended {
@@ -94,8 +97,26 @@ async fn live(
             Some(Command::SetNetwork { policy, done }) => {
                 let _ = done.send(set_network(node, entry, policy).await);
             }
+            Some(Command::Recorded) => record(node, entry),
             // The node itself holds a sender for as long as the sandbox is in its table.
             None => return (EndReason::Killed, None),
+        }
+    }
+}
+
+fn record(node: &Inner, entry: &mut Entry) {
+    if entry.recorded {
+        return;
+    }
+    match node.journal.record(&entry.sandbox) {
+        Ok(()) => {
+            entry.recorded = true;
+            node.note_recorded(&entry.sandbox);
+        }
+        // Control says it again when it is connected anew.
+        Err(failed) => {
+            let error = crate::node::chain(&failed);
+            warn!(sandbox.id = %entry.sandbox, error, "cannot mark a journal entry as recorded");
         }
     }
 }
@@ -142,7 +163,7 @@ async fn set_network(
 }
 
 /// Ends its processes, however often that takes: nobody else would.
-async fn stop(node: &Inner, sandbox: &SandboxId, reason: EndReason) {
+pub(crate) async fn stop(node: &Inner, sandbox: &SandboxId, reason: EndReason) {
     let mut tries = 0_u32;
     while let Err(failed) = node.runtime.stop(sandbox).await {
         tries += 1;

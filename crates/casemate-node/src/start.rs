@@ -30,16 +30,22 @@ pub enum StartError {
 
 pub(crate) async fn take_over(node: &Arc<Inner>) -> Result<(), StartError> {
     let exits = node.runtime.exits();
-    let (mut kept, mut gone) = (Vec::new(), Vec::new());
+    let (mut kept, mut unruled, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     for entry in node.journal.load()? {
-        if adopt(node, &entry).await {
-            kept.push(entry);
-            failpoint::hit(Point::StartAdopted);
-        } else {
-            gone.push(entry);
+        match adopt(node, &entry).await {
+            Taken::Over => kept.push(entry),
+            Taken::Unruled => unruled.push(entry),
+            Taken::Gone => gone.push(entry),
         }
+        failpoint::hit(Point::StartAdopted);
     }
-    let keep: BTreeSet<SandboxId> = kept.iter().map(|entry| entry.sandbox.clone()).collect();
+    let of = |entries: &[Entry]| {
+        entries
+            .iter()
+            .map(|e| e.sandbox.clone())
+            .collect::<Vec<_>>()
+    };
+    let keep: BTreeSet<SandboxId> = [of(&kept), of(&unruled)].into_iter().flatten().collect();
     node.runtime.sweep(&keep).await.map_err(StartError::Sweep)?;
     failpoint::hit(Point::StartSwept);
     let (adopted, lost) = (kept.len(), gone.len());
@@ -49,6 +55,15 @@ pub(crate) async fn take_over(node: &Arc<Inner>) -> Result<(), StartError> {
     }
     for entry in kept {
         node.own(entry);
+    }
+    for entry in unruled {
+        let sandbox = entry.sandbox.clone();
+        node.own(entry);
+        let node = Arc::clone(node);
+        node.tasks.clone().spawn(async move {
+            // Its task goes on ending it for as long as that takes.
+            let _ = node.kill(&sandbox, EndReason::Lost).await;
+        });
     }
     if adopted + lost > 0 {
         info!(
@@ -61,36 +76,37 @@ pub(crate) async fn take_over(node: &Arc<Inner>) -> Result<(), StartError> {
     Ok(())
 }
 
-async fn adopt(node: &Inner, entry: &Entry) -> bool {
+enum Taken {
+    Over,
+    /// It runs, and its rules cannot be set again: it would reach what it must not, so it is ended.
+    Unruled,
+    /// It does not run, or what runs is left to the sweep.
+    Gone,
+}
+
+async fn adopt(node: &Inner, entry: &Entry) -> Taken {
     let Some(record) = &entry.record else {
-        return false;
+        return Taken::Gone;
     };
     if entry.boot != node.boot {
-        return false;
+        return Taken::Gone;
     }
     match node.runtime.adopt(record).await {
-        Ok(()) => restrict(node, entry).await,
-        Err(AdoptError::Gone(_)) => false,
+        Ok(()) => {}
+        Err(AdoptError::Gone(_)) => return Taken::Gone,
         Err(failed) => {
             let error = crate::node::chain(&failed);
             warn!(sandbox.id = %entry.sandbox, error, "cannot take a sandbox over");
-            false
+            return Taken::Gone;
         }
     }
-}
-
-/// A sandbox whose rules cannot be set again is not kept: it would reach what it must not.
-async fn restrict(node: &Inner, entry: &Entry) -> bool {
-    match node
-        .runtime
-        .set_network(&entry.sandbox, &entry.network)
-        .await
-    {
-        Ok(()) => true,
+    let (id, network) = (&entry.sandbox, &entry.network);
+    match node.runtime.set_network(id, network).await {
+        Ok(()) => Taken::Over,
         Err(failed) => {
             let error = crate::node::chain(&failed);
-            error!(sandbox.id = %entry.sandbox, error, "cannot set the rules of a sandbox again");
-            false
+            error!(sandbox.id = %id, error, "cannot set the rules of a sandbox again; ending it");
+            Taken::Unruled
         }
     }
 }

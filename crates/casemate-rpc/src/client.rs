@@ -195,6 +195,11 @@ impl NodePort for NodeClient {
         }
     }
 
+    async fn recorded(&self, sandboxes: &[SandboxId]) -> Result<(), NodeError> {
+        let sandboxes = sandboxes.to_vec();
+        self.done(Call::Recorded { sandboxes }).await
+    }
+
     async fn kill(&self, sandbox: &SandboxId, reason: EndReason) -> Result<(), NodeError> {
         self.done(Call::Kill {
             sandbox: sandbox.clone(),

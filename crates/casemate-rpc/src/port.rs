@@ -15,8 +15,12 @@ pub trait NodePort: Send + Sync {
     /// carries it out whether or not the caller waits.
     async fn create(&self, request: CreateRequest) -> Result<CreateReply, NodeError>;
 
+    /// Says that sandboxes have rows; those that the node does not have are no error.
+    async fn recorded(&self, sandboxes: &[SandboxId]) -> Result<(), NodeError>;
+
     /// Ends a sandbox; returns when its processes are gone. [`NodeError::NotFound`] when none
-    /// runs here, which a caller that only wants it gone takes as success.
+    /// runs here, which a caller that only wants it gone takes as success;
+    /// [`NodeError::StillEnding`] when that takes long, and goes on.
     async fn kill(&self, sandbox: &SandboxId, reason: EndReason) -> Result<(), NodeError>;
 
     /// Moves the moment at which the node ends the sandbox by itself; the past means at once.
@@ -63,6 +67,9 @@ pub enum NodeError {
     /// It was tried and failed; nothing is left of it.
     #[error("creation failed: {why}")]
     CreateFailed { why: String },
+    /// Its processes do not go, as those that the kernel holds; the node goes on ending it.
+    #[error("sandbox {0} is being ended and is not gone yet")]
+    StillEnding(SandboxId),
     #[error("port {port} is not open in sandbox {sandbox}")]
     PortClosed { sandbox: SandboxId, port: u16 },
     #[error("the node failed: {why}")]
@@ -76,7 +83,10 @@ impl NodeError {
     /// Whether the same call may succeed a moment later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Full { .. } | Self::QueueFull { .. } | Self::Unreachable => true,
+            Self::Full { .. }
+            | Self::QueueFull { .. }
+            | Self::StillEnding(_)
+            | Self::Unreachable => true,
             Self::NotFound(_)
             | Self::Exists(_)
             | Self::Unsupported { .. }

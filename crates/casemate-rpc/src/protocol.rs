@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::NodeError;
 
 /// Of everything in this module; the first message of each side names it.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A sandbox to be made.
 #[derive(Clone, Serialize, Deserialize)]
@@ -57,6 +57,9 @@ pub struct RunningSandbox {
     pub template: TemplateId,
     pub started_at: Timestamp,
     pub ends_at: Timestamp,
+    /// Control said that it has a row. One without is of a create that is under way, or that a
+    /// crash cut off.
+    pub recorded: bool,
 }
 
 /// What travels on the watch.
@@ -140,6 +143,9 @@ pub(crate) enum Call {
     SetNetwork {
         sandbox: SandboxId,
         policy: CompiledPolicy,
+    },
+    Recorded {
+        sandboxes: Vec<SandboxId>,
     },
     Dial {
         sandbox: SandboxId,

@@ -83,6 +83,10 @@ async fn carry_out(call: Call, node: &dyn NodePort) -> Result<(Reply, Option<Own
             node.set_network(&sandbox, policy).await?;
             Reply::Done
         }
+        Call::Recorded { sandboxes } => {
+            node.recorded(&sandboxes).await?;
+            Reply::Done
+        }
         Call::Dial { sandbox, port } => {
             let stream = node.dial(&sandbox, port).await?;
             return Ok((Reply::Dialled, Some(stream.into())));

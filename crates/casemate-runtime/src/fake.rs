@@ -27,6 +27,7 @@ struct State {
     ports: BTreeMap<u16, SocketAddr>,
     exits: Option<mpsc::UnboundedSender<Exit>>,
     fail_next_create: bool,
+    fail_next_set_network: bool,
 }
 
 impl FakeRuntime {
@@ -35,7 +36,12 @@ impl FakeRuntime {
         self.lock().ports.insert(port, target);
     }
 
-    /// The next create fails as if its agent had not started.
+    /// The next change of rules fails.
+    pub fn fail_next_set_network(&self) {
+        self.lock().fail_next_set_network = true;
+    }
+
+    /// The next create fails as if its agent had not started: after its birth was told.
     pub fn fail_next_create(&self) {
         self.lock().fail_next_create = true;
     }
@@ -80,13 +86,6 @@ impl Runtime for FakeRuntime {
         born: Born<'_>,
     ) -> Result<RuntimeRecord, CreateError> {
         let mut state = self.lock();
-        if std::mem::take(&mut state.fail_next_create) {
-            let output = "told to fail".into();
-            return Err(CreateError::Agent {
-                sandbox: spec.sandbox,
-                output,
-            });
-        }
         if state.running.contains_key(&spec.sandbox) {
             return Err(CreateError::Exists(spec.sandbox));
         }
@@ -101,6 +100,13 @@ impl Runtime for FakeRuntime {
             step: "note its birth",
             source: Box::new(source),
         })?;
+        if std::mem::take(&mut state.fail_next_create) {
+            let output = "told to fail".into();
+            return Err(CreateError::Agent {
+                sandbox: spec.sandbox,
+                output,
+            });
+        }
         state.running.insert(spec.sandbox, spec.network);
         Ok(record)
     }
@@ -152,7 +158,14 @@ impl Runtime for FakeRuntime {
         sandbox: &SandboxId,
         policy: &CompiledPolicy,
     ) -> Result<(), RuntimeError> {
-        match self.lock().running.get_mut(sandbox) {
+        let mut state = self.lock();
+        if std::mem::take(&mut state.fail_next_set_network) {
+            return Err(RuntimeError::Step {
+                step: "set the network rules",
+                source: "told to fail".into(),
+            });
+        }
+        match state.running.get_mut(sandbox) {
             Some(rules) => *rules = policy.clone(),
             None => return Err(RuntimeError::NotFound(sandbox.clone())),
         }

@@ -214,6 +214,7 @@ fn of_node(error: &NodeError) -> (StatusCode, &'static str, &'static str) {
         ),
         NodeError::NotFound(_)
         | NodeError::Exists(_)
+        | NodeError::StillEnding(_)
         | NodeError::PortClosed { .. }
         | NodeError::Internal { .. } => (
             StatusCode::INTERNAL_SERVER_ERROR,

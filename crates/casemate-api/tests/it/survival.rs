@@ -8,9 +8,6 @@ use casemate_types::{EndReason, SandboxId, SandboxState};
 
 use crate::world::{World, until};
 
-/// Of a sandbox whose create ended long ago, one way or the other.
-const OLD: Duration = Duration::from_secs(3600);
-
 async fn reason(world: &World, sandbox: &SandboxId) -> Option<EndReason> {
     match world.store.sandbox_by_id(sandbox).await.unwrap()?.state {
         SandboxState::Running { .. } => None,
@@ -87,6 +84,28 @@ async fn a_dead_sandbox_that_runs_is_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_cannot_be_ended_holds_up_nothing_else() {
+    let world = World::new().await;
+    let (stuck, other) = (world.create("").await, world.create("").await);
+    world.node.resist(&stuck);
+    world.node.disconnect();
+    let row = world.store.sandbox_by_id(&stuck).await.unwrap().unwrap();
+    let now = casemate_types::Timestamp::now();
+    let end = world
+        .store
+        .sandbox_end(&stuck, row.generation, EndReason::Killed, now);
+    end.await.unwrap();
+    world.node.reconnect();
+    until("it is to be ended", || async { world.node.kills() == 1 }).await;
+    world.node.exit(&other);
+    until("the other's end is noted", || async {
+        reason(&world, &other).await == Some(EndReason::Exited)
+    })
+    .await;
+    world.create("").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_that_was_promised_meanwhile_is_kept() {
     let world = World::new().await;
     let sandbox = world.create("").await;
@@ -113,7 +132,7 @@ async fn a_deadline_that_was_promised_meanwhile_is_kept() {
 async fn a_stranger_gets_a_grace_and_then_goes() {
     let world = World::with(|config| config.orphan_grace = Duration::from_millis(300)).await;
     let stranger = SandboxId::random();
-    world.node.run_stranger(&stranger, &world.team, OLD);
+    world.node.run_stranger(&stranger, &world.team, true);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(world.node.running().len(), 1);
     assert_eq!(world.status_of(&stranger).await, 404);
@@ -124,11 +143,9 @@ async fn a_stranger_gets_a_grace_and_then_goes() {
 async fn a_create_that_a_crash_cut_off_goes_before_what_a_lost_store_forgot() {
     let world = World::with(|config| config.row_grace = Duration::from_millis(300)).await;
     let (forgotten, cut_off) = (SandboxId::random(), SandboxId::random());
-    world.node.run_stranger(&forgotten, &world.team, OLD);
-    world
-        .node
-        .run_stranger(&cut_off, &world.team, Duration::ZERO);
-    until("the young one is ended", || async {
+    world.node.run_stranger(&forgotten, &world.team, true);
+    world.node.run_stranger(&cut_off, &world.team, false);
+    until("that one is ended", || async {
         !world.node.running().contains(&cut_off)
     })
     .await;

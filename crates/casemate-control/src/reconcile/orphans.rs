@@ -1,17 +1,18 @@
-//! Sandboxes that the store never heard of: they get a grace, then they go (decision 4).
+//! Sandboxes that run and have no row: they get a grace, then they go (decision 4).
 //!
-//! There are two kinds, and only their age tells them apart. Old ones stand for a store that was
-//! lost or restored from a copy: an operator needs minutes to see it. One that has just been made
-//! is a create that a crash cut off between the node's answer and the row: nobody was told of it,
-//! and a row that is still on its way (from another replica) comes within seconds.
+//! Those that the node was told of once ([`super::records`]) stand for a store that was lost or
+//! restored from a copy: an operator needs minutes to see it. The others are creates that a crash
+//! cut off between the node's answer and the row: nobody was told of them, and a row that is still
+//! on its way (from another replica) comes within seconds.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use casemate_rpc::RunningSandbox;
-use casemate_types::{EndReason, SandboxId, Timestamp};
+use casemate_types::{EndReason, SandboxId};
 use tokio::time::Instant;
 
-use super::{ReconcileError, sync};
+use super::ReconcileError;
 use crate::Control;
 use crate::config::ControlConfig;
 
@@ -22,12 +23,9 @@ pub(super) struct Orphans(HashMap<SandboxId, Instant>);
 impl Orphans {
     /// The first look at one begins its grace.
     pub(super) fn see(&mut self, config: &ControlConfig, sandbox: &RunningSandbox) {
-        let age = Timestamp::now().duration_since(sandbox.started_at);
-        let young = age.unsigned_abs() < config.create_timeout;
-        let grace = if young {
-            config.row_grace.min(config.orphan_grace)
-        } else {
-            config.orphan_grace
+        let grace = match sandbox.recorded {
+            true => config.orphan_grace,
+            false => config.row_grace.min(config.orphan_grace),
         };
         let due = || Instant::now() + grace;
         self.0.entry(sandbox.sandbox.clone()).or_insert_with(due);
@@ -51,7 +49,10 @@ impl Orphans {
         }
     }
 
-    pub(super) async fn end_overdue(&mut self, control: &Control) -> Result<(), ReconcileError> {
+    pub(super) async fn end_overdue(
+        &mut self,
+        control: &Arc<Control>,
+    ) -> Result<(), ReconcileError> {
         let now = Instant::now();
         let overdue = |(id, due): (&SandboxId, &Instant)| (*due <= now).then(|| id.clone());
         let overdue: Vec<_> = self.0.iter().filter_map(overdue).collect();
@@ -61,7 +62,7 @@ impl Orphans {
                     sandbox.id = %id, event = "sandbox.orphan_ended",
                     "sandbox {id} has no record; its grace is over and it is ended"
                 );
-                sync::kill(control, &id, EndReason::Orphaned).await?;
+                control.end_soon(&id, EndReason::Orphaned);
             }
             self.forget(&id);
         }

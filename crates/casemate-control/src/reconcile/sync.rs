@@ -1,6 +1,7 @@
 //! The comparison itself: one sandbox, all of them, and those past their deadline.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use casemate_catalog::Route;
@@ -10,13 +11,15 @@ use casemate_types::{EndReason, SandboxId, SandboxState, Timestamp};
 
 use super::{Orphans, ReconcileError, reason_gone};
 use crate::Control;
+use crate::chain::chain;
+use crate::tasks::TaskKind;
 
 /// A node ends a sandbox within a second of its deadline; after this long we do it.
 const OVERDUE_AFTER: Duration = Duration::from_secs(10);
 
 /// Everything, after a watch began.
 pub(super) async fn compare(
-    control: &Control,
+    control: &Arc<Control>,
     orphans: &mut Orphans,
     node: &str,
     should_run: &[AliveSandbox],
@@ -45,14 +48,15 @@ pub(super) async fn compare(
 
 /// One that runs: whether it should, and until when.
 pub(super) async fn judge(
-    control: &Control,
+    control: &Arc<Control>,
     orphans: &mut Orphans,
     node: &str,
     sandbox: &RunningSandbox,
 ) -> Result<(), ReconcileError> {
     let id = &sandbox.sandbox;
     if control.recent.is_doomed(id) {
-        return kill(control, id, EndReason::Killed).await;
+        control.end_soon(id, EndReason::Killed);
+        return Ok(());
     }
     if control.starting.contains(id) {
         // Its create writes row and route.
@@ -61,6 +65,9 @@ pub(super) async fn judge(
     match control.store.sandbox_by_id(id).await?.map(|row| row.state) {
         Some(SandboxState::Running { ends_at }) => {
             orphans.forget(id);
+            if !sandbox.recorded {
+                control.records.note(id);
+            }
             let route = Route { node: node.into() };
             control.catalog.route_put(id, route).await?;
             if ends_at.as_microsecond() != sandbox.ends_at.as_microsecond() {
@@ -68,7 +75,10 @@ pub(super) async fn judge(
             }
             Ok(())
         }
-        Some(SandboxState::Dead { reason, .. }) => kill(control, id, reason).await,
+        Some(SandboxState::Dead { reason, .. }) => {
+            control.end_soon(id, reason);
+            Ok(())
+        }
         None => {
             orphans.see(&control.config, sandbox);
             Ok(())
@@ -92,26 +102,60 @@ async fn agree_on_deadline(control: &Control, id: &SandboxId) -> Result<(), Reco
     Ok(())
 }
 
-pub(super) async fn kill(
-    control: &Control,
-    id: &SandboxId,
-    reason: EndReason,
-) -> Result<(), ReconcileError> {
-    match control.node.kill(id, reason).await {
-        Ok(()) | Err(NodeError::NotFound(_)) => Ok(()),
-        Err(error) => Err(error.into()),
+impl Control {
+    /// Has the node end a sandbox, and notes it. Not waited for: one that resists, as the kernel
+    /// may hold its processes, must not keep everything else from being looked at. What fails is
+    /// found again by the next comparison, or the next round.
+    pub(super) fn end_soon(self: &Arc<Self>, id: &SandboxId, reason: EndReason) {
+        if !self.ending.begin(id) {
+            return;
+        }
+        let (control, id) = (Arc::clone(self), id.clone());
+        self.tasks.spawn(TaskKind::Cleanup, async move {
+            let ended = match control.node.kill(&id, reason).await {
+                Ok(()) | Err(NodeError::NotFound(_)) => {
+                    let noted = control.note_ended(&id, reason, Timestamp::now()).await;
+                    noted.map(drop).map_err(ReconcileError::from)
+                }
+                Err(error) => Err(error.into()),
+            };
+            control.ending.done(&id);
+            if let Err(error) = ended {
+                tracing::warn!(
+                    sandbox.id = %id, error = chain(&error),
+                    "could not end sandbox {id} yet"
+                );
+            }
+        });
+    }
+}
+
+/// Sandboxes that are being ended by [`Control::end_soon`], each one once.
+#[derive(Default)]
+pub(crate) struct Ending(Mutex<HashSet<SandboxId>>);
+
+impl Ending {
+    fn begin(&self, id: &SandboxId) -> bool {
+        self.lock().insert(id.clone())
+    }
+
+    fn done(&self, id: &SandboxId) {
+        self.lock().remove(id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<SandboxId>> {
+        self.0.lock().expect("no holder of this lock panics")
     }
 }
 
 /// The backstop of the node's own clock, and of an end whose event was lost.
-pub(super) async fn end_expired(control: &Control, node: &str) -> Result<(), ReconcileError> {
+pub(super) async fn end_expired(control: &Arc<Control>, node: &str) -> Result<(), ReconcileError> {
     let now = Timestamp::now();
     let alive = control.store.sandbox_list_alive().await?;
     let overdue = |row: &&AliveSandbox| row.node == node && row.ends_at + OVERDUE_AFTER < now;
     for row in alive.iter().filter(overdue) {
         tracing::warn!(sandbox.id = %row.id, "sandbox {} is past its deadline", row.id);
-        kill(control, &row.id, EndReason::Expired).await?;
-        control.note_ended(&row.id, EndReason::Expired, now).await?;
+        control.end_soon(&row.id, EndReason::Expired);
     }
     Ok(())
 }

@@ -200,6 +200,7 @@ impl Control {
             return Err(error);
         }
         place.keep();
+        self.records.note(&id);
         let route = casemate_catalog::Route { node };
         if let Err(error) = self.catalog.route_put(&id, route).await {
             // The catalog is a cache that the node's word fills again.
@@ -212,8 +213,8 @@ impl Control {
         Ok(())
     }
 
-    /// Ends a sandbox that its client was not told of. The order waits at the node behind the
-    /// create; when the node cannot be reached, it is carried out once it is back.
+    /// Ends a sandbox that its client was not told of. One that the node is still making is ended
+    /// when it says that it runs, and one of a node that cannot be reached once that is back.
     fn take_back(&self, sandbox: SandboxId) {
         self.recent.doom(&sandbox);
         let node = std::sync::Arc::clone(&self.node);
@@ -239,6 +240,7 @@ fn may_have_happened(error: &NodeError) -> bool {
         | NodeError::QueueFull { .. }
         | NodeError::Unsupported { .. }
         | NodeError::CreateFailed { .. }
+        | NodeError::StillEnding(_)
         | NodeError::PortClosed { .. } => false,
     }
 }

@@ -54,13 +54,14 @@ impl Host {
         self.dir.path().join("journal")
     }
 
+    /// Entries that count, and halves of some.
     fn journalled(&self) -> usize {
-        let names = std::fs::read_dir(self.journal())
-            .unwrap()
-            .map(|e| e.unwrap().file_name());
-        names
-            .filter(|name| name.to_string_lossy().ends_with(".json"))
-            .count()
+        std::fs::read_dir(self.journal()).unwrap().count()
+    }
+
+    fn has(&self, sandbox: &SandboxId, extension: &str) -> bool {
+        let name = format!("{sandbox}.{extension}");
+        self.journal().join(name).exists()
     }
 }
 
@@ -199,7 +200,7 @@ async fn a_sandbox_whose_entry_cannot_count_is_ended_again() {
     let node = host.start().await;
     let order = request(HOUR);
     // A folder in the entry's place: it can be noted and not renamed.
-    let place = host.journal().join(format!("{}.json", order.sandbox));
+    let place = host.journal().join(format!("{}.new", order.sandbox));
     std::fs::create_dir(&place).unwrap();
     let failed = node.create(order.clone()).await.unwrap_err();
     assert!(matches!(failed, NodeError::Internal { .. }), "{failed}");
@@ -264,6 +265,51 @@ async fn a_new_node_takes_over_what_runs_and_tells_of_what_does_not() {
 }
 
 #[tokio::test]
+async fn what_control_has_a_row_of_is_marked_and_stays_so() {
+    let host = Host::new();
+    let node = host.start().await;
+    let (first, second) = (request(HOUR), request(HOUR));
+    node.create(first.clone()).await.unwrap();
+    node.create(second.clone()).await.unwrap();
+    let unknown = SandboxId::random();
+    let rows = [first.sandbox.clone(), unknown];
+    node.recorded(&rows).await.unwrap();
+    // Behind the mark, as all orders for one sandbox.
+    let later = Timestamp::now() + Duration::from_secs(7200);
+    node.set_deadline(&first.sandbox, later).await.unwrap();
+    node.set_deadline(&second.sandbox, later).await.unwrap();
+    assert!(host.has(&first.sandbox, "json") && host.has(&second.sandbox, "new"));
+    assert_eq!(host.journalled(), 2);
+    drop(node);
+    let node = host.start().await;
+    for shown in node.running() {
+        assert_eq!(shown.recorded, shown.sandbox == first.sandbox);
+        assert_eq!(shown.ends_at, later);
+        node.kill(&shown.sandbox, EndReason::Killed).await.unwrap();
+    }
+    assert_eq!(host.journalled(), 0);
+}
+
+#[tokio::test]
+async fn one_whose_rules_cannot_be_set_again_is_ended() {
+    let host = Host::new();
+    let node = host.start().await;
+    let order = request(HOUR);
+    node.create(order.clone()).await.unwrap();
+    drop(node);
+    host.runtime.fail_next_set_network();
+    let node = host.start().await;
+    let gone = async {
+        while host.journalled() > 0 || !node.running().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(10), gone).await;
+    in_time.expect("it is ended");
+    assert!(host.runtime.policy(&order.sandbox).is_none());
+}
+
+#[tokio::test]
 async fn an_entry_of_a_half_made_sandbox_is_swept_and_told_as_lost() {
     let host = Host::new();
     let sandbox = request(HOUR);
@@ -271,13 +317,13 @@ async fn an_entry_of_a_half_made_sandbox_is_swept_and_told_as_lost() {
         let node = host.start().await;
         node.create(sandbox.clone()).await.unwrap();
     }
-    let path = host.journal().join(format!("{}.json", sandbox.sandbox));
+    let path = host.journal().join(format!("{}.new", sandbox.sandbox));
     let mut entry: serde_json::Value =
         serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     entry["record"] = serde_json::Value::Null;
     std::fs::write(&path, entry.to_string()).unwrap();
     std::fs::write(host.journal().join("ihalf.tmp"), "{").unwrap();
-    std::fs::write(host.journal().join("ibroken.json"), "{").unwrap();
+    std::fs::write(host.journal().join("ibroken.new"), "{").unwrap();
 
     let node = host.start().await;
     let mut events = node.watch().await.unwrap();
@@ -286,7 +332,9 @@ async fn an_entry_of_a_half_made_sandbox_is_swept_and_told_as_lost() {
         host.runtime.policy(&sandbox.sandbox).is_none(),
         "the sweep ended it"
     );
-    assert_eq!(host.journalled(), 0);
+    // What could not be read is set aside.
+    assert_eq!(host.journalled(), 1);
+    assert!(host.journal().join("ibroken.bad").exists());
     assert!(host.journal().join("ibroken.bad").exists());
     assert!(node.running().is_empty());
 }

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -15,6 +16,7 @@ use casemate_edge::{DialFailure, Dialer, Edge, EdgeConfig, LookupFailure, RouteT
 use casemate_rpc::{NodeError, NodePort};
 use casemate_types::SandboxId;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::ControlSetup;
@@ -34,7 +36,10 @@ impl Front {
         node: Arc<dyn NodePort>,
     ) -> anyhow::Result<Self> {
         let api = casemate_api::router(ApiState::new(control, metrics_access(&setup.config)));
-        let routes = Arc::new(CatalogRoutes(Arc::clone(&catalog.inner)));
+        let routes = Arc::new(CatalogRoutes {
+            catalog: Arc::clone(&catalog.inner),
+            filled: catalog.filled.subscribe(),
+        });
         let edge = Edge::new(
             edge_config(&setup.config)?,
             routes,
@@ -90,18 +95,40 @@ fn metrics_access(config: &Config) -> casemate_api::MetricsAccess {
     }
 }
 
-struct CatalogRoutes(Arc<dyn Catalog>);
+struct CatalogRoutes {
+    catalog: Arc<dyn Catalog>,
+    filled: watch::Receiver<bool>,
+}
+
+/// How long a request waits after a start until it is known what runs.
+const FILLED_PATIENCE: Duration = Duration::from_secs(10);
+
+impl CatalogRoutes {
+    /// Until the node has said what runs, nobody can say that a sandbox does not.
+    async fn filled(&self) -> Result<(), LookupFailure> {
+        let mut filled = self.filled.clone();
+        match tokio::time::timeout(FILLED_PATIENCE, filled.wait_for(|filled| *filled)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(LookupFailure("it is not known yet what runs".into())),
+        }
+    }
+}
 
 #[async_trait]
 impl Routes for CatalogRoutes {
     async fn lookup(&self, sandbox: &SandboxId) -> Result<Option<RouteTarget>, LookupFailure> {
-        match self.0.route_by_id(sandbox).await {
-            Ok(Some(Route { .. })) => Ok(Some(RouteTarget::Running {
-                traffic_token: None,
-            })),
-            Ok(None) => Ok(None),
-            Err(error) => Err(LookupFailure(Box::new(error))),
+        let look = || async {
+            let route = self.catalog.route_by_id(sandbox).await;
+            route.map_err(|error| LookupFailure(Box::new(error)))
+        };
+        let mut route = look().await?;
+        if route.is_none() && !*self.filled.borrow() {
+            self.filled().await?;
+            route = look().await?;
         }
+        Ok(route.map(|Route { .. }| RouteTarget::Running {
+            traffic_token: None,
+        }))
     }
 }
 
@@ -125,6 +152,8 @@ pub struct CuttingCatalog {
     inner: Arc<dyn Catalog>,
     edge: OnceLock<Arc<Edge>>,
     known: Mutex<HashMap<SandboxId, String>>,
+    /// A node has said what runs.
+    filled: watch::Sender<bool>,
 }
 
 impl CuttingCatalog {
@@ -133,6 +162,7 @@ impl CuttingCatalog {
             inner,
             edge: OnceLock::new(),
             known: Mutex::default(),
+            filled: watch::Sender::new(false),
         }
     }
 
@@ -180,6 +210,7 @@ impl Catalog for CuttingCatalog {
         sandboxes: &[SandboxId],
     ) -> Result<(), CatalogError> {
         self.inner.routes_replace(node, sandboxes).await?;
+        self.filled.send_replace(true);
         let gone: Vec<SandboxId> = {
             let mut known = self.known();
             let mut gone = std::mem::take(&mut *known);

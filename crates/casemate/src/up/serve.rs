@@ -176,9 +176,17 @@ async fn keep_control(
         platform.pids.note("control", process.id());
         let node: Arc<dyn NodePort> = Arc::new(platform.node.clone());
         anyhow::Ok(async move {
-            // The socket ends with the process, and calls in flight then run to their end.
-            server::serve(socket, node).await?;
-            process.wait().await?;
+            // Calls in flight run to their end by themselves: the next process does not wait for
+            // what may take long, such as the end of a sandbox that resists.
+            let mut serving = tokio::spawn(server::serve(socket, node));
+            tokio::select! {
+                ended = process.wait() => drop(ended?),
+                served = &mut serving => {
+                    // Without its socket it ends by itself.
+                    process.wait().await?;
+                    served??;
+                }
+            }
             Ok(())
         })
     };
