@@ -125,14 +125,14 @@ pub fn reap_children_automatically() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }
 
-/// Ordinary scheduling for this process, whatever the service runs with.
+/// Ordinary scheduling for this process, whatever the service runs with, at this niceness.
 ///
 /// Real-time processes cannot even enter most control groups.
-pub fn reset_scheduling() -> io::Result<()> {
+pub fn reset_scheduling(nice: i32) -> io::Result<()> {
     let ordinary = libc::sched_param { sched_priority: 0 };
     // SAFETY: `ordinary` lives over the call; 0 names the calling thread.
     if unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &ordinary) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    rustix::process::setpriority_process(None, 0).map_err(Into::into)
+    rustix::process::setpriority_process(None, nice).map_err(Into::into)
 }

@@ -183,13 +183,22 @@ impl Slots {
     /// Gives up what is left of used slots and frees their indexes. Blocks for some milliseconds.
     /// Slots whose control groups are still busy are answered, to be given up later.
     pub(crate) fn retire(&self, used: Vec<NetSlot>) -> (Vec<NetSlot>, Result<(), NetError>) {
-        let emptied = |slot: &NetSlot| self.cgroups.delete(&group_name(slot.index)).is_ok();
+        let emptied = |slot: &NetSlot| {
+            let group = group_name(slot.index);
+            let deleted = self.cgroups.delete(&group).is_ok();
+            if !deleted {
+                // The kernel may only be slow to count. But whoever is there has no business here:
+                // a worker that outlived its order may have made a first process after all.
+                let _ = self.cgroups.kill(&group);
+            }
+            deleted
+        };
         let (used, busy): (Vec<_>, Vec<_>) = used.into_iter().partition(emptied);
         let indexes: BTreeSet<u16> = used.iter().map(|slot| slot.index).collect();
         failpoint::hit(Point::SlotRetiring);
         let retired = self.net.retire(used);
         failpoint::hit(Point::SlotRetired);
-        // Also when the policies could not be cleared: the table is made anew with each slot.
+        // Also when the policies could not be cleared: whoever gets the slot next sets its own.
         indexes.into_iter().for_each(|index| self.release(index));
         (busy, retired)
     }

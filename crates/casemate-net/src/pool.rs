@@ -177,7 +177,8 @@ impl NetPool {
     }
 
     /// Gives slots back: their policies go, then their namespaces, whose links the kernel takes away
-    /// together. Their processes must have ended.
+    /// together. Their processes must have ended. After an error policies may stand, see
+    /// [`Self::has_policy`].
     pub fn retire(&self, slots: Vec<NetSlot>) -> Result<(), NetError> {
         let indexes: Vec<u16> = slots.iter().map(|slot| slot.index).collect();
         lock(&self.filter).used.extend(&indexes);
@@ -208,6 +209,11 @@ impl NetPool {
             policies.insert(index, new);
         }
         Ok(())
+    }
+
+    /// Whether a slot has another policy than the default one, its own or an earlier user's.
+    pub fn has_policy(&self, index: u16) -> bool {
+        lock(&self.filter).policies.contains_key(&index)
     }
 
     /// Gives a slot the default policy.

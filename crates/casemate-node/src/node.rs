@@ -208,8 +208,9 @@ impl Inner {
         match self.lock().sandboxes.get_mut(sandbox) {
             // Control gives orders for one sandbox one after the other, so there is room.
             Some(Row::Running { commands, .. }) => {
-                if commands.try_send(Command::Exited).is_err() {
-                    warn!(sandbox.id = %sandbox, "nobody takes note of a sandbox's end");
+                let sent = commands.try_send(Command::Exited);
+                if let Err(error) = sent {
+                    warn!(sandbox.id = %sandbox, %error, "a sandbox's end is noted late");
                 }
             }
             // It ended between its readiness and its task.

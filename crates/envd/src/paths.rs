@@ -84,12 +84,14 @@ pub enum EnsureError {
 }
 
 impl EnsureError {
-    pub fn out_of_space(&self) -> bool {
-        matches!(self, Self::Make { source, .. } if source.raw_os_error() == Some(ENOSPC))
+    /// What the kernel said when it could not make a directory.
+    pub fn making(&self) -> Option<&io::Error> {
+        match self {
+            Self::Make { source, .. } => Some(source),
+            Self::IsFile(_) | Self::Look { .. } | Self::Own { .. } => None,
+        }
     }
 }
-
-const ENOSPC: i32 = rustix::io::Errno::NOSPC.raw_os_error();
 
 /// Makes `path` and all that is missing above it, for `user`. What exists is left alone; somebody
 /// else making the same at the same time is no error.

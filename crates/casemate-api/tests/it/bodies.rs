@@ -21,6 +21,12 @@ async fn wrong_types_are_400_and_name_the_place() {
     };
     check("", "missing").await;
     check("{}", "templateID").await;
+    check(r#"["base",5]"#, "value must be an object").await;
+    check(
+        r#"{"templateID":"base","timeout":"5"}"#,
+        "expected an integer",
+    )
+    .await;
     check(r#"{"templateID":null}"#, "/templateID").await;
     check(r#"{"templateID":"base","timeout":-1}"#, "/timeout").await;
     check(r#"{"templateID":"base","timeout":"5"}"#, "/timeout").await;

@@ -5,7 +5,7 @@
 //! first, capabilities after, because installing a filter without `CAP_SYS_ADMIN` needs
 //! `no_new_privs`, which would disable `sudo`.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -144,7 +144,12 @@ fn build_root(inside: &Inside<'_>) -> Result<(), StepError> {
     let terminals = MountFlags::NOSUID | MountFlags::NOEXEC;
     mount("devpts", "dev/pts", "devpts", terminals, PTYS).step("mount /dev/pts")?;
     let shared = MountFlags::NOSUID | MountFlags::NODEV;
-    mount("tmpfs", "dev/shm", "tmpfs", shared, c"mode=1777").step("mount /dev/shm")?;
+    let bounds = CString::new(format!(
+        "mode=1777,size={}",
+        inside.order.shared_memory_bytes
+    ));
+    let bounds = bounds.map_err(io::Error::from).step("mount /dev/shm")?;
+    mount("tmpfs", "dev/shm", "tmpfs", shared, bounds.as_c_str()).step("mount /dev/shm")?;
     mount("mqueue", "dev/mqueue", "mqueue", safe, None).step("mount /dev/mqueue")
 }
 

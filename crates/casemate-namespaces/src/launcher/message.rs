@@ -57,6 +57,8 @@ pub(crate) struct Order {
     pub(crate) hostname: String,
     /// Processors that the first process may use; empty for all.
     pub(crate) processors: Vec<u32>,
+    /// What `/dev/shm` may hold.
+    pub(crate) shared_memory_bytes: u64,
     /// Largest file, where nothing else bounds the writable layer.
     pub(crate) file_bytes_max: Option<u64>,
 }

@@ -19,6 +19,7 @@ use rustix::net::{
     AddressFamily, SocketAddrV4, SocketFlags, SocketType, bind, listen, socket_with, sockopt,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -28,6 +29,11 @@ use super::room::Room;
 use super::{answer_with, misdirected, overlay, receive};
 use crate::AGENT_PORT;
 use crate::step::{Step, StepError};
+
+/// Of the first process and the agent; what the agent starts has 0. It counts only against the same
+/// sandbox's processes, as its control group has its own share: however many they are, the agent
+/// gets a turn, or nobody could end them.
+const AGENT_NICE: i32 = -20;
 
 /// Connections that wait for the agent to accept them.
 const AGENT_BACKLOG: i32 = 1024;
@@ -60,6 +66,9 @@ pub(super) fn serve(
         match fork(proof, &how).step("fork a worker")? {
             Forked::Child => {
                 drop(ours);
+                // Without the launcher nobody waits for what is made here. Lost with the rights
+                // that are given up later, so that it is no promise.
+                let _ = set_parent_process_death_signal(Some(Signal::KILL));
                 let code = match work(proof, room, socket, buffer) {
                     // Nobody is left to tell when this fails.
                     Ok(outcome) => i32::from(rustix::io::write(&theirs, &[outcome]).is_err()),
@@ -82,7 +91,8 @@ pub(super) fn serve(
                         let _ = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&PAUSE));
                     }
                     (1, [CLOSED]) => return Ok(()),
-                    // It may have taken a request with it: the node sees us end and asks another.
+                    // It may have taken a request with it: the node sees us end, undoes what was
+                    // made and gives its order once more.
                     _ => {
                         return Err(io::Error::from(io::ErrorKind::BrokenPipe))
                             .step("hear a worker");
@@ -116,7 +126,7 @@ fn work(
 /// What is the same for every sandbox, and inherited by it.
 fn prepare() -> Result<(), StepError> {
     exec::reset_signals();
-    exec::reset_scheduling().step("reset the scheduling")?;
+    exec::reset_scheduling(AGENT_NICE).step("reset the scheduling")?;
     unshare(Namespaces::TIME).step("make a time namespace")
 }
 

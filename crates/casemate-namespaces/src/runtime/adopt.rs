@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use casemate_net::NetSlot;
 use casemate_runtime::{AdoptError, RuntimeError, RuntimeRecord};
@@ -40,11 +41,12 @@ pub(super) fn adopt(shared: &Arc<Shared>, record: &RuntimeRecord) -> Result<(), 
         Err(_) if !matches!(facts.process(), Ok(Some(_))) => return Err(gone()),
         Err(error) => return Err(failed(error)),
     };
+    let (process, netns) = watched(&process, &net).map_err(failed)?;
+    // Last: what fails before leaves the slot to the sweep, which ends what is in it.
     if !shared.slots.claim(facts.slot) {
         let taken = io::Error::new(io::ErrorKind::AlreadyExists, "its slot belongs to another");
         return Err(failed(taken));
     }
-    let (process, netns) = watched(&process, &net).map_err(failed)?;
     let running = Running {
         group,
         facts,
@@ -65,27 +67,22 @@ fn network(shared: &Shared, facts: &Facts) -> io::Result<NetSlot> {
         .map_err(io::Error::other)
 }
 
-/// Ends and removes what has the instance's name and belongs neither to a sandbox in the table nor
-/// to one of `keep`.
+/// How long processes that a crash left may take to go before we start without waiting for them.
+const END_PATIENCE: Duration = Duration::from_secs(10);
+const END_POLL: Duration = Duration::from_millis(5);
+/// How often those that do not go are tried again.
+const RESISTING_POLL: Duration = Duration::from_secs(1);
+
+/// Ends and removes what has the instance's name and belongs to no sandbox of `keep`.
 pub(super) async fn sweep(
     shared: &Arc<Shared>,
     keep: &BTreeSet<SandboxId>,
 ) -> Result<(), RuntimeError> {
-    let names = shared
-        .cgroups
-        .names()
-        .map_err(|e| failed("list control groups", e))?;
-    let (mut groups, slots) = (groups_in_use(shared), shared.slots.taken());
-    // As earlier versions named them.
-    groups.extend(keep.iter().map(SandboxId::to_string));
-    for name in names {
-        let in_stock = slot_of_group(&name).is_some_and(|slot| slots.contains(&slot));
-        if !in_stock && !groups.contains(&name) {
-            end(shared, &name)
-                .await
-                .map_err(|e| failed("end what a crash left", e))?;
-        }
+    let taken_over: Vec<SandboxId> = lock(&shared.table).keys().cloned().collect();
+    for sandbox in taken_over.iter().filter(|sandbox| !keep.contains(sandbox)) {
+        stop::stop(shared, sandbox).await?;
     }
+    end_all(shared, unowned(shared, keep)?).await;
     let layers = layers_in_use(shared);
     let sweeper = Arc::clone(shared);
     blocking("retire layers", move || sweeper.pool.sweep(&layers)).await?;
@@ -101,18 +98,72 @@ pub(super) async fn sweep(
     .await
 }
 
-async fn end(shared: &Shared, group: &str) -> io::Result<()> {
-    shared.cgroups.kill(group)?;
-    for pid in shared.cgroups.processes(group)? {
-        let Some(pid) = Pid::from_raw(pid) else {
-            continue;
-        };
+/// Control groups with our name that belong to no sandbox and no slot.
+fn unowned(shared: &Shared, keep: &BTreeSet<SandboxId>) -> Result<Vec<String>, RuntimeError> {
+    let names = shared.cgroups.names();
+    let names = names.map_err(|e| failed("list control groups", e))?;
+    let (mut groups, slots) = (groups_in_use(shared), shared.slots.taken());
+    // As earlier versions named them.
+    groups.extend(keep.iter().map(SandboxId::to_string));
+    let in_stock = |name: &str| slot_of_group(name).is_some_and(|slot| slots.contains(&slot));
+    let is_unowned = |name: &String| !in_stock(name) && !groups.contains(name);
+    Ok(names.into_iter().filter(is_unowned).collect())
+}
+
+/// Ends what is in these groups and removes them. Those of processes that do not go, as the kernel
+/// may hold them, are left to a task that goes on trying: they must keep nobody from starting.
+async fn end_all(shared: &Arc<Shared>, groups: Vec<String>) {
+    let deadline = tokio::time::Instant::now() + END_PATIENCE;
+    let mut left = groups;
+    loop {
+        left.retain(|group| !end(shared, group));
+        if left.is_empty() || tokio::time::Instant::now() > deadline {
+            break;
+        }
+        tokio::time::sleep(END_POLL).await;
+    }
+    for group in left {
+        tracing::error!(
+            group,
+            "what a crash left in control group {group} does not end yet"
+        );
+        // Its slot is nobody's until then.
+        let slot = slot_of_group(&group).filter(|slot| shared.slots.claim(*slot));
+        let task = tokio::spawn(end_at_last(Arc::clone(shared), group, slot));
+        lock(&shared.tasks).push(task.abort_handle());
+    }
+}
+
+async fn end_at_last(shared: Arc<Shared>, group: String, slot: Option<u16>) {
+    while !end(&shared, &group) {
+        tokio::time::sleep(RESISTING_POLL).await;
+    }
+    tracing::info!(
+        group,
+        "what a crash left in control group {group} has ended"
+    );
+    if let Some(slot) = slot {
+        shared.slots.release(slot);
+    }
+}
+
+/// One attempt. Whether the group is gone.
+fn end(shared: &Shared, group: &str) -> bool {
+    if shared.cgroups.delete(group).is_ok() {
+        return true;
+    }
+    let killed = shared.cgroups.kill(group);
+    let processes = shared.cgroups.processes(group).unwrap_or_default();
+    if let Err(error) = killed {
+        tracing::warn!(group, %error, "cannot end a control group; ending its processes");
+    }
+    for pid in processes.into_iter().filter_map(Pid::from_raw) {
         if let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) {
-            // Where the group could not end them; gone meanwhile is as good.
+            // Gone meanwhile is as good.
             let _ = pidfd_send_signal(&process, Signal::KILL);
         }
     }
-    stop::delete_group(shared, group).await
+    false
 }
 
 fn layers_in_use(shared: &Shared) -> BTreeSet<Layer> {

@@ -12,6 +12,7 @@ use casemate_failpoint::{self as failpoint, Point};
 use casemate_net::NetSlot;
 use casemate_runtime::{Born, CreateError, CreateSpec, DiskLimit, RuntimeRecord};
 use casemate_types::SandboxId;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::AsyncReadExt;
 use tokio::io::unix::AsyncFd;
@@ -42,14 +43,10 @@ pub(super) async fn create(
 ) -> Result<RuntimeRecord, CreateError> {
     let lowers = check(shared, &spec)?;
     let reserved = Reserved::new(shared, &spec.sandbox)?;
-    let claimed = Claimed::take(shared, &spec).await?;
-    failpoint::hit(Point::CreateClaimed);
-    let launched = match claimed.launch(shared, &spec, lowers).await {
-        Ok(launched) => launched,
-        Err((claimed, error)) => {
-            claimed.undo(shared, &spec.sandbox).await;
-            return Err(error);
-        }
+    let launched = match launch(shared, &spec, &lowers).await {
+        // A launcher that died took its order along; what it made of it is undone.
+        Err(error) if is_launchers_death(&error) => launch(shared, &spec, &lowers).await?,
+        other => other?,
     };
     failpoint::hit(Point::CreateLaunched);
     let (running, record) = match launched.ready(shared, &spec.sandbox, born).await {
@@ -62,6 +59,33 @@ pub(super) async fn create(
     reserved.keep();
     shared.watch(&spec.sandbox, running);
     Ok(record)
+}
+
+/// With a slot and a layer of its own, which are thrown away when it fails.
+async fn launch(
+    shared: &Arc<Shared>,
+    spec: &CreateSpec,
+    lowers: &[PathBuf],
+) -> Result<Launched, CreateError> {
+    let claimed = Claimed::take(shared, spec).await?;
+    failpoint::hit(Point::CreateClaimed);
+    match claimed.launch(shared, spec, lowers.to_vec()).await {
+        Ok(launched) => Ok(launched),
+        Err((claimed, error)) => {
+            claimed.undo(shared, &spec.sandbox).await;
+            Err(error)
+        }
+    }
+}
+
+fn is_launchers_death(error: &CreateError) -> bool {
+    let CreateError::Step { source, .. } = error else {
+        return false;
+    };
+    matches!(source.downcast_ref(), Some(LauncherError::Io(error)) if matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    ))
 }
 
 /// Answers with the layers as the launchers see them.
@@ -177,7 +201,8 @@ impl Claimed {
             let limited = shared.cgroups.limit(&self.group(), &limits);
             limited.map_err(step_error(&spec.sandbox, "set its limits"))?;
         }
-        if !spec.network.is_open() {
+        // An earlier user's rules stand where they could not be cleared.
+        if !spec.network.is_open() || shared.net.has_policy(self.slot.net.index) {
             let (net, policy) = (Arc::clone(&shared.net), spec.network.clone());
             let index = self.slot.net.index;
             blocking("set the network rules", move || {
@@ -239,6 +264,7 @@ impl Claimed {
                 spec.resources.vcpus,
                 self.slot.net.index,
             ),
+            shared_memory_bytes: shared_memory_bytes(spec),
             file_bytes_max: advisory.then(|| disk_bytes(spec)),
         }
     }
@@ -287,6 +313,13 @@ struct Launched {
 }
 
 impl Launched {
+    fn agent_error(&self, sandbox: &SandboxId, why: &str) -> CreateError {
+        CreateError::Agent {
+            sandbox: sandbox.clone(),
+            output: format!("{why}: {}", text_of(&self.output)),
+        }
+    }
+
     async fn ready(
         mut self,
         shared: &Shared,
@@ -301,7 +334,11 @@ impl Launched {
         let (facts, record, process, netns) = match recognised {
             Ok(recognised) => recognised,
             Err(error) => {
-                return Err((self, step_error(sandbox, "record the first process")(error)));
+                let failed = match has_ended(&self.process) {
+                    true => self.agent_error(sandbox, "it ended"),
+                    false => step_error(sandbox, "record the first process")(error),
+                };
+                return Err((self, failed));
             }
         };
         let said = tokio::time::timeout(READY_PATIENCE, self.ready.read_u8()).await;
@@ -311,14 +348,8 @@ impl Launched {
             Err(_) => Some("it did not report in time"),
         };
         if let Some(why) = why {
-            let output = format!("{why}: {}", text_of(&self.output));
-            return Err((
-                self,
-                CreateError::Agent {
-                    sandbox: sandbox.clone(),
-                    output,
-                },
-            ));
+            let failed = self.agent_error(sandbox, why);
+            return Err((self, failed));
         }
         let running = Running {
             group: group_name(self.net.index),
@@ -369,6 +400,18 @@ fn share(all: &[u32], vcpus: u32, slot: u16) -> Vec<u32> {
     (0..wanted)
         .map(|number| all[(first + number) % all.len()])
         .collect()
+}
+
+/// As a machine with this memory would have: half of it. More, and whoever fills it would have
+/// nothing left to run the program that empties it again.
+fn shared_memory_bytes(spec: &CreateSpec) -> u64 {
+    (u64::from(spec.resources.memory_mib) << 20) / 2
+}
+
+/// Whether a process, by its descriptor, is dead now.
+fn has_ended(process: &OwnedFd) -> bool {
+    let mut look = [PollFd::new(process, PollFlags::IN)];
+    matches!(poll(&mut look, Some(&Timespec::default())), Ok(1..))
 }
 
 fn step_error<E: Into<Box<dyn std::error::Error + Send + Sync>>>(

@@ -89,19 +89,22 @@ pub(super) async fn clear(
     layer: &Layer,
 ) {
     let group = group_name(net.index);
-    let cleared = async {
-        match process {
-            Some(process) => {
-                kill(shared, &group, &process)?;
+    // All of it is tried, whatever failed before. Whoever gives the slot up ends again what is in
+    // its group then.
+    let killed = match process {
+        Some(process) => {
+            let killed = kill(shared, &group, &process);
+            let gone = async {
                 let process = watch(process, Interest::READABLE)?;
                 let gone = tokio::time::timeout(END_PATIENCE, process.readable()).await;
                 gone.map_err(io::Error::from)??.retain_ready();
-            }
-            None => shared.cgroups.kill(&group)?,
+                Ok(())
+            };
+            killed.and(gone.await)
         }
-        shared.pool.retire(layer)
+        None => shared.cgroups.kill(&group),
     };
-    if let Err(error) = cleared.await {
+    if let Err(error) = killed.and(shared.pool.retire(layer)) {
         let cause = error.to_string();
         tracing::warn!(sandbox.id = %sandbox, cause, "sandbox {sandbox} is only half undone");
     }
@@ -111,10 +114,11 @@ pub(super) async fn clear(
 fn kill(shared: &Shared, group: &str, process: &OwnedFd) -> io::Result<()> {
     // The first process alone would do: the kernel ends all of its namespace with it. The group
     // ends them at once instead of one after the other.
-    shared.cgroups.kill(group)?;
+    let all = shared.cgroups.kill(group);
     match pidfd_send_signal(process.as_fd(), Signal::KILL) {
+        // It has taken the others with it, or will.
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-        Err(error) => Err(error.into()),
+        Err(error) => all.and(Err(error.into())),
     }
 }
 

@@ -35,6 +35,7 @@ const LOOKS_MAX: u64 = 6;
 const PAUSE_MS: std::ops::Range<u64> = 100..1200;
 /// Longest time in which the counting program must have counted on.
 const COUNTS_WITHIN: Duration = Duration::from_secs(8);
+const ROUTING_ERROR: &str = "Unexpected error when routing request";
 const OUTPUT_BYTES_MAX: usize = 4 << 20;
 
 /// Counts, and says with every number what its memory holds. Started twice it runs once: the
@@ -550,6 +551,8 @@ fn is_nobody_there(error: &ApiError) -> bool {
 fn is_cut_off(error: &EnvdError) -> bool {
     match error {
         EnvdError::Http(_) | EnvdError::Stream { .. } => true,
+        // The edge's word while the node is gone.
+        EnvdError::Refused { message, .. } if message.starts_with(ROUTING_ERROR) => true,
         EnvdError::Refused { code, .. } => {
             matches!(
                 code,

@@ -21,10 +21,10 @@ use crate::users::User;
 pub fn begin(path: &str, user: &User) -> Result<File, Refusal> {
     if let Some(parent) = Path::new(path).parent() {
         ensure_dirs(parent, user).map_err(|denied| {
-            if denied.out_of_space() {
-                return no_inodes(&denied.to_string());
-            }
-            internal(&format!("error ensuring directories: {denied}"))
+            let no_room = denied
+                .making()
+                .and_then(|e| no_room(e, &denied.to_string()));
+            no_room.unwrap_or_else(|| internal(&format!("error ensuring directories: {denied}")))
         })?;
     }
     let wrong = match fs::metadata(path) {
@@ -38,10 +38,8 @@ pub fn begin(path: &str, user: &User) -> Result<File, Refusal> {
     }
     let file = open(path).map_err(|failure| {
         let text = format!("open {path}: {}", os_text(&failure));
-        if is(&failure, Errno::NOSPC) {
-            return no_inodes(&text);
-        }
-        internal(&format!("error opening file: {text}"))
+        let no_room = no_room(&failure, &text);
+        no_room.unwrap_or_else(|| internal(&format!("error opening file: {text}")))
     })?;
     give(&file, user).map_err(|failure| {
         let text = os_text(&failure);
@@ -115,6 +113,15 @@ fn is(failure: &io::Error, errno: Errno) -> bool {
 
 fn internal(text: &str) -> Refusal {
     refuse(StatusCode::INTERNAL_SERVER_ERROR, text)
+}
+
+/// The refusal where the file system has no room for one more name: none is left to give, or the
+/// sandbox has used up its share.
+fn no_room(failure: &io::Error, text: &str) -> Option<Refusal> {
+    if is(failure, Errno::DQUOT) {
+        return Some(full(None));
+    }
+    is(failure, Errno::NOSPC).then(|| no_inodes(text))
 }
 
 fn no_inodes(text: &str) -> Refusal {

@@ -32,6 +32,17 @@ use crate::paths::{expand, os_text};
 use crate::ready::register;
 use crate::users::User;
 
+/// The kernel's bound of one argument or variable, with its NUL.
+const WORD_BYTES_MAX: usize = 128 * 1024;
+
+/// Whether the kernel would refuse to execute anything with it. Told before: afterwards it looks
+/// like a program that cannot be executed.
+fn is_too_long(words: &[CString]) -> bool {
+    words
+        .iter()
+        .any(|word| word.as_bytes_with_nul().len() > WORD_BYTES_MAX)
+}
+
 /// Best effort (class 2), level 4.
 const IOPRIO: i32 = (2 << 13) | 4;
 
@@ -145,6 +156,13 @@ impl Plan {
             .map(|word| CString::new(word.as_str()))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| RpcError::invalid("command or argument contains a NUL byte"))?;
+        if is_too_long(&args) || is_too_long(&envs) {
+            let error = os_text(&Errno::TOOBIG.into());
+            let command = &config.cmd;
+            return Err(RpcError::invalid(format!(
+                "error starting process '{command}': {error}"
+            )));
+        }
         Ok(Self {
             command_line: words.map(String::as_str).collect::<Vec<_>>().join(" "),
             candidates: environment::candidates(&config.cmd, path),
