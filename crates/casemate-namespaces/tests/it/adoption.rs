@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use casemate_runtime::{AdoptError, Runtime, RuntimeRecord};
+use casemate_runtime::{AdoptError, DialError, Runtime, RuntimeRecord};
 use casemate_types::InstanceId;
 
 use crate::host;
@@ -157,6 +157,58 @@ pub async fn a_sweep_ends_what_nobody_keeps() {
     let gone = world.runtime.adopt(&held.records[1]).await;
     assert!(matches!(gone, Err(AdoptError::Gone(_))), "{gone:?}");
     world.purge().await;
+}
+
+/// As when its network rules could not be set again.
+pub async fn a_sweep_ends_what_was_taken_over_and_is_not_kept() {
+    let held = killed();
+    let world = World::open_unswept(held.folder, held.instance, 2).await;
+    for record in &held.records {
+        world.runtime.adopt(record).await.expect("it is adopted");
+    }
+    let (kept, other) = (&held.records[0], &held.records[1]);
+    let keep = BTreeSet::from([kept.sandbox.clone()]);
+    world.runtime.sweep(&keep).await.expect("sweeps");
+    assert!(host::has_ended(host::first_process(other)));
+    let gone = world.runtime.dial(&other.sandbox, 49983).await;
+    assert!(matches!(gone, Err(DialError::NotFound(_))), "{gone:?}");
+    world.ok(&kept.sandbox, "true").await;
+    world.purge().await;
+}
+
+/// A frozen process of version 1 does not even die of SIGKILL: it stands for one in a kernel call
+/// that does not return.
+pub async fn what_does_not_end_keeps_nobody_from_starting() {
+    let freezer = PathBuf::from("/sys/fs/cgroup/freezer");
+    if !freezer.join("tasks").exists() {
+        println!("  no freezer of version 1: nothing here resists being killed");
+        return;
+    }
+    let held = killed();
+    let (kept, stuck) = (&held.records[0], host::first_process(&held.records[1]));
+    let ice = freezer.join(format!("test-{}", held.instance));
+    std::fs::create_dir(&ice).expect("a group is made");
+    std::fs::write(ice.join("tasks"), stuck.to_string()).expect("it is put there");
+    std::fs::write(ice.join("freezer.state"), "FROZEN").expect("it is frozen");
+    let world = World::open_unswept(held.folder.clone(), held.instance.clone(), 2).await;
+    world.runtime.adopt(kept).await.expect("it is adopted");
+    let keep = BTreeSet::from([kept.sandbox.clone()]);
+    let swept = world.runtime.sweep(&keep).await;
+    let alive = !host::has_ended(stuck);
+    let fresh = world.create().await;
+    world.ok(&fresh, "true").await;
+    std::fs::write(ice.join("freezer.state"), "THAWED").expect("it is thawed");
+    swept.expect("sweeps");
+    assert!(alive, "the control: it resisted");
+    let gone = async {
+        while !host::has_ended(stuck) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(20), gone).await;
+    in_time.expect("it is ended at last");
+    world.purge().await;
+    std::fs::remove_dir(&ice).expect("the group goes");
 }
 
 pub async fn nothing_is_left_after_a_purge() {

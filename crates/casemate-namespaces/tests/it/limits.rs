@@ -26,6 +26,24 @@ pub async fn memory_beyond_the_limit_ends_the_process_and_not_the_sandbox() {
     world.purge().await;
 }
 
+/// Of 128 MiB: whoever fills it gets an error, and can still run what empties it.
+pub async fn shared_memory_ends_before_memory_does() {
+    let world = World::new().await;
+    let sandbox = world.create().await;
+    let fill = "dd if=/dev/zero of=/dev/shm/x bs=1M count=100 2>&1";
+    let (output, code) = world.sh(&sandbox, fill).await;
+    assert!(
+        code != 0 && output.contains("No space left"),
+        "{code}: {output}"
+    );
+    assert_eq!(
+        world.ok(&sandbox, "stat -c %s /dev/shm/x").await,
+        (64 << 20).to_string()
+    );
+    world.ok(&sandbox, "rm /dev/shm/x").await;
+    world.purge().await;
+}
+
 pub async fn processes_beyond_the_limit_are_not_made() {
     let world = World::new().await;
     let sandbox = world.create().await;
