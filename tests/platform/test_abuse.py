@@ -285,6 +285,9 @@ def test_a_disk_filler_stops_at_its_limit(small):
         with pytest.raises(e2b.CommandExitException):
             filler.commands.run("mkdir /var/s && cd /var/s && for i in $(seq 3000); do "
                                 "head -c 9000 /dev/urandom >f$i || exit 1; done", user="root")
+        # An upload says it in the SDK's own words.
+        with pytest.raises(e2b.NotEnoughSpaceException):
+            filler.files.write("more", "x" * 1_000_000)
         filler.commands.run("rm /home/user/fill && sync")
         again = "head -c 10000000 /dev/urandom >/home/user/again"
         host.until("room again", lambda: filler.commands.run(again).exit_code == 0)

@@ -647,13 +647,18 @@ fn hostile_requests() {
             "{more}"
         );
     }
-    // An argument that is too long for the kernel is its answer, not ours.
-    let finished = run(
-        &server,
-        "",
-        &json!({"cmd": "/bin/echo", "args": ["x".repeat(3 << 20)]}),
-    );
-    assert_eq!(finished.code(), 126);
+    // The kernel takes 128 KiB with the NUL.
+    let long = |bytes: usize| json!({"cmd": "/bin/echo", "args": ["x".repeat(bytes)]});
+    assert_eq!(run(&server, "", &long((128 << 10) - 1)).code(), 0);
+    for more in [
+        long(128 << 10),
+        json!({"envs": {"A": "x".repeat(128 << 10)}}),
+    ] {
+        let (code, message) = refused(start(&server, "true", &more));
+        assert_eq!(code, "invalid_argument");
+        assert!(message.starts_with("error starting process '"), "{message}");
+        assert!(message.ends_with("argument list too long"), "{message}");
+    }
     let huge = json!({"pty": {"size": {"cols": 4_294_967_295_u32, "rows": 0}}});
     let mut stream = start(&server, "stty size", &huge);
     stream.pid();
