@@ -59,6 +59,11 @@ pub fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         tracing::warn!("this platform kills itself: fail points {armed} are armed");
     }
     refuse_this_machine(&config)?;
+    if let Some(base) = &config.base {
+        // Before anything is made on this host.
+        std::fs::File::open(base)
+            .with_context(|| format!("cannot read the archive {}", base.display()))?;
+    }
     // The listener comes first: a port in use should cost nobody a minute.
     let listener = std::net::TcpListener::bind(config.listen).with_context(|| {
         let at = config.listen;

@@ -59,6 +59,8 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         std::fs::remove_file(entry.path()).context("clear the journal")?;
     }
     if args.purge {
+        // Some file systems take seconds for a large one.
+        output.note(&format!("removing the files of {}", root.display()));
         dir.purge()?;
         output.note(&format!("removed everything of {}", root.display()));
     }

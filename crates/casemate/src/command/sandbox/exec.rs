@@ -63,7 +63,14 @@ pub async fn run(args: Args, server: &Server, output: &Output) -> anyhow::Result
     let mut events = envd.process_start(command).await?;
     let process = Process::Pid(events.pid().await?);
     let end = tokio::select! {
-        end = follow(events, output) => end?,
+        end = follow(events, output) => match end {
+            Ok(end) => end,
+            Err(error) => {
+                // As a shell's pipe would: what nobody reads any more need not run.
+                let _ = envd.process_send_signal(process, Kill::Kill).await;
+                return Err(error);
+            }
+        },
         error = feed(&envd, &process, piped) => return Err(error),
         error = pass_signals(&envd, &process, signals) => return Err(error),
     };
