@@ -32,6 +32,14 @@ impl NodePort for SmallNode {
         })
     }
 
+    async fn recorded(&self, sandboxes: &[SandboxId]) -> Result<(), NodeError> {
+        // What was told comes back in the only error that names sandboxes.
+        match sandboxes {
+            [] => Ok(()),
+            [.., last] => Err(NodeError::StillEnding(last.clone())),
+        }
+    }
+
     async fn kill(&self, sandbox: &SandboxId, _: EndReason) -> Result<(), NodeError> {
         Err(NodeError::NotFound(sandbox.clone()))
     }
@@ -104,6 +112,18 @@ async fn calls_run_side_by_side_and_errors_keep_their_kind() {
         answer = quick => assert_eq!(answer, Err(NodeError::NotFound(sandbox.clone()))),
     }
     assert!(slow.await.is_ok());
+}
+
+#[tokio::test]
+async fn thousands_of_rows_are_told_in_one_call() {
+    let (client, _node, _served) = connect(SmallNode::default()).await;
+    assert_eq!(client.recorded(&[]).await, Ok(()));
+    let many: Vec<_> = (0..4096).map(|_| SandboxId::random()).collect();
+    let last = many.last().unwrap().clone();
+    assert_eq!(
+        client.recorded(&many).await,
+        Err(NodeError::StillEnding(last))
+    );
 }
 
 #[tokio::test]
