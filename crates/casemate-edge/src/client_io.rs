@@ -170,7 +170,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
         }
     }
 
-    /// Whether no request is open; notes the beginning of a new wait.
+    /// Whether no request is open; notes the beginning of a new wait. A request opens as soon as
+    /// its head is whole, and hyper reads on only when what it has is none: so all that is read
+    /// meanwhile, but the last read, belongs to one head.
     fn waits_for_head(&mut self) -> bool {
         if self.conn.activity().is_busy() {
             return false;

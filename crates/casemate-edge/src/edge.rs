@@ -184,8 +184,8 @@ impl Edge {
         &self,
         conn: &Arc<ClientConn>,
         request: Request<Incoming>,
+        busy: Busy,
     ) -> Result<Response<EdgeBody>, Cut> {
-        let busy = conn.begin().ok_or(Cut::NoSeat)?;
         let (mut head, body) = request.into_parts();
         let body = RequestBody::new(body, busy.clone());
         let (version, read) = (head.version, body.read_to_end());
