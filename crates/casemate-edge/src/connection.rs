@@ -90,6 +90,13 @@ impl ClientConn {
 /// Held by each part of a request that is under way; a connection without one is idle.
 pub(crate) struct Busy(Arc<ClientConn>);
 
+impl Busy {
+    /// Where work goes that belongs to the connection.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
+    }
+}
+
 impl Clone for Busy {
     fn clone(&self) -> Self {
         self.0.activity().part_begins();
