@@ -1,9 +1,9 @@
 //! Bodies on their way through: each keeps its connection counted as busy until it is done.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
@@ -11,42 +11,97 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
+use crate::client_io::LINGER_BYTES_MAX;
 use crate::connection::Busy;
 use crate::upstream::UpstreamBody;
+
+/// Time for the rest of a request whose answer did not wait for it. In nearly all it is the end of a
+/// body and comes an instant later.
+const READ_AWAY_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a client sends.
 pub struct RequestBody {
-    incoming: Incoming,
-    read: ReadToEnd,
-    _busy: Busy,
+    /// `None` once it ended.
+    incoming: Option<Incoming>,
+    rest: Rest,
+    busy: Busy,
 }
 
-/// Whether a request's body was read to its end.
-#[derive(Clone, Default)]
-pub(crate) struct ReadToEnd(Arc<AtomicBool>);
+/// What is to become of a body that its reader gives up before the end. hyper closes a connection
+/// for that, without a word if the answer has begun, so whoever gives the answer decides. Given up
+/// before that, the body waits here.
+#[derive(Clone)]
+pub(crate) struct Rest(Arc<Mutex<Fate>>);
 
-impl ReadToEnd {
-    pub(crate) fn is_so(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+enum Fate {
+    Undecided,
+    Waits(Incoming, Busy),
+    ReadAway,
+    /// It ended, or hyper may close the connection.
+    Settled,
+}
+
+impl Rest {
+    fn settle(&self, fate: Fate) -> Fate {
+        let mut own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut own, fate)
     }
+
+    /// The connection is to stay usable: what is given up is read away, and the next request waits
+    /// for that. Beyond a bound of bytes or time the connection closes; its client then has a body
+    /// under way, and cannot take it for idle.
+    pub(crate) fn read_away(&self) {
+        let mut own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(&mut *own, Fate::ReadAway) {
+            Fate::Undecided | Fate::ReadAway => {}
+            Fate::Waits(incoming, busy) => read_away(incoming, busy),
+            Fate::Settled => *own = Fate::Settled,
+        }
+    }
+
+    /// The connection is to be closed unless the body ended; `true`: it did not.
+    pub(crate) fn give_up(&self) -> bool {
+        !matches!(self.settle(Fate::Settled), Fate::Settled)
+    }
+}
+
+fn read_away(mut incoming: Incoming, busy: Busy) {
+    let tasks = busy.tasks().clone();
+    tasks.spawn(async move {
+        let reading = async {
+            let mut left = LINGER_BYTES_MAX;
+            while let Some(Ok(frame)) = incoming.frame().await {
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                left = left.saturating_sub(length);
+                if left == 0 {
+                    break;
+                }
+            }
+        };
+        // Too slow.
+        let _ = tokio::time::timeout(READ_AWAY_TIMEOUT, reading).await;
+        drop((incoming, busy));
+    });
 }
 
 impl RequestBody {
     pub(crate) fn new(incoming: Incoming, busy: Busy) -> Self {
-        let read = ReadToEnd::default();
-        read.0.store(incoming.is_end_stream(), Ordering::Relaxed);
+        let incoming = (!incoming.is_end_stream()).then_some(incoming);
+        let fate = match incoming {
+            Some(_) => Fate::Undecided,
+            None => Fate::Settled,
+        };
         Self {
             incoming,
-            read,
-            _busy: busy,
+            rest: Rest(Arc::new(Mutex::new(fate))),
+            busy,
         }
     }
 
-    /// Tells after the body is gone whether it was read.
-    pub(crate) fn read_to_end(&self) -> ReadToEnd {
-        self.read.clone()
+    pub(crate) fn rest(&self) -> Rest {
+        self.rest.clone()
     }
 }
 
@@ -58,19 +113,38 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        if frame.is_none() || self.incoming.is_end_stream() {
-            self.read.0.store(true, Ordering::Relaxed);
+        let Some(incoming) = &mut self.incoming else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        if !matches!(frame, Some(Ok(_))) || incoming.is_end_stream() {
+            self.incoming = None;
+            self.rest.settle(Fate::Settled);
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let ended = SizeHint::with_exact(0);
+        self.incoming.as_ref().map_or(ended, Body::size_hint)
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let Some(incoming) = self.incoming.take() else {
+            return;
+        };
+        let mut fate = self.rest.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*fate {
+            Fate::Undecided => *fate = Fate::Waits(incoming, self.busy.clone()),
+            Fate::ReadAway => read_away(incoming, self.busy.clone()),
+            Fate::Waits(..) | Fate::Settled => {}
+        }
     }
 }
 

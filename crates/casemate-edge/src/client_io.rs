@@ -28,7 +28,7 @@ const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes read away after the last answer; beyond it the connection is simply closed. Usual clients
 /// send all of a body before they read: with less, one that sends a hundred megabytes too many would
 /// see a reset in place of its answer.
-const LINGER_BYTES_MAX: usize = 128 * 1024 * 1024;
+pub(crate) const LINGER_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Time for a client to take its last answer.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -170,7 +170,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
         }
     }
 
-    /// Whether no request is open; notes the beginning of a new wait.
+    /// Whether no request is open; notes the beginning of a new wait. A request opens as soon as
+    /// its head is whole, and hyper reads on only when what it has is none: so all that is read
+    /// meanwhile, but the last read, belongs to one head.
     fn waits_for_head(&mut self) -> bool {
         if self.conn.activity().is_busy() {
             return false;

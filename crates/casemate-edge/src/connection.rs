@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -13,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, trace};
 
+use crate::body::EdgeBody;
 use crate::client_io::{ClientIo, ClientIoLimits, Protocol};
-use crate::edge::Edge;
+use crate::edge::{Cut, Edge};
 use crate::refusal::Refusal;
 use crate::seats::{Activity, Seat};
 
@@ -86,6 +89,13 @@ impl ClientConn {
 
 /// Held by each part of a request that is under way; a connection without one is idle.
 pub(crate) struct Busy(Arc<ClientConn>);
+
+impl Busy {
+    /// Where work goes that belongs to the connection.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
+    }
+}
 
 impl Clone for Busy {
     fn clone(&self) -> Self {
@@ -163,10 +173,7 @@ impl Edge {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let buffer_max = HTTP1_BUFFER_MIN.max(self.limits().head_bytes_max * 4);
-        let service = service_fn(move |request| {
-            let (edge, conn) = (self.clone(), Arc::clone(&conn));
-            async move { edge.answer(&conn, request).await }
-        });
+        let service = service_fn(move |request| self.clone().begin(&conn, request));
         // `half_close` stays off: with it a client that hangs up while the sandbox is silent goes
         // unnoticed. `ClientIo` keeps the times.
         let serving = http1::Builder::new()
@@ -205,10 +212,7 @@ impl Edge {
             .enable_connect_protocol()
             // Above our own limit, so that our answer is given, not a bare one.
             .max_header_list_size(u32::try_from(limits.head_bytes_max * 4).unwrap_or(u32::MAX));
-        let service = service_fn(move |request| {
-            let (edge, conn) = (self.clone(), Arc::clone(&conn));
-            async move { edge.answer(&conn, request).await }
-        });
+        let service = service_fn(move |request| self.clone().begin(&conn, request));
         let serving = builder.serve_connection(TokioIo::new(io), service);
         let mut serving = std::pin::pin!(serving);
         tokio::select! {
@@ -217,6 +221,20 @@ impl Edge {
             () = soft.cancelled() => serving.as_mut().graceful_shutdown(),
         }
         serving.await
+    }
+
+    /// Begins a request at once, not when its answer is first asked for: hyper may read on in
+    /// between, and those bytes would count as a head.
+    fn begin(
+        self,
+        conn: &Arc<ClientConn>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<EdgeBody>, Cut>> + use<> {
+        let (conn, busy) = (Arc::clone(conn), conn.begin());
+        async move {
+            let busy = busy.ok_or(Cut::NoSeat)?;
+            self.answer(&conn, request, busy).await
+        }
     }
 
     fn client_io_limits(&self) -> ClientIoLimits {

@@ -22,7 +22,7 @@ use crate::body::{BoxError, EdgeBody, RequestBody};
 use crate::config::{EdgeConfig, EdgeLimits};
 use crate::connection::{Busy, ClientConn, head_too_large};
 use crate::forward::Forward;
-use crate::header_rules::{Upgrade, head_bytes};
+use crate::header_rules::{Upgrade, asks_to_close, head_bytes};
 use crate::link::Links;
 use crate::refusal::{Format, Refusal};
 use crate::routes::{Dialer, Routes};
@@ -184,11 +184,12 @@ impl Edge {
         &self,
         conn: &Arc<ClientConn>,
         request: Request<Incoming>,
+        busy: Busy,
     ) -> Result<Response<EdgeBody>, Cut> {
-        let busy = conn.begin().ok_or(Cut::NoSeat)?;
         let (mut head, body) = request.into_parts();
         let body = RequestBody::new(body, busy.clone());
-        let (version, read) = (head.version, body.read_to_end());
+        let (version, rest) = (head.version, body.rest());
+        let lasts = version == Version::HTTP_11 && !asks_to_close(&head.headers);
         let mut response = match self.decide(&head) {
             Ok((Target::Api, _)) => {
                 head.extensions.insert(PeerAddr(conn.peer));
@@ -206,9 +207,12 @@ impl Edge {
             }
             Err(refusal) => refuse(&refusal, &head, busy),
         };
-        // hyper closes a connection whose request was answered unread. The client must hear of it,
-        // or its next request goes into a connection that is about to end.
-        if version < Version::HTTP_2 && response.body().is_ours() && !read.is_so() {
+        // hyper closes a connection whose request nobody reads to its end. The client must hear of
+        // it, or its next request goes into a connection that is about to end. A sandbox's answer
+        // often comes before the last bytes of its request, and keeps the connection.
+        if lasts && !response.body().is_ours() {
+            rest.read_away();
+        } else if rest.give_up() && version < Version::HTTP_2 && response.body().is_ours() {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }

@@ -134,6 +134,11 @@ pub(crate) fn field_bytes(headers: &HeaderMap) -> usize {
         .sum()
 }
 
+/// Whether the connection is to end with this message.
+pub(crate) fn asks_to_close(headers: &HeaderMap) -> bool {
+    lists(headers, &CONNECTION, "close")
+}
+
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers

@@ -36,8 +36,9 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Step by which the wait between two dials grows.
 const DIAL_WAIT_STEP: Duration = Duration::from_millis(100);
 /// Time for a connection to become reusable after its answer; then it is not kept. It takes longer
-/// than a moment only when the request's body is still on its way.
-const REUSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// than a moment only when the request's body is still on its way. Half of what envd gives such a
+/// body (`envd/src/limits.rs`), so that the connection is never kept while envd loses patience.
+const REUSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Informational answers (1xx) that a service may send before its answer. They go no further than
 /// here, and services send one or two; one every 20 s says for half an hour that work goes on.
 const INFORMATIONAL_MAX: u32 = 100;

@@ -8,10 +8,11 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use crate::limits::{DISCARDED_BYTES, DISCARDING};
@@ -177,6 +178,84 @@ impl HttpBody for Body {
     }
 }
 
+/// The body of a request. What nobody read of it is read away behind the answer, within bounds: the
+/// last bytes of a client come a moment late at times, and the HTTP layer would close the connection
+/// for that, without a word and under the client's next request.
+///
+/// It lives in the server's `LocalSet`.
+pub struct RequestBody {
+    /// `None` once it ended, or was given up.
+    incoming: Option<Incoming>,
+}
+
+impl RequestBody {
+    pub fn new(incoming: Incoming) -> Self {
+        let incoming = (!incoming.is_end_stream()).then_some(incoming);
+        Self { incoming }
+    }
+
+    /// Reads on, before the answer, what a refused client is still sending: some write all of a
+    /// body, and see a broken pipe in place of the answer if the connection is closed meanwhile.
+    pub async fn read_off(&mut self) {
+        if let Some(incoming) = self.incoming.take() {
+            read_away(incoming).await;
+        }
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(incoming) = &mut self.incoming else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(Pin::new(incoming).poll_frame(context));
+        if !matches!(frame, Some(Ok(_))) {
+            self.incoming = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let ended = SizeHint::with_exact(0);
+        self.incoming.as_ref().map_or(ended, HttpBody::size_hint)
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Some(incoming) = self.incoming.take()
+            && !incoming.is_end_stream()
+        {
+            tokio::task::spawn_local(read_away(incoming));
+        }
+    }
+}
+
+/// Reads to the end, or to a bound: then the HTTP layer closes the connection.
+async fn read_away(mut body: Incoming) {
+    let read = async {
+        let mut left = DISCARDED_BYTES;
+        while let Some(Ok(piece)) = next_piece(&mut body).await {
+            left = left.saturating_sub(piece.len());
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Too slow.
+    let _ = timeout(DISCARDING, read).await;
+}
+
 /// Why a request's body could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -229,25 +308,6 @@ where
     } else {
         joined.into()
     })
-}
-
-/// Reads on what a refused client is still sending, within bounds: were the connection closed at
-/// once, it would see a broken pipe in place of the answer.
-pub async fn read_off<B>(body: &mut B)
-where
-    B: HttpBody<Data = Bytes> + Unpin,
-{
-    let read = async {
-        let mut left = DISCARDED_BYTES;
-        while let Some(Ok(piece)) = next_piece(body).await {
-            left = left.saturating_sub(piece.len());
-            if left == 0 {
-                return;
-            }
-        }
-    };
-    // Too slow: then it loses the answer.
-    let _ = timeout(DISCARDING, read).await;
 }
 
 /// Reads and forgets, so that a hang-up is seen and the connection stays usable. Never ends.

@@ -17,9 +17,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use hyper::body::Incoming;
 
 use crate::answer::Answer;
+use crate::body::RequestBody;
 use crate::guest::Guest;
 use crate::limits;
 use crate::users::User;
@@ -27,7 +27,7 @@ use crate::users::User;
 /// One call of a method, before its messages are read.
 pub struct Call {
     pub headers: HeaderMap,
-    pub body: Incoming,
+    pub body: RequestBody,
     pub context: Context,
 }
 

@@ -17,7 +17,8 @@ pub const HEADERS: usize = 512;
 /// One RPC message, compressed or not: `resource_exhausted` beyond. In JSON this carries 12 MiB of
 /// standard input; longer input is streamed.
 pub const RPC_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
-/// What is still read of a refused request, so that its sender gets to reading the answer.
+/// What is still read of a request that nobody reads, so that its sender gets to reading the answer
+/// and the connection stays usable; beyond, it is closed. The proxy waits less long for that.
 pub const DISCARDED_BYTES: usize = 256 * 1024 * 1024;
 pub const DISCARDING: Duration = Duration::from_secs(10);
 /// Body of `/init` and `/files/compose`: a CA bundle of 200 certificates is 300 KiB.

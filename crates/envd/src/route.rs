@@ -3,10 +3,10 @@
 use std::rc::Rc;
 
 use http::{Method, Request, StatusCode};
-use hyper::body::Incoming;
 
 use crate::answer::{self, Answer, Refusal};
 use crate::auth;
+use crate::body::RequestBody;
 use crate::connect::{self, Call, Context, RpcError};
 use crate::guest::Guest;
 use crate::users::User;
@@ -15,11 +15,11 @@ use crate::{control, cors, files, filesystem, metrics, process};
 /// A request to a plain HTTP route.
 pub struct Plain {
     pub guest: Rc<Guest>,
-    pub request: Request<Incoming>,
+    pub request: Request<RequestBody>,
 }
 
 /// Answers one request.
-pub async fn route(guest: Rc<Guest>, request: Request<Incoming>) -> Answer {
+pub async fn route(guest: Rc<Guest>, request: Request<RequestBody>) -> Answer {
     if let Some(answer) = cors::preflight(request.method(), request.headers()) {
         return answer;
     }
@@ -29,7 +29,7 @@ pub async fn route(guest: Rc<Guest>, request: Request<Incoming>) -> Answer {
     answer
 }
 
-async fn authenticated(guest: Rc<Guest>, request: Request<Incoming>) -> Answer {
+async fn authenticated(guest: Rc<Guest>, request: Request<RequestBody>) -> Answer {
     let (method, path, headers) = (request.method(), request.uri().path(), request.headers());
     let checked = auth::check_token(&guest.settings.borrow(), method, path, headers);
     if let Err(refused) = checked {
@@ -77,7 +77,7 @@ async fn rpc(
     guest: Rc<Guest>,
     named: Option<User>,
     path: &str,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Answer {
     let method = request.method().clone();
     let (parts, body) = request.into_parts();

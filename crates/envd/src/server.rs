@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -15,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::LocalSet;
 
+use crate::body::RequestBody;
 use crate::config::Config;
 use crate::guest::Guest;
 use crate::limits;
@@ -78,8 +81,9 @@ async fn accept(start: Start) -> Result<Infallible, ServeError> {
 
 async fn converse(guest: Rc<Guest>, stream: TcpStream, place: OwnedSemaphorePermit) {
     prepare(&stream);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
         let guest = Rc::clone(&guest);
+        let request = request.map(RequestBody::new);
         async move { Ok::<_, Infallible>(route(guest, request).await) }
     });
     // Its errors are hang-ups and malformed requests, which hyper has answered.

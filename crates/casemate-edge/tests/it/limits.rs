@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -67,6 +67,47 @@ async fn an_endless_head_is_refused_after_the_bound() {
         .await
         .unwrap()
         .unwrap();
+}
+
+/// Reads the head of an answer without a body.
+async fn read_head(stream: &mut DuplexStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(timeout(LONG, stream.read_u8()).await.unwrap().unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+#[tokio::test]
+async fn a_body_that_comes_with_its_head_does_not_count_as_one() {
+    let stage = Stage::new().await;
+    let takes = |_: bytes::Bytes| async { http::StatusCode::NO_CONTENT };
+    stage.service(ENVD, Router::new().fallback(takes)).await;
+    // All that is sent is there at once, so that one read gets head and body once hyper reads that
+    // much, which it learns within a few requests.
+    let mut client = stage.stream_with("192.0.2.1:1", 1024 * 1024);
+    for length in [200_000; 20].into_iter().chain([60_000, 0, 250_000, 1]) {
+        let head = format!(
+            "POST / HTTP/1.1\r\nhost: {}\r\ncontent-length: {length}\r\n\r\n",
+            host(ENVD)
+        );
+        let request = [head.as_bytes(), &vec![b'x'; length]].concat();
+        client.write_all(&request).await.unwrap();
+        let answer = read_head(&mut client).await;
+        assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    }
+    // The bound on heads is as it was, whole or in pieces, with other requests before or not.
+    let large = format!("x: {}\r\n", "x".repeat(1000)).repeat(70);
+    let begun = format!("POST / HTTP/1.1\r\nhost: {}\r\n{large}", host(ENVD));
+    for piece in begun.as_bytes().chunks(5000) {
+        client.write_all(piece).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let mut answer = String::new();
+    let read = timeout(LONG, client.read_to_string(&mut answer)).await;
+    read.expect("closed in time").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    assert!(answer.contains(r#""code":431"#), "{answer}");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Request};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use crate::support::{LONG, Stage, get, host, read_until};
@@ -337,4 +337,82 @@ async fn a_service_that_breaks_off_breaks_the_clients_answer() {
         .await
         .unwrap();
     assert!(response.into_body().collect().await.is_err());
+}
+
+/// A request whose body comes in one chunk, without the chunk that ends it.
+fn begun_chunked(port: u16) -> String {
+    format!(
+        "POST / HTTP/1.1\r\nhost: {}\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        host(port)
+    )
+}
+
+/// Answers without a look at the rest of a request, and closes without a word: as services do when
+/// they refuse, and agents that were started by an older version.
+async fn answers_early(stage: &Stage, port: u16) {
+    let router = Router::new().fallback(|| async { "early" });
+    stage.service(port, router).await;
+}
+
+#[tokio::test]
+async fn a_connection_is_used_again_when_the_end_of_a_body_comes_late() {
+    let stage = Stage::new().await;
+    for port in [3000, crate::support::ENVD] {
+        answers_early(&stage, port).await;
+        let next = format!("GET / HTTP/1.1\r\nhost: {}\r\n\r\n", host(port));
+        let mut stream = stage.connect().await;
+        stream.set_nodelay(true).unwrap();
+        for round in 0..300 {
+            stream
+                .write_all(begun_chunked(port).as_bytes())
+                .await
+                .unwrap();
+            // In a packet of its own before or after the answer, or with the next request.
+            match round % 4 {
+                0 => stream.write_all(b"0\r\n\r\n").await.unwrap(),
+                1 => {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    stream.write_all(b"0\r\n\r\n").await.unwrap();
+                }
+                _ => {}
+            }
+            let answer = read_until(&mut stream, "early").await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{round}: {answer}");
+            assert!(!answer.contains("connection: close"), "{round}: {answer}");
+            match round % 4 {
+                2 => stream.write_all(b"0\r\n\r\n").await.unwrap(),
+                3 => {
+                    let glued = format!("0\r\n\r\n{next}");
+                    stream.write_all(glued.as_bytes()).await.unwrap();
+                }
+                _ => {}
+            }
+            if round % 4 != 3 {
+                stream.write_all(next.as_bytes()).await.unwrap();
+            }
+            let answer = read_until(&mut stream, "\r\n\r\nearly").await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{round}: {answer}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_body_is_waited_for_to_a_bound() {
+    let stage = Stage::new().await;
+    answers_early(&stage, 3000).await;
+    for (late, lives) in [(9, true), (11, false)] {
+        let mut client = stage.stream("192.0.2.1:1");
+        client
+            .write_all(begun_chunked(3000).as_bytes())
+            .await
+            .unwrap();
+        let mut answer = vec![0; 4096];
+        let count = client.read(&mut answer).await.unwrap();
+        assert!(answer[..count].starts_with(b"HTTP/1.1 200"));
+        tokio::time::sleep(Duration::from_secs(late)).await;
+        let next = format!("0\r\n\r\nGET / HTTP/1.1\r\nhost: {}\r\n\r\n", host(3001));
+        let sent = client.write_all(next.as_bytes()).await;
+        let count = client.read(&mut answer).await.unwrap_or_default();
+        assert_eq!(sent.is_ok() && count > 0, lives, "{late} {count}");
+    }
 }

@@ -147,7 +147,12 @@ impl Stage {
 
     /// A connection from any address, of a stream without the kernel's buffers.
     pub fn stream(&self, peer: &str) -> DuplexStream {
-        let (client, server) = tokio::io::duplex(4096);
+        self.stream_with(peer, 4096)
+    }
+
+    /// Likewise, and so many bytes may be under way on it.
+    pub fn stream_with(&self, peer: &str, buffer: usize) -> DuplexStream {
+        let (client, server) = tokio::io::duplex(buffer);
         let (edge, peer) = (self.edge.clone(), peer.parse().unwrap());
         let shutdown = self.shutdown.clone();
         tokio::spawn(async move { edge.serve_stream(server, peer, shutdown).await });

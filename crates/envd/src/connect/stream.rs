@@ -9,7 +9,6 @@ use bytes::BytesMut;
 use envd_wire::{Codec, WireMessage};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Response};
-use hyper::body::Incoming as HttpIncoming;
 use tokio::time::Instant;
 
 use super::content::{self, Compression};
@@ -17,7 +16,7 @@ use super::error::{RpcError, end_of_stream};
 use super::unary::decode;
 use super::{Call, Context, deadline, envelope};
 use crate::answer::Answer;
-use crate::body::{Body, Slot, discard, next_piece};
+use crate::body::{Body, RequestBody, Slot, discard, next_piece};
 
 const ACCEPTED: &str = "application/connect+json, application/connect+proto";
 const COMPRESSION: &str = "connect-content-encoding";
@@ -44,7 +43,7 @@ impl<M: WireMessage> Sink<M> {
 
 /// The messages of a client.
 pub struct Incoming<M> {
-    body: HttpIncoming,
+    body: RequestBody,
     buffer: BytesMut,
     codec: Codec,
     compression: Compression,

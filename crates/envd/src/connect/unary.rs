@@ -5,14 +5,13 @@ use std::future::Future;
 use envd_wire::{Codec, WireMessage};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Response};
-use hyper::body::Incoming;
 
 use super::content::{self, Compression};
 use super::error::RpcError;
 use super::gzip::{too_long, unpack};
 use super::{Call, Context, deadline};
 use crate::answer::{Answer, JSON};
-use crate::body::{Body, BodyError, read_off, whole};
+use crate::body::{Body, BodyError, RequestBody, whole};
 use crate::limits::RPC_MESSAGE_BYTES;
 
 /// Answers a unary call by `method`.
@@ -40,7 +39,7 @@ where
             answer
         }
         Err(error) => {
-            read_off(&mut body).await;
+            body.read_off().await;
             failed(&error)
         }
     }
@@ -56,7 +55,7 @@ pub fn failed(error: &RpcError) -> Answer {
 
 async fn run<Req, Res, F, Fut>(
     headers: &HeaderMap,
-    body: &mut Incoming,
+    body: &mut RequestBody,
     mut context: Context,
     codec: Codec,
     method: F,

@@ -6,10 +6,9 @@ use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
-use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use crate::body::next_piece;
+use crate::body::{RequestBody, next_piece};
 use crate::limits::UPLOAD_IDLE;
 
 /// Packed bytes unpacked at once: at most a thousand times as many come out.
@@ -31,7 +30,7 @@ pub enum UploadError {
 
 /// What an upload carries, piece by piece.
 pub struct Upload<'a> {
-    body: &'a mut Incoming,
+    body: &'a mut RequestBody,
     unpacker: Option<MultiGzDecoder<Vec<u8>>>,
     /// Received, not yet unpacked.
     packed: Bytes,
@@ -39,7 +38,7 @@ pub struct Upload<'a> {
 
 impl<'a> Upload<'a> {
     /// Looks at the encoding, and at the head of a packed body.
-    pub async fn open(headers: &HeaderMap, body: &'a mut Incoming) -> Result<Self, UploadError> {
+    pub async fn open(headers: &HeaderMap, body: &'a mut RequestBody) -> Result<Self, UploadError> {
         let encoding = headers
             .get(CONTENT_ENCODING)
             .map_or(&b""[..], |value| value.as_bytes());

@@ -8,14 +8,13 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use http::request::Parts;
-use hyper::body::Incoming;
 use serde::Serialize;
 
 use super::decode::{Upload, UploadError};
 use super::multipart::{Multipart, MultipartError, boundary};
 use super::{Operation, admit, crashed, expand, metadata, write};
 use crate::answer::{self, Answer, Refusal, refuse};
-use crate::body::read_off;
+use crate::body::RequestBody;
 use crate::guest::Guest;
 use crate::limits::{FILE_CHUNK_BYTES, PARTS};
 use crate::paths::base_name;
@@ -30,7 +29,7 @@ pub async fn upload(call: Plain) -> Answer {
             Err(failure) => answer::error(StatusCode::INTERNAL_SERVER_ERROR, &failure.to_string()),
         },
         Err(refusal) => {
-            read_off(&mut body).await;
+            body.read_off().await;
             refusal.into()
         }
     }
@@ -58,7 +57,7 @@ struct Common {
 async fn receive(
     guest: Rc<Guest>,
     parts: &Parts,
-    body: &mut Incoming,
+    body: &mut RequestBody,
 ) -> Result<Vec<Written>, Refusal> {
     let asked = admit(&guest, parts, Operation::Write)?;
     let bad = |text: String| refuse(StatusCode::BAD_REQUEST, &text);

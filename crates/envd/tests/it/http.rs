@@ -63,6 +63,11 @@ impl Connection {
         self.stream.write_all(bytes).unwrap();
     }
 
+    /// `false`: the other side is gone.
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
     /// Sends a request with a body of known length.
     pub fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) {
         let mut head = format!("{method} {path} HTTP/1.1\r\nhost: sandbox\r\n");

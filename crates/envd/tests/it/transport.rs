@@ -7,6 +7,7 @@ use flate2::write::GzEncoder;
 use serde_json::json;
 use std::io::Write;
 
+use crate::http::Connection;
 use crate::server::{Server, TOKEN};
 use crate::streams::{Stream, envelope, refused, run, start_with};
 
@@ -312,4 +313,69 @@ fn a_connection_is_used_again() {
         connection.request("POST", "/process.Process/Start", &headers, &body);
         assert_eq!(connection.reply().status, 200);
     }
+}
+
+/// A request whose body comes in one chunk, without the chunk that ends it.
+fn begin_chunked(connection: &mut Connection, path: &str, headers: &str, body: &[u8]) {
+    let head =
+        format!("POST {path} HTTP/1.1\r\nhost: x\r\n{headers}transfer-encoding: chunked\r\n\r\n");
+    let size = format!("{:x}\r\n", body.len());
+    connection.send(&[head.as_bytes(), size.as_bytes(), body, b"\r\n"].concat());
+}
+
+#[test]
+fn a_connection_is_used_again_when_the_end_of_a_body_comes_late() {
+    const STREAM: &str = "content-type: application/connect+json\r\n";
+    let ghost = format!("{STREAM}authorization: {}\r\n", basic("no-such-user"));
+    let run = |process| envelope(&json!({ "process": process }));
+    let start = "/process.Process/Start";
+    let cases = [
+        (start, &*ghost, run(json!({"cmd": "true"}))),
+        (start, STREAM, run(json!({"cmd": "true", "cwd": "/nope"}))),
+        (start, STREAM, run(json!({"cmd": "/bin/true"}))),
+        (start, STREAM, b"\x02\0\0\0\0".to_vec()),
+        (
+            "/process.Process/Connect",
+            STREAM,
+            run(json!({"pid": 999_999})),
+        ),
+        (start, "content-type: text/plain\r\n", b"x".to_vec()),
+        ("/nope", "", b"x".to_vec()),
+    ];
+    let server = Server::open();
+    for (path, headers, body) in cases {
+        let mut connection = server.connect();
+        for late in [false, true] {
+            begin_chunked(&mut connection, path, headers, &body);
+            // As some clients send it: an instant after the rest, or with their next request.
+            if !late {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                connection.send(b"0\r\n\r\n");
+            }
+            let reply = connection.reply();
+            assert_eq!(reply.header("connection"), None);
+            let end: &[u8] = if late { b"0\r\n\r\n" } else { b"" };
+            let next = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
+            connection.send(&[end, next].concat());
+            let next = connection.try_reply().map(|reply| reply.status);
+            assert_eq!(next, Some(204), "{path} {headers:?} {late}");
+        }
+    }
+}
+
+#[test]
+fn a_body_that_nobody_reads_has_a_bound() {
+    const BOUND: usize = 256 << 20;
+    let server = Server::open();
+    let mut connection = server.connect();
+    connection.send(b"POST /nope HTTP/1.1\r\nhost: x\r\ncontent-length: 10000000000\r\n\r\n");
+    assert_eq!(connection.reply().status, 404);
+    let piece = vec![b'x'; 1 << 20];
+    let mut sent = 0;
+    while connection.try_send(&piece) {
+        sent += piece.len();
+        // What lies in the kernel's buffers comes on top.
+        assert!(sent < BOUND + (64 << 20));
+    }
+    assert!(sent >= BOUND, "{sent}");
 }
