@@ -133,7 +133,7 @@ impl Inner {
             }
         };
         failpoint::hit(Point::CreateServes);
-        if let Err(failed) = self.journal.keep(&entry) {
+        if let Err(failed) = self.journal.keep(&sandbox) {
             // Unknown to the journal it would not survive us: better not to have it at all.
             self.undo(&sandbox).await;
             return Err(internal(&failed));

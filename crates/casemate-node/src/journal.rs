@@ -1,8 +1,7 @@
 //! What runs, on disk: one small file for each sandbox, replaced by rename when it changes.
 //!
 //! Not synced: no sandbox survives a power loss, and the entry names the boot in which it was
-//! written (decision 4). `ID.tmp` does not count yet, `ID.new` runs and has no row that we were told
-//! of, `ID.json` has one. The format is versioned (decision 9); `tests/fixtures/data-v*` keeps one
+//! written (decision 4). The format is versioned (decision 9); `tests/fixtures/data-v*` keeps one
 //! of each version.
 
 use std::fs;
@@ -32,18 +31,19 @@ pub struct Entry {
     pub started_at: Timestamp,
     pub ends_at: Timestamp,
     pub record: Option<RuntimeRecord>,
-    /// Control said that it has a row. The file's name says so, and not its text: most entries
-    /// never change but for this.
-    #[serde(skip)]
+    /// Control said that it has a row. Earlier versions did not ask.
+    #[serde(default = "yes")]
     pub recorded: bool,
 }
 
 /// Extension of an entry that does not count yet.
 const HALF: &str = "tmp";
-/// Of one that counts, and that control has not recorded yet.
-const NEW: &str = "new";
-/// Of one that is recorded, and of all in earlier versions.
-const RECORDED: &str = "json";
+/// Of one that counts.
+const WHOLE: &str = "json";
+
+fn yes() -> bool {
+    true
+}
 
 /// The folder of entries.
 #[derive(Debug, Clone)]
@@ -86,15 +86,9 @@ impl Journal {
     }
 
     /// Makes an entry count that was noted.
-    pub fn keep(&self, entry: &Entry) -> Result<(), JournalError> {
-        let path = self.path(&entry.sandbox, extension(entry));
-        fs::rename(self.path(&entry.sandbox, HALF), &path).map_err(io_error("write", &path))
-    }
-
-    /// Marks an entry as recorded that was not.
-    pub fn record(&self, sandbox: &SandboxId) -> Result<(), JournalError> {
-        let path = self.path(sandbox, RECORDED);
-        fs::rename(self.path(sandbox, NEW), &path).map_err(io_error("write", &path))
+    pub fn keep(&self, sandbox: &SandboxId) -> Result<(), JournalError> {
+        let path = self.path(sandbox, WHOLE);
+        fs::rename(self.path(sandbox, HALF), &path).map_err(io_error("write", &path))
     }
 
     /// Removes an entry that was noted and does not count; none is no error.
@@ -104,7 +98,7 @@ impl Journal {
 
     /// Replaces the entry of a sandbox.
     pub fn replace(&self, entry: &Entry) -> Result<(), JournalError> {
-        let replaced = self.note(entry).and_then(|()| self.keep(entry));
+        let replaced = self.note(entry).and_then(|()| self.keep(&entry.sandbox));
         if replaced.is_err() {
             // What could be written of it; the error above says more than one here.
             let _ = self.forget(&entry.sandbox);
@@ -114,7 +108,7 @@ impl Journal {
 
     /// Removes the entry; one that is not there is no error.
     pub fn remove(&self, sandbox: &SandboxId) -> Result<(), JournalError> {
-        [HALF, NEW, RECORDED]
+        [HALF, WHOLE]
             .into_iter()
             .map(|extension| remove(&self.path(sandbox, extension)))
             .fold(Ok(()), Result::and)
@@ -124,18 +118,13 @@ impl Journal {
     /// sandbox is then nobody's, and the sweep ends it.
     pub fn load(&self) -> Result<Vec<Entry>, JournalError> {
         let mut entries = Vec::new();
-        for extension in [NEW, RECORDED] {
-            for path in self.files(extension)? {
-                match read(&path) {
-                    Ok(entry) => entries.push(Entry {
-                        recorded: extension == RECORDED,
-                        ..entry
-                    }),
-                    Err(error) => {
-                        let aside = path.with_extension("bad");
-                        warn!(path = %path.display(), %error, "set an unreadable journal entry aside");
-                        fs::rename(&path, &aside).map_err(io_error("set aside", &path))?;
-                    }
+        for path in self.files(WHOLE)? {
+            match read(&path) {
+                Ok(entry) => entries.push(entry),
+                Err(error) => {
+                    let aside = path.with_extension("bad");
+                    warn!(path = %path.display(), %error, "set an unreadable journal entry aside");
+                    fs::rename(&path, &aside).map_err(io_error("set aside", &path))?;
                 }
             }
         }
@@ -158,10 +147,6 @@ impl Journal {
         // An id is `[a-z0-9]`, so it is a file name.
         self.dir.join(format!("{sandbox}.{extension}"))
     }
-}
-
-fn extension(entry: &Entry) -> &'static str {
-    if entry.recorded { RECORDED } else { NEW }
 }
 
 fn remove(path: &Path) -> Result<(), JournalError> {

@@ -108,9 +108,13 @@ fn record(node: &Inner, entry: &mut Entry) {
     if entry.recorded {
         return;
     }
-    match node.journal.record(&entry.sandbox) {
+    let next = Entry {
+        recorded: true,
+        ..entry.clone()
+    };
+    match node.journal.replace(&next) {
         Ok(()) => {
-            entry.recorded = true;
+            *entry = next;
             node.note_recorded(&entry.sandbox);
         }
         // Control says it again when it is connected anew.

@@ -14,7 +14,7 @@ use crate::Control;
 use crate::chain::chain;
 
 /// How long rows are gathered: a burst of creates is over by then.
-const GATHER: Duration = Duration::from_millis(200);
+const GATHER: Duration = Duration::from_secs(1);
 /// Rows told in one call, some 25 bytes each.
 const BATCH: usize = 4096;
 

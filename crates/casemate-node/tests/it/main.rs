@@ -59,9 +59,10 @@ impl Host {
         std::fs::read_dir(self.journal()).unwrap().count()
     }
 
-    fn has(&self, sandbox: &SandboxId, extension: &str) -> bool {
-        let name = format!("{sandbox}.{extension}");
-        self.journal().join(name).exists()
+    fn is_recorded(&self, sandbox: &SandboxId) -> bool {
+        let text = std::fs::read(self.journal().join(format!("{sandbox}.json"))).unwrap();
+        let entry: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        entry["recorded"] == true
     }
 }
 
@@ -200,7 +201,7 @@ async fn a_sandbox_whose_entry_cannot_count_is_ended_again() {
     let node = host.start().await;
     let order = request(HOUR);
     // A folder in the entry's place: it can be noted and not renamed.
-    let place = host.journal().join(format!("{}.new", order.sandbox));
+    let place = host.journal().join(format!("{}.json", order.sandbox));
     std::fs::create_dir(&place).unwrap();
     let failed = node.create(order.clone()).await.unwrap_err();
     assert!(matches!(failed, NodeError::Internal { .. }), "{failed}");
@@ -278,7 +279,7 @@ async fn what_control_has_a_row_of_is_marked_and_stays_so() {
     let later = Timestamp::now() + Duration::from_secs(7200);
     node.set_deadline(&first.sandbox, later).await.unwrap();
     node.set_deadline(&second.sandbox, later).await.unwrap();
-    assert!(host.has(&first.sandbox, "json") && host.has(&second.sandbox, "new"));
+    assert!(host.is_recorded(&first.sandbox) && !host.is_recorded(&second.sandbox));
     assert_eq!(host.journalled(), 2);
     drop(node);
     let node = host.start().await;
@@ -317,13 +318,13 @@ async fn an_entry_of_a_half_made_sandbox_is_swept_and_told_as_lost() {
         let node = host.start().await;
         node.create(sandbox.clone()).await.unwrap();
     }
-    let path = host.journal().join(format!("{}.new", sandbox.sandbox));
+    let path = host.journal().join(format!("{}.json", sandbox.sandbox));
     let mut entry: serde_json::Value =
         serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     entry["record"] = serde_json::Value::Null;
     std::fs::write(&path, entry.to_string()).unwrap();
     std::fs::write(host.journal().join("ihalf.tmp"), "{").unwrap();
-    std::fs::write(host.journal().join("ibroken.new"), "{").unwrap();
+    std::fs::write(host.journal().join("ibroken.json"), "{").unwrap();
 
     let node = host.start().await;
     let mut events = node.watch().await.unwrap();
