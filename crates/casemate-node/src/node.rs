@@ -12,7 +12,7 @@ use casemate_rpc::{
     RunningSandbox,
 };
 use casemate_runtime::{DialError, DiskLimit, Runtime, RuntimeError};
-use casemate_types::{CompiledPolicy, EndReason, Resources, SandboxId, Timestamp};
+use casemate_types::{CompiledPolicy, EndReason, Resources, SandboxId, TeamId, Timestamp};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::error;
@@ -74,6 +74,14 @@ pub(crate) enum Row {
         shown: RunningSandbox,
         commands: mpsc::Sender<Command>,
     },
+}
+
+/// What is to be known of a sandbox that samples are taken of.
+pub(crate) struct Sampled {
+    pub(crate) sandbox: SandboxId,
+    pub(crate) team: TeamId,
+    pub(crate) resources: Resources,
+    pub(crate) started_at: Timestamp,
 }
 
 const MIB: u64 = 1024 * 1024;
@@ -231,6 +239,21 @@ impl Inner {
             Row::Booting { .. } => None,
         };
         self.lock().sandboxes.values().filter_map(shown).collect()
+    }
+
+    pub(crate) fn sampled(&self) -> Vec<Sampled> {
+        let sampled = |row: &Row| match row {
+            Row::Running {
+                resources, shown, ..
+            } => Some(Sampled {
+                sandbox: shown.sandbox.clone(),
+                team: shown.team.clone(),
+                resources: *resources,
+                started_at: shown.started_at,
+            }),
+            Row::Booting { .. } => None,
+        };
+        self.lock().sandboxes.values().filter_map(sampled).collect()
     }
 
     pub(crate) fn info(&self) -> NodeInfo {

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use casemate_types::{
-    CompiledPolicy, EndReason, Resources, SandboxId, TeamId, TemplateId, Timestamp,
+    CompiledPolicy, EndReason, Resources, Sample, SandboxId, TeamId, TemplateId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::NodeError;
 
 /// Of everything in this module; the first message of each side names it.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A sandbox to be made.
 #[derive(Clone, Serialize, Deserialize)]
@@ -72,6 +72,9 @@ pub enum NodeEvent {
         reason: EndReason,
         at: Timestamp,
     },
+    /// What running sandboxes use: of each the first soon after its start, then every five
+    /// seconds; many in one message. Lost while nobody watches.
+    Samples(Vec<Sample>),
     /// Every five seconds, and after each change of what `NodeInfo` says.
     Heartbeat(NodeInfo),
 }

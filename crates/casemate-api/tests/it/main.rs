@@ -3,10 +3,12 @@
 mod auth;
 mod bodies;
 mod create;
+mod events;
 mod idempotency;
 mod keys;
 mod lifecycle;
 mod list;
+mod metrics;
 mod network;
 mod not_yet;
 mod platform;

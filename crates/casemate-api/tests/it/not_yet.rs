@@ -13,8 +13,6 @@ async fn missing_operations_are_501() {
         ("GET", "/snapshots"),
         ("GET", "/sandboxes/iabc/logs"),
         ("GET", "/v2/sandboxes/iabc/logs"),
-        ("GET", "/sandboxes/iabc/metrics"),
-        ("GET", "/sandboxes/metrics?sandbox_ids=iabc"),
         ("POST", "/v3/templates"),
         ("GET", "/v2/templates"),
         ("GET", "/templates"),

@@ -197,6 +197,7 @@ impl Control {
             return Err(error);
         }
         place.keep();
+        self.note_created(&row);
         let route = casemate_catalog::Route { node };
         if let Err(error) = self.catalog.route_put(&id, route).await {
             // The catalog is a cache that the node's word fills again.
