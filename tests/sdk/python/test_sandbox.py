@@ -54,7 +54,7 @@ async def test_kill_ends_it_and_says_whether_it_was_there(sdk):
 async def test_metrics_come_soon_and_tell_what_it_uses(sdk):
     sandbox = await sdk.create()
     before = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(hours=1)
-    await sdk.run(sandbox, "dd if=/dev/zero of=/tmp/some bs=1M count=20 && sync /tmp/some")
+    await sdk.run(sandbox, "dd if=/dev/zero of=/tmp/some bs=1M count=20 && sync")
 
     async def written():
         metrics = await sdk.do(sandbox.get_metrics())

@@ -13,8 +13,8 @@ use casemate_types::SandboxId;
 use super::{Running, Shared, blocking, lock};
 
 /// A sandbox is calm when its processor time has stood still this long: what it wrote before is
-/// counted by then.
-const CALM_AFTER: Duration = Duration::from_secs(60);
+/// counted by then, half a minute until the kernel writes it out and as much until that is final.
+const CALM_AFTER: Duration = Duration::from_secs(120);
 /// The kernel takes memory back from calm ones too: they are looked at this often all the same.
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
 
