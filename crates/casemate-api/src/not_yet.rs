@@ -48,8 +48,6 @@ fn rows() -> Vec<Row> {
         (post.clone(), "/sandboxes/{sandboxID}/fork", Team, Missing("Forking sandboxes")),
         (post.clone(), "/sandboxes/{sandboxID}/snapshots", Team, Missing("Taking snapshots")),
         (get.clone(), "/snapshots", Team, Missing("Listing snapshots")),
-        (get.clone(), "/sandboxes/{sandboxID}/logs", Team, Missing("Reading sandbox logs")),
-        (get.clone(), "/v2/sandboxes/{sandboxID}/logs", Team, Missing("Reading sandbox logs")),
         (post.clone(), "/nodes/{nodeID}", Admin, Missing("Changing a node's status")),
         (post.clone(), "/admin/teams/{teamID}/builds/cancel", Admin, Missing("Cancelling builds")),
         (post.clone(), "/access-tokens", Provider, Missing("Creating access tokens")),

@@ -39,6 +39,8 @@ use crate::router::operations;
         crate::sandboxes::connect::v1,
         crate::sandboxes::connect::v2,
         crate::sandboxes::network::update,
+        crate::sandboxes::logs::v1,
+        crate::sandboxes::logs::v2,
         crate::sandboxes::metrics::one,
         crate::sandboxes::metrics::many,
         crate::teams::metrics::list,

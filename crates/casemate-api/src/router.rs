@@ -115,6 +115,20 @@ pub(crate) fn operations() -> Vec<Operation> {
         ),
         Operation::served(
             get.clone(),
+            "/sandboxes/{sandboxID}/logs",
+            Team,
+            sandboxes::logs::v1,
+        )
+        .also_when_blocked(),
+        Operation::served(
+            get.clone(),
+            "/v2/sandboxes/{sandboxID}/logs",
+            Team,
+            sandboxes::logs::v2,
+        )
+        .also_when_blocked(),
+        Operation::served(
+            get.clone(),
             "/sandboxes/metrics",
             Team,
             sandboxes::metrics::many,

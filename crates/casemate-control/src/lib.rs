@@ -16,6 +16,7 @@ pub mod events;
 mod janitor;
 pub mod keys;
 mod locks;
+pub mod logs;
 pub mod metadata_filter;
 pub mod metrics;
 pub mod nodes;

@@ -4,22 +4,27 @@
 //! line, one task writes them in batches, and what does not fit is dropped and counted. Every
 //! minute the same task lets the history forget.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use casemate_history::{History, HistoryError, LifecycleEvent, TeamPoint};
-use casemate_types::{Sample, Timestamp};
+use casemate_history::{EventKind, History, HistoryError, LifecycleEvent, TeamPoint};
+use casemate_types::{Sample, SandboxId, Timestamp};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::Control;
 use crate::chain::chain;
+use crate::logs::line_of;
 
 /// Entries that may wait; a message of samples is one.
 const WAITING_MAX: usize = 8192;
 /// Entries of one write.
 const BATCH_MAX: usize = 512;
+/// Changes of one sandbox that are noted in a [`TRIM_ROUND`]: a client that moves a deadline in a
+/// loop must not push out what happened to others. Its creation and its end are always noted.
+const UPDATES_MAX: u32 = 30;
 const TRIM_ROUND: Duration = Duration::from_secs(60);
 
 enum Entry {
@@ -32,6 +37,8 @@ pub(crate) struct Recorder {
     line: mpsc::Sender<Entry>,
     inbox: Mutex<Inbox>,
     dropped: AtomicU64,
+    /// Changes in this round.
+    updates: std::sync::Mutex<HashMap<SandboxId, u32>>,
 }
 
 struct Inbox {
@@ -51,6 +58,7 @@ impl Default for Recorder {
             line,
             inbox: Mutex::new(inbox),
             dropped: AtomicU64::new(0),
+            updates: std::sync::Mutex::default(),
         }
     }
 }
@@ -60,8 +68,21 @@ impl Recorder {
         self.put(Entry::Samples(samples));
     }
 
+    /// It also becomes a line of its sandbox's log.
     pub(crate) fn event(&self, event: LifecycleEvent) {
+        if event.kind == EventKind::Updated {
+            let mut updates = self.updates();
+            let noted = updates.entry(event.sandbox.clone()).or_default();
+            if *noted == UPDATES_MAX {
+                return;
+            }
+            *noted += 1;
+        }
         self.put(Entry::Event(event));
+    }
+
+    fn updates(&self) -> std::sync::MutexGuard<'_, HashMap<SandboxId, u32>> {
+        self.updates.lock().expect("no holder of this lock panics")
     }
 
     fn put(&self, entry: Entry) {
@@ -104,7 +125,9 @@ impl Inbox {
             );
         }
         if !events.is_empty() {
+            let lines: Vec<_> = events.iter().map(line_of).collect();
             lost("events", events.len(), history.events_append(&events).await);
+            lost("log lines", lines.len(), history.logs_append(&lines).await);
         }
         self.taken.clear();
     }
@@ -140,7 +163,10 @@ pub(crate) async fn run(control: Arc<Control>) {
                     lost("team points", points.len(), history.activity_append(&points).await);
                 }
             }
-            _ = trim.tick() => forget(&control).await,
+            _ = trim.tick() => {
+                control.recorder.updates().clear();
+                forget(&control).await;
+            }
         }
     }
 }

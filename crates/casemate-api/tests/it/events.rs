@@ -81,6 +81,29 @@ async fn ends_that_nobody_asked_for_say_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_that_is_moved_in_a_loop_does_not_fill_the_history() {
+    let world = World::new().await;
+    let sandbox = world.create("").await;
+    let path = format!("/sandboxes/{sandbox}");
+    for _ in 0..100 {
+        let timeout = world.api("POST", &format!("{path}/timeout"));
+        assert_eq!(timeout.json(r#"{"timeout":100}"#).send().await.status, 204);
+    }
+    assert_eq!(world.api("DELETE", &path).send().await.status, 204);
+    let list = format!("/events/sandboxes/{sandbox}?limit=100");
+    until("its end is kept", || async {
+        events(&world, &list)
+            .await
+            .first()
+            .is_some_and(|e| e["event_label"] == "kill")
+    })
+    .await;
+    // A round may end meanwhile, and a new one begin.
+    let count = events(&world, &list).await.len();
+    assert!((32..=62).contains(&count), "{count}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_team_reads_its_own_events_and_wrong_questions_are_refused() {
     let world = World::new().await;
     let (one, two) = (world.create("").await, world.create("").await);

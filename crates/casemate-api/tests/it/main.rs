@@ -8,6 +8,7 @@ mod idempotency;
 mod keys;
 mod lifecycle;
 mod list;
+mod logs;
 mod metrics;
 mod network;
 mod not_yet;

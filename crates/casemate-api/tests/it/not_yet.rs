@@ -11,8 +11,6 @@ async fn missing_operations_are_501() {
         ("POST", "/sandboxes/iabc/fork"),
         ("POST", "/sandboxes/iabc/snapshots"),
         ("GET", "/snapshots"),
-        ("GET", "/sandboxes/iabc/logs"),
-        ("GET", "/v2/sandboxes/iabc/logs"),
         ("POST", "/v3/templates"),
         ("GET", "/v2/templates"),
         ("GET", "/templates"),
