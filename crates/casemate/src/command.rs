@@ -10,3 +10,4 @@ pub mod sandbox;
 pub mod server;
 pub mod status;
 pub mod table;
+pub mod top;
