@@ -48,6 +48,23 @@ def test_list_shows_what_was_created(sandbox):
     assert sandbox in casemate("sandbox", "list").stdout.decode()
 
 
+def test_metrics_logs_and_top_tell_of_a_sandbox(sandbox):
+    end = time.monotonic() + 30
+    while not (metrics := answer("sandbox", "metrics", sandbox)):
+        assert time.monotonic() < end, "no sample came"
+        time.sleep(0.2)
+    assert metrics[0]["cpuCount"] == 2 and metrics[0]["memTotal"] == 512 << 20
+    assert "MEMORY" in casemate("sandbox", "metrics", sandbox, "--start", "0").stdout.decode()
+    rows = {row["sandbox"]["sandboxID"]: row for row in answer("top")}
+    assert rows[sandbox]["metrics"]["memUsed"] > 0
+    assert sandbox in casemate("top").stdout.decode()
+    logs = answer("sandbox", "logs", sandbox)
+    assert [entry["message"] for entry in logs][:1] == ["Sandbox created"]
+    assert answer("sandbox", "logs", sandbox, "--search", "no such thing") == []
+    assert "Sandbox created" in casemate("sandbox", "logs", sandbox, "--level", "info").stdout.decode()
+    casemate("sandbox", "logs", sandbox, "--limit", "1001", check=2)
+
+
 def test_exec_gives_streams_and_exit_code(sandbox):
     script = "echo out; echo err >&2; echo $CLI; exit 7"
     ran = casemate("sandbox", "exec", sandbox, "--", "sh", "-c", script, check=7)

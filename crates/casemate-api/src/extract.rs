@@ -156,6 +156,12 @@ impl Params {
         Some(&found.1)
     }
 
+    /// One that must be there.
+    pub(crate) fn required(&self, name: &str) -> Result<&str, ApiError> {
+        let missing = || bad_param(name, "value is required but missing");
+        self.text(name).ok_or_else(missing)
+    }
+
     /// A value of another type.
     pub(crate) fn value<T>(&self, name: &str) -> Result<Option<T>, ApiError>
     where
@@ -187,6 +193,17 @@ impl Params {
             ));
         }
         Ok(u32::try_from(number).ok())
+    }
+
+    /// An int64 from `min` on.
+    pub(crate) fn int64(&self, name: &str, min: i64) -> Result<Option<i64>, ApiError> {
+        match self.value::<i64>(name)? {
+            Some(number) if number < min => Err(bad_param(
+                name,
+                format_args!("number must be at least {min}"),
+            )),
+            number => Ok(number),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod admin;
 mod api_keys;
 mod auth;
 mod error;
+mod events;
 mod extract;
 mod health;
 mod layers;

@@ -12,8 +12,8 @@ use crate::error::ApiError;
 use crate::metrics::{Metrics, MetricsAccess};
 use crate::operation::Operation;
 use crate::{
-    admin, api_keys, auth, health, layers, metrics, nodes, not_yet, openapi, sandboxes, teams,
-    templates,
+    admin, api_keys, auth, events, health, layers, metrics, nodes, not_yet, openapi, sandboxes,
+    teams, templates,
 };
 
 /// What handlers share. Clones are the same.
@@ -113,6 +113,57 @@ pub(crate) fn operations() -> Vec<Operation> {
             Team,
             sandboxes::network::update,
         ),
+        Operation::served(
+            get.clone(),
+            "/sandboxes/{sandboxID}/logs",
+            Team,
+            sandboxes::logs::v1,
+        )
+        .also_when_blocked(),
+        Operation::served(
+            get.clone(),
+            "/v2/sandboxes/{sandboxID}/logs",
+            Team,
+            sandboxes::logs::v2,
+        )
+        .also_when_blocked(),
+        Operation::served(
+            get.clone(),
+            "/sandboxes/metrics",
+            Team,
+            sandboxes::metrics::many,
+        )
+        .also_when_blocked(),
+        Operation::served(
+            get.clone(),
+            "/sandboxes/{sandboxID}/metrics",
+            Team,
+            sandboxes::metrics::one,
+        )
+        .also_when_blocked(),
+        Operation::served(
+            get.clone(),
+            "/teams/{teamID}/metrics",
+            Team,
+            teams::metrics::list,
+        )
+        .also_when_blocked(),
+        Operation::served(
+            get.clone(),
+            "/teams/{teamID}/metrics/max",
+            Team,
+            teams::metrics::max,
+        )
+        .also_when_blocked(),
+        Operation::served(get.clone(), "/events/sandboxes", Team, events::of_team)
+            .also_when_blocked(),
+        Operation::served(
+            get.clone(),
+            "/events/sandboxes/{sandboxID}",
+            Team,
+            events::of_sandbox,
+        )
+        .also_when_blocked(),
         Operation::served(
             get.clone(),
             "/templates/aliases/{alias}",

@@ -5,6 +5,8 @@ pub(crate) mod create;
 pub(crate) mod get;
 pub(crate) mod kill;
 pub(crate) mod list;
+pub(crate) mod logs;
+pub(crate) mod metrics;
 pub(crate) mod network;
 pub(crate) mod timeout;
 

@@ -1,5 +1,7 @@
 //! `GET /teams`.
 
+pub(crate) mod metrics;
+
 use axum::Json;
 use axum::extract::State;
 use casemate_wire::{ErrorBody, Team};

@@ -4,6 +4,7 @@
 //! what can be asked. Nothing is sent twice on its own account: a create that failed may have made
 //! a sandbox, and whether to try again is the caller's to decide.
 
+mod history;
 mod keys;
 mod sandboxes;
 
@@ -15,7 +16,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use casemate_wire::{
-    CreatedTeamApiKey, ListedSandbox, Sandbox, SandboxDetail, State, TeamApiKey,
+    CreatedTeamApiKey, ListedSandbox, Sandbox, SandboxDetail, SandboxLogEntry, SandboxMetric,
+    State, TeamApiKey,
 };
 pub use sandboxes::{Egress, NewSandbox, Page, SandboxFilter};
 

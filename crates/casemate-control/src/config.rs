@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use casemate_history::Retention;
 use casemate_store::Team;
 use casemate_types::limits::LIFE_HOURS_MAX_DEFAULT;
 
@@ -22,6 +23,11 @@ pub struct ControlConfig {
     /// The same for one of which the node was never told that it has a row: that comes right after
     /// the node's answer, so this long without it means that a crash cut its create off.
     pub row_grace: Duration,
+    /// What of the past is kept.
+    pub retention: Retention,
+    /// How often it is noted how many sandboxes each team has. Shorter takes more room; longer
+    /// shows less.
+    pub activity_every: Duration,
     /// How long a create waits for its node; beyond it 504 and the sandbox is ended.
     pub create_timeout: Duration,
 }
@@ -36,6 +42,8 @@ impl ControlConfig {
             limits: Limits::default(),
             orphan_grace: Duration::from_secs(600),
             row_grace: Duration::from_secs(5),
+            retention: Retention::default(),
+            activity_every: Duration::from_secs(15),
             create_timeout: Duration::from_secs(60),
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use casemate_catalog::Catalog;
+use casemate_history::History;
 use casemate_rpc::NodePort;
 use casemate_store::{Build, KeyHash, KeyId, Store, StoreError, Team, Template};
 use tokio::sync::watch;
@@ -16,9 +17,10 @@ use crate::recall::Recall;
 use crate::recent::Recent;
 use crate::reconcile::records::Records;
 use crate::reconcile::sync::Ending;
+use crate::recorder::Recorder;
 use crate::tasks::{TaskKind, Tasks};
 use crate::templates::ResolvedFor;
-use crate::{janitor, reconcile};
+use crate::{janitor, reconcile, recorder};
 
 /// See the crate. One for each process.
 pub struct Control {
@@ -27,6 +29,8 @@ pub struct Control {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) catalog: Arc<dyn Catalog>,
     pub(crate) node: Arc<dyn NodePort>,
+    pub(crate) history: Arc<dyn History>,
+    pub(crate) recorder: Recorder,
     pub(crate) tasks: Tasks,
     pub(crate) quota: Arc<Quota>,
     pub(crate) teams_by_key: Recall<KeyHash, Team>,
@@ -55,6 +59,7 @@ impl Control {
         store: Arc<dyn Store>,
         catalog: Arc<dyn Catalog>,
         node: Arc<dyn NodePort>,
+        history: Arc<dyn History>,
     ) -> Result<Arc<Self>, StartError> {
         let owner = KeyId::random().to_string();
         // One control process for each store: all others are dead.
@@ -78,6 +83,8 @@ impl Control {
             store,
             catalog,
             node,
+            history,
+            recorder: Recorder::default(),
             tasks: Tasks::default(),
             quota,
             teams_by_key: Recall::default(),
@@ -96,6 +103,7 @@ impl Control {
         let tell = reconcile::records::tell(Arc::clone(&control), waiting);
         tasks.spawn(TaskKind::Reconciler, tell);
         tasks.spawn(TaskKind::Reconciler, janitor::run(Arc::clone(&control)));
+        tasks.spawn(TaskKind::Reconciler, recorder::run(Arc::clone(&control)));
         Ok(control)
     }
 
@@ -113,8 +121,10 @@ impl Control {
         &self.config.domain
     }
 
-    /// Stops the reconcilers and waits for every change that is under way.
+    /// Stops the reconcilers, waits for every change that is under way and writes down what
+    /// happened.
     pub async fn shutdown(&self) {
         self.tasks.shutdown().await;
+        self.recorder.write_all(&*self.history).await;
     }
 }

@@ -17,7 +17,24 @@ pub struct QuotaReached {
 
 #[derive(Default)]
 pub(crate) struct Quota {
-    teams: Mutex<HashMap<TeamId, HashSet<SandboxId>>>,
+    teams: Mutex<HashMap<TeamId, Held>>,
+}
+
+/// A team's sandboxes, and what there was of them since the last look.
+#[derive(Default)]
+struct Held {
+    sandboxes: HashSet<SandboxId>,
+    seen: Seen,
+    /// Of the last look.
+    seen_before: Seen,
+}
+
+/// What a team had and did between two looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// The most sandboxes at once.
+    pub(crate) most: u32,
+    pub(crate) started: u32,
 }
 
 /// One place, given back on drop unless the sandbox came to life.
@@ -37,10 +54,10 @@ impl Quota {
     ) -> Result<Place, QuotaReached> {
         let mut teams = self.lock();
         let held = teams.entry(team.clone()).or_default();
-        if held.len() >= max as usize {
+        if held.sandboxes.len() >= max as usize {
             return Err(QuotaReached { max });
         }
-        held.insert(sandbox.clone());
+        held.insert(sandbox);
         Ok(Place {
             quota: Arc::clone(self),
             team: team.clone(),
@@ -52,38 +69,64 @@ impl Quota {
     /// Counts one that runs already, whatever the limit.
     pub(crate) fn count(&self, team: &TeamId, sandbox: &SandboxId) {
         let mut teams = self.lock();
-        teams
-            .entry(team.clone())
-            .or_default()
-            .insert(sandbox.clone());
+        teams.entry(team.clone()).or_default().insert(sandbox);
     }
 
     pub(crate) fn give_back(&self, team: &TeamId, sandbox: &SandboxId) {
         let mut teams = self.lock();
         if let Some(held) = teams.get_mut(team) {
-            held.remove(sandbox);
-            if held.is_empty() {
-                teams.remove(team);
-            }
+            held.sandboxes.remove(sandbox);
         }
+    }
+
+    /// What each team had and did since the last look. A team that has nothing any more is named
+    /// once with nothing, then forgotten.
+    pub(crate) fn look(&self) -> Vec<(TeamId, Seen)> {
+        let mut teams = self.lock();
+        let mut all = Vec::new();
+        teams.retain(|team, held| {
+            let seen = std::mem::take(&mut held.seen);
+            held.seen.most = count(&held.sandboxes);
+            let nothing = Seen::default();
+            if seen != nothing || held.seen_before != nothing {
+                all.push((team.clone(), seen));
+            }
+            held.seen_before = seen;
+            !held.sandboxes.is_empty() || seen != nothing
+        });
+        all
     }
 
     /// Of all teams.
     pub(crate) fn total(&self) -> usize {
-        self.lock().values().map(HashSet::len).sum()
+        self.lock().values().map(|held| held.sandboxes.len()).sum()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<TeamId, HashSet<SandboxId>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TeamId, Held>> {
         self.teams
             .lock()
             .expect("no code panics while it holds this lock")
     }
 }
 
+impl Held {
+    fn insert(&mut self, sandbox: &SandboxId) {
+        self.sandboxes.insert(sandbox.clone());
+        self.seen.most = self.seen.most.max(count(&self.sandboxes));
+    }
+}
+
+fn count(sandboxes: &HashSet<SandboxId>) -> u32 {
+    u32::try_from(sandboxes.len()).unwrap_or(u32::MAX)
+}
+
 impl Place {
     /// It lives: whoever sees it end gives the place back.
     pub(crate) fn keep(mut self) {
         self.kept = true;
+        if let Some(held) = self.quota.lock().get_mut(&self.team) {
+            held.seen.started = held.seen.started.saturating_add(1);
+        }
     }
 }
 
@@ -92,5 +135,34 @@ impl Drop for Place {
         if !self.kept {
             self.quota.give_back(&self.team, &self.sandbox);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_tells_of_what_came_and_went_meanwhile_and_of_nothing_once() {
+        let quota = Arc::new(Quota::default());
+        let team = TeamId::parse("0b7a2b0e-6f5c-4b43-9c0c-1d2e3f405162").unwrap();
+        let ids = [
+            SandboxId::random(),
+            SandboxId::random(),
+            SandboxId::random(),
+        ];
+        for id in &ids[..2] {
+            quota.take(&team, id, 3).unwrap().keep();
+        }
+        drop(quota.take(&team, &ids[2], 3).unwrap());
+        quota.give_back(&team, &ids[0]);
+        let seen = |most, started| vec![(team.clone(), Seen { most, started })];
+        assert_eq!(quota.look(), seen(3, 2));
+        assert_eq!(quota.look(), seen(1, 0));
+        quota.give_back(&team, &ids[1]);
+        assert_eq!(quota.look(), seen(1, 0));
+        assert_eq!(quota.look(), seen(0, 0));
+        assert_eq!(quota.look(), []);
+        assert_eq!(quota.total(), 0);
     }
 }

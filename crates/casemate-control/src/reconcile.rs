@@ -116,6 +116,7 @@ async fn until_synced(
                 running.retain(|r| r.sandbox != sandbox);
                 control.note_ended(&sandbox, reason, at).await?;
             }
+            NodeEvent::Samples(samples) => control.recorder.samples(samples),
             NodeEvent::Heartbeat(info) => control.heard_from(info).await?,
         }
     }
@@ -138,6 +139,7 @@ async fn handle(
             orphans.forget(&sandbox);
             control.note_ended(&sandbox, reason, at).await?;
         }
+        NodeEvent::Samples(samples) => control.recorder.samples(samples),
         NodeEvent::Heartbeat(info) => control.heard_from(info).await?,
         // Said once, at the start.
         NodeEvent::Synced => {}

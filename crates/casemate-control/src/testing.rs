@@ -13,7 +13,7 @@ use casemate_rpc::{
     RunningSandbox,
 };
 use casemate_types::{
-    CompiledPolicy, EndReason, Resources, SandboxId, TeamId, TemplateId, Timestamp,
+    CompiledPolicy, EndReason, Resources, Sample, SandboxId, TeamId, TemplateId, Timestamp, Usage,
 };
 use tokio::sync::{Notify, mpsc};
 
@@ -125,6 +125,21 @@ impl FakeNode {
     /// The sandbox ends by itself; nobody is told when the connection is broken.
     pub fn exit(&self, sandbox: &SandboxId) {
         self.lock().end(sandbox, EndReason::Exited);
+    }
+
+    /// Says what a sandbox uses, as its node does every few seconds.
+    pub fn sample(&self, sandbox: &SandboxId, at: Timestamp, usage: Usage) {
+        let mut state = self.lock();
+        let Some(entry) = state.running.get(sandbox) else {
+            return;
+        };
+        let sample = Sample {
+            sandbox: sandbox.clone(),
+            team: entry.facts.team.clone(),
+            at,
+            usage,
+        };
+        state.tell(NodeEvent::Samples(vec![sample]));
     }
 
     /// The sandbox vanishes without a word.

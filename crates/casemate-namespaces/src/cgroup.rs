@@ -10,6 +10,7 @@
 //! assumed. Must not know what a sandbox is beyond its group's name.
 
 mod discover;
+mod meter;
 mod sandbox;
 
 use std::io;
@@ -20,6 +21,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, unlinkat};
 
 use crate::step::{Step, StepError};
 use discover::{Hierarchy, discover};
+pub use meter::MemoryUse;
 pub use sandbox::{Limits, SandboxCgroup};
 
 /// The instance's groups; open descriptors, so it works wherever they are carried.

@@ -10,6 +10,7 @@
 //! used. Nothing here survives this process but what [`crate::record`] describes.
 
 mod adopt;
+mod consumption;
 mod create;
 mod memory;
 mod stock;
@@ -25,8 +26,8 @@ use async_trait::async_trait;
 use casemate_linux::mount::{Attributes, clone_mount, set_attributes};
 use casemate_net::{NetConfig, NetPool, NetSlot};
 use casemate_runtime::{
-    AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, Exit, IsolationKind,
-    Runtime, RuntimeError, RuntimeRecord, Stock,
+    AdoptError, Born, Capabilities, Consumption, CreateError, CreateSpec, DialError, Exit,
+    IsolationKind, Runtime, RuntimeError, RuntimeRecord, Stock,
 };
 use casemate_types::{CompiledPolicy, SandboxId};
 use rustix::fs::CWD;
@@ -122,6 +123,8 @@ struct Running {
     /// Taken by whoever ends it.
     net: Mutex<Option<NetSlot>>,
     layer: Layer,
+    /// What was read of it last.
+    look: Mutex<Option<consumption::Look>>,
 }
 
 impl NamespacesRuntime {
@@ -328,6 +331,13 @@ impl Runtime for NamespacesRuntime {
         let (sender, receiver) = mpsc::unbounded_channel();
         *lock(&self.shared.exits) = Some(sender);
         receiver
+    }
+
+    async fn consumption(
+        &self,
+        sandboxes: &[SandboxId],
+    ) -> Result<Vec<Option<Consumption>>, RuntimeError> {
+        consumption::consumption(&self.shared, sandboxes).await
     }
 
     fn stock(&self) -> Stock {

@@ -44,6 +44,12 @@ impl Events {
         receiver
     }
 
+    /// Whether anybody hears what is published.
+    pub(crate) fn is_watched(&self) -> bool {
+        let state = self.lock();
+        state.watcher.as_ref().is_some_and(|w| !w.is_closed())
+    }
+
     pub(crate) fn publish(&self, event: NodeEvent) {
         let mut state = self.lock();
         let sent = match &state.watcher {

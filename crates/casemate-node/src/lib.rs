@@ -17,6 +17,7 @@ mod create;
 mod events;
 pub mod journal;
 mod node;
+mod sample;
 mod sandbox;
 mod start;
 

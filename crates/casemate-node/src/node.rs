@@ -13,7 +13,7 @@ use casemate_rpc::{
     RunningSandbox,
 };
 use casemate_runtime::{DialError, DiskLimit, Runtime, RuntimeError};
-use casemate_types::{CompiledPolicy, EndReason, Resources, SandboxId, Timestamp};
+use casemate_types::{CompiledPolicy, EndReason, Resources, SandboxId, TeamId, Timestamp};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
@@ -81,6 +81,14 @@ pub(crate) enum Row {
 
 /// How long whoever wants a sandbox ended waits for it. Its end goes on without them.
 const KILL_PATIENCE: Duration = Duration::from_secs(15);
+/// What is to be known of a sandbox that samples are taken of.
+pub(crate) struct Sampled {
+    pub(crate) sandbox: SandboxId,
+    pub(crate) team: TeamId,
+    pub(crate) resources: Resources,
+    pub(crate) started_at: Timestamp,
+}
+
 const MIB: u64 = 1024 * 1024;
 
 impl Node {
@@ -276,6 +284,21 @@ impl Inner {
             Row::Booting { .. } => None,
         };
         self.lock().sandboxes.values().filter_map(shown).collect()
+    }
+
+    pub(crate) fn sampled(&self) -> Vec<Sampled> {
+        let sampled = |row: &Row| match row {
+            Row::Running {
+                resources, shown, ..
+            } => Some(Sampled {
+                sandbox: shown.sandbox.clone(),
+                team: shown.team.clone(),
+                resources: *resources,
+                started_at: shown.started_at,
+            }),
+            Row::Booting { .. } => None,
+        };
+        self.lock().sandboxes.values().filter_map(sampled).collect()
     }
 
     pub(crate) fn info(&self) -> NodeInfo {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use casemate_types::{
-    CompiledPolicy, EndReason, Resources, SandboxId, TeamId, TemplateId, Timestamp,
+    CompiledPolicy, EndReason, Resources, Sample, SandboxId, TeamId, TemplateId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +75,9 @@ pub enum NodeEvent {
         reason: EndReason,
         at: Timestamp,
     },
+    /// What running sandboxes use: of each the first soon after its start, then every five
+    /// seconds; many in one message. Lost while nobody watches.
+    Samples(Vec<Sample>),
     /// Every five seconds, and after each change of what `NodeInfo` says.
     Heartbeat(NodeInfo),
 }

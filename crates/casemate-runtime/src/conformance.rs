@@ -22,6 +22,7 @@ pub async fn all(runtime: &dyn Runtime, new_spec: NewSpec<'_>) {
     a_record_names_its_sandbox_and_can_be_adopted_again(runtime, new_spec).await;
     a_sweep_keeps_what_runs(runtime, new_spec).await;
     an_asked_for_end_is_no_exit(runtime, new_spec).await;
+    consumption_is_of_what_runs_and_never_shrinks(runtime, new_spec).await;
 }
 
 async fn an_id_is_made_once(runtime: &dyn Runtime, new_spec: NewSpec<'_>) {
@@ -122,6 +123,25 @@ async fn an_asked_for_end_is_no_exit(runtime: &dyn Runtime, new_spec: NewSpec<'_
     runtime.create(spec.clone()).await.expect("it is made");
     runtime.stop(&spec.sandbox).await.expect("it stops");
     assert!(exits.try_recv().is_err());
+}
+
+async fn consumption_is_of_what_runs_and_never_shrinks(
+    runtime: &dyn Runtime,
+    new_spec: NewSpec<'_>,
+) {
+    let (spec, nobody) = (new_spec(), SandboxId::random());
+    runtime.create(spec.clone()).await.expect("it is made");
+    let asked = [nobody, spec.sandbox.clone()];
+    let read = async || {
+        let read = runtime.consumption(&asked).await.expect("it is read");
+        assert_eq!((read.len(), read[0]), (2, None));
+        read[1]
+    };
+    let first = read().await.expect("what runs has consumed something");
+    let second = read().await.expect("it still runs");
+    assert!(first.cpu_time <= second.cpu_time);
+    runtime.stop(&spec.sandbox).await.expect("it stops");
+    assert_eq!(read().await, None);
 }
 
 #[cfg(test)]

@@ -5,14 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use casemate_types::{CompiledPolicy, SandboxId};
 use tokio::sync::mpsc;
 
 use crate::{
-    AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, DiskLimit, Exit,
-    IsolationKind, Runtime, RuntimeError, RuntimeRecord, Stock,
+    AdoptError, Born, Capabilities, Consumption, CreateError, CreateSpec, DialError, DiskLimit,
+    Exit, IsolationKind, Runtime, RuntimeError, RuntimeRecord, Stock,
 };
 
 /// See the module.
@@ -24,6 +25,7 @@ pub struct FakeRuntime {
 #[derive(Default)]
 struct State {
     running: BTreeMap<SandboxId, CompiledPolicy>,
+    consumption: BTreeMap<SandboxId, Consumption>,
     ports: BTreeMap<u16, SocketAddr>,
     exits: Option<mpsc::UnboundedSender<Exit>>,
     fail_next_create: bool,
@@ -57,6 +59,11 @@ impl FakeRuntime {
                 sandbox: sandbox.clone(),
             });
         }
+    }
+
+    /// What a sandbox has consumed from now on; nothing before.
+    pub fn consume(&self, sandbox: &SandboxId, consumption: Consumption) {
+        self.lock().consumption.insert(sandbox.clone(), consumption);
     }
 
     /// The rules that a sandbox has now.
@@ -176,6 +183,24 @@ impl Runtime for FakeRuntime {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.lock().exits = Some(sender);
         receiver
+    }
+
+    async fn consumption(
+        &self,
+        sandboxes: &[SandboxId],
+    ) -> Result<Vec<Option<Consumption>>, RuntimeError> {
+        let state = self.lock();
+        let nothing = Consumption {
+            cpu_time: Duration::ZERO,
+            memory_used_bytes: 0,
+            memory_cache_bytes: 0,
+            disk_used_bytes: None,
+        };
+        let read = |sandbox| {
+            let consumed = *state.consumption.get(sandbox).unwrap_or(&nothing);
+            state.running.contains_key(sandbox).then_some(consumed)
+        };
+        Ok(sandboxes.iter().map(read).collect())
     }
 
     fn stock(&self) -> Stock {

@@ -6,6 +6,7 @@
 
 pub mod capabilities;
 pub mod conformance;
+pub mod consumption;
 pub mod create;
 pub mod error;
 pub mod fake;
@@ -18,6 +19,7 @@ use casemate_types::{CompiledPolicy, SandboxId};
 use tokio::sync::mpsc;
 
 pub use capabilities::{Capabilities, DiskLimit, IsolationKind};
+pub use consumption::Consumption;
 pub use create::{AgentConfig, CreateSpec};
 pub use error::{AdoptError, CreateError, DialError, RuntimeError};
 pub use record::RuntimeRecord;
@@ -94,6 +96,13 @@ pub trait Runtime: Send + Sync {
 
     /// Subscribes to ends that nobody asked for. One subscriber; a second call replaces it.
     fn exits(&self) -> mpsc::UnboundedReceiver<Exit>;
+
+    /// What each of these sandboxes has consumed, in their order; `None` for one that does not run.
+    /// Asked for all that run every few seconds: a reading of hundreds must cost next to nothing.
+    async fn consumption(
+        &self,
+        sandboxes: &[SandboxId],
+    ) -> Result<Vec<Option<Consumption>>, RuntimeError>;
 
     /// How much is prepared ahead.
     fn stock(&self) -> Stock;

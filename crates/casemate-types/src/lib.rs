@@ -10,6 +10,7 @@ pub mod peer;
 pub mod resources;
 pub mod sandbox;
 pub mod template;
+pub mod usage;
 
 pub use id::{InstanceId, SandboxId, TeamId, TemplateId, UserId};
 pub use jiff::Timestamp;
@@ -17,3 +18,4 @@ pub use network::{CompiledPolicy, NetworkPolicy};
 pub use peer::PeerAddr;
 pub use resources::Resources;
 pub use sandbox::{EndReason, SandboxState};
+pub use usage::{Sample, Usage};

@@ -7,7 +7,10 @@
 
 mod de;
 mod error;
+mod events;
 mod keys;
+mod logs;
+mod metrics;
 mod network;
 mod nodes;
 mod sandbox;
@@ -15,7 +18,10 @@ mod teams;
 mod template;
 
 pub use error::ErrorBody;
+pub use events::SandboxEvent;
 pub use keys::{CreatedTeamApiKey, KeyMask, KeyName, TeamApiKey, TeamUser};
+pub use logs::{SandboxLog, SandboxLogEntry, SandboxLogs, SandboxLogsV2};
+pub use metrics::{MaxTeamMetric, SandboxMetric, SandboxesMetrics, TeamMetric};
 pub use network::{EgressProxy, NetworkConfig, NetworkShown, NetworkUpdate};
 pub use nodes::{DiskMetrics, MachineInfo, Node, NodeDetail, NodeMetrics, NodeStatus};
 pub use sandbox::{

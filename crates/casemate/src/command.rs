@@ -11,3 +11,4 @@ pub mod sandbox;
 pub mod server;
 pub mod status;
 pub mod table;
+pub mod top;

@@ -83,6 +83,7 @@ pub struct Config {
     pub conntrack_per_sandbox_max: u32,
     pub manage_firewall: bool,
     pub guest: raw::Guest,
+    pub history: raw::History,
     /// An archive to import as the base template.
     pub base: Option<PathBuf>,
     pub orphan_grace: Duration,
@@ -157,6 +158,7 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
     let limits = raw.limits;
     limits.check()?;
     raw.node.check()?;
+    raw.history.check()?;
     if !raw.auth.api_key_secret.is_empty() {
         ensure!(
             raw.auth.api_key_secret.expose().len() >= 32,
@@ -189,6 +191,7 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
         orphan_grace: Duration::from_secs(raw.node.orphan_grace_seconds),
         node: raw.node,
         guest: raw.guest,
+        history: raw.history,
         base: flags.base.clone(),
     })
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use casemate_catalog::{Catalog, MemoryCatalog};
 use casemate_control::{AdminToken, Bootstrapped, Control, ControlConfig, Limits, RootSecret};
+use casemate_history::{History, Retention, SqliteHistory};
 use casemate_rpc::{NodeClient, NodePort};
 use casemate_store::{SqliteStore, Store};
 use serde::{Deserialize, Serialize};
@@ -58,12 +59,20 @@ async fn serve(setup: ControlSetup, listener: OwnedFd, socket: OwnedFd) -> anyho
         .await
         .with_context(|| format!("open the store {}", path.display()))?;
     let store: Arc<dyn Store> = Arc::new(store);
+    let path = setup.control_dir.join("history.sqlite");
+    let history = SqliteHistory::open(&path).await.with_context(|| {
+        format!(
+            "open the history {} (delete it to start without a past)",
+            path.display()
+        )
+    })?;
+    let history: Arc<dyn History> = Arc::new(history);
     let catalog = Arc::new(front::CuttingCatalog::new(Arc::new(
         MemoryCatalog::default(),
     )));
     let config = control_config(&setup)?;
     let written: Arc<dyn Catalog> = Arc::clone(&catalog) as _;
-    let control = Control::start(config, store, written, Arc::clone(&node)).await?;
+    let control = Control::start(config, store, written, Arc::clone(&node), history).await?;
     let first = Bootstrapped {
         team: setup
             .bootstrap
@@ -98,6 +107,14 @@ fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {
     let mut config = ControlConfig::new(secret, setup.config.domain.clone());
     config.admin_token = Some(AdminToken::new(setup.admin_token.expose().to_owned()));
     config.orphan_grace = setup.config.orphan_grace;
+    let days = |days: u32| Duration::from_secs(u64::from(days) * 24 * 3600);
+    let history = &setup.config.history;
+    config.retention = Retention {
+        metrics: days(history.metrics_days),
+        events: days(history.events_days),
+        logs: days(history.logs_days),
+        bytes_max: history.mib_max.saturating_mul(1024 * 1024),
+    };
     config.limits = Limits {
         sandboxes_max: setup.config.limits.team_sandboxes_max,
         life_seconds_default: setup.config.limits.sandbox_timeout_seconds,

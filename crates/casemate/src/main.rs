@@ -42,6 +42,8 @@ enum Command {
     Key(command::key::Args),
     /// Create sandboxes and work in them.
     Sandbox(command::sandbox::Args),
+    /// Show what the running sandboxes use, the busiest first.
+    Top(command::top::Args),
     /// Export the base template as an archive for `up --base`.
     Base(command::base::Args),
     /// Measure this installation.
@@ -84,6 +86,7 @@ fn run(command: Command, output: &Output) -> anyhow::Result<std::process::ExitCo
             Command::Doctor(args) => return command::doctor::run(args, output).await,
             Command::Key(args) => command::key::run(args, output).await?,
             Command::Sandbox(args) => return command::sandbox::run(args, output).await,
+            Command::Top(args) => command::top::run(args, output).await?,
             Command::Base(args) => command::base::run(args, output).await?,
             Command::Chaos(args) => return command::chaos::run(args, output).await,
             Command::Bench(args) => command::bench::run(args, output).await?,

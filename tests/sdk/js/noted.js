@@ -24,8 +24,6 @@ const LABELS = [
 const PARENTS = { Sandbox: 'SandboxApi', SandboxPaginator: 'Paginator' }
 
 const LIFE = 'The life of a sandbox: pause, resume, snapshots, forks, hosts and TLS'
-const METRICS =
-  'Firm ground: it survives, it holds its limits, it leaks nothing, and it shows what happens inside'
 
 // Public methods that no test calls yet, with the title of the issue that brings them.
 export const NOT_COVERED_YET = {
@@ -36,8 +34,6 @@ export const NOT_COVERED_YET = {
   'static Sandbox.deleteSnapshot': LIFE,
   'Sandbox.fork': LIFE,
   'static Sandbox.fork': LIFE,
-  'Sandbox.getMetrics': METRICS,
-  'static Sandbox.getMetrics': METRICS,
   'Sandbox.listSnapshots': LIFE,
   'static Sandbox.listSnapshots': LIFE,
   'Sandbox.pause': LIFE,

@@ -7,4 +7,3 @@ def calls(sandbox):
     yield "pause by id", lambda: cls.pause(sandbox.sandbox_id)
     yield "create_snapshot", lambda: sandbox.create_snapshot()
     yield "list_snapshots", lambda: cls.list_snapshots().next_items()
-    yield "get_metrics", lambda: sandbox.get_metrics()

@@ -46,10 +46,6 @@ CLASSES = {
 }
 
 LIFE = "The life of a sandbox: pause, resume, snapshots, forks, hosts and TLS"
-METRICS = (
-    "Firm ground: it survives, it holds its limits, it leaks nothing, and it shows what happens "
-    "inside"
-)
 
 # Public methods that no test calls yet, with the title of the issue that brings them.
 NOT_COVERED_YET = {
@@ -63,8 +59,6 @@ NOT_COVERED_YET = {
         "Sandbox.delete_snapshot": LIFE,
         "Sandbox.fork": LIFE,
         "Sandbox.fork (by id)": LIFE,
-        "Sandbox.get_metrics": METRICS,
-        "Sandbox.get_metrics (by id)": METRICS,
         "Sandbox.list_snapshots": LIFE,
         "Sandbox.list_snapshots (by id)": LIFE,
         "Sandbox.pause": LIFE,

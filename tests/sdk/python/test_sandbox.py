@@ -51,6 +51,27 @@ async def test_kill_ends_it_and_says_whether_it_was_there(sdk):
     await sdk.fails(e2b.NotFoundException, lambda: first.get_info())
 
 
+async def test_metrics_come_soon_and_tell_what_it_uses(sdk):
+    sandbox = await sdk.create()
+    before = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(hours=1)
+    await sdk.run(sandbox, "dd if=/dev/zero of=/tmp/some bs=1M count=20 && sync")
+
+    async def written():
+        metrics = await sdk.do(sandbox.get_metrics())
+        return any(m.disk_used > 10 << 20 and m.mem_used > 0 for m in metrics) and metrics
+
+    for one in await sdk.until("a sample with what was written", written, 60):
+        assert one.timestamp > before
+        assert (one.cpu_count, one.mem_total) == (2, 512 << 20)
+        assert 0 <= one.cpu_used_pct <= 100
+        assert one.disk_total > one.disk_used and one.mem_total > one.mem_used
+        assert one.mem_cache >= 0
+    hour = datetime.timedelta(hours=1)
+    assert await sdk.do(sandbox.get_metrics(start=before - hour, end=before)) == []
+    assert await sdk.do(sdk.Sandbox.get_metrics(sandbox.sandbox_id, start=before))
+    assert await sdk.do(sdk.Sandbox.get_metrics(MISSING)) == []
+
+
 async def test_connect_gives_the_same_sandbox(sdk):
     sandbox = await sdk.create()
     await sdk.do(sandbox.files.write("mark", "same"))

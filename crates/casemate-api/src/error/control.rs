@@ -4,6 +4,7 @@ use axum::http::StatusCode;
 use casemate_control::admin::KeyError;
 use casemate_control::auth::{AuthError, KeyFault};
 use casemate_control::chain::chain;
+use casemate_control::metrics::MetricsError;
 use casemate_control::sandboxes::ChangeError;
 use casemate_control::sandboxes::create::{
     CreateError, CreateRefused, IdempotencyError, PlacementError,
@@ -12,6 +13,7 @@ use casemate_control::sandboxes::list::ListError;
 use casemate_control::sandboxes::network::NetworkError;
 use casemate_control::tasks::TaskLost;
 use casemate_control::templates::{AliasError, TemplateError};
+use casemate_history::HistoryError;
 use casemate_rpc::NodeError;
 use casemate_store::StoreError;
 use casemate_types::network::PolicyError;
@@ -67,6 +69,26 @@ impl From<StoreError> for ApiError {
             Self::unavailable("Service is unavailable", &error)
         } else {
             Self::internal("Internal server error", &error)
+        }
+    }
+}
+
+impl From<HistoryError> for ApiError {
+    fn from(error: HistoryError) -> Self {
+        if error.is_retryable() {
+            Self::unavailable("Service is unavailable", &error)
+        } else {
+            Self::internal("Internal server error", &error)
+        }
+    }
+}
+
+impl From<MetricsError> for ApiError {
+    fn from(error: MetricsError) -> Self {
+        match error {
+            MetricsError::Range | MetricsError::TooMany => Self::bad_request(error),
+            MetricsError::NotYours => Self::forbidden(error.to_string()),
+            MetricsError::History(error) => error.into(),
         }
     }
 }

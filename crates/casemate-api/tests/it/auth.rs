@@ -22,7 +22,7 @@ enum Who {
 /// Written from the specification, apart from the server's own table.
 fn table() -> Vec<(&'static str, String, Who)> {
     use Who::{AD, Nobody, P, PT, PTorAD, T, TA, U, UorPT};
-    let rows: [(&str, &str, Who); 82] = [
+    let rows: [(&str, &str, Who); 84] = [
         ("GET", "/health", Nobody),
         ("GET", "/teams", U),
         ("GET", "/teams/UUID/metrics", T),
@@ -32,6 +32,8 @@ fn table() -> Vec<(&'static str, String, Who)> {
         ("POST", "/v2/sandboxes", T),
         ("GET", "/v2/sandboxes", T),
         ("GET", "/sandboxes/metrics", T),
+        ("GET", "/events/sandboxes", T),
+        ("GET", "/events/sandboxes/iabc", T),
         ("GET", "/sandboxes/iabc/logs", T),
         ("GET", "/v2/sandboxes/iabc/logs", T),
         ("GET", "/sandboxes/iabc", T),

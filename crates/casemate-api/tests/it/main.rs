@@ -3,10 +3,13 @@
 mod auth;
 mod bodies;
 mod create;
+mod events;
 mod idempotency;
 mod keys;
 mod lifecycle;
 mod list;
+mod logs;
+mod metrics;
 mod network;
 mod not_yet;
 mod platform;

@@ -12,6 +12,7 @@ use casemate_api::{ApiState, MetricsAccess, ScrapeToken, router};
 use casemate_catalog::MemoryCatalog;
 use casemate_control::testing::FakeNode;
 use casemate_control::{AdminToken, Bootstrap, Control, ControlConfig, RootSecret};
+use casemate_history::testing::TempHistory;
 use casemate_store::testing::TempStore;
 use casemate_store::{LimitOverrides, Standing, Store, Team, Teams};
 use casemate_types::peer::PeerAddr;
@@ -28,6 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct World {
     pub store: TempStore,
+    pub history: TempHistory,
     pub catalog: Arc<MemoryCatalog>,
     pub node: FakeNode,
     pub control: Arc<Control>,
@@ -63,8 +65,9 @@ impl World {
     pub async fn without_node(change: impl FnOnce(&mut ControlConfig), node: FakeNode) -> Self {
         node.start_clock();
         let store = TempStore::open().await;
+        let history = TempHistory::open().await;
         let catalog = Arc::new(MemoryCatalog::new());
-        let control = start(change, &store, &catalog, &node).await;
+        let control = start(change, &store, &history, &catalog, &node).await;
         let first = Bootstrap {
             team_slug: "first".into(),
             team_name: "First".into(),
@@ -76,6 +79,7 @@ impl World {
         let router = router(ApiState::new(Arc::clone(&control), guarded(false)));
         Self {
             store,
+            history,
             catalog,
             node,
             control,
@@ -87,7 +91,14 @@ impl World {
     /// The process dies and another one starts over the same store and node.
     pub async fn restart(&mut self) {
         self.control.shutdown().await;
-        self.control = start(|_| {}, &self.store, &self.catalog, &self.node).await;
+        self.control = start(
+            |_| {},
+            &self.store,
+            &self.history,
+            &self.catalog,
+            &self.node,
+        )
+        .await;
         self.router = router(ApiState::new(Arc::clone(&self.control), guarded(false)));
         self.ready().await;
     }
@@ -159,6 +170,7 @@ impl World {
 async fn start(
     change: impl FnOnce(&mut ControlConfig),
     store: &TempStore,
+    history: &TempHistory,
     catalog: &Arc<MemoryCatalog>,
     node: &FakeNode,
 ) -> Arc<Control> {
@@ -167,7 +179,8 @@ async fn start(
     config.admin_token = Some(AdminToken::new(ADMIN.into()));
     change(&mut config);
     let store: Arc<dyn Store> = store.share();
-    Control::start(config, store, catalog.clone(), Arc::new(node.clone()))
+    let node = Arc::new(node.clone());
+    Control::start(config, store, catalog.clone(), node, history.share())
         .await
         .unwrap()
 }

@@ -201,6 +201,7 @@ impl Control {
         }
         place.keep();
         self.records.note(&id);
+        self.note_created(&row);
         let route = casemate_catalog::Route { node };
         if let Err(error) = self.catalog.route_put(&id, route).await {
             // The catalog is a cache that the node's word fills again.

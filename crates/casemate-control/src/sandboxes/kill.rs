@@ -74,6 +74,7 @@ impl Control {
             };
             self.quota.give_back(&row.team, id);
             if noted {
+                self.note_end(&row, reason, at);
                 tracing::debug!(
                     sandbox.id = %id, team.id = %row.team, reason = ?reason,
                     "sandbox {id} ended"

@@ -114,6 +114,7 @@ impl Control {
             self.undo_network(id, &row.network).await;
             return Err(gone_or(id, error));
         }
+        self.note_network(&row);
         Ok(())
     }
 

@@ -85,6 +85,7 @@ impl Control {
         if let Err(error) = written {
             return Err(gone_or(&row.id, error));
         }
+        self.note_deadline(row, ends_at);
         told(&row.id, self.node.set_deadline(&row.id, ends_at).await)
     }
 }

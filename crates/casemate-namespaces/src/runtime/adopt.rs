@@ -54,6 +54,7 @@ pub(super) fn adopt(shared: &Arc<Shared>, record: &RuntimeRecord) -> Result<(), 
         netns,
         net: Mutex::new(Some(net)),
         layer,
+        look: Mutex::default(),
     };
     shared.watch(sandbox, Arc::new(running));
     Ok(())

@@ -358,6 +358,7 @@ impl Launched {
             netns,
             net: Mutex::new(Some(self.net)),
             layer: self.layer,
+            look: Mutex::default(),
         };
         Ok((Arc::new(running), record))
     }

@@ -179,6 +179,38 @@ pub async fn programs_find_their_limits_where_the_host_has_version_2_alone() {
     world.purge().await;
 }
 
+pub async fn what_a_sandbox_consumes_is_counted() {
+    let world = World::new().await;
+    let (sandbox, other) = (world.create().await, world.create().await);
+    let read = async || {
+        let asked = [sandbox.clone(), other.clone()];
+        let read = world.runtime.consumption(&asked).await.unwrap();
+        (read[0].unwrap(), read[1].unwrap())
+    };
+    let (before, _) = read().await;
+    assert!(before.memory_used_bytes > 0 && before.memory_used_bytes < 128 << 20);
+    let busy = "timeout 1 sh -c 'while :; do :; done'; \
+                dd if=/dev/urandom of=/some bs=1M count=20 2>/dev/null; sync";
+    world.sh(&sandbox, busy).await;
+    let begun = Instant::now();
+    let (after, beside) = loop {
+        let (after, beside) = read().await;
+        if after.disk_used_bytes >= Some(20 << 20) {
+            break (after, beside);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{after:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    let spent = after.cpu_time - before.cpu_time;
+    assert!(spent >= Duration::from_millis(300), "{spent:?}");
+    assert!(after.memory_cache_bytes >= 15 << 20, "{after:?}");
+    assert!(
+        beside.cpu_time < spent && beside.disk_used_bytes < Some(1 << 20),
+        "{beside:?}"
+    );
+    world.purge().await;
+}
+
 pub async fn output_of_the_first_process_fills_nothing() {
     let world = World::new().await;
     let sandbox = world.create().await;

@@ -49,6 +49,7 @@ const TESTS: &[Test] = tests![
     limits::disk_beyond_the_limit_is_refused_and_the_pool_lives_on,
     limits::layers_made_while_others_go_keep_their_limits,
     limits::programs_find_their_limits_where_the_host_has_version_2_alone,
+    limits::what_a_sandbox_consumes_is_counted,
     limits::output_of_the_first_process_fills_nothing,
     limits::without_a_pool_each_file_is_bounded_and_the_ability_says_so,
     boundary::root_inside_is_nobody_outside,

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use casemate_node::{AdmissionLimits, Node, NodeConfig};
 use casemate_rpc::{CreateRequest, NodeError, NodeEvent, NodePort, NodeTemplate};
+use casemate_runtime::Consumption;
 use casemate_runtime::fake::FakeRuntime;
-use casemate_types::{CompiledPolicy, EndReason, Resources, SandboxId, Timestamp};
+use casemate_types::{CompiledPolicy, EndReason, Resources, Sample, SandboxId, Timestamp};
 use tokio::sync::mpsc::Receiver;
 
 struct Host {
@@ -96,12 +97,12 @@ fn request(life_ms: u64) -> CreateRequest {
     }
 }
 
-/// The next event that is no heartbeat.
+/// The next event that says neither how the node is nor what sandboxes use.
 async fn next(events: &mut Receiver<NodeEvent>) -> NodeEvent {
     let look = async {
         loop {
             match events.recv().await.unwrap() {
-                NodeEvent::Heartbeat(_) => {}
+                NodeEvent::Heartbeat(_) | NodeEvent::Samples(_) => {}
                 event => return event,
             }
         }
@@ -121,6 +122,20 @@ async fn ended(events: &mut Receiver<NodeEvent>, id: &SandboxId) -> EndReason {
             return reason;
         }
     }
+}
+
+/// The next samples.
+async fn samples(events: &mut Receiver<NodeEvent>) -> Vec<Sample> {
+    let look = async {
+        loop {
+            if let NodeEvent::Samples(samples) = events.recv().await.unwrap() {
+                return samples;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), look)
+        .await
+        .expect("samples in time")
 }
 
 const HOUR: u64 = 3_600_000;
@@ -410,4 +425,52 @@ async fn journals_of_every_released_version_are_read() {
         versions += 1;
     }
     assert!(versions >= 1);
+}
+
+#[tokio::test]
+async fn samples_say_what_was_used_since_the_one_before() {
+    let host = Host::new();
+    let node = host.start().await;
+    let mut events = node.watch().await.unwrap();
+    let (busy, calm) = (request(HOUR), request(HOUR));
+    for one in [&busy, &calm] {
+        node.create(one.clone()).await.unwrap();
+    }
+    let consumed = Consumption {
+        // More than it can have had: the clocks differ, the answer stays a percentage.
+        cpu_time: Duration::from_secs(3600),
+        memory_used_bytes: 5 << 20,
+        memory_cache_bytes: 7,
+        disk_used_bytes: Some(4096),
+    };
+    host.runtime.consume(&busy.sandbox, consumed);
+    let mut of_busy = Vec::new();
+    let mut of_calm = Vec::new();
+    while of_busy.len() < 2 || of_calm.is_empty() {
+        for sample in samples(&mut events).await {
+            assert_eq!(sample.team, busy.team);
+            if sample.sandbox == busy.sandbox {
+                of_busy.push(sample.usage);
+            } else {
+                of_calm.push(sample.usage);
+            }
+        }
+    }
+    let [first, second, ..] = of_busy[..] else {
+        panic!("{of_busy:?}");
+    };
+    assert_eq!(
+        (first.cpu_used_percent, second.cpu_used_percent),
+        (100.0, 0.0)
+    );
+    assert_eq!((first.vcpus, first.memory_used_bytes), (2, 5 << 20));
+    assert_eq!((first.memory_cache_bytes, first.disk_used_bytes), (7, 4096));
+    assert_eq!(first.memory_total_bytes, 512 << 20);
+    assert_eq!(first.disk_total_bytes, 10 << 30);
+    assert_eq!(
+        (of_calm[0].cpu_used_percent, of_calm[0].disk_used_bytes),
+        (0.0, 0)
+    );
+    node.kill(&busy.sandbox, EndReason::Killed).await.unwrap();
+    node.kill(&calm.sandbox, EndReason::Killed).await.unwrap();
 }

@@ -4,6 +4,8 @@ mod create;
 mod exec;
 mod kill;
 mod list;
+mod logs;
+mod metrics;
 mod shell;
 mod stdin;
 
@@ -35,6 +37,10 @@ enum Verb {
     Exec(exec::Args),
     /// Open a terminal in a sandbox.
     Shell(shell::Args),
+    /// Show what happened to a sandbox, oldest first; also after its end.
+    Logs(logs::Args),
+    /// Show what a sandbox used, every few seconds; also after its end.
+    Metrics(metrics::Args),
     /// End sandboxes.
     Kill(kill::Args),
 }
@@ -46,6 +52,8 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
         Verb::List(args) => list::run(args, &server, output).await,
         Verb::Exec(args) => exec::run(args, &server, output).await,
         Verb::Shell(args) => shell::run(args, &server, output).await,
+        Verb::Logs(args) => logs::run(args, &server, output).await,
+        Verb::Metrics(args) => metrics::run(args, &server, output).await,
         Verb::Kill(args) => kill::run(args, &server, output).await,
     }
 }

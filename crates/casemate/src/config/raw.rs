@@ -18,6 +18,7 @@ pub struct RawConfig {
     pub node: Node,
     pub network: Network,
     pub guest: Guest,
+    pub history: History,
 }
 
 impl RawConfig {
@@ -285,5 +286,52 @@ impl Default for Guest {
             pip: host(),
             npm: host(),
         }
+    }
+}
+
+/// `[history]`: how much of the past is kept. What is older, or too much, is forgotten.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct History {
+    /// Samples of sandboxes and activity of teams, days.
+    pub metrics_days: u32,
+    /// Lifecycle events of sandboxes, days.
+    pub events_days: u32,
+    /// Log lines of sandboxes, days.
+    pub logs_days: u32,
+    /// All of it together, MiB; beyond it the oldest goes, whatever its age. Too low forgets
+    /// hours; too high fills the disk that the store is on.
+    pub mib_max: u64,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            metrics_days: 7,
+            events_days: 7,
+            logs_days: 7,
+            mib_max: 1024,
+        }
+    }
+}
+
+impl History {
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        for (key, days) in [
+            ("metrics_days", self.metrics_days),
+            ("events_days", self.events_days),
+            ("logs_days", self.logs_days),
+        ] {
+            ensure!(
+                (1..=365).contains(&days),
+                "history.{key} must be 1 to 365, got {days}"
+            );
+        }
+        ensure!(
+            self.mib_max >= 16,
+            "history.mib_max must be at least 16, got {}",
+            self.mib_max
+        );
+        Ok(())
     }
 }

@@ -86,6 +86,12 @@ fn wrong_settings_name_themselves() {
         &[("CASEMATE_NETWORK_ALLOW_RANGES", "10.0.0.0/8,x")],
         "\"x\"",
     );
+    check_refused(
+        "",
+        &[("CASEMATE_HISTORY_METRICS_DAYS", "0")],
+        "history.metrics_days must be 1 to 365, got 0",
+    );
+    check_refused("[history]\nmib_max = 1", &[], "must be at least 16, got 1");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use casemate_egress::{Dns, EgressUpdate, SlotPolicy};
 use casemate_namespaces::lease::LeaseError;
 use casemate_namespaces::{NamespacesConfig, NamespacesRuntime, OpenError};
 use casemate_runtime::{
-    AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, Exit, Runtime,
+    AdoptError, Born, Capabilities, Consumption, CreateError, CreateSpec, DialError, Exit, Runtime,
     RuntimeError, RuntimeRecord, Stock,
 };
 use casemate_types::{CompiledPolicy, SandboxId};
@@ -302,6 +302,13 @@ impl Runtime for Sandboxes {
 
     fn exits(&self) -> mpsc::UnboundedReceiver<Exit> {
         self.inner.exits()
+    }
+
+    async fn consumption(
+        &self,
+        sandboxes: &[SandboxId],
+    ) -> Result<Vec<Option<Consumption>>, RuntimeError> {
+        self.inner.consumption(sandboxes).await
     }
 
     fn stock(&self) -> Stock {

@@ -52,6 +52,26 @@ test('kill ends it and says whether it was there', async () => {
   await assert.rejects(first.getInfo(), e2b.NotFoundError)
 })
 
+test('metrics come soon and tell what it uses', async () => {
+  const sandbox = await create()
+  const before = new Date(Date.now() - 3_600_000)
+  await sandbox.commands.run('dd if=/dev/zero of=/tmp/some bs=1M count=20 && sync')
+  const metrics = await until('a sample comes', async () => {
+    const all = await sandbox.getMetrics()
+    return all.some((m) => m.memUsed > 0 && m.diskUsed > 10 << 20) && all
+  }, 60)
+  for (const one of metrics) {
+    assert.ok(one.timestamp instanceof Date && one.timestamp > before)
+    assert.deepEqual([one.cpuCount, one.memTotal], [2, 512 << 20])
+    assert.ok(one.cpuUsedPct >= 0 && one.cpuUsedPct <= 100)
+    assert.ok(one.diskTotal > one.diskUsed && one.memTotal > one.memUsed && one.memCache >= 0)
+  }
+  const past = { start: new Date(+before - 1000), end: before }
+  assert.deepEqual(await sandbox.getMetrics(past), [])
+  assert.ok((await Sandbox.getMetrics(sandbox.sandboxId, { start: before })).length > 0)
+  assert.deepEqual(await Sandbox.getMetrics(MISSING), [])
+})
+
 test('connect gives the same sandbox and never shortens its life', async () => {
   const sandbox = await create({ timeoutMs: 600_000 })
   await sandbox.files.write('mark', 'same')
@@ -102,7 +122,6 @@ test('what is not there yet says so', async () => {
   // The plain class: these calls do not count as covering the methods.
   await assert.rejects(e2b.Sandbox.pause(sandboxId), later)
   await assert.rejects(e2b.Sandbox.createSnapshot(sandboxId), later)
-  await assert.rejects(e2b.Sandbox.getMetrics(sandboxId), later)
   await assert.rejects(e2b.Sandbox.listSnapshots().nextItems(), later)
   await assert.rejects(create({ lifecycle: { onTimeout: 'pause' } }), /not available|autoPause/)
 })

@@ -1,0 +1,86 @@
+//! Lifecycle events: what is noted of a sandbox, and what its team reads.
+
+use casemate_history::{EventKind, EventPage, HistoryError, LifecycleEvent};
+use casemate_store::Sandbox;
+use casemate_types::{EndReason, SandboxId, Timestamp};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::Control;
+use crate::auth::TeamCaller;
+
+/// Which of a team's events are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListEvents {
+    pub sandbox: Option<SandboxId>,
+    pub oldest_first: bool,
+    pub offset: u32,
+    pub limit: u32,
+}
+
+impl Control {
+    /// One page of the caller's events. One sandbox's stay readable after its end.
+    pub async fn list_events(
+        &self,
+        caller: &TeamCaller,
+        ask: ListEvents,
+    ) -> Result<Vec<LifecycleEvent>, HistoryError> {
+        let page = EventPage {
+            team: caller.team.id.clone(),
+            sandbox: ask.sandbox,
+            oldest_first: ask.oldest_first,
+            offset: ask.offset,
+            rows_max: ask.limit,
+        };
+        self.history.events_read(&page).await
+    }
+
+    /// How long events are kept, in whole days.
+    pub fn events_kept_days(&self) -> u32 {
+        let days = self.config.retention.events.as_secs() / (24 * 3600);
+        u32::try_from(days).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn note_created(&self, row: &Sandbox) {
+        self.note(row, EventKind::Created, row.started_at, Value::Null);
+    }
+
+    pub(crate) fn note_end(&self, row: &Sandbox, reason: EndReason, at: Timestamp) {
+        self.note(row, EventKind::Killed, at, json!({ "reason": reason }));
+    }
+
+    pub(crate) fn note_deadline(&self, row: &Sandbox, ends_at: Timestamp) {
+        let data = json!({ "changed": "timeout", "end_at": ends_at });
+        self.note(row, EventKind::Updated, Timestamp::now(), data);
+    }
+
+    pub(crate) fn note_network(&self, row: &Sandbox) {
+        let data = json!({ "changed": "network" });
+        self.note(row, EventKind::Updated, Timestamp::now(), data);
+    }
+
+    fn note(&self, row: &Sandbox, kind: EventKind, at: Timestamp, data: Value) {
+        self.recorder.event(LifecycleEvent {
+            id: Uuid::new_v4(),
+            kind,
+            at,
+            team: row.team.clone(),
+            sandbox: row.id.clone(),
+            execution: execution(row),
+            template: row.template.clone(),
+            build: Uuid::parse_str(&row.build.to_string()).ok(),
+            data,
+        });
+    }
+}
+
+/// The id of one run. It is nowhere kept: a run is known by its sandbox and its start.
+fn execution(row: &Sandbox) -> Uuid {
+    let mut hash = Sha256::new();
+    hash.update(row.id.as_str());
+    hash.update(row.started_at.as_microsecond().to_be_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash.finalize()[..16]);
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
+}

@@ -1,0 +1,201 @@
+//! What happens, on its way to the history.
+//!
+//! Whoever notes something never waits for it and never fails by it: entries stand in a bounded
+//! line, one task writes them in batches, and what does not fit is dropped and counted. Every
+//! minute the same task lets the history forget.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use casemate_history::{EventKind, History, HistoryError, LifecycleEvent, TeamPoint};
+use casemate_types::{Sample, SandboxId, Timestamp};
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::Control;
+use crate::chain::chain;
+use crate::logs::line_of;
+
+/// Entries that may wait; a message of samples is one.
+const WAITING_MAX: usize = 8192;
+/// Entries of one write.
+const BATCH_MAX: usize = 512;
+/// Changes of one sandbox that are noted in a [`TRIM_ROUND`]: a client that moves a deadline in a
+/// loop must not push out what happened to others. Its creation and its end are always noted.
+const UPDATES_MAX: u32 = 30;
+const TRIM_ROUND: Duration = Duration::from_secs(60);
+
+enum Entry {
+    Samples(Vec<Sample>),
+    Event(LifecycleEvent),
+}
+
+/// The line, and what was taken from it and is not written yet.
+pub(crate) struct Recorder {
+    line: mpsc::Sender<Entry>,
+    inbox: Mutex<Inbox>,
+    dropped: AtomicU64,
+    /// Changes in this round.
+    updates: std::sync::Mutex<HashMap<SandboxId, u32>>,
+}
+
+struct Inbox {
+    line: mpsc::Receiver<Entry>,
+    /// Kept until it is written: whoever is stopped in between leaves it to the next.
+    taken: Vec<Entry>,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        let (line, inbox) = mpsc::channel(WAITING_MAX);
+        let inbox = Inbox {
+            line: inbox,
+            taken: Vec::new(),
+        };
+        Self {
+            line,
+            inbox: Mutex::new(inbox),
+            dropped: AtomicU64::new(0),
+            updates: std::sync::Mutex::default(),
+        }
+    }
+}
+
+impl Recorder {
+    pub(crate) fn samples(&self, samples: Vec<Sample>) {
+        self.put(Entry::Samples(samples));
+    }
+
+    /// It also becomes a line of its sandbox's log.
+    pub(crate) fn event(&self, event: LifecycleEvent) {
+        if event.kind == EventKind::Updated {
+            let mut updates = self.updates();
+            let noted = updates.entry(event.sandbox.clone()).or_default();
+            if *noted == UPDATES_MAX {
+                return;
+            }
+            *noted += 1;
+        }
+        self.put(Entry::Event(event));
+    }
+
+    fn updates(&self) -> std::sync::MutexGuard<'_, HashMap<SandboxId, u32>> {
+        self.updates.lock().expect("no holder of this lock panics")
+    }
+
+    fn put(&self, entry: Entry) {
+        if self.line.try_send(entry).is_ok() {
+            return;
+        }
+        let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+        if dropped.is_power_of_two() {
+            tracing::warn!(
+                dropped,
+                "the history is too slow: {dropped} entries are lost"
+            );
+        }
+    }
+
+    /// Writes what waits; for the end, when nobody notes anything any more.
+    pub(crate) async fn write_all(&self, history: &dyn History) {
+        let mut inbox = self.inbox.lock().await;
+        while let Ok(entry) = inbox.line.try_recv() {
+            inbox.taken.push(entry);
+        }
+        inbox.write(history).await;
+    }
+}
+
+impl Inbox {
+    async fn write(&mut self, history: &dyn History) {
+        let (mut samples, mut events) = (Vec::new(), Vec::new());
+        for entry in &self.taken {
+            match entry {
+                Entry::Samples(some) => samples.extend_from_slice(some),
+                Entry::Event(event) => events.push(event.clone()),
+            }
+        }
+        if !samples.is_empty() {
+            lost(
+                "samples",
+                samples.len(),
+                history.samples_append(&samples).await,
+            );
+        }
+        if !events.is_empty() {
+            let lines: Vec<_> = events.iter().map(line_of).collect();
+            lost("events", events.len(), history.events_append(&events).await);
+            lost("log lines", lines.len(), history.logs_append(&lines).await);
+        }
+        self.taken.clear();
+    }
+}
+
+fn lost(what: &str, count: usize, written: Result<(), HistoryError>) {
+    if let Err(error) = written {
+        tracing::warn!(
+            error = chain(&error),
+            count,
+            "could not write {count} {what}; they are lost"
+        );
+    }
+}
+
+/// For ever.
+pub(crate) async fn run(control: Arc<Control>) {
+    let mut inbox = control.recorder.inbox.lock().await;
+    let history = &*control.history;
+    let mut trim = interval(TRIM_ROUND);
+    trim.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut activity = interval(control.config.activity_every);
+    activity.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut noted = Instant::now();
+    loop {
+        let Inbox { line, taken } = &mut *inbox;
+        tokio::select! {
+            _ = line.recv_many(taken, BATCH_MAX) => inbox.write(history).await,
+            now = activity.tick() => {
+                let points = points(&control, now - noted);
+                noted = now;
+                if !points.is_empty() {
+                    lost("team points", points.len(), history.activity_append(&points).await);
+                }
+            }
+            _ = trim.tick() => {
+                control.recorder.updates().clear();
+                forget(&control).await;
+            }
+        }
+    }
+}
+
+fn points(control: &Control, span: Duration) -> Vec<TeamPoint> {
+    let at = Timestamp::now();
+    let point = |(team, seen): (_, crate::quota::Seen)| TeamPoint {
+        team,
+        at,
+        span,
+        concurrent: seen.most,
+        started: seen.started,
+    };
+    control.quota.look().into_iter().map(point).collect()
+}
+
+async fn forget(control: &Control) {
+    let keep = &control.config.retention;
+    match control.history.trim(Timestamp::now(), keep).await {
+        Ok(done) if done.cut => tracing::warn!(
+            rows = done.rows,
+            bytes = done.bytes,
+            bytes_max = keep.bytes_max,
+            "the history was too large: the oldest of it went before its time"
+        ),
+        Ok(done) => tracing::debug!(rows = done.rows, bytes = done.bytes, "trimmed the history"),
+        Err(error) => tracing::warn!(
+            error = chain(&error),
+            "could not trim the history; trying again later"
+        ),
+    }
+}

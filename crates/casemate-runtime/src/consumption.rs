@@ -1,0 +1,17 @@
+//! What a sandbox has consumed, as the host counts it.
+
+use std::time::Duration;
+
+/// Figures of one sandbox. Nothing in it comes from inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Consumption {
+    /// Of all its processors, since it was made; never less than before.
+    pub cpu_time: Duration,
+    /// Without [`Self::memory_cache_bytes`].
+    pub memory_used_bytes: u64,
+    /// Pages of files that the kernel takes back when memory runs short.
+    pub memory_cache_bytes: u64,
+    /// Written to its root; `None` where nothing counts it, and walking files would be the only
+    /// way. It may lag behind what was written by some seconds.
+    pub disk_used_bytes: Option<u64>,
+}
