@@ -8,6 +8,8 @@ use casemate_types::SandboxId;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use crate::view::Machine;
+
 /// Format of [`Facts`]; a record with another one is not adopted.
 pub(crate) const FACTS_VERSION: u32 = 1;
 
@@ -26,6 +28,9 @@ pub(crate) struct Facts {
     pub(crate) group: Option<String>,
     pub(crate) slot: u16,
     pub(crate) layer: String,
+    /// What it sees as its machine; earlier versions showed the host's.
+    #[serde(default)]
+    pub(crate) machine: Option<Machine>,
 }
 
 impl Facts {
@@ -109,6 +114,7 @@ mod tests {
             group: None,
             slot: 0,
             layer: "0".into(),
+            machine: None,
         };
         assert!(facts.process().unwrap().is_some());
         facts.start_time += 1;

@@ -10,10 +10,12 @@ use casemate_runtime::{AdoptError, RuntimeError, RuntimeRecord};
 use casemate_types::SandboxId;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::refresh::Shown;
 use super::{Entry, Running, Shared, blocking, failed, lock, stop, watched};
 use crate::pool::Layer;
 use crate::record::Facts;
 use crate::slots::slot_of_group;
+use crate::view::Figures;
 
 pub(super) fn adopt(shared: &Arc<Shared>, record: &RuntimeRecord) -> Result<(), AdoptError> {
     let sandbox = &record.sandbox;
@@ -45,7 +47,12 @@ pub(super) fn adopt(shared: &Arc<Shared>, record: &RuntimeRecord) -> Result<(), 
         return Err(failed(taken));
     }
     let (process, netns) = watched(&process, &net).map_err(failed)?;
+    let shown = facts.machine.clone().map(|machine| {
+        let shown = Shown::resume(shared, &group, Figures::new(machine));
+        shown.map_err(failed)
+    });
     let running = Running {
+        shown: Mutex::new(shown.transpose()?),
         group,
         facts,
         process,
@@ -86,6 +93,11 @@ pub(super) async fn sweep(
                 .map_err(|e| failed("end what a crash left", e))?;
         }
     }
+    let sweeper = Arc::clone(shared);
+    blocking("sweep views", move || {
+        sweeper.views.sweep(&sweeper.slots.taken())
+    })
+    .await?;
     let layers = layers_in_use(shared);
     let sweeper = Arc::clone(shared);
     blocking("retire layers", move || sweeper.pool.sweep(&layers)).await?;
