@@ -104,6 +104,13 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_an_earlier_version_says_nothing_of_its_machine() {
+        let text = r#"{"boot_id":"b","pid":1,"start_time":2,"cgroup":3,"slot":4,"layer":"5"}"#;
+        let facts: Facts = serde_json::from_str(text).unwrap();
+        assert!(facts.machine.is_none() && facts.group.is_none());
+    }
+
+    #[test]
     fn this_process_is_recognised_and_a_changed_mark_is_not() {
         let pid = i32::try_from(std::process::id()).unwrap();
         let mut facts = Facts {

@@ -26,8 +26,8 @@ use async_trait::async_trait;
 use casemate_linux::mount::{Attributes, clone_mount, set_attributes};
 use casemate_net::{NetConfig, NetPool, NetSlot};
 use casemate_runtime::{
-    AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, Exit, IsolationKind,
-    Runtime, RuntimeError, RuntimeRecord, Stock,
+    AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, DiskLimit, Exit,
+    IsolationKind, Runtime, RuntimeError, RuntimeRecord, Stock,
 };
 use casemate_types::{CompiledPolicy, SandboxId};
 use rustix::fs::CWD;
@@ -46,7 +46,7 @@ use crate::pool::{Layer, Pool, PoolConfig};
 use crate::readiness::watch;
 use crate::record::{Facts, boot_id};
 use crate::shelf::Shelf;
-use crate::slots::Slots;
+use crate::slots::{self, Slots};
 use crate::step::{Step, StepError};
 use crate::view::Views;
 use refresh::Shown;
@@ -197,6 +197,11 @@ impl NamespacesRuntime {
             Launchers::start(spec(Use::Creates, agent), config.launchers.max(1)).await?;
         let preparer = Launchers::start(spec(Use::Preparations, copy), 1).await?;
         let processors = processors().step("count processors")?;
+        let shown = slots::Shown {
+            views: Arc::clone(&views),
+            processors,
+            disk_bytes: enforced(&pool, stock::LAYER_BYTES),
+        };
         let (used, waste) = mpsc::unbounded_channel();
         let enough = stock::enough(config.slot_stock);
         let shared = Shared {
@@ -206,7 +211,7 @@ impl NamespacesRuntime {
                 lease,
                 Arc::clone(&cgroups),
                 Arc::clone(&net),
-                (Arc::clone(&views), processors),
+                shown,
                 preparer,
                 enough,
             ),
@@ -403,6 +408,11 @@ fn other_names(group: ShownGroup<'_>) -> Vec<String> {
         [_] => Vec::new(),
         several => several.to_vec(),
     }
+}
+
+/// A disk limit, where the pool holds sandboxes to it.
+fn enforced(pool: &Pool, bytes: u64) -> Option<u64> {
+    (pool.disk_limit() == DiskLimit::Enforced).then_some(bytes)
 }
 
 fn processors() -> io::Result<Vec<u32>> {

@@ -75,6 +75,8 @@ pub(crate) struct Slots {
     views: Arc<Views>,
     /// Of the host, that sandboxes may use.
     processors: Vec<u32>,
+    /// What layers in stock may hold, where that is enforced.
+    disk_bytes: Option<u64>,
     /// For slow work; creates have launchers of their own.
     preparer: Launchers,
     /// Indexes that nobody has, the longest unused first.
@@ -82,12 +84,22 @@ pub(crate) struct Slots {
     pub(crate) shelf: Shelf<Slot>,
 }
 
+/// What slots in stock are to show.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    pub(crate) views: Arc<Views>,
+    /// Of the host, that sandboxes may use.
+    pub(crate) processors: Vec<u32>,
+    /// What layers in stock may hold, where that is enforced.
+    pub(crate) disk_bytes: Option<u64>,
+}
+
 impl Slots {
     pub(crate) fn new(
         lease: Lease,
         cgroups: Arc<Cgroups>,
         net: Arc<NetPool>,
-        (views, processors): (Arc<Views>, Vec<u32>),
+        shown: Shown,
         preparer: Launchers,
         enough: usize,
     ) -> Self {
@@ -96,8 +108,9 @@ impl Slots {
             lease,
             cgroups,
             net,
-            views,
-            processors,
+            views: shown.views,
+            processors: shown.processors,
+            disk_bytes: shown.disk_bytes,
             preparer,
             free,
             shelf: Shelf::new(enough),
@@ -201,7 +214,8 @@ impl Slots {
     /// The machine that a slot in stock is made for.
     fn machine(&self, index: u16) -> Machine {
         let processors = share(&self.processors, STOCK_RESOURCES.vcpus, index);
-        Machine::new(processors, Limits::of(&STOCK_RESOURCES).memory_bytes)
+        let memory = Limits::of(&STOCK_RESOURCES).memory_bytes;
+        Machine::new(processors, memory, self.disk_bytes)
     }
 
     /// Whether these are all processors that sandboxes may use.

@@ -33,6 +33,8 @@ pub(crate) const MEMINFO: &str = "meminfo";
 pub(crate) const STAT: &str = "stat";
 pub(crate) const LOADAVG: &str = "loadavg";
 pub(crate) const BOOT_ID: &str = "boot_id";
+/// For the agent alone.
+pub(crate) const DISK: &str = "disk";
 /// Parts of a shape's folder.
 pub(crate) const CPUINFO: &str = "cpuinfo";
 pub(crate) const SYS: &str = "sys";
@@ -50,6 +52,8 @@ pub(crate) struct Machine {
     /// The host's numbers of its processors.
     pub(crate) processors: Vec<u32>,
     pub(crate) memory_bytes: u64,
+    /// What it may write, where something holds it to that.
+    pub(crate) disk_bytes: Option<u64>,
     /// Its birth on the host's clock of seconds since boot.
     pub(crate) born_s: u64,
     /// The same as a date.
@@ -58,10 +62,11 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// One that is born now.
-    pub(crate) fn new(processors: Vec<u32>, memory_bytes: u64) -> Self {
+    pub(crate) fn new(processors: Vec<u32>, memory_bytes: u64, disk_bytes: Option<u64>) -> Self {
         Self {
             processors,
             memory_bytes,
+            disk_bytes,
             born_s: since_boot().as_secs(),
             born_unix: unix_now(),
         }
@@ -130,6 +135,7 @@ impl Views {
         let boot_id = std::fs::read("/proc/sys/kernel/random/uuid")?;
         std::fs::write(folder.join(BOOT_ID), boot_id)?;
         self.begin(slot, machine)?;
+        std::fs::write(folder.join(DISK), text::disk(machine.disk_bytes, 0))?;
         let load = text::loadavg(&text::Load::default(), 1);
         std::fs::write(folder.join(LOADAVG), load)?;
         let memory = text::meminfo(machine.memory_bytes, &Default::default());
@@ -141,6 +147,10 @@ impl Views {
         if made.memory_bytes != machine.memory_bytes {
             let memory = text::meminfo(machine.memory_bytes, &Default::default());
             std::fs::write(self.folder(slot).join(MEMINFO), memory)?;
+        }
+        if made.disk_bytes != machine.disk_bytes {
+            let disk = text::disk(machine.disk_bytes, 0);
+            std::fs::write(self.folder(slot).join(DISK), disk)?;
         }
         self.begin(slot, machine)
     }
@@ -222,8 +232,19 @@ impl Figures {
         self.at = since_boot();
     }
 
+    /// Whether something holds the sandbox to a disk limit, so that its use is worth asking for.
+    pub(crate) fn has_disk(&self) -> bool {
+        self.machine.disk_bytes.is_some()
+    }
+
     /// Rewrites a slot's files.
-    pub(crate) fn show(&mut self, views: &Views, slot: u16, usage: &Usage) -> io::Result<()> {
+    pub(crate) fn show(
+        &mut self,
+        views: &Views,
+        slot: u16,
+        usage: &Usage,
+        disk_used: Option<u64>,
+    ) -> io::Result<()> {
         let now = since_boot();
         let spent = usage.cpu.user + usage.cpu.system;
         self.load.add(
@@ -246,6 +267,9 @@ impl Figures {
         views.rewrite(slot, STAT, &stat)?;
         let memory = text::meminfo(self.machine.memory_bytes, &usage.memory);
         views.rewrite(slot, MEMINFO, &memory)?;
+        if let Some(used) = disk_used {
+            views.rewrite(slot, DISK, &text::disk(self.machine.disk_bytes, used))?;
+        }
         views.rewrite(slot, LOADAVG, &text::loadavg(&self.load, processes))
     }
 }

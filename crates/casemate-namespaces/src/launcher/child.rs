@@ -71,6 +71,8 @@ fn become_agent(inside: &Inside<'_>) -> Result<std::convert::Infallible, StepErr
     become_root().step("become root of the sandbox")?;
     rustix::process::setsid().step("start a session")?;
     creds::join_new_session_keyring().step("leave the host's keyring")?;
+    let disk = inside.room.machine.disk(inside.order);
+    let disk = disk.step("open the figures of its disk")?;
     build_root(inside)?;
     rustix::process::pivot_root(".", ".").step("change the root")?;
     unmount(".", UnmountFlags::DETACH).step("leave the old root")?;
@@ -79,13 +81,14 @@ fn become_agent(inside: &Inside<'_>) -> Result<std::convert::Infallible, StepErr
     restrict(inside.order).step("set resource limits")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let (room, parts) = (inside.room, inside.parts);
-    let places: [(BorrowedFd<'_>, i32); 6] = [
+    let places: [(BorrowedFd<'_>, i32); 7] = [
         (room.null.as_fd(), 0),
         (parts.output.as_fd(), 1),
         (parts.output.as_fd(), 2),
         (parts.config.as_fd(), 3),
         (inside.listener.as_fd(), 4),
         (parts.ready.as_fd(), 5),
+        (disk.as_fd(), 6),
     ];
     exec::arrange_fds(&places, room.agent.as_fd()).step("hand over descriptors")?;
     room.filter

@@ -3,8 +3,8 @@
 //! Files that change are the node's (`crate::view`), in folders that the room shows as `/v`. What is
 //! the same for all sandboxes lies in the room: empty files and folders over what only the host is
 //! told about, and copies without figures of what programs want to find. Every mount costs each
-//! sandbox about 10 µs, so what this kernel does not have is left out beforehand, and what tells of
-//! no activity and no neighbour stays visible (`docs/security.md`).
+//! sandbox about 12 µs, so what this kernel does not have is left out beforehand, and what tells of
+//! the hardware only stays visible (`docs/security.md`).
 //!
 //! Everything here is read-only twice: its owner is the host's root, whom no sandbox knows, and so
 //! is the mount. A sandbox cannot take a mount away, for it may not unmount.
@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use casemate_linux::mount::{Attributes, clone_mount, set_attributes};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{MountFlags, mount, mount_bind};
 
 use super::message::Order;
@@ -22,9 +23,8 @@ use crate::cgroup::Cgroups;
 use crate::step::{Step, StepError};
 use crate::view;
 
-/// Files about the host's hardware, its start and the work of all its programs together.
-const EMPTY_FILES: [&str; 8] = [
-    "buddyinfo",
+/// Files about the host's disks and its start, and about the work of all its programs together.
+const EMPTY_FILES: [&str; 7] = [
     "cmdline",
     "config.gz",
     "diskstats",
@@ -33,8 +33,8 @@ const EMPTY_FILES: [&str; 8] = [
     "softirqs",
     "zoneinfo",
 ];
-/// The same as folders.
-const EMPTY_FOLDERS: [&str; 4] = ["bus", "fs", "irq", "pressure"];
+/// How long all programs of the host wait; where the kernel counts it.
+const PRESSURE: &str = "pressure";
 
 const VIEWS: &str = "/v";
 const MASKS: &str = "/mask";
@@ -75,12 +75,13 @@ pub(super) struct Gathered {
 impl Gathered {
     /// Call it in the host's mount namespace.
     pub(super) fn new(cgroups: &Cgroups, views: &Path) -> Result<Self, StepError> {
-        let there = |name: &&&str| Path::new("/proc").join(name).exists();
+        let proc = Path::new("/proc");
         let over = |name: &str| format!("proc/{name}");
-        let files = EMPTY_FILES.iter().filter(there);
-        let folders = EMPTY_FOLDERS.iter().filter(there);
+        let files = EMPTY_FILES.iter().filter(|name| proc.join(name).exists());
         let mut masks: Vec<_> = files.map(|name| (NO_FILE.to_owned(), over(name))).collect();
-        masks.extend(folders.map(|name| (NO_FOLDER.to_owned(), over(name))));
+        if std::fs::read(proc.join(PRESSURE).join("cpu")).is_ok() {
+            masks.push((NO_FOLDER.to_owned(), over(PRESSURE)));
+        }
         let texts: Vec<_> = [
             ("cgroups", controllers as fn(&str) -> Option<String>),
             ("swaps", no_swaps),
@@ -88,7 +89,7 @@ impl Gathered {
         ]
         .into_iter()
         .filter_map(|(name, without_figures)| {
-            let host = std::fs::read_to_string(Path::new("/proc").join(name)).ok()?;
+            let host = std::fs::read_to_string(proc.join(name)).ok()?;
             Some((name, without_figures(&host)?))
         })
         .collect();
@@ -154,13 +155,24 @@ impl Machine {
             mount_bind(own(from), to).step("show a sandbox its figures")?;
         }
         let shared = |part: &str| format!("{VIEWS}/{}/{part}", order.shape);
-        mount_bind(shared(view::CPUINFO), "proc/cpuinfo").step("show a sandbox its processors")?;
+        if !order.processors.is_empty() {
+            // With all processors the host's file says the same.
+            mount_bind(shared(view::CPUINFO), "proc/cpuinfo")
+                .step("show a sandbox its processors")?;
+        }
         for (from, to) in &self.masks {
             mount_bind(from.as_str(), to.as_str()).step("hide an entry of /proc")?;
         }
         super::child::on_folder("sys", 0o555, || mount_bind(shared(view::SYS), "sys"))
             .step("attach /sys")?;
         self.show_groups(&order.group).step("mount /sys/fs/cgroup")
+    }
+
+    /// A file for the agent: what the sandbox's disk has and holds.
+    pub(super) fn disk(&self, order: &Order) -> io::Result<OwnedFd> {
+        let path = format!("{VIEWS}/{}/{}", order.slot, view::DISK);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        Ok(open(path, flags, Mode::empty())?)
     }
 
     /// Language runtimes read their limits there; without it they see the host's.

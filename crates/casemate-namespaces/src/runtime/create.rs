@@ -18,7 +18,9 @@ use tokio::net::unix::pipe;
 
 use super::memory::{bounded, sealed, text_of};
 use super::refresh::Shown;
-use super::{Entry, ROOM_DATA, ROOM_WRITABLE, Running, Shared, blocking, lock, stop, watched};
+use super::{
+    Entry, ROOM_DATA, ROOM_WRITABLE, Running, Shared, blocking, enforced, lock, stop, watched,
+};
 use crate::cgroup::Limits;
 use crate::launcher::message::{Order, Parts, Reply, Request};
 use crate::launchers::LauncherError;
@@ -160,8 +162,9 @@ impl Claimed {
         let processors = shared
             .slots
             .processors(spec.resources.vcpus, slot.net.index);
+        let disk = enforced(&shared.pool, disk_bytes(spec));
         let mut claimed = Self {
-            machine: Machine::new(processors, limits.memory_bytes),
+            machine: Machine::new(processors, limits.memory_bytes, disk),
             shape: String::new(),
             slot,
             layer,

@@ -50,8 +50,12 @@ impl Shown {
             return Ok(());
         }
         let usage = shared.cgroups.usage(&running.group)?;
+        let disk = match self.figures.has_disk() {
+            true => Some(shared.pool.used_bytes(&running.layer)?),
+            false => None,
+        };
         self.figures
-            .show(&shared.views, running.facts.slot, &usage)?;
+            .show(&shared.views, running.facts.slot, &usage, disk)?;
         (self.spent, self.written) = (spent, Instant::now());
         Ok(())
     }

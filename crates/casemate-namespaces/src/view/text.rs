@@ -14,6 +14,7 @@ const TICKS_PER_SECOND: u128 = 100;
 const STAT_LINE_BYTES: usize = 96;
 const STAT_TAIL_BYTES: usize = 192;
 const LOADAVG_BYTES: usize = 64;
+const DISK_BYTES: usize = 48;
 
 /// `/proc/meminfo` under a limit. Bytes in, KiB out.
 pub(super) fn meminfo(limit_bytes: u64, memory: &Memory) -> String {
@@ -104,6 +105,15 @@ pub(super) fn stat(
     );
     let bytes = STAT_LINE_BYTES * (processors.len() + 1) + STAT_TAIL_BYTES;
     filled(text, bytes)
+}
+
+/// What the agent reads: bytes in all and in use. Nothing where no limit is kept.
+pub(super) fn disk(limit_bytes: Option<u64>, used: u64) -> String {
+    match limit_bytes {
+        // The layer's own bookkeeping may go a little over.
+        Some(limit) => filled(format!("{limit} {}\n", used.min(limit)), DISK_BYTES),
+        None => String::new(),
+    }
 }
 
 /// `/proc/loadavg`.
@@ -207,6 +217,9 @@ mod tests {
         );
         assert_eq!(new.len(), old.len());
         assert!(old.contains("\nbtime 1700000000\n"));
+        let used = disk(Some(u64::MAX), u64::MAX);
+        assert_eq!(used.len(), disk(Some(1), 0).len());
+        assert!(disk(Some(10), 3).starts_with("10 3 ") && disk(None, 3).is_empty());
         let mut load = Load::default();
         let idle = loadavg(&load, 1);
         load.add(long * 64, long);

@@ -130,28 +130,47 @@ pub async fn layers_made_while_others_go_keep_their_limits() {
     std::fs::remove_dir_all(folder).expect("the folder goes");
 }
 
-pub async fn programs_find_their_limits_where_the_host_has_version_2_alone() {
+pub async fn programs_find_their_limits_in_control_groups() {
     let world = World::new().await;
     let sandbox = world.create().await;
-    if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        // Nothing there says anything of the host.
-        assert_eq!(world.ok(&sandbox, "ls /sys/fs/cgroup").await, "");
-        world.purge().await;
-        return;
+    let version_2_alone = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let (read, folders, write) = match version_2_alone {
+        true => (
+            "memory.max memory.swap.max cpu.max pids.max",
+            vec!["/sys/fs/cgroup"],
+            "memory.max",
+        ),
+        false => (
+            "memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us",
+            vec!["cpu", "cpuacct", "cpuset", "memory"],
+            "memory/memory.limit_in_bytes",
+        ),
+    };
+    let limits = match version_2_alone {
+        true => format!("{}\n0\n100000 100000\n64", 128 << 20),
+        false => format!("{}\n100000\n100000", 128 << 20),
+    };
+    let read = format!("cd /sys/fs/cgroup && cat {read}");
+    assert_eq!(world.ok(&sandbox, &read).await, limits);
+    // Its own groups are the top: runtimes look in the mount table for them.
+    let mounts = "awk '/ - cgroup/ { print $4, $5 }' /proc/self/mountinfo";
+    let mounts = world.ok(&sandbox, mounts).await;
+    for folder in &folders {
+        let place = Path::new("/sys/fs/cgroup").join(folder);
+        let line = format!("/ {}", place.display());
+        assert!(
+            mounts.lines().any(|other| other == line),
+            "{line}: {mounts}"
+        );
     }
-    let read = "cd /sys/fs/cgroup && cat memory.max memory.swap.max cpu.max pids.max";
-    assert_eq!(
-        world.ok(&sandbox, read).await,
-        format!("{}\n0\n100000 100000\n64", 128 << 20)
-    );
-    // Its own group is the top, and nothing can be changed.
-    assert_eq!(
-        world.ok(&sandbox, "find /sys/fs/cgroup -type d").await,
-        "/sys/fs/cgroup"
-    );
+    let below = "find /sys/fs/cgroup -mindepth 2 -type d";
+    assert_eq!(world.ok(&sandbox, below).await, "");
+    // And nothing of another sandbox is among its processes.
+    let procs = "cat $(find /sys/fs/cgroup -name cgroup.procs) | sort -un | head -1";
+    assert_eq!(world.ok(&sandbox, procs).await, "1");
     for attempt in [
-        "echo max > /sys/fs/cgroup/memory.max",
-        "mkdir /sys/fs/cgroup/below",
+        &format!("echo 1 > /sys/fs/cgroup/{write}"),
+        "mkdir $(dirname $(find /sys/fs/cgroup -name cgroup.procs | head -1))/below",
         "mount -o remount,rw /sys/fs/cgroup",
         "umount /sys/fs/cgroup",
     ] {
