@@ -209,6 +209,7 @@ impl Views {
 #[derive(Debug)]
 pub(crate) struct Figures {
     machine: Machine,
+    usage: Usage,
     spent: Duration,
     idle: Duration,
     at: Duration,
@@ -218,6 +219,7 @@ pub(crate) struct Figures {
 impl Figures {
     pub(crate) fn new(machine: Machine) -> Self {
         Self {
+            usage: Usage::default(),
             spent: Duration::ZERO,
             idle: Duration::ZERO,
             at: Duration::from_secs(machine.born_s),
@@ -237,7 +239,7 @@ impl Figures {
         self.machine.disk_bytes.is_some()
     }
 
-    /// Rewrites a slot's files.
+    /// Rewrites all files of a slot.
     pub(crate) fn show(
         &mut self,
         views: &Views,
@@ -245,8 +247,20 @@ impl Figures {
         usage: &Usage,
         disk_used: Option<u64>,
     ) -> io::Result<()> {
+        self.usage = *usage;
+        let memory = text::meminfo(self.machine.memory_bytes, &usage.memory);
+        views.rewrite(slot, MEMINFO, &memory)?;
+        if let Some(used) = disk_used {
+            views.rewrite(slot, DISK, &text::disk(self.machine.disk_bytes, used))?;
+        }
+        self.age(views, slot)
+    }
+
+    /// Rewrites what changes without any work: the idle time grows, and the load sinks.
+    pub(crate) fn age(&mut self, views: &Views, slot: u16) -> io::Result<()> {
         let now = since_boot();
-        let spent = usage.cpu.user + usage.cpu.system;
+        let cpu = &self.usage.cpu;
+        let spent = cpu.user + cpu.system;
         self.load.add(
             spent.saturating_sub(self.spent),
             now.saturating_sub(self.at),
@@ -256,20 +270,15 @@ impl Figures {
         // Never less than before: programs subtract.
         self.idle = self.idle.max((up * processors).saturating_sub(spent));
         (self.spent, self.at) = (spent, now);
-        let processes = usage.processes.max(1);
+        let processes = self.usage.processes.max(1);
         let stat = text::stat(
             &self.machine.processors,
             self.machine.born_unix,
-            &usage.cpu,
+            cpu,
             self.idle,
             processes,
         );
         views.rewrite(slot, STAT, &stat)?;
-        let memory = text::meminfo(self.machine.memory_bytes, &usage.memory);
-        views.rewrite(slot, MEMINFO, &memory)?;
-        if let Some(used) = disk_used {
-            views.rewrite(slot, DISK, &text::disk(self.machine.disk_bytes, used))?;
-        }
         views.rewrite(slot, LOADAVG, &text::loadavg(&self.load, processes))
     }
 }

@@ -1,8 +1,10 @@
 //! Keeping up what sandboxes see of their machines.
 //!
 //! Each second one cheap number of each sandbox is read: the processor time that it spent. Where it
-//! moved, the sandbox's files are rewritten; those of an idle one every half minute, because load
-//! sinks and idle time grows all the same. Without sandboxes nothing runs.
+//! moved, the sandbox's files are rewritten. One that rests is looked at less often; half a minute
+//! after it came to rest all its files are rewritten once more, because the file system counts late,
+//! and from then on, as often, those that change by themselves: load sinks, idle time grows.
+//! Without sandboxes nothing runs.
 
 use std::io;
 use std::sync::Arc;
@@ -16,6 +18,9 @@ use crate::view::Figures;
 const LOOK: Duration = Duration::from_secs(1);
 /// How old the files of an idle sandbox become.
 const IDLE: Duration = Duration::from_secs(30);
+/// One that has not moved for so long is looked at in one round of several only.
+const RESTING: Duration = Duration::from_secs(10);
+const ROUNDS: u64 = 4;
 
 /// What is known of a sandbox whose files are kept up.
 #[derive(Debug)]
@@ -24,6 +29,10 @@ pub(super) struct Shown {
     /// What the clock said when the files were last written.
     spent: Duration,
     written: Instant,
+    /// When it was seen to move.
+    moved: Instant,
+    /// Whether all files say how it came to rest.
+    settled: bool,
     figures: Figures,
 }
 
@@ -34,6 +43,8 @@ impl Shown {
             clock: shared.cgroups.cpu_clock(group)?,
             spent: Duration::ZERO,
             written: Instant::now(),
+            moved: Instant::now(),
+            settled: false,
             figures,
         })
     }
@@ -44,25 +55,38 @@ impl Shown {
         Self::begin(shared, group, figures)
     }
 
-    fn refresh(&mut self, shared: &Shared, running: &Running) -> io::Result<()> {
-        let spent = self.clock.read()?;
-        if spent == self.spent && self.written.elapsed() < IDLE {
+    fn refresh(&mut self, shared: &Shared, running: &Running, round: u64) -> io::Result<()> {
+        let slot = running.facts.slot;
+        if self.moved.elapsed() > RESTING && (round + u64::from(slot)) % ROUNDS != 0 {
             return Ok(());
         }
-        let usage = shared.cgroups.usage(&running.group)?;
-        let disk = match self.figures.has_disk() {
-            true => Some(shared.pool.used_bytes(&running.layer)?),
-            false => None,
-        };
-        self.figures
-            .show(&shared.views, running.facts.slot, &usage, disk)?;
-        (self.spent, self.written) = (spent, Instant::now());
+        let spent = self.clock.read()?;
+        let moved = spent != self.spent;
+        if !moved && self.written.elapsed() < IDLE {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if moved || !self.settled {
+            let usage = shared.cgroups.usage(&running.group)?;
+            let disk = match self.figures.has_disk() {
+                true => Some(shared.pool.used_bytes(&running.layer)?),
+                false => None,
+            };
+            self.figures.show(&shared.views, slot, &usage, disk)?;
+            self.settled = !moved;
+        } else {
+            self.figures.age(&shared.views, slot)?;
+        }
+        if moved {
+            self.moved = now;
+        }
+        (self.spent, self.written) = (spent, now);
         Ok(())
     }
 }
 
 pub(super) async fn keep_up(shared: Arc<Shared>) {
-    loop {
+    for round in 0.. {
         let running = running(&shared);
         if running.is_empty() {
             shared.first.notified().await;
@@ -71,7 +95,7 @@ pub(super) async fn keep_up(shared: Arc<Shared>) {
         let refresher = Arc::clone(&shared);
         let refreshed = blocking("show sandboxes their machines", move || {
             for running in &running {
-                refresh(&refresher, running);
+                refresh(&refresher, running, round);
             }
             Ok::<_, io::Error>(())
         });
@@ -83,12 +107,12 @@ pub(super) async fn keep_up(shared: Arc<Shared>) {
     }
 }
 
-fn refresh(shared: &Shared, running: &Running) {
+fn refresh(shared: &Shared, running: &Running, round: u64) {
     let mut shown = lock(&running.shown);
     let Some(one) = shown.as_mut() else {
         return;
     };
-    if let Err(error) = one.refresh(shared, running) {
+    if let Err(error) = one.refresh(shared, running, round) {
         // Once it ends its groups and files go; until then its files stay as they are.
         *shown = None;
         let cause = error.to_string();
