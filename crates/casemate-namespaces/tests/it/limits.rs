@@ -93,6 +93,41 @@ pub async fn disk_beyond_the_limit_is_refused_and_the_pool_lives_on() {
     world.purge().await;
 }
 
+pub async fn many_small_files_are_no_way_around_the_disk_limit() {
+    let world = World::new().await;
+    let sandbox = world.create().await;
+    // Twice the limit of 64 MiB, in files small enough to lie in the file system's own trees.
+    let write = "s=$(head -c 1900 /dev/zero | tr '\\0' x); mkdir /many; i=0; \
+                 (while [ $i -lt 70000 ] && printf %s $s > /many/$i; do i=$((i+1)); done; \
+                 echo $i) 2> /dev/shm/error; cat /dev/shm/error";
+    let (output, _) = world.sh(&sandbox, write).await;
+    let (made, error) = output.split_once('\n').unwrap_or((&output, ""));
+    let made: u32 = made.parse().unwrap_or_else(|_| panic!("{output}"));
+    assert!(made > 1000 && made < 70_000, "{output}");
+    assert!(
+        error.contains("quota exceeded") || error.contains("No space"),
+        "{output}"
+    );
+    world.purge().await;
+}
+
+pub async fn terminals_have_a_number_of_their_own() {
+    let world = World::new().await;
+    let (full, other) = (world.create().await, world.create().await);
+    assert_eq!(
+        world.ok(&full, &format!("{AGENT} terminals")).await,
+        "256, then error 28"
+    );
+    let hold = format!("({AGENT} terminals hold > /dev/null 2>&1 &); sleep 1; ls /dev/pts | wc -l");
+    assert_eq!(world.ok(&full, &hold).await, "257");
+    // Another sandbox has its own.
+    assert_eq!(
+        world.ok(&other, &format!("{AGENT} terminals")).await,
+        "256, then error 28"
+    );
+    world.purge().await;
+}
+
 pub async fn layers_made_while_others_go_keep_their_limits() {
     let folder = std::env::temp_dir().join(format!("casemate-it-{}", InstanceId::random()));
     let pool = Pool::open(PoolConfig {

@@ -47,6 +47,8 @@ const TESTS: &[Test] = tests![
     limits::processes_beyond_the_limit_are_not_made,
     limits::processor_time_is_throttled,
     limits::disk_beyond_the_limit_is_refused_and_the_pool_lives_on,
+    limits::many_small_files_are_no_way_around_the_disk_limit,
+    limits::terminals_have_a_number_of_their_own,
     limits::layers_made_while_others_go_keep_their_limits,
     limits::programs_find_their_limits_in_control_groups,
     limits::output_of_the_first_process_fills_nothing,
