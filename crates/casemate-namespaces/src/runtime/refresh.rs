@@ -57,7 +57,7 @@ impl Shown {
 
     fn refresh(&mut self, shared: &Shared, running: &Running, round: u64) -> io::Result<()> {
         let slot = running.facts.slot;
-        if self.moved.elapsed() > RESTING && (round + u64::from(slot)) % ROUNDS != 0 {
+        if self.moved.elapsed() > RESTING && !(round + u64::from(slot)).is_multiple_of(ROUNDS) {
             return Ok(());
         }
         let spent = self.clock.read()?;
