@@ -12,6 +12,7 @@
 mod discover;
 mod meter;
 mod sandbox;
+mod usage;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,6 +24,7 @@ use crate::step::{Step, StepError};
 use discover::{Hierarchy, discover};
 pub use meter::MemoryUse;
 pub use sandbox::{Limits, SandboxCgroup};
+pub(crate) use usage::{CpuClock, CpuTime, Memory, Usage};
 
 /// The instance's groups; open descriptors, so it works wherever they are carried.
 #[derive(Debug)]
@@ -42,6 +44,26 @@ struct Tree {
     /// Whether each sandbox has a group of its own here, or all share the instance's.
     per_sandbox: bool,
 }
+
+/// A v1 hierarchy as sandboxes see it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ShownGroup<'a> {
+    pub(crate) controllers: &'a [String],
+    /// The instance's group, open.
+    pub(crate) instance: &'a OwnedFd,
+    /// Whether a sandbox has a group of its own below the instance's.
+    pub(crate) per_sandbox: bool,
+}
+
+impl ShownGroup<'_> {
+    /// Its folder's name below `/sys/fs/cgroup`, as usual on such hosts.
+    pub(crate) fn name(&self) -> String {
+        self.controllers.join(",")
+    }
+}
+
+/// Controllers of which language runtimes want to see all before they believe any.
+const SHOWN: [&str; 4] = ["cpu", "cpuacct", "cpuset", "memory"];
 
 /// Controllers that give each sandbox a group of its own.
 const PER_SANDBOX: [&str; 4] = ["memory", "cpu", "cpuacct", "pids"];
@@ -111,6 +133,20 @@ impl Cgroups {
         self.unified
             .as_ref()
             .is_some_and(|tree| tree.hierarchy.has("memory"))
+    }
+
+    /// The v1 hierarchies in which programs look for their limits, where v2 does not have them.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = ShownGroup<'_>> {
+        let shown = |tree: &&Tree| {
+            SHOWN
+                .iter()
+                .any(|controller| tree.hierarchy.has(controller))
+        };
+        self.v1.iter().filter(shown).map(|tree| ShownGroup {
+            controllers: &tree.hierarchy.controllers,
+            instance: &tree.instance,
+            per_sandbox: tree.per_sandbox,
+        })
     }
 
     /// The groups that exist below the instance's, whoever made them.

@@ -12,6 +12,7 @@
 
 mod child;
 mod filter;
+mod machine;
 pub(crate) mod message;
 mod overlay;
 mod room;

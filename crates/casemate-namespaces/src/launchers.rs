@@ -63,6 +63,7 @@ pub(crate) struct LauncherSpec {
     pub(crate) instance: InstanceId,
     pub(crate) site: PathBuf,
     pub(crate) shown: BTreeMap<String, PathBuf>,
+    pub(crate) views: PathBuf,
     pub(crate) layers_by_path: bool,
     /// A detached mount of the agent's binary.
     pub(crate) agent: OwnedFd,
@@ -178,6 +179,7 @@ impl Launcher {
             instance: spec.instance.clone(),
             site: spec.site.clone(),
             shown: spec.shown.clone(),
+            views: spec.views.clone(),
             layers_by_path: spec.layers_by_path,
             r#use: spec.r#use,
         };

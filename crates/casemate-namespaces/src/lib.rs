@@ -19,6 +19,7 @@ pub mod runtime;
 mod shelf;
 mod slots;
 mod step;
+mod view;
 
 pub use config::NamespacesConfig;
 pub use launchers::LauncherProgram;

@@ -8,6 +8,8 @@ use casemate_types::SandboxId;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use crate::view::Machine;
+
 /// Format of [`Facts`]; a record with another one is not adopted.
 pub(crate) const FACTS_VERSION: u32 = 1;
 
@@ -26,6 +28,9 @@ pub(crate) struct Facts {
     pub(crate) group: Option<String>,
     pub(crate) slot: u16,
     pub(crate) layer: String,
+    /// What it sees as its machine; earlier versions showed the host's.
+    #[serde(default)]
+    pub(crate) machine: Option<Machine>,
 }
 
 impl Facts {
@@ -99,6 +104,13 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_an_earlier_version_says_nothing_of_its_machine() {
+        let text = r#"{"boot_id":"b","pid":1,"start_time":2,"cgroup":3,"slot":4,"layer":"5"}"#;
+        let facts: Facts = serde_json::from_str(text).unwrap();
+        assert!(facts.machine.is_none() && facts.group.is_none());
+    }
+
+    #[test]
     fn this_process_is_recognised_and_a_changed_mark_is_not() {
         let pid = i32::try_from(std::process::id()).unwrap();
         let mut facts = Facts {
@@ -109,6 +121,7 @@ mod tests {
             group: None,
             slot: 0,
             layer: "0".into(),
+            machine: None,
         };
         assert!(facts.process().unwrap().is_some());
         facts.start_time += 1;

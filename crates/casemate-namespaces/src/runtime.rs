@@ -13,6 +13,7 @@ mod adopt;
 mod consumption;
 mod create;
 mod memory;
+mod refresh;
 mod stock;
 mod stop;
 
@@ -26,8 +27,8 @@ use async_trait::async_trait;
 use casemate_linux::mount::{Attributes, clone_mount, set_attributes};
 use casemate_net::{NetConfig, NetPool, NetSlot};
 use casemate_runtime::{
-    AdoptError, Born, Capabilities, Consumption, CreateError, CreateSpec, DialError, Exit,
-    IsolationKind, Runtime, RuntimeError, RuntimeRecord, Stock,
+    AdoptError, Born, Capabilities, Consumption, CreateError, CreateSpec, DialError, DiskLimit,
+    Exit, IsolationKind, Runtime, RuntimeError, RuntimeRecord, Stock,
 };
 use casemate_types::{CompiledPolicy, SandboxId};
 use rustix::fs::CWD;
@@ -36,7 +37,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, ShownGroup};
 use crate::config::NamespacesConfig;
 use crate::dialer::{Dialer, Refused};
 use crate::launcher::message::Use;
@@ -46,12 +47,17 @@ use crate::pool::{Layer, Pool, PoolConfig};
 use crate::readiness::watch;
 use crate::record::{Facts, boot_id};
 use crate::shelf::Shelf;
-use crate::slots::Slots;
+use crate::slots::{self, Slots};
 use crate::step::{Step, StepError};
+use crate::view::Views;
+use refresh::Shown;
 
 /// Names in the launchers' room of the folders that hold layers.
 const ROOM_DATA: &str = "d";
 const ROOM_WRITABLE: &str = "w";
+
+/// Name of the views' mount point below the instance's folder in `/run`.
+const VIEWS: &str = "view";
 
 /// Why there is no runtime.
 #[derive(Debug, thiserror::Error)]
@@ -89,14 +95,15 @@ struct Shared {
     layers: Shelf<Layer>,
     launchers: Launchers,
     dialer: Dialer,
-    /// Processors that this process may use.
-    processors: Vec<u32>,
+    views: Arc<Views>,
     table: Mutex<BTreeMap<SandboxId, Entry>>,
     /// Creates under way; the stock is filled between them.
     creating: AtomicUsize,
     /// Creates that ever began.
     begun: AtomicUsize,
     calm: Notify,
+    /// Told of each sandbox that runs from now on.
+    first: Notify,
     exits: Mutex<Option<mpsc::UnboundedSender<Exit>>>,
     used: mpsc::UnboundedSender<NetSlot>,
     /// Taken by the first sweep: before it nothing may be made.
@@ -125,6 +132,8 @@ struct Running {
     layer: Layer,
     /// What was read of it last.
     look: Mutex<Option<consumption::Look>>,
+    /// `None` where its files are not kept up.
+    shown: Mutex<Option<Shown>>,
 }
 
 impl NamespacesRuntime {
@@ -135,6 +144,7 @@ impl NamespacesRuntime {
         let site = run_dir.join("launcher");
         std::fs::create_dir_all(&site).step("make the runtime's folder")?;
         std::fs::create_dir_all(&config.data_dir).step("make the data directory")?;
+        let views_dir = run_dir.join(VIEWS);
         let lease = Lease::take(
             &config.run_dir.join("leases"),
             &config.instance,
@@ -156,6 +166,10 @@ impl NamespacesRuntime {
             allow_ranges: config.allow_ranges.clone(),
             connections_per_slot_max: config.connections_per_slot_max,
         })?);
+        let groups = cgroups
+            .shown()
+            .map(|group| (group.name(), other_names(group)));
+        let views = Arc::new(Views::open(views_dir, net.slot_link(), groups.collect())?);
         let agent = clone_mount(CWD, &config.agent).step("open the agent's binary")?;
         let read_only = Attributes {
             read_only: true,
@@ -177,6 +191,7 @@ impl NamespacesRuntime {
                 (ROOM_DATA.to_owned(), config.data_dir.clone()),
                 (ROOM_WRITABLE.to_owned(), pool.writable_dir()),
             ]),
+            views: views.root().to_owned(),
             layers_by_path: config.layers_by_path,
             agent,
         };
@@ -184,6 +199,12 @@ impl NamespacesRuntime {
         let launchers =
             Launchers::start(spec(Use::Creates, agent), config.launchers.max(1)).await?;
         let preparer = Launchers::start(spec(Use::Preparations, copy), 1).await?;
+        let processors = processors().step("count processors")?;
+        let shown = slots::Shown {
+            views: Arc::clone(&views),
+            processors,
+            disk_bytes: enforced(&pool, stock::LAYER_BYTES),
+        };
         let (used, waste) = mpsc::unbounded_channel();
         let enough = stock::enough(config.slot_stock);
         let shared = Shared {
@@ -193,6 +214,7 @@ impl NamespacesRuntime {
                 lease,
                 Arc::clone(&cgroups),
                 Arc::clone(&net),
+                shown,
                 preparer,
                 enough,
             ),
@@ -201,11 +223,12 @@ impl NamespacesRuntime {
             layers: Shelf::new(enough),
             launchers,
             dialer: Dialer::start().step("start the dialling threads")?,
-            processors: processors().step("count processors")?,
+            views,
             table: Mutex::default(),
             creating: AtomicUsize::new(0),
             begun: AtomicUsize::new(0),
             calm: Notify::new(),
+            first: Notify::new(),
             exits: Mutex::default(),
             used,
             waste: Mutex::new(Some(waste)),
@@ -363,6 +386,7 @@ impl Shared {
     /// Enters a running sandbox and watches for its end.
     fn watch(self: &Arc<Self>, sandbox: &SandboxId, running: Arc<Running>) {
         lock(&self.table).insert(sandbox.clone(), Entry::Running(Arc::clone(&running)));
+        self.first.notify_one();
         let (shared, sandbox) = (Arc::downgrade(self), sandbox.clone());
         // Ends with the process that it watches, at the latest when the runtime is dropped.
         tokio::spawn(async move {
@@ -386,6 +410,19 @@ impl Shared {
 fn watched(process: &OwnedFd, net: &NetSlot) -> io::Result<(AsyncFd<OwnedFd>, Arc<OwnedFd>)> {
     let process = watch(process.try_clone()?, Interest::READABLE)?;
     Ok((process, Arc::new(net.netns.try_clone()?)))
+}
+
+/// Where several controllers share a hierarchy each is known by its own name, too.
+fn other_names(group: ShownGroup<'_>) -> Vec<String> {
+    match group.controllers {
+        [_] => Vec::new(),
+        several => several.to_vec(),
+    }
+}
+
+/// A disk limit, where the pool holds sandboxes to it.
+fn enforced(pool: &Pool, bytes: u64) -> Option<u64> {
+    (pool.disk_limit() == DiskLimit::Enforced).then_some(bytes)
 }
 
 fn processors() -> io::Result<Vec<u32>> {

@@ -21,6 +21,7 @@ use crate::launchers::{LauncherError, Launchers};
 use crate::lease::Lease;
 use crate::shelf::Shelf;
 use crate::step::StepError;
+use crate::view::{Machine, Views};
 
 /// What control groups in stock enforce: a sandbox's default. Other limits cost a create some
 /// writes.
@@ -48,6 +49,8 @@ pub(crate) struct Slot {
     pub(crate) first_id: u32,
     pub(crate) userns: OwnedFd,
     pub(crate) net: NetSlot,
+    /// What its files say until somebody uses them.
+    pub(crate) machine: Machine,
 }
 
 /// Why no slots were made.
@@ -59,6 +62,8 @@ pub(crate) enum SlotError {
     Network(#[source] NetError),
     #[error("cannot make control groups")]
     Groups(#[source] StepError),
+    #[error("cannot make what sandboxes see of their machines")]
+    Views(#[source] io::Error),
     #[error("the work was abandoned")]
     Abandoned(#[source] tokio::task::JoinError),
 }
@@ -68,6 +73,11 @@ pub(crate) struct Slots {
     lease: Lease,
     cgroups: Arc<Cgroups>,
     net: Arc<NetPool>,
+    views: Arc<Views>,
+    /// Of the host, that sandboxes may use.
+    processors: Vec<u32>,
+    /// What layers in stock may hold, where that is enforced.
+    disk_bytes: Option<u64>,
     /// For slow work; creates have launchers of their own.
     preparer: Launchers,
     /// Indexes that nobody has, the longest unused first.
@@ -75,11 +85,22 @@ pub(crate) struct Slots {
     pub(crate) shelf: Shelf<Slot>,
 }
 
+/// What slots in stock are to show.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    pub(crate) views: Arc<Views>,
+    /// Of the host, that sandboxes may use.
+    pub(crate) processors: Vec<u32>,
+    /// What layers in stock may hold, where that is enforced.
+    pub(crate) disk_bytes: Option<u64>,
+}
+
 impl Slots {
     pub(crate) fn new(
         lease: Lease,
         cgroups: Arc<Cgroups>,
         net: Arc<NetPool>,
+        shown: Shown,
         preparer: Launchers,
         enough: usize,
     ) -> Self {
@@ -88,6 +109,9 @@ impl Slots {
             lease,
             cgroups,
             net,
+            views: shown.views,
+            processors: shown.processors,
+            disk_bytes: shown.disk_bytes,
             preparer,
             free,
             shelf: Shelf::new(enough),
@@ -138,6 +162,7 @@ impl Slots {
             }
             Err(error) => {
                 for index in &indexes {
+                    let _ = self.views.remove(*index);
                     // Nothing has joined them; one that stays all the same is left to the sweep.
                     let _ = self.cgroups.delete(&group_name(*index));
                 }
@@ -159,9 +184,12 @@ impl Slots {
             first_ids: first_ids.clone(),
         };
         let (net, cgroups) = (Arc::clone(&self.net), Arc::clone(&self.cgroups));
-        let wanted = indexes.to_vec();
+        let (views, wanted) = (Arc::clone(&self.views), indexes.to_vec());
+        let machines: Vec<_> = indexes.iter().map(|index| self.machine(*index)).collect();
+        let shown = machines.clone();
         let networks = tokio::task::spawn_blocking(move || {
             groups_create(&cgroups, &wanted).map_err(SlotError::Groups)?;
+            views_create(&views, &wanted, &shown).map_err(SlotError::Views)?;
             net.slots_create(wanted).map_err(SlotError::Network)
         });
         let (namespaces, networks) = tokio::join!(self.preparer.ask(&request, &[]), networks);
@@ -170,14 +198,36 @@ impl Slots {
             (Reply::Done, fds) if fds.len() == indexes.len() => fds,
             _ => return Err(SlotError::Ids(LauncherError::Confused)),
         };
-        let parts = first_ids.into_iter().zip(namespaces).zip(networks);
+        let parts = first_ids
+            .into_iter()
+            .zip(namespaces)
+            .zip(networks)
+            .zip(machines);
         Ok(parts
-            .map(|((first_id, userns), net)| Slot {
+            .map(|(((first_id, userns), net), machine)| Slot {
                 first_id,
                 userns,
                 net,
+                machine,
             })
             .collect())
+    }
+
+    /// The machine that a slot in stock is made for.
+    fn machine(&self, index: u16) -> Machine {
+        let processors = share(&self.processors, STOCK_RESOURCES.vcpus, index);
+        let memory = Limits::of(&STOCK_RESOURCES).memory_bytes;
+        Machine::new(processors, memory, self.disk_bytes)
+    }
+
+    /// Whether these are all processors that sandboxes may use.
+    pub(crate) fn are_all(&self, processors: &[u32]) -> bool {
+        processors.len() == self.processors.len()
+    }
+
+    /// Processors that a sandbox in that slot has.
+    pub(crate) fn processors(&self, vcpus: u32, index: u16) -> Vec<u32> {
+        share(&self.processors, vcpus, index)
     }
 
     /// Gives up what is left of used slots and frees their indexes. Blocks for some milliseconds.
@@ -196,6 +246,10 @@ impl Slots {
         let (used, busy): (Vec<_>, Vec<_>) = used.into_iter().partition(emptied);
         let indexes: BTreeSet<u16> = used.iter().map(|slot| slot.index).collect();
         failpoint::hit(Point::SlotRetiring);
+        for index in &indexes {
+            // What stays all the same is overwritten by whoever has the index next.
+            let _ = self.views.remove(*index);
+        }
         let retired = self.net.retire(used);
         failpoint::hit(Point::SlotRetired);
         // Also when the policies could not be cleared: whoever gets the slot next sets its own.
@@ -234,8 +288,42 @@ fn groups_create(cgroups: &Cgroups, indexes: &[u16]) -> Result<(), StepError> {
         .try_for_each(|index| cgroups.create(&group_name(*index), &limits))
 }
 
+fn views_create(views: &Views, indexes: &[u16], machines: &[Machine]) -> io::Result<()> {
+    for (index, machine) in indexes.iter().zip(machines) {
+        views.shape(&machine.processors)?;
+        views.make(*index, machine)?;
+    }
+    Ok(())
+}
+
+/// Processors for a sandbox that gets fewer than there are: neighbours by slot, so that sandboxes
+/// spread. `nproc` believes this and nothing else.
+fn share(all: &[u32], vcpus: u32, slot: u16) -> Vec<u32> {
+    let wanted = vcpus.max(1) as usize;
+    if wanted >= all.len() {
+        return all.to_vec();
+    }
+    let first = usize::from(slot) * wanted;
+    (0..wanted)
+        .map(|number| all[(first + number) % all.len()])
+        .collect()
+}
+
 impl From<SlotError> for io::Error {
     fn from(error: SlotError) -> Self {
         io::Error::other(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sandboxes_spread_over_processors() {
+        assert_eq!(share(&[0, 1], 2, 5), [0, 1]);
+        assert_eq!(share(&[0, 1], 8, 5), [0, 1]);
+        assert_eq!(share(&[0, 1, 2, 3], 1, 5), [1]);
+        assert_eq!(share(&[0, 2, 4, 6], 3, 1), [6, 0, 2]);
     }
 }

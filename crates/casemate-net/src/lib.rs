@@ -32,6 +32,7 @@ mod sysctl;
 mod tool;
 
 pub use error::NetError;
+pub use links::SlotLink;
 pub use neighbours::{Neighbour, neighbours};
 pub use pool::{CONNECTIONS_PER_SLOT_DEFAULT, NetConfig, NetPool, table_forget};
 pub use rules::CLOSED_RANGES;

@@ -43,6 +43,24 @@ const SLOT_LINK_NAME: &str = "eth0";
 /// neighbour table, whose usual bound is 1024 for all namespaces together.
 const HARDWARE_ADDRESS: [u8; 6] = [0x02, 0x63, 0x6d, 0x00, 0x00, 0x01];
 
+/// A slot's link as seen from inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotLink {
+    pub name: &'static str,
+    pub hardware_address: [u8; 6],
+    pub mtu: u32,
+}
+
+impl SlotLink {
+    pub(crate) fn new(mtu: u32) -> Self {
+        Self {
+            name: SLOT_LINK_NAME,
+            hardware_address: HARDWARE_ADDRESS,
+            mtu,
+        }
+    }
+}
+
 /// A link as listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Link {

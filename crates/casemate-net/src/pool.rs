@@ -11,6 +11,7 @@ use casemate_types::network::CompiledPolicy;
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::elements::{self, Change, SlotRules};
+use crate::links::SlotLink;
 use crate::names::Names;
 use crate::neighbours::{self, Neighbour};
 use crate::netlink::Socket;
@@ -122,6 +123,11 @@ impl NetPool {
         // Last, so that nothing is forwarded before the rules are there.
         forwarding::enable(&pool.state_dir)?;
         Ok(pool)
+    }
+
+    /// The link that every slot has inside.
+    pub fn slot_link(&self) -> SlotLink {
+        SlotLink::new(self.mtu)
     }
 
     pub fn subnet(&self) -> Subnet {

@@ -2,6 +2,7 @@
 //! One thread owns it; nothing here locks.
 
 use std::cell::{Cell, RefCell};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use crate::config::Config;
@@ -25,10 +26,11 @@ pub struct Guest {
     /// An authorised `/init` came.
     pub initialised: Cell<bool>,
     pub cpu: crate::metrics::CpuSince,
+    pub disk: crate::metrics::Disk,
 }
 
 impl Guest {
-    pub fn new(config: Option<&Config>, in_sandbox: bool) -> Rc<Self> {
+    pub fn new(config: Option<&Config>, in_sandbox: bool, disk: Option<OwnedFd>) -> Rc<Self> {
         Rc::new(Self {
             settings: RefCell::new(Settings::new(config, in_sandbox)),
             authority: Authority::of(config),
@@ -39,6 +41,7 @@ impl Guest {
             freeze_turn: tokio::sync::Mutex::new(()),
             initialised: Cell::new(false),
             cpu: crate::metrics::CpuSince::default(),
+            disk: crate::metrics::Disk::new(disk),
         })
     }
 }

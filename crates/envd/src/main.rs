@@ -84,6 +84,7 @@ fn server(port: u16, config: Option<String>, in_sandbox: bool) -> Result<(), Mai
         listener,
         config,
         in_sandbox,
+        disk: None,
         ready,
     }) {
         Ok(never) => match never {},

@@ -2,7 +2,9 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
@@ -14,9 +16,55 @@ use crate::guest::Guest;
 
 const MIB: u64 = 1024 * 1024;
 
-/// Processor time at the last call.
+/// Bytes of the platform's file about the disk, at most.
+const DISK_BYTES: usize = 64;
+
+/// Processor time at the last call, and what that call answered.
 #[derive(Default)]
-pub struct CpuSince(Cell<CpuTime>);
+pub struct CpuSince(Cell<(CpuTime, f64)>);
+
+impl CpuSince {
+    /// Percent since the last call. The platform writes figures each second only: between two the
+    /// answer stays.
+    fn percent(&self, now: CpuTime) -> f64 {
+        let (before, last) = self.0.get();
+        let percent = match before.total == now.total {
+            true => last,
+            false => used(before, now),
+        };
+        self.0.set((now, percent));
+        percent
+    }
+}
+
+/// Where the figures of the disk come from: the platform's file, else the file system, which shows
+/// what all sandboxes share.
+#[derive(Debug)]
+pub struct Disk(Option<File>);
+
+impl Disk {
+    pub fn new(file: Option<OwnedFd>) -> Self {
+        Self(file.map(File::from))
+    }
+
+    /// Bytes in all and in use.
+    fn read(&self) -> Option<(u64, u64)> {
+        self.of_platform().or_else(|| {
+            let disk = statvfs("/").ok()?;
+            let total = disk.f_blocks.saturating_mul(disk.f_frsize);
+            let available = disk.f_bavail.saturating_mul(disk.f_frsize);
+            Some((total, total.saturating_sub(available)))
+        })
+    }
+
+    fn of_platform(&self) -> Option<(u64, u64)> {
+        let mut buffer = [0; DISK_BYTES];
+        let length = self.0.as_ref()?.read_at(&mut buffer, 0).ok()?;
+        let text = std::str::from_utf8(&buffer[..length]).ok()?;
+        let mut numbers = text.split_whitespace().map(|word| word.parse().ok());
+        Some((numbers.next()??, numbers.next()??))
+    }
+}
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct CpuTime {
@@ -39,30 +87,28 @@ struct Metrics {
 }
 
 pub fn metrics(guest: &Guest) -> Answer {
-    match read(&guest.cpu).and_then(|metrics| serde_json::to_string(&metrics).ok()) {
+    match read(&guest.cpu, &guest.disk).and_then(|metrics| serde_json::to_string(&metrics).ok()) {
         Some(body) => not_stored(json(body)),
         None => empty(StatusCode::INTERNAL_SERVER_ERROR),
     }
 }
 
-fn read(cpu: &CpuSince) -> Option<Metrics> {
+fn read(cpu: &CpuSince, disk: &Disk) -> Option<Metrics> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let (now, cpu_count) = cpu_time(&stat)?;
     let memory = memory(&fs::read_to_string("/proc/meminfo").ok()?)?;
-    let disk = statvfs("/").ok()?;
-    let disk_total = disk.f_blocks.saturating_mul(disk.f_frsize);
-    let available = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let (disk_total, disk_used) = disk.read()?;
     Some(Metrics {
         ts: SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs(),
         cpu_count,
-        cpu_used_pct: used(cpu.0.replace(now), now),
+        cpu_used_pct: cpu.percent(now),
         mem_total: memory.total,
         mem_used: memory.used,
         mem_cache: memory.cache,
         mem_total_mib: memory.total / MIB,
         mem_used_mib: memory.used / MIB,
         disk_total,
-        disk_used: disk_total.saturating_sub(available),
+        disk_used,
     })
 }
 
@@ -149,6 +195,26 @@ mod tests {
         assert!((used(now, later) - 33.33).abs() < f64::EPSILON);
         assert!(used(CpuTime::default(), now).abs() < f64::EPSILON);
         assert!(used(later, now).abs() < f64::EPSILON);
+        let since = CpuSince::default();
+        let answers = [now, later, later].map(|time| since.percent(time));
+        assert_eq!(answers, [0.0, 33.33, 33.33]);
+    }
+
+    #[test]
+    fn the_platform_s_figures_of_the_disk_come_first() {
+        use std::io::Write;
+        let file = |text: &str| {
+            let memory = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::CLOEXEC);
+            let mut file = File::from(memory.unwrap());
+            file.write_all(text.as_bytes()).unwrap();
+            Disk::new(Some(file.into()))
+        };
+        assert_eq!(file("1000 30          \n").read(), Some((1000, 30)));
+        // What says nothing is as good as none.
+        for silent in [file(""), file("1000"), Disk::new(None)] {
+            let (total, used) = silent.read().unwrap();
+            assert!(total > 1000 && used <= total, "{used} of {total}");
+        }
     }
 
     #[test]

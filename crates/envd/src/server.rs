@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub struct Start {
     pub config: Option<Config>,
     /// Whether this is a sandbox (what `E2B_SANDBOX` says).
     pub in_sandbox: bool,
+    /// A file that says how many bytes the disk has, and how many of them are used.
+    pub disk: Option<OwnedFd>,
     /// Called once, when requests are answered.
     pub ready: Box<dyn FnOnce()>,
 }
@@ -61,7 +64,7 @@ async fn accept(start: Start) -> Result<Infallible, ServeError> {
         .map_err(ServeError::Listener)?;
     let listener =
         tokio::net::TcpListener::from_std(start.listener).map_err(ServeError::Listener)?;
-    let guest = Guest::new(start.config.as_ref(), start.in_sandbox);
+    let guest = Guest::new(start.config.as_ref(), start.in_sandbox, start.disk);
     let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
     (start.ready)();
     loop {

@@ -14,7 +14,7 @@ use casemate_linux::mount::clone_mount;
 use casemate_linux::{creds, exec};
 use rustix::fs::{CWD, Mode};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Pid, Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CpuSet, Gid, Uid};
 
@@ -27,7 +27,6 @@ pub(super) struct Inside<'a> {
     pub(super) order: &'a Order,
     pub(super) parts: &'a Parts<OwnedFd>,
     pub(super) root: &'a OwnedFd,
-    pub(super) sys: &'a OwnedFd,
     pub(super) listener: &'a OwnedFd,
 }
 
@@ -55,9 +54,6 @@ const CAPABILITIES: [CapabilitySet; 17] = [
 /// At most 256 terminals: all sandboxes of a host share one number of them.
 const PTYS: &std::ffi::CStr = c"newinstance,ptmxmode=0666,mode=0620,gid=5,max=256";
 
-/// Entries of `/proc` that tell about the host, hidden under an empty file.
-const HIDDEN: [&str; 3] = ["cmdline", "diskstats", "partitions"];
-
 /// Returns only when something failed: what failed is in the output, the answer is the exit code.
 pub(super) fn run(inside: &Inside<'_>) -> i32 {
     let error = match become_agent(inside) {
@@ -75,6 +71,8 @@ fn become_agent(inside: &Inside<'_>) -> Result<std::convert::Infallible, StepErr
     become_root().step("become root of the sandbox")?;
     rustix::process::setsid().step("start a session")?;
     creds::join_new_session_keyring().step("leave the host's keyring")?;
+    let disk = inside.room.machine.disk(inside.order);
+    let disk = disk.step("open the figures of its disk")?;
     build_root(inside)?;
     rustix::process::pivot_root(".", ".").step("change the root")?;
     unmount(".", UnmountFlags::DETACH).step("leave the old root")?;
@@ -83,13 +81,14 @@ fn become_agent(inside: &Inside<'_>) -> Result<std::convert::Infallible, StepErr
     restrict(inside.order).step("set resource limits")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let (room, parts) = (inside.room, inside.parts);
-    let places: [(BorrowedFd<'_>, i32); 6] = [
+    let places: [(BorrowedFd<'_>, i32); 7] = [
         (room.null.as_fd(), 0),
         (parts.output.as_fd(), 1),
         (parts.output.as_fd(), 2),
         (parts.config.as_fd(), 3),
         (inside.listener.as_fd(), 4),
         (parts.ready.as_fd(), 5),
+        (disk.as_fd(), 6),
     ];
     exec::arrange_fds(&places, room.agent.as_fd()).step("hand over descriptors")?;
     room.filter
@@ -119,26 +118,7 @@ fn build_root(inside: &Inside<'_>) -> Result<(), StepError> {
     let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let proc = || mount("proc", "proc", "proc", safe, None);
     on_folder("proc", 0o555, proc).step("mount /proc")?;
-    for name in HIDDEN {
-        match mount_bind("/empty", format!("proc/{name}")) {
-            // Not every kernel has every entry.
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(error).step("hide an entry of /proc"),
-        }
-    }
-    let sys = || attach_at(inside.sys, "sys");
-    on_folder("sys", 0o555, sys).step("attach /sys")?;
-    if inside.room.cgroups.limits_are_unified() {
-        // Language runtimes read their limits there; without it they see the host's.
-        mount(
-            "cgroup2",
-            "sys/fs/cgroup",
-            "cgroup2",
-            safe | MountFlags::RDONLY,
-            None,
-        )
-        .step("mount /sys/fs/cgroup")?;
-    }
+    inside.room.machine.show(inside.order)?;
     let dev = clone_mount(CWD, "/dev").step("copy /dev")?;
     on_folder("dev", 0o755, || attach_at(&dev, "dev")).step("attach /dev")?;
     let terminals = MountFlags::NOSUID | MountFlags::NOEXEC;
@@ -154,7 +134,11 @@ fn build_root(inside: &Inside<'_>) -> Result<(), StepError> {
 }
 
 /// Mounts on a folder, which every usual image has; a look first would cost each sandbox.
-fn on_folder(path: &str, mode: u32, mount: impl Fn() -> Result<(), Errno>) -> io::Result<()> {
+pub(super) fn on_folder(
+    path: &str,
+    mode: u32,
+    mount: impl Fn() -> Result<(), Errno>,
+) -> io::Result<()> {
     match mount() {
         Err(Errno::NOENT) => {
             ensure_folder(path, mode)?;

@@ -19,6 +19,8 @@ pub(crate) struct Setup {
     pub(crate) site: PathBuf,
     /// Folders of the host that the room shows, by short name.
     pub(crate) shown: BTreeMap<String, PathBuf>,
+    /// The folder of the host with what sandboxes see of their machines.
+    pub(crate) views: PathBuf,
     /// Whether overlays get layers by path without asking what the kernel can.
     pub(crate) layers_by_path: bool,
     pub(crate) r#use: Use,
@@ -55,6 +57,12 @@ pub(crate) struct Order {
     /// First id of the user namespace's range on the host.
     pub(crate) first_id: u32,
     pub(crate) hostname: String,
+    /// Whose files it sees in `/proc`.
+    pub(crate) slot: u16,
+    /// Which `/sys` and processors it sees.
+    pub(crate) shape: String,
+    /// Its clocks count from that second after the host's boot.
+    pub(crate) born_s: u64,
     /// Processors that the first process may use; empty for all.
     pub(crate) processors: Vec<u32>,
     /// What `/dev/shm` may hold.

@@ -9,7 +9,9 @@
 //! /dev       the device folder of all sandboxes: shared, read-only, owned by nobody in them
 //! /m/<n>     where layers are attached while an overlay is mounted
 //! /mnt       where a sandbox's root is put together
-//! /empty     an empty file to lay over others
+//! /mask      what lies over entries of `/proc`
+//! /v         what sandboxes see of their machines, read-only
+//! /g/<name>  groups of version 1 in which they find their limits, read-only
 //! /<name>    folders of the host that hold layers
 //! ```
 
@@ -28,6 +30,7 @@ use rustix::mount::{
 };
 use rustix::path::Arg;
 
+use super::machine::{Gathered, Machine};
 use super::message::Setup;
 use super::undertaker::Undertaker;
 use super::{filter, overlay};
@@ -47,6 +50,7 @@ pub(super) struct Room {
     pub(super) filter: Filter,
     pub(super) layers: overlay::LayerForm,
     pub(super) undertaker: Undertaker,
+    pub(super) machine: Machine,
 }
 
 impl Room {
@@ -67,13 +71,14 @@ impl Room {
             .write(true)
             .open("/dev/null")
             .step("open /dev/null")?;
+        let machine = Gathered::new(&cgroups, &setup.views)?;
         unshare(Namespaces::MOUNT).step("make a mount namespace")?;
         mount_change(
             "/",
             MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
         )
         .step("detach from the host's mounts")?;
-        furnish(setup)?;
+        let machine = furnish(setup, machine)?;
         let layers = match setup.layers_by_path {
             true => overlay::LayerForm::Paths,
             false => overlay::LayerForm::probe(),
@@ -90,11 +95,12 @@ impl Room {
             filter,
             layers,
             undertaker,
+            machine,
         })
     }
 }
 
-fn furnish(setup: &Setup) -> Result<(), StepError> {
+fn furnish(setup: &Setup, machine: Gathered) -> Result<Machine, StepError> {
     // Copies of the host's mounts are taken before the room hides them.
     let proc = clone_mount(CWD, "/proc").step("copy /proc")?;
     let shown = setup
@@ -119,7 +125,6 @@ fn furnish(setup: &Setup) -> Result<(), StepError> {
     for number in 0..ATTACH_POINTS {
         std::fs::create_dir(format!("/m/{number}")).step("furnish the room")?;
     }
-    std::fs::write("/empty", "").step("furnish the room")?;
     attach(&proc, Path::new("/proc")).step("attach /proc")?;
     for (name, mount) in shown {
         let place = Path::new("/").join(name);
@@ -127,11 +132,13 @@ fn furnish(setup: &Setup) -> Result<(), StepError> {
         attach(&mount, &place).step("attach a folder of layers")?;
     }
     furnish_dev().step("furnish /dev")?;
+    let machine = machine.furnish()?;
     let read_only = Attributes {
         read_only: true,
         ..Attributes::default()
     };
-    set_attributes(&room, read_only).step("protect the room")
+    set_attributes(&room, read_only).step("protect the room")?;
+    Ok(machine)
 }
 
 /// One device folder for all: read-only, so sharing it gives nobody a place to write.

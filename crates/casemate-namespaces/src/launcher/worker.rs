@@ -2,8 +2,8 @@
 //!
 //! Entering a user namespace cannot be undone, so it is not the launcher that does it; and a worker
 //! that waits for its request already has been forked when the request comes. As the host's root it
-//! takes what only root can give (the overlay, v1 groups, a view of `/sys` of that network, the
-//! agent's listening socket, clock offsets); as the sandbox's root it makes the first process,
+//! takes what only root can give (the overlay, v1 groups, the agent's listening socket, clock
+//! offsets); as the sandbox's root it makes the first process,
 //! which therefore owns all its other namespaces. Then it answers the node and ends.
 
 use std::io;
@@ -14,7 +14,6 @@ use casemate_failpoint::{self as failpoint, Point};
 use casemate_linux::clone::{Fork, Forked, Namespaces, SingleThreaded, exit_now, fork, unshare};
 use casemate_linux::exec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use rustix::net::{
     AddressFamily, SocketAddrV4, SocketFlags, SocketType, bind, listen, socket_with, sockopt,
 };
@@ -149,9 +148,8 @@ fn create(
     failpoint::hit(Point::CreateMounted);
     group.join_v1().step("join the control groups")?;
     enter(&parts.netns, LinkNameSpaceType::Network).step("enter the network namespace")?;
-    let sys = sysfs().step("make /sys")?;
     let listener = agent_listener().step("open the agent's port")?;
-    start_clocks_at_zero().step("set the clocks")?;
+    start_clocks(order.born_s).step("set the clocks")?;
     enter(&parts.userns, LinkNameSpaceType::User).step("enter the user namespace")?;
     let how = Fork {
         namespaces: Namespaces::PID
@@ -173,7 +171,6 @@ fn create(
                 order,
                 parts: &parts,
                 root: &root,
-                sys: &sys,
                 listener: &listener,
             };
             exit_now(child::run(&inside))
@@ -183,21 +180,6 @@ fn create(
 
 fn enter(namespace: &OwnedFd, kind: LinkNameSpaceType) -> io::Result<()> {
     move_into_link_name_space(namespace.as_fd(), Some(kind)).map_err(Into::into)
-}
-
-/// A detached `/sys` that shows this network namespace's interfaces.
-fn sysfs() -> io::Result<OwnedFd> {
-    let context = fsopen("sysfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_create(context.as_fd())?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
-        | MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    Ok(fsmount(
-        context.as_fd(),
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        attributes,
-    )?)
 }
 
 /// Listening before the agent runs: a connection made meanwhile waits instead of failing.
@@ -218,9 +200,8 @@ fn agent_listener() -> io::Result<OwnedFd> {
 }
 
 /// Uptime and the monotonic clock count from the sandbox's birth.
-fn start_clocks_at_zero() -> io::Result<()> {
+fn start_clocks(born_s: u64) -> io::Result<()> {
     let monotonic = clock_gettime(ClockId::Monotonic).tv_sec;
-    let boot = clock_gettime(ClockId::Boottime).tv_sec;
-    let offsets = format!("monotonic -{monotonic} 0\nboottime -{boot} 0\n");
+    let offsets = format!("monotonic -{monotonic} 0\nboottime -{born_s} 0\n");
     std::fs::write("/proc/self/timens_offsets", offsets)
 }

@@ -11,10 +11,12 @@ use casemate_runtime::{AdoptError, RuntimeError, RuntimeRecord};
 use casemate_types::SandboxId;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::refresh::Shown;
 use super::{Entry, Running, Shared, blocking, failed, lock, stop, watched};
 use crate::pool::Layer;
 use crate::record::Facts;
 use crate::slots::slot_of_group;
+use crate::view::Figures;
 
 pub(super) fn adopt(shared: &Arc<Shared>, record: &RuntimeRecord) -> Result<(), AdoptError> {
     let sandbox = &record.sandbox;
@@ -42,12 +44,18 @@ pub(super) fn adopt(shared: &Arc<Shared>, record: &RuntimeRecord) -> Result<(), 
         Err(error) => return Err(failed(error)),
     };
     let (process, netns) = watched(&process, &net).map_err(failed)?;
+    let shown = facts.machine.clone().map(|machine| {
+        let shown = Shown::resume(shared, &group, Figures::new(machine));
+        shown.map_err(failed)
+    });
+    let shown = Mutex::new(shown.transpose()?);
     // Last: what fails before leaves the slot to the sweep, which ends what is in it.
     if !shared.slots.claim(facts.slot) {
         let taken = io::Error::new(io::ErrorKind::AlreadyExists, "its slot belongs to another");
         return Err(failed(taken));
     }
     let running = Running {
+        shown,
         group,
         facts,
         process,
@@ -84,6 +92,11 @@ pub(super) async fn sweep(
         stop::stop(shared, sandbox).await?;
     }
     end_all(shared, unowned(shared, keep)?).await;
+    let sweeper = Arc::clone(shared);
+    blocking("sweep views", move || {
+        sweeper.views.sweep(&sweeper.slots.taken())
+    })
+    .await?;
     let layers = layers_in_use(shared);
     let sweeper = Arc::clone(shared);
     blocking("retire layers", move || sweeper.pool.sweep(&layers)).await?;

@@ -19,13 +19,17 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
 use super::memory::{bounded, sealed, text_of};
-use super::{Entry, ROOM_DATA, ROOM_WRITABLE, Running, Shared, blocking, lock, stop, watched};
+use super::refresh::Shown;
+use super::{
+    Entry, ROOM_DATA, ROOM_WRITABLE, Running, Shared, blocking, enforced, lock, stop, watched,
+};
 use crate::cgroup::Limits;
 use crate::launcher::message::{Order, Parts, Reply, Request};
 use crate::launchers::LauncherError;
 use crate::pool::Layer;
 use crate::record::{Facts, start_time};
 use crate::slots::{STOCK_RESOURCES, Slot, group_name};
+use crate::view::{Figures, Machine};
 
 /// How long a create waits for a prepared part when the stock is empty.
 const STOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -165,6 +169,8 @@ impl Drop for Reserved<'_> {
 struct Claimed {
     slot: Slot,
     layer: Layer,
+    machine: Machine,
+    shape: String,
 }
 
 impl Claimed {
@@ -179,8 +185,18 @@ impl Claimed {
             shared.layers.put(layer);
             return Err(capacity("no slot"));
         };
-        let claimed = Self { slot, layer };
-        match claimed.fit(shared, spec).await {
+        let limits = Limits::of(&spec.resources);
+        let processors = shared
+            .slots
+            .processors(spec.resources.vcpus, slot.net.index);
+        let disk = enforced(&shared.pool, disk_bytes(spec));
+        let mut claimed = Self {
+            machine: Machine::new(processors, limits.memory_bytes, disk),
+            shape: String::new(),
+            slot,
+            layer,
+        };
+        match claimed.fit(shared, spec, &limits).await {
             Ok(()) => Ok(claimed),
             Err(error) => {
                 claimed.undo(shared, &spec.sandbox).await;
@@ -190,15 +206,25 @@ impl Claimed {
     }
 
     /// What the stock was not made for.
-    async fn fit(&self, shared: &Arc<Shared>, spec: &CreateSpec) -> Result<(), CreateError> {
+    async fn fit(
+        &mut self,
+        shared: &Arc<Shared>,
+        spec: &CreateSpec,
+        limits: &Limits,
+    ) -> Result<(), CreateError> {
+        let show = || -> io::Result<String> {
+            let (slot, machine) = (self.slot.net.index, &self.machine);
+            shared.views.fit(slot, &self.slot.machine, machine)?;
+            shared.views.shape(&machine.processors)
+        };
+        self.shape = show().map_err(step_error(&spec.sandbox, "show it its machine"))?;
         let bytes = disk_bytes(spec);
         if bytes != super::stock::LAYER_BYTES {
             let limited = shared.pool.limit(&self.layer, bytes);
             limited.map_err(step_error(&spec.sandbox, "set the disk limit"))?;
         }
-        let limits = Limits::of(&spec.resources);
-        if limits != Limits::of(&STOCK_RESOURCES) {
-            let limited = shared.cgroups.limit(&self.group(), &limits);
+        if *limits != Limits::of(&STOCK_RESOURCES) {
+            let limited = shared.cgroups.limit(&self.group(), limits);
             limited.map_err(step_error(&spec.sandbox, "set its limits"))?;
         }
         // An earlier user's rules stand where they could not be cleared.
@@ -239,6 +265,7 @@ impl Claimed {
             Ok((pid, process)) => Ok(Launched {
                 net: self.slot.net,
                 layer: self.layer,
+                machine: self.machine,
                 pid,
                 process,
                 output: kept.output,
@@ -259,12 +286,14 @@ impl Claimed {
             writable: Path::new("/").join(ROOM_WRITABLE).join(self.layer.name()),
             first_id: self.slot.first_id,
             hostname: spec.hostname.clone(),
-            processors: share(
-                &shared.processors,
-                spec.resources.vcpus,
-                self.slot.net.index,
-            ),
             shared_memory_bytes: shared_memory_bytes(spec),
+            slot: self.slot.net.index,
+            shape: self.shape.clone(),
+            born_s: self.machine.born_s,
+            processors: match shared.slots.are_all(&self.machine.processors) {
+                true => Vec::new(),
+                false => self.machine.processors.clone(),
+            },
             file_bytes_max: advisory.then(|| disk_bytes(spec)),
         }
     }
@@ -306,6 +335,7 @@ struct Kept {
 struct Launched {
     net: NetSlot,
     layer: Layer,
+    machine: Machine,
     pid: i32,
     process: OwnedFd,
     output: File,
@@ -328,10 +358,16 @@ impl Launched {
     ) -> Result<(Arc<Running>, RuntimeRecord), (Self, CreateError)> {
         // What can be done while the agent starts is done before it is waited for.
         let recognised = self.recognise(shared, sandbox).and_then(|recognised| {
-            born(&recognised.1)?;
+            born(&recognised.record)?;
             Ok(recognised)
         });
-        let (facts, record, process, netns) = match recognised {
+        let Recognised {
+            facts,
+            record,
+            process,
+            netns,
+            shown,
+        } = match recognised {
             Ok(recognised) => recognised,
             Err(error) => {
                 let failed = match has_ended(&self.process) {
@@ -359,6 +395,7 @@ impl Launched {
             net: Mutex::new(Some(self.net)),
             layer: self.layer,
             look: Mutex::default(),
+            shown: Mutex::new(Some(shown)),
         };
         Ok((Arc::new(running), record))
     }
@@ -373,10 +410,19 @@ impl Launched {
             group: Some(group),
             slot: self.net.index,
             layer: self.layer.name().to_owned(),
+            machine: Some(self.machine.clone()),
         };
         let record = facts.record(sandbox)?;
         let (process, netns) = watched(&self.process, &self.net)?;
-        Ok((facts, record, process, netns))
+        let figures = Figures::new(self.machine.clone());
+        let shown = Shown::begin(shared, &group_name(self.net.index), figures)?;
+        Ok(Recognised {
+            facts,
+            record,
+            process,
+            netns,
+            shown,
+        })
     }
 
     async fn undo(self, shared: &Arc<Shared>, sandbox: &SandboxId) {
@@ -384,23 +430,17 @@ impl Launched {
     }
 }
 
-type Recognised = (Facts, RuntimeRecord, AsyncFd<OwnedFd>, Arc<OwnedFd>);
+/// What is kept of a first process.
+struct Recognised {
+    facts: Facts,
+    record: RuntimeRecord,
+    process: AsyncFd<OwnedFd>,
+    netns: Arc<OwnedFd>,
+    shown: Shown,
+}
 
 fn disk_bytes(spec: &CreateSpec) -> u64 {
     u64::from(spec.resources.disk_mib) << 20
-}
-
-/// Processors for a sandbox that gets fewer than there are: neighbours by slot, so that sandboxes
-/// spread. `nproc` believes this and nothing else.
-fn share(all: &[u32], vcpus: u32, slot: u16) -> Vec<u32> {
-    let wanted = vcpus.max(1) as usize;
-    if wanted >= all.len() {
-        return Vec::new();
-    }
-    let first = usize::from(slot) * wanted;
-    (0..wanted)
-        .map(|number| all[(first + number) % all.len()])
-        .collect()
 }
 
 /// As a machine with this memory would have: half of it. More, and whoever fills it would have
@@ -424,17 +464,5 @@ fn step_error<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         sandbox,
         step,
         source: error.into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sandboxes_spread_over_processors() {
-        assert!(share(&[0, 1], 2, 5).is_empty());
-        assert_eq!(share(&[0, 1, 2, 3], 1, 5), [1]);
-        assert_eq!(share(&[0, 2, 4, 6], 3, 1), [6, 0, 2]);
     }
 }

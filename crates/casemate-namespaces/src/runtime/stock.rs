@@ -1,4 +1,4 @@
-//! Tasks beside the sandboxes: filling the stock, clearing away what was used.
+//! Tasks beside the sandboxes: filling the stock, clearing away what was used. Starts all of them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,6 +9,7 @@ use casemate_net::NetSlot;
 use casemate_types::Resources;
 use tokio::sync::mpsc;
 
+use super::refresh::keep_up;
 use super::{Shared, blocking, lock};
 use crate::shelf::Shelf;
 
@@ -39,6 +40,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
         tokio::spawn(fill_slots(Arc::clone(shared))).abort_handle(),
         tokio::spawn(fill_layers(Arc::clone(shared))).abort_handle(),
         tokio::spawn(clear_away(Arc::clone(shared), waste)).abort_handle(),
+        tokio::spawn(keep_up(Arc::clone(shared))).abort_handle(),
     ];
     lock(&shared.tasks).extend(tasks);
 }

@@ -170,6 +170,8 @@ pub(super) async fn teardown(shared: &Arc<Shared>, purge: bool) -> Result<(), Ru
     let stop = Arc::clone(shared);
     blocking("close the pool", move || stop.pool.close(purge)).await?;
     let stop = Arc::clone(shared);
+    blocking("close the views", move || stop.views.close()).await?;
+    let stop = Arc::clone(shared);
     blocking("remove control groups", move || {
         stop.cgroups.remove(&stop.config.instance)
     })

@@ -9,8 +9,8 @@ use std::time::Duration;
 use casemate_runtime::{AdoptError, DialError, Runtime, RuntimeRecord};
 use casemate_types::InstanceId;
 
-use crate::host;
 use crate::world::{AGENT_VARIABLE, World, agent};
+use crate::{host, machine};
 
 /// The control group of such a process, as a service manager gives one; where v2 is mounted.
 fn service_group(instance: &InstanceId) -> Option<PathBuf> {
@@ -99,6 +99,12 @@ fn killed() -> Held {
 
 pub async fn sandboxes_run_on_and_are_taken_over() {
     let held = killed();
+    for record in &held.records {
+        // While nobody keeps it up: old, and whole.
+        let pid = host::first_process(record);
+        let seen = std::fs::read_to_string(format!("/proc/{pid}/root/proc/meminfo")).unwrap();
+        assert!(seen.starts_with("MemTotal:         131072 kB\n"), "{seen}");
+    }
     let world = World::open_unswept(held.folder, held.instance, 4).await;
     let keep: BTreeSet<_> = held
         .records
@@ -115,6 +121,12 @@ pub async fn sandboxes_run_on_and_are_taken_over() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         let after: u64 = world.ok(sandbox, "cat /tmp/count").await.parse().unwrap();
         assert!(after > before, "its work went on");
+        // And what it sees follows again.
+        let fill = "dd if=/dev/zero of=/dev/shm/fill bs=1M count=20 2> /dev/null";
+        world.ok(sandbox, fill).await;
+        let shared = "awk '$1 == \"Shmem:\" { print $2 }' /proc/meminfo";
+        let follows = |shared: &str| shared.parse::<u64>().is_ok_and(|kib| kib >= 20 << 10);
+        machine::until(&world, sandbox, shared, follows).await;
     }
     // New ones beside them, with slots and layers of their own.
     for _ in 0..6 {
@@ -140,7 +152,12 @@ pub async fn sandboxes_run_on_and_are_taken_over() {
 
 pub async fn a_sweep_ends_what_nobody_keeps() {
     let held = killed();
-    let world = World::open_unswept(held.folder, held.instance, 2).await;
+    let boot_id = |record: &RuntimeRecord| {
+        let view = machine::view(&held.instance, &record.facts["slot"].to_string());
+        std::fs::read_to_string(view.join("boot_id")).ok()
+    };
+    let seen = [0, 1].map(|number| boot_id(&held.records[number]));
+    let world = World::open_unswept(held.folder.clone(), held.instance.clone(), 2).await;
     let kept = &held.records[0];
     world.runtime.adopt(kept).await.expect("it is adopted");
     let pid = host::first_process(&held.records[1]);
@@ -153,6 +170,10 @@ pub async fn a_sweep_ends_what_nobody_keeps() {
     let busy = host::busy_groups(&world.instance);
     let slots: BTreeSet<_> = busy.iter().filter_map(|g| g.rsplit('/').next()).collect();
     assert_eq!(slots, BTreeSet::from([host::group(kept)]), "{busy:?}");
+    // The stock may have the slot again, with files of its own.
+    let [kept_now, gone_now] = [0, 1].map(|number| boot_id(&held.records[number]));
+    assert!(kept_now.is_some() && kept_now == seen[0], "{kept_now:?}");
+    assert!(seen[1].is_some() && gone_now != seen[1], "{gone_now:?}");
     world.ok(&kept.sandbox, "true").await;
     let gone = world.runtime.adopt(&held.records[1]).await;
     assert!(matches!(gone, Err(AdoptError::Gone(_))), "{gone:?}");

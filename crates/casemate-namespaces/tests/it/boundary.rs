@@ -134,7 +134,7 @@ pub async fn what_is_shared_cannot_be_written() {
         "echo x > /proc/cmdline",
         "echo 1 > /proc/sys/kernel/panic",
         "echo 5 > /proc/sys/user/max_user_namespaces",
-        "echo x > /sys/kernel/uevent_seqnum",
+        "echo x > /sys/kernel/mm/transparent_hugepage/enabled",
         "echo c > /proc/sysrq-trigger",
         "echo x >> /proc/1/exe",
         "ulimit -n 2000000",

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use casemate_runtime::{CreateError, Runtime};
 
-use casemate_types::InstanceId;
+use casemate_types::{InstanceId, SandboxId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::host;
@@ -59,7 +59,8 @@ pub async fn a_sandbox_runs_commands_in_its_own_root() {
         .await;
     for line in fds.lines().filter(|line| line.contains("->")) {
         assert!(
-            line.ends_with("/dev/null") || line.contains("/memfd:output"),
+            ["/dev/null", "/disk"].iter().any(|end| line.ends_with(end))
+                || line.contains("/memfd:output"),
             "{line}"
         );
     }
@@ -298,12 +299,31 @@ pub async fn the_real_agent_serves() {
     let world = World::open_config(config).await;
     world.runtime.sweep(&BTreeSet::new()).await.unwrap();
     let sandbox = world.create().await;
-    let stream = world.runtime.dial(&sandbox, 49983).await.unwrap();
+    let health = get(&world, &sandbox, "/health").await;
+    assert!(health.starts_with("HTTP/1.1 20"), "{health}");
+    // What it tells of the sandbox is the sandbox's, not the host's.
+    let metrics = get(&world, &sandbox, "/metrics").await;
+    let (_, body) = metrics
+        .split_once("\r\n\r\n")
+        .expect("an answer has a body");
+    let metrics: serde_json::Value = serde_json::from_str(body).expect(body);
+    assert_eq!(metrics["mem_total"], 128 << 20, "{metrics}");
+    assert_eq!(metrics["mem_total_mib"], 128, "{metrics}");
+    assert_eq!(metrics["cpu_count"], 1, "{metrics}");
+    assert_eq!(metrics["disk_total"], 64 << 20, "{metrics}");
+    let used = metrics["disk_used"].as_u64().expect("a number");
+    assert!(used < 32 << 20, "{metrics}");
+    let used = metrics["mem_used"].as_u64().expect("a number");
+    assert!(used < 128 << 20, "{metrics}");
+    world.purge().await;
+}
+
+async fn get(world: &World, sandbox: &SandboxId, path: &str) -> String {
+    let stream = world.runtime.dial(sandbox, 49983).await.unwrap();
     let mut stream = tokio::net::TcpStream::from_std(stream).unwrap();
-    let request = b"GET /health HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n";
-    stream.write_all(request).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
-    world.purge().await;
+    answer
 }

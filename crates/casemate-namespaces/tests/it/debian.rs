@@ -49,6 +49,19 @@ pub async fn what_people_do_as_root_and_as_user_works() {
         "tar -cf /tmp/all.tar --one-file-system /etc /home && tar -tf /tmp/all.tar | grep -q passwd",
         "chmod 1777 /tmp && su user -c 'mktemp'",
         "date && test $(date +%Y) -gt 2000",
+        // A machine of its own, as programs ask for it.
+        "free -m | awk '$1 == \"Mem:\" { exit $2 != 512 }'",
+        "top -bn1 | grep -E 'MiB Mem : +512.0 total'",
+        "top -bn1 | grep -Eq '^%Cpu'",
+        "vmstat 1 2 | awk 'NR == 3 { exit $4 == 0 || $4 > 512 * 1024 }'",
+        "test $(ps -o etimes= -p 1) -lt 600",
+        "uptime | grep -Eq 'up [0-9]+ min'",
+        "test \"$(nproc)\" = 1",
+        "python3 -c 'import os; assert os.cpu_count() == 1, os.cpu_count()'",
+        "node -e 'const o = require(\"os\"); if (o.cpus().length != 1 || o.totalmem() != 512 << 20) \
+         throw [o.cpus().length, o.totalmem()]'",
+        "lscpu -p=cpu | grep -vc '#' | grep -qx 1",
+        "! dmesg",
     ] {
         world.ok(&sandbox, command).await;
     }

@@ -111,6 +111,41 @@ pub async fn disk_beyond_the_limit_is_refused_and_the_pool_lives_on() {
     world.purge().await;
 }
 
+pub async fn many_small_files_are_no_way_around_the_disk_limit() {
+    let world = World::new().await;
+    let sandbox = world.create().await;
+    // Twice the limit of 64 MiB, in files small enough to lie in the file system's own trees.
+    let write = "s=$(head -c 1900 /dev/zero | tr '\\0' x); mkdir /many; i=0; \
+                 (while [ $i -lt 70000 ] && printf %s $s > /many/$i; do i=$((i+1)); done; \
+                 echo $i) 2> /dev/shm/error; cat /dev/shm/error";
+    let (output, _) = world.sh(&sandbox, write).await;
+    let (made, error) = output.split_once('\n').unwrap_or((&output, ""));
+    let made: u32 = made.parse().unwrap_or_else(|_| panic!("{output}"));
+    assert!(made > 1000 && made < 70_000, "{output}");
+    assert!(
+        error.contains("quota exceeded") || error.contains("No space"),
+        "{output}"
+    );
+    world.purge().await;
+}
+
+pub async fn terminals_have_a_number_of_their_own() {
+    let world = World::new().await;
+    let (full, other) = (world.create().await, world.create().await);
+    assert_eq!(
+        world.ok(&full, &format!("{AGENT} terminals")).await,
+        "256, then error 28"
+    );
+    let hold = format!("({AGENT} terminals hold > /dev/null 2>&1 &); sleep 1; ls /dev/pts | wc -l");
+    assert_eq!(world.ok(&full, &hold).await, "257");
+    // Another sandbox has its own.
+    assert_eq!(
+        world.ok(&other, &format!("{AGENT} terminals")).await,
+        "256, then error 28"
+    );
+    world.purge().await;
+}
+
 pub async fn layers_made_while_others_go_keep_their_limits() {
     let folder = std::env::temp_dir().join(format!("casemate-it-{}", InstanceId::random()));
     let pool = Pool::open(PoolConfig {
@@ -148,28 +183,47 @@ pub async fn layers_made_while_others_go_keep_their_limits() {
     std::fs::remove_dir_all(folder).expect("the folder goes");
 }
 
-pub async fn programs_find_their_limits_where_the_host_has_version_2_alone() {
+pub async fn programs_find_their_limits_in_control_groups() {
     let world = World::new().await;
     let sandbox = world.create().await;
-    if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        // Nothing there says anything of the host.
-        assert_eq!(world.ok(&sandbox, "ls /sys/fs/cgroup").await, "");
-        world.purge().await;
-        return;
+    let version_2_alone = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let (read, folders, write) = match version_2_alone {
+        true => (
+            "memory.max memory.swap.max cpu.max pids.max",
+            vec!["/sys/fs/cgroup"],
+            "memory.max",
+        ),
+        false => (
+            "memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us",
+            vec!["cpu", "cpuacct", "cpuset", "memory"],
+            "memory/memory.limit_in_bytes",
+        ),
+    };
+    let limits = match version_2_alone {
+        true => format!("{}\n0\n100000 100000\n64", 128 << 20),
+        false => format!("{}\n100000\n100000", 128 << 20),
+    };
+    let read = format!("cd /sys/fs/cgroup && cat {read}");
+    assert_eq!(world.ok(&sandbox, &read).await, limits);
+    // Its own groups are the top: runtimes look in the mount table for them.
+    let mounts = "awk '/ - cgroup/ { print $4, $5 }' /proc/self/mountinfo";
+    let mounts = world.ok(&sandbox, mounts).await;
+    for folder in &folders {
+        let place = Path::new("/sys/fs/cgroup").join(folder);
+        let line = format!("/ {}", place.display());
+        assert!(
+            mounts.lines().any(|other| other == line),
+            "{line}: {mounts}"
+        );
     }
-    let read = "cd /sys/fs/cgroup && cat memory.max memory.swap.max cpu.max pids.max";
-    assert_eq!(
-        world.ok(&sandbox, read).await,
-        format!("{}\n0\n100000 100000\n64", 128 << 20)
-    );
-    // Its own group is the top, and nothing can be changed.
-    assert_eq!(
-        world.ok(&sandbox, "find /sys/fs/cgroup -type d").await,
-        "/sys/fs/cgroup"
-    );
+    let below = "find /sys/fs/cgroup -mindepth 2 -type d";
+    assert_eq!(world.ok(&sandbox, below).await, "");
+    // And nothing of another sandbox is among its processes.
+    let procs = "cat $(find /sys/fs/cgroup -name cgroup.procs) | sort -un | head -1";
+    assert_eq!(world.ok(&sandbox, procs).await, "1");
     for attempt in [
-        "echo max > /sys/fs/cgroup/memory.max",
-        "mkdir /sys/fs/cgroup/below",
+        &format!("echo 1 > /sys/fs/cgroup/{write}"),
+        "mkdir $(dirname $(find /sys/fs/cgroup -name cgroup.procs | head -1))/below",
         "mount -o remount,rw /sys/fs/cgroup",
         "umount /sys/fs/cgroup",
     ] {

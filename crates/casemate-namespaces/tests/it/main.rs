@@ -12,6 +12,7 @@ mod boundary;
 mod creation;
 mod debian;
 mod limits;
+mod machine;
 mod speed;
 
 use std::future::Future;
@@ -47,8 +48,10 @@ const TESTS: &[Test] = tests![
     limits::processes_beyond_the_limit_are_not_made,
     limits::processor_time_is_throttled,
     limits::disk_beyond_the_limit_is_refused_and_the_pool_lives_on,
+    limits::many_small_files_are_no_way_around_the_disk_limit,
+    limits::terminals_have_a_number_of_their_own,
     limits::layers_made_while_others_go_keep_their_limits,
-    limits::programs_find_their_limits_where_the_host_has_version_2_alone,
+    limits::programs_find_their_limits_in_control_groups,
     limits::what_a_sandbox_consumes_is_counted,
     limits::output_of_the_first_process_fills_nothing,
     limits::without_a_pool_each_file_is_bounded_and_the_ability_says_so,
@@ -59,6 +62,12 @@ const TESTS: &[Test] = tests![
     boundary::what_is_shared_cannot_be_written,
     boundary::ordinary_work_is_not_in_the_way,
     boundary::ports_on_either_loopback_are_reached_and_closed_ones_say_so,
+    machine::programs_see_the_limits_as_their_machine,
+    machine::figures_follow_what_is_used,
+    machine::each_has_a_boot_of_its_own,
+    machine::the_host_s_machine_is_not_there,
+    machine::nobody_inside_changes_what_is_shown,
+    machine::what_a_sandbox_saw_goes_with_it,
     adoption::sandboxes_run_on_and_are_taken_over,
     adoption::a_sweep_ends_what_nobody_keeps,
     adoption::a_sweep_ends_what_was_taken_over_and_is_not_kept,

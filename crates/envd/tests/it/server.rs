@@ -49,6 +49,7 @@ impl Server {
                 listener,
                 config,
                 in_sandbox: true,
+                disk: None,
                 ready,
             })
             .map(|never| match never {})
