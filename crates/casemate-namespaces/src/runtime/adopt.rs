@@ -44,11 +44,17 @@ pub(super) fn adopt(shared: &Arc<Shared>, record: &RuntimeRecord) -> Result<(), 
         Err(error) => return Err(failed(error)),
     };
     let (process, netns) = watched(&process, &net).map_err(failed)?;
-    let shown = facts.machine.clone().map(|machine| {
-        let shown = Shown::resume(shared, &group, Figures::new(machine));
-        shown.map_err(failed)
+    // What it sees then gets old, which is no reason to end it.
+    let shown = facts.machine.clone().and_then(|machine| {
+        let resumed = Shown::resume(shared, &group, Figures::new(machine));
+        resumed
+            .inspect_err(|error| {
+                let cause = error.to_string();
+                tracing::warn!(sandbox.id = %sandbox, cause, "cannot keep up what {sandbox} sees");
+            })
+            .ok()
     });
-    let shown = Mutex::new(shown.transpose()?);
+    let shown = Mutex::new(shown);
     // Last: what fails before leaves the slot to the sweep, which ends what is in it.
     if !shared.slots.claim(facts.slot) {
         let taken = io::Error::new(io::ErrorKind::AlreadyExists, "its slot belongs to another");
