@@ -22,6 +22,9 @@ use crate::logs::line_of;
 const WAITING_MAX: usize = 8192;
 /// Entries of one write.
 const BATCH_MAX: usize = 512;
+/// How long entries are gathered before a write. Nobody waits for it, and beside a create every
+/// write would cost the sandbox's first command some of its processor.
+const GATHER: Duration = Duration::from_millis(300);
 /// Changes of one sandbox that are noted in a [`TRIM_ROUND`]: a client that moves a deadline in a
 /// loop must not push out what happened to others. Its creation and its end are always noted.
 const UPDATES_MAX: u32 = 30;
@@ -155,7 +158,13 @@ pub(crate) async fn run(control: Arc<Control>) {
     loop {
         let Inbox { line, taken } = &mut *inbox;
         tokio::select! {
-            _ = line.recv_many(taken, BATCH_MAX) => inbox.write(history).await,
+            _ = line.recv_many(taken, BATCH_MAX) => {
+                tokio::time::sleep(GATHER).await;
+                while taken.len() < BATCH_MAX && let Ok(more) = line.try_recv() {
+                    taken.push(more);
+                }
+                inbox.write(history).await;
+            }
             now = activity.tick() => {
                 let points = points(&control, now - noted);
                 noted = now;
