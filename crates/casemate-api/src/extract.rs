@@ -109,11 +109,16 @@ fn schema_error(path: &str, what: &str) -> ApiError {
 
 /// Without the names that types have in our sources.
 fn in_words(text: &str) -> String {
-    ["i32", "u32", "i64", "u64"]
-        .iter()
-        .fold(text.to_owned(), |text, number| {
-            text.replace(&format!("expected {number}"), "expected an integer")
-        })
+    [
+        ("i32", "a 32-bit integer"),
+        ("u32", "a 32-bit integer, not negative"),
+        ("i64", "a 64-bit integer"),
+        ("u64", "a 64-bit integer, not negative"),
+    ]
+    .iter()
+    .fold(text.to_owned(), |text, (name, words)| {
+        text.replace(&format!("expected {name}"), &format!("expected {words}"))
+    })
 }
 
 fn unreadable(error: &serde_json::Error) -> ApiError {

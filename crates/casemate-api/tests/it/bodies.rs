@@ -24,7 +24,7 @@ async fn wrong_types_are_400_and_name_the_place() {
     check(r#"["base",5]"#, "value must be an object").await;
     check(
         r#"{"templateID":"base","timeout":"5"}"#,
-        "expected an integer",
+        "expected a 32-bit integer",
     )
     .await;
     check(r#"{"templateID":null}"#, "/templateID").await;
