@@ -330,7 +330,10 @@ mod tests {
         check::<SandboxTimeout>(r#"{"timeout":5,"more":[null]}"#, None);
         check::<SandboxTimeout>("{}", Some("missing field `timeout`"));
         check::<SandboxTimeout>(r#"{"timeout":-1}"#, Some("number must be at least 0"));
-        check::<SandboxTimeout>(r#"{"timeout":2147483648}"#, Some("expected a 32-bit integer"));
+        check::<SandboxTimeout>(
+            r#"{"timeout":2147483648}"#,
+            Some("expected a 32-bit integer"),
+        );
         check::<SandboxTimeout>(r#"{"timeout":"5"}"#, Some("/timeout"));
         check::<SandboxTimeout>(r#"{"timeout":null}"#, Some("validation error"));
         check::<SandboxTimeout>("{", Some("Error when parsing request"));

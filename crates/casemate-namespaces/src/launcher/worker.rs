@@ -125,7 +125,10 @@ fn work(
 /// What is the same for every sandbox, and inherited by it.
 fn prepare() -> Result<(), StepError> {
     exec::reset_signals();
-    exec::reset_scheduling(AGENT_NICE).step("reset the scheduling")?;
+    // Not every root may be less nice than others.
+    exec::reset_scheduling(AGENT_NICE)
+        .or_else(|_| exec::reset_scheduling(0))
+        .step("reset the scheduling")?;
     unshare(Namespaces::TIME).step("make a time namespace")
 }
 
