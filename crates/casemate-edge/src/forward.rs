@@ -50,10 +50,22 @@ impl Forward<'_> {
         if head.version <= http::Version::HTTP_11 {
             self.conn.reset_with(ended.clone());
         }
+        let (format, to_answer) = (Format::preferred(&head.headers), busy.clone());
         tokio::select! {
             biased;
-            response = self.admitted(head, body, busy, lease) => Ok(response),
-            () = ended.cancelled() => Err(SandboxEnded),
+            response = self.admitted(head, body, busy, lease) => return Ok(response),
+            () = ended.cancelled() => {}
+        }
+        // Nothing was answered yet, so the end can be said. One that is only away for a while, as a
+        // paused one, breaks: it exists.
+        let routes = &self.edge.parts().routes;
+        match routes.lookup(&self.target.sandbox).await {
+            Ok(None) => {
+                let refusal = Refusal::NotFound(self.target.sandbox.clone());
+                let response = refusal.response(format, &self.host);
+                Ok(response.map(|body| EdgeBody::whole(body, to_answer)))
+            }
+            Ok(Some(_)) | Err(_) => Err(SandboxEnded),
         }
     }
 

@@ -5,6 +5,8 @@ use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
+use casemate_edge::RouteTarget;
+
 use crate::support::{ENVD, ID, LONG, Stage, eventually, get, host, read_until, sandbox, text};
 
 /// Answers the first part and is silent then, on each connection.
@@ -68,13 +70,31 @@ async fn streams_break_and_the_probe_says_not_found() {
 }
 
 #[tokio::test]
-async fn requests_without_an_answer_yet_break_too() {
+async fn requests_without_an_answer_yet_are_told() {
     let stage = Stage::new().await;
     let mut started = half_answers(&stage, ENVD, "").await;
     let mut client = stage.http1().await;
     let pending = tokio::spawn(async move { client.send_request(get(ENVD, "/slow")).await });
     started.recv().await.unwrap();
     stage.world.end(ID);
+    stage.edge.forget(&sandbox());
+    let answer = tokio::time::timeout(LONG, pending)
+        .await
+        .expect("ended in time")
+        .unwrap()
+        .unwrap();
+    assert_eq!(answer.status(), 502);
+    assert!(text(answer).await.contains("was not found"));
+}
+
+#[tokio::test]
+async fn requests_to_one_that_is_only_away_break() {
+    let stage = Stage::new().await;
+    let mut started = half_answers(&stage, ENVD, "").await;
+    let mut client = stage.http1().await;
+    let pending = tokio::spawn(async move { client.send_request(get(ENVD, "/slow")).await });
+    started.recv().await.unwrap();
+    stage.world.run(ID, RouteTarget::Transitioning);
     stage.edge.forget(&sandbox());
     let answer = tokio::time::timeout(LONG, pending)
         .await
