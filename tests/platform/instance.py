@@ -102,6 +102,10 @@ class Instance:
         """`kill -9` of every process of ours at once; sandboxes are not ours."""
         pids = self.processes()
         for pid in pids:
+            # Listed a moment ago: the first process of a sandbox was our program until it became
+            # its agent, and is not ours any more.
+            if not is_ours(pid):
+                continue
             # Some end by themselves when another one is gone.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
