@@ -31,7 +31,7 @@ use crate::step::{Step, StepError};
 
 /// Of the first process and the agent; what the agent starts has 0. It counts only against the same
 /// sandbox's processes, as its control group has its own share: however many they are, the agent
-/// gets a turn, or nobody could end them.
+/// has the first turn at a processor. (Not at memory: amid a fork bomb it still waits for that.)
 const AGENT_NICE: i32 = -20;
 
 /// Connections that wait for the agent to accept them.
