@@ -1,13 +1,14 @@
 """A mixed load while processes are killed at random and at every named place."""
 
 import json
+import os
 
 import host
 from instance import BASE, ROOT, casemate
 
 
 def test_no_word_is_broken_by_a_death():
-    data_dir = ROOT / "platform-chaos"
+    data_dir = ROOT / f"platform-chaos-{os.getpid()}"
     command = ["--json", "chaos", "--data-dir", str(data_dir), "--base", BASE, "--kills", "40"]
     ran = casemate(*command, timeout=600)
     assert ran.stdout, ran.stderr[-2000:]
