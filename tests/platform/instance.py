@@ -95,6 +95,18 @@ class Instance:
         self.id = (self.data_dir / "instance").read_text().strip()
         return time.monotonic() - begun
 
+    def take_over(self, seconds=60):
+        """A second `up` in place of the one that runs; gives the one that ran."""
+        former = self.process
+        self.spawn("--take-over")
+
+        def ready():
+            assert self.process.poll() is None, self.said()[-2000:]
+            return f"casemate ready {self.url}" in self.said()
+
+        host.until("the successor is ready", ready, seconds)
+        return former
+
     def processes(self):
         return host.own_processes(self.pid)
 

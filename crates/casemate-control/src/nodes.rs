@@ -142,6 +142,17 @@ impl Control {
         self.heard.borrow().info.is_some() && !self.tasks.stopping()
     }
 
+    /// Waits until a node was heard of that can make sandboxes.
+    pub async fn can_make(&self) {
+        let mut heard = self.heard.subscribe();
+        let can = heard.wait_for(|heard| {
+            let info = heard.info.as_ref();
+            heard.connection.is_some() && heard.templates_known && info.is_some_and(|i| i.ready)
+        });
+        // The sender is ours, so it does not go.
+        let _ = can.await;
+    }
+
     /// Whether a sandbox can be created now, and what is missing.
     pub async fn readiness(&self) -> Readiness {
         let store = match self.store.ping().await {

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use crate::connection::ClientConn;
+use crate::config::EdgeLimits;
+use crate::connection::{ClientConn, Cuts};
 use crate::edge::Edge;
 use crate::upstream::set_options;
 
@@ -35,10 +36,12 @@ pub enum Drained {
 
 impl Edge {
     /// Serves a listener until `shutdown`; then stops accepting, lets open requests end until
-    /// `drain_timeout`, cuts the rest and returns. One edge may serve several listeners.
+    /// `drain_timeout` and streams until `drain_streams_timeout`, cuts the rest and returns. One
+    /// edge may serve several listeners. [`Edge::announce_end`] before it spares clients requests
+    /// on connections that are about to close.
     pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Drained {
         let tasks = TaskTracker::new();
-        let hard = CancellationToken::new();
+        let cuts = Cuts::default();
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         loop {
             let accepted = tokio::select! {
@@ -50,7 +53,7 @@ impl Edge {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer, &tasks, &hard, &shutdown),
+                Ok((stream, peer)) => self.admit(stream, peer, &tasks, &cuts, &shutdown),
                 Err(error) if is_one_clients(&error) => {
                     debug!(%error, "a client left before it was accepted");
                 }
@@ -61,7 +64,7 @@ impl Edge {
             }
         }
         drop(listener);
-        drain(self.limits().drain_timeout, tasks, hard).await
+        drain(self.limits(), tasks, cuts).await
     }
 
     /// Serves one connection that somebody else accepted (TLS), until it ends by itself, or by a
@@ -77,16 +80,16 @@ impl Edge {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let tasks = TaskTracker::new();
-        let hard = CancellationToken::new();
-        let Some(seat) = self.seat(peer, hard.clone()) else {
+        let cuts = Cuts::default();
+        let Some(seat) = self.seat(peer, cuts.hard.clone()) else {
             return Drained::Cut(1);
         };
-        let conn = ClientConn::new(peer, tasks.clone(), hard.clone(), seat);
+        let conn = ClientConn::new(peer, tasks.clone(), cuts.clone(), seat, self.arrives());
         tasks.spawn(self.clone().drive(stream, Arc::new(conn), shutdown.clone()));
         tasks.close();
         tokio::select! {
             () = tasks.wait() => Drained::Whole,
-            () = shutdown.cancelled() => drain(self.limits().drain_timeout, tasks, hard).await,
+            () = shutdown.cancelled() => drain(self.limits(), tasks, cuts).await,
         }
     }
 
@@ -95,11 +98,11 @@ impl Edge {
         stream: TcpStream,
         peer: SocketAddr,
         tasks: &TaskTracker,
-        hard: &CancellationToken,
+        cuts: &Cuts,
         soft: &CancellationToken,
     ) {
-        let cut = hard.child_token();
-        let Some(seat) = self.seat(peer, cut.clone()) else {
+        let cuts = cuts.of_one_connection();
+        let Some(seat) = self.seat(peer, cuts.hard.clone()) else {
             // Into an empty socket buffer: it fits or the client is gone.
             let _ = stream.try_write(TOO_MANY_CONNECTIONS);
             return;
@@ -108,20 +111,27 @@ impl Edge {
             debug!(%error, "a client left as it was accepted");
             return;
         }
-        let conn = ClientConn::new(peer, tasks.clone(), cut, seat);
+        let conn = ClientConn::new(peer, tasks.clone(), cuts, seat, self.arrives());
         tasks.spawn(self.clone().drive(stream, Arc::new(conn), soft.clone()));
     }
 }
 
-async fn drain(deadline: Duration, tasks: TaskTracker, hard: CancellationToken) -> Drained {
+async fn drain(limits: &EdgeLimits, tasks: TaskTracker, cuts: Cuts) -> Drained {
     tasks.close();
     info!(open = tasks.len(), "draining connections");
-    if tokio::time::timeout(deadline, tasks.wait()).await.is_ok() {
-        return Drained::Whole;
+    let streams = async {
+        tokio::time::sleep(limits.drain_streams_timeout).await;
+        cuts.streams.cancel();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = tasks.wait() => return Drained::Whole,
+        () = streams => {}
+        () = tokio::time::sleep(limits.drain_timeout) => {}
     }
     let cut = tasks.len();
     warn!(cut, "the drain's deadline passed: cutting what is open");
-    hard.cancel();
+    cuts.hard.cancel();
     tasks.wait().await;
     Drained::Cut(cut)
 }

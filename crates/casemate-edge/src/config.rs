@@ -60,6 +60,9 @@ pub struct EdgeLimits {
     pub dial_attempts: u32,
     /// Time that open requests have to end once shutdown began; then they are cut. Default 30 s.
     pub drain_timeout: Duration,
+    /// The same for answers that are streams and for upgraded connections, which may have no end
+    /// of their own. Default 5 s.
+    pub drain_streams_timeout: Duration,
 }
 
 impl EdgeLimits {
@@ -86,6 +89,7 @@ impl Default for EdgeLimits {
             dial_timeout: Duration::from_secs(30),
             dial_attempts: 1,
             drain_timeout: Duration::from_secs(30),
+            drain_streams_timeout: Duration::from_secs(5),
         }
     }
 }

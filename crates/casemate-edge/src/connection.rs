@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, trace};
 
 use crate::body::EdgeBody;
@@ -32,16 +33,36 @@ const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time for a connection that was accepted just before a drain to show its request.
-const DRAIN_FIRST_REQUEST: Duration = Duration::from_secs(1);
+pub(crate) const DRAIN_FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// How a drain ends what does not end by itself.
+#[derive(Clone, Default)]
+pub(crate) struct Cuts {
+    /// Answers that are streams, and upgraded connections.
+    pub(crate) streams: CancellationToken,
+    /// Everything.
+    pub(crate) hard: CancellationToken,
+}
+
+impl Cuts {
+    /// A connection can be cut alone, to make room.
+    pub(crate) fn of_one_connection(&self) -> Self {
+        Self {
+            streams: self.streams.clone(),
+            hard: self.hard.child_token(),
+        }
+    }
+}
 
 /// What all parts of one client connection share.
 pub(crate) struct ClientConn {
     pub(crate) peer: SocketAddr,
     /// Holds the drain open; upgraded connections outlive their HTTP connection on it.
     pub(crate) tasks: TaskTracker,
-    /// Cuts everything.
-    pub(crate) hard: CancellationToken,
+    pub(crate) cuts: Cuts,
     seat: Seat,
+    /// Until the first request begins.
+    arrives: Mutex<Option<TaskTrackerToken>>,
     /// On HTTP/1.1, the end of the sandbox that the present answer comes from.
     reset: Mutex<Option<CancellationToken>>,
 }
@@ -50,14 +71,16 @@ impl ClientConn {
     pub(crate) fn new(
         peer: SocketAddr,
         tasks: TaskTracker,
-        hard: CancellationToken,
+        cuts: Cuts,
         seat: Seat,
+        arrives: TaskTrackerToken,
     ) -> Self {
         Self {
             peer,
             tasks,
-            hard,
+            cuts,
             seat,
+            arrives: Mutex::new(Some(arrives)),
             reset: Mutex::new(None),
         }
     }
@@ -69,6 +92,10 @@ impl ClientConn {
         }
         *self.reset.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Some(Busy(Arc::clone(self)))
+    }
+
+    fn has_arrived(&self) {
+        *self.arrives.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     pub(crate) fn activity(&self) -> &Activity {
@@ -129,7 +156,7 @@ impl Edge {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let hard = conn.hard.clone();
+        let hard = conn.cuts.hard.clone();
         tokio::select! {
             () = hard.cancelled() => {}
             () = self.drive_protocol(stream, conn, soft) => {}
@@ -230,10 +257,11 @@ impl Edge {
         conn: &Arc<ClientConn>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<EdgeBody>, Cut>> + use<> {
-        let (conn, busy) = (Arc::clone(conn), conn.begin());
+        let (conn, busy, asks) = (Arc::clone(conn), conn.begin(), self.asks());
+        conn.has_arrived();
         async move {
             let busy = busy.ok_or(Cut::NoSeat)?;
-            self.answer(&conn, request, busy).await
+            self.answer(&conn, request, busy, asks).await
         }
     }
 

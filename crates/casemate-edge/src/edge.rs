@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,18 +10,19 @@ use bytes::Bytes;
 use casemate_types::{PeerAddr, SandboxId};
 use http::header::{CONNECTION, HOST, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::Service;
 use tracing::debug;
 
 use crate::api::Api;
 use crate::body::{BoxError, EdgeBody, RequestBody};
 use crate::config::{EdgeConfig, EdgeLimits};
-use crate::connection::{Busy, ClientConn, head_too_large};
+use crate::connection::{Busy, ClientConn, DRAIN_FIRST_REQUEST, head_too_large};
 use crate::forward::Forward;
 use crate::header_rules::{Upgrade, asks_to_close, head_bytes};
 use crate::link::Links;
@@ -38,6 +40,8 @@ pub(crate) enum Cut {
     #[error("the connection was closed to make room")]
     NoSeat,
 }
+
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// One edge; clones are the same edge.
 #[derive(Clone)]
@@ -57,7 +61,16 @@ pub(crate) struct EdgeParts {
     seats: Arc<Seats>,
     warmed: LastTime,
     head_too_large: Arc<[u8]>,
+    /// No HTTP/1.1 connection takes a further request.
+    ending: AtomicBool,
+    /// Connections that have not begun their first request.
+    arriving: TaskTracker,
+    /// Requests that still ask the API, or for a connection into their sandbox.
+    asking: TaskTracker,
 }
+
+/// Held by a request for as long as it needs more than its connections.
+pub(crate) type Asks = TaskTrackerToken;
 
 /// Sandboxes that come faster than this one after the other are not dialled ahead.
 const WARM_EVERY: Duration = Duration::from_millis(4);
@@ -106,6 +119,9 @@ impl Edge {
                 upstreams: TaskTracker::new(),
                 seats: Arc::new(Seats::new(&limits)),
                 warmed: LastTime::default(),
+                ending: AtomicBool::new(false),
+                arriving: TaskTracker::new(),
+                asking: TaskTracker::new(),
                 head_too_large: head_too_large(limits.head_bytes_max),
                 limits,
             }),
@@ -148,6 +164,24 @@ impl Edge {
         });
     }
 
+    /// From now on every answer over HTTP/1.1 closes its connection and says so: a client that
+    /// kept it open would send its next request into a connection that is about to end. (HTTP/2
+    /// says it by itself.) Some time later, shut down the listeners.
+    pub fn announce_end(&self) {
+        self.parts.ending.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until no request asks the API, or for a connection into a sandbox; from then on open
+    /// requests need this edge alone. To be used once no more are taken: those of connections that
+    /// were accepted until then are waited for, up to 1 s.
+    pub async fn asked(&self) {
+        self.parts.arriving.close();
+        // Then they are closed.
+        let _ = tokio::time::timeout(DRAIN_FIRST_REQUEST, self.parts.arriving.wait()).await;
+        self.parts.asking.close();
+        self.parts.asking.wait().await;
+    }
+
     /// How many sandboxes the edge holds something for, and how many connections to envd idle.
     pub fn held(&self) -> (usize, usize) {
         self.parts.links.count()
@@ -165,6 +199,15 @@ impl Edge {
             debug!("too many connections: one from {peer} is refused");
         }
         seat
+    }
+
+    /// What a connection holds until its first request begins.
+    pub(crate) fn arrives(&self) -> TaskTrackerToken {
+        self.parts.arriving.token()
+    }
+
+    pub(crate) fn asks(&self) -> Asks {
+        self.parts.asking.token()
     }
 
     pub(crate) fn parts(&self) -> &EdgeParts {
@@ -185,6 +228,7 @@ impl Edge {
         conn: &Arc<ClientConn>,
         request: Request<Incoming>,
         busy: Busy,
+        asks: Asks,
     ) -> Result<Response<EdgeBody>, Cut> {
         let (mut head, body) = request.into_parts();
         let body = RequestBody::new(body, busy.clone());
@@ -194,7 +238,9 @@ impl Edge {
             Ok((Target::Api, _)) => {
                 head.extensions.insert(PeerAddr(conn.peer));
                 let request = Request::from_parts(head, body);
-                self.parts.api.call(request, busy).await
+                let response = self.parts.api.call(request, busy).await;
+                drop(asks);
+                response
             }
             Ok((Target::Sandbox(target), host)) => {
                 let forward = Forward {
@@ -203,7 +249,7 @@ impl Edge {
                     target,
                     host,
                 };
-                forward.run(head, body, busy).await?
+                forward.run(head, body, busy, asks).await?
             }
             Err(refusal) => refuse(&refusal, &head, busy),
         };
@@ -213,8 +259,13 @@ impl Edge {
         if lasts && !response.body().is_ours() {
             rest.read_away();
         } else if rest.give_up() && version < Version::HTTP_2 && response.body().is_ours() {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(CONNECTION, close);
+            response.headers_mut().insert(CONNECTION, CLOSE);
+        }
+        if self.parts.ending.load(Ordering::Relaxed)
+            && version < Version::HTTP_2
+            && response.status() != StatusCode::SWITCHING_PROTOCOLS
+        {
+            response.headers_mut().insert(CONNECTION, CLOSE);
         }
         Ok(response)
     }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -12,7 +13,7 @@ use tracing::{debug, error};
 
 use crate::body::{EdgeBody, RequestBody};
 use crate::connection::{Busy, ClientConn, chain};
-use crate::edge::{Edge, refuse};
+use crate::edge::{Asks, Edge, refuse};
 use crate::header_rules::{self, Outgoing, Upgrade};
 use crate::link::Lease;
 use crate::refusal::{Format, Refusal};
@@ -21,6 +22,18 @@ use crate::routes::{DialFailure, RouteTarget};
 use crate::target::{ENVD_PORT, SandboxTarget};
 use crate::tunnel::{self, Tunnel};
 use crate::upstream::{Reuse, SandboxEnded, SendFailure, Unanswered, Upstream, UpstreamBody};
+
+/// Beginnings of the content types of answers that go on for as long as something happens.
+const STREAMS: &[&[u8]] = &[
+    b"application/connect+",
+    b"application/grpc",
+    b"text/event-stream",
+];
+
+fn is_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| STREAMS.iter().any(|stream| kind.starts_with(stream)))
+}
 
 const TRAFFIC_TOKEN: &str = "e2b-traffic-access-token";
 
@@ -38,6 +51,7 @@ impl Forward<'_> {
         head: Parts,
         body: RequestBody,
         busy: Busy,
+        asks: Asks,
     ) -> Result<Response<EdgeBody>, SandboxEnded> {
         // Before anything is asked about the sandbox: the answer must not tell whether it exists.
         if self.is_envd()
@@ -53,7 +67,7 @@ impl Forward<'_> {
         let (format, to_answer) = (Format::preferred(&head.headers), busy.clone());
         tokio::select! {
             biased;
-            response = self.admitted(head, body, busy, lease) => return Ok(response),
+            response = self.admitted(head, body, busy, lease, asks) => return Ok(response),
             () = ended.cancelled() => {}
         }
         // Nothing was answered yet, so the end can be said. One that is only away for a while, as a
@@ -75,9 +89,10 @@ impl Forward<'_> {
         body: RequestBody,
         busy: Busy,
         lease: Lease,
+        asks: Asks,
     ) -> Response<EdgeBody> {
         match self.admit(&head.headers, &lease).await {
-            Ok(port) => self.exchange(head, body, busy, lease, port).await,
+            Ok(port) => self.exchange(head, body, busy, lease, port, asks).await,
             Err(refusal) => refuse(&refusal, &head, busy),
         }
     }
@@ -129,6 +144,7 @@ impl Forward<'_> {
         busy: Busy,
         lease: Lease,
         port: u16,
+        asks: Asks,
     ) -> Response<EdgeBody> {
         let upgrade = Upgrade::asked(&head);
         let reuse = if self.is_envd() && upgrade.is_none() {
@@ -149,7 +165,7 @@ impl Forward<'_> {
         );
         let mut request = Request::from_parts(head, body);
         let client = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
-        let (response, upstream) = match self.send(request, &lease, port, reuse).await {
+        let (response, upstream) = match self.send(request, &lease, port, reuse, asks).await {
             Ok(answered) => answered,
             Err(failure) => {
                 let refusal = self.refusal_of(failure);
@@ -161,7 +177,8 @@ impl Forward<'_> {
             let (mut head, body) = response.into_parts();
             header_rules::to_client(&mut head);
             let tasks = self.edge.parts().upstreams.clone();
-            let body = UpstreamBody::new(body, upstream, lease, tasks);
+            let cut = is_stream(&head.headers).then(|| self.conn.cuts.streams.clone());
+            let body = UpstreamBody::new(body, upstream, lease, tasks, cut);
             return Response::from_parts(head, EdgeBody::sandbox(body, busy));
         }
         match upgrade.zip(client) {
@@ -184,10 +201,14 @@ impl Forward<'_> {
         lease: &Lease,
         port: u16,
         reuse: Reuse,
+        asks: Asks,
     ) -> Result<(Response<Incoming>, Upstream), SendFailure> {
+        let mut asks = Some(asks);
         while reuse == Reuse::WithinSandbox
             && let Some(mut upstream) = lease.take_idle_or_warm().await
         {
+            // One that closed as it was taken is rare; then the end of the edge may overtake us.
+            asks = None;
             match upstream.send(request).await {
                 Ok(response) => return Ok((response, upstream)),
                 Err(Unanswered::NotSent(unsent, _)) => request = *unsent,
@@ -204,6 +225,7 @@ impl Forward<'_> {
             reuse,
         )
         .await?;
+        drop(asks);
         match upstream.send(request).await {
             Ok(response) => Ok((response, upstream)),
             Err(Unanswered::NotSent(_, error)) => Err(SendFailure::Sent(error)),

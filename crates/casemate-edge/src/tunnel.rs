@@ -33,7 +33,8 @@ pub(crate) fn start(conn: &Arc<ClientConn>, tunnel: Tunnel) {
         } = tunnel;
         tokio::select! {
             () = lease.ended().cancelled() => {}
-            () = owner.hard.cancelled() => {}
+            () = owner.cuts.hard.cancelled() => {}
+            () = owner.cuts.streams.cancelled() => {}
             () = carry(client, service) => {}
         }
         drop((upstream, lease, busy));

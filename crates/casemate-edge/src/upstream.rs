@@ -21,7 +21,7 @@ use hyper_util::rt::TokioIo;
 use rustix::net::sockopt;
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tracing::trace;
 
@@ -219,6 +219,8 @@ pub(crate) struct UpstreamBody {
     incoming: Incoming,
     done: bool,
     ended: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Of a stream: the drain does not wait for its end.
+    cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// Present until drop.
     held: Option<(Upstream, Lease)>,
     tasks: TaskTracker,
@@ -229,30 +231,43 @@ pub(crate) struct UpstreamBody {
 #[error("the sandbox ended")]
 pub(crate) struct SandboxEnded;
 
+/// The edge is ending, and a stream would not.
+#[derive(Debug, thiserror::Error)]
+#[error("the edge is ending")]
+struct StreamCut;
+
 impl UpstreamBody {
     pub(crate) fn new(
         incoming: Incoming,
         upstream: Upstream,
         lease: Lease,
         tasks: TaskTracker,
+        cut: Option<CancellationToken>,
     ) -> Self {
         Self {
             incoming,
             done: false,
             ended: None,
+            cut: cut.map(|cut| Box::pin(cut.cancelled_owned())),
             held: Some((upstream, lease)),
             tasks,
         }
     }
 
-    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<BoxError> {
         let Some((_, lease)) = &self.held else {
             return Poll::Pending;
         };
         let ended = self
             .ended
             .get_or_insert_with(|| Box::pin(lease.ended().clone().cancelled_owned()));
-        ended.as_mut().poll(cx)
+        if ended.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(SandboxEnded.into());
+        }
+        match &mut self.cut {
+            Some(cut) => cut.as_mut().poll(cx).map(|()| StreamCut.into()),
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -270,10 +285,7 @@ impl Body for UpstreamBody {
                 self.done = true;
                 Poll::Ready(None)
             }
-            Poll::Pending => match self.poll_ended(cx) {
-                Poll::Ready(()) => Poll::Ready(Some(Err(SandboxEnded.into()))),
-                Poll::Pending => Poll::Pending,
-            },
+            Poll::Pending => self.poll_ended(cx).map(|why| Some(Err(why))),
         }
     }
 

@@ -142,6 +142,11 @@ impl Node {
         drop(self.inner.boots.acquire_many(all).await);
     }
 
+    /// Takes creates again after a [`Node::drain`].
+    pub fn resume(&self) {
+        self.inner.draining.store(false, Ordering::SeqCst);
+    }
+
     /// What runs now.
     pub fn running(&self) -> Vec<RunningSandbox> {
         self.inner.running()

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use casemate_types::{CompiledPolicy, EndReason, SandboxId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::frame::{Channel, buffer};
 use crate::protocol::{self, Call, CreateReply, CreateRequest, NodeEvent, NodeInfo};
@@ -74,6 +74,15 @@ impl NodeClient {
     /// Nothing is lost.
     pub async fn closed(&self) {
         self.shared.gone.cancelled().await;
+    }
+
+    /// Asks the node nothing more, and lets it know: its end of the connection is served out once
+    /// the calls under way are done.
+    pub fn leave(&self) {
+        if let Err(error) = self.shared.channel.end_sending() {
+            // It went before us.
+            debug!(%error, "leave the node");
+        }
     }
 
     async fn call(&self, call: Call) -> Result<(Reply, Option<OwnedFd>), NodeError> {

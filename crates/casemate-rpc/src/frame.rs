@@ -56,6 +56,16 @@ impl Channel {
     }
 }
 
+impl Channel {
+    /// Sends no more; the other end sees the end of the connection, and can still answer.
+    pub(crate) fn end_sending(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(
+            self.socket.get_ref(),
+            rustix::net::Shutdown::Write,
+        )?)
+    }
+}
+
 /// A buffer that holds the longest frame.
 pub(crate) fn buffer() -> Vec<u8> {
     vec![0; scm::BYTES_MAX]

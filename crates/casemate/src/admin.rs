@@ -1,8 +1,9 @@
-//! The node's own socket for `casemate status` and `casemate down`: a Unix socket in root's folder,
-//! one JSON line each way.
+//! The node's own socket for `casemate status`, `casemate down` and a successor: a Unix socket in
+//! root's folder, one JSON line each way.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use casemate_rpc::NodeInfo;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+
+use crate::hand_over::HandedOver;
 
 /// Longest line; a longer one ends the conversation.
 const LINE_BYTES_MAX: u64 = 256 * 1024;
@@ -21,6 +24,8 @@ pub enum Request {
     Status,
     /// End every sandbox, then the platform.
     Down,
+    /// Give all listeners to the caller, and end; sandboxes stay.
+    HandOver,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -29,6 +34,9 @@ pub struct Status {
     pub url: String,
     pub domain: String,
     pub instance: String,
+    /// Not said by platforms that cannot hand over.
+    #[serde(default)]
+    pub listen: Option<SocketAddr>,
     pub ready: bool,
     pub node: NodeInfo,
     /// Process ids of our children by role.
@@ -41,6 +49,8 @@ pub enum Reply {
     Status(Box<Status>),
     /// All sandboxes are gone; the platform is ending.
     Ending,
+    /// With the descriptors beside it.
+    HandedOver(HandedOver),
     Failed(String),
 }
 
@@ -63,10 +73,14 @@ pub async fn read_request(stream: &mut UnixStream) -> anyhow::Result<Request> {
     Ok(serde_json::from_str(&line)?)
 }
 
-pub async fn write_reply(stream: &mut UnixStream, reply: &Reply) -> anyhow::Result<()> {
-    let mut line = serde_json::to_vec(reply)?;
+pub fn line(message: &impl Serialize) -> anyhow::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
-    Ok(stream.write_all(&line).await?)
+    Ok(line)
+}
+
+pub async fn write(stream: &mut UnixStream, message: &impl Serialize) -> anyhow::Result<()> {
+    Ok(stream.write_all(&line(message)?).await?)
 }
 
 /// Asks the node of a data directory; `None` when none runs.
@@ -79,9 +93,7 @@ pub async fn ask(path: &Path, request: Request) -> anyhow::Result<Option<Reply>>
             _ => return Err(error).with_context(|| format!("connect to {}", path.display())),
         },
     };
-    let mut line = serde_json::to_vec(&request)?;
-    line.push(b'\n');
-    stream.write_all(&line).await?;
+    write(&mut stream, &request).await?;
     let mut answer = String::new();
     BufReader::new(stream)
         .take(LINE_BYTES_MAX)

@@ -89,6 +89,11 @@ impl Pids {
         };
     }
 
+    pub fn of(&self, role: &str) -> Option<u32> {
+        let pids = self.0.lock().expect("no holder of this lock panics");
+        pids.get(role).copied()
+    }
+
     pub fn all(&self) -> std::collections::BTreeMap<String, u32> {
         let pids = self.0.lock().expect("no holder of this lock panics");
         pids.iter()

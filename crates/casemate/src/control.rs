@@ -14,6 +14,8 @@ use casemate_history::{History, Retention, SqliteHistory};
 use casemate_rpc::{NodeClient, NodePort};
 use casemate_store::{SqliteStore, Store};
 use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Secret};
 use crate::credentials::Bootstrap;
@@ -31,6 +33,15 @@ pub struct ControlSetup {
 
 /// How long requests that run may go on once the node is gone.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long nobody is let in while no node can make sandboxes. It takes an instant, but for the
+/// first start of all, which makes the base template.
+const FIRST_WAIT: Duration = Duration::from_secs(2);
+/// How long answers close their connections before the listener is left: a connection that was not
+/// used for so long is hardly used in the instant in which it is closed.
+const ANNOUNCED: Duration = Duration::from_millis(500);
+/// How long a drain waits for requests that need the API or the node. The slowest is a kill, for
+/// which the node has 15 s.
+const ASKED_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub fn run() -> anyhow::Result<()> {
     let (setup, mut fds, socket) = child::receive::<ControlSetup>()?;
@@ -49,6 +60,7 @@ pub fn run() -> anyhow::Result<()> {
 }
 
 async fn serve(setup: ControlSetup, listener: OwnedFd, socket: OwnedFd) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
     let client = NodeClient::connect(socket)
         .await
         .context("speak to the node")?;
@@ -90,15 +102,45 @@ async fn serve(setup: ControlSetup, listener: OwnedFd, socket: OwnedFd) -> anyho
         .await;
     made.context("make the first team")?;
     let front = front::Front::new(&setup, Arc::clone(&control), &catalog, node)?;
+    // Whoever connects in the first moment waits for it instead of hearing that there is no node.
+    let _ = tokio::time::timeout(FIRST_WAIT, control.can_make()).await;
+    let shutdown = CancellationToken::new();
+    let serving = front.serve(listener, shutdown.clone());
+    let mut serving = std::pin::pin!(serving);
     tokio::select! {
-        served = front.serve(listener) => served,
+        served = &mut serving => return served,
+        _ = terminate.recv() => {}
         () = client.closed() => {
             // Nothing can be done without the node; sandboxes need none of us. What was begun is
             // written down.
             let _ = tokio::time::timeout(LINGER, control.shutdown()).await;
-            Ok(())
+            return Ok(());
         }
     }
+    let leaving = leave(&front, &control, &client, shutdown);
+    let ((), served) = tokio::join!(leaving, serving);
+    served
+}
+
+/// Makes room for a successor, which may begin as soon as the node was left: what is open then
+/// needs no more than the connections that it has.
+async fn leave(
+    front: &front::Front,
+    control: &Control,
+    client: &NodeClient,
+    shutdown: CancellationToken,
+) {
+    front.announce_end();
+    tokio::time::sleep(ANNOUNCED).await;
+    shutdown.cancel();
+    let settle = async {
+        front.asked().await;
+        control.shutdown().await;
+    };
+    if tokio::time::timeout(ASKED_TIMEOUT, settle).await.is_err() {
+        tracing::warn!("requests that are under way take too long to wait for");
+    }
+    client.leave();
 }
 
 fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {

@@ -30,7 +30,7 @@ const REFUSED: &[(u32, &str)] = &[
 pub struct DataDir {
     root: PathBuf,
     instance: InstanceId,
-    _lock: File,
+    lock: File,
 }
 
 impl DataDir {
@@ -39,6 +39,24 @@ impl DataDir {
         make_dir(root, 0o711)?;
         refuse_file_system(root)?;
         let lock = lock(root)?;
+        Self::opened(root, lock)
+    }
+
+    /// Opens the directory under a lock that its former user handed over.
+    pub fn take_over(root: &Path, lock: File) -> anyhow::Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let ours = fs::metadata(root.join("lock")).context("look at the lock")?;
+        let given = lock.metadata().context("look at the lock that was given")?;
+        if (ours.dev(), ours.ino()) != (given.dev(), given.ino()) {
+            bail!(
+                "the lock that was handed over is not that of {}",
+                root.display()
+            );
+        }
+        Self::opened(root, lock)
+    }
+
+    fn opened(root: &Path, lock: File) -> anyhow::Result<Self> {
         let instance = instance(root)?;
         for dir in ["node", "secrets"] {
             make_dir(&root.join(dir), 0o700)?;
@@ -47,13 +65,18 @@ impl DataDir {
         Ok(Self {
             root: root.into(),
             instance,
-            _lock: lock,
+            lock,
         })
     }
 
     /// Whether there is one at all; `down` and `status` make none.
     pub fn exists(root: &Path) -> bool {
         root.join("instance").is_file()
+    }
+
+    /// For a successor: whoever holds a copy holds the lock.
+    pub fn lock(&self) -> &File {
+        &self.lock
     }
 
     pub fn root(&self) -> &Path {

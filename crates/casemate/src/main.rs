@@ -8,6 +8,7 @@ mod control;
 mod credentials;
 mod data_dir;
 mod egress;
+mod hand_over;
 mod log;
 mod output;
 mod up;

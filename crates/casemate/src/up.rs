@@ -18,9 +18,10 @@ use std::path::PathBuf;
 use anyhow::{Context, bail, ensure};
 
 use crate::config::{self, Config, Flags, Loaded};
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, admin_socket};
 use crate::output::Output;
-use crate::{command, log};
+use crate::{admin, command, hand_over, log};
+use serve::Inherited;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -39,9 +40,14 @@ pub struct Args {
     /// Import the base template from an archive instead of making it.
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
+    /// Take the listeners over from the platform that runs in the data directory, which then ends:
+    /// an upgrade without a refused connection. Sandboxes go on running.
+    #[arg(long)]
+    take_over: bool,
 }
 
 pub fn run(args: Args, output: &Output) -> anyhow::Result<()> {
+    let take_over = args.take_over;
     let flags = Flags {
         data_dir: args.data_dir,
         listen: args.listen,
@@ -64,20 +70,68 @@ pub fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         std::fs::File::open(base)
             .with_context(|| format!("cannot read the archive {}", base.display()))?;
     }
-    // The listener comes first: a port in use should cost nobody a minute.
-    let listener = std::net::TcpListener::bind(config.listen).with_context(|| {
-        let at = config.listen;
-        format!("cannot listen at {at} (`casemate status` shows whether it is another casemate)")
-    })?;
-    listener.set_nonblocking(true)?;
     warn_of_exposure(&config);
-    let dir = DataDir::open(&config.data_dir)?;
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(crate::child::workers())
         .enable_all()
         .build()?;
-    runtime.block_on(serve::serve(config, dir, listener, output))
+    runtime.block_on(async {
+        let inherited = match take_over {
+            true => inherit(&config).await?,
+            false => None,
+        };
+        let inherited = match inherited {
+            Some(inherited) => inherited,
+            // The listener comes first: a port in use should cost nobody a minute.
+            None => Inherited {
+                listener: listen(&config)?,
+                dir: DataDir::open(&config.data_dir)?,
+                dns: None,
+            },
+        };
+        serve::serve(config, inherited, output).await
+    })
+}
+
+/// Connections that wait to be accepted, at most (and at most `net.core.somaxconn`). Enough for
+/// those that come while one platform takes over from another.
+const QUEUE: i32 = 4096;
+
+fn listen(config: &Config) -> anyhow::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(config.listen).with_context(|| {
+        let at = config.listen;
+        format!("cannot listen at {at} (`casemate status` shows whether it is another casemate)")
+    })?;
+    rustix::net::listen(&listener, QUEUE).context("listen")?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// What the platform hands over that runs in the data directory; `None` when none runs. Whatever
+/// can fail is tried before it is asked: it then ends.
+async fn inherit(config: &Config) -> anyhow::Result<Option<Inherited>> {
+    let socket = admin_socket(&config.data_dir);
+    let status = match admin::ask(&socket, admin::Request::Status).await? {
+        None => return Ok(None),
+        Some(admin::Reply::Status(status)) => status,
+        Some(_) => bail!("the platform in {} is ending", config.data_dir.display()),
+    };
+    let elsewhere = match status.listen {
+        None => bail!(
+            "the casemate that runs (process {}) is too old to hand over: stop it, which leaves \
+             sandboxes running, and start this one",
+            status.pid
+        ),
+        Some(at) if at == config.listen => None,
+        Some(_) => Some(listen(config)?),
+    };
+    let handed = hand_over::ask(&socket).await?;
+    Ok(Some(Inherited {
+        listener: elsewhere.unwrap_or(handed.listener),
+        dir: DataDir::take_over(&config.data_dir, handed.lock)?,
+        dns: Some(handed.dns),
+    }))
 }
 
 /// What `doctor` finds fatal stops us with the same words.

@@ -53,12 +53,27 @@ impl Front {
         Ok(Self { edge })
     }
 
-    pub async fn serve(&self, listener: OwnedFd) -> anyhow::Result<()> {
+    /// Serves until `shutdown`, and then until what is open has ended or was cut.
+    pub async fn serve(
+        &self,
+        listener: OwnedFd,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
         let listener = TcpListener::from(listener);
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        self.edge.serve(listener, CancellationToken::new()).await;
+        self.edge.serve(listener, shutdown).await;
         Ok(())
+    }
+
+    /// See [`Edge::announce_end`].
+    pub fn announce_end(&self) {
+        self.edge.announce_end();
+    }
+
+    /// See [`Edge::asked`].
+    pub async fn asked(&self) {
+        self.edge.asked().await;
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -39,8 +39,13 @@ pub struct Opened {
     pub gateway: Ipv4Addr,
 }
 
-/// Opens the pool, the network and the launchers of an instance.
-pub async fn open(config: &Config, dir: &DataDir) -> anyhow::Result<Opened> {
+/// Opens the pool, the network and the launchers of an instance. `dns`: the resolver's sockets as
+/// a predecessor had them, with the questions that came since.
+pub async fn open(
+    config: &Config,
+    dir: &DataDir,
+    dns: Option<DnsSockets>,
+) -> anyhow::Result<Opened> {
     let agent = agent(dir)?;
     let mut settings = NamespacesConfig::new(dir.instance().clone(), dir.root().to_owned(), agent);
     settings.launchers = config.node.launchers;
@@ -64,13 +69,21 @@ pub async fn open(config: &Config, dir: &DataDir) -> anyhow::Result<Opened> {
         }
     }
     let gateway = inner.network().gateway();
-    let (udp, tcp) = inner
-        .network()
-        .dns_sockets()
-        .context("bind the resolver's sockets")?;
+    let dns = match dns {
+        Some(dns) if dns.are_at(gateway) => dns,
+        _ => {
+            let (udp, tcp) = inner
+                .network()
+                .dns_sockets()
+                .context("bind the resolver's sockets")?;
+            DnsSockets {
+                udp: udp.into(),
+                tcp: tcp.into(),
+            }
+        }
+    };
     let egress = Arc::new(Egress {
-        udp: udp.into(),
-        tcp: tcp.into(),
+        dns,
         state: Mutex::default(),
     });
     let layers_dir = inner.layers_dir();
@@ -145,10 +158,25 @@ fn write_program(path: &Path) -> io::Result<()> {
     fs::rename(half, path)
 }
 
-/// What the resolver is told: kept, so that a resolver that starts again hears all of it.
-pub struct Egress {
+/// Port 53 of the gateway.
+pub struct DnsSockets {
     pub udp: OwnedFd,
     pub tcp: OwnedFd,
+}
+
+impl DnsSockets {
+    fn are_at(&self, gateway: Ipv4Addr) -> bool {
+        let is_at = |socket: &OwnedFd| {
+            let bound = rustix::net::getsockname(socket);
+            bound.is_ok_and(|at| SocketAddrV4::try_from(at) == Ok(SocketAddrV4::new(gateway, 53)))
+        };
+        is_at(&self.udp) && is_at(&self.tcp)
+    }
+}
+
+/// What the resolver is told: kept, so that a resolver that starts again hears all of it.
+pub struct Egress {
+    pub dns: DnsSockets,
     state: Mutex<EgressState>,
 }
 

@@ -4,15 +4,17 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
 use casemate_node::{AdmissionLimits, Node, NodeConfig};
 use casemate_rpc::{NodePort, server};
 use casemate_runtime::Runtime;
 use casemate_types::EndReason;
-use tokio::net::UnixListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use rustix::process::Signal;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{self, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::{base, ready, sandboxes};
@@ -24,59 +26,81 @@ use crate::data_dir::{DataDir, admin_socket};
 use crate::egress::EgressSetup;
 use crate::output::Output;
 use crate::user::{self, SystemUser};
-use crate::{admin, data_dir};
+use crate::{admin, data_dir, hand_over};
 
 /// Everything that lives as long as `up` does.
 struct Platform {
     config: Config,
     dir: DataDir,
     node: Node,
+    listener: OwnedFd,
+    egress: Arc<sandboxes::Egress>,
     pids: Pids,
     ready: AtomicBool,
-    /// `casemate down` asked for the end.
-    down: mpsc::Sender<()>,
+    front: watch::Sender<FrontDoor>,
+    /// Somebody asked for the end on the admin socket.
+    asked: mpsc::Sender<Asked>,
 }
 
-pub async fn serve(
-    config: Config,
-    dir: DataDir,
-    listener: TcpListener,
-    output: &Output,
-) -> anyhow::Result<()> {
+/// What becomes of the control process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FrontDoor {
+    /// One runs; when it dies, the next one.
+    Open,
+    /// The one that runs leaves, and none follows.
+    Closing,
+    /// It takes no requests, and asks the node nothing.
+    Closed,
+}
+
+enum Asked {
+    Down,
+    /// To end without a word: the successor has everything.
+    HandedOver,
+}
+
+/// How long the control process may take to leave: longer than it gives its requests.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(25);
+/// How long one that has left may take to end what is open: longer than the edge gives it.
+const SEE_OFF_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a predecessor handed over, or was made anew.
+pub struct Inherited {
+    pub dir: DataDir,
+    pub listener: TcpListener,
+    pub dns: Option<sandboxes::DnsSockets>,
+}
+
+pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> anyhow::Result<()> {
+    let Inherited { dir, listener, dns } = inherited;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let user = user::ensure(user::CONTROL)?;
     let egress_user = user::ensure(user::EGRESS)?;
     user::own(&dir.control(), user)?;
     let setup = control_setup(&config, &dir)?;
-    let opened = sandboxes::open(&config, &dir).await?;
+    let opened = sandboxes::open(&config, &dir, dns).await?;
     let runtime: Arc<dyn Runtime> = Arc::clone(&opened.runtime) as _;
     let node = Node::start(node_config(&config, &dir), runtime)
         .await
         .context("start the node")?;
-    let (down, mut asked_down) = mpsc::channel(1);
+    let (asked, mut ends) = mpsc::channel(1);
     let platform = Arc::new(Platform {
         node,
+        listener: listener.into(),
+        egress: Arc::clone(&opened.egress),
+        front: watch::Sender::new(FrontDoor::Open),
         pids: Pids::default(),
         ready: AtomicBool::new(false),
-        down,
+        asked,
         config,
         dir,
     });
     let socket = admin::listen(&admin_socket(platform.dir.root()))?;
 
     let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(keep_egress(
-        Arc::clone(&platform),
-        egress_user,
-        opened.egress.clone(),
-    ));
-    tasks.spawn(keep_control(
-        Arc::clone(&platform),
-        user,
-        setup,
-        listener.into(),
-    ));
+    tasks.spawn(keep_egress(Arc::clone(&platform), egress_user));
+    tasks.spawn(keep_control(Arc::clone(&platform), user, setup));
     tasks.spawn(answer_admins(Arc::clone(&platform), socket));
     tasks.spawn(Arc::clone(&opened.runtime).keep_rules(platform.config.manage_firewall));
     let offered = Arc::clone(&platform);
@@ -89,7 +113,7 @@ pub async fn serve(
     tokio::select! {
         brought = bring => brought?,
         () = signalled(&mut interrupt, &mut terminate) => return drain(&platform, output).await,
-        _ = asked_down.recv() => return Ok(()),
+        asked = ends.recv() => return asked_to_end(&platform, asked, output),
     }
     platform.ready.store(true, Ordering::SeqCst);
     output.line(&format!(
@@ -102,7 +126,7 @@ pub async fn serve(
     ));
     tokio::select! {
         () = signalled(&mut interrupt, &mut terminate) => {}
-        _ = asked_down.recv() => return Ok(()),
+        asked = ends.recv() => return asked_to_end(&platform, asked, output),
     }
     tokio::select! {
         drained = drain(&platform, output) => drained,
@@ -113,7 +137,7 @@ pub async fn serve(
     }
 }
 
-async fn signalled(interrupt: &mut Signal, terminate: &mut Signal) {
+async fn signalled(interrupt: &mut unix::Signal, terminate: &mut unix::Signal) {
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
@@ -123,6 +147,7 @@ async fn signalled(interrupt: &mut Signal, terminate: &mut Signal) {
 /// Ctrl-C (decision 6): nothing half made, and sandboxes go on.
 async fn drain(platform: &Platform, output: &Output) -> anyhow::Result<()> {
     output.note("stopping; Ctrl-C again stops at once");
+    platform.close_front_door().await;
     platform.node.drain().await;
     let running = platform.node.running().len();
     if running > 0 {
@@ -165,25 +190,37 @@ fn control_setup(config: &Config, dir: &DataDir) -> anyhow::Result<ControlSetup>
     })
 }
 
-async fn keep_control(
-    platform: Arc<Platform>,
-    user: SystemUser,
-    setup: ControlSetup,
-    listener: OwnedFd,
-) {
+fn asked_to_end(platform: &Platform, asked: Option<Asked>, output: &Output) -> anyhow::Result<()> {
+    match asked {
+        Some(Asked::HandedOver) => {
+            let running = platform.node.running().len();
+            output.note(&format!(
+                "handed over to another casemate, with {running} sandboxes"
+            ));
+        }
+        Some(Asked::Down) | None => {}
+    }
+    Ok(())
+}
+
+async fn keep_control(platform: Arc<Platform>, user: SystemUser, setup: ControlSetup) {
+    let (platform, setup) = (&*platform, &setup);
     let begin = || {
-        let (mut process, socket) = child::start("control", user, &setup, &[&listener])?;
-        platform.pids.note("control", process.id());
-        let node: Arc<dyn NodePort> = Arc::new(platform.node.clone());
         anyhow::Ok(async move {
+            platform.may_open().await;
+            let (mut process, socket) =
+                child::start("control", user, setup, &[&platform.listener])?;
+            platform.pids.note("control", process.id());
+            let node: Arc<dyn NodePort> = Arc::new(platform.node.clone());
             // Calls in flight run to their end by themselves: the next process does not wait for
             // what may take long, such as the end of a sandbox that resists.
             let mut serving = tokio::spawn(server::serve(socket, node));
             tokio::select! {
                 ended = process.wait() => drop(ended?),
                 served = &mut serving => {
-                    // Without its socket it ends by itself.
-                    process.wait().await?;
+                    // It left, or without its socket it ends by itself: what it has open needs
+                    // none of us, and the next one need not wait for that.
+                    tokio::spawn(see_off(process));
                     served??;
                 }
             }
@@ -193,11 +230,21 @@ async fn keep_control(
     child::keep("control", platform.pids.clone(), begin).await;
 }
 
-async fn keep_egress(platform: Arc<Platform>, user: SystemUser, egress: Arc<sandboxes::Egress>) {
+async fn see_off(mut process: tokio::process::Child) {
+    let ended = tokio::time::timeout(SEE_OFF_TIMEOUT, process.wait()).await;
+    if ended.is_err()
+        && let Err(error) = process.kill().await
+    {
+        warn!(%error, "cannot end a control process that has left");
+    }
+}
+
+async fn keep_egress(platform: Arc<Platform>, user: SystemUser) {
+    let egress = &platform.egress;
     let setup = EgressSetup::new(&platform.config);
     let begin = || {
         let (mut process, socket) =
-            child::start("egress", user, &setup, &[&egress.udp, &egress.tcp])?;
+            child::start("egress", user, &setup, &[&egress.dns.udp, &egress.dns.tcp])?;
         platform.pids.note("egress", process.id());
         egress.attach(socket);
         anyhow::Ok(async move {
@@ -217,10 +264,13 @@ async fn answer_admins(platform: Arc<Platform>, socket: UnixListener) {
         // One at a time: these are people, and root.
         let answer = async {
             let request = admin::read_request(&mut stream).await?;
+            if matches!(request, admin::Request::HandOver) {
+                return platform.hand_over(&stream).await;
+            }
             let reply = platform.administer(request).await;
-            admin::write_reply(&mut stream, &reply).await?;
+            admin::write(&mut stream, &reply).await?;
             if matches!(reply, admin::Reply::Ending) {
-                platform.down.send(()).await?;
+                platform.asked.send(Asked::Down).await?;
             }
             anyhow::Ok(())
         };
@@ -234,10 +284,71 @@ async fn answer_admins(platform: Arc<Platform>, socket: UnixListener) {
 }
 
 impl Platform {
+    /// Waits until a control process may begin.
+    async fn may_open(&self) {
+        self.front.send_if_modified(|front| {
+            let closing = *front == FrontDoor::Closing;
+            if closing {
+                *front = FrontDoor::Closed;
+            }
+            closing
+        });
+        let mut front = self.front.subscribe();
+        // The sender is ours, so it does not go.
+        let _ = front.wait_for(|front| *front == FrontDoor::Open).await;
+    }
+
+    /// Lets the control process answer what it has, and leave. None follows.
+    async fn close_front_door(&self) {
+        let mut front = self.front.subscribe();
+        self.front.send_replace(FrontDoor::Closing);
+        let closed = async {
+            let _ = front.wait_for(|front| *front == FrontDoor::Closed).await;
+        };
+        let mut closed = std::pin::pin!(closed);
+        self.signal_control(Signal::TERM);
+        if tokio::time::timeout(LEAVE_TIMEOUT, &mut closed)
+            .await
+            .is_err()
+        {
+            warn!("the control process does not leave: ending it");
+            self.signal_control(Signal::KILL);
+            closed.await;
+        }
+    }
+
+    fn signal_control(&self, signal: Signal) {
+        // None while it starts again: then the next one does not begin.
+        let pid = self.pids.of("control").and_then(|pid| {
+            let pid = i32::try_from(pid).ok()?;
+            rustix::process::Pid::from_raw(pid)
+        });
+        if let Some(pid) = pid
+            && let Err(error) = rustix::process::kill_process(pid, signal)
+        {
+            warn!(%error, "cannot signal the control process");
+        }
+    }
+
+    /// Gives everything to a successor. One that is gone meanwhile leaves us as we were.
+    async fn hand_over(&self, successor: &UnixStream) -> anyhow::Result<()> {
+        info!("another casemate takes over");
+        self.close_front_door().await;
+        self.node.drain().await;
+        let sent = hand_over::send(successor, &self.dir, &self.listener, &self.egress).await;
+        if let Err(error) = sent {
+            self.node.resume();
+            self.front.send_replace(FrontDoor::Open);
+            return Err(error.context("the successor is gone; going on"));
+        }
+        Ok(self.asked.send(Asked::HandedOver).await?)
+    }
+
     async fn administer(&self, request: admin::Request) -> admin::Reply {
         let done = match request {
             admin::Request::Status => self.status().await,
             admin::Request::Down => self.end_all().await,
+            admin::Request::HandOver => Err(anyhow::anyhow!("this is done elsewhere")),
         };
         done.unwrap_or_else(|error| admin::Reply::Failed(format!("{error:#}")))
     }
@@ -248,6 +359,7 @@ impl Platform {
             url: credentials::local_url(&self.config),
             domain: self.config.domain.clone(),
             instance: self.dir.instance().to_string(),
+            listen: Some(self.config.listen),
             ready: self.ready.load(Ordering::SeqCst),
             node: self.node.info().await?,
             processes: self.pids.all(),

@@ -1,0 +1,109 @@
+//! What one `casemate up` hands its successor over the admin socket, so that an upgrade refuses
+//! nobody: the lock of the data directory, the public listener and the resolver's sockets.
+//!
+//! ```text
+//! successor              predecessor
+//!    │── hand_over ─────────▶│  control answers what it has, and leaves the listener
+//!    │                       │  the node finishes what it makes
+//!    │◀─ descriptors ────────│  ends; sandboxes stay
+//!    │  adopts, serves
+//! ```
+//!
+//! Connections that come in between wait in the listener's queue, questions of sandboxes in the
+//! resolver's. Until the descriptors are sent the predecessor can go on as if nobody had asked, and
+//! does when its successor is gone.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use casemate_linux::scm;
+use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+
+use crate::admin::{self, Reply, Request};
+use crate::data_dir::DataDir;
+use crate::up::sandboxes::{DnsSockets, Egress};
+
+/// Of the message and of what its descriptors mean; another one is refused by whoever receives it.
+const VERSION: u32 = 1;
+/// The predecessor gives open requests 20 s, and what it makes some more.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Said beside the descriptors, which come in the order of [`Handed`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HandedOver {
+    version: u32,
+    /// Of the predecessor.
+    pid: u32,
+}
+
+/// What arrives.
+pub struct Handed {
+    pub lock: File,
+    pub listener: TcpListener,
+    pub dns: DnsSockets,
+}
+
+/// Sends everything to a successor that waits for it.
+pub async fn send(
+    stream: &UnixStream,
+    dir: &DataDir,
+    listener: &OwnedFd,
+    egress: &Egress,
+) -> anyhow::Result<()> {
+    let reply = Reply::HandedOver(HandedOver {
+        version: VERSION,
+        pid: std::process::id(),
+    });
+    let line = admin::line(&reply)?;
+    let fds = [
+        dir.lock().as_fd(),
+        listener.as_fd(),
+        egress.dns.udp.as_fd(),
+        egress.dns.tcp.as_fd(),
+    ];
+    let sending = stream.async_io(Interest::WRITABLE, || scm::send(stream, &line, &fds));
+    Ok(sending.await?)
+}
+
+/// Asks the platform of a data directory for everything. It has ended, or is about to, when this
+/// returns.
+pub async fn ask(socket: &Path) -> anyhow::Result<Handed> {
+    let mut stream = UnixStream::connect(socket)
+        .await
+        .with_context(|| format!("connect to {}", socket.display()))?;
+    admin::write(&mut stream, &Request::HandOver).await?;
+    let mut buffer = [0; 4096];
+    let receiving = stream.async_io(Interest::READABLE, || scm::recv(&stream, &mut buffer));
+    let received = tokio::time::timeout(PATIENCE, receiving).await;
+    let (length, fds) = received.context("the platform takes too long to hand over")??;
+    ensure!(length > 0, "the platform ended before it handed over");
+    let reply = serde_json::from_slice(&buffer[..length]);
+    let said = match reply.context("the platform answered something else")? {
+        Reply::HandedOver(said) => said,
+        Reply::Failed(why) => bail!("the platform that runs does not hand over: {why}"),
+        Reply::Status(_) | Reply::Ending => bail!("the platform answered something else"),
+    };
+    ensure!(
+        said.version == VERSION,
+        "the platform that runs hands over in version {}, this one takes {VERSION}: stop it first",
+        said.version
+    );
+    let [lock, listener, udp, tcp] = <[OwnedFd; 4]>::try_from(fds)
+        .map_err(|fds| anyhow::anyhow!("expected 4 descriptors, got {}", fds.len()))?;
+    tracing::info!(
+        predecessor = said.pid,
+        "took over from process {}",
+        said.pid
+    );
+    Ok(Handed {
+        lock: lock.into(),
+        listener: listener.into(),
+        dns: DnsSockets { udp, tcp },
+    })
+}
