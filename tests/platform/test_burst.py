@@ -1,68 +1,14 @@
 """A hundred sandboxes at once, all ended: nothing is left beyond the stock."""
 
-import json
-import pathlib
 from concurrent.futures import ThreadPoolExecutor
 
 import host
-from instance import casemate
+from held import beyond_the_stock, held, open_files, stock
 
 SANDBOXES = 100
 # The default `node.slot_stock` is 32; it is filled up when a quarter is missing.
 STOCK = 32
 STOCK_LEAST = 25
-
-
-def stock(instance):
-    """(slots, layers) that are prepared, as the node says."""
-    told = json.loads(casemate("--json", "status", "--data-dir", str(instance.data_dir)).stdout)
-    return told["node"]["slots_ready"], told["node"]["layers_ready"]
-
-
-def held(instance):
-    """What the instance holds on the host, counted."""
-    pool = host.RUN / instance.id / "pool"
-    pids = instance.processes()
-    mounts = [len(host.read(f"/proc/{pid}/mounts").splitlines()) for pid in pids]
-    return {
-        "processes": sorted(pids.values()),
-        "inside": sorted(host.processes_inside(instance.id)),
-        "links": len(host.links(instance.id)),
-        "namespaces": len(host.network_namespaces(pids)),
-        # A slot has one in each of several hierarchies, all of one name.
-        "cgroups": len({pathlib.Path(path).name for path in host.cgroups(instance.id)}),
-        "mounts": max(mounts),
-        "loops": len(host.loop_devices(instance.data_dir)),
-        "elements": host.filter_elements(instance.id),
-        "journal": len(list((instance.data_dir / "node/journal").iterdir())),
-        "layers": len(list((pool / "w").iterdir())),
-        "leaving": len(list((pool / "x").iterdir())),
-        "subvolumes": len(host.output("btrfs", "subvolume", "list", str(pool)).splitlines()),
-        "quotas": len(host.output("btrfs", "qgroup", "show", str(pool)).splitlines()),
-    }
-
-
-def beyond_the_stock(instance):
-    """What is held less what the stock explains: the same before and after."""
-    slots, layers = stock(instance)
-    found = held(instance)
-    found["links"] -= slots
-    found["namespaces"] -= slots
-    found["cgroups"] -= slots
-    for name in ("layers", "subvolumes", "quotas"):
-        found[name] -= layers
-    return found
-
-
-def open_files(instance):
-    """How many descriptors each process holds."""
-    found = {}
-    for pid in instance.processes():
-        try:
-            found[pid] = len(list(pathlib.Path(f"/proc/{pid}/fd").iterdir()))
-        except FileNotFoundError:
-            pass
-    return found
 
 
 def test_a_hundred_sandboxes_leave_nothing(main):

@@ -72,9 +72,9 @@ trait Layers: Debug + Send + Sync {
     fn used_bytes(&self, layer: &Path) -> io::Result<u64>;
     /// Deletes it with all that is in it.
     fn delete(&self, folder: &Path, name: &str) -> io::Result<()>;
-    /// Frees what deleted layers left in the accounting; `folder` holds the layers that exist,
-    /// and more may be made meanwhile.
-    fn tidy(&self, root: &Path, folder: &Path) -> io::Result<()>;
+    /// Frees what deleted layers left in the accounting, and says whether that was all of it;
+    /// `folder` holds the layers that exist, and more may be made meanwhile.
+    fn tidy(&self, root: &Path, folder: &Path) -> io::Result<bool>;
 }
 
 /// The pool of one data directory.
@@ -192,7 +192,14 @@ impl Pool {
             failed = failed.and(self.layers.delete(&trash, &name));
             failpoint::hit(Point::LayerDeleted);
         }
-        failed.and(self.layers.tidy(&self.root, &self.writable_dir()))
+        failed
+    }
+
+    /// Frees what deleted layers left in the accounting. `false`: some is in use still, for the
+    /// file system takes deleted layers apart later, within half a minute as a rule.
+    pub fn tidy(&self) -> io::Result<bool> {
+        let _alone = self.emptying.lock().unwrap_or_else(PoisonError::into_inner);
+        self.layers.tidy(&self.root, &self.writable_dir())
     }
 
     /// Retires every layer of earlier processes that is not in `keep`.

@@ -42,6 +42,21 @@ pub struct Options {
     pub platform: Vec<u32>,
     /// How a process that serves floors is started: this program and its arguments.
     pub floor: (PathBuf, Vec<String>),
+    /// How it behaves with many sandboxes. None: not measured, it takes minutes.
+    pub scale: Option<Scale>,
+}
+
+/// What is many.
+#[derive(Debug, Clone)]
+pub struct Scale {
+    /// Sandboxes that live while others are created; the platform must allow one more.
+    pub live: usize,
+    /// Mounts that are added to the host.
+    pub mounts: usize,
+    /// Clients that create, run and end sandboxes at the same time.
+    pub clients: usize,
+    /// Idle sandboxes while the platform's processor time is read.
+    pub idle: usize,
 }
 
 /// The stock SDK's runner.
@@ -85,6 +100,16 @@ pub async fn run(
     bench.burst().await?;
     progress(80, "the stock SDK");
     bench.sdk().await?;
+    if let Some(scale) = &options.scale {
+        progress(82, "many clients at once");
+        bench.throughput(scale).await?;
+        progress(85, "more mounts on the host");
+        bench.beside_mounts(scale).await?;
+        progress(88, "processor time of the idle platform");
+        bench.idle_processor(scale).await?;
+        progress(94, "create to result beside many sandboxes");
+        bench.beside_live(scale).await?;
+    }
     progress(100, "done");
     let Bench { figures, notes, .. } = bench;
     Ok(Report {

@@ -45,8 +45,8 @@ impl Layers for Plain {
         delete_flat(folder, name)
     }
 
-    fn tidy(&self, _root: &Path, _folder: &Path) -> io::Result<()> {
-        Ok(())
+    fn tidy(&self, _root: &Path, _folder: &Path) -> io::Result<bool> {
+        Ok(true)
     }
 }
 

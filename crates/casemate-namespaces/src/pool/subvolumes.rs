@@ -56,7 +56,7 @@ impl Layers for Subvolumes {
     /// Groups first, layers after: older kernels take away the group of a layer that exists, and
     /// its limit with it. Whatever had a group before is in the folder by the time that is read,
     /// because the kernel locks the folder while it makes a subvolume in it.
-    fn tidy(&self, root: &Path, folder: &Path) -> io::Result<()> {
+    fn tidy(&self, root: &Path, folder: &Path) -> io::Result<bool> {
         let root = File::open(root)?;
         let mut doomed = BTreeSet::new();
         let mut next = 0;
@@ -77,10 +77,11 @@ impl Layers for Subvolumes {
                 Err(error) => return Err(error),
             };
         }
+        let mut freed = true;
         for group in doomed {
             // Busy while the kernel still cleans up; the next time will do.
-            let _ = btrfs::qgroup_delete(&root, group);
+            freed &= btrfs::qgroup_delete(&root, group).is_ok();
         }
-        Ok(())
+        Ok(freed)
     }
 }

@@ -28,6 +28,9 @@ const CALM_POLL: Duration = Duration::from_millis(10);
 /// How long no create may have begun before a stock that is nearly full is filled up.
 const TOP_UP: Duration = Duration::from_secs(1);
 const STEP_POLL: Duration = Duration::from_millis(1);
+/// How often the accounting of deleted layers is freed, which takes one call for each. The file
+/// system lets go of it at its next commit, 30 s later at most.
+const TIDY_EVERY: Duration = Duration::from_secs(15);
 /// Layers made in one go.
 const LAYERS_BATCH: usize = 16;
 
@@ -160,7 +163,26 @@ async fn gather(shared: &Shared) {
 }
 
 async fn clear_away(shared: Arc<Shared>, mut waste: mpsc::UnboundedReceiver<NetSlot>) {
-    while let Some(first) = waste.recv().await {
+    // An earlier process may have left something in the accounting.
+    let (mut tidy, mut tidied) = (false, tokio::time::Instant::now());
+    loop {
+        let came = tokio::select! {
+            came = waste.recv() => Some(came),
+            () = tokio::time::sleep_until(tidied + TIDY_EVERY), if !tidy => None,
+        };
+        let Some(came) = came else {
+            let tidier = Arc::clone(&shared);
+            let done = blocking("tidy the pool", move || tidier.pool.tidy()).await;
+            tidy = done.unwrap_or_else(|error| {
+                let cause = chain(&error);
+                tracing::warn!(cause, "the pool's accounting is left for the next time");
+                false
+            });
+            tidied = tokio::time::Instant::now();
+            continue;
+        };
+        let Some(first) = came else { return };
+        tidy = false;
         gather(&shared).await;
         let mut used = vec![first];
         while let Ok(more) = waste.try_recv() {

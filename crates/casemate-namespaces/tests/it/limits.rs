@@ -168,6 +168,7 @@ pub async fn layers_made_while_others_go_keep_their_limits() {
         let maker = scope.spawn(churn);
         while !maker.is_finished() {
             pool.empty_trash(&mut || {}).expect("layers are deleted");
+            pool.tidy().expect("their accounting is freed");
         }
         maker.join().expect("layers are made")
     });

@@ -9,6 +9,7 @@ mod sandbox;
 
 use std::ffi::CString;
 use std::io::{self, BufRead, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ pub(super) enum Request {
     Together(u16),
     /// fork, exec of `/bin/true`, wait; no namespaces.
     Spawn,
+    /// This many at once, with our agent in them until it serves, then `/bin/true`, then their end.
+    Agents(u16),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -40,14 +43,14 @@ pub(super) enum Answer {
 }
 
 /// Serves until standard input ends. Must be called in a process that has started no thread.
-pub fn serve() -> Result<(), BenchError> {
+pub fn serve(agent: Option<&Path>) -> Result<(), BenchError> {
     let floor = |action| move |source| BenchError::Floor { action, source };
     let proof = SingleThreaded::prove().map_err(floor("be a process of one thread"))?;
     let mut ground = Ground::prepare().map_err(floor("prepare a mount namespace"))?;
     for line in io::stdin().lock().lines() {
         let line = line.map_err(floor("read a request"))?;
         let answer = match serde_json::from_str(&line) {
-            Ok(request) => answer(&proof, &mut ground, request),
+            Ok(request) => answer(&proof, &mut ground, agent, request),
             Err(error) => Answer::Failed(error.to_string()),
         };
         let mut out = serde_json::to_vec(&answer).expect("an answer is plain data");
@@ -60,12 +63,21 @@ pub fn serve() -> Result<(), BenchError> {
     Ok(())
 }
 
-fn answer(proof: &SingleThreaded, ground: &mut Ground, request: Request) -> Answer {
+fn answer(
+    proof: &SingleThreaded,
+    ground: &mut Ground,
+    agent: Option<&Path>,
+    request: Request,
+) -> Answer {
     let measured = match request {
         Request::Sandbox => ground.run(proof, 1, &program(&["/bin/true"])),
         Request::SandboxShell => ground.run(proof, 1, &program(&["/bin/bash", "-l", "-c", "true"])),
         Request::Together(count) => ground.run(proof, count, &program(&["/bin/true"])),
         Request::Spawn => spawn(),
+        Request::Agents(count) => match agent {
+            Some(agent) => ground.run_agents(proof, count, agent, spawn),
+            None => Err(io::Error::other("this floor needs the agent's binary")),
+        },
     };
     match measured {
         Ok(took) => Answer::Microseconds(u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),

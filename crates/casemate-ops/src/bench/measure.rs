@@ -3,8 +3,14 @@
 mod burst;
 mod create;
 mod memory;
+mod mounts;
+mod processor;
 mod round_trip;
+mod scale;
 mod sdk;
+mod throughput;
+
+use std::time::Duration;
 
 use casemate_client::api::{NewSandbox, Sandbox};
 use casemate_client::envd::process::Command;
@@ -16,9 +22,13 @@ use super::error::BenchError;
 use super::floor_process::FloorProcess;
 use super::report::Figure;
 
+/// Longer than any bench, so that none ends under it; not for ever, should the bench be killed.
+const LIFE: Duration = Duration::from_secs(3600);
 /// Runs before counting: connections are made, caches are warm, as in any life longer than one call.
 const WARM_UP: usize = 5;
 
+/// How many sandboxes are created at the same time where that is not what is measured.
+const CREATES_AT_ONCE: usize = 16;
 /// How many sandboxes are ended at the same time.
 const KILLS_AT_ONCE: usize = 16;
 
@@ -37,6 +47,7 @@ impl Bench<'_> {
     async fn create(&self) -> Result<Sandbox, BenchError> {
         let new = NewSandbox {
             template: self.options.template.clone(),
+            timeout: Some(LIFE),
             ..NewSandbox::default()
         };
         let created = self.api.sandbox_create(&new).await;
@@ -49,6 +60,28 @@ impl Bench<'_> {
     fn envd(&self, sandbox: &Sandbox) -> Result<Envd, BenchError> {
         let token = sandbox.envd_access_token.as_deref();
         Ok(self.api.envd(self.edge, &sandbox.sandbox_id, token)?)
+    }
+
+    /// This many sandboxes, or none.
+    async fn create_many(&self, count: usize) -> Result<Vec<String>, BenchError> {
+        let mut ids = Vec::with_capacity(count);
+        let mut refused = None;
+        while ids.len() < count && refused.is_none() {
+            let some = CREATES_AT_ONCE.min(count - ids.len());
+            for created in join_all((0..some).map(|_| self.create())).await {
+                match created {
+                    Ok(sandbox) => ids.push(sandbox.sandbox_id),
+                    Err(error) => refused = Some(error),
+                }
+            }
+        }
+        match refused {
+            None => Ok(ids),
+            Some(error) => {
+                self.kill(&ids).await?;
+                Err(error)
+            }
+        }
     }
 
     /// Ends sandboxes; the first refusal is told after all were tried.

@@ -16,6 +16,8 @@ pub enum Unit {
     Milliseconds,
     #[serde(rename = "MiB")]
     Mebibytes,
+    #[serde(rename = "%")]
+    Percent,
 }
 
 impl Unit {
@@ -23,6 +25,7 @@ impl Unit {
         match self {
             Self::Milliseconds => "ms",
             Self::Mebibytes => "MiB",
+            Self::Percent => "%",
         }
     }
 }
@@ -56,6 +59,10 @@ impl Figure {
 
     pub(super) fn memory(name: &str, samples: &Samples) -> Self {
         Self::new(name, Unit::Mebibytes, samples)
+    }
+
+    pub(super) fn percent(name: &str, samples: &Samples) -> Self {
+        Self::new(name, Unit::Percent, samples)
     }
 
     fn new(name: &str, unit: Unit, samples: &Samples) -> Self {

@@ -11,6 +11,10 @@ impl Samples {
         self.0.push(value);
     }
 
+    pub(super) fn extend(&mut self, more: &Self) {
+        self.0.extend(&more.0);
+    }
+
     pub(super) fn push_duration(&mut self, duration: Duration) {
         self.push(duration.as_secs_f64() * 1000.0);
     }

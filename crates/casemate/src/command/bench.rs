@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
 use casemate_build::Progress;
-use casemate_ops::bench::{self, Options, Sdk};
+use casemate_ops::bench::{self, Options, Scale, Sdk};
 use casemate_types::Timestamp;
 use serde_json::json;
 
@@ -39,6 +39,10 @@ pub struct Args {
     /// What that Python runs.
     #[arg(long, value_name = "FILE", default_value = "tests/bench/sdk.py")]
     sdk_script: PathBuf,
+    /// Also measure how it behaves with many sandboxes and clients. Takes minutes, and wants
+    /// `MAX_SANDBOXES` above 1000.
+    #[arg(long)]
+    scale: bool,
     /// Put the table into this document.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -46,11 +50,15 @@ pub struct Args {
 
 /// Of `casemate internal bench-floor`.
 #[derive(clap::Args)]
-pub struct FloorArgs {}
+pub struct FloorArgs {
+    /// The binary that runs in sandboxes.
+    #[arg(long)]
+    agent: Option<PathBuf>,
+}
 
 /// Serves floors to the bench that started us.
-pub fn floor(FloorArgs {}: FloorArgs) -> anyhow::Result<()> {
-    Ok(bench::floor::serve()?)
+pub fn floor(args: FloorArgs) -> anyhow::Result<()> {
+    Ok(bench::floor::serve(args.agent.as_deref())?)
 }
 
 pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
@@ -66,6 +74,12 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         api_url: server.base.clone(),
     });
     let program = std::env::current_exe().context("find our own program")?;
+    let platform = platform(&args.server).await?;
+    let mut floor = vec!["internal".to_owned(), "bench-floor".to_owned()];
+    if args.scale {
+        let agent = crate::up::sandboxes::agent_of(&args.server.dir())?;
+        floor.extend(["--agent".to_owned(), agent.display().to_string()]);
+    }
     let options = Options {
         template: args.template,
         count: args.count,
@@ -73,11 +87,14 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         burst_rounds: args.burst_rounds,
         idle: args.idle,
         sdk,
-        platform: platform(&args.server).await?,
-        floor: (
-            program,
-            vec!["internal".to_owned(), "bench-floor".to_owned()],
-        ),
+        platform,
+        floor: (program, floor),
+        scale: args.scale.then_some(Scale {
+            live: 1000,
+            mounts: 1000,
+            clients: 50,
+            idle: 500,
+        }),
     };
     let line = output.progress("bench");
     let progress = |percent: u8, stage: &str| line.step(percent, stage);

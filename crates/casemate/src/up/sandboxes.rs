@@ -137,12 +137,27 @@ fn agent(dir: &DataDir) -> anyhow::Result<PathBuf> {
             ),
         };
     }
-    let folder = dir.node().join("agent");
-    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-    let path = folder.join(format!("envd-{}", content_name(AGENT)));
+    let path = agent_path(dir.root());
+    let folder = path.parent().expect("it is in a folder");
+    fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     if !path.exists() {
         write_program(&path).with_context(|| format!("write {}", path.display()))?;
     }
+    Ok(path)
+}
+
+fn agent_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(format!("node/agent/envd-{}", content_name(AGENT)))
+}
+
+/// The agent of a platform that was started with this binary.
+pub fn agent_of(data_dir: &Path) -> anyhow::Result<PathBuf> {
+    let path = agent_path(data_dir);
+    ensure!(
+        path.is_file(),
+        "no agent of this binary in {}: was the platform started with another one?",
+        data_dir.display()
+    );
     Ok(path)
 }
 

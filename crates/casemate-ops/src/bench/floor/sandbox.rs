@@ -9,12 +9,13 @@
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use casemate_linux::clone::{Fork, Forked, Namespaces, SingleThreaded, exit_now, fork, unshare};
-use casemate_linux::exec::{exec_fd, reset_signals};
+use casemate_linux::exec::{arrange_fds, dup_above, exec_fd, reset_signals};
 use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
@@ -22,7 +23,7 @@ use rustix::mount::{
     move_mount, unmount,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, WaitId, WaitIdOptions, pivot_root, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, pivot_root, waitid};
 use rustix::thread::{Gid, Uid, set_thread_res_gid, set_thread_res_uid};
 
 /// Where our memory file system is: a folder that every Linux has, hidden only from ourselves.
@@ -69,7 +70,7 @@ impl Ground {
         let mut running = Vec::with_capacity(count.into());
         let mut failed = None;
         for _ in 0..count {
-            match self.start(proof, program) {
+            match self.start(proof, &Inside::Program(program)) {
                 Ok(started) => running.push(started),
                 Err(error) => {
                     failed = Some(error);
@@ -92,7 +93,44 @@ impl Ground {
         failed.map_or(Ok(took), Err)
     }
 
-    fn start(&mut self, proof: &SingleThreaded, program: &[CString]) -> io::Result<Started> {
+    /// Starts `count` sandboxes with the agent as their first process, waits until all serve, runs
+    /// `then` as often, and ends them. The clock stops when they are gone.
+    pub(super) fn run_agents(
+        &mut self,
+        proof: &SingleThreaded,
+        count: u16,
+        agent: &Path,
+        then: impl Fn() -> io::Result<Duration>,
+    ) -> io::Result<Duration> {
+        let agent = open(agent, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let agent = dup_above(agent.as_fd(), ABOVE_PLACES)?;
+        let begun = Instant::now();
+        let mut running = Vec::with_capacity(count.into());
+        let mut failed = None;
+        for _ in 0..count {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            match self.start(proof, &Inside::Agent(&agent, &listener)) {
+                Ok(started) => running.push(started),
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        for started in &running {
+            let ran = started.read_ready().and_then(|()| then());
+            failed = failed.or(ran.err());
+        }
+        for started in &running {
+            let _ = pidfd_send_signal(&started.pidfd, Signal::KILL);
+        }
+        for started in running {
+            failed = failed.or(started.wait_and_remove().err());
+        }
+        failed.map_or(Ok(begun.elapsed()), Err)
+    }
+
+    fn start(&mut self, proof: &SingleThreaded, inside: &Inside<'_>) -> io::Result<Started> {
         self.made += 1;
         let layer = PathBuf::from(format!("{GROUND}/{}", self.made));
         let (upper, work) = (layer.join("u"), layer.join("w"));
@@ -120,7 +158,7 @@ impl Ground {
                 drop(map);
                 // The parent learns of a failure by the exit code; there is nobody else to tell.
                 let streams = (&self.null, &its_output);
-                let _ = become_program(&mapped, &root, streams, program);
+                let _ = become_program(&mapped, &root, streams, inside);
                 exit_now(127)
             }
             Forked::Parent { child, pidfd } => {
@@ -143,6 +181,13 @@ impl Ground {
     }
 }
 
+/// What runs in a sandbox.
+enum Inside<'a> {
+    Program(&'a [CString]),
+    /// The agent's binary, and the socket on which it serves.
+    Agent(&'a OwnedFd, &'a TcpListener),
+}
+
 /// A sandbox on its way.
 struct Started {
     pidfd: OwnedFd,
@@ -163,8 +208,30 @@ impl Started {
         }
     }
 
+    /// Waits for the agent's word that it serves.
+    fn read_ready(&self) -> io::Result<()> {
+        loop {
+            match rustix::io::read(&self.output, &mut [0; 1]) {
+                Ok(1..) => return Ok(()),
+                Ok(0) => return Err(io::Error::other("the agent ended before it served")),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     /// Waits for the end and removes the layer, also of a program that failed.
     fn finish(self) -> io::Result<()> {
+        match self.wait_and_remove()? {
+            Some(0) => Ok(()),
+            code => Err(io::Error::other(format!(
+                "the program in the namespaces ended: {code:?}"
+            ))),
+        }
+    }
+
+    /// Its exit code; none of one that was killed.
+    fn wait_and_remove(self) -> io::Result<Option<i32>> {
         let status = loop {
             match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
                 Err(rustix::io::Errno::INTR) => {}
@@ -172,12 +239,7 @@ impl Started {
             }
         };
         fs::remove_dir_all(&self.layer)?;
-        match status.and_then(|status| status.exit_status()) {
-            Some(0) => Ok(()),
-            code => Err(io::Error::other(format!(
-                "the program in the namespaces ended: {code:?}"
-            ))),
-        }
+        Ok(status.and_then(|status| status.exit_status()))
     }
 }
 
@@ -195,7 +257,7 @@ fn become_program(
     mapped: &OwnedFd,
     root: &OwnedFd,
     (null, output): (&OwnedFd, &OwnedFd),
-    program: &[CString],
+    inside: &Inside<'_>,
 ) -> io::Result<()> {
     if rustix::io::read(mapped, &mut [0; 1])? != 1 {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -213,6 +275,10 @@ fn become_program(
     rustix::process::chdir(&*place)?;
     pivot_root(".", ".")?;
     unmount(".", UnmountFlags::DETACH)?;
+    let program = match inside {
+        Inside::Program(program) => *program,
+        Inside::Agent(agent, listener) => return Err(become_agent(agent, listener, null, output)),
+    };
     rustix::stdio::dup2_stdin(null)?;
     rustix::stdio::dup2_stdout(output)?;
     rustix::stdio::dup2_stderr(null)?;
@@ -224,4 +290,46 @@ fn become_program(
         &words,
         &[c"PATH=/usr/local/bin:/usr/bin:/bin", c"HOME=/root"],
     ))
+}
+
+/// A number that no place of a descriptor has.
+const ABOVE_PLACES: i32 = 16;
+
+/// Configuration on 3, listener on 4, on 5 where it says that it serves (`envd/src/init.rs`).
+fn become_agent(
+    agent: &OwnedFd,
+    listener: &TcpListener,
+    null: &OwnedFd,
+    output: &OwnedFd,
+) -> io::Error {
+    let give = || -> io::Result<()> {
+        let (config, written) = pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::io::write(&written, br#"{"version":1}"#)?;
+        drop(written);
+        let [null, config, listener, output] = [
+            null.as_fd(),
+            config.as_fd(),
+            listener.as_fd(),
+            output.as_fd(),
+        ]
+        .map(|fd| dup_above(fd, ABOVE_PLACES));
+        let (null, config, listener, output) = (null?, config?, listener?, output?);
+        let places = [
+            (null.as_fd(), 0),
+            (null.as_fd(), 1),
+            (null.as_fd(), 2),
+            (config.as_fd(), 3),
+            (listener.as_fd(), 4),
+            (output.as_fd(), 5),
+        ];
+        arrange_fds(&places, agent.as_fd())?;
+        // They are closed by now.
+        std::mem::forget((null, config, listener, output));
+        reset_signals();
+        Ok(())
+    };
+    match give() {
+        Ok(()) => exec_fd(agent.as_fd(), &[c"envd", c"init"], &[]),
+        Err(error) => error,
+    }
 }

@@ -41,4 +41,23 @@ impl Bench<'_> {
         ]);
         Ok(())
     }
+
+    /// The whole of it alone, after a warm-up, with its floor in turn.
+    pub(super) async fn whole(&mut self, count: usize) -> Result<(Samples, Samples), BenchError> {
+        let (mut whole, mut floor) = (Samples::default(), Samples::default());
+        for sample in 0..WARM_UP + count {
+            let bare = self.floor.measure(Request::Sandbox).await?;
+            let begun = Instant::now();
+            let sandbox = self.create().await?;
+            let ran = run_true(&self.envd(&sandbox)?).await;
+            let took = begun.elapsed();
+            self.kill(&[sandbox.sandbox_id]).await?;
+            ran?;
+            if sample >= WARM_UP {
+                floor.push_duration(bare);
+                whole.push_duration(took);
+            }
+        }
+        Ok((whole, floor))
+    }
 }

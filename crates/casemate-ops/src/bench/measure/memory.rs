@@ -3,16 +3,11 @@
 use std::fs;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-
 use super::Bench;
 use crate::bench::error::BenchError;
 use crate::bench::machine::meminfo;
 use crate::bench::report::Figure;
 use crate::bench::samples::Samples;
-
-/// How many sandboxes are created at the same time while memory is measured.
-const CREATES_AT_ONCE: usize = 16;
 
 /// Memory counts as settled when two looks, this far apart, differ by less than this.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -49,22 +44,9 @@ impl Bench<'_> {
             return Ok(());
         }
         let before = settled().await?;
-        let mut ids = Vec::with_capacity(count);
-        let mut refused = None;
-        while ids.len() < count && refused.is_none() {
-            let some = CREATES_AT_ONCE.min(count - ids.len());
-            for created in join_all((0..some).map(|_| self.create())).await {
-                match created {
-                    Ok(sandbox) => ids.push(sandbox.sandbox_id),
-                    Err(error) => refused = Some(error),
-                }
-            }
-        }
+        let ids = self.create_many(count).await?;
         let after = settled().await;
         self.kill(&ids).await?;
-        if let Some(error) = refused {
-            return Err(error);
-        }
         #[expect(clippy::cast_precision_loss, reason = "a count of sandboxes is small")]
         let each = mib(before.saturating_sub(after?)) / count as f64;
         let mut memory = Samples::default();
@@ -109,7 +91,7 @@ fn pss_kib(pid: u32) -> Result<u64, BenchError> {
 
 /// The platform's processes, and those below them that run the same program: what is inside
 /// sandboxes runs another one.
-fn family(roots: &[u32]) -> Result<Vec<u32>, BenchError> {
+pub(super) fn family(roots: &[u32]) -> Result<Vec<u32>, BenchError> {
     let program = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
     let listed = fs::read_dir("/proc").map_err(|source| BenchError::Io {
         action: "list processes",

@@ -1,0 +1,56 @@
+//! An edge in front of one service, for `scripts/bench-edge`: every sandbox is that service.
+//!
+//! `proxy LISTEN SERVICE WORKERS`, where the first two are addresses.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use casemate_edge::{
+    DialFailure, Dialer, Edge, EdgeConfig, InvalidHost, LookupFailure, RouteTarget, Routes,
+};
+use casemate_types::SandboxId;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+struct OneService(SocketAddr);
+
+#[async_trait]
+impl Routes for OneService {
+    async fn lookup(&self, _: &SandboxId) -> Result<Option<RouteTarget>, LookupFailure> {
+        Ok(Some(RouteTarget::Running {
+            traffic_token: None,
+        }))
+    }
+}
+
+#[async_trait]
+impl Dialer for OneService {
+    async fn dial(&self, _: &SandboxId, _: u16) -> Result<TcpStream, DialFailure> {
+        Ok(TcpStream::connect(self.0).await?)
+    }
+}
+
+fn main() -> Result<()> {
+    let argument = |n| {
+        std::env::args()
+            .nth(n)
+            .context("proxy LISTEN SERVICE WORKERS")
+    };
+    let (listen, service) = (argument(1)?, argument(2)?.parse()?);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(argument(3)?.parse()?)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let world = Arc::new(OneService(service));
+        let mut config = EdgeConfig::new("demo.test");
+        // As many as the other proxy keeps.
+        config.limits.envd_idle_max = 256;
+        let edge = Edge::new(config, world.clone(), world, InvalidHost);
+        let listener = TcpListener::bind(&listen).await?;
+        edge.serve(listener, CancellationToken::new()).await;
+        Ok(())
+    })
+}
