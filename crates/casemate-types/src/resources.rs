@@ -22,6 +22,6 @@ impl Resources {
         vcpus: 2,
         memory_mib: 512,
         disk_mib: 10 * 1024,
-        processes_max: 4096,
+        processes_max: 2048,
     };
 }

@@ -273,6 +273,10 @@ fn become_program(
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
     )?;
     rustix::process::chdir(&*place)?;
+    if let Inside::Agent(..) = inside {
+        let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount("proc", "proc", "proc", safe, None)?;
+    }
     pivot_root(".", ".")?;
     unmount(".", UnmountFlags::DETACH)?;
     let program = match inside {
