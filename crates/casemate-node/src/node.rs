@@ -286,8 +286,15 @@ impl Inner {
         self.lock().sandboxes.values().filter_map(shown).collect()
     }
 
-    pub(crate) fn sampled(&self) -> Vec<Sampled> {
+    /// Whether no sandbox is there, running or being made.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().sandboxes.is_empty()
+    }
+
+    /// Those that run and are wanted.
+    pub(crate) fn sampled(&self, is_wanted: impl Fn(&SandboxId) -> bool) -> Vec<Sampled> {
         let sampled = |row: &Row| match row {
+            Row::Running { shown, .. } if !is_wanted(&shown.sandbox) => None,
             Row::Running {
                 resources, shown, ..
             } => Some(Sampled {

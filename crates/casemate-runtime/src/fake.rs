@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     AdoptError, Born, Capabilities, Consumption, CreateError, CreateSpec, DialError, DiskLimit,
-    Exit, IsolationKind, Runtime, RuntimeError, RuntimeRecord, Stock,
+    Exit, IsolationKind, Runtime, RuntimeError, RuntimeRecord, Seen, Stock,
 };
 
 /// See the module.
@@ -185,10 +185,7 @@ impl Runtime for FakeRuntime {
         receiver
     }
 
-    async fn consumption(
-        &self,
-        sandboxes: &[SandboxId],
-    ) -> Result<Vec<Option<Consumption>>, RuntimeError> {
+    async fn look(&self) -> Result<Vec<Seen>, RuntimeError> {
         let state = self.lock();
         let nothing = Consumption {
             cpu_time: Duration::ZERO,
@@ -196,11 +193,11 @@ impl Runtime for FakeRuntime {
             memory_cache_bytes: 0,
             disk_used_bytes: None,
         };
-        let read = |sandbox| {
-            let consumed = *state.consumption.get(sandbox).unwrap_or(&nothing);
-            state.running.contains_key(sandbox).then_some(consumed)
+        let see = |sandbox: &SandboxId| Seen {
+            sandbox: sandbox.clone(),
+            consumption: *state.consumption.get(sandbox).unwrap_or(&nothing),
         };
-        Ok(sandboxes.iter().map(read).collect())
+        Ok(state.running.keys().map(see).collect())
     }
 
     fn stock(&self) -> Stock {

@@ -11,7 +11,7 @@ use casemate_runtime::{AdoptError, RuntimeError, RuntimeRecord};
 use casemate_types::SandboxId;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::refresh::Shown;
+use super::look::Sight;
 use super::{Entry, Running, Shared, blocking, failed, lock, stop, watched};
 use crate::pool::Layer;
 use crate::record::Facts;
@@ -44,31 +44,20 @@ pub(super) fn adopt(shared: &Arc<Shared>, record: &RuntimeRecord) -> Result<(), 
         Err(error) => return Err(failed(error)),
     };
     let (process, netns) = watched(&process, &net).map_err(failed)?;
-    // What it sees then gets old, which is no reason to end it.
-    let shown = facts.machine.clone().and_then(|machine| {
-        let resumed = Shown::resume(shared, &group, Figures::new(machine));
-        resumed
-            .inspect_err(|error| {
-                let cause = error.to_string();
-                tracing::warn!(sandbox.id = %sandbox, cause, "cannot keep up what {sandbox} sees");
-            })
-            .ok()
-    });
-    let shown = Mutex::new(shown);
+    let figures = facts.machine.clone().map(Figures::new);
     // Last: what fails before leaves the slot to the sweep, which ends what is in it.
     if !shared.slots.claim(facts.slot) {
         let taken = io::Error::new(io::ErrorKind::AlreadyExists, "its slot belongs to another");
         return Err(failed(taken));
     }
     let running = Running {
-        shown,
         group,
         facts,
         process,
         netns,
         net: Mutex::new(Some(net)),
         layer,
-        look: Mutex::default(),
+        sight: Mutex::new(Sight::resume(figures)),
     };
     shared.watch(sandbox, Arc::new(running));
     Ok(())

@@ -18,8 +18,8 @@ use tokio::io::AsyncReadExt;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
+use super::look::Sight;
 use super::memory::{bounded, sealed, text_of};
-use super::refresh::Shown;
 use super::{
     Entry, ROOM_DATA, ROOM_WRITABLE, Running, Shared, blocking, enforced, lock, stop, watched,
 };
@@ -366,7 +366,6 @@ impl Launched {
             record,
             process,
             netns,
-            shown,
         } = match recognised {
             Ok(recognised) => recognised,
             Err(error) => {
@@ -394,8 +393,7 @@ impl Launched {
             netns,
             net: Mutex::new(Some(self.net)),
             layer: self.layer,
-            look: Mutex::default(),
-            shown: Mutex::new(Some(shown)),
+            sight: Mutex::new(Sight::begin(Figures::new(self.machine))),
         };
         Ok((Arc::new(running), record))
     }
@@ -414,14 +412,11 @@ impl Launched {
         };
         let record = facts.record(sandbox)?;
         let (process, netns) = watched(&self.process, &self.net)?;
-        let figures = Figures::new(self.machine.clone());
-        let shown = Shown::begin(shared, &group_name(self.net.index), figures)?;
         Ok(Recognised {
             facts,
             record,
             process,
             netns,
-            shown,
         })
     }
 
@@ -436,7 +431,6 @@ struct Recognised {
     record: RuntimeRecord,
     process: AsyncFd<OwnedFd>,
     netns: Arc<OwnedFd>,
-    shown: Shown,
 }
 
 fn disk_bytes(spec: &CreateSpec) -> u64 {

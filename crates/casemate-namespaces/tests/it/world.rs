@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use casemate_namespaces::{NamespacesConfig, NamespacesRuntime};
 use casemate_runtime::{AgentConfig, CreateSpec, Runtime, RuntimeRecord};
@@ -50,10 +51,22 @@ impl World {
         let runtime = NamespacesRuntime::open(config)
             .await
             .unwrap_or_else(|error| panic!("the runtime opens: {}", chain(&error)));
+        let runtime = Arc::new(runtime);
+        let looker = Arc::downgrade(&runtime);
+        // As a node does.
+        tokio::spawn(async move {
+            while let Some(runtime) = looker.upgrade() {
+                if let Err(error) = runtime.look().await {
+                    eprintln!("a look failed: {}", chain(&error));
+                }
+                drop(runtime);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
         Self {
             folder,
             instance,
-            runtime: Arc::new(runtime),
+            runtime,
             made: Mutex::default(),
         }
     }

@@ -1,25 +1,25 @@
-//! Samples of all running sandboxes, on the watch.
+//! The one look at all running sandboxes, every second, and the samples that fall out of it.
 //!
-//! One task for all of them: a reading of hundreds is one call of the runtime and one message.
-//! Nothing is read while nobody watches.
+//! One task for all of them: a look at hundreds is one call of the runtime, and its samples are one
+//! message. They are made only while somebody watches. Without sandboxes nothing is looked at.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_rpc::NodeEvent;
-use casemate_runtime::Consumption;
+use casemate_runtime::{Consumption, Seen};
 use casemate_types::{Sample, SandboxId, Timestamp, Usage};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::warn;
 
 use crate::node::{Inner, Sampled};
 
-/// Looks of which every one takes in those that have no sample yet …
+/// How often all are looked at. Those that have no sample yet get one …
 const LOOK: Duration = Duration::from_secs(1);
-/// … and one in so many all others.
+/// … and one look in so many gives one of every sandbox.
 const LOOKS_A_ROUND: u32 = 5;
-/// A sandbox younger than this is not looked at yet: its start is no measure.
+/// A sandbox younger than this is not sampled yet: its start is no measure.
 const AGE_MIN: Duration = Duration::from_millis(500);
 /// Samples of one message, which has to fit a frame.
 const BATCH_MAX: usize = 500;
@@ -37,37 +37,49 @@ pub(crate) async fn run(node: Arc<Inner>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for look in 0_u32.. {
         ticks.tick().await;
+        if node.is_empty() {
+            marks.clear();
+            continue;
+        }
+        let seen = match node.runtime.look().await {
+            Ok(seen) => seen,
+            Err(failed) => {
+                let error = crate::node::chain(&failed);
+                warn!(error, "cannot look at the sandboxes");
+                continue;
+            }
+        };
         if !node.events.is_watched() {
             continue;
         }
-        let mut due = node.sampled();
-        if look % LOOKS_A_ROUND == 0 {
+        let mut due = if look % LOOKS_A_ROUND == 0 {
+            let due = node.sampled(|_| true);
             let running: HashSet<_> = due.iter().map(|one| &one.sandbox).collect();
             marks.retain(|sandbox, _| running.contains(sandbox));
+            due
         } else {
-            due.retain(|one| !marks.contains_key(&one.sandbox));
-        }
+            node.sampled(|sandbox| !marks.contains_key(sandbox))
+        };
         let now = Timestamp::now();
         due.retain(|one| now.duration_since(one.started_at).unsigned_abs() >= AGE_MIN);
-        for some in due.chunks(BATCH_MAX) {
-            take(&node, &mut marks, some).await;
-        }
+        take(&node, &mut marks, &due, &seen);
     }
 }
 
-async fn take(node: &Inner, marks: &mut HashMap<SandboxId, Mark>, some: &[Sampled]) {
-    let ids: Vec<_> = some.iter().map(|one| one.sandbox.clone()).collect();
-    let read = match node.runtime.consumption(&ids).await {
-        Ok(read) => read,
-        Err(failed) => {
-            let error = crate::node::chain(&failed);
-            return warn!(error, "cannot read what sandboxes use");
-        }
-    };
+fn take(node: &Inner, marks: &mut HashMap<SandboxId, Mark>, due: &[Sampled], seen: &[Seen]) {
+    if due.is_empty() {
+        return;
+    }
+    let seen: HashMap<_, _> = seen
+        .iter()
+        .map(|one| (&one.sandbox, &one.consumption))
+        .collect();
     let (at, now) = (Timestamp::now(), Instant::now());
-    let mut samples = Vec::with_capacity(some.len());
-    for (one, consumed) in some.iter().zip(read) {
-        let Some(consumed) = consumed else { continue };
+    let mut samples = Vec::with_capacity(due.len());
+    for one in due {
+        let Some(consumed) = seen.get(&one.sandbox) else {
+            continue;
+        };
         let mark = Mark {
             at: now,
             cpu_time: consumed.cpu_time,
@@ -82,11 +94,11 @@ async fn take(node: &Inner, marks: &mut HashMap<SandboxId, Mark>, some: &[Sample
             sandbox: one.sandbox.clone(),
             team: one.team.clone(),
             at,
-            usage: usage(one, &consumed, spent, span),
+            usage: usage(one, consumed, spent, span),
         });
     }
-    if !samples.is_empty() {
-        node.events.publish(NodeEvent::Samples(samples));
+    for some in samples.chunks(BATCH_MAX) {
+        node.events.publish(NodeEvent::Samples(some.to_vec()));
     }
 }
 
