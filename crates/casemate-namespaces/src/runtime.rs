@@ -11,6 +11,7 @@
 
 mod adopt;
 mod create;
+mod log;
 mod look;
 mod memory;
 mod stock;
@@ -128,6 +129,7 @@ struct Running {
     /// Taken by whoever ends it.
     net: Mutex<Option<NetSlot>>,
     layer: Layer,
+    log: Mutex<Option<log::Log>>,
     sight: Mutex<Sight>,
 }
 
@@ -357,6 +359,22 @@ impl Runtime for NamespacesRuntime {
 
     async fn look(&self) -> Result<Vec<Seen>, RuntimeError> {
         look::look(&self.shared).await
+    }
+
+    fn log(&self, sandbox: &SandboxId) -> String {
+        let Some(running) = self.shared.running(sandbox) else {
+            return String::new();
+        };
+        let mut log = lock(&running.log);
+        let taken = log.as_mut().map(log::Log::take).transpose();
+        taken
+            .unwrap_or_else(|error| {
+                let cause = error.to_string();
+                tracing::debug!(cause, "the log of {sandbox} cannot be read");
+                *log = None;
+                None
+            })
+            .unwrap_or_default()
     }
 
     fn stock(&self) -> Stock {

@@ -1,14 +1,16 @@
-//! The one look at all running sandboxes, every second, and the samples that fall out of it.
+//! The one look at all running sandboxes, every second, and what falls out of it: samples, logs,
+//! ends of processes for want of memory.
 //!
 //! One task for all of them: a look at hundreds is one call of the runtime, and its samples are one
-//! message. They are made only while somebody watches. Without sandboxes nothing is looked at.
+//! message. They are made only while somebody watches; logs wait in the sandboxes until then.
+//! Without sandboxes nothing is looked at.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_rpc::NodeEvent;
-use casemate_runtime::{Consumption, Seen};
+use casemate_runtime::{Consumption, LOG_BYTES_MAX, Seen};
 use casemate_types::{Sample, SandboxId, Timestamp, Usage};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::warn;
@@ -31,14 +33,27 @@ struct Mark {
     cpu_time: Duration,
 }
 
+/// Bytes of logs that one look hands on, of all sandboxes together; more waits in the sandboxes.
+const LOG_BYTES_A_LOOK: usize = 256 * 1024;
+
+/// What is kept from one look to the next.
+#[derive(Default)]
+struct State {
+    marks: HashMap<SandboxId, Mark>,
+    /// Sandboxes whose logs may have something new, those that wait for longest first.
+    unread: VecDeque<SandboxId>,
+    /// Processes that were ended for want of memory and of which nobody was told yet.
+    memory_kills: HashMap<SandboxId, u64>,
+}
+
 pub(crate) async fn run(node: Arc<Inner>) {
-    let mut marks = HashMap::<SandboxId, Mark>::new();
+    let mut state = State::default();
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for look in 0_u32.. {
         ticks.tick().await;
         if node.is_empty() {
-            marks.clear();
+            state = State::default();
             continue;
         }
         let seen = match node.runtime.look().await {
@@ -49,9 +64,15 @@ pub(crate) async fn run(node: Arc<Inner>) {
                 continue;
             }
         };
+        state.note(&seen);
         if !node.events.is_watched() {
             continue;
         }
+        for (sandbox, processes) in state.memory_kills.drain() {
+            node.tell_memory_full(&sandbox, processes);
+        }
+        read_logs(&node, &mut state.unread);
+        let marks = &mut state.marks;
         let mut due = if look % LOOKS_A_ROUND == 0 {
             let due = node.sampled(|_| true);
             let running: HashSet<_> = due.iter().map(|one| &one.sandbox).collect();
@@ -62,7 +83,70 @@ pub(crate) async fn run(node: Arc<Inner>) {
         };
         let now = Timestamp::now();
         due.retain(|one| now.duration_since(one.started_at).unsigned_abs() >= AGE_MIN);
-        take(&node, &mut marks, &due, &seen);
+        take(&node, marks, &due, &seen);
+    }
+}
+
+impl State {
+    fn note(&mut self, seen: &[Seen]) {
+        // Nobody writes to its log without doing something.
+        let waiting: HashSet<_> = self.unread.iter().cloned().collect();
+        let stirred = seen.iter().filter(|one| one.stirred);
+        let new = stirred.filter(|one| !waiting.contains(&one.sandbox));
+        self.unread.extend(new.map(|one| one.sandbox.clone()));
+        for one in seen.iter().filter(|one| one.memory_kills > 0) {
+            *self.memory_kills.entry(one.sandbox.clone()).or_default() += one.memory_kills;
+        }
+    }
+}
+
+/// In turn, until all are read or it is enough for this look.
+fn read_logs(node: &Inner, unread: &mut VecDeque<SandboxId>) {
+    let mut left = LOG_BYTES_A_LOOK;
+    for _ in 0..unread.len() {
+        let Some(sandbox) = unread.pop_front() else {
+            return;
+        };
+        let read = node.read_log(&sandbox);
+        if read >= LOG_BYTES_MAX / 2 {
+            unread.push_back(sandbox);
+        }
+        left = left.saturating_sub(read);
+        if left == 0 {
+            return;
+        }
+    }
+}
+
+impl Inner {
+    /// Hands on what a sandbox wrote to its log since the last time; how many bytes.
+    pub(crate) fn read_log(&self, sandbox: &SandboxId) -> usize {
+        let lines = self.runtime.log(sandbox);
+        if lines.is_empty() {
+            return 0;
+        }
+        let (read, at) = (lines.len(), Timestamp::now());
+        if let Some((team, since)) = self.note_log_read(sandbox, at) {
+            self.events.publish(NodeEvent::Log {
+                sandbox: sandbox.clone(),
+                team,
+                since,
+                at,
+                lines,
+            });
+        }
+        read
+    }
+
+    fn tell_memory_full(&self, sandbox: &SandboxId, processes: u64) {
+        if let Some(team) = self.team(sandbox) {
+            self.events.publish(NodeEvent::MemoryFull {
+                sandbox: sandbox.clone(),
+                team,
+                at: Timestamp::now(),
+                processes,
+            });
+        }
     }
 }
 

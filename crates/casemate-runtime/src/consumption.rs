@@ -23,4 +23,8 @@ pub struct Consumption {
 pub struct Seen {
     pub sandbox: SandboxId,
     pub consumption: Consumption,
+    /// Its programs did something since the look before.
+    pub stirred: bool,
+    /// Processes that the kernel ended since then because the sandbox's memory was full.
+    pub memory_kills: u64,
 }

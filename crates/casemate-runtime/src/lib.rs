@@ -24,6 +24,9 @@ pub use create::{AgentConfig, CreateSpec};
 pub use error::{AdoptError, CreateError, DialError, RuntimeError};
 pub use record::RuntimeRecord;
 
+/// Most bytes that [`Runtime::log`] answers with; not counting what replaces bytes that are no text.
+pub const LOG_BYTES_MAX: usize = 16 * 1024;
+
 /// A sandbox ended without being asked to by [`Runtime::stop`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
@@ -101,6 +104,11 @@ pub trait Runtime: Send + Sync {
     /// see of their machine. One that ends meanwhile may be left out. One caller does it every
     /// second: a look at hundreds that rest must cost next to nothing.
     async fn look(&self) -> Result<Vec<Seen>, RuntimeError>;
+
+    /// What the sandbox wrote to its log since the last call: whole lines, at most [`LOG_BYTES_MAX`]
+    /// bytes of them; more waits in the sandbox. Empty when it does not run. Nothing of it can be
+    /// trusted, not even that they are lines of its agent.
+    fn log(&self, sandbox: &SandboxId) -> String;
 
     /// How much is prepared ahead.
     fn stock(&self) -> Stock;

@@ -47,6 +47,8 @@ pub(crate) struct Usage {
     pub(crate) cpu: CpuTime,
     pub(crate) memory: Memory,
     pub(crate) processes: u64,
+    /// Processes that the kernel ended because the memory was full.
+    pub(crate) memory_kills: u64,
 }
 
 impl Memory {
@@ -91,6 +93,7 @@ pub(crate) struct Meter {
     memory: File,
     memory_used: File,
     memory_is_unified: bool,
+    memory_events: File,
     processes: Option<File>,
 }
 
@@ -113,6 +116,8 @@ impl Meter {
             false => memory_v1(memory),
         };
         let used = number(read_again(&self.memory_used, &mut buffer)?);
+        let events = read_again(&self.memory_events, &mut buffer)?;
+        let memory_kills = figure(events, "oom_kill").unwrap_or(0);
         let processes = match &self.processes {
             Some(file) => number(read_again(file, &mut buffer)?),
             None => 0,
@@ -121,6 +126,7 @@ impl Meter {
             cpu,
             memory: Memory { used, ..memory },
             processes,
+            memory_kills,
         })
     }
 }
@@ -128,9 +134,9 @@ impl Meter {
 impl Cgroups {
     pub(crate) fn meter(&self, name: &str) -> io::Result<Meter> {
         let (cpu, memory) = (self.counts("cpuacct")?, self.counts("memory")?);
-        let [stat, used] = match memory.hierarchy.unified {
-            true => ["memory.stat", "memory.current"],
-            false => ["memory.stat", "memory.usage_in_bytes"],
+        let [stat, used, events] = match memory.hierarchy.unified {
+            true => ["memory.stat", "memory.current", "memory.events"],
+            false => ["memory.stat", "memory.usage_in_bytes", "memory.oom_control"],
         };
         let cpu_stat = match cpu.hierarchy.unified {
             true => "cpu.stat",
@@ -144,6 +150,7 @@ impl Cgroups {
             memory: open(memory, Some(name), stat)?,
             memory_used: open(memory, Some(name), used)?,
             memory_is_unified: memory.hierarchy.unified,
+            memory_events: open(memory, Some(name), events)?,
             processes: pids
                 .map(|tree| open(tree, Some(name), "pids.current"))
                 .transpose()?,

@@ -18,6 +18,7 @@ use tokio::io::AsyncReadExt;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
+use super::log::Log;
 use super::look::Sight;
 use super::memory::{bounded, sealed, text_of};
 use super::{
@@ -264,6 +265,7 @@ impl Claimed {
         match answered {
             Ok((pid, process)) => Ok(Launched {
                 net: self.slot.net,
+                log: Log::new(self.slot.log.near),
                 layer: self.layer,
                 machine: self.machine,
                 pid,
@@ -302,7 +304,7 @@ impl Claimed {
         group_name(self.slot.net.index)
     }
 
-    fn descriptors(&self, spec: &CreateSpec) -> io::Result<([OwnedFd; 5], Kept)> {
+    fn descriptors(&self, spec: &CreateSpec) -> io::Result<([OwnedFd; 6], Kept)> {
         let config = sealed("config", &serde_json::to_vec(&spec.agent)?)?;
         let output = bounded("output")?;
         let (ready, ready_end) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -316,6 +318,7 @@ impl Claimed {
             config,
             output,
             ready: ready_end,
+            log: self.slot.log.far.try_clone()?,
         };
         Ok((parts.into_list(), kept))
     }
@@ -334,6 +337,7 @@ struct Kept {
 /// A first process that has not reported yet. Undone by ending it.
 struct Launched {
     net: NetSlot,
+    log: Log,
     layer: Layer,
     machine: Machine,
     pid: i32,
@@ -393,6 +397,7 @@ impl Launched {
             netns,
             net: Mutex::new(Some(self.net)),
             layer: self.layer,
+            log: Mutex::new(Some(self.log)),
             sight: Mutex::new(Sight::begin(Figures::new(self.machine))),
         };
         Ok((Arc::new(running), record))

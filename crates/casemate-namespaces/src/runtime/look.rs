@@ -57,6 +57,9 @@ pub(super) struct Sight {
     figures: Option<Figures>,
     /// Begun by an earlier process, which counted until an unknown moment.
     resumed: bool,
+    /// Processes that the kernel ended for want of memory, as counted last; `None` where earlier
+    /// ones were another process's to tell.
+    memory_kills: Option<u64>,
     /// From the first look on.
     last: Option<Last>,
 }
@@ -70,12 +73,20 @@ struct Last {
     written: Instant,
 }
 
+/// What one look at one sandbox gives.
+struct Glance {
+    consumption: Consumption,
+    stirred: bool,
+    memory_kills: u64,
+}
+
 impl Sight {
     /// Of a sandbox that has just begun.
     pub(super) fn begin(figures: Figures) -> Self {
         Self {
             figures: Some(figures),
             resumed: false,
+            memory_kills: Some(0),
             last: None,
         }
     }
@@ -85,11 +96,31 @@ impl Sight {
         Self {
             figures,
             resumed: true,
+            memory_kills: None,
             last: None,
         }
     }
 
-    fn look(&mut self, shared: &Shared, running: &Running, stir: bool) -> io::Result<Consumption> {
+    fn look(&mut self, shared: &Shared, running: &Running, stir: bool) -> io::Result<Glance> {
+        let kills = self.memory_kills;
+        let before = self.last.as_ref().map(|last| last.consumption.cpu_time);
+        let consumption = self.consumption(shared, running, stir)?;
+        Ok(Glance {
+            stirred: before != Some(consumption.cpu_time),
+            memory_kills: match (kills, self.memory_kills) {
+                (Some(before), Some(now)) => now.saturating_sub(before),
+                _ => 0,
+            },
+            consumption,
+        })
+    }
+
+    fn consumption(
+        &mut self,
+        shared: &Shared,
+        running: &Running,
+        stir: bool,
+    ) -> io::Result<Consumption> {
         let now = Instant::now();
         let Some(last) = &mut self.last else {
             let meter = shared.cgroups.meter(&running.group)?;
@@ -142,6 +173,7 @@ impl Sight {
         spent: Duration,
     ) -> io::Result<Consumption> {
         let usage = meter.read()?;
+        self.memory_kills = Some(usage.memory_kills);
         let disk = match shared.pool.disk_limit() {
             DiskLimit::Enforced => shared.pool.used_bytes(&running.layer).ok(),
             DiskLimit::Advisory => None,
@@ -184,9 +216,11 @@ pub(super) async fn look(shared: &Arc<Shared>) -> Result<Vec<Seen>, RuntimeError
         let see = |(sandbox, running): (SandboxId, Arc<Running>)| {
             let seen = lock(&running.sight).look(&shared, &running, stir);
             match seen {
-                Ok(consumption) => Some(Seen {
+                Ok(glance) => Some(Seen {
                     sandbox,
-                    consumption,
+                    consumption: glance.consumption,
+                    stirred: glance.stirred,
+                    memory_kills: glance.memory_kills,
                 }),
                 // Once it ends its groups and files go.
                 Err(error) => {

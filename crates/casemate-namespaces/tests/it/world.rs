@@ -22,6 +22,8 @@ pub struct World {
     pub instance: InstanceId,
     pub runtime: Arc<NamespacesRuntime>,
     made: Mutex<BTreeMap<SandboxId, RuntimeRecord>>,
+    /// Processes that ended because a sandbox's memory was full, as looks told.
+    memory_kills: Arc<Mutex<BTreeMap<SandboxId, u64>>>,
 }
 
 impl World {
@@ -53,11 +55,19 @@ impl World {
             .unwrap_or_else(|error| panic!("the runtime opens: {}", chain(&error)));
         let runtime = Arc::new(runtime);
         let looker = Arc::downgrade(&runtime);
+        let memory_kills = Arc::<Mutex<BTreeMap<_, _>>>::default();
+        let counted = Arc::clone(&memory_kills);
         // As a node does.
         tokio::spawn(async move {
             while let Some(runtime) = looker.upgrade() {
-                if let Err(error) = runtime.look().await {
-                    eprintln!("a look failed: {}", chain(&error));
+                match runtime.look().await {
+                    Ok(seen) => {
+                        let mut kills = counted.lock().unwrap();
+                        for one in seen {
+                            *kills.entry(one.sandbox).or_default() += one.memory_kills;
+                        }
+                    }
+                    Err(error) => eprintln!("a look failed: {}", chain(&error)),
                 }
                 drop(runtime);
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -68,6 +78,7 @@ impl World {
             instance,
             runtime,
             made: Mutex::default(),
+            memory_kills,
         }
     }
 
@@ -123,6 +134,11 @@ impl World {
         let mut all = self.made.lock().unwrap();
         all.insert(record.sandbox.clone(), record.clone());
         record
+    }
+
+    pub fn memory_kills(&self, sandbox: &SandboxId) -> u64 {
+        let kills = self.memory_kills.lock().unwrap();
+        kills.get(sandbox).copied().unwrap_or(0)
     }
 
     /// The host's number of the first process of a sandbox that was made here.

@@ -308,6 +308,10 @@ impl Runtime for Sandboxes {
         self.inner.look().await
     }
 
+    fn log(&self, sandbox: &SandboxId) -> String {
+        self.inner.log(sandbox)
+    }
+
     fn stock(&self) -> Stock {
         self.inner.stock()
     }
