@@ -58,8 +58,11 @@ def test_metrics_logs_and_top_tell_of_a_sandbox(sandbox):
     rows = {row["sandbox"]["sandboxID"]: row for row in answer("top")}
     assert rows[sandbox]["metrics"]["memUsed"] > 0
     assert sandbox in casemate("top").stdout.decode()
+    while not answer("sandbox", "logs", sandbox, "--search", "Agent started"):
+        assert time.monotonic() < end, "the agent is not in the log"
+        time.sleep(0.2)
     logs = answer("sandbox", "logs", sandbox)
-    assert [entry["message"] for entry in logs][:1] == ["Sandbox created"]
+    assert {"Sandbox created", "Agent started"} <= {entry["message"] for entry in logs}
     assert answer("sandbox", "logs", sandbox, "--search", "no such thing") == []
     assert "Sandbox created" in casemate("sandbox", "logs", sandbox, "--level", "info").stdout.decode()
     casemate("sandbox", "logs", sandbox, "--limit", "1001", check=2)

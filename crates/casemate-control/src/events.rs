@@ -1,6 +1,7 @@
 //! Lifecycle events: what is noted of a sandbox, and what its team reads.
 
 use casemate_history::{EventKind, EventPage, HistoryError, LifecycleEvent};
+use casemate_rpc::RunningSandbox;
 use casemate_store::Sandbox;
 use casemate_types::{EndReason, SandboxId, Timestamp};
 use serde_json::{Value, json};
@@ -50,6 +51,21 @@ impl Control {
         self.note(row, EventKind::Killed, at, json!({ "reason": reason }));
     }
 
+    /// Of a sandbox without a row.
+    pub(crate) fn note_orphan_end(&self, orphan: &RunningSandbox, at: Timestamp) {
+        self.recorder.event(LifecycleEvent {
+            id: Uuid::new_v4(),
+            kind: EventKind::Killed,
+            at,
+            team: orphan.team.clone(),
+            sandbox: orphan.sandbox.clone(),
+            execution: execution(&orphan.sandbox, orphan.started_at),
+            template: orphan.template.clone(),
+            build: None,
+            data: json!({ "reason": EndReason::Orphaned }),
+        });
+    }
+
     pub(crate) fn note_deadline(&self, row: &Sandbox, ends_at: Timestamp) {
         let data = json!({ "changed": "timeout", "end_at": ends_at });
         self.note(row, EventKind::Updated, Timestamp::now(), data);
@@ -67,7 +83,7 @@ impl Control {
             at,
             team: row.team.clone(),
             sandbox: row.id.clone(),
-            execution: execution(row),
+            execution: execution(&row.id, row.started_at),
             template: row.template.clone(),
             build: Uuid::parse_str(&row.build.to_string()).ok(),
             data,
@@ -76,10 +92,10 @@ impl Control {
 }
 
 /// The id of one run. It is nowhere kept: a run is known by its sandbox and its start.
-fn execution(row: &Sandbox) -> Uuid {
+fn execution(sandbox: &SandboxId, started_at: Timestamp) -> Uuid {
     let mut hash = Sha256::new();
-    hash.update(row.id.as_str());
-    hash.update(row.started_at.as_microsecond().to_be_bytes());
+    hash.update(sandbox.as_str());
+    hash.update(started_at.as_microsecond().to_be_bytes());
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&hash.finalize()[..16]);
     uuid::Builder::from_random_bytes(bytes).into_uuid()

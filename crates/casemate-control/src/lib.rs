@@ -5,6 +5,7 @@
 //! node) and must not know axum, SQL or how a node is reached.
 
 pub mod admin;
+mod agent_log;
 pub mod auth;
 pub mod bootstrap;
 pub mod chain;

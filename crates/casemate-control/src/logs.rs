@@ -81,7 +81,7 @@ pub(crate) fn line_of(event: &LifecycleEvent) -> LogLine {
         (EventKind::Created, ..) => (LogLevel::Info, "Sandbox created".to_owned()),
         (EventKind::Updated, Some(what), _) => (LogLevel::Info, format!("Sandbox {what} changed")),
         (EventKind::Updated, None, _) => (LogLevel::Info, "Sandbox changed".to_owned()),
-        (EventKind::Killed, _, Some(reason @ ("exited" | "lost"))) => {
+        (EventKind::Killed, _, Some(reason @ ("exited" | "lost" | "orphaned"))) => {
             (LogLevel::Warn, format!("Sandbox ended: {reason}"))
         }
         (EventKind::Killed, _, Some(reason)) => {

@@ -23,6 +23,7 @@ use casemate_types::{EndReason, Timestamp};
 use tokio::sync::mpsc;
 
 use crate::Control;
+use crate::agent_log::Read;
 use crate::chain::chain;
 use orphans::Orphans;
 
@@ -116,8 +117,10 @@ async fn until_synced(
                 running.retain(|r| r.sandbox != sandbox);
                 control.note_ended(&sandbox, reason, at).await?;
             }
-            NodeEvent::Samples(samples) => control.recorder.samples(samples),
             NodeEvent::Heartbeat(info) => control.heard_from(info).await?,
+            NodeEvent::Samples(_) | NodeEvent::Log { .. } | NodeEvent::MemoryFull { .. } => {
+                record(control, event);
+            }
         }
     }
     Err(ReconcileError::WatchEnded)
@@ -139,12 +142,46 @@ async fn handle(
             orphans.forget(&sandbox);
             control.note_ended(&sandbox, reason, at).await?;
         }
-        NodeEvent::Samples(samples) => control.recorder.samples(samples),
         NodeEvent::Heartbeat(info) => control.heard_from(info).await?,
+        NodeEvent::Samples(_) | NodeEvent::Log { .. } | NodeEvent::MemoryFull { .. } => {
+            record(control, event);
+        }
         // Said once, at the start.
         NodeEvent::Synced => {}
     }
     Ok(())
+}
+
+/// What only the history is told of.
+fn record(control: &Control, event: NodeEvent) {
+    match event {
+        NodeEvent::Samples(samples) => control.recorder.samples(samples),
+        NodeEvent::Log {
+            sandbox,
+            team,
+            since,
+            at,
+            lines,
+        } => control.recorder.log_read(&Read {
+            sandbox: &sandbox,
+            team: &team,
+            since,
+            at,
+            lines: &lines,
+        }),
+        NodeEvent::MemoryFull {
+            sandbox,
+            team,
+            at,
+            processes,
+        } => {
+            control.recorder.memory_full(&sandbox, &team, at, processes);
+        }
+        NodeEvent::Running(_)
+        | NodeEvent::Synced
+        | NodeEvent::Ended { .. }
+        | NodeEvent::Heartbeat(_) => {}
+    }
 }
 
 impl Control {

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use casemate_history::{EventKind, History, HistoryError, LifecycleEvent, TeamPoint};
-use casemate_types::{Sample, SandboxId, Timestamp};
+use casemate_history::{EventKind, History, HistoryError, LifecycleEvent, LogLine, TeamPoint};
+use casemate_types::{Sample, SandboxId, TeamId, Timestamp};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::Control;
+use crate::agent_log::{self, Read, Round};
 use crate::chain::chain;
 use crate::logs::line_of;
 
@@ -33,6 +34,7 @@ const TRIM_ROUND: Duration = Duration::from_secs(60);
 enum Entry {
     Samples(Vec<Sample>),
     Event(LifecycleEvent),
+    Lines(Vec<LogLine>),
 }
 
 /// The line, and what was taken from it and is not written yet.
@@ -42,6 +44,8 @@ pub(crate) struct Recorder {
     dropped: AtomicU64,
     /// Changes in this round.
     updates: std::sync::Mutex<HashMap<SandboxId, u32>>,
+    /// Lines of sandboxes in this round.
+    lines: std::sync::Mutex<Round>,
 }
 
 struct Inbox {
@@ -62,6 +66,7 @@ impl Default for Recorder {
             inbox: Mutex::new(inbox),
             dropped: AtomicU64::new(0),
             updates: std::sync::Mutex::default(),
+            lines: std::sync::Mutex::default(),
         }
     }
 }
@@ -82,6 +87,40 @@ impl Recorder {
             *noted += 1;
         }
         self.put(Entry::Event(event));
+    }
+
+    /// What a sandbox wrote to its log, as far as it goes in.
+    pub(crate) fn log_read(&self, read: &Read<'_>) {
+        let lines = self.round().take(read);
+        self.log_lines(lines);
+    }
+
+    /// Its memory was full.
+    pub(crate) fn memory_full(
+        &self,
+        sandbox: &SandboxId,
+        team: &TeamId,
+        at: Timestamp,
+        processes: u64,
+    ) {
+        let line = agent_log::memory_full((sandbox, team), at, processes);
+        self.log_lines(vec![line]);
+    }
+
+    fn end_round(&self) {
+        self.updates().clear();
+        let left_out = self.round().end(Timestamp::now());
+        self.log_lines(left_out);
+    }
+
+    fn log_lines(&self, lines: Vec<LogLine>) {
+        if !lines.is_empty() {
+            self.put(Entry::Lines(lines));
+        }
+    }
+
+    fn round(&self) -> std::sync::MutexGuard<'_, Round> {
+        self.lines.lock().expect("no holder of this lock panics")
     }
 
     fn updates(&self) -> std::sync::MutexGuard<'_, HashMap<SandboxId, u32>> {
@@ -113,11 +152,15 @@ impl Recorder {
 
 impl Inbox {
     async fn write(&mut self, history: &dyn History) {
-        let (mut samples, mut events) = (Vec::new(), Vec::new());
+        let (mut samples, mut events, mut lines) = (Vec::new(), Vec::new(), Vec::new());
         for entry in &self.taken {
             match entry {
                 Entry::Samples(some) => samples.extend_from_slice(some),
-                Entry::Event(event) => events.push(event.clone()),
+                Entry::Event(event) => {
+                    lines.push(line_of(event));
+                    events.push(event.clone());
+                }
+                Entry::Lines(some) => lines.extend_from_slice(some),
             }
         }
         if !samples.is_empty() {
@@ -128,8 +171,9 @@ impl Inbox {
             );
         }
         if !events.is_empty() {
-            let lines: Vec<_> = events.iter().map(line_of).collect();
             lost("events", events.len(), history.events_append(&events).await);
+        }
+        if !lines.is_empty() {
             lost("log lines", lines.len(), history.logs_append(&lines).await);
         }
         self.taken.clear();
@@ -173,7 +217,7 @@ pub(crate) async fn run(control: Arc<Control>) {
                 }
             }
             _ = trim.tick() => {
-                control.recorder.updates().clear();
+                control.recorder.end_round();
                 forget(&control).await;
             }
         }

@@ -142,6 +142,37 @@ impl FakeNode {
         state.tell(NodeEvent::Samples(vec![sample]));
     }
 
+    /// The sandbox writes to its log, and the node has read it.
+    pub fn write_log(&self, sandbox: &SandboxId, lines: &str) {
+        let mut state = self.lock();
+        let Some(entry) = state.running.get(sandbox) else {
+            return;
+        };
+        let event = NodeEvent::Log {
+            sandbox: sandbox.clone(),
+            team: entry.facts.team.clone(),
+            since: entry.facts.started_at,
+            at: Timestamp::now(),
+            lines: lines.into(),
+        };
+        state.tell(event);
+    }
+
+    /// The kernel ended a process of the sandbox, whose memory was full.
+    pub fn fill_memory(&self, sandbox: &SandboxId) {
+        let mut state = self.lock();
+        let Some(entry) = state.running.get(sandbox) else {
+            return;
+        };
+        let event = NodeEvent::MemoryFull {
+            sandbox: sandbox.clone(),
+            team: entry.facts.team.clone(),
+            at: Timestamp::now(),
+            processes: 1,
+        };
+        state.tell(event);
+    }
+
     /// The sandbox vanishes without a word.
     pub fn lose(&self, sandbox: &SandboxId) {
         self.lock().running.remove(sandbox);

@@ -12,7 +12,6 @@
 mod discover;
 mod meter;
 mod sandbox;
-mod usage;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -22,9 +21,8 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, unlinkat};
 
 use crate::step::{Step, StepError};
 use discover::{Hierarchy, discover};
-pub use meter::MemoryUse;
+pub(crate) use meter::{CpuClock, CpuTime, Memory, Meter, Usage};
 pub use sandbox::{Limits, SandboxCgroup};
-pub(crate) use usage::{CpuClock, CpuTime, Memory, Usage};
 
 /// The instance's groups; open descriptors, so it works wherever they are carried.
 #[derive(Debug)]

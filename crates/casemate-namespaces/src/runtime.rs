@@ -10,10 +10,10 @@
 //! used. Nothing here survives this process but what [`crate::record`] describes.
 
 mod adopt;
-mod consumption;
 mod create;
+mod log;
+mod look;
 mod memory;
-mod refresh;
 mod stock;
 mod stop;
 
@@ -27,8 +27,8 @@ use async_trait::async_trait;
 use casemate_linux::mount::{Attributes, clone_mount, set_attributes};
 use casemate_net::{NetConfig, NetPool, NetSlot};
 use casemate_runtime::{
-    AdoptError, Born, Capabilities, Consumption, CreateError, CreateSpec, DialError, DiskLimit,
-    Exit, IsolationKind, Runtime, RuntimeError, RuntimeRecord, Stock,
+    AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, DiskLimit, Exit,
+    IsolationKind, Runtime, RuntimeError, RuntimeRecord, Seen, Stock,
 };
 use casemate_types::{CompiledPolicy, SandboxId};
 use rustix::fs::CWD;
@@ -50,7 +50,7 @@ use crate::shelf::Shelf;
 use crate::slots::{self, Slots};
 use crate::step::{Step, StepError};
 use crate::view::Views;
-use refresh::Shown;
+use look::{Sight, Stir};
 
 /// Names in the launchers' room of the folders that hold layers.
 const ROOM_DATA: &str = "d";
@@ -102,8 +102,7 @@ struct Shared {
     /// Creates that ever began.
     begun: AtomicUsize,
     calm: Notify,
-    /// Told of each sandbox that runs from now on.
-    first: Notify,
+    stir: Stir,
     exits: Mutex<Option<mpsc::UnboundedSender<Exit>>>,
     used: mpsc::UnboundedSender<NetSlot>,
     /// Taken by the first sweep: before it nothing may be made.
@@ -130,10 +129,8 @@ struct Running {
     /// Taken by whoever ends it.
     net: Mutex<Option<NetSlot>>,
     layer: Layer,
-    /// What was read of it last.
-    look: Mutex<Option<consumption::Look>>,
-    /// `None` where its files are not kept up.
-    shown: Mutex<Option<Shown>>,
+    log: Mutex<Option<log::Log>>,
+    sight: Mutex<Sight>,
 }
 
 impl NamespacesRuntime {
@@ -207,6 +204,10 @@ impl NamespacesRuntime {
         };
         let (used, waste) = mpsc::unbounded_channel();
         let enough = stock::enough(config.slot_stock);
+        let clock = cgroups
+            .clock_of_all()
+            .step("open the clock of all sandboxes");
+        let stir = Stir::new(clock?);
         let shared = Shared {
             boot_id: boot_id().step("read the boot's id")?,
             pool,
@@ -228,7 +229,7 @@ impl NamespacesRuntime {
             creating: AtomicUsize::new(0),
             begun: AtomicUsize::new(0),
             calm: Notify::new(),
-            first: Notify::new(),
+            stir,
             exits: Mutex::default(),
             used,
             waste: Mutex::new(Some(waste)),
@@ -356,11 +357,24 @@ impl Runtime for NamespacesRuntime {
         receiver
     }
 
-    async fn consumption(
-        &self,
-        sandboxes: &[SandboxId],
-    ) -> Result<Vec<Option<Consumption>>, RuntimeError> {
-        consumption::consumption(&self.shared, sandboxes).await
+    async fn look(&self) -> Result<Vec<Seen>, RuntimeError> {
+        look::look(&self.shared).await
+    }
+
+    fn log(&self, sandbox: &SandboxId) -> String {
+        let Some(running) = self.shared.running(sandbox) else {
+            return String::new();
+        };
+        let mut log = lock(&running.log);
+        let taken = log.as_mut().map(log::Log::take).transpose();
+        taken
+            .unwrap_or_else(|error| {
+                let cause = error.to_string();
+                tracing::debug!(cause, "the log of {sandbox} cannot be read");
+                *log = None;
+                None
+            })
+            .unwrap_or_default()
     }
 
     fn stock(&self) -> Stock {
@@ -386,7 +400,6 @@ impl Shared {
     /// Enters a running sandbox and watches for its end.
     fn watch(self: &Arc<Self>, sandbox: &SandboxId, running: Arc<Running>) {
         lock(&self.table).insert(sandbox.clone(), Entry::Running(Arc::clone(&running)));
-        self.first.notify_one();
         let (shared, sandbox) = (Arc::downgrade(self), sandbox.clone());
         // Ends with the process that it watches, at the latest when the runtime is dropped.
         tokio::spawn(async move {

@@ -51,6 +51,14 @@ pub(crate) struct Slot {
     pub(crate) net: NetSlot,
     /// What its files say until somebody uses them.
     pub(crate) machine: Machine,
+    pub(crate) log: LogEnds,
+}
+
+/// Both ends of the pipe in which its log comes.
+#[derive(Debug)]
+pub(crate) struct LogEnds {
+    pub(crate) near: OwnedFd,
+    pub(crate) far: OwnedFd,
 }
 
 /// Why no slots were made.
@@ -189,11 +197,12 @@ impl Slots {
         let shown = machines.clone();
         let networks = tokio::task::spawn_blocking(move || {
             groups_create(&cgroups, &wanted).map_err(SlotError::Groups)?;
-            views_create(&views, &wanted, &shown).map_err(SlotError::Views)?;
-            net.slots_create(wanted).map_err(SlotError::Network)
+            let logs = views_create(&views, &wanted, &shown).map_err(SlotError::Views)?;
+            let networks = net.slots_create(wanted).map_err(SlotError::Network)?;
+            Ok((logs, networks))
         });
         let (namespaces, networks) = tokio::join!(self.preparer.ask(&request, &[]), networks);
-        let networks = networks.map_err(SlotError::Abandoned)??;
+        let (logs, networks) = networks.map_err(SlotError::Abandoned)??;
         let namespaces = match namespaces.map_err(SlotError::Ids)? {
             (Reply::Done, fds) if fds.len() == indexes.len() => fds,
             _ => return Err(SlotError::Ids(LauncherError::Confused)),
@@ -202,13 +211,15 @@ impl Slots {
             .into_iter()
             .zip(namespaces)
             .zip(networks)
-            .zip(machines);
+            .zip(machines)
+            .zip(logs);
         Ok(parts
-            .map(|(((first_id, userns), net), machine)| Slot {
+            .map(|((((first_id, userns), net), machine), log)| Slot {
                 first_id,
                 userns,
                 net,
                 machine,
+                log,
             })
             .collect())
     }
@@ -288,12 +299,16 @@ fn groups_create(cgroups: &Cgroups, indexes: &[u16]) -> Result<(), StepError> {
         .try_for_each(|index| cgroups.create(&group_name(*index), &limits))
 }
 
-fn views_create(views: &Views, indexes: &[u16], machines: &[Machine]) -> io::Result<()> {
-    for (index, machine) in indexes.iter().zip(machines) {
+fn views_create(views: &Views, indexes: &[u16], machines: &[Machine]) -> io::Result<Vec<LogEnds>> {
+    let make = |(index, machine): (&u16, &Machine)| {
         views.shape(&machine.processors)?;
         views.make(*index, machine)?;
-    }
-    Ok(())
+        Ok(LogEnds {
+            near: views.log(*index)?,
+            far: views.log_far(*index)?,
+        })
+    };
+    indexes.iter().zip(machines).map(make).collect()
 }
 
 /// Processors for a sandbox that gets fewer than there are: neighbours by slot, so that sandboxes

@@ -14,13 +14,15 @@ mod text;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use casemate_linux::mount::clone_mount;
 use casemate_net::SlotLink;
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, openat};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -35,6 +37,8 @@ pub(crate) const LOADAVG: &str = "loadavg";
 pub(crate) const BOOT_ID: &str = "boot_id";
 /// For the agent alone.
 pub(crate) const DISK: &str = "disk";
+/// A named pipe: the log, from the agent to the node, which finds it again by this name.
+const LOG: &str = "log";
 /// Parts of a shape's folder.
 pub(crate) const CPUINFO: &str = "cpuinfo";
 pub(crate) const SYS: &str = "sys";
@@ -77,6 +81,9 @@ impl Machine {
 #[derive(Debug)]
 pub(crate) struct Views {
     root: PathBuf,
+    /// The same file system, mounted nowhere: what is opened through it has a name that says
+    /// nothing of the host.
+    nowhere: OwnedFd,
     host: shape::Host,
     /// Shapes that are there.
     shapes: Mutex<BTreeSet<String>>,
@@ -97,8 +104,10 @@ impl Views {
                 .step("mount the views")?;
         }
         let host = shape::Host::read(link, groups).step("read about the host's processors")?;
+        let nowhere = clone_mount(CWD, &root).step("copy the views' mount")?;
         Ok(Self {
             root,
+            nowhere,
             host,
             shapes: Mutex::default(),
         })
@@ -134,6 +143,13 @@ impl Views {
         std::fs::create_dir(&folder)?;
         let boot_id = std::fs::read("/proc/sys/kernel/random/uuid")?;
         std::fs::write(folder.join(BOOT_ID), boot_id)?;
+        mknodat(
+            CWD,
+            folder.join(LOG),
+            FileType::Fifo,
+            Mode::from_raw_mode(0o600),
+            0,
+        )?;
         self.begin(slot, machine)?;
         std::fs::write(folder.join(DISK), text::disk(machine.disk_bytes, 0))?;
         let load = text::loadavg(&text::Load::default(), 1);
@@ -153,6 +169,23 @@ impl Views {
             std::fs::write(self.folder(slot).join(DISK), disk)?;
         }
         self.begin(slot, machine)
+    }
+
+    /// The near end of a slot's log. A description of its own: whoever has the far end can make
+    /// that wait, and not this.
+    pub(crate) fn log(&self, slot: u16) -> io::Result<OwnedFd> {
+        self.open_log(slot, OFlags::RDONLY)
+    }
+
+    /// The far end. It reads as well, so that what is in it stays while nobody has the near one.
+    pub(crate) fn log_far(&self, slot: u16) -> io::Result<OwnedFd> {
+        self.open_log(slot, OFlags::RDWR)
+    }
+
+    fn open_log(&self, slot: u16, access: OFlags) -> io::Result<OwnedFd> {
+        let flags = access | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let path = format!("{slot}/{LOG}");
+        Ok(openat(&self.nowhere, path, flags, Mode::empty())?)
     }
 
     fn begin(&self, slot: u16, machine: &Machine) -> io::Result<()> {

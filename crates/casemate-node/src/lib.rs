@@ -16,8 +16,8 @@ mod admission;
 mod create;
 mod events;
 pub mod journal;
+mod look;
 mod node;
-mod sample;
 mod sandbox;
 mod start;
 

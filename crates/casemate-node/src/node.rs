@@ -75,6 +75,8 @@ pub(crate) enum Row {
         shown: RunningSandbox,
         /// Something ends it: it takes no more orders.
         ending: bool,
+        /// When its log was read last, and before that its start.
+        log_read_at: Timestamp,
         commands: mpsc::Sender<Command>,
     },
 }
@@ -173,6 +175,7 @@ impl Inner {
             resources: entry.resources,
             shown: shown.clone(),
             ending: false,
+            log_read_at: entry.started_at,
             commands,
         };
         let former = {
@@ -214,6 +217,30 @@ impl Inner {
     pub(crate) fn note_ending(&self, sandbox: &SandboxId) {
         if let Some(Row::Running { ending, .. }) = self.lock().sandboxes.get_mut(sandbox) {
             *ending = true;
+        }
+    }
+
+    /// Its log is read now: whose it is, and when that was done before.
+    pub(crate) fn note_log_read(
+        &self,
+        sandbox: &SandboxId,
+        at: Timestamp,
+    ) -> Option<(TeamId, Timestamp)> {
+        match self.lock().sandboxes.get_mut(sandbox)? {
+            Row::Running {
+                shown, log_read_at, ..
+            } => {
+                let before = std::mem::replace(log_read_at, at);
+                Some((shown.team.clone(), before))
+            }
+            Row::Booting { .. } => None,
+        }
+    }
+
+    pub(crate) fn team(&self, sandbox: &SandboxId) -> Option<TeamId> {
+        match self.lock().sandboxes.get(sandbox)? {
+            Row::Running { shown, .. } => Some(shown.team.clone()),
+            Row::Booting { .. } => None,
         }
     }
 
@@ -291,8 +318,15 @@ impl Inner {
         self.lock().sandboxes.values().filter_map(shown).collect()
     }
 
-    pub(crate) fn sampled(&self) -> Vec<Sampled> {
+    /// Whether no sandbox is there, running or being made.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().sandboxes.is_empty()
+    }
+
+    /// Those that run and are wanted.
+    pub(crate) fn sampled(&self, is_wanted: impl Fn(&SandboxId) -> bool) -> Vec<Sampled> {
         let sampled = |row: &Row| match row {
+            Row::Running { shown, .. } if !is_wanted(&shown.sandbox) => None,
             Row::Running {
                 resources, shown, ..
             } => Some(Sampled {

@@ -49,6 +49,8 @@ pub(crate) async fn own(node: Arc<Inner>, mut entry: Entry, mut inbox: mpsc::Rec
     let die =
         |by_time_at, ordered_at| failpoint::hit(if by_time { by_time_at } else { ordered_at });
     die(Point::ExpiryBegun, Point::KillBegun);
+    // What it wrote last; with it goes the rest.
+    node.read_log(&entry.sandbox);
     stop(&node, &entry.sandbox, reason).await;
     die(Point::ExpiryStopped, Point::KillStopped);
     node.forget(&entry);

@@ -73,7 +73,7 @@ pub(crate) async fn take_over(node: &Arc<Inner>) -> Result<(), StartError> {
     }
     node.tasks.spawn(pass_on_exits(Arc::clone(node), exits));
     node.tasks.spawn(heartbeat(Arc::clone(node)));
-    node.tasks.spawn(crate::sample::run(Arc::clone(node)));
+    node.tasks.spawn(crate::look::run(Arc::clone(node)));
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::NodeError;
 
 /// Of everything in this module; the first message of each side names it.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// A sandbox to be made.
 #[derive(Clone, Serialize, Deserialize)]
@@ -78,6 +78,23 @@ pub enum NodeEvent {
     /// What running sandboxes use: of each the first soon after its start, then every five
     /// seconds; many in one message. Lost while nobody watches.
     Samples(Vec<Sample>),
+    /// What a sandbox wrote to its log, whole lines that nobody has looked into: it may write
+    /// anything. Read at `at`, all of it written after `since`. While nobody watches it waits in
+    /// the sandbox.
+    Log {
+        sandbox: SandboxId,
+        team: TeamId,
+        since: Timestamp,
+        at: Timestamp,
+        lines: String,
+    },
+    /// The kernel ended so many of its processes because its memory was full.
+    MemoryFull {
+        sandbox: SandboxId,
+        team: TeamId,
+        at: Timestamp,
+        processes: u64,
+    },
     /// Every five seconds, and after each change of what `NodeInfo` says.
     Heartbeat(NodeInfo),
 }

@@ -22,7 +22,7 @@ pub async fn all(runtime: &dyn Runtime, new_spec: NewSpec<'_>) {
     a_record_names_its_sandbox_and_can_be_adopted_again(runtime, new_spec).await;
     a_sweep_keeps_what_runs(runtime, new_spec).await;
     an_asked_for_end_is_no_exit(runtime, new_spec).await;
-    consumption_is_of_what_runs_and_never_shrinks(runtime, new_spec).await;
+    a_look_sees_what_runs_and_consumption_never_shrinks(runtime, new_spec).await;
 }
 
 async fn an_id_is_made_once(runtime: &dyn Runtime, new_spec: NewSpec<'_>) {
@@ -125,23 +125,25 @@ async fn an_asked_for_end_is_no_exit(runtime: &dyn Runtime, new_spec: NewSpec<'_
     assert!(exits.try_recv().is_err());
 }
 
-async fn consumption_is_of_what_runs_and_never_shrinks(
+async fn a_look_sees_what_runs_and_consumption_never_shrinks(
     runtime: &dyn Runtime,
     new_spec: NewSpec<'_>,
 ) {
-    let (spec, nobody) = (new_spec(), SandboxId::random());
-    runtime.create(spec.clone()).await.expect("it is made");
-    let asked = [nobody, spec.sandbox.clone()];
-    let read = async || {
-        let read = runtime.consumption(&asked).await.expect("it is read");
-        assert_eq!((read.len(), read[0]), (2, None));
-        read[1]
+    let spec = new_spec();
+    let look = async || {
+        let seen = runtime.look().await.expect("it is looked at");
+        let mut of_it = seen.into_iter().filter(|one| one.sandbox == spec.sandbox);
+        let found = of_it.next();
+        assert_eq!(of_it.next(), None, "each is seen once");
+        found.map(|one| one.consumption)
     };
-    let first = read().await.expect("what runs has consumed something");
-    let second = read().await.expect("it still runs");
+    assert_eq!(look().await, None);
+    runtime.create(spec.clone()).await.expect("it is made");
+    let first = look().await.expect("what runs is seen");
+    let second = look().await.expect("it still runs");
     assert!(first.cpu_time <= second.cpu_time);
     runtime.stop(&spec.sandbox).await.expect("it stops");
-    assert_eq!(read().await, None);
+    assert_eq!(look().await, None);
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use casemate_types::SandboxId;
+
 /// Figures of one sandbox. Nothing in it comes from inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Consumption {
@@ -14,4 +16,15 @@ pub struct Consumption {
     /// Written to its root; `None` where nothing counts it, and walking files would be the only
     /// way. It may lag behind what was written by some seconds.
     pub disk_used_bytes: Option<u64>,
+}
+
+/// One sandbox at one look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub sandbox: SandboxId,
+    pub consumption: Consumption,
+    /// Its programs did something since the look before.
+    pub stirred: bool,
+    /// Processes that the kernel ended since then because the sandbox's memory was full.
+    pub memory_kills: u64,
 }

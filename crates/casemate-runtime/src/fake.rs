@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     AdoptError, Born, Capabilities, Consumption, CreateError, CreateSpec, DialError, DiskLimit,
-    Exit, IsolationKind, Runtime, RuntimeError, RuntimeRecord, Stock,
+    Exit, IsolationKind, Runtime, RuntimeError, RuntimeRecord, Seen, Stock,
 };
 
 /// See the module.
@@ -26,6 +26,8 @@ pub struct FakeRuntime {
 struct State {
     running: BTreeMap<SandboxId, CompiledPolicy>,
     consumption: BTreeMap<SandboxId, Consumption>,
+    logs: BTreeMap<SandboxId, String>,
+    memory_kills: BTreeMap<SandboxId, u64>,
     ports: BTreeMap<u16, SocketAddr>,
     exits: Option<mpsc::UnboundedSender<Exit>>,
     fail_next_create: bool,
@@ -64,6 +66,20 @@ impl FakeRuntime {
     /// What a sandbox has consumed from now on; nothing before.
     pub fn consume(&self, sandbox: &SandboxId, consumption: Consumption) {
         self.lock().consumption.insert(sandbox.clone(), consumption);
+    }
+
+    /// The sandbox writes to its log.
+    pub fn write_log(&self, sandbox: &SandboxId, lines: &str) {
+        self.lock()
+            .logs
+            .entry(sandbox.clone())
+            .or_default()
+            .push_str(lines);
+    }
+
+    /// The kernel ends processes of a sandbox whose memory is full; the next look sees it.
+    pub fn fill_memory(&self, sandbox: &SandboxId, kills: u64) {
+        self.lock().memory_kills.insert(sandbox.clone(), kills);
     }
 
     /// The rules that a sandbox has now.
@@ -185,22 +201,26 @@ impl Runtime for FakeRuntime {
         receiver
     }
 
-    async fn consumption(
-        &self,
-        sandboxes: &[SandboxId],
-    ) -> Result<Vec<Option<Consumption>>, RuntimeError> {
-        let state = self.lock();
+    async fn look(&self) -> Result<Vec<Seen>, RuntimeError> {
+        let mut state = self.lock();
+        let kills = std::mem::take(&mut state.memory_kills);
         let nothing = Consumption {
             cpu_time: Duration::ZERO,
             memory_used_bytes: 0,
             memory_cache_bytes: 0,
             disk_used_bytes: None,
         };
-        let read = |sandbox| {
-            let consumed = *state.consumption.get(sandbox).unwrap_or(&nothing);
-            state.running.contains_key(sandbox).then_some(consumed)
+        let see = |sandbox: &SandboxId| Seen {
+            sandbox: sandbox.clone(),
+            consumption: *state.consumption.get(sandbox).unwrap_or(&nothing),
+            stirred: state.logs.contains_key(sandbox),
+            memory_kills: kills.get(sandbox).copied().unwrap_or(0),
         };
-        Ok(sandboxes.iter().map(read).collect())
+        Ok(state.running.keys().map(see).collect())
+    }
+
+    fn log(&self, sandbox: &SandboxId) -> String {
+        self.lock().logs.remove(sandbox).unwrap_or_default()
     }
 
     fn stock(&self) -> Stock {

@@ -19,10 +19,13 @@ use casemate_types::{CompiledPolicy, SandboxId};
 use tokio::sync::mpsc;
 
 pub use capabilities::{Capabilities, DiskLimit, IsolationKind};
-pub use consumption::Consumption;
+pub use consumption::{Consumption, Seen};
 pub use create::{AgentConfig, CreateSpec};
 pub use error::{AdoptError, CreateError, DialError, RuntimeError};
 pub use record::RuntimeRecord;
+
+/// Most bytes that [`Runtime::log`] answers with; not counting what replaces bytes that are no text.
+pub const LOG_BYTES_MAX: usize = 16 * 1024;
 
 /// A sandbox ended without being asked to by [`Runtime::stop`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,12 +100,15 @@ pub trait Runtime: Send + Sync {
     /// Subscribes to ends that nobody asked for. One subscriber; a second call replaces it.
     fn exits(&self) -> mpsc::UnboundedReceiver<Exit>;
 
-    /// What each of these sandboxes has consumed, in their order; `None` for one that does not run.
-    /// Asked for all that run every few seconds: a reading of hundreds must cost next to nothing.
-    async fn consumption(
-        &self,
-        sandboxes: &[SandboxId],
-    ) -> Result<Vec<Option<Consumption>>, RuntimeError>;
+    /// Looks once at all that run: what each has consumed, and brings up to date what its programs
+    /// see of their machine. One that ends meanwhile may be left out. One caller does it every
+    /// second: a look at hundreds that rest must cost next to nothing.
+    async fn look(&self) -> Result<Vec<Seen>, RuntimeError>;
+
+    /// What the sandbox wrote to its log since the last call: whole lines, at most [`LOG_BYTES_MAX`]
+    /// bytes of them; more waits in the sandbox. Empty when it does not run. Nothing of it can be
+    /// trusted, not even that they are lines of its agent.
+    fn log(&self, sandbox: &SandboxId) -> String;
 
     /// How much is prepared ahead.
     fn stock(&self) -> Stock;

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use crate::config::Config;
 use crate::filesystem::watchers::Watchers;
+use crate::log::Log;
 use crate::process::table::ProcessTable;
 use crate::settings::{Authority, Settings};
 
@@ -27,10 +28,16 @@ pub struct Guest {
     pub initialised: Cell<bool>,
     pub cpu: crate::metrics::CpuSince,
     pub disk: crate::metrics::Disk,
+    pub log: Rc<Log>,
 }
 
 impl Guest {
-    pub fn new(config: Option<&Config>, in_sandbox: bool, disk: Option<OwnedFd>) -> Rc<Self> {
+    pub fn new(
+        config: Option<&Config>,
+        in_sandbox: bool,
+        disk: Option<OwnedFd>,
+        log: Option<OwnedFd>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             settings: RefCell::new(Settings::new(config, in_sandbox)),
             authority: Authority::of(config),
@@ -42,6 +49,7 @@ impl Guest {
             initialised: Cell::new(false),
             cpu: crate::metrics::CpuSince::default(),
             disk: crate::metrics::Disk::new(disk),
+            log: Rc::new(Log::new(log)),
         })
     }
 }

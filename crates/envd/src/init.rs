@@ -7,7 +7,8 @@
 //! It gets its configuration on descriptor 3, a listening socket on 4, and on 5 a pipe into which
 //! the server writes one byte when it answers requests. Configuration and socket stay in memory, so
 //! that a server that was started again is as closed to strangers as the first one. A file with the
-//! figures of the disk may be on 6. None of these reaches programs.
+//! figures of the disk may be on 6, and on 7 a pipe for lines of the log. None of these reaches
+//! programs.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -35,6 +36,8 @@ const LISTENER_FD: i32 = 4;
 const READY_FD: i32 = 5;
 /// A file with the figures of the disk, which the platform keeps up; not every platform has one.
 const DISK_FD: i32 = 6;
+/// A pipe that does not wait, from which the platform reads the log; not every platform does.
+const LOG_FD: i32 = 7;
 
 /// A server that lived longer than this had no trouble starting.
 const STEADY: Duration = Duration::from_secs(1);
@@ -67,6 +70,7 @@ pub fn run() -> Result<(), InitError> {
     let listener = TcpListener::from(inherited(LISTENER_FD)?);
     let ready = inherited(READY_FD)?;
     let disk = inherited(DISK_FD).ok();
+    let log = inherited(LOG_FD).ok();
     close_on_exec_from(CONFIG_FD).map_err(|source| InitError::Descriptor {
         number: CONFIG_FD,
         source,
@@ -80,6 +84,7 @@ pub fn run() -> Result<(), InitError> {
         listener,
         ready,
         disk,
+        log,
         mask,
     }
     .keep()
@@ -100,6 +105,7 @@ struct Init {
     listener: TcpListener,
     ready: OwnedFd,
     disk: Option<OwnedFd>,
+    log: Option<OwnedFd>,
     /// Signals as they were before the init took them all: for the server.
     mask: SignalMask,
 }
@@ -196,6 +202,7 @@ impl Init {
             in_sandbox: true,
             // Without it figures of the whole disk are told.
             disk: self.disk.as_ref().and_then(|disk| disk.try_clone().ok()),
+            log: self.log.as_ref().and_then(|log| log.try_clone().ok()),
             ready: Box::new(move || {
                 // A platform that has gone does not matter to the sandbox.
                 let _ = ready.and_then(|pipe| File::from(pipe).write_all(b"1"));

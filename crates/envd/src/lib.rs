@@ -22,6 +22,7 @@ mod filesystem;
 mod guest;
 pub mod init;
 mod limits;
+mod log;
 mod metrics;
 mod paths;
 mod process;

@@ -78,6 +78,13 @@ pub const METADATA_BYTES: usize = 4096;
 /// Sources of one compose call.
 pub const COMPOSE_SOURCES: usize = 10_000;
 
+/// One line of the log, with its end: what a pipe takes in one piece.
+pub const LOG_LINE_BYTES: usize = 4096;
+/// Of a command and its arguments in the log; the rest is cut off.
+pub const LOG_COMMAND_BYTES: usize = 1024;
+/// Of any other text in the log.
+pub const LOG_TEXT_BYTES: usize = 256;
+
 /// Configuration handed to the init.
 pub const CONFIG_BYTES: u64 = 1024 * 1024;
 /// Open descriptors of the agent itself, where it may raise its limit so far.

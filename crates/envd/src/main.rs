@@ -85,6 +85,7 @@ fn server(port: u16, config: Option<String>, in_sandbox: bool) -> Result<(), Mai
         config,
         in_sandbox,
         disk: None,
+        log: None,
         ready,
     }) {
         Ok(never) => match never {},

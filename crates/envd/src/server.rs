@@ -32,6 +32,8 @@ pub struct Start {
     pub in_sandbox: bool,
     /// A file that says how many bytes the disk has, and how many of them are used.
     pub disk: Option<OwnedFd>,
+    /// A pipe that does not wait, for lines of the log.
+    pub log: Option<OwnedFd>,
     /// Called once, when requests are answered.
     pub ready: Box<dyn FnOnce()>,
 }
@@ -64,9 +66,16 @@ async fn accept(start: Start) -> Result<Infallible, ServeError> {
         .map_err(ServeError::Listener)?;
     let listener =
         tokio::net::TcpListener::from_std(start.listener).map_err(ServeError::Listener)?;
-    let guest = Guest::new(start.config.as_ref(), start.in_sandbox, start.disk);
+    let guest = Guest::new(
+        start.config.as_ref(),
+        start.in_sandbox,
+        start.disk,
+        start.log,
+    );
     let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
     (start.ready)();
+    // After it: nobody waits for this.
+    guest.log.started();
     loop {
         // The semaphore is never closed; further connections wait in the kernel's queue.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {

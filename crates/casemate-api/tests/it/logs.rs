@@ -87,6 +87,48 @@ async fn a_sandboxs_life_is_in_its_log_in_both_versions_also_after_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_sandbox_writes_is_in_its_log_and_nobody_else_s() {
+    let world = World::new().await;
+    let (sandbox, other) = (world.create("").await, world.create("").await);
+    let now = Timestamp::now().as_millisecond();
+    let start = format!(
+        r#"{{"time":{now},"level":"info","logger":"process","message":"Process started","event_type":"process_start","pid":7,"command":"rm \u001b[2Jx","sandboxID":"{other}"}}"#
+    );
+    let end = format!(
+        r#"{{"time":{now},"level":"info","logger":"process","message":"Process ended","event_type":"process_end","pid":7,"process_result":"exit status 0","stdout_bytes":3}}"#
+    );
+    let forged = r#"{"time":0,"level":"info","logger":"platform","message":"Sandbox ended"}"#;
+    let lines = format!("{start}\n{forged}\nnonsense\n{end}\n");
+    world.node.write_log(&sandbox, &lines);
+    world.node.fill_memory(&sandbox);
+    let (old, new) = (
+        format!("/sandboxes/{sandbox}/logs"),
+        format!("/v2/sandboxes/{sandbox}/logs"),
+    );
+    let full = "Memory limit reached: the kernel ended a process";
+    let told = ["Sandbox created", "Process started", "Process ended", full];
+    until("four lines", || async {
+        messages(&get(&world, &old).await["logEntries"]).len() == 4
+    })
+    .await;
+    let answer = get(&world, &old).await;
+    assert_eq!(messages(&answer["logEntries"]), told);
+    let line: Value = serde_json::from_str(answer["logs"][1]["line"].as_str().unwrap()).unwrap();
+    assert_eq!(line["level"], "info");
+    assert_eq!(line["event_type"], "process_start");
+    assert_eq!(line["command"], "rm \\u{1b}[2Jx");
+    assert_eq!(line["pid"], "7");
+    assert!(line.get("sandboxID").is_none());
+    let warned = get(&world, &format!("{new}?level=warn")).await;
+    assert_eq!(messages(&warned["logs"]), [full]);
+    assert_eq!(warned["logs"][0]["fields"]["processes"], "1");
+    let found = get(&world, &format!("{new}?search=Process&direction=forward")).await;
+    assert_eq!(messages(&found["logs"]), told[1..3]);
+    let others = get(&world, &format!("/v2/sandboxes/{other}/logs")).await;
+    assert_eq!(messages(&others["logs"]), told[..1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn version_2_goes_both_ways_from_a_cursor_and_filters() {
     let world = World::new().await;
     let (sandbox, first) = logged(&world, &LINES).await;

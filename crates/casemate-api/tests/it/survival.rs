@@ -137,6 +137,16 @@ async fn a_stranger_gets_a_grace_and_then_goes() {
     assert_eq!(world.node.running().len(), 1);
     assert_eq!(world.status_of(&stranger).await, 404);
     until("it is ended", || async { world.node.running().is_empty() }).await;
+    // Its team finds out what became of it.
+    let get = async |path: String| world.api("GET", &path).send().await.json();
+    until("its end is kept", || async {
+        let events = get(format!("/events/sandboxes/{stranger}")).await;
+        events[0]["event_data"]["reason"] == "orphaned"
+    })
+    .await;
+    let logs = get(format!("/v2/sandboxes/{stranger}/logs")).await;
+    assert_eq!(logs["logs"][0]["message"], "Sandbox ended: orphaned");
+    assert_eq!(logs["logs"][0]["level"], "warn");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use casemate_rpc::RunningSandbox;
-use casemate_types::{EndReason, SandboxId};
+use casemate_types::SandboxId;
 use tokio::time::Instant;
 
 use super::ReconcileError;
@@ -18,7 +18,12 @@ use crate::config::ControlConfig;
 
 /// When the grace of each one that is known to be without a row is over.
 #[derive(Default)]
-pub(super) struct Orphans(HashMap<SandboxId, Instant>);
+pub(super) struct Orphans(HashMap<SandboxId, Orphan>);
+
+struct Orphan {
+    due: Instant,
+    facts: RunningSandbox,
+}
 
 impl Orphans {
     /// The first look at one begins its grace.
@@ -27,8 +32,11 @@ impl Orphans {
             true => config.orphan_grace,
             false => config.row_grace.min(config.orphan_grace),
         };
-        let due = || Instant::now() + grace;
-        self.0.entry(sandbox.sandbox.clone()).or_insert_with(due);
+        let orphan = || Orphan {
+            due: Instant::now() + grace,
+            facts: sandbox.clone(),
+        };
+        self.0.entry(sandbox.sandbox.clone()).or_insert_with(orphan);
     }
 
     pub(super) fn forget(&mut self, id: &SandboxId) {
@@ -43,8 +51,8 @@ impl Orphans {
 
     /// Returns when the next grace is over; never without orphans.
     pub(super) async fn next_due(&self) {
-        match self.0.values().min() {
-            Some(due) => tokio::time::sleep_until(*due).await,
+        match self.0.values().map(|orphan| orphan.due).min() {
+            Some(due) => tokio::time::sleep_until(due).await,
             None => std::future::pending().await,
         }
     }
@@ -54,17 +62,15 @@ impl Orphans {
         control: &Arc<Control>,
     ) -> Result<(), ReconcileError> {
         let now = Instant::now();
-        let overdue = |(id, due): (&SandboxId, &Instant)| (*due <= now).then(|| id.clone());
-        let overdue: Vec<_> = self.0.iter().filter_map(overdue).collect();
-        for id in overdue {
+        let overdue: Vec<_> = self.0.extract_if(|_, orphan| orphan.due <= now).collect();
+        for (id, orphan) in overdue {
             if control.store.sandbox_by_id(&id).await?.is_none() {
                 tracing::warn!(
                     sandbox.id = %id, event = "sandbox.orphan_ended",
                     "sandbox {id} has no record; its grace is over and it is ended"
                 );
-                control.end_soon(&id, EndReason::Orphaned);
+                control.end_orphan(orphan.facts);
             }
-            self.forget(&id);
         }
         Ok(())
     }

@@ -107,6 +107,23 @@ impl Control {
     /// may hold its processes, must not keep everything else from being looked at. What fails is
     /// found again by the next comparison, or the next round.
     pub(super) fn end_soon(self: &Arc<Self>, id: &SandboxId, reason: EndReason) {
+        self.end_and(id, reason, |_, _| {});
+    }
+
+    /// The same of one that has no row: its team finds its end among its events all the same.
+    pub(super) fn end_orphan(self: &Arc<Self>, orphan: RunningSandbox) {
+        let id = orphan.sandbox.clone();
+        self.end_and(&id, EndReason::Orphaned, move |control, at| {
+            control.note_orphan_end(&orphan, at);
+        });
+    }
+
+    fn end_and(
+        self: &Arc<Self>,
+        id: &SandboxId,
+        reason: EndReason,
+        then: impl FnOnce(&Self, Timestamp) + Send + 'static,
+    ) {
         if !self.ending.begin(id) {
             return;
         }
@@ -114,7 +131,9 @@ impl Control {
         self.tasks.spawn(TaskKind::Cleanup, async move {
             let ended = match control.node.kill(&id, reason).await {
                 Ok(()) | Err(NodeError::NotFound(_)) => {
-                    let noted = control.note_ended(&id, reason, Timestamp::now()).await;
+                    let now = Timestamp::now();
+                    let noted = control.note_ended(&id, reason, now).await;
+                    then(&control, now);
                     noted.map(drop).map_err(ReconcileError::from)
                 }
                 Err(error) => Err(error.into()),

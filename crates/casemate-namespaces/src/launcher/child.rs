@@ -81,7 +81,7 @@ fn become_agent(inside: &Inside<'_>) -> Result<std::convert::Infallible, StepErr
     restrict(inside.order).step("set resource limits")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let (room, parts) = (inside.room, inside.parts);
-    let places: [(BorrowedFd<'_>, i32); 7] = [
+    let places: [(BorrowedFd<'_>, i32); 8] = [
         (room.null.as_fd(), 0),
         (parts.output.as_fd(), 1),
         (parts.output.as_fd(), 2),
@@ -89,6 +89,7 @@ fn become_agent(inside: &Inside<'_>) -> Result<std::convert::Infallible, StepErr
         (inside.listener.as_fd(), 4),
         (parts.ready.as_fd(), 5),
         (disk.as_fd(), 6),
+        (parts.log.as_fd(), 7),
     ];
     exec::arrange_fds(&places, room.agent.as_fd()).step("hand over descriptors")?;
     room.filter

@@ -82,27 +82,31 @@ pub(crate) struct Parts<T> {
     pub(crate) output: T,
     /// The agent's "I serve".
     pub(crate) ready: T,
+    /// Takes lines of the agent's log.
+    pub(crate) log: T,
 }
 
 impl<T> Parts<T> {
-    pub(crate) fn into_list(self) -> [T; 5] {
+    pub(crate) fn into_list(self) -> [T; 6] {
         [
             self.userns,
             self.netns,
             self.config,
             self.output,
             self.ready,
+            self.log,
         ]
     }
 
     pub(crate) fn from_list(list: Vec<T>) -> Option<Self> {
-        let [userns, netns, config, output, ready] = list.try_into().ok()?;
+        let [userns, netns, config, output, ready, log] = list.try_into().ok()?;
         Some(Self {
             userns,
             netns,
             config,
             output,
             ready,
+            log,
         })
     }
 }

@@ -11,7 +11,8 @@ use casemate_runtime::{AdoptError, RuntimeError, RuntimeRecord};
 use casemate_types::SandboxId;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::refresh::Shown;
+use super::log::Log;
+use super::look::Sight;
 use super::{Entry, Running, Shared, blocking, failed, lock, stop, watched};
 use crate::pool::Layer;
 use crate::record::Facts;
@@ -44,31 +45,23 @@ pub(super) fn adopt(shared: &Arc<Shared>, record: &RuntimeRecord) -> Result<(), 
         Err(error) => return Err(failed(error)),
     };
     let (process, netns) = watched(&process, &net).map_err(failed)?;
-    // What it sees then gets old, which is no reason to end it.
-    let shown = facts.machine.clone().and_then(|machine| {
-        let resumed = Shown::resume(shared, &group, Figures::new(machine));
-        resumed
-            .inspect_err(|error| {
-                let cause = error.to_string();
-                tracing::warn!(sandbox.id = %sandbox, cause, "cannot keep up what {sandbox} sees");
-            })
-            .ok()
-    });
-    let shown = Mutex::new(shown);
+    let figures = facts.machine.clone().map(Figures::new);
+    // Without one, as of earlier versions, it has no log.
+    let log = shared.views.log(facts.slot).ok().map(Log::new);
     // Last: what fails before leaves the slot to the sweep, which ends what is in it.
     if !shared.slots.claim(facts.slot) {
         let taken = io::Error::new(io::ErrorKind::AlreadyExists, "its slot belongs to another");
         return Err(failed(taken));
     }
     let running = Running {
-        shown,
         group,
         facts,
         process,
         netns,
         net: Mutex::new(Some(net)),
         layer,
-        look: Mutex::default(),
+        log: Mutex::new(log),
+        sight: Mutex::new(Sight::resume(figures)),
     };
     shared.watch(sandbox, Arc::new(running));
     Ok(())
@@ -97,7 +90,9 @@ pub(super) async fn sweep(
     for sandbox in taken_over.iter().filter(|sandbox| !keep.contains(sandbox)) {
         stop::stop(shared, sandbox).await?;
     }
-    end_all(shared, unowned(shared, keep)?).await;
+    let unowned = unowned(shared, keep)?;
+    tell_of_populated(shared, &unowned);
+    end_all(shared, unowned).await;
     let sweeper = Arc::clone(shared);
     blocking("sweep views", move || {
         sweeper.views.sweep(&sweeper.slots.taken())
@@ -128,6 +123,20 @@ fn unowned(shared: &Shared, keep: &BTreeSet<SandboxId>) -> Result<Vec<String>, R
     let in_stock = |name: &str| slot_of_group(name).is_some_and(|slot| slots.contains(&slot));
     let is_unowned = |name: &String| !in_stock(name) && !groups.contains(name);
     Ok(names.into_iter().filter(is_unowned).collect())
+}
+
+/// What nobody owns has no log of its own: this is where its end is said.
+fn tell_of_populated(shared: &Shared, groups: &[String]) {
+    for group in groups {
+        let processes = shared.cgroups.processes(group).unwrap_or_default().len();
+        if processes > 0 {
+            tracing::warn!(
+                group,
+                processes,
+                "ending {processes} processes in control group {group}, which belong to no sandbox"
+            );
+        }
+    }
 }
 
 /// Ends what is in these groups and removes them. Those of processes that do not go, as the kernel

@@ -18,8 +18,9 @@ use tokio::io::AsyncReadExt;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
+use super::log::Log;
+use super::look::Sight;
 use super::memory::{bounded, sealed, text_of};
-use super::refresh::Shown;
 use super::{
     Entry, ROOM_DATA, ROOM_WRITABLE, Running, Shared, blocking, enforced, lock, stop, watched,
 };
@@ -264,6 +265,7 @@ impl Claimed {
         match answered {
             Ok((pid, process)) => Ok(Launched {
                 net: self.slot.net,
+                log: Log::new(self.slot.log.near),
                 layer: self.layer,
                 machine: self.machine,
                 pid,
@@ -302,7 +304,7 @@ impl Claimed {
         group_name(self.slot.net.index)
     }
 
-    fn descriptors(&self, spec: &CreateSpec) -> io::Result<([OwnedFd; 5], Kept)> {
+    fn descriptors(&self, spec: &CreateSpec) -> io::Result<([OwnedFd; 6], Kept)> {
         let config = sealed("config", &serde_json::to_vec(&spec.agent)?)?;
         let output = bounded("output")?;
         let (ready, ready_end) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -316,6 +318,7 @@ impl Claimed {
             config,
             output,
             ready: ready_end,
+            log: self.slot.log.far.try_clone()?,
         };
         Ok((parts.into_list(), kept))
     }
@@ -334,6 +337,7 @@ struct Kept {
 /// A first process that has not reported yet. Undone by ending it.
 struct Launched {
     net: NetSlot,
+    log: Log,
     layer: Layer,
     machine: Machine,
     pid: i32,
@@ -366,7 +370,6 @@ impl Launched {
             record,
             process,
             netns,
-            shown,
         } = match recognised {
             Ok(recognised) => recognised,
             Err(error) => {
@@ -394,8 +397,8 @@ impl Launched {
             netns,
             net: Mutex::new(Some(self.net)),
             layer: self.layer,
-            look: Mutex::default(),
-            shown: Mutex::new(Some(shown)),
+            log: Mutex::new(Some(self.log)),
+            sight: Mutex::new(Sight::begin(Figures::new(self.machine))),
         };
         Ok((Arc::new(running), record))
     }
@@ -414,14 +417,11 @@ impl Launched {
         };
         let record = facts.record(sandbox)?;
         let (process, netns) = watched(&self.process, &self.net)?;
-        let figures = Figures::new(self.machine.clone());
-        let shown = Shown::begin(shared, &group_name(self.net.index), figures)?;
         Ok(Recognised {
             facts,
             record,
             process,
             netns,
-            shown,
         })
     }
 
@@ -436,7 +436,6 @@ struct Recognised {
     record: RuntimeRecord,
     process: AsyncFd<OwnedFd>,
     netns: Arc<OwnedFd>,
-    shown: Shown,
 }
 
 fn disk_bytes(spec: &CreateSpec) -> u64 {

@@ -9,7 +9,6 @@ use casemate_net::NetSlot;
 use casemate_types::Resources;
 use tokio::sync::mpsc;
 
-use super::refresh::keep_up;
 use super::{Shared, blocking, lock};
 use crate::shelf::Shelf;
 
@@ -43,7 +42,6 @@ pub(super) fn start(shared: &Arc<Shared>) {
         tokio::spawn(fill_slots(Arc::clone(shared))).abort_handle(),
         tokio::spawn(fill_layers(Arc::clone(shared))).abort_handle(),
         tokio::spawn(clear_away(Arc::clone(shared), waste)).abort_handle(),
-        tokio::spawn(keep_up(Arc::clone(shared))).abort_handle(),
     ];
     lock(&shared.tasks).extend(tasks);
 }

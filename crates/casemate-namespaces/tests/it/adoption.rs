@@ -1,13 +1,16 @@
 //! What outlives the process: sandboxes, and what a crash leaves.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use casemate_runtime::{AdoptError, DialError, Runtime, RuntimeRecord};
+use casemate_runtime::{AdoptError, DialError, LOG_BYTES_MAX, Runtime, RuntimeRecord};
 use casemate_types::InstanceId;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::world::{AGENT_VARIABLE, World, agent};
 use crate::{host, machine};
@@ -104,6 +107,9 @@ pub async fn sandboxes_run_on_and_are_taken_over() {
         let pid = host::first_process(record);
         let seen = std::fs::read_to_string(format!("/proc/{pid}/root/proc/meminfo")).unwrap();
         assert!(seen.starts_with("MemTotal:         131072 kB\n"), "{seen}");
+        // What it writes to its log waits.
+        let mut log = log_of(pid);
+        log.write_all(b"while nobody read\n").expect("it is taken");
     }
     let world = World::open_unswept(held.folder, held.instance, 4).await;
     let keep: BTreeSet<_> = held
@@ -113,6 +119,8 @@ pub async fn sandboxes_run_on_and_are_taken_over() {
         .collect();
     for record in &held.records {
         world.runtime.adopt(record).await.expect("it is adopted");
+        let log = world.runtime.log(&record.sandbox);
+        assert_eq!(log, "while nobody read\n");
     }
     world.runtime.sweep(&keep).await.expect("sweeps");
     let mut exits = world.runtime.exits();
@@ -147,6 +155,51 @@ pub async fn sandboxes_run_on_and_are_taken_over() {
     let gone = world.runtime.adopt(&held.records[1]).await;
     assert!(matches!(gone, Err(AdoptError::Gone(_))), "{gone:?}");
     drop(held.process);
+    world.purge().await;
+}
+
+/// The agent's end of a sandbox's log.
+fn log_of(first_process: i32) -> File {
+    let pid = Pid::from_raw(first_process).expect("a process");
+    let process = pidfd_open(pid, PidfdFlags::empty()).expect("it runs");
+    let log = pidfd_getfd(process, 7, PidfdGetfdFlags::empty());
+    log.expect("it has a log").into()
+}
+
+/// One sandbox's log is read by nobody inside, and what is done to its far end does not reach the
+/// near one.
+pub async fn a_log_is_one_s_own_and_takes_what_it_can() {
+    let world = World::new().await;
+    let (one, other) = (world.create().await, world.create().await);
+    let pid = world.first_process(&one);
+    let mut log = log_of(pid);
+    log.write_all(b"a\nb").unwrap();
+    assert_eq!(world.runtime.log(&one), "a\n");
+    assert_eq!(world.runtime.log(&other), "");
+    // By root inside, who has the descriptor: it waits now. The near end does not.
+    let (flags, flag) = (fcntl_getfl(&log).unwrap(), OFlags::NONBLOCK);
+    fcntl_setfl(&log, flags - flag).unwrap();
+    assert_eq!(world.runtime.log(&one), "");
+    fcntl_setfl(&log, flags | flag).unwrap();
+    let mut written = 0;
+    while let Ok(count) = log.write(&[b'x'; 4096]) {
+        written += count;
+    }
+    assert!((4096..=1 << 20).contains(&written), "{written}");
+    let mut read = 0;
+    for _ in 0..1000 {
+        let lines = world.runtime.log(&one);
+        assert!(lines.len() <= LOG_BYTES_MAX);
+        read += lines.len();
+        if lines.is_empty() {
+            break;
+        }
+    }
+    assert!(read + 4096 >= written, "{read} of {written}");
+    // Its name leads nowhere from inside.
+    let again = "(echo forged > /proc/1/fd/7) 2>&1; echo $?";
+    let (said, _) = world.sh(&one, again).await;
+    assert!(said.contains("denied") && said.ends_with('1'), "{said}");
     world.purge().await;
 }
 

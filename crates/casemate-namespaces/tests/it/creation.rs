@@ -59,10 +59,14 @@ pub async fn a_sandbox_runs_commands_in_its_own_root() {
         .await;
     for line in fds.lines().filter(|line| line.contains("->")) {
         assert!(
-            ["/dev/null", "/disk"].iter().any(|end| line.ends_with(end))
+            ["/dev/null", "/disk", "/log"]
+                .iter()
+                .any(|end| line.ends_with(end))
                 || line.contains("/memfd:output"),
             "{line}"
         );
+        let host = ["/run", world.instance.as_str()];
+        assert!(!host.iter().any(|name| line.contains(name)), "{line}");
     }
     world.purge().await;
 }
@@ -315,6 +319,9 @@ pub async fn the_real_agent_serves() {
     assert!(used < 32 << 20, "{metrics}");
     let used = metrics["mem_used"].as_u64().expect("a number");
     assert!(used < 128 << 20, "{metrics}");
+    let log = world.runtime.log(&sandbox);
+    let line: serde_json::Value = serde_json::from_str(&log).expect(&log);
+    assert_eq!(line["message"], "Agent started", "{log}");
     world.purge().await;
 }
 

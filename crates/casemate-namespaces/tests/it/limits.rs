@@ -23,6 +23,17 @@ pub async fn memory_beyond_the_limit_ends_the_process_and_not_the_sandbox() {
     let (output, code) = world.sh(&sandbox, &format!("{AGENT} eat 400")).await;
     assert!(code != 0 && !output.contains("ate"), "{code}: {output}");
     world.ok(&sandbox, "true").await;
+    // It is told of, once, and of no neighbour.
+    let neighbour = world.create().await;
+    let begun = Instant::now();
+    while world.memory_kills(&sandbox) == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(5), "nobody is told");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    world.ok(&sandbox, "true").await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(world.memory_kills(&sandbox), 1);
+    assert_eq!(world.memory_kills(&neighbour), 0);
     world.purge().await;
 }
 
@@ -238,9 +249,9 @@ pub async fn what_a_sandbox_consumes_is_counted() {
     let world = World::new().await;
     let (sandbox, other) = (world.create().await, world.create().await);
     let read = async || {
-        let asked = [sandbox.clone(), other.clone()];
-        let read = world.runtime.consumption(&asked).await.unwrap();
-        (read[0].unwrap(), read[1].unwrap())
+        let seen = world.runtime.look().await.unwrap();
+        let of = |id: &_| seen.iter().find(|one| one.sandbox == *id).unwrap();
+        (of(&sandbox).consumption, of(&other).consumption)
     };
     let (before, _) = read().await;
     assert!(before.memory_used_bytes > 0 && before.memory_used_bytes < 128 << 20);

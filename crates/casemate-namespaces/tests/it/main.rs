@@ -69,6 +69,7 @@ const TESTS: &[Test] = tests![
     machine::nobody_inside_changes_what_is_shown,
     machine::what_a_sandbox_saw_goes_with_it,
     adoption::sandboxes_run_on_and_are_taken_over,
+    adoption::a_log_is_one_s_own_and_takes_what_it_can,
     adoption::a_sweep_ends_what_nobody_keeps,
     adoption::a_sweep_ends_what_was_taken_over_and_is_not_kept,
     adoption::what_does_not_end_keeps_nobody_from_starting,

@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use casemate_namespaces::{NamespacesConfig, NamespacesRuntime};
 use casemate_runtime::{AgentConfig, CreateSpec, Runtime, RuntimeRecord};
@@ -21,6 +22,8 @@ pub struct World {
     pub instance: InstanceId,
     pub runtime: Arc<NamespacesRuntime>,
     made: Mutex<BTreeMap<SandboxId, RuntimeRecord>>,
+    /// Processes that ended because a sandbox's memory was full, as looks told.
+    memory_kills: Arc<Mutex<BTreeMap<SandboxId, u64>>>,
 }
 
 impl World {
@@ -50,11 +53,32 @@ impl World {
         let runtime = NamespacesRuntime::open(config)
             .await
             .unwrap_or_else(|error| panic!("the runtime opens: {}", chain(&error)));
+        let runtime = Arc::new(runtime);
+        let looker = Arc::downgrade(&runtime);
+        let memory_kills = Arc::<Mutex<BTreeMap<_, _>>>::default();
+        let counted = Arc::clone(&memory_kills);
+        // As a node does.
+        tokio::spawn(async move {
+            while let Some(runtime) = looker.upgrade() {
+                match runtime.look().await {
+                    Ok(seen) => {
+                        let mut kills = counted.lock().unwrap();
+                        for one in seen {
+                            *kills.entry(one.sandbox).or_default() += one.memory_kills;
+                        }
+                    }
+                    Err(error) => eprintln!("a look failed: {}", chain(&error)),
+                }
+                drop(runtime);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
         Self {
             folder,
             instance,
-            runtime: Arc::new(runtime),
+            runtime,
             made: Mutex::default(),
+            memory_kills,
         }
     }
 
@@ -110,6 +134,11 @@ impl World {
         let mut all = self.made.lock().unwrap();
         all.insert(record.sandbox.clone(), record.clone());
         record
+    }
+
+    pub fn memory_kills(&self, sandbox: &SandboxId) -> u64 {
+        let kills = self.memory_kills.lock().unwrap();
+        kills.get(sandbox).copied().unwrap_or(0)
     }
 
     /// The host's number of the first process of a sandbox that was made here.

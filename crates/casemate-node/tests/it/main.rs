@@ -474,3 +474,52 @@ async fn samples_say_what_was_used_since_the_one_before() {
     node.kill(&busy.sandbox, EndReason::Killed).await.unwrap();
     node.kill(&calm.sandbox, EndReason::Killed).await.unwrap();
 }
+
+#[tokio::test]
+async fn what_a_sandbox_writes_to_its_log_waits_for_a_watcher_and_comes_before_its_end() {
+    let host = Host::new();
+    let node = host.start().await;
+    let (one, other) = (request(HOUR), request(HOUR));
+    for request in [&one, &other] {
+        node.create(request.clone()).await.unwrap();
+    }
+    host.runtime.write_log(&one.sandbox, "first\n");
+    host.runtime.fill_memory(&other.sandbox, 2);
+    // Nobody hears of it yet.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let mut events = node.watch().await.unwrap();
+    let (mut logs, mut kills) = (Vec::new(), Vec::new());
+    while logs.is_empty() || kills.is_empty() {
+        match next(&mut events).await {
+            NodeEvent::Log {
+                sandbox,
+                team,
+                since,
+                at,
+                lines,
+            } => {
+                assert!(since < at && team == one.team);
+                logs.push((sandbox, lines));
+            }
+            NodeEvent::MemoryFull {
+                sandbox, processes, ..
+            } => kills.push((sandbox, processes)),
+            _ => {}
+        }
+    }
+    assert_eq!(logs, [(one.sandbox.clone(), "first\n".to_owned())]);
+    assert_eq!(kills, [(other.sandbox.clone(), 2)]);
+    host.runtime.write_log(&one.sandbox, "last\n");
+    node.kill(&one.sandbox, EndReason::Killed).await.unwrap();
+    loop {
+        match next(&mut events).await {
+            NodeEvent::Log { lines, .. } => {
+                assert_eq!(lines, "last\n");
+                break;
+            }
+            NodeEvent::Ended { .. } => panic!("its last words are lost"),
+            _ => {}
+        }
+    }
+    node.kill(&other.sandbox, EndReason::Killed).await.unwrap();
+}

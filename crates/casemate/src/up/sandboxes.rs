@@ -16,8 +16,8 @@ use casemate_egress::{Dns, EgressUpdate, SlotPolicy};
 use casemate_namespaces::lease::LeaseError;
 use casemate_namespaces::{NamespacesConfig, NamespacesRuntime, OpenError};
 use casemate_runtime::{
-    AdoptError, Born, Capabilities, Consumption, CreateError, CreateSpec, DialError, Exit, Runtime,
-    RuntimeError, RuntimeRecord, Stock,
+    AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, Exit, Runtime,
+    RuntimeError, RuntimeRecord, Seen, Stock,
 };
 use casemate_types::{CompiledPolicy, SandboxId};
 use tokio::sync::mpsc;
@@ -347,11 +347,12 @@ impl Runtime for Sandboxes {
         self.inner.exits()
     }
 
-    async fn consumption(
-        &self,
-        sandboxes: &[SandboxId],
-    ) -> Result<Vec<Option<Consumption>>, RuntimeError> {
-        self.inner.consumption(sandboxes).await
+    async fn look(&self) -> Result<Vec<Seen>, RuntimeError> {
+        self.inner.look().await
+    }
+
+    fn log(&self, sandbox: &SandboxId) -> String {
+        self.inner.log(sandbox)
     }
 
     fn stock(&self) -> Stock {

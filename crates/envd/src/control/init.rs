@@ -96,6 +96,7 @@ async fn run(mut call: Plain) -> Result<Answer, Answer> {
         Ok(())
     };
     guest.initialised.set(true);
+    guest.log.initialised();
     applied.map(|()| done())
 }
 

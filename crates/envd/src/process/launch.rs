@@ -53,10 +53,6 @@ pub fn launch(
     request: StartRequest,
     limit: Option<Duration>,
 ) -> Result<(Rc<Process>, mpsc::Receiver<Chunk>), RpcError> {
-    if guest.processes.is_full() {
-        let text = format!("{PROCESSES} processes run already");
-        return Err(RpcError::new(Code::ResourceExhausted, text));
-    }
     let StartRequest {
         mut process,
         pty,
@@ -64,12 +60,51 @@ pub fn launch(
         stdin,
     } = request;
     let config = process.take().unwrap_or_default();
-    let plan = Plan::of(guest, user, &config)?;
-    let failed = |error: &io::Error| plan.failure(pty.as_option(), error);
+    let asked = Asked {
+        config: &config,
+        pty: pty.as_option(),
+        tag,
+        stdin: stdin.unwrap_or(true),
+    };
+    let launched = start(guest, user, asked, limit);
+    if let Err(error) = &launched {
+        guest
+            .log
+            .process_refused(&user.name, &config, &error.message);
+    }
+    launched
+}
 
-    let channels = match pty.as_option() {
+/// A request, taken apart.
+struct Asked<'a> {
+    config: &'a ProcessConfig,
+    pty: Option<&'a PTY>,
+    tag: Option<String>,
+    stdin: bool,
+}
+
+fn start(
+    guest: &Guest,
+    user: &User,
+    asked: Asked<'_>,
+    limit: Option<Duration>,
+) -> Result<(Rc<Process>, mpsc::Receiver<Chunk>), RpcError> {
+    if guest.processes.is_full() {
+        let text = format!("{PROCESSES} processes run already");
+        return Err(RpcError::new(Code::ResourceExhausted, text));
+    }
+    let Asked {
+        config,
+        pty,
+        tag,
+        stdin,
+    } = asked;
+    let plan = Plan::of(guest, user, config)?;
+    let failed = |error: &io::Error| plan.failure(pty, error);
+
+    let channels = match pty {
         Some(pty) => terminal(window(pty), user),
-        None => pipes(stdin.unwrap_or(true)),
+        None => pipes(stdin),
     };
     let Channels {
         child,
@@ -77,7 +112,7 @@ pub fn launch(
         outputs,
     } = channels.map_err(|error| failed(&error))?;
     let spawned = plan
-        .spawn(user, &child, pty.is_set())
+        .spawn(user, &child, pty.is_some())
         .map_err(|error| failed(error.os_error()))?;
     drop(child);
 
@@ -87,6 +122,8 @@ pub fn launch(
         abandon(&pidfd);
         failed(&error)
     })?;
+    let (log, config) = (Rc::clone(&guest.log), config.clone());
+    log.process_start(pid, &user.name, tag.as_deref(), &config, limit);
     let process = Rc::new(Process::new(pid, tag, config, pidfd, input));
     // Nothing was read yet: the supervisor runs after this.
     let queue = process
@@ -94,7 +131,7 @@ pub fn launch(
         .ok_or_else(|| RpcError::internal("a new process has readers already"))?;
     let table = Rc::clone(&guest.processes);
     table.insert(Rc::clone(&process));
-    tokio::task::spawn_local(supervise(table, Rc::clone(&process), outputs, limit));
+    tokio::task::spawn_local(supervise(table, log, Rc::clone(&process), outputs, limit));
     Ok((process, queue))
 }
 

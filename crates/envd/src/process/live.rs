@@ -13,6 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
 
 use crate::limits::{CHUNKS_PER_READER, READERS_PER_PROCESS};
+use crate::log::Written;
 
 /// Where a piece of output comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct Process {
     pub input_closed: Notify,
     /// Tells the supervisor not to wait for the end of output.
     pub hurry: Notify,
+    /// Counted for the log.
+    pub written: Cell<Written>,
     hurried: Cell<bool>,
     readers: RefCell<Vec<mpsc::Sender<Chunk>>>,
     end: RefCell<Option<EndEvent>>,
@@ -73,6 +76,7 @@ impl Process {
             write_turn: tokio::sync::Mutex::new(()),
             input_closed: Notify::new(),
             hurry: Notify::new(),
+            written: Cell::default(),
             hurried: Cell::new(false),
             readers: RefCell::new(Vec::new()),
             end: RefCell::new(None),

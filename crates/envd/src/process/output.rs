@@ -37,7 +37,7 @@ impl Output {
             let Ok(mut ready) = self.file.readable().await else {
                 return;
             };
-            match self.read(process.has_readers()) {
+            match self.read(process, process.has_readers()) {
                 Read::Bytes(_, Some(bytes)) => {
                     process
                         .publish(Chunk {
@@ -56,7 +56,7 @@ impl Output {
     /// What is there now, for a process that was killed: others may hold the pipe for ever.
     pub fn drain(&self, process: &Process) {
         let mut left = DRAIN_BYTES;
-        while let Read::Bytes(count, bytes) = self.read(true) {
+        while let Read::Bytes(count, bytes) = self.read(process, true) {
             if let Some(bytes) = bytes {
                 process.publish_now(&Chunk {
                     source: self.source,
@@ -70,7 +70,7 @@ impl Output {
         }
     }
 
-    fn read(&self, wanted: bool) -> Read {
+    fn read(&self, process: &Process, wanted: bool) -> Read {
         let limit = match self.source {
             Source::Stdout | Source::Stderr => PIPE_CHUNK_BYTES,
             Source::Terminal => TERMINAL_CHUNK_BYTES,
@@ -78,14 +78,26 @@ impl Output {
         SCRATCH.with_borrow_mut(|scratch| {
             match rustix::io::read(self.file.get_ref(), &mut scratch[..limit]) {
                 Ok(0) => Read::End,
-                Ok(count) => Read::Bytes(
-                    count,
-                    wanted.then(|| Bytes::copy_from_slice(&scratch[..count])),
-                ),
+                Ok(count) => {
+                    self.count(process, count);
+                    let bytes = wanted.then(|| Bytes::copy_from_slice(&scratch[..count]));
+                    Read::Bytes(count, bytes)
+                }
                 Err(Errno::AGAIN | Errno::INTR) => Read::Nothing,
                 // A terminal without programs says EIO; anything else will not mend either.
                 Err(_) => Read::End,
             }
         })
+    }
+
+    fn count(&self, process: &Process, count: usize) {
+        let mut written = process.written.get();
+        let counted = match self.source {
+            Source::Stdout => &mut written.stdout,
+            Source::Stderr => &mut written.stderr,
+            Source::Terminal => &mut written.terminal,
+        };
+        *counted = counted.saturating_add(count as u64);
+        process.written.set(written);
     }
 }

@@ -14,10 +14,12 @@ use super::end;
 use super::live::Process;
 use super::output::Output;
 use super::table::ProcessTable;
+use crate::log::Log;
 
 /// Runs until the process has ended, then retires it and tells its readers.
 pub async fn supervise(
     table: Rc<ProcessTable>,
+    log: Rc<Log>,
     process: Rc<Process>,
     outputs: Vec<Output>,
     limit: Option<Duration>,
@@ -25,6 +27,12 @@ pub async fn supervise(
     let end = run(&process, &outputs, limit).await;
     // First out of the table, so that nobody finds it listed after its end was told.
     table.retire(&process, &end);
+    log.process_end(
+        process.pid,
+        process.tag.as_deref(),
+        &end,
+        process.written.get(),
+    );
     process.finish(end);
 }
 

@@ -50,6 +50,7 @@ impl Server {
                 config,
                 in_sandbox: true,
                 disk: None,
+                log: None,
                 ready,
             })
             .map(|never| match never {})
