@@ -56,8 +56,8 @@ def sandbox(main):
 
 
 # What counts and compares comes when nothing else runs any more, and the purge last.
-ORDER = ["test_open", "test_walls", "test_owners", "test_abuse", "test_instances", "test_children", "test_crash"]
-ORDER += ["test_burst", "test_stop", "test_purge", "test_chaos"]
+ORDER = ["test_open", "test_walls", "test_owners", "test_abuse", "test_instances"]
+ORDER += ["test_generated", "test_children", "test_crash", "test_burst", "test_stop", "test_purge", "test_chaos"]
 
 
 def pytest_collection_modifyitems(items):
