@@ -199,6 +199,12 @@ def test_a_key_works_until_it_is_revoked():
     casemate("key", "revoke", made["id"], *admin, check=1)
 
 
+def test_keys_need_the_platforms_own_directory_and_say_so():
+    """Whatever address and key are set."""
+    ran = casemate("key", "list", "--data-dir", "/nowhere", check=1)
+    assert b"on its machine: /nowhere has no" in ran.stderr and b"E2B_API" not in ran.stderr
+
+
 def test_the_data_directory_is_enough():
     bare = {name: value for name, value in os.environ.items() if not name.startswith("E2B_")}
     casemate("sandbox", "list", "--data-dir", DATA_DIR, env=bare)

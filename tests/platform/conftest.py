@@ -56,8 +56,9 @@ def sandbox(main):
 
 
 # What counts and compares comes when nothing else runs any more, and the purge last.
-ORDER = ["test_open", "test_walls", "test_owners", "test_logs", "test_abuse", "test_instances", "test_children"]
-ORDER += ["test_crash", "test_upgrade", "test_burst", "test_cycles", "test_stop", "test_purge", "test_chaos"]
+ORDER = ["test_open", "test_walls", "test_owners", "test_logs", "test_abuse", "test_instances", "test_generated"]
+ORDER += ["test_children", "test_crash", "test_upgrade", "test_burst", "test_cycles", "test_stop", "test_purge"]
+ORDER += ["test_chaos"]
 
 
 def pytest_collection_modifyitems(items):

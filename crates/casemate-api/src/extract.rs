@@ -359,6 +359,12 @@ mod tests {
             "\"autoResume\":{}",
             "\"volumeMounts\":[{\"name\":\"v\"}]",
             "\"mcp\":[]",
+            "\"network\":[]",
+            "\"network\":[true]",
+            "\"network\":{\"egressProxy\":[\"a:1\"]}",
+            "\"autoResume\":[false]",
+            "\"iam\":[]",
+            "\"volumeMounts\":[[\"v\",\"/p\"]]",
         ] {
             check::<NewSandboxV2>(&body(field), Some("validation error"));
         }
@@ -367,6 +373,8 @@ mod tests {
             "\"mcp\":{\"x\":{}}",
             "\"network\":{\"allowPublicTraffic\":null,\"egressProxy\":null}",
             "\"autoResume\":{\"enabled\":false}",
+            "\"volumeMounts\":[{\"name\":\"v\",\"path\":\"/p\"}]",
+            "\"network\":{\"egressProxy\":{\"address\":\"a:1\"}}",
             "\"unknown\":null",
         ] {
             check::<NewSandboxV2>(&body(field), None);

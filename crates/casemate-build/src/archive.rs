@@ -75,14 +75,17 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// By the ending of a file name: `.gz` and `.tgz`, `.zst`, all else plain.
-    pub fn by_name(name: &str) -> Self {
-        if name.ends_with(".gz") || name.ends_with(".tgz") {
-            Self::Gzip
-        } else if name.ends_with(".zst") || name.ends_with(".tzst") {
-            Self::Zstd
+    /// By the ending of an archive's name; `None`: it is not one of ours.
+    pub fn by_name(name: &str) -> Option<Self> {
+        let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+        if ends(&[".tar"]) {
+            Some(Self::None)
+        } else if ends(&[".tar.gz", ".tgz"]) {
+            Some(Self::Gzip)
+        } else if ends(&[".tar.zst", ".tzst"]) {
+            Some(Self::Zstd)
         } else {
-            Self::None
+            None
         }
     }
 }

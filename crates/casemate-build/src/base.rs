@@ -93,6 +93,8 @@ pub enum BaseError {
         #[source]
         source: ArchiveError,
     },
+    #[error("{} must end in .tar, .tar.gz or .tar.zst: that says what is written", path.display())]
+    Ending { path: PathBuf },
     #[error("the root file system {missing}: a base needs it")]
     Unfit { missing: String },
     #[error(transparent)]
@@ -134,11 +136,12 @@ pub fn export(config: &BaseConfig, file: &Path) -> Result<BaseManifest, BaseErro
             missing: "has more than one layer".into(),
         });
     };
+    let compression = Compression::by_name(&file.to_string_lossy())
+        .ok_or_else(|| BaseError::Ending { path: file.into() })?;
     let mut partial = file.as_os_str().to_owned();
     partial.push(".part");
     let partial = PathBuf::from(partial);
     let out = File::create(&partial).map_err(BaseError::io("create", &partial))?;
-    let compression = Compression::by_name(&file.to_string_lossy());
     let root = config.layers_dir.join(layer);
     let packed = archive::pack(&root, &kept.to_json(), out, compression);
     if let Err(source) = packed {

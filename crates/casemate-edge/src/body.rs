@@ -1,7 +1,8 @@
 //! Bodies on their way through: each keeps its connection counted as busy until it is done.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -33,7 +34,13 @@ pub struct RequestBody {
 /// for that, without a word if the answer has begun, so whoever gives the answer decides. Given up
 /// before that, the body waits here.
 #[derive(Clone)]
-pub(crate) struct Rest(Arc<Mutex<Fate>>);
+pub(crate) struct Rest(Arc<Whole>);
+
+struct Whole {
+    fate: Mutex<Fate>,
+    /// What came was not a body, or ended early.
+    broken: AtomicBool,
+}
 
 enum Fate {
     Undecided,
@@ -44,16 +51,24 @@ enum Fate {
 }
 
 impl Rest {
+    fn fate(&self) -> MutexGuard<'_, Fate> {
+        self.0.fate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether its client is at fault that it did not come whole.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.0.broken.load(Ordering::Relaxed)
+    }
+
     fn settle(&self, fate: Fate) -> Fate {
-        let mut own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut own, fate)
+        std::mem::replace(&mut self.fate(), fate)
     }
 
     /// The connection is to stay usable: what is given up is read away, and the next request waits
     /// for that. Beyond a bound of bytes or time the connection closes; its client then has a body
     /// under way, and cannot take it for idle.
     pub(crate) fn read_away(&self) {
-        let mut own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = self.fate();
         match std::mem::replace(&mut *own, Fate::ReadAway) {
             Fate::Undecided | Fate::ReadAway => {}
             Fate::Waits(incoming, busy) => read_away(incoming, busy),
@@ -95,7 +110,10 @@ impl RequestBody {
         };
         Self {
             incoming,
-            rest: Rest(Arc::new(Mutex::new(fate))),
+            rest: Rest(Arc::new(Whole {
+                fate: Mutex::new(fate),
+                broken: AtomicBool::new(false),
+            })),
             busy,
         }
     }
@@ -117,7 +135,11 @@ impl Body for RequestBody {
             return Poll::Ready(None);
         };
         let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
-        if !matches!(frame, Some(Ok(_))) || incoming.is_end_stream() {
+        let ended = incoming.is_end_stream();
+        if let Some(Err(_)) = frame {
+            self.rest.0.broken.store(true, Ordering::Relaxed);
+        }
+        if !matches!(frame, Some(Ok(_))) || ended {
             self.incoming = None;
             self.rest.settle(Fate::Settled);
         }
@@ -139,7 +161,7 @@ impl Drop for RequestBody {
         let Some(incoming) = self.incoming.take() else {
             return;
         };
-        let mut fate = self.rest.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fate = self.rest.fate();
         match &*fate {
             Fate::Undecided => *fate = Fate::Waits(incoming, self.busy.clone()),
             Fate::ReadAway => read_away(incoming, self.busy.clone()),

@@ -1,6 +1,7 @@
 //! The way of one request to a service in a sandbox and of its answer back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -36,6 +37,9 @@ fn is_stream(headers: &HeaderMap) -> bool {
 }
 
 const TRAFFIC_TOKEN: &str = "e2b-traffic-access-token";
+/// How long a request whose agent broke off waits for the news that its sandbox ended. A sandbox's
+/// processes end before that is known here; an agent alone ends only by a fault.
+const NEWS_OF_END: Duration = Duration::from_secs(1);
 
 /// A request that has found its target.
 pub(crate) struct Forward<'a> {
@@ -163,12 +167,21 @@ impl Forward<'_> {
                 unbounded_body: !body.is_end_stream() && body.size_hint().exact().is_none(),
             },
         );
+        let rest = body.rest();
         let mut request = Request::from_parts(head, body);
         let client = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
         let (response, upstream) = match self.send(request, &lease, port, reuse, asks).await {
             Ok(answered) => answered,
             Err(failure) => {
-                let refusal = self.refusal_of(failure);
+                let refusal = if rest.is_broken() {
+                    Refusal::BodyBroken
+                } else {
+                    if self.is_envd() && failure.may_be_the_end() {
+                        // Cut short by the news: `run` answers then.
+                        tokio::time::sleep(NEWS_OF_END).await;
+                    }
+                    self.refusal_of(failure)
+                };
                 let response = refusal.response(format, &self.host);
                 return response.map(|body| EdgeBody::whole(body, busy));
             }

@@ -44,6 +44,8 @@ pub(crate) enum Refusal {
         limit: usize,
     },
     MethodNotAllowed,
+    /// What its client sent as a body is none, or ended early.
+    BodyBroken,
 }
 
 /// The JSON form; absent fields are left out, the order is upstream's.
@@ -71,7 +73,7 @@ impl Refusal {
             Self::TrafficTokenMissing(_) | Self::TrafficTokenInvalid(_) => StatusCode::FORBIDDEN,
             Self::Reserved { .. } => StatusCode::NOT_FOUND,
             Self::Unexpected { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Target(_) => StatusCode::BAD_REQUEST,
+            Self::Target(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
             Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         }
@@ -107,6 +109,7 @@ impl Refusal {
                 format!("The request's line and headers are larger than {limit} bytes")
             }
             Self::MethodNotAllowed => "Method not allowed".to_owned(),
+            Self::BodyBroken => "The request's body is malformed or ended early".to_owned(),
         }
     }
 
@@ -116,7 +119,9 @@ impl Refusal {
             Self::Unexpected { .. } | Self::Target(_) | Self::MethodNotAllowed => {
                 ("text/plain; charset=utf-8", self.message())
             }
-            Self::HeadTooLarge { .. } => ("application/json; charset=utf-8", self.json()),
+            Self::HeadTooLarge { .. } | Self::BodyBroken => {
+                ("application/json; charset=utf-8", self.json())
+            }
             Self::NotFound(_)
             | Self::PortClosed { .. }
             | Self::Transitioning(_)
@@ -165,7 +170,8 @@ impl Refusal {
             | Self::Unexpected { .. }
             | Self::Target(_)
             | Self::HeadTooLarge { .. }
-            | Self::MethodNotAllowed => None,
+            | Self::MethodNotAllowed
+            | Self::BodyBroken => None,
         }
     }
 

@@ -76,6 +76,17 @@ pub(crate) enum SendFailure {
     Informational,
 }
 
+impl SendFailure {
+    /// Whether the end of a sandbox looks like this, too.
+    pub(crate) fn may_be_the_end(&self) -> bool {
+        match self {
+            Self::Dial(DialFailure::PortClosed | DialFailure::Node(_)) => true,
+            Self::Prepare(_) | Self::Sent(_) => true,
+            Self::Dial(DialFailure::NotFound) | Self::Informational => false,
+        }
+    }
+}
+
 impl Upstream {
     /// Dials and makes ready.
     pub(crate) async fn open(

@@ -63,14 +63,19 @@ impl Dialer {
     ) -> Result<std::net::TcpStream, Refused> {
         let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
         match self.connect(netns, v4).await {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
+                ) => {}
             other => return other.map_err(Refused::Io),
         }
         let v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port);
         self.connect(netns, v6)
             .await
             .map_err(|error| match error.raw_os_error() {
-                Some(libc::ECONNREFUSED) => Refused::Closed,
+                // Reset: whoever listened went away with what waited there.
+                Some(libc::ECONNREFUSED | libc::ECONNRESET) => Refused::Closed,
                 // A host without IPv6 at all.
                 Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::ENETUNREACH) => {
                     Refused::Closed

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::de::non_null;
+use crate::de::{non_null, object_or_null};
 
 /// A proxy for what leaves the sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
@@ -37,7 +37,7 @@ pub struct NetworkConfig {
     #[serde(default, deserialize_with = "non_null")]
     #[schema(nullable = false)]
     pub dns_servers: Option<Vec<String>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object_or_null")]
     pub egress_proxy: Option<EgressProxy>,
     #[serde(default, deserialize_with = "non_null")]
     #[schema(nullable = false)]
@@ -64,7 +64,7 @@ pub struct NetworkUpdate {
     #[serde(default, deserialize_with = "non_null")]
     #[schema(nullable = false)]
     pub dns_servers: Option<Vec<String>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object_or_null")]
     pub egress_proxy: Option<EgressProxy>,
     #[serde(default, deserialize_with = "non_null")]
     #[schema(nullable = false, value_type = Option<BTreeMap<String, Vec<Object>>>)]

@@ -4,7 +4,7 @@ use casemate_types::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::de::{natural, natural_opt, non_null, refresh_seconds};
+use crate::de::{natural, natural_opt, non_null, object, objects, refresh_seconds};
 use crate::network::{NetworkConfig, NetworkShown};
 
 /// Whether traffic wakes a paused sandbox.
@@ -48,7 +48,7 @@ pub struct NewSandboxV2 {
     #[serde(default, deserialize_with = "non_null")]
     #[schema(nullable = false)]
     pub auto_pause_memory: Option<bool>,
-    #[serde(default, deserialize_with = "non_null")]
+    #[serde(default, deserialize_with = "object")]
     #[schema(nullable = false)]
     pub auto_resume: Option<AutoResume>,
     #[serde(
@@ -58,7 +58,7 @@ pub struct NewSandboxV2 {
     )]
     #[schema(nullable = false)]
     pub allow_internet_access: Option<bool>,
-    #[serde(default, deserialize_with = "non_null")]
+    #[serde(default, deserialize_with = "object")]
     #[schema(nullable = false)]
     pub network: Option<NetworkConfig>,
     #[serde(default, deserialize_with = "non_null")]
@@ -71,10 +71,10 @@ pub struct NewSandboxV2 {
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     pub mcp: Option<serde_json::Map<String, serde_json::Value>>,
-    #[serde(default, deserialize_with = "non_null")]
+    #[serde(default, deserialize_with = "object")]
     #[schema(nullable = false)]
     pub iam: Option<Iam>,
-    #[serde(default, deserialize_with = "non_null")]
+    #[serde(default, deserialize_with = "objects")]
     #[schema(nullable = false)]
     pub volume_mounts: Option<Vec<VolumeMount>>,
 }
@@ -96,7 +96,7 @@ pub struct NewSandbox {
     #[serde(default, deserialize_with = "non_null")]
     #[schema(nullable = false)]
     pub auto_pause_memory: Option<bool>,
-    #[serde(default, deserialize_with = "non_null")]
+    #[serde(default, deserialize_with = "object")]
     #[schema(nullable = false)]
     pub auto_resume: Option<AutoResume>,
     /// Accepted and without effect: every sandbox is secured.
@@ -110,7 +110,7 @@ pub struct NewSandbox {
     )]
     #[schema(nullable = false)]
     pub allow_internet_access: Option<bool>,
-    #[serde(default, deserialize_with = "non_null")]
+    #[serde(default, deserialize_with = "object")]
     #[schema(nullable = false)]
     pub network: Option<NetworkConfig>,
     #[serde(default, deserialize_with = "non_null")]
@@ -123,10 +123,10 @@ pub struct NewSandbox {
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     pub mcp: Option<serde_json::Map<String, serde_json::Value>>,
-    #[serde(default, deserialize_with = "non_null")]
+    #[serde(default, deserialize_with = "object")]
     #[schema(nullable = false)]
     pub iam: Option<Iam>,
-    #[serde(default, deserialize_with = "non_null")]
+    #[serde(default, deserialize_with = "objects")]
     #[schema(nullable = false)]
     pub volume_mounts: Option<Vec<VolumeMount>>,
 }

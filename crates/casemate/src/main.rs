@@ -83,7 +83,7 @@ fn run(command: Command, output: &Output) -> anyhow::Result<std::process::ExitCo
     runtime.block_on(async {
         match command {
             Command::Down(args) => command::down::run(args, output).await?,
-            Command::Status(args) => command::status::run(args, output).await?,
+            Command::Status(args) => return command::status::run(args, output).await,
             Command::Doctor(args) => return command::doctor::run(args, output).await,
             Command::Key(args) => command::key::run(args, output).await?,
             Command::Sandbox(args) => return command::sandbox::run(args, output).await,

@@ -1,6 +1,7 @@
 //! `PUT /sandboxes/{sandboxID}/network`.
 
 use casemate_types::SandboxId;
+use serde_json::Value;
 
 use crate::world::{Answer, World};
 
@@ -37,18 +38,28 @@ async fn an_update_replaces_the_rules_and_an_empty_one_clears_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn internet_access_stays_as_it_was_said_last() {
+async fn internet_access_that_is_not_said_is_cleared_too() {
     let world = World::new().await;
     let sandbox = world.create(r#","allow_internet_access":false"#).await;
-    assert_eq!(put(&world, &sandbox, "{}").await.status, 204);
-    assert!(!world.node.policy(&sandbox).unwrap().is_open());
-    assert_eq!(
-        put(&world, &sandbox, r#"{"allow_internet_access":true}"#)
-            .await
-            .status,
-        204
-    );
-    assert!(world.node.policy(&sandbox).unwrap().is_open());
+    for (body, open, shown) in [
+        ("{}", true, Value::Null),
+        (r#"{"allow_internet_access":false}"#, false, false.into()),
+        (r#"{"denyOut":[]}"#, true, Value::Null),
+        (r#"{"allow_internet_access":true}"#, true, true.into()),
+    ] {
+        assert_eq!(put(&world, &sandbox, body).await.status, 204);
+        assert_eq!(
+            world.node.policy(&sandbox).unwrap().is_open(),
+            open,
+            "{body}"
+        );
+        let call = world.api("GET", &format!("/sandboxes/{sandbox}"));
+        assert_eq!(
+            call.send().await.json()["allowInternetAccess"],
+            shown,
+            "{body}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

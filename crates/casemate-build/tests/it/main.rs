@@ -132,6 +132,22 @@ fn an_export_carries_its_identity_to_another_place() {
 }
 
 #[test]
+fn an_export_says_by_its_name_what_it_is() {
+    let place = Place::new();
+    let config = place.config(Some(place.archive("one", "1")));
+    base::ensure(&config, &Silent).unwrap();
+    for name in ["x.zip", "x.gz", "x", "x.tar.xz"] {
+        let file = place.path(name);
+        let refused = base::export(&config, &file).unwrap_err();
+        assert!(
+            refused.to_string().contains("must end in .tar"),
+            "{refused}"
+        );
+        assert!(!file.exists());
+    }
+}
+
+#[test]
 fn a_bad_archive_leaves_the_old_base_and_nothing_half_made() {
     let place = Place::new();
     let first = base::ensure(&place.config(Some(place.archive("one", "1"))), &Silent).unwrap();

@@ -88,7 +88,7 @@ impl NetworkAsk {
 
 impl Control {
     /// Replaces the egress policy of a running sandbox; it holds for new connections on return.
-    /// Internet access stays as it was said before unless it is said again.
+    /// What is not said is cleared, internet access too: it is then as if it was never said.
     pub async fn update_network(
         &self,
         caller: &TeamCaller,
@@ -100,10 +100,6 @@ impl Control {
         let _one = self.locks.lock(id).await;
         let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
         alive_until(&row, Timestamp::now()).ok_or_else(not_found)?;
-        let mut ask = ask.clone();
-        ask.allow_internet_access = ask
-            .allow_internet_access
-            .or(row.network.allow_internet_access);
         let (policy, compiled) = ask.check(NetworkError::EgressProxyAtUpdate)?;
         told(id, self.node.set_network(id, compiled).await)?;
         let written = self

@@ -25,7 +25,8 @@ pub(super) fn render(refusal: &Refusal, host: &str) -> String {
         Refusal::Unexpected { .. }
         | Refusal::Target(_)
         | Refusal::HeadTooLarge { .. }
-        | Refusal::MethodNotAllowed => ("Error", escaped(refusal)),
+        | Refusal::MethodNotAllowed
+        | Refusal::BodyBroken => ("Error", escaped(refusal)),
     };
     let id = if sandbox.is_empty() {
         String::new()

@@ -87,6 +87,47 @@ async fn requests_without_an_answer_yet_are_told() {
     assert!(text(answer).await.contains("was not found"));
 }
 
+/// The processes of a sandbox end before the edge is told.
+#[tokio::test]
+async fn the_end_is_told_although_the_agent_broke_off_before() {
+    let stage = Stage::new().await;
+    let listener = stage.listener(ENVD).await;
+    let mut client = stage.http1().await;
+    let pending = tokio::spawn(async move { client.send_request(get(ENVD, "/slow")).await });
+    let (mut stream, _) = listener.accept().await.unwrap();
+    read_until(&mut stream, "\r\n\r\n").await;
+    drop(stream);
+    // The news is late; there is no event to wait for.
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    stage.world.end(ID);
+    stage.edge.forget(&sandbox());
+    let answer = tokio::time::timeout(LONG, pending)
+        .await
+        .expect("ended in time")
+        .unwrap()
+        .unwrap();
+    assert_eq!(answer.status(), 502);
+    let body = text(answer).await;
+    assert!(body.contains("was not found"), "{body}");
+}
+
+/// Whether it listens no more, or never did on the connection that was waiting.
+#[tokio::test]
+async fn the_end_is_told_although_the_agent_cannot_be_dialled_any_more() {
+    let stage = Stage::new().await;
+    let mut client = stage.http1().await;
+    let pending = tokio::spawn(async move { client.send_request(get(ENVD, "/slow")).await });
+    eventually("it was dialled", || stage.world.dials() > 0).await;
+    stage.world.end(ID);
+    stage.edge.forget(&sandbox());
+    let answer = tokio::time::timeout(LONG, pending)
+        .await
+        .expect("ended in time")
+        .unwrap()
+        .unwrap();
+    assert!(text(answer).await.contains("was not found"));
+}
+
 #[tokio::test]
 async fn requests_to_one_that_is_only_away_break() {
     let stage = Stage::new().await;

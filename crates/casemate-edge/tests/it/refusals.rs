@@ -1,8 +1,9 @@
 //! The edge's own answers, over a connection.
 
+use axum::Router;
 use casemate_edge::{RouteTarget, TrafficToken};
 
-use crate::support::{ENVD, ID, Stage, get, text};
+use crate::support::{ENVD, ID, Stage, get, host, read_until, text};
 
 async fn ask(stage: &Stage, port: u16, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
     let mut request = get(port, path);
@@ -65,7 +66,7 @@ async fn browsers_get_a_page() {
 #[tokio::test]
 async fn reserved_paths_are_closed_before_any_lookup() {
     let stage = Stage::new().await;
-    let router = axum::Router::new().fallback(|| async { "through" });
+    let router = Router::new().fallback(|| async { "through" });
     stage.service(ENVD, router.clone()).await;
     stage.service(3000, router).await;
     for path in [
@@ -96,7 +97,7 @@ async fn reserved_paths_are_closed_before_any_lookup() {
 #[tokio::test]
 async fn private_ports_want_their_token() {
     let stage = Stage::new().await;
-    let router = axum::Router::new().fallback(|headers: http::HeaderMap| async move {
+    let router = Router::new().fallback(|headers: http::HeaderMap| async move {
         format!("token {:?}", headers.get("e2b-traffic-access-token"))
     });
     stage.service(ENVD, router.clone()).await;
@@ -171,6 +172,27 @@ async fn answers_that_are_no_http_count_as_none() {
         status == 502 && body.contains("port is not open"),
         "{status} {body}"
     );
+}
+
+/// The service is not at fault, and neither is its port.
+#[tokio::test]
+async fn a_body_that_is_none_is_the_clients_fault() {
+    use tokio::io::AsyncWriteExt;
+
+    for port in [ENVD, 3000] {
+        let stage = Stage::new().await;
+        let router = Router::new().fallback(async |body: axum::body::Bytes| body);
+        stage.service(port, router).await;
+        let mut stream = stage.connect().await;
+        let ask = format!(
+            "POST / HTTP/1.1\r\nhost: {}\r\ntransfer-encoding: chunked\r\n\r\n2\r\nabXX0\r\n\r\n",
+            host(port)
+        );
+        stream.write_all(ask.as_bytes()).await.unwrap();
+        let answer = read_until(&mut stream, "}").await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        assert!(answer.contains("body is malformed"), "{answer}");
+    }
 }
 
 /// A client that keeps connections would put its next request into one that is about to end.

@@ -64,14 +64,18 @@ pub enum Step {
     Descriptors,
     Credentials,
     ChangeDirectory,
+    /// Only what is the fault of arguments and variables: other failures are the program's, and
+    /// told as a shell would.
+    Execute,
 }
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     Step::Session,
     Step::Terminal,
     Step::Descriptors,
     Step::Credentials,
     Step::ChangeDirectory,
+    Step::Execute,
 ];
 
 /// Why the program could not even be tried.
@@ -313,14 +317,22 @@ fn execute(shared: &Shared<'_>) -> c_int {
     for candidate in shared.plan.candidates {
         // SAFETY: slot 1 exists (`spawn` makes at least three) and only this child writes it.
         let argv = unsafe { shared.argv.add(1) };
-        let errno = exec(candidate.as_ptr(), argv.cast_const(), shared.envp);
-        match errno {
-            libc::ENOEXEC => {
-                // SAFETY: as above; afterwards the list reads `/bin/sh`, the script, its arguments.
-                unsafe { argv.write(candidate.as_ptr()) };
-                exec(c"/bin/sh".as_ptr(), shared.argv.cast_const(), shared.envp);
+        let mut errno = exec(candidate.as_ptr(), argv.cast_const(), shared.envp);
+        if errno == libc::ENOEXEC {
+            // SAFETY: as above; afterwards the list reads `/bin/sh`, the script, its arguments.
+            unsafe { argv.write(candidate.as_ptr()) };
+            errno = exec(c"/bin/sh".as_ptr(), shared.argv.cast_const(), shared.envp);
+            if errno != libc::E2BIG {
                 denied = true;
                 break;
+            }
+        }
+        match errno {
+            // The kernel's word on what it was given, not on the program.
+            libc::E2BIG => {
+                shared.step.store(Step::Execute as u32, Ordering::Release);
+                shared.errno.store(errno, Ordering::Release);
+                exit(127)
             }
             libc::EACCES => denied = true,
             libc::ENOENT | libc::ENOTDIR | libc::ENODEV | libc::ESTALE | libc::ETIMEDOUT => {}

@@ -48,8 +48,9 @@ pub struct Server {
 impl ServerArgs {
     pub fn connect(&self) -> anyhow::Result<Server> {
         let settings = self.settings()?;
-        let url = settings.api_url.with_context(|| nowhere(&self.dir()))?;
-        let key = settings.api_key.with_context(|| nowhere(&self.dir()))?;
+        let missing = || Needed::Any.missing(&self.dir());
+        let url = settings.api_url.with_context(missing)?;
+        let key = settings.api_key.with_context(missing)?;
         let base: BaseUrl = url.parse()?;
         let edge = settings.sandbox_url.map(|url| url.parse()).transpose()?;
         let api = Api::new(Transport::new(), base.clone(), &key)?;
@@ -64,12 +65,13 @@ impl ServerArgs {
     /// The administrator's view, which only root of the platform's machine has.
     pub fn connect_admin(&self) -> anyhow::Result<Admin> {
         let dir = self.dir();
-        let file = read_credentials(&dir)?;
-        let team = file.get(TEAM_ID).with_context(|| nowhere(&dir))?;
+        let file = read_credentials(&dir, Needed::Directory)?;
+        let missing = || Needed::Directory.missing(&dir);
+        let team = file.get(TEAM_ID).with_context(missing)?;
         let url = self.api_url.as_ref().or_else(|| file.get("E2B_API_URL"));
-        let url = url.with_context(|| nowhere(&dir))?;
-        let path = dir.join(ADMIN_TOKEN);
-        let token = read_private(&path)?.with_context(|| nowhere(&dir))?;
+        let url = url.with_context(missing)?;
+        let token = read_private(&dir.join(ADMIN_TOKEN), Needed::Directory)?;
+        let token = token.with_context(missing)?;
         Ok(Admin::new(
             Transport::new(),
             url.parse()?,
@@ -90,7 +92,7 @@ impl ServerArgs {
             // Who is not root may well use the API: only what is needed is opened.
             return Ok(settings);
         }
-        let file = read_credentials(&self.dir())?;
+        let file = read_credentials(&self.dir(), Needed::Any)?;
         Ok(settings.or(Settings::of(|name| file.get(name).cloned())))
     }
 }
@@ -154,8 +156,9 @@ fn resolve(args: &ServerArgs, environment: impl Fn(&str) -> Option<String>) -> S
     }
 }
 
-fn read_credentials(dir: &Path) -> anyhow::Result<BTreeMap<String, String>> {
-    let text = read_private(&dir.join(CREDENTIALS))?.with_context(|| nowhere(dir))?;
+fn read_credentials(dir: &Path, needed: Needed) -> anyhow::Result<BTreeMap<String, String>> {
+    let text = read_private(&dir.join(CREDENTIALS), needed)?;
+    let text = text.with_context(|| needed.missing(dir))?;
     let pairs = text.lines().filter_map(|line| line.trim().split_once('='));
     Ok(pairs
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -163,26 +166,44 @@ fn read_credentials(dir: &Path) -> anyhow::Result<BTreeMap<String, String>> {
 }
 
 /// A file that root alone may read; `None` when it is not there.
-fn read_private(path: &Path) -> anyhow::Result<Option<String>> {
+fn read_private(path: &Path, needed: Needed) -> anyhow::Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            bail!(
-                "{} is root's alone: use sudo, or set E2B_API_URL and E2B_API_KEY",
-                path.display()
-            )
+            let instead = match needed {
+                Needed::Any => ", or set E2B_API_URL and E2B_API_KEY",
+                Needed::Directory => "",
+            };
+            bail!("{} is root's alone: use sudo{instead}", path.display())
         }
         Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
     }
 }
 
-fn nowhere(dir: &Path) -> String {
-    format!(
-        "no installation is known: {} has no credentials (`casemate up` makes them). Name another \
-         directory with --data-dir, or set E2B_API_URL and E2B_API_KEY",
-        dir.display()
-    )
+/// What a verb can do with.
+#[derive(Debug, Clone, Copy)]
+enum Needed {
+    /// An address and a key, wherever they come from.
+    Any,
+    /// The administrator's token, which lies only in the data directory.
+    Directory,
+}
+
+impl Needed {
+    fn missing(self, dir: &Path) -> String {
+        let dir = dir.display();
+        match self {
+            Self::Any => format!(
+                "no installation is known: {dir} has no credentials (`casemate up` makes them). \
+                 Name another directory with --data-dir, or set E2B_API_URL and E2B_API_KEY"
+            ),
+            Self::Directory => format!(
+                "keys are managed by whoever runs the platform, on its machine: {dir} has no \
+                 credentials (`casemate up` makes them). Name another directory with --data-dir"
+            ),
+        }
+    }
 }
 
 #[cfg(test)]

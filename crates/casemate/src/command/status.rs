@@ -1,6 +1,7 @@
 //! `casemate status`: whether the platform of a data directory runs, and what it holds.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::bail;
 use serde_json::json;
@@ -20,7 +21,10 @@ pub struct Args {
     config: Option<PathBuf>,
 }
 
-pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
+/// What service managers mean by it: the program is not running.
+const NOT_RUNNING: u8 = 3;
+
+pub async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
     let config = config_of(args.data_dir, args.config)?;
     let dir = config.data_dir;
     if !DataDir::exists(&dir) {
@@ -44,7 +48,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
                     )
                 },
             );
-            return Ok(());
+            return Ok(ExitCode::from(NOT_RUNNING));
         }
     };
     let mut value = serde_json::to_value(&status)?;
@@ -76,7 +80,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
             children(&status.processes),
         )
     });
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn children(processes: &std::collections::BTreeMap<String, u32>) -> String {

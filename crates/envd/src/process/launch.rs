@@ -32,17 +32,6 @@ use crate::paths::{expand, os_text};
 use crate::ready::register;
 use crate::users::User;
 
-/// The kernel's bound of one argument or variable, with its NUL.
-const WORD_BYTES_MAX: usize = 128 * 1024;
-
-/// Whether the kernel would refuse to execute anything with it. Told before: afterwards it looks
-/// like a program that cannot be executed.
-fn is_too_long(words: &[CString]) -> bool {
-    words
-        .iter()
-        .any(|word| word.as_bytes_with_nul().len() > WORD_BYTES_MAX)
-}
-
 /// Best effort (class 2), level 4.
 const IOPRIO: i32 = (2 << 13) | 4;
 
@@ -158,7 +147,8 @@ pub fn window(pty: &PTY) -> Winsize {
 
 /// Everything that is known before the kernel is asked.
 struct Plan {
-    /// As the user knows it.
+    /// As the user knows it: alone, and with its arguments.
+    command: String,
     command_line: String,
     cwd: String,
     cwd_c: CString,
@@ -193,14 +183,8 @@ impl Plan {
             .map(|word| CString::new(word.as_str()))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| RpcError::invalid("command or argument contains a NUL byte"))?;
-        if is_too_long(&args) || is_too_long(&envs) {
-            let error = os_text(&Errno::TOOBIG.into());
-            let command = &config.cmd;
-            return Err(RpcError::invalid(format!(
-                "error starting process '{command}': {error}"
-            )));
-        }
         Ok(Self {
+            command: config.cmd.clone(),
             command_line: words.map(String::as_str).collect::<Vec<_>>().join(" "),
             candidates: environment::candidates(&config.cmd, path),
             not_found: format!("{}: No such file or directory\n", config.cmd).into(),
@@ -235,7 +219,14 @@ impl Plan {
     }
 
     fn failure(&self, pty: Option<&PTY>, error: &io::Error) -> RpcError {
-        let (command, error) = (&self.command_line, os_text(error));
+        // Arguments that the kernel finds too long are too long for a message, too.
+        let is_too_long = error.raw_os_error() == Some(Errno::TOOBIG.raw_os_error());
+        let command = if is_too_long {
+            &self.command
+        } else {
+            &self.command_line
+        };
+        let error = os_text(error);
         RpcError::invalid(match pty {
             None => format!("error starting process '{command}': {error}"),
             Some(pty) => {

@@ -650,14 +650,20 @@ fn hostile_requests() {
     // The kernel takes 128 KiB with the NUL.
     let long = |bytes: usize| json!({"cmd": "/bin/echo", "args": ["x".repeat(bytes)]});
     assert_eq!(run(&server, "", &long((128 << 10) - 1)).code(), 0);
+    // Each is short enough; together they are more than a quarter of the stack's limit.
+    let many = json!({"cmd": "/bin/echo", "args": vec!["x".repeat(100 << 10); 100]});
+    let terminal = json!({"pty": {"size": {"cols": 80, "rows": 24}}});
     for more in [
         long(128 << 10),
         json!({"envs": {"A": "x".repeat(128 << 10)}}),
+        many.clone(),
+        json!({"cmd": "/bin/echo", "args": many["args"], "pty": terminal["pty"]}),
     ] {
         let (code, message) = refused(start(&server, "true", &more));
         assert_eq!(code, "invalid_argument");
-        assert!(message.starts_with("error starting process '"), "{message}");
+        assert!(message.starts_with("error starting p"), "{message}");
         assert!(message.ends_with("argument list too long"), "{message}");
+        assert!(message.len() < 200);
     }
     let huge = json!({"pty": {"size": {"cols": 4_294_967_295_u32, "rows": 0}}});
     let mut stream = start(&server, "stty size", &huge);
