@@ -1,9 +1,12 @@
 //! Layers as plain folders: for kernels without btrfs. Nothing bounds their sum.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use casemate_runtime::DiskLimit;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 
 use super::Layers;
 
@@ -25,20 +28,7 @@ impl Layers for Plain {
     }
 
     fn used_bytes(&self, layer: &Path) -> io::Result<u64> {
-        use std::os::unix::fs::MetadataExt;
-        let mut bytes = 0;
-        let mut folders = vec![layer.to_path_buf()];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder)? {
-                let entry = entry?;
-                let metadata = entry.metadata()?;
-                bytes += metadata.blocks() * 512;
-                if metadata.is_dir() {
-                    folders.push(entry.path());
-                }
-            }
-        }
-        Ok(bytes)
+        used_bytes(layer)
     }
 
     fn delete(&self, folder: &Path, name: &str) -> io::Result<()> {
@@ -48,6 +38,49 @@ impl Layers for Plain {
     fn tidy(&self, _root: &Path, _folder: &Path) -> io::Result<bool> {
         Ok(true)
     }
+}
+
+/// Counts while the sandbox changes what is counted, and as root: a folder that has become a link
+/// since it was listed would lead to the host's own. So no link is followed and nothing outside is
+/// opened; what has gone, or lies deeper than a path can name, is left out.
+fn used_bytes(layer: &Path) -> io::Result<u64> {
+    let folder = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let layer = rustix::fs::open(layer, folder | OFlags::NOFOLLOW, Mode::empty())?;
+    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let mut bytes = 0;
+    let mut folders = vec![PathBuf::from(".")];
+    while let Some(path) = folders.pop() {
+        let opened = rustix::fs::openat2(&layer, &path, folder, Mode::empty(), inside);
+        match opened.and_then(|folder| count(&folder, &path, &mut folders)) {
+            Ok(counted) => bytes += counted,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG) => {}
+            // Renamed while it was resolved.
+            Err(Errno::AGAIN) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(bytes)
+}
+
+/// What the entries of one folder take; folders among them are added to `folders`.
+fn count(folder: &OwnedFd, path: &Path, folders: &mut Vec<PathBuf>) -> rustix::io::Result<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut bytes = 0;
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let Ok(found) = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else {
+            continue;
+        };
+        bytes += u64::try_from(found.st_blocks).unwrap_or(0) * 512;
+        if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
+            folders.push(path.join(std::ffi::OsStr::from_bytes(name.to_bytes())));
+        }
+    }
+    Ok(bytes)
 }
 
 /// Deletes a folder and all in it, however deep a sandbox nested it: each folder that is not empty
@@ -92,6 +125,38 @@ fn move_beside(folder: &Path, name: &str, path: &Path, moved: &mut u64) -> io::R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_are_not_followed_and_deep_folders_are_no_error() {
+        let home = std::env::temp_dir().join(format!("casemate-count-{}", std::process::id()));
+        let (outside, layer) = (home.join("outside"), home.join("layer"));
+        std::fs::create_dir_all(&outside).unwrap();
+        std::fs::create_dir_all(layer.join("upper")).unwrap();
+        std::fs::write(outside.join("large"), vec![1; 1 << 20]).unwrap();
+        std::fs::write(layer.join("upper/small"), vec![1; 64 << 10]).unwrap();
+        std::os::unix::fs::symlink(&outside, layer.join("upper/link")).unwrap();
+        let used = used_bytes(&layer).unwrap();
+        assert!((64 << 10..1 << 20).contains(&used), "{used}");
+        let mut at = rustix::fs::open(&layer, OFlags::DIRECTORY, Mode::empty()).unwrap();
+        for _ in 0..2500 {
+            rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
+            at = rustix::fs::openat(&at, "d", OFlags::DIRECTORY, Mode::empty()).unwrap();
+        }
+        drop(at);
+        assert!(used_bytes(&layer).unwrap() >= used);
+        // A folder that was swapped for a link after it was listed.
+        let mut listed = Vec::new();
+        let top = rustix::fs::open(&layer, OFlags::DIRECTORY, Mode::empty()).unwrap();
+        count(&top, Path::new("."), &mut listed).unwrap();
+        assert!(listed.contains(&PathBuf::from("./upper")), "{listed:?}");
+        std::fs::rename(layer.join("upper"), home.join("away")).unwrap();
+        std::os::unix::fs::symlink(&outside, layer.join("upper")).unwrap();
+        let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        let opened = rustix::fs::openat2(&top, "./upper", OFlags::RDONLY, Mode::empty(), inside);
+        assert_eq!(opened.unwrap_err(), Errno::LOOP);
+        delete_flat(&home, "layer").unwrap();
+        std::fs::remove_dir_all(home).unwrap();
+    }
 
     #[test]
     fn a_very_deep_folder_is_deleted_and_links_are_not_followed() {
