@@ -13,6 +13,7 @@ for name in ("CASEMATE", "CASEMATE_TEST_BASE"):
         raise SystemExit(f"{name} is not set: scripts/test platform sets it")
 
 import host  # noqa: E402
+from attacks.world import World  # noqa: E402
 from instance import Instance  # noqa: E402
 
 
@@ -48,6 +49,16 @@ def small():
         instance.close()
 
 
+@pytest.fixture(scope="session")
+def ground():
+    """A platform in a network of its own, with everything that attacks look for."""
+    made = World()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
 @pytest.fixture
 def sandbox(main):
     sandbox = main.create()
@@ -56,10 +67,20 @@ def sandbox(main):
 
 
 # What counts and compares comes when nothing else runs any more, and the purge last.
-ORDER = ["test_open", "test_walls", "test_owners", "test_logs", "test_abuse", "test_instances", "test_generated"]
-ORDER += ["test_children", "test_crash", "test_upgrade", "test_burst", "test_cycles", "test_stop", "test_purge"]
-ORDER += ["test_chaos"]
+ORDER = ["test_open", "test_walls", "test_attacks", "test_owners", "test_logs", "test_abuse", "test_limits"]
+ORDER += ["test_instances", "test_generated", "test_children", "test_crash", "test_upgrade", "test_burst"]
+ORDER += ["test_cycles", "test_stop", "test_purge", "test_chaos"]
 
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: ORDER.index(item.path.stem))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Attacks whose control this kernel or host cannot give: their refusal was seen, and no more."""
+    from attacks.table import WITHOUT_CONTROL
+
+    if WITHOUT_CONTROL:
+        terminalreporter.section("attacks without a control here")
+        for name, reason in sorted(WITHOUT_CONTROL.items()):
+            terminalreporter.line(f"{name}: {reason}")

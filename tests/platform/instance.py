@@ -38,14 +38,17 @@ def bare_environment(**settings):
     return {**kept, **settings}
 
 
-def casemate(*args, **options):
+def casemate(*args, entering=(), **options):
     options = {"timeout": 60, "env": bare_environment(), **options}
-    return subprocess.run([CASEMATE, *args], capture_output=True, text=True, **options)
+    return subprocess.run([*entering, CASEMATE, *args], capture_output=True, text=True, **options)
 
 
 class Instance:
-    def __init__(self, name, **settings):
+    def __init__(self, name, netns=None, address="127.0.0.1", **settings):
+        """In a network namespace of the test, by its name, or in the host's."""
         self.name = name
+        self.entering = ["nsenter", f"--net=/run/netns/{netns}"] if netns else []
+        self.address = address
         self.settings = settings
         self.data_dir = ROOT / f"platform-{name}-{os.getpid()}"
         self.port = free_port()
@@ -57,7 +60,7 @@ class Instance:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
     @property
     def pid(self):
@@ -67,8 +70,8 @@ class Instance:
 
     def spawn(self, *more, listen=None):
         """`up`, which may be refused."""
-        command = [CASEMATE, "up", "--data-dir", str(self.data_dir)]
-        command += ["--listen", listen or f"127.0.0.1:{self.port}", "--base", BASE, *more]
+        command = [*self.entering, CASEMATE, "up", "--data-dir", str(self.data_dir)]
+        command += ["--listen", listen or f"{self.address}:{self.port}", "--base", BASE, *more]
         self.mark = self.log.stat().st_size if self.log.exists() else 0
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
@@ -136,7 +139,8 @@ class Instance:
         """For finalizers: whatever happened, nothing of it stays. A purge that fails is an error,
         and the directory is kept for another one: without it nothing could be found again."""
         if self.data_dir.exists():
-            ran = casemate("down", "--purge", "--data-dir", str(self.data_dir), timeout=180)
+            down = ["down", "--purge", "--data-dir", str(self.data_dir)]
+            ran = casemate(*down, entering=self.entering, timeout=180)
             assert ran.returncode == 0, ran.stderr
             if self.id:
                 assert host.traces(self.id, self.data_dir) == []

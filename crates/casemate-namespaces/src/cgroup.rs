@@ -109,6 +109,24 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Bounds the processes of all sandboxes together. The kernel has one set of process numbers,
+    /// 32 768 where nobody raised it, and a few sandboxes at their own limits would take them all:
+    /// then nobody on the host starts anything, and we make no sandbox.
+    pub fn bound_processes(&self) -> Result<(), StepError> {
+        let read = |name: &str| -> io::Result<u64> {
+            let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}"))?;
+            text.trim().parse().map_err(io::Error::other)
+        };
+        let numbers = read("pid_max").step("read how many processes the host can have")?;
+        let threads = read("threads-max").step("read how many threads the host can have")?;
+        let bound = processes_bound(numbers.min(threads)).to_string();
+        match self.with("pids") {
+            Some(tree) => sandbox::write_at(&tree.instance, "pids.max", &bound)
+                .step("bound the processes of all sandboxes"),
+            None => Ok(()),
+        }
+    }
+
     fn with(&self, controller: &str) -> Option<&Tree> {
         self.trees().find(|tree| tree.hierarchy.has(controller))
     }
@@ -205,6 +223,11 @@ pub fn instance_is_populated(instance: &str) -> io::Result<bool> {
 
 fn instance_group(instance: &InstanceId) -> String {
     format!("casemate-{instance}")
+}
+
+/// Three quarters; the rest is the host's.
+fn processes_bound(host_max: u64) -> u64 {
+    host_max / 4 * 3
 }
 
 fn make_instance_group(hierarchy: &Hierarchy, name: &str) -> Result<OwnedFd, StepError> {

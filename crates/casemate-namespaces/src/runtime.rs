@@ -151,6 +151,7 @@ impl NamespacesRuntime {
             casemate_net::table_forget(former)?;
         }
         let cgroups = Arc::new(Cgroups::open(&config.instance)?);
+        cgroups.bound_processes()?;
         let pool = Arc::new(Pool::open(PoolConfig {
             folder: config.data_dir.join("node"),
             mount: run_dir.join("pool"),
