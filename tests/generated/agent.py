@@ -158,6 +158,7 @@ def addressed(rng, world, work, method, target):
             False,
             None,
         )
+    work.facts["holds"] = token
     id = work.sandbox.id
     if kind == 2:
         work.facts["no sandbox"] = True
@@ -356,8 +357,8 @@ def files(rng, world):
 
 
 def sign(rng, work, headers, pairs, path, operation, name):
-    """In place of the token, mostly."""
-    token, wrong = work.sandbox.token, rng.randrange(7)
+    """In place of the token, mostly; with the token that the caller holds."""
+    token, wrong = work.facts["holds"] or "x", rng.randrange(7)
     expires = rng.choice([None, int(time.time()) + 300, int(time.time()) + 300])
     if wrong == 0:
         expires = rng.choice([1, -5, int(time.time()) - 2])
@@ -371,8 +372,7 @@ def sign(rng, work, headers, pairs, path, operation, name):
         pairs.append(("signature_expiration", str(expires)))
     if rng.random() < 0.9 or "X-Access-Token" not in dict(headers):
         headers[:] = [pair for pair in headers if pair[0] != "X-Access-Token"]
-        # Signed with the right token by whoever holds it.
-        work.proper, work.team = wrong > 2, work.sandbox.team
+        work.proper = wrong > 2 and token == work.sandbox.token
 
 
 def conditions(rng, headers):

@@ -95,6 +95,8 @@ class Run:
 
     async def judged(self, index, work, answer):
         self.asked += 1
+        if work.sandbox and work.sandbox.anchor:
+            assert not work.proper, f"request {index} may change what is to stay"
         self.learn(work, answer)
         if wrong := await self.judge(work, answer):
             self.fault(index, work, answer, wrong)

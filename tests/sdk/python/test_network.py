@@ -143,8 +143,12 @@ async def test_without_internet_a_sandbox_has_none(sdk, sandbox):
     assert (await sdk.do(closed.get_info())).allow_internet_access is False
     fetch = "pip download --no-deps --dest /tmp/x --timeout 5 --retries 0 iniconfig==2.3.1"
     await sdk.fails(e2b.CommandExitException, lambda: closed.commands.run(fetch))
+    # What an update does not name is cleared, this too.
+    await sdk.do(closed.update_network({}))
+    assert (await sdk.do(closed.get_info())).allow_internet_access is None
     if os.environ.get("CASEMATE_TEST_INTERNET") == "1":
         await sdk.run(sandbox, fetch)
+        await sdk.run(closed, fetch)
 
 
 async def test_packages_can_be_installed(sdk):
