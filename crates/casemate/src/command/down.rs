@@ -38,7 +38,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         None => {}
         Some(Reply::Ending) => output.note("all sandboxes are ended; the platform is ending"),
         Some(Reply::Failed(why)) => bail!("the platform could not end its sandboxes: {why}"),
-        Some(Reply::Status(_)) => bail!("the platform answered something else"),
+        Some(Reply::Status(_) | Reply::Space(_)) => bail!("the platform answered something else"),
     }
     let dir = wait_for_lock(&root).await?;
     // Whatever a platform that died left is found and ended here, by the code of its start.

@@ -23,6 +23,7 @@ use crate::credentials;
 use crate::data_dir::{DataDir, admin_socket};
 use crate::egress::EgressSetup;
 use crate::output::Output;
+use crate::space::measure;
 use crate::user::{self, SystemUser};
 use crate::{admin, data_dir};
 
@@ -31,6 +32,7 @@ struct Platform {
     config: Config,
     dir: DataDir,
     node: Node,
+    runtime: Arc<sandboxes::Sandboxes>,
     pids: Pids,
     ready: AtomicBool,
     /// `casemate down` asked for the end.
@@ -57,6 +59,7 @@ pub async fn serve(
     let (down, mut asked_down) = mpsc::channel(1);
     let platform = Arc::new(Platform {
         node,
+        runtime: Arc::clone(&opened.runtime),
         pids: Pids::default(),
         ready: AtomicBool::new(false),
         down,
@@ -237,6 +240,7 @@ impl Platform {
     async fn administer(&self, request: admin::Request) -> admin::Reply {
         let done = match request {
             admin::Request::Status => self.status().await,
+            admin::Request::Space => self.space().await,
             admin::Request::Down => self.end_all().await,
         };
         done.unwrap_or_else(|error| admin::Reply::Failed(format!("{error:#}")))
@@ -252,6 +256,14 @@ impl Platform {
             node: self.node.info().await?,
             processes: self.pids.all(),
         })))
+    }
+
+    async fn space(&self) -> anyhow::Result<admin::Reply> {
+        let pool = self.runtime.space().await?;
+        let templates = self.node.info().await?.templates;
+        let root = self.dir.root().to_owned();
+        let measured = tokio::task::spawn_blocking(move || measure(&root, pool, &templates));
+        Ok(admin::Reply::Space(Box::new(measured.await??)))
     }
 
     /// Ends every sandbox while control still listens, so that the store learns of it.
