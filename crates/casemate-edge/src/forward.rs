@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use casemate_types::chain;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
@@ -11,7 +12,7 @@ use hyper::upgrade::OnUpgrade;
 use tracing::{debug, error};
 
 use crate::body::{EdgeBody, RequestBody};
-use crate::connection::{Busy, ClientConn, chain};
+use crate::connection::{Busy, ClientConn};
 use crate::edge::{Edge, refuse};
 use crate::header_rules::{self, Outgoing, Upgrade};
 use crate::link::Lease;
