@@ -68,6 +68,41 @@ def test_metrics_logs_and_top_tell_of_a_sandbox(sandbox):
     casemate("sandbox", "logs", sandbox, "--limit", "1001", check=2)
 
 
+def test_df_says_what_takes_space(sandbox):
+    # The names of our tests are no settings of the platform.
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("CASEMATE")}
+    df = lambda *args: answer("df", "--data-dir", DATA_DIR, *args, env=bare)
+    mib = 1 << 20
+
+    def of_sandbox():
+        rows = df("--limit", "100")["sandboxes"]["largest"]
+        return next(row for row in rows if row["name"] == sandbox)
+
+    before = of_sandbox()
+    assert before["limit"] == 10 << 30
+    casemate("sandbox", "exec", sandbox, "--", "sh", "-c", "head -c 40m /dev/urandom > /tmp/df; sync")
+    end = time.monotonic() + 60
+    while (after := of_sandbox())["used"] < before["used"] + 40 * mib:
+        assert time.monotonic() < end, (before, after)
+        time.sleep(0.5)
+    told = df()
+    assert told["sandboxes"]["running"] >= 1 and told["sandboxes"]["used"] >= after["used"]
+    assert len(df("--limit", "0")["sandboxes"]["largest"]) == 0
+    assert 40 * mib < told["pool"]["used"] < told["pool"]["size"]
+    assert 40 * mib < told["pool"]["image"] <= told["disk"]["used"] < told["disk"]["size"]
+    base = next(row for row in told["layers"]["largest"] if row.get("template") == "base")
+    assert 50 * mib < base["used"] <= told["layers"]["used"]
+    assert 0 < told["store"] < 100 * mib and 0 < told["history"] < 100 * mib
+    # As `du` finds it, all of it is somewhere; what grows meanwhile is small.
+    ours = sum(told[name] for name in ("store", "history", "other")) + told["layers"]["used"] + told["pool"]["image"]
+    du = int(subprocess.check_output(["du", "-sxB1", "--count-links", DATA_DIR]).split()[0])
+    assert abs(ours - du) < 20 * mib, (ours, du)
+    shown = casemate("df", "--data-dir", DATA_DIR, env=bare).stdout.decode()
+    assert sandbox in shown and "history with logs" in shown and "(base)" in shown
+    casemate("df", "--data-dir", "/nonexistent", check=1, env=bare)
+    casemate("df", "--data-dir", DATA_DIR, "--limit", "101", check=2, env=bare)
+
+
 def test_exec_gives_streams_and_exit_code(sandbox):
     script = "echo out; echo err >&2; echo $CLI; exit 7"
     ran = casemate("sandbox", "exec", sandbox, "--", "sh", "-c", script, check=7)

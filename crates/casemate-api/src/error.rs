@@ -9,7 +9,7 @@ use std::fmt;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use casemate_control::chain::chain;
+use casemate_types::chain;
 use casemate_wire::ErrorBody;
 
 const SHOULD_RETRY: &str = "should-retry";

@@ -11,7 +11,7 @@ use axum::http::request::Parts;
 use bytes::Bytes;
 use casemate_store::KeyId;
 use casemate_types::limits::API_BODY_BYTES_MAX;
-use casemate_types::{SandboxId, TeamId};
+use casemate_types::{SandboxId, TeamId, Timestamp};
 use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
 
@@ -209,6 +209,26 @@ impl Params {
             )),
             number => Ok(number),
         }
+    }
+
+    /// A moment in seconds.
+    pub(crate) fn seconds(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
+        self.moment(name, |seconds| Timestamp::from_second(seconds).ok())
+    }
+
+    /// A moment in milliseconds.
+    pub(crate) fn milliseconds(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
+        self.moment(name, |millis| Timestamp::from_millisecond(millis).ok())
+    }
+
+    fn moment(
+        &self,
+        name: &str,
+        of_number: impl FnOnce(i64) -> Option<Timestamp>,
+    ) -> Result<Option<Timestamp>, ApiError> {
+        let number = self.int64(name, 0)?;
+        // Later than any time is as good as the last one.
+        Ok(number.map(|number| of_number(number).unwrap_or(Timestamp::MAX)))
     }
 }
 

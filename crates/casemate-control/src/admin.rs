@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use casemate_store::{ApiKey, KeyId, StoreError, Team};
-use casemate_types::{EndReason, TeamId, Timestamp, UserId};
+use casemate_types::{EndReason, TeamId, Timestamp, UserId, chain};
 use tokio::task::JoinSet;
 
 use crate::Control;
 use crate::auth::{AuthError, WhenBlocked, standing};
-use crate::chain::chain;
 use crate::credential::{API_KEY_PREFIX, Credential};
 
 const KILLS_AT_ONCE: usize = 10;

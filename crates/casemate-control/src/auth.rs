@@ -7,10 +7,9 @@
 use std::sync::Arc;
 
 use casemate_store::{KeyHash, Standing, StoreError, Team};
-use casemate_types::{TeamId, Timestamp, UserId};
+use casemate_types::{TeamId, Timestamp, UserId, chain};
 
 use crate::Control;
-use crate::chain::chain;
 use crate::config::Limits;
 use crate::credential::{ACCESS_TOKEN_PREFIX, API_KEY_PREFIX, Credential, CredentialError};
 use crate::tasks::TaskKind;

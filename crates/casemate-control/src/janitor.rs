@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use casemate_store::StoreError;
 use casemate_store::sandboxes::FORGET_ROWS_MAX;
-use casemate_types::Timestamp;
+use casemate_types::{Timestamp, chain};
 
 use crate::Control;
-use crate::chain::chain;
 
 const ROUND: Duration = Duration::from_secs(600);
 /// Idempotency keys are kept this long (`api.md` 3.0), and so are rows of dead sandboxes: a node

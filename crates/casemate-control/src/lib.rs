@@ -8,7 +8,6 @@ pub mod admin;
 mod agent_log;
 pub mod auth;
 pub mod bootstrap;
-pub mod chain;
 pub mod config;
 mod control;
 pub mod credential;

@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use casemate_rpc::NodeInfo;
-use casemate_types::{SandboxId, Timestamp};
+use casemate_types::{SandboxId, Timestamp, chain};
 
 use crate::Control;
-use crate::chain::chain;
 
 /// The alias under which the base template is known everywhere.
 pub const BASE_ALIAS: &str = "base";

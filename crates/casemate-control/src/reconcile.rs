@@ -19,12 +19,11 @@ use std::time::Duration;
 use casemate_catalog::CatalogError;
 use casemate_rpc::{NodeError, NodeEvent, NodeInfo, RunningSandbox};
 use casemate_store::{BuildId, NodeReport, StoreError};
-use casemate_types::{EndReason, Timestamp};
+use casemate_types::{EndReason, Timestamp, chain};
 use tokio::sync::mpsc;
 
 use crate::Control;
 use crate::agent_log::Read;
-use crate::chain::chain;
 use orphans::Orphans;
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);

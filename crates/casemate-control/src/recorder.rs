@@ -10,13 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use casemate_history::{EventKind, History, HistoryError, LifecycleEvent, LogLine, TeamPoint};
-use casemate_types::{Sample, SandboxId, TeamId, Timestamp};
+use casemate_types::{Sample, SandboxId, TeamId, Timestamp, chain};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::Control;
 use crate::agent_log::{self, Read, Round};
-use crate::chain::chain;
 use crate::logs::line_of;
 
 /// Entries that may wait; a message of samples is one.

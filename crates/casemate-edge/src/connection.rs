@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use casemate_types::chain;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -279,16 +280,4 @@ impl Edge {
 /// The bytes sent to an HTTP/1.1 client whose head is too large.
 pub(crate) fn head_too_large(limit: usize) -> Arc<[u8]> {
     Refusal::HeadTooLarge { limit }.raw_http1().into()
-}
-
-/// An error with all its causes, for one log line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

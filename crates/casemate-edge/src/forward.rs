@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use casemate_types::chain;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -13,7 +14,7 @@ use hyper::upgrade::OnUpgrade;
 use tracing::{debug, error};
 
 use crate::body::{EdgeBody, RequestBody};
-use crate::connection::{Busy, ClientConn, chain};
+use crate::connection::{Busy, ClientConn};
 use crate::edge::{Asks, Edge, refuse};
 use crate::header_rules::{self, Outgoing, Upgrade};
 use crate::link::Lease;

@@ -23,7 +23,7 @@ mod view;
 
 pub use config::NamespacesConfig;
 pub use launchers::LauncherProgram;
-pub use runtime::{NamespacesRuntime, OpenError};
+pub use runtime::{NamespacesRuntime, OpenError, PoolSpace, SandboxSpace};
 pub use step::StepError;
 
 /// Where the agent of every sandbox listens.

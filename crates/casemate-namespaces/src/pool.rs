@@ -128,6 +128,16 @@ impl Pool {
         self.config.folder.join("layers")
     }
 
+    /// The folder in which all of it lies.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Layers that are retired and not deleted yet.
+    pub fn waiting(&self) -> io::Result<usize> {
+        Ok(names(&self.root.join(TRASH))?.len())
+    }
+
     /// The folder that holds writable layers by name.
     pub fn writable_dir(&self) -> PathBuf {
         self.root.join(IN_USE)

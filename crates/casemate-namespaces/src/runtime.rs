@@ -14,6 +14,7 @@ mod create;
 mod log;
 mod look;
 mod memory;
+mod space;
 mod stock;
 mod stop;
 
@@ -51,6 +52,7 @@ use crate::slots::{self, Slots};
 use crate::step::{Step, StepError};
 use crate::view::Views;
 use look::{Sight, Stir};
+pub use space::{PoolSpace, SandboxSpace};
 
 /// Names in the launchers' room of the folders that hold layers.
 const ROOM_DATA: &str = "d";
@@ -262,6 +264,12 @@ impl NamespacesRuntime {
     pub fn address_in(&self, record: &RuntimeRecord) -> Option<std::net::Ipv4Addr> {
         let facts = Facts::of(record).ok()?;
         self.shared.net.subnet().address(facts.slot).ok()
+    }
+
+    /// What writable layers take.
+    pub async fn space(&self) -> Result<PoolSpace, RuntimeError> {
+        let shared = Arc::clone(&self.shared);
+        blocking("measure the pool", move || space::measure(&shared)).await
     }
 
     /// Bytes in a sandbox's writable layer. Blocks while an advisory pool is walked.

@@ -10,12 +10,12 @@ use std::time::Instant;
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::{CreateReply, CreateRequest, NodeError, NodeTemplate};
 use casemate_runtime::{AgentConfig, CreateError, CreateSpec, RuntimeRecord};
-use casemate_types::{EndReason, SandboxId, Timestamp};
+use casemate_types::{EndReason, SandboxId, Timestamp, chain};
 use tracing::{info, warn};
 
 use crate::admission::Load;
 use crate::journal::{self, Entry};
-use crate::node::{Inner, Row, chain, internal, memory_bytes};
+use crate::node::{Inner, Row, internal, memory_bytes};
 use crate::sandbox::stop;
 
 /// What the node can make sandboxes of.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use casemate_rpc::NodeEvent;
 use casemate_runtime::{Consumption, LOG_BYTES_MAX, Seen};
-use casemate_types::{Sample, SandboxId, Timestamp, Usage};
+use casemate_types::{Sample, SandboxId, Timestamp, Usage, chain};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::warn;
 
@@ -59,7 +59,7 @@ pub(crate) async fn run(node: Arc<Inner>) {
         let seen = match node.runtime.look().await {
             Ok(seen) => seen,
             Err(failed) => {
-                let error = crate::node::chain(&failed);
+                let error = chain(&failed);
                 warn!(error, "cannot look at the sandboxes");
                 continue;
             }

@@ -13,7 +13,7 @@ use casemate_rpc::{
     RunningSandbox,
 };
 use casemate_runtime::{DialError, DiskLimit, Runtime, RuntimeError};
-use casemate_types::{CompiledPolicy, EndReason, Resources, SandboxId, TeamId, Timestamp};
+use casemate_types::{CompiledPolicy, EndReason, Resources, SandboxId, TeamId, Timestamp, chain};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
@@ -451,16 +451,4 @@ pub(crate) fn runtime_error(error: RuntimeError) -> NodeError {
 
 pub(crate) fn internal(error: &dyn std::error::Error) -> NodeError {
     NodeError::Internal { why: chain(error) }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::{NodeError, NodeEvent};
-use casemate_types::{CompiledPolicy, EndReason, SandboxId, Timestamp};
+use casemate_types::{CompiledPolicy, EndReason, SandboxId, Timestamp, chain};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
@@ -121,7 +121,7 @@ fn record(node: &Inner, entry: &mut Entry) {
         }
         // Control says it again when it is connected anew.
         Err(failed) => {
-            let error = crate::node::chain(&failed);
+            let error = chain(&failed);
             warn!(sandbox.id = %entry.sandbox, error, "cannot mark a journal entry as recorded");
         }
     }
@@ -174,7 +174,7 @@ pub(crate) async fn stop(node: &Inner, sandbox: &SandboxId, reason: EndReason) {
     while let Err(failed) = node.runtime.stop(sandbox).await {
         tries += 1;
         if tries.is_power_of_two() {
-            let error = crate::node::chain(&failed);
+            let error = chain(&failed);
             error!(sandbox.id = %sandbox, error, tries, "cannot end sandbox {sandbox}");
         }
         tokio::time::sleep(STOP_RETRY).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::NodeEvent;
 use casemate_runtime::{AdoptError, RuntimeError};
-use casemate_types::{EndReason, SandboxId, Timestamp};
+use casemate_types::{EndReason, SandboxId, Timestamp, chain};
 use tracing::{error, info, warn};
 
 use crate::journal::{Entry, JournalError};
@@ -96,7 +96,7 @@ async fn adopt(node: &Inner, entry: &Entry) -> Taken {
         Ok(()) => {}
         Err(AdoptError::Gone(_)) => return Taken::Gone,
         Err(failed) => {
-            let error = crate::node::chain(&failed);
+            let error = chain(&failed);
             warn!(sandbox.id = %entry.sandbox, error, "cannot take a sandbox over");
             return Taken::Gone;
         }
@@ -105,7 +105,7 @@ async fn adopt(node: &Inner, entry: &Entry) -> Taken {
     match node.runtime.set_network(id, network).await {
         Ok(()) => Taken::Over,
         Err(failed) => {
-            let error = crate::node::chain(&failed);
+            let error = chain(&failed);
             error!(sandbox.id = %id, error, "cannot set the rules of a sandbox again; ending it");
             Taken::Unruled
         }

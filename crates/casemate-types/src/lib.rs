@@ -3,6 +3,7 @@
 //! Pure values. It must not know async, SQL, HTTP or any isolation kind; everything here is
 //! parsed once at the rim and trusted inside.
 
+mod chain;
 pub mod id;
 pub mod limits;
 pub mod network;
@@ -12,6 +13,7 @@ pub mod sandbox;
 pub mod template;
 pub mod usage;
 
+pub use chain::chain;
 pub use id::{InstanceId, SandboxId, TeamId, TemplateId, UserId};
 pub use jiff::Timestamp;
 pub use network::{CompiledPolicy, NetworkPolicy};

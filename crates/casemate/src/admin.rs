@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::space::Space;
 use anyhow::{Context, bail};
 use casemate_rpc::NodeInfo;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ const LINE_BYTES_MAX: u64 = 256 * 1024;
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     Status,
+    /// What takes space in the data directory.
+    Space,
     /// End every sandbox, then the platform.
     Down,
     /// Give all listeners to the caller, and end; sandboxes stay.
@@ -47,6 +50,7 @@ pub struct Status {
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     Status(Box<Status>),
+    Space(Box<Space>),
     /// All sandboxes are gone; the platform is ending.
     Ending,
     /// With the descriptors beside it.

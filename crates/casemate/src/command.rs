@@ -3,6 +3,7 @@
 pub mod base;
 pub mod bench;
 pub mod chaos;
+pub mod df;
 pub mod doctor;
 pub mod down;
 pub mod internal;

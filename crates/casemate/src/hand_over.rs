@@ -87,7 +87,9 @@ pub async fn ask(socket: &Path) -> anyhow::Result<Handed> {
     let said = match reply.context("the platform answered something else")? {
         Reply::HandedOver(said) => said,
         Reply::Failed(why) => bail!("the platform that runs does not hand over: {why}"),
-        Reply::Status(_) | Reply::Ending => bail!("the platform answered something else"),
+        Reply::Status(_) | Reply::Space(_) | Reply::Ending => {
+            bail!("the platform answered something else")
+        }
     };
     ensure!(
         said.version == VERSION,

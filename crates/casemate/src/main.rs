@@ -11,6 +11,7 @@ mod egress;
 mod hand_over;
 mod log;
 mod output;
+mod space;
 mod up;
 mod user;
 
@@ -45,6 +46,8 @@ enum Command {
     Sandbox(command::sandbox::Args),
     /// Show what the running sandboxes use, the busiest first.
     Top(command::top::Args),
+    /// Show what takes space in the data directory.
+    Df(command::df::Args),
     /// Export the base template as an archive for `up --base`.
     Base(command::base::Args),
     /// Measure this installation.
@@ -88,6 +91,7 @@ fn run(command: Command, output: &Output) -> anyhow::Result<std::process::ExitCo
             Command::Key(args) => command::key::run(args, output).await?,
             Command::Sandbox(args) => return command::sandbox::run(args, output).await,
             Command::Top(args) => command::top::run(args, output).await?,
+            Command::Df(args) => command::df::run(args, output).await?,
             Command::Base(args) => command::base::run(args, output).await?,
             Command::Chaos(args) => return command::chaos::run(args, output).await,
             Command::Bench(args) => command::bench::run(args, output).await?,

@@ -3,7 +3,6 @@
 use axum::http::StatusCode;
 use casemate_control::admin::KeyError;
 use casemate_control::auth::{AuthError, KeyFault};
-use casemate_control::chain::chain;
 use casemate_control::metrics::MetricsError;
 use casemate_control::sandboxes::ChangeError;
 use casemate_control::sandboxes::create::{
@@ -16,6 +15,7 @@ use casemate_control::templates::{AliasError, TemplateError};
 use casemate_history::HistoryError;
 use casemate_rpc::NodeError;
 use casemate_store::StoreError;
+use casemate_types::chain;
 use casemate_types::network::PolicyError;
 
 use super::ApiError;

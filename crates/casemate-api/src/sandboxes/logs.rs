@@ -4,7 +4,6 @@ use axum::Json;
 use axum::extract::State;
 use casemate_control::logs::ReadLogs;
 use casemate_history::{LogDirection, LogEntry, LogLevel};
-use casemate_types::Timestamp;
 use casemate_wire::{ErrorBody, SandboxLog, SandboxLogEntry, SandboxLogs, SandboxLogsV2};
 use serde_json::{Map, Value};
 
@@ -32,7 +31,7 @@ pub(crate) async fn v1(
     params: Params,
 ) -> Result<Json<SandboxLogs>, ApiError> {
     let ask = ReadLogs {
-        cursor: time(&params, "start")?,
+        cursor: params.milliseconds("start")?,
         direction: LogDirection::Forward,
         level_min: LogLevel::Debug,
         search: None,
@@ -64,7 +63,7 @@ pub(crate) async fn v2(
     params: Params,
 ) -> Result<Json<SandboxLogsV2>, ApiError> {
     let ask = ReadLogs {
-        cursor: time(&params, "cursor")?,
+        cursor: params.milliseconds("cursor")?,
         direction: direction(&params)?,
         level_min: level(&params)?,
         search: search(&params)?,
@@ -73,12 +72,6 @@ pub(crate) async fn v2(
     let entries = state.control.read_logs(&caller, &id, ask).await?;
     let logs = entries.into_iter().map(shown).collect();
     Ok(Json(SandboxLogsV2 { logs }))
-}
-
-fn time(params: &Params, name: &str) -> Result<Option<Timestamp>, ApiError> {
-    let millis = params.int64(name, 0)?;
-    // Later than any time is as good as the last one.
-    Ok(millis.map(|millis| Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)))
 }
 
 fn direction(params: &Params) -> Result<LogDirection, ApiError> {

@@ -66,14 +66,9 @@ fn ids(list: &str) -> Result<Vec<SandboxId>, ApiError> {
 
 /// `start` and `end`, in seconds.
 pub(crate) fn asked_range(params: &Params) -> Result<AskedRange, ApiError> {
-    let time = |name| -> Result<Option<Timestamp>, ApiError> {
-        let seconds = params.int64(name, 0)?;
-        // Later than any time is as good as the last one.
-        Ok(seconds.map(|seconds| Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)))
-    };
     Ok(AskedRange {
-        start: time("start")?,
-        end: time("end")?,
+        start: params.seconds("start")?,
+        end: params.seconds("end")?,
     })
 }
 

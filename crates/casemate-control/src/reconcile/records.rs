@@ -7,11 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use casemate_types::SandboxId;
+use casemate_types::{SandboxId, chain};
 use tokio::sync::mpsc;
 
 use crate::Control;
-use crate::chain::chain;
 
 /// How long rows are gathered: a burst of creates is over by then.
 const GATHER: Duration = Duration::from_secs(1);

@@ -7,11 +7,10 @@ use std::time::Duration;
 use casemate_catalog::Route;
 use casemate_rpc::{NodeError, RunningSandbox};
 use casemate_store::AliveSandbox;
-use casemate_types::{EndReason, SandboxId, SandboxState, Timestamp};
+use casemate_types::{EndReason, SandboxId, SandboxState, Timestamp, chain};
 
 use super::{Orphans, ReconcileError, reason_gone};
 use crate::Control;
-use crate::chain::chain;
 use crate::tasks::TaskKind;
 
 /// A node ends a sandbox within a second of its deadline; after this long we do it.

@@ -20,7 +20,7 @@ use casemate_rpc::{CreateReply, CreateRequest, NodeError};
 use casemate_store::sandboxes::FIRST_GENERATION;
 use casemate_store::{Build, OnTimeout, Sandbox, StoreError, Template};
 use casemate_types::{
-    CompiledPolicy, EndReason, NetworkPolicy, SandboxId, SandboxState, TemplateId,
+    CompiledPolicy, EndReason, NetworkPolicy, SandboxId, SandboxState, TemplateId, chain,
 };
 
 pub use check::CreateRefused;
@@ -29,7 +29,6 @@ pub use idempotent::{IdempotencyError, IdempotencyKey, InvalidIdempotencyKey};
 use super::network::NetworkAsk;
 use crate::Control;
 use crate::auth::TeamCaller;
-use crate::chain::chain;
 use crate::quota::{Place, QuotaReached};
 use crate::tasks::TaskKind;
 use crate::templates::TemplateError;

@@ -3,12 +3,11 @@
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::NodeError;
 use casemate_store::{Sandbox, StoreError};
-use casemate_types::{EndReason, SandboxId, SandboxState, Timestamp};
+use casemate_types::{EndReason, SandboxId, SandboxState, Timestamp, chain};
 
 use super::{ChangeError, alive_until};
 use crate::Control;
 use crate::auth::TeamCaller;
-use crate::chain::chain;
 
 impl Control {
     /// Ends a sandbox of the caller's team; its processes and its route are gone on return. One

@@ -1,14 +1,13 @@
 //! Network policy: what is asked for at create, and its replacement.
 
 use casemate_types::network::PolicyError;
-use casemate_types::{CompiledPolicy, NetworkPolicy, SandboxId, Timestamp};
+use casemate_types::{CompiledPolicy, NetworkPolicy, SandboxId, Timestamp, chain};
 
 use super::kill::told;
 use super::timeout::gone_or;
 use super::{ChangeError, alive_until};
 use crate::Control;
 use crate::auth::TeamCaller;
-use crate::chain::chain;
 
 /// The network part of a request, as it was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

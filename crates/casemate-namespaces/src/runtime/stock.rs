@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_net::NetSlot;
-use casemate_types::Resources;
+use casemate_types::{Resources, chain};
 use tokio::sync::mpsc;
 
 use super::{Shared, blocking, lock};
@@ -211,16 +211,4 @@ async fn clear_away(shared: Arc<Shared>, mut waste: mpsc::UnboundedReceiver<NetS
             tracing::warn!(cause, "used parts of sandboxes are left for the next time");
         }
     }
-}
-
-/// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use casemate_namespaces::{NamespacesConfig, NamespacesRuntime};
 use casemate_runtime::{AgentConfig, CreateSpec, Runtime, RuntimeRecord};
-use casemate_types::{CompiledPolicy, InstanceId, Resources, SandboxId, TemplateId};
+use casemate_types::{CompiledPolicy, InstanceId, Resources, SandboxId, TemplateId, chain};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::host;
@@ -193,13 +193,6 @@ pub fn config(folder: PathBuf, instance: InstanceId) -> NamespacesConfig {
     config.slot_stock = 4;
     config.pool_bytes_max = Some(POOL_BYTES);
     config
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {}", chain(cause)),
-        None => error.to_string(),
-    }
 }
 
 /// Names the stand-in to processes that a test starts, so that they need none of their own.

@@ -38,7 +38,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         None => {}
         Some(Reply::Ending) => output.note("all sandboxes are ended; the platform is ending"),
         Some(Reply::Failed(why)) => bail!("the platform could not end its sandboxes: {why}"),
-        Some(Reply::Status(_) | Reply::HandedOver(_)) => {
+        Some(Reply::Status(_) | Reply::HandedOver(_) | Reply::Space(_)) => {
             bail!("the platform answered something else")
         }
     }

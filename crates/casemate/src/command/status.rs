@@ -36,6 +36,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
     let status = match ask(&admin_socket(&dir), Request::Status).await? {
         Some(Reply::Status(status)) => status,
         Some(Reply::Failed(why)) => bail!("{why}"),
+        Some(Reply::Space(_)) => bail!("the platform answered something else"),
         Some(Reply::Ending | Reply::HandedOver(_)) => bail!("the platform is ending"),
         None => {
             let journalled = journalled(&dir);

@@ -14,7 +14,7 @@ use anyhow::{Context, bail, ensure};
 use async_trait::async_trait;
 use casemate_egress::{Dns, EgressUpdate, SlotPolicy};
 use casemate_namespaces::lease::LeaseError;
-use casemate_namespaces::{NamespacesConfig, NamespacesRuntime, OpenError};
+use casemate_namespaces::{NamespacesConfig, NamespacesRuntime, OpenError, PoolSpace};
 use casemate_runtime::{
     AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, Exit, Runtime,
     RuntimeError, RuntimeRecord, Seen, Stock,
@@ -256,6 +256,11 @@ pub struct Sandboxes {
 const RULES_LOOK: Duration = Duration::from_secs(5);
 
 impl Sandboxes {
+    /// What writable layers take.
+    pub async fn space(&self) -> Result<PoolSpace, RuntimeError> {
+        self.inner.space().await
+    }
+
     /// Puts rules back that somebody else removed. Never returns.
     pub async fn keep_rules(self: Arc<Self>, manage_firewall: bool) {
         loop {

@@ -25,6 +25,7 @@ use crate::credentials;
 use crate::data_dir::{DataDir, admin_socket};
 use crate::egress::EgressSetup;
 use crate::output::Output;
+use crate::space::measure;
 use crate::user::{self, SystemUser};
 use crate::{admin, data_dir, hand_over};
 
@@ -35,6 +36,7 @@ struct Platform {
     node: Node,
     listener: OwnedFd,
     egress: Arc<sandboxes::Egress>,
+    runtime: Arc<sandboxes::Sandboxes>,
     pids: Pids,
     ready: AtomicBool,
     front: watch::Sender<FrontDoor>,
@@ -90,6 +92,7 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
         listener: listener.into(),
         egress: Arc::clone(&opened.egress),
         front: watch::Sender::new(FrontDoor::Open),
+        runtime: Arc::clone(&opened.runtime),
         pids: Pids::default(),
         ready: AtomicBool::new(false),
         asked,
@@ -347,6 +350,7 @@ impl Platform {
     async fn administer(&self, request: admin::Request) -> admin::Reply {
         let done = match request {
             admin::Request::Status => self.status().await,
+            admin::Request::Space => self.space().await,
             admin::Request::Down => self.end_all().await,
             admin::Request::HandOver => Err(anyhow::anyhow!("this is done elsewhere")),
         };
@@ -364,6 +368,14 @@ impl Platform {
             node: self.node.info().await?,
             processes: self.pids.all(),
         })))
+    }
+
+    async fn space(&self) -> anyhow::Result<admin::Reply> {
+        let pool = self.runtime.space().await?;
+        let templates = self.node.info().await?.templates;
+        let root = self.dir.root().to_owned();
+        let measured = tokio::task::spawn_blocking(move || measure(&root, pool, &templates));
+        Ok(admin::Reply::Space(Box::new(measured.await??)))
     }
 
     /// Ends every sandbox while control still listens, so that the store learns of it.

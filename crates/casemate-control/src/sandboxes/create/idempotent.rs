@@ -1,13 +1,12 @@
 //! A create that is sent twice under one key makes one sandbox (`api.md` 3.0, decision 13).
 
 use casemate_store::{Begun, RequestHash};
-use casemate_types::{SandboxId, TemplateId, Timestamp};
+use casemate_types::{SandboxId, TemplateId, Timestamp, chain};
 use serde::{Deserialize, Serialize};
 
 use super::{CreateError, CreateSandbox, Created};
 use crate::Control;
 use crate::auth::TeamCaller;
-use crate::chain::chain;
 
 const KEY_CHARS_MAX: usize = 255;
 /// Of [`KeptAnswer`].

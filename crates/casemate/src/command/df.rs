@@ -1,0 +1,107 @@
+//! `casemate df`: what takes space in the data directory of a platform that runs.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+
+use super::table::{mib, table};
+use crate::admin::{Reply, Request, ask};
+use crate::data_dir::{DataDir, admin_socket};
+use crate::output::Output;
+use crate::space::{Named, SANDBOXES_MAX, Space};
+use crate::up::config_of;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The platform's data directory.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The settings that `up` was given.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Name so many sandboxes and layers, the largest.
+    #[arg(long, default_value = "10", value_parser = clap::value_parser!(u16).range(..=SANDBOXES_MAX as i64))]
+    limit: u16,
+}
+
+pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
+    let config = config_of(args.data_dir, args.config)?;
+    let dir = config.data_dir;
+    if !DataDir::exists(&dir) {
+        bail!(
+            "there is no platform in {}: `casemate up` makes one",
+            dir.display()
+        );
+    }
+    let mut space = match ask(&admin_socket(&dir), Request::Space).await? {
+        Some(Reply::Space(space)) => space,
+        Some(Reply::Failed(why)) => bail!("{why}"),
+        Some(Reply::Status(_) | Reply::HandedOver(_)) => {
+            bail!("the platform answered something else")
+        }
+        Some(Reply::Ending) => bail!("the platform is ending"),
+        None => bail!(
+            "casemate does not run in {0}: `du -sh {0}` says what its files take",
+            dir.display()
+        ),
+    };
+    let limit = usize::from(args.limit);
+    space.sandboxes.largest.truncate(limit);
+    space.layers.largest.truncate(limit);
+    output.value(&space, || words(&space));
+    Ok(())
+}
+
+fn words(space: &Space) -> String {
+    let (disk, pool) = (&space.disk, &space.pool);
+    let of = |used, size| [mib(used), mib(size)];
+    let own = |used| [mib(used), "-".to_owned()];
+    let row = |what: &str, [used, size]: [String; 2], free: Option<u64>| {
+        [what.to_owned(), used, size, free.map_or("-".into(), mib)]
+    };
+    let mut rows = vec![
+        row("disk", of(disk.used, disk.size), Some(disk.free)),
+        row("pool", of(pool.used, pool.size), Some(pool.free)),
+    ];
+    if let Some(image) = pool.image {
+        rows.push(row("· its image on the disk", own(image), None));
+    }
+    let sandboxes = format!("· {} sandboxes", space.sandboxes.running);
+    let unknown = ["-".to_owned(), "-".to_owned()];
+    rows.push(row(
+        &sandboxes,
+        space.sandboxes.used.map_or(unknown, own),
+        None,
+    ));
+    for one in &space.sandboxes.largest {
+        rows.push(row(&format!("  · {}", one.name), named(one), None));
+    }
+    rows.push(row(
+        &format!("{} layers of templates", space.layers.count),
+        own(space.layers.used),
+        None,
+    ));
+    for one in &space.layers.largest {
+        let what = match &one.template {
+            Some(template) => format!("· {} ({template})", one.name),
+            None => format!("· {}", one.name),
+        };
+        rows.push(row(&what, named(one), None));
+    }
+    rows.push(row("store", own(space.store), None));
+    rows.push(row("history with logs", own(space.history), None));
+    rows.push(row("other files", own(space.other), None));
+    let mut text = format!("{}\n", space.data_dir.display());
+    text += &table(["WHAT", "USED", "OF", "FREE"], &rows);
+    if pool.waiting_layers > 0 {
+        text += &format!(
+            "\n{} layers of ended sandboxes are not deleted yet",
+            pool.waiting_layers
+        );
+    }
+    text
+}
+
+fn named(one: &Named) -> [String; 2] {
+    [mib(one.used), one.limit.map_or("-".into(), mib)]
+}
