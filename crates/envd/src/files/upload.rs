@@ -261,11 +261,13 @@ impl Target {
         if !self.pieces.is_empty() {
             self.flush().await?;
         }
-        drop(self.file.take());
-        let (path, pairs) = (self.path.clone(), common.metadata.clone());
-        let metadata = blocking(move || write::attach(&path, &pairs))
-            .await
-            .map_err(|error| crashed(&error))??;
+        let (file, pairs) = (self.file.take(), common.metadata.clone());
+        let metadata = match file {
+            Some(file) => blocking(move || write::attach(&file, &pairs))
+                .await
+                .map_err(|error| crashed(&error))??,
+            None => HashMap::new(),
+        };
         Ok(Written {
             name: base_name(&self.path).to_owned(),
             path: self.path,

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -85,16 +86,17 @@ pub fn append(file: &mut File, pieces: &[Bytes], announced: Option<u64>) -> Resu
     Ok(())
 }
 
-/// Attaches the metadata; gives what is then on disk.
+/// Attaches the metadata to what was written, wherever it is by now: others may have moved or
+/// removed it, and put another file in its place. Gives what is then on disk.
 pub fn attach(
-    path: &str,
+    file: &File,
     pairs: &BTreeMap<String, String>,
 ) -> Result<HashMap<String, String>, Refusal> {
-    let path = Path::new(path);
+    let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
     let borrowed = pairs
         .iter()
         .map(|(key, value)| (key.as_str(), value.as_str()));
-    metadata::replace(path, borrowed).map_err(|errno| {
+    metadata::replace(&path, borrowed).map_err(|errno| {
         let text = os_text(&errno.into());
         match errno {
             Errno::NOSPC | Errno::DQUOT => refuse(
@@ -104,7 +106,7 @@ pub fn attach(
             _ => internal(&format!("error writing file metadata: {text}")),
         }
     })?;
-    Ok(metadata::read(path))
+    Ok(metadata::read(&path))
 }
 
 fn is(failure: &io::Error, errno: Errno) -> bool {
@@ -139,4 +141,23 @@ fn full(announced: Option<u64>) -> Refusal {
         None => "not enough disk space available".to_owned(),
     };
     refuse(StatusCode::INSUFFICIENT_STORAGE, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_goes_to_the_file_that_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let file = File::create(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "another").unwrap();
+        let pairs = BTreeMap::from([("a".to_owned(), "1".to_owned())]);
+        assert!(attach(&file, &pairs).is_ok());
+        assert!(metadata::read(&path).is_empty());
+        fs::remove_file(&path).unwrap();
+        assert!(attach(&file, &pairs).is_ok());
+    }
 }
