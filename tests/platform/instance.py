@@ -113,6 +113,11 @@ class Instance:
     def processes(self):
         return host.own_processes(self.pid)
 
+    def lasting(self):
+        """The same without launchers' workers, which come and go with sandboxes."""
+        own = {self.pid, *host.children(self.pid)}
+        return {pid: role for pid, role in self.processes().items() if pid in own}
+
     def kill_all(self):
         """`kill -9` of every process of ours at once; sandboxes are not ours."""
         pids = self.processes()

@@ -1,5 +1,6 @@
 """What runs in a sandbox is in its log; what a sandbox writes there hurts nobody."""
 
+import datetime
 import json
 
 import host
@@ -77,7 +78,7 @@ def test_processes_are_in_the_log_also_after_the_sandbox_s_end(main):
     first = ends(entries)[0]["fields"]
     assert first["pid"] == starts[0]["pid"] and first["process_result"] == "exit status 0"
     assert (first["stdout_bytes"], first["stderr_bytes"], first["pty_bytes"]) == ("4", "6", "0")
-    times = [entry["timestamp"] for entry in entries]
+    times = [datetime.datetime.fromisoformat(entry["timestamp"]) for entry in entries]
     assert times == sorted(times)
     # The way of E2B's command line, and our own.
     status, _, body = main.get(

@@ -137,7 +137,7 @@ def answered_in_time(world, seconds=3):
 def unharmed(world, roles, before):
     grown = host.resident_mib(roles) - before
     assert grown < GROWTH_MIB, grown
-    assert world.platform.processes() == roles
+    assert world.platform.lasting() == roles
 
 
 def answers(mode, what, refusal, shown, judge, seconds=4):
@@ -146,7 +146,7 @@ def answers(mode, what, refusal, shown, judge, seconds=4):
     @attack(GROUP, f"agent-{mode}", what, "root", refusal, "past the edge the client gets it")
     def _(world):
         assert said(world, "honest").endswith(b"mine")
-        roles = world.platform.processes()
+        roles = world.platform.lasting()
         before = host.resident_mib(roles)
         got = said(world, mode, seconds=seconds)
         assert judge(got), got[:300]
@@ -203,7 +203,7 @@ answers(
 )
 def _(world):
     assert said(world, "honest").endswith(b"mine")
-    roles = world.platform.processes()
+    roles = world.platform.lasting()
     before = host.resident_mib(roles)
     assert len(said(world, "endless-body", bytes_max=BODY_MIB << 20)) >= BODY_MIB << 20
     with contextlib.ExitStack() as held:
@@ -225,7 +225,7 @@ def _(world):
     "unpacked it is that large",
 )
 def _(world):
-    roles = world.platform.processes()
+    roles = world.platform.lasting()
     before = host.resident_mib(roles)
     head, _, body = said(world, "packed", bytes_max=1 << 24).partition(b"\r\n\r\n")
     assert b"content-encoding: gzip" in head.lower() and len(body) < 1 << 20
@@ -264,7 +264,7 @@ def _(world):
     "an honest answer comes at once",
 )
 def _(world):
-    roles = world.platform.processes()
+    roles = world.platform.lasting()
     before = host.resident_mib(roles)
     with contextlib.ExitStack() as held:
         for _ in range(100):

@@ -119,7 +119,7 @@ def _(world):
     "a pipe of its own takes it",
 )
 def _(world):
-    made, roles = world.platform.create(), world.platform.processes()
+    made, roles = world.platform.create(), world.platform.lasting()
     before = host.resident_mib(roles)
     flood = """
 import os
@@ -141,7 +141,7 @@ print(total, os.write(w, bytes(65536)))
     time.sleep(0.3)
     grown = host.resident_mib(roles) - before
     assert grown < 8, grown
-    assert lives(world, made) and world.platform.processes() == roles
+    assert lives(world, made) and world.platform.lasting() == roles
     made.kill()
 
 
@@ -316,7 +316,7 @@ def _(world):
     "a proper question is answered",
 )
 def _(world):
-    gateway, roles = world.gateway(), world.platform.processes()
+    gateway, roles = world.gateway(), world.platform.lasting()
     before = host.resident_mib(roles)
     head = b"\x12\x67\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00"
     hostile = [
@@ -348,5 +348,5 @@ def _(world):
     world.sandbox.commands.run("python3 /tmp/hostile.py", timeout=60)
     plan = {"name": "good", "kind": "dns", "to": gateway, "port": 53, "token": "cma-good"}
     assert world.send_inside(world.other, [plan]) == {"good": "code 0"}
-    assert host.resident_mib(roles) - before < 8 and world.platform.processes() == roles
+    assert host.resident_mib(roles) - before < 8 and world.platform.lasting() == roles
     host.until("its own names resolve again", lambda: world.send_inside(world.sandbox, [plan]) == {"good": "code 0"})
