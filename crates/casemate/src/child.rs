@@ -25,6 +25,14 @@ const RESTART_WAIT_LAST: Duration = Duration::from_secs(5);
 /// A child that lived this long starts again without waiting.
 const LIVED: Duration = Duration::from_secs(10);
 
+/// How the C library's allocator of a child behaves: a heap for two threads, not eight for each
+/// processor, of which every one keeps what the busiest moment needed; and what is free at a heap's
+/// end goes back to the kernel (`mallopt(3)`).
+const ALLOCATOR: [(&str, &str); 2] = [
+    ("MALLOC_ARENA_MAX", "2"),
+    ("MALLOC_TRIM_THRESHOLD_", "1048576"),
+];
+
 /// Threads of a process of ours that mostly waits: half of the processors, the other half is the
 /// sandboxes'. Never one alone: now and then some work blocks for a moment.
 pub fn workers() -> usize {
@@ -45,6 +53,7 @@ pub fn start<T: Serialize>(
         .stdin(Stdio::from(theirs))
         // Secrets may stand in ours; what a child needs comes with its setup.
         .env_clear()
+        .envs(ALLOCATOR)
         .envs(casemate_failpoint::environment())
         .uid(user.uid)
         .gid(user.gid)
