@@ -106,6 +106,11 @@ def send_frames(frames, kind=0x0800, to=HARDWARE):
     return "sent"
 
 
+def fresh():
+    """A number that no pieces of an earlier datagram wait under: the kernel puts them together."""
+    return int.from_bytes(os.urandom(2), "big")
+
+
 def datagram(port, payload):
     return struct.pack("!4H", 40000, port, 8 + len(payload), 0) + payload
 
@@ -118,10 +123,10 @@ def forged_fragments(to, port, token, source):
     """The ports are in a first fragment of eight bytes, the rest comes in pieces, backwards."""
     whole = datagram(port, token + bytes(-len(token) % 8))
     pieces = [whole[at : at + 8] for at in range(0, len(whole), 8)]
-    last = len(pieces) - 1
+    last, number = len(pieces) - 1, fresh()
     return send_frames(
         [
-            packet(source, to, 17, piece, (at if at == last else 0x2000 | at))
+            packet(source, to, 17, piece, (at if at == last else 0x2000 | at), number)
             for at, piece in reversed(list(enumerate(pieces)))
         ]
     )
@@ -130,11 +135,12 @@ def forged_fragments(to, port, token, source):
 def forged_overlap(to, port, token, source):
     """A first fragment to an open port, and a second one that writes a closed port over it."""
     harmless, real = datagram(53, bytes(24)), datagram(port, token + bytes(-len(token) % 8))
+    number = fresh()
     return send_frames(
         [
-            packet(source, to, 17, harmless[:16], 0x2000),
-            packet(source, to, 17, real[:16], 0x2000),
-            packet(source, to, 17, real[16:], 2),
+            packet(source, to, 17, harmless[:16], 0x2000, number),
+            packet(source, to, 17, real[:16], 0x2000, number),
+            packet(source, to, 17, real[16:], 2, number),
         ]
     )
 

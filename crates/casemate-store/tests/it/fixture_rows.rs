@@ -80,13 +80,19 @@ pub fn token() -> AccessToken {
     }
 }
 
+/// The base's when the first of them was written.
+const RESOURCES: Resources = Resources {
+    processes_max: 4096,
+    ..Resources::BASE
+};
+
 pub fn report() -> NodeReport {
     NodeReport {
         build: Build {
             id: BuildId::parse(&uuid(5)).expect("a UUID"),
             template: TemplateId::parse("fixturetemplate00000").expect("a template id"),
             layers: vec!["site-1".into(), "base-1".into()],
-            resources: Resources::BASE,
+            resources: RESOURCES,
             default_user: "user".into(),
             default_workdir: Some("/home/user".into()),
             envd_version: "0.6.12".into(),
@@ -109,7 +115,7 @@ pub fn running() -> Sandbox {
         build: report().build.id,
         node: "node-1".into(),
         envd_version: "0.6.12".into(),
-        resources: Resources::BASE,
+        resources: RESOURCES,
         metadata: BTreeMap::from([("user".into(), "a b".into())]),
         secured: true,
         network: NetworkPolicy {
