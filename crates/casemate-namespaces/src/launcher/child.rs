@@ -52,8 +52,9 @@ const CAPABILITIES: [CapabilitySet; 17] = [
     CapabilitySet::SYS_NICE,
 ];
 
-/// At most 256 terminals: all sandboxes of a host share one number of them.
-const PTYS: &std::ffi::CStr = c"newinstance,ptmxmode=0666,mode=0620,gid=5,max=256";
+/// At most 64 terminals: all sandboxes of a host share one number of them, 3072 where nobody raised
+/// it. More than anybody opens by hand, and as many as an agent's shells are likely to be.
+const PTYS: &std::ffi::CStr = c"newinstance,ptmxmode=0666,mode=0620,gid=5,max=64";
 
 /// Returns only when something failed: what failed is in the output, the answer is the exit code.
 pub(super) fn run(inside: &Inside<'_>) -> i32 {
