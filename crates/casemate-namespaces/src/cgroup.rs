@@ -64,7 +64,8 @@ impl ShownGroup<'_> {
 const SHOWN: [&str; 4] = ["cpu", "cpuacct", "cpuset", "memory"];
 
 /// Controllers that give each sandbox a group of its own.
-const PER_SANDBOX: [&str; 4] = ["memory", "cpu", "cpuacct", "pids"];
+/// `cpuset` limits nothing; but whoever looks at a shared group could be watched.
+const PER_SANDBOX: [&str; 5] = ["memory", "cpu", "cpuacct", "pids", "cpuset"];
 
 impl Cgroups {
     /// Finds the hierarchies and makes the instance's group in each. Idempotent.
@@ -253,8 +254,12 @@ fn make_instance_group(hierarchy: &Hierarchy, name: &str) -> Result<OwnedFd, Ste
     if hierarchy.unified {
         enable(&group, &hierarchy.controllers).step("hand controllers to sandboxes' groups")?;
     }
-    if made && hierarchy.has("cpuset") && !hierarchy.unified {
+    if hierarchy.has("cpuset") && !hierarchy.unified {
         // A new v1 group has no processors; nothing can join it before it has.
+        sandbox::write_at(&group, "cgroup.clone_children", "1")
+            .step("pass processors to sandboxes")?;
+    }
+    if made && hierarchy.has("cpuset") && !hierarchy.unified {
         for file in ["cpuset.cpus", "cpuset.mems"] {
             let all = sandbox::read_at(&root, file).step("read the host's processors")?;
             sandbox::write_at(&group, file, all.trim()).step("pass processors to sandboxes")?;

@@ -15,6 +15,7 @@ mod filter;
 mod machine;
 pub(crate) mod message;
 mod overlay;
+mod own;
 mod room;
 mod undertaker;
 mod userns;
@@ -71,11 +72,11 @@ fn serve(socket: OwnedFd) -> Result<(), StepError> {
     let _places = occupy_low_fds().step("reserve descriptors")?;
     exec::reap_children_automatically();
     let mut buffer = vec![0; REQUEST_BYTES_MAX];
-    let Some((setup, fds)) = receive::<Setup>(&socket, &mut buffer)? else {
+    let Some((setup, _)) = receive::<Setup>(&socket, &mut buffer)? else {
         return Ok(());
     };
     let limited = set_inherited_limits().step("set the limits that sandboxes inherit");
-    let room = match limited.and_then(|()| room::Room::build(&proof, &setup, fds)) {
+    let room = match limited.and_then(|()| room::Room::build(&proof, &setup)) {
         Ok(room) => {
             answer(&socket, &Reply::Done, &[])?;
             room

@@ -65,8 +65,8 @@ pub(crate) struct LauncherSpec {
     pub(crate) shown: BTreeMap<String, PathBuf>,
     pub(crate) views: PathBuf,
     pub(crate) layers_by_path: bool,
-    /// A detached mount of the agent's binary.
-    pub(crate) agent: OwnedFd,
+    /// The agent's binary.
+    pub(crate) agent: PathBuf,
 }
 
 /// A fixed number of launchers, each asked by one caller at a time.
@@ -180,14 +180,11 @@ impl Launcher {
             site: spec.site.clone(),
             shown: spec.shown.clone(),
             views: spec.views.clone(),
+            agent: spec.agent.clone(),
             layers_by_path: spec.layers_by_path,
             r#use: spec.r#use,
         };
-        let agent = spec.agent.try_clone()?;
-        match launcher
-            .exchange(&serde_json::to_vec(&setup)?, &[agent])
-            .await?
-        {
+        match launcher.exchange(&serde_json::to_vec(&setup)?, &[]).await? {
             (Reply::Done, _) => Ok(launcher),
             (Reply::Refused(refusal), _) => Err(LauncherError::Refused(refusal)),
             (Reply::Created { .. }, _) => Err(LauncherError::Confused),

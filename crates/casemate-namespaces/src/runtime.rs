@@ -25,14 +25,12 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use casemate_linux::mount::{Attributes, clone_mount, set_attributes};
 use casemate_net::{NetConfig, NetPool, NetSlot};
 use casemate_runtime::{
     AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, DiskLimit, Exit,
     IsolationKind, Runtime, RuntimeError, RuntimeRecord, Seen, Stock,
 };
 use casemate_types::{CompiledPolicy, SandboxId};
-use rustix::fs::CWD;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
@@ -170,19 +168,16 @@ impl NamespacesRuntime {
             .shown()
             .map(|group| (group.name(), other_names(group)));
         let views = Arc::new(Views::open(views_dir, net.slot_link(), groups.collect())?);
-        let agent = clone_mount(CWD, &config.agent).step("open the agent's binary")?;
-        let read_only = Attributes {
-            read_only: true,
-            no_devices: true,
-            ..Attributes::default()
-        };
-        set_attributes(&agent, read_only).step("protect the agent's binary")?;
+        let agent = config
+            .agent
+            .canonicalize()
+            .step("find the agent's binary")?;
         let data_dir = config
             .data_dir
             .canonicalize()
             .step("find the data directory")?;
         let config = NamespacesConfig { data_dir, ..config };
-        let spec = |r#use, agent| LauncherSpec {
+        let spec = |r#use| LauncherSpec {
             r#use,
             program: config.launcher.clone(),
             instance: config.instance.clone(),
@@ -193,12 +188,10 @@ impl NamespacesRuntime {
             ]),
             views: views.root().to_owned(),
             layers_by_path: config.layers_by_path,
-            agent,
+            agent: agent.clone(),
         };
-        let copy = agent.try_clone().step("copy a descriptor")?;
-        let launchers =
-            Launchers::start(spec(Use::Creates, agent), config.launchers.max(1)).await?;
-        let preparer = Launchers::start(spec(Use::Preparations, copy), 1).await?;
+        let launchers = Launchers::start(spec(Use::Creates), config.launchers.max(1)).await?;
+        let preparer = Launchers::start(spec(Use::Preparations), 1).await?;
         let processors = processors().step("count processors")?;
         let shown = slots::Shown {
             views: Arc::clone(&views),

@@ -10,20 +10,21 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use casemate_linux::mount::clone_mount;
 use casemate_linux::{creds, exec};
-use rustix::fs::{CWD, Mode};
+use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use rustix::process::{Pid, Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CpuSet, Gid, Uid};
 
 use super::message::{Order, Parts};
-use super::room::{Room, attach, attach_at};
+use super::own::{self, Own};
+use super::room::{Room, attach};
 use crate::step::{Step, StepError};
 
 pub(super) struct Inside<'a> {
     pub(super) room: &'a Room,
+    pub(super) own: &'a Own,
     pub(super) order: &'a Order,
     pub(super) parts: &'a Parts<OwnedFd>,
     pub(super) root: &'a OwnedFd,
@@ -51,8 +52,9 @@ const CAPABILITIES: [CapabilitySet; 17] = [
     CapabilitySet::SYS_NICE,
 ];
 
-/// At most 256 terminals: all sandboxes of a host share one number of them.
-const PTYS: &std::ffi::CStr = c"newinstance,ptmxmode=0666,mode=0620,gid=5,max=256";
+/// At most 64 terminals: all sandboxes of a host share one number of them, 3072 where nobody raised
+/// it. More than anybody opens by hand, and as many as an agent's shells are likely to be.
+const PTYS: &std::ffi::CStr = c"newinstance,ptmxmode=0666,mode=0620,gid=5,max=64";
 
 /// Returns only when something failed: what failed is in the output, the answer is the exit code.
 pub(super) fn run(inside: &Inside<'_>) -> i32 {
@@ -80,9 +82,9 @@ fn become_agent(inside: &Inside<'_>) -> Result<std::convert::Infallible, StepErr
     rustix::system::sethostname(inside.order.hostname.as_bytes()).step("set the host name")?;
     restrict(inside.order).step("set resource limits")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    let (room, parts) = (inside.room, inside.parts);
+    let (own, parts) = (inside.own, inside.parts);
     let places: [(BorrowedFd<'_>, i32); 8] = [
-        (room.null.as_fd(), 0),
+        (own.null.as_fd(), 0),
         (parts.output.as_fd(), 1),
         (parts.output.as_fd(), 2),
         (parts.config.as_fd(), 3),
@@ -91,17 +93,16 @@ fn become_agent(inside: &Inside<'_>) -> Result<std::convert::Infallible, StepErr
         (disk.as_fd(), 6),
         (parts.log.as_fd(), 7),
     ];
-    exec::arrange_fds(&places, room.agent.as_fd()).step("hand over descriptors")?;
-    room.filter
-        .install()
-        .step("install the system call filter")?;
+    exec::arrange_fds(&places, own.agent.as_fd()).step("hand over descriptors")?;
+    let filter = &inside.room.filter;
+    filter.install().step("install the system call filter")?;
     let kept = CAPABILITIES
         .into_iter()
         .fold(CapabilitySet::empty(), |all, one| all | one);
     creds::keep_capabilities(kept).step("give up capabilities")?;
     let env = [c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"];
     let args: [&CStr; 2] = [c"envd", c"init"];
-    Err(exec::exec_fd(room.agent.as_fd(), &args, &env)).step("execute the agent")
+    Err(exec::exec_fd(own.agent.as_fd(), &args, &env)).step("execute the agent")
 }
 
 fn become_root() -> io::Result<()> {
@@ -115,13 +116,14 @@ fn become_root() -> io::Result<()> {
 fn build_root(inside: &Inside<'_>) -> Result<(), StepError> {
     attach(inside.root, Path::new("/mnt")).step("attach the root")?;
     rustix::process::chdir("/mnt").step("enter the root")?;
+    attach(&inside.own.mount, Path::new(own::PLACE)).step("attach its own view")?;
     ensure_folder("tmp", 0o1777).step("make /tmp")?;
     let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let proc = || mount("proc", "proc", "proc", safe, None);
     on_folder("proc", 0o555, proc).step("mount /proc")?;
     inside.room.machine.show(inside.order)?;
-    let dev = clone_mount(CWD, "/dev").step("copy /dev")?;
-    on_folder("dev", 0o755, || attach_at(&dev, "dev")).step("attach /dev")?;
+    let dev = format!("{}/dev", own::PLACE);
+    on_folder("dev", 0o755, || mount_bind(dev.as_str(), "dev")).step("attach /dev")?;
     let terminals = MountFlags::NOSUID | MountFlags::NOEXEC;
     mount("devpts", "dev/pts", "devpts", terminals, PTYS).step("mount /dev/pts")?;
     let shared = MountFlags::NOSUID | MountFlags::NODEV;

@@ -1,9 +1,9 @@
 //! What a sandbox sees in `/proc` and `/sys` of the machine that it runs on: its own, or nothing.
 //!
 //! Files that change are the node's (`crate::view`), in folders that the room shows as `/v`. What is
-//! the same for all sandboxes lies in the room: empty files and folders over what only the host is
-//! told about, and copies without figures of what programs want to find. Every mount costs each
-//! sandbox about 12 µs, so what this kernel does not have is left out beforehand, and what tells of
+//! the same for all sandboxes lies in the room, and each sees it through inodes of its own (`own`):
+//! empty files and folders over what only the host is told about, and copies without figures of what
+//! programs want to find. Every mount costs each sandbox about 12 µs, so what this kernel does not have is left out beforehand, and what tells of
 //! the hardware only stays visible (`docs/security.md`).
 //!
 //! Everything here is read-only twice: its owner is the host's root, whom no sandbox knows, and so
@@ -18,6 +18,7 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{MountFlags, mount, mount_bind};
 
 use super::message::Order;
+use super::own::{PLACE, SHARED, VIEWS};
 use super::room::attach;
 use crate::cgroup::Cgroups;
 use crate::step::{Step, StepError};
@@ -36,10 +37,10 @@ const EMPTY_FILES: [&str; 7] = [
 /// How long all programs of the host wait; where the kernel counts it.
 const PRESSURE: &str = "pressure";
 
-const VIEWS: &str = "/v";
-const MASKS: &str = "/mask";
-const NO_FILE: &str = "/mask/file";
-const NO_FOLDER: &str = "/mask/folder";
+/// Below [`SHARED`] and [`PLACE`].
+const MASKS: &str = "mask";
+const NO_FILE: &str = "mask/file";
+const NO_FOLDER: &str = "mask/folder";
 const GROUPS: &str = "/g";
 
 /// Attributes of everything of ours that a sandbox gets to see.
@@ -54,7 +55,7 @@ const PROTECTED: Attributes<'static> = Attributes {
 /// The same for all sandboxes.
 #[derive(Debug)]
 pub(super) struct Machine {
-    /// Files and folders of the room, and the entries of `/proc` that they lie over.
+    /// Files and folders of its own view, and the entries of `/proc` that they lie over.
     masks: Vec<(String, String)>,
     /// Whether the v2 tree has the limits.
     unified: bool,
@@ -122,10 +123,11 @@ impl Gathered {
     /// Puts everything into the room, whose root is still writable.
     pub(super) fn furnish(self) -> Result<Machine, StepError> {
         let masks = || -> io::Result<()> {
-            std::fs::create_dir_all(NO_FOLDER)?;
-            std::fs::write(NO_FILE, "")?;
+            let shared = Path::new(SHARED);
+            std::fs::create_dir_all(shared.join(NO_FOLDER))?;
+            std::fs::write(shared.join(NO_FILE), "")?;
             for (name, text) in &self.texts {
-                std::fs::write(Path::new(MASKS).join(name), text)?;
+                std::fs::write(shared.join(MASKS).join(name), text)?;
             }
             Ok(())
         };
@@ -143,6 +145,12 @@ impl Gathered {
 }
 
 impl Machine {
+    /// What every sandbox is shown of its own view.
+    pub(super) fn places(&self) -> impl Iterator<Item = &str> {
+        let masks = self.masks.iter().map(|(from, _)| from.as_str());
+        std::iter::once("dev").chain(masks)
+    }
+
     /// Lays everything over the `/proc` below the working folder, and makes the `/sys` there.
     pub(super) fn show(&self, order: &Order) -> Result<(), StepError> {
         let own = |file: &str| format!("{VIEWS}/{}/{file}", order.slot);
@@ -154,16 +162,16 @@ impl Machine {
         ] {
             mount_bind(own(from), to).step("show a sandbox its figures")?;
         }
-        let shared = |part: &str| format!("{VIEWS}/{}/{part}", order.shape);
+        let alike = |part: &str| format!("{PLACE}/{}/{part}", order.shape);
         if !order.processors.is_empty() {
             // With all processors the host's file says the same.
-            mount_bind(shared(view::CPUINFO), "proc/cpuinfo")
+            mount_bind(alike(view::CPUINFO), "proc/cpuinfo")
                 .step("show a sandbox its processors")?;
         }
         for (from, to) in &self.masks {
-            mount_bind(from.as_str(), to.as_str()).step("hide an entry of /proc")?;
+            mount_bind(format!("{PLACE}/{from}"), to.as_str()).step("hide an entry of /proc")?;
         }
-        super::child::on_folder("sys", 0o555, || mount_bind(shared(view::SYS), "sys"))
+        super::child::on_folder("sys", 0o555, || mount_bind(alike(view::SYS), "sys"))
             .step("attach /sys")?;
         self.show_groups(&order.group).step("mount /sys/fs/cgroup")
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::step::StepError;
 
-/// The first message. Descriptors: the agent's binary.
+/// The first message. It carries no descriptors.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Setup {
     pub(crate) instance: InstanceId,
@@ -21,6 +21,8 @@ pub(crate) struct Setup {
     pub(crate) shown: BTreeMap<String, PathBuf>,
     /// The folder of the host with what sandboxes see of their machines.
     pub(crate) views: PathBuf,
+    /// The agent's binary; its folder has nothing that sandboxes must not see.
+    pub(crate) agent: PathBuf,
     /// Whether overlays get layers by path without asking what the kernel can.
     pub(crate) layers_by_path: bool,
     pub(crate) r#use: Use,

@@ -6,15 +6,18 @@
 //! ```text
 //! /          tmpfs, read-only once built
 //! /proc      the host's, without which the kernel refuses a sandbox its own
-//! /dev       the device folder of all sandboxes: shared, read-only, owned by nobody in them
+//! /shared    what all sandboxes see through inodes of their own: their `/dev`, and what lies over
+//!            entries of `/proc`; owned by nobody in them
+//! /agent     the folder with the agent's binary, read-only; seen in the same way
+//! /own       where a sandbox's view of all that is attached, in its own mount namespace
 //! /m/<n>     where layers are attached while an overlay is mounted
 //! /mnt       where a sandbox's root is put together
-//! /mask      what lies over entries of `/proc`
 //! /v         what sandboxes see of their machines, read-only
 //! /g/<name>  groups of version 1 in which they find their limits, read-only
 //! /<name>    folders of the host that hold layers
 //! ```
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -23,17 +26,15 @@ use casemate_linux::clone::{Namespaces, SingleThreaded, unshare};
 use casemate_linux::mount::{Attributes, clone_mount, set_attributes};
 use casemate_linux::seccomp::Filter;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat, symlink};
-use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
     fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, unmount,
 };
-use rustix::path::Arg;
 
 use super::machine::{Gathered, Machine};
 use super::message::Setup;
 use super::undertaker::Undertaker;
-use super::{filter, overlay};
+use super::{filter, overlay, own};
 use crate::cgroup::Cgroups;
 use crate::step::{Step, StepError};
 
@@ -44,9 +45,8 @@ pub(super) const ATTACH_POINTS: usize = 9;
 #[derive(Debug)]
 pub(super) struct Room {
     pub(super) cgroups: Cgroups,
-    /// The agent's binary behind a read-only mount that is nowhere attached.
-    pub(super) agent: OwnedFd,
-    pub(super) null: OwnedFd,
+    /// Name of the agent's binary in its folder.
+    pub(super) agent: OsString,
     pub(super) filter: Filter,
     pub(super) layers: overlay::LayerForm,
     pub(super) undertaker: Undertaker,
@@ -54,23 +54,16 @@ pub(super) struct Room {
 }
 
 impl Room {
-    pub(super) fn build(
-        proof: &SingleThreaded,
-        setup: &Setup,
-        fds: Vec<OwnedFd>,
-    ) -> Result<Self, StepError> {
-        let [agent] = <[OwnedFd; 1]>::try_from(fds)
-            .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
-            .step("receive the agent's binary")?;
+    pub(super) fn build(proof: &SingleThreaded, setup: &Setup) -> Result<Self, StepError> {
+        let place = (setup.agent.parent(), setup.agent.file_name());
+        let (Some(agent_folder), Some(agent)) = place else {
+            return Err(io::Error::from(io::ErrorKind::InvalidFilename))
+                .step("find the agent's binary");
+        };
         let cgroups = Cgroups::open(&setup.instance)?;
         let filter = filter::strict()
             .map_err(io::Error::other)
             .step("assemble the system call filter")?;
-        let null = std::fs::File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/null")
-            .step("open /dev/null")?;
         let machine = Gathered::new(&cgroups, &setup.views)?;
         unshare(Namespaces::MOUNT).step("make a mount namespace")?;
         mount_change(
@@ -78,7 +71,7 @@ impl Room {
             MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
         )
         .step("detach from the host's mounts")?;
-        let machine = furnish(setup, machine)?;
+        let machine = furnish(setup, machine, agent_folder)?;
         let layers = match setup.layers_by_path {
             true => overlay::LayerForm::Paths,
             false => overlay::LayerForm::probe(),
@@ -90,8 +83,7 @@ impl Room {
             .step("join the shared control groups")?;
         Ok(Self {
             cgroups,
-            agent,
-            null: null.into(),
+            agent: agent.to_owned(),
             filter,
             layers,
             undertaker,
@@ -100,9 +92,10 @@ impl Room {
     }
 }
 
-fn furnish(setup: &Setup, machine: Gathered) -> Result<Machine, StepError> {
+fn furnish(setup: &Setup, machine: Gathered, agent: &Path) -> Result<Machine, StepError> {
     // Copies of the host's mounts are taken before the room hides them.
     let proc = clone_mount(CWD, "/proc").step("copy /proc")?;
+    let agent = clone_mount(CWD, agent).step("copy the agent's folder")?;
     let shown = setup
         .shown
         .iter()
@@ -119,7 +112,7 @@ fn furnish(setup: &Setup, machine: Gathered) -> Result<Machine, StepError> {
     rustix::process::pivot_root(".", ".").step("make the room the root")?;
     unmount(".", UnmountFlags::DETACH).step("leave the host's mounts")?;
     rustix::process::chdir("/").step("enter the room")?;
-    for folder in ["/proc", "/dev", "/mnt", "/m"] {
+    for folder in ["/proc", "/mnt", "/m", own::PLACE, own::SHARED, own::AGENT] {
         std::fs::create_dir(folder).step("furnish the room")?;
     }
     for number in 0..ATTACH_POINTS {
@@ -131,7 +124,8 @@ fn furnish(setup: &Setup, machine: Gathered) -> Result<Machine, StepError> {
         std::fs::create_dir(&place).step("furnish the room")?;
         attach(&mount, &place).step("attach a folder of layers")?;
     }
-    furnish_dev().step("furnish /dev")?;
+    attach(&agent, Path::new(own::AGENT)).step("attach the agent's folder")?;
+    furnish_dev(&Path::new(own::SHARED).join("dev")).step("furnish /dev")?;
     let machine = machine.furnish()?;
     let read_only = Attributes {
         read_only: true,
@@ -141,10 +135,8 @@ fn furnish(setup: &Setup, machine: Gathered) -> Result<Machine, StepError> {
     Ok(machine)
 }
 
-/// One device folder for all: read-only, so sharing it gives nobody a place to write.
-fn furnish_dev() -> io::Result<()> {
-    let dev = tmpfs("0755")?;
-    attach(&dev, Path::new("/dev"))?;
+fn furnish_dev(dev: &Path) -> io::Result<()> {
+    std::fs::create_dir(dev)?;
     let nodes: [(&str, u32, u32); 6] = [
         ("null", 1, 3),
         ("zero", 1, 5),
@@ -154,7 +146,7 @@ fn furnish_dev() -> io::Result<()> {
         ("tty", 5, 0),
     ];
     for (name, major, minor) in nodes {
-        let path = Path::new("/dev").join(name);
+        let path = dev.join(name);
         let mode = Mode::from_raw_mode(0o666);
         mknodat(
             CWD,
@@ -173,18 +165,12 @@ fn furnish_dev() -> io::Result<()> {
         ("/proc/self/fd/2", "stderr"),
         ("pts/ptmx", "ptmx"),
     ] {
-        symlink(target, Path::new("/dev").join(name))?;
+        symlink(target, dev.join(name))?;
     }
     for folder in ["pts", "shm", "mqueue"] {
-        std::fs::create_dir(Path::new("/dev").join(folder))?;
+        std::fs::create_dir(dev.join(folder))?;
     }
-    let mount = Attributes {
-        read_only: true,
-        no_suid: true,
-        no_exec: true,
-        ..Attributes::default()
-    };
-    set_attributes(&dev, mount)
+    Ok(())
 }
 
 fn tmpfs(mode: &str) -> io::Result<OwnedFd> {
@@ -201,10 +187,6 @@ fn tmpfs(mode: &str) -> io::Result<OwnedFd> {
 
 /// Puts a detached mount at a place of the room.
 pub(super) fn attach(mount: &OwnedFd, place: &Path) -> io::Result<()> {
-    attach_at(mount, place).map_err(Into::into)
-}
-
-pub(super) fn attach_at(mount: &OwnedFd, place: impl Arg) -> Result<(), Errno> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    move_mount(mount, "", CWD, place, flags)
+    Ok(move_mount(mount, "", CWD, place, flags)?)
 }

@@ -24,6 +24,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::child::{self, Inside};
 use super::message::{Order, Parts, Reply, Request};
+use super::own::Own;
 use super::room::Room;
 use super::{answer_with, misdirected, overlay, receive};
 use crate::AGENT_PORT;
@@ -108,13 +109,13 @@ fn work(
     socket: &OwnedFd,
     buffer: &mut [u8],
 ) -> Result<u8, StepError> {
-    let prepared = prepare();
+    let prepared = prepare(room);
     let Some((request, fds)) = receive::<Request>(socket, buffer)? else {
         return Ok(CLOSED);
     };
     failpoint::hit(Point::CreateReceived);
-    let done = prepared.and_then(|()| match request {
-        Request::Create(order) => create(proof, room, &order, fds),
+    let done = prepared.and_then(|own| match request {
+        Request::Create(order) => create(proof, room, &own, &order, fds),
         Request::UserNamespaces { .. } => Err(misdirected()),
     });
     let done = done.map(|(pid, process)| (Reply::Created { pid }, vec![process]));
@@ -123,13 +124,14 @@ fn work(
 }
 
 /// What is the same for every sandbox, and inherited by it.
-fn prepare() -> Result<(), StepError> {
+fn prepare(room: &Room) -> Result<Own, StepError> {
     exec::reset_signals();
     // Not every root may be less nice than others.
     exec::reset_scheduling(AGENT_NICE)
         .or_else(|_| exec::reset_scheduling(0))
         .step("reset the scheduling")?;
-    unshare(Namespaces::TIME).step("make a time namespace")
+    unshare(Namespaces::TIME).step("make a time namespace")?;
+    Own::mount(&room.agent, &room.machine)
 }
 
 /// Answers with the first process. What was made before an error goes with its descriptors, but
@@ -137,6 +139,7 @@ fn prepare() -> Result<(), StepError> {
 fn create(
     proof: &SingleThreaded,
     room: &Room,
+    own: &Own,
     order: &Order,
     fds: Vec<OwnedFd>,
 ) -> Result<(i32, OwnedFd), StepError> {
@@ -171,6 +174,7 @@ fn create(
         Forked::Child => {
             let inside = Inside {
                 room,
+                own,
                 order,
                 parts: &parts,
                 root: &root,

@@ -145,14 +145,14 @@ pub async fn terminals_have_a_number_of_their_own() {
     let (full, other) = (world.create().await, world.create().await);
     assert_eq!(
         world.ok(&full, &format!("{AGENT} terminals")).await,
-        "256, then error 28"
+        "64, then error 28"
     );
     let hold = format!("({AGENT} terminals hold > /dev/null 2>&1 &); sleep 1; ls /dev/pts | wc -l");
-    assert_eq!(world.ok(&full, &hold).await, "257");
+    assert_eq!(world.ok(&full, &hold).await, "65");
     // Another sandbox has its own.
     assert_eq!(
         world.ok(&other, &format!("{AGENT} terminals")).await,
-        "256, then error 28"
+        "64, then error 28"
     );
     world.purge().await;
 }

@@ -3,6 +3,7 @@
 mod kernel;
 mod programs;
 mod room;
+mod tables;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -121,6 +122,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
     findings.push(programs::for_the_base());
     findings.extend(programs::firewalls());
     findings.push(room::memory());
+    findings.extend(tables::look(&config));
     findings.push(kernel::kvm());
     let fatal = findings.iter().any(Finding::is_fatal);
     output.value(
