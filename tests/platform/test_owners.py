@@ -53,7 +53,7 @@ def test_terminals_are_bounded_and_others_still_get_theirs(main, sandbox):
     try:
         sandbox.files.write("/tmp/t.py", TERMINALS)
         count, errno = sandbox.commands.run("ulimit -n 4096; python3 /tmp/t.py").stdout.split()
-        assert 200 <= int(count) <= 256 and int(errno) != 0
+        assert 50 <= int(count) <= 64 and int(errno) != 0
         held = sandbox.commands.run(
             "ulimit -n 4096; python3 -c \"exec(open('/tmp/t.py').read()); import time; time.sleep(60)\"",
             background=True,
