@@ -105,14 +105,14 @@ async fn serve(setup: ControlSetup, listener: OwnedFd, socket: OwnedFd) -> anyho
     // Whoever connects in the first moment waits for it instead of hearing that there is no node.
     let _ = tokio::time::timeout(FIRST_WAIT, control.can_make()).await;
     let shutdown = CancellationToken::new();
-    let serving = front.serve(listener, shutdown.clone());
-    let mut serving = std::pin::pin!(serving);
+    let mut serving = Box::pin(front.serve(listener, shutdown.clone()));
     tokio::select! {
         served = &mut serving => return served,
         _ = terminate.recv() => {}
         () = client.closed() => {
             // Nothing can be done without the node; sandboxes need none of us. What was begun is
-            // written down.
+            // written down. First the listener goes: a platform that starts again wants it.
+            drop(serving);
             let _ = tokio::time::timeout(LINGER, control.shutdown()).await;
             return Ok(());
         }
@@ -131,7 +131,11 @@ async fn leave(
     shutdown: CancellationToken,
 ) {
     front.announce_end();
-    tokio::time::sleep(ANNOUNCED).await;
+    tokio::select! {
+        () = tokio::time::sleep(ANNOUNCED) => {}
+        // It died meanwhile: whoever comes next wants the listener.
+        () = client.closed() => {}
+    }
     shutdown.cancel();
     let settle = async {
         front.asked().await;
