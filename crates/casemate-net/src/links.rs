@@ -19,6 +19,7 @@ const DELADDR: u16 = 21;
 const GETADDR: u16 = 22;
 const NEWROUTE: u16 = 24;
 const GETROUTE: u16 = 26;
+const GETSTATS: u16 = 94;
 
 const AF_INET: u8 = 2;
 const IFF_UP: u32 = 0x1;
@@ -32,6 +33,10 @@ const SCOPE_LINK: u8 = 253;
 const SCOPE_HOST: u8 = 254;
 const ROUTE_UNICAST: u8 = 1;
 const ROUTE_ONLINK: u32 = 4;
+
+const FORWARDING: u16 = 1;
+const ACCEPT_REDIRECTS: u16 = 4;
+const SEND_REDIRECTS: u16 = 6;
 
 /// The index of the loopback link in every namespace.
 const LOOPBACK: u32 = 1;
@@ -130,18 +135,8 @@ pub(crate) fn slot_host_up(
     address: Ipv4Addr,
     gateway: Ipv4Addr,
 ) -> io::Result<()> {
-    const ACCEPT_REDIRECTS: u16 = 4;
-    const SEND_REDIRECTS: u16 = 6;
     let mut up = Message::new(NEWLINK, 0, &link_header(link, IFF_UP, IFF_UP));
-    up.nest(26, |families| {
-        families.nest(u16::from(AF_INET), |inet| {
-            inet.nest(1, |settings| {
-                settings
-                    .attr_u32(ACCEPT_REDIRECTS, 0)
-                    .attr_u32(SEND_REDIRECTS, 0);
-            });
-        });
-    });
+    inet_settings(&mut up, &[(ACCEPT_REDIRECTS, 0), (SEND_REDIRECTS, 0)]);
     let mut route = Message::new(
         NEWROUTE,
         flag::CREATE | flag::EXCL,
@@ -154,6 +149,40 @@ pub(crate) fn slot_host_up(
     socket.request(vec![up, route])
 }
 
+/// Keeps IPv6 from giving a link an address by itself; to be called while it is down. No error
+/// where the kernel has no IPv6.
+///
+/// Not by writing `disable_ipv6`: while somebody else changes links, the kernel lets such a write
+/// begin again and again instead of waiting.
+pub(crate) fn ipv6_no_address(socket: &mut Socket, link: u32) -> io::Result<()> {
+    const AF_INET6: u16 = 10;
+    const ADDR_GEN_MODE: u16 = 8;
+    const MODE_NONE: u8 = 1;
+    let mut message = Message::new(NEWLINK, 0, &link_header(link, 0, 0));
+    message.nest(26, |families| {
+        families.nest(AF_INET6, |inet6| {
+            inet6.attr(ADDR_GEN_MODE, &[MODE_NONE]);
+        });
+    });
+    unless(
+        socket.request(vec![message]),
+        rustix::io::Errno::AFNOSUPPORT,
+    )
+}
+
+/// Settings of IPv4 on one link (`IPV4_DEVCONF_*`), as part of a message about it.
+fn inet_settings(message: &mut Message, settings: &[(u16, u32)]) {
+    message.nest(26, |families| {
+        families.nest(u16::from(AF_INET), |inet| {
+            inet.nest(1, |conf| {
+                for (setting, value) in settings {
+                    conf.attr_u32(*setting, *value);
+                }
+            });
+        });
+    });
+}
+
 /// Gives the slot's own namespace its loopback, its address and its way out.
 pub(crate) fn slot_inside_up(
     socket: &mut Socket,
@@ -161,8 +190,13 @@ pub(crate) fn slot_inside_up(
     gateway: Ipv4Addr,
 ) -> io::Result<()> {
     let eth0 = name_to_index(&*socket, SLOT_LINK_NAME)?;
-    let loopback = Message::new(NEWLINK, 0, &link_header(LOOPBACK, IFF_UP, IFF_UP));
-    let up = Message::new(NEWLINK, 0, &link_header(eth0, IFF_UP, IFF_UP));
+    // A new namespace takes over that the host forwards.
+    let up = |link| {
+        let mut up = Message::new(NEWLINK, 0, &link_header(link, IFF_UP, IFF_UP));
+        inet_settings(&mut up, &[(FORWARDING, 0)]);
+        up
+    };
+    let (loopback, up) = (up(LOOPBACK), up(eth0));
     let own = address_message(NEWADDR, address, eth0, SCOPE_UNIVERSE);
     let mut route = Message::new(
         NEWROUTE,
@@ -216,6 +250,20 @@ pub(crate) fn link_running(socket: &mut Socket, index: u32) -> io::Result<bool> 
         Some(u32::from_ne_bytes(body.get(8..12)?.try_into().ok()?))
     })?;
     Ok(flags.is_some_and(|flags| flags & IFF_RUNNING != 0))
+}
+
+/// How many packets came in over a link.
+pub(crate) fn link_received(socket: &mut Socket, index: u32) -> io::Result<Option<u64>> {
+    /// `rtnl_link_stats64`, which begins with the packets received.
+    const LINK_64: u16 = 1;
+    // `if_stats_msg`
+    let mut header = [0; 12];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..].copy_from_slice(&(1_u32 << (LINK_64 - 1)).to_ne_bytes());
+    socket.get(Message::new(GETSTATS, 0, &header), |body| {
+        let stats = attrs(body.get(12..)?).find(|a| a.kind == LINK_64)?;
+        Some(u64::from_ne_bytes(stats.value.get(..8)?.try_into().ok()?))
+    })
 }
 
 pub(crate) fn links(socket: &mut Socket) -> io::Result<Vec<Link>> {

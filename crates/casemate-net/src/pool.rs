@@ -187,7 +187,12 @@ impl NetPool {
     /// [`Self::has_policy`].
     pub fn retire(&self, slots: Vec<NetSlot>) -> Result<(), NetError> {
         let indexes: Vec<u16> = slots.iter().map(|slot| slot.index).collect();
-        lock(&self.filter).used.extend(&indexes);
+        let spoke: Vec<u16> = {
+            let mut host = lock(&self.host);
+            let spoke = slots.iter().filter(|slot| !slot.was_silent(&mut host));
+            spoke.map(|slot| slot.index).collect()
+        };
+        lock(&self.filter).used.extend(spoke);
         drop(slots);
         self.policies_clear(&indexes)
     }

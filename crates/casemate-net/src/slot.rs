@@ -11,7 +11,8 @@ use casemate_linux::net::{netns_create, netns_enter};
 use rustix::io::Errno;
 
 use crate::netlink::Socket;
-use crate::{NetError, links, sysctl};
+use crate::sysctl::FreshProc;
+use crate::{NetError, links};
 
 /// The kernel takes links away some 50 ms after the last holder of their namespace is gone, later
 /// when many go at once. A slot whose link is still there after this is held by somebody.
@@ -46,8 +47,15 @@ pub(crate) fn netns_stream(count: usize) -> mpsc::IntoIter<Result<Netns, NetErro
     let (sender, receiver) = mpsc::sync_channel(8);
     let failed = sender.clone();
     let spawned = thread::Builder::new().name("netns".into()).spawn(move || {
+        let proc = match FreshProc::mount() {
+            Ok(proc) => proc,
+            Err(source) => {
+                let _ = sender.send(Err(NetError::Netns { source }));
+                return;
+            }
+        };
         for _ in 0..count {
-            let made = netns_make();
+            let made = netns_make(&proc);
             let stop = made.is_err();
             if sender.send(made).is_err() || stop {
                 return;
@@ -60,14 +68,12 @@ pub(crate) fn netns_stream(count: usize) -> mpsc::IntoIter<Result<Netns, NetErro
     receiver.into_iter()
 }
 
-fn netns_make() -> Result<Netns, NetError> {
+fn netns_make(proc: &FreshProc) -> Result<Netns, NetError> {
     let fd = netns_create().map_err(|source| NetError::Netns { source })?;
-    sysctl::set("ipv4/ip_unprivileged_port_start", "0")?;
-    sysctl::set("ipv4/ping_group_range", "0 2147483647")?;
-    // Taken over from the host, which forwards for slots.
-    sysctl::set("ipv4/ip_forward", "0")?;
+    proc.set("ipv4/ip_unprivileged_port_start", "0")?;
+    proc.set("ipv4/ping_group_range", "0 2147483647")?;
     // For links to come: loopback is there already and keeps `::1`.
-    sysctl::set_if_present("ipv6/conf/default/disable_ipv6", "1")?;
+    proc.set_if_present("ipv6/conf/default/disable_ipv6", "1")?;
     let socket = Socket::route().map_err(|source| NetError::Netns { source })?;
     Ok(Netns { fd, socket })
 }
@@ -82,6 +88,15 @@ pub(crate) struct Plan {
 }
 
 impl NetSlot {
+    /// Whether nothing was ever sent out of it, as far as can be told: then it has no connections
+    /// that are tracked.
+    pub(crate) fn was_silent(&self, host: &mut Socket) -> bool {
+        let received = link_index(host, &self.host_link)
+            .ok()
+            .and_then(|index| links::link_received(host, index).ok());
+        received.flatten() == Some(0)
+    }
+
     /// Waits until the host's end passes packets, so that a first packet is never lost: TCP would
     /// send it again only after a second.
     pub(crate) fn wait_running(&self, host: &mut Socket) -> Result<(), NetError> {
@@ -105,9 +120,10 @@ impl Plan {
     pub(crate) fn connect(self, host: &mut Socket, mut netns: Netns) -> Result<NetSlot, NetError> {
         self.pair_create(host, netns.fd.as_fd())?;
         let link = &self.host_link;
-        // No address of ours may appear on the host's end: IPv6 would make one by itself.
-        sysctl::set_if_present(&format!("ipv6/conf/{link}/disable_ipv6"), "1")?;
         let index = link_index(host, link)?;
+        // No address of ours may appear on the host's end.
+        links::ipv6_no_address(host, index)
+            .map_err(NetError::netlink(format!("keep IPv6 off {link}")))?;
         links::slot_host_up(host, index, self.ip, self.gateway)
             .map_err(NetError::netlink(format!("route {} over {link}", self.ip)))?;
         links::slot_inside_up(&mut netns.socket, self.ip, self.gateway).map_err(
