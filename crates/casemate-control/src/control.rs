@@ -36,6 +36,8 @@ pub struct Control {
     pub(crate) teams_by_key: Recall<KeyHash, Team>,
     pub(crate) builds_by_reference: Recall<ResolvedFor, (Template, Build)>,
     pub(crate) locks: SandboxLocks,
+    /// Held while the end of a sandbox is noted, inside of [`Self::locks`].
+    pub(crate) notes: SandboxLocks,
     pub(crate) recent: Recent,
     pub(crate) starting: Starting,
     pub(crate) ending: Ending,
@@ -90,6 +92,7 @@ impl Control {
             teams_by_key: Recall::default(),
             builds_by_reference: Recall::default(),
             locks: SandboxLocks::default(),
+            notes: SandboxLocks::default(),
             recent: Recent::default(),
             starting: Starting::default(),
             ending: Ending::default(),

@@ -6,11 +6,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use casemate_types::{EndReason, SandboxId, Timestamp};
 
-/// Entries of each kind; beyond it the oldest are forgotten. A create is in flight for a minute
-/// at most, so this is more than the ends of a minute.
+/// How long an entry is of use: a create is in flight for a minute at most, and an event of the
+/// node is not late by as much.
+const KEPT: Duration = Duration::from_secs(120);
+/// Entries of each kind; beyond it the oldest are forgotten even sooner.
 const ENTRIES_MAX: usize = 16_384;
 
 #[derive(Default)]
@@ -20,12 +23,19 @@ pub(crate) struct Recent {
 
 #[derive(Default)]
 struct Inner {
-    ended: Ring<(EndReason, Timestamp)>,
+    ended: Ring<End>,
     doomed: Ring<()>,
 }
 
+#[derive(Clone, Copy)]
+struct End {
+    reason: EndReason,
+    at: Timestamp,
+    noted: bool,
+}
+
 struct Ring<T> {
-    order: VecDeque<SandboxId>,
+    order: VecDeque<(Instant, SandboxId)>,
     entries: HashMap<SandboxId, T>,
 }
 
@@ -43,9 +53,12 @@ impl<T> Ring<T> {
         if self.entries.insert(id.clone(), value).is_some() {
             return;
         }
-        self.order.push_back(id.clone());
-        if self.order.len() > ENTRIES_MAX
-            && let Some(oldest) = self.order.pop_front()
+        let now = Instant::now();
+        self.order.push_back((now, id.clone()));
+        let old = |since: &Instant| now.duration_since(*since) > KEPT;
+        while let Some((since, _)) = self.order.front()
+            && (old(since) || self.order.len() > ENTRIES_MAX)
+            && let Some((_, oldest)) = self.order.pop_front()
         {
             self.entries.remove(&oldest);
         }
@@ -53,12 +66,30 @@ impl<T> Ring<T> {
 }
 
 impl Recent {
+    /// The first word about an end counts.
     pub(crate) fn ended(&self, id: &SandboxId, reason: EndReason, at: Timestamp) {
-        self.lock().ended.put(id, (reason, at));
+        let mut inner = self.lock();
+        if !inner.ended.entries.contains_key(id) {
+            let noted = false;
+            inner.ended.put(id, End { reason, at, noted });
+        }
     }
 
     pub(crate) fn end_of(&self, id: &SandboxId) -> Option<(EndReason, Timestamp)> {
-        self.lock().ended.entries.get(id).copied()
+        let inner = self.lock();
+        inner.ended.entries.get(id).map(|end| (end.reason, end.at))
+    }
+
+    /// The store has it.
+    pub(crate) fn end_noted(&self, id: &SandboxId) {
+        if let Some(end) = self.lock().ended.entries.get_mut(id) {
+            end.noted = true;
+        }
+    }
+
+    pub(crate) fn is_end_noted(&self, id: &SandboxId) -> bool {
+        let inner = self.lock();
+        inner.ended.entries.get(id).is_some_and(|end| end.noted)
     }
 
     pub(crate) fn doom(&self, id: &SandboxId) {
@@ -73,5 +104,35 @@ impl Recent {
         self.inner
             .lock()
             .expect("no code panics while it holds this lock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_word_about_an_end_counts_and_stays_noted() {
+        let (recent, id) = (Recent::default(), SandboxId::random());
+        let (first, second) = (Timestamp::now(), Timestamp::now());
+        recent.ended(&id, EndReason::Killed, first);
+        assert!(!recent.is_end_noted(&id));
+        recent.end_noted(&id);
+        recent.ended(&id, EndReason::Expired, second);
+        assert_eq!(recent.end_of(&id), Some((EndReason::Killed, first)));
+        assert!(recent.is_end_noted(&id));
+    }
+
+    #[test]
+    fn what_is_old_is_forgotten_when_something_comes() {
+        let mut ring = Ring::default();
+        let (old, new) = (SandboxId::random(), SandboxId::random());
+        ring.put(&old, ());
+        let long_ago = Instant::now().checked_sub(KEPT * 2);
+        ring.order[0].0 = long_ago.expect("this machine runs for longer");
+        ring.put(&new, ());
+        assert!(!ring.entries.contains_key(&old));
+        assert!(ring.entries.contains_key(&new));
+        assert_eq!(ring.order.len(), 1);
     }
 }

@@ -201,13 +201,17 @@ impl Control {
         place.keep();
         self.records.note(&id);
         self.note_created(&row);
-        let route = casemate_catalog::Route { node };
+        let route = casemate_catalog::Route { node: node.clone() };
         if let Err(error) = self.catalog.route_put(&id, route).await {
             // The catalog is a cache that the node's word fills again.
             tracing::error!(sandbox.id = %id, error = chain(&error), "could not put the route of sandbox {id}");
         }
         if let Some((reason, at)) = self.recent.end_of(&id) {
-            // It ended before its row was there; the client learns of it like of any other end.
+            // It ended before its row or its route was there; the client learns of it like of any
+            // other end.
+            if let Err(error) = self.catalog.route_remove(&id, &node).await {
+                tracing::error!(sandbox.id = %id, error = chain(&error), "could not remove the route of {id}");
+            }
             self.note_ended(&id, reason, at).await?;
         }
         Ok(())

@@ -37,7 +37,8 @@ impl Control {
             }
         }
         failpoint::hit(Point::KillAnswered);
-        self.note_ended(id, reason, Timestamp::now()).await?;
+        self.note_row_ended(id, Some(row), reason, Timestamp::now())
+            .await?;
         failpoint::hit(Point::KillRecorded);
         Ok(())
     }
@@ -50,11 +51,33 @@ impl Control {
         reason: EndReason,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
+        self.note_row_ended(id, None, reason, at).await
+    }
+
+    /// The same with the row as it was read a moment ago, which spares reading it again unless it
+    /// has changed.
+    async fn note_row_ended(
+        &self,
+        id: &SandboxId,
+        row: Option<&Sandbox>,
+        reason: EndReason,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
         // Before the row is read: a create that writes its row after that look finds this.
         self.recent.ended(id, reason, at);
+        // A kill hears of the end twice, by the node's answer and by its event.
+        let _one = self.notes.lock(id).await;
+        if self.recent.is_end_noted(id) {
+            return Ok(false);
+        }
+        let mut known = row.cloned();
         loop {
-            let Some(row) = self.store.sandbox_by_id(id).await? else {
-                return Ok(false);
+            let row = match known.take() {
+                Some(row) => row,
+                None => match self.store.sandbox_by_id(id).await? {
+                    Some(row) => row,
+                    None => return Ok(false),
+                },
             };
             if let Err(error) = self.catalog.route_remove(id, &row.node).await {
                 tracing::error!(sandbox.id = %id, error = chain(&error), "could not remove the route of {id}");
@@ -71,6 +94,7 @@ impl Control {
                     }
                 }
             };
+            self.recent.end_noted(id);
             self.quota.give_back(&row.team, id);
             if noted {
                 self.note_end(&row, reason, at);
