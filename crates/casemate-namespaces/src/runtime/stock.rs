@@ -26,7 +26,6 @@ const CALM_PATIENCE: Duration = Duration::from_secs(1);
 const CALM_POLL: Duration = Duration::from_millis(10);
 /// How long no create may have begun before a stock that is nearly full is filled up.
 const TOP_UP: Duration = Duration::from_secs(1);
-const STEP_POLL: Duration = Duration::from_millis(1);
 /// How often the accounting of deleted layers is freed, which takes one call for each. The file
 /// system lets go of it at its next commit, 30 s later at most.
 const TIDY_EVERY: Duration = Duration::from_secs(15);
@@ -142,12 +141,15 @@ impl Pauses {
     }
 
     fn between_steps(&mut self, shared: &Shared, is_waited_for: impl Fn() -> bool) {
+        let runtime = tokio::runtime::Handle::current();
         while shared.creating.load(Ordering::Relaxed) > 0
             && !is_waited_for()
             && self.left > Duration::ZERO
         {
-            std::thread::sleep(STEP_POLL);
-            self.left = self.left.saturating_sub(STEP_POLL);
+            let begun = std::time::Instant::now();
+            let calm = async { tokio::time::timeout(CALM_POLL, shared.calm.notified()).await };
+            let _ = runtime.block_on(calm);
+            self.left = self.left.saturating_sub(begun.elapsed());
         }
     }
 }
