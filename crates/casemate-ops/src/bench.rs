@@ -42,8 +42,72 @@ pub struct Options {
     pub platform: Vec<u32>,
     /// How a process that serves floors is started: this program and its arguments.
     pub floor: (PathBuf, Vec<String>),
-    /// How it behaves with many sandboxes. None: not measured, it takes minutes.
-    pub scale: Option<Scale>,
+    /// What is measured, in this order.
+    pub parts: Vec<Part>,
+    /// How many the figures about many take.
+    pub scale: Scale,
+}
+
+/// What is measured together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// What the idle platform and idle sandboxes keep.
+    Memory,
+    /// From the request to the result of a first command.
+    Create,
+    /// One more command in a sandbox.
+    RoundTrip,
+    /// Creates at the same time.
+    Burst,
+    /// The stock Python SDK.
+    Sdk,
+    /// Clients that create, run and end at the same time.
+    Clients,
+    /// Creates with many more mounts on the host.
+    Mounts,
+    /// Processor time of the platform with many idle sandboxes.
+    IdleProcessor,
+    /// Creates beside many live sandboxes.
+    Live,
+}
+
+impl Part {
+    /// Those that take a minute together.
+    ///
+    /// Memory first: what the other figures leave in caches would be counted there.
+    pub const USUAL: [Self; 5] = [
+        Self::Memory,
+        Self::Create,
+        Self::RoundTrip,
+        Self::Burst,
+        Self::Sdk,
+    ];
+    /// Those that take minutes and want a platform that is allowed to hold many.
+    pub const SCALE: [Self; 4] = [Self::Clients, Self::Mounts, Self::IdleProcessor, Self::Live];
+
+    fn stage(self) -> &'static str {
+        match self {
+            Self::Memory => "memory of the idle platform and of idle sandboxes",
+            Self::Create => "create to result of /bin/true",
+            Self::RoundTrip => "a command's round trip",
+            Self::Burst => "creates at once",
+            Self::Sdk => "the stock SDK",
+            Self::Clients => "many clients at once",
+            Self::Mounts => "more mounts on the host",
+            Self::IdleProcessor => "processor time of the idle platform",
+            Self::Live => "create to result beside many sandboxes",
+        }
+    }
+
+    /// How long it takes beside the others, roughly.
+    fn weight(self) -> usize {
+        match self {
+            Self::Memory | Self::Create => 25,
+            Self::RoundTrip | Self::Burst | Self::Sdk | Self::Clients | Self::Mounts => 15,
+            Self::IdleProcessor => 80,
+            Self::Live => 60,
+        }
+    }
 }
 
 /// What is many.
@@ -70,13 +134,14 @@ pub struct Sdk {
 
 /// Measures everything, telling `progress` how far it is, in percent, and what it does.
 ///
-/// Sandboxes that it made are ended whatever happens, as far as the platform lets it.
+/// Sandboxes that it made are ended whatever happens, as far as the platform lets it. What was
+/// measured before something failed is told beside the failure.
 pub async fn run(
     api: &Api,
     edge: &BaseUrl,
     options: &Options,
     progress: &(dyn Fn(u8, &str) + Sync),
-) -> Result<Report, BenchError> {
+) -> Result<(Report, Option<BenchError>), BenchError> {
     let (program, args) = &options.floor;
     let floor = FloorProcess::start(program, args).await?;
     let mut bench = Bench {
@@ -87,34 +152,24 @@ pub async fn run(
         figures: Vec::new(),
         notes: Vec::new(),
     };
-    // Memory first: what the other figures leave in caches would be counted here.
-    progress(0, "memory of the idle platform");
-    bench.idle_platform()?;
-    progress(5, "memory of idle sandboxes");
-    bench.idle_sandboxes().await?;
-    progress(25, "create to result of /bin/true");
-    bench.create_and_run().await?;
-    progress(50, "a command's round trip");
-    bench.round_trip().await?;
-    progress(65, "creates at once");
-    bench.burst().await?;
-    progress(80, "the stock SDK");
-    bench.sdk().await?;
-    if let Some(scale) = &options.scale {
-        progress(82, "many clients at once");
-        bench.throughput(scale).await?;
-        progress(85, "more mounts on the host");
-        bench.beside_mounts(scale).await?;
-        progress(88, "processor time of the idle platform");
-        bench.idle_processor(scale).await?;
-        progress(94, "create to result beside many sandboxes");
-        bench.beside_live(scale).await?;
+    let mut fault = None;
+    let whole: usize = options.parts.iter().map(|part| part.weight()).sum();
+    let mut done = 0;
+    for part in &options.parts {
+        let percent = u8::try_from(done * 100 / whole).unwrap_or(100);
+        progress(percent, part.stage());
+        if let Err(error) = bench.measure(*part).await {
+            fault = Some(error);
+            break;
+        }
+        done += part.weight();
     }
     progress(100, "done");
     let Bench { figures, notes, .. } = bench;
-    Ok(Report {
+    let report = Report {
         machine: Machine::read(),
         figures,
         notes,
-    })
+    };
+    Ok((report, fault))
 }

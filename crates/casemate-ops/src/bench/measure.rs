@@ -17,10 +17,10 @@ use casemate_client::envd::process::Command;
 use casemate_client::{Api, BaseUrl, Envd};
 use futures_util::future::join_all;
 
-use super::Options;
 use super::error::BenchError;
 use super::floor_process::FloorProcess;
 use super::report::Figure;
+use super::{Options, Part};
 
 /// Longer than any bench, so that none ends under it; not for ever, should the bench be killed.
 const LIFE: Duration = Duration::from_secs(3600);
@@ -44,6 +44,24 @@ pub(super) struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    pub(super) async fn measure(&mut self, part: Part) -> Result<(), BenchError> {
+        let scale = &self.options.scale;
+        match part {
+            Part::Memory => {
+                self.idle_platform()?;
+                self.idle_sandboxes().await
+            }
+            Part::Create => self.create_and_run().await,
+            Part::RoundTrip => self.round_trip().await,
+            Part::Burst => self.burst().await,
+            Part::Sdk => self.sdk().await,
+            Part::Clients => self.throughput(scale).await,
+            Part::Mounts => self.beside_mounts(scale).await,
+            Part::IdleProcessor => self.idle_processor(scale).await,
+            Part::Live => self.beside_live(scale).await,
+        }
+    }
+
     async fn create(&self) -> Result<Sandbox, BenchError> {
         let new = NewSandbox {
             template: self.options.template.clone(),

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
 use casemate_build::Progress;
-use casemate_ops::bench::{self, Options, Scale, Sdk};
+use casemate_ops::bench::{self, Options, Part, Scale, Sdk};
 use casemate_types::Timestamp;
 use serde_json::json;
 
@@ -40,12 +40,58 @@ pub struct Args {
     #[arg(long, value_name = "FILE", default_value = "tests/bench/sdk.py")]
     sdk_script: PathBuf,
     /// Also measure how it behaves with many sandboxes and clients. Takes minutes, and wants
-    /// `MAX_SANDBOXES` above 1000.
+    /// `MAX_SANDBOXES` and `limits.team_sandboxes_max` above 1000.
     #[arg(long)]
     scale: bool,
+    /// Measure this alone; may be repeated.
+    #[arg(long, value_enum, value_name = "PART", conflicts_with = "scale")]
+    only: Vec<Chosen>,
     /// Put the table into this document.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+}
+
+/// A part of the bench.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Chosen {
+    Memory,
+    Create,
+    RoundTrip,
+    Burst,
+    Sdk,
+    Clients,
+    Mounts,
+    IdleProcessor,
+    Live,
+}
+
+impl From<Chosen> for Part {
+    fn from(chosen: Chosen) -> Self {
+        match chosen {
+            Chosen::Memory => Self::Memory,
+            Chosen::Create => Self::Create,
+            Chosen::RoundTrip => Self::RoundTrip,
+            Chosen::Burst => Self::Burst,
+            Chosen::Sdk => Self::Sdk,
+            Chosen::Clients => Self::Clients,
+            Chosen::Mounts => Self::Mounts,
+            Chosen::IdleProcessor => Self::IdleProcessor,
+            Chosen::Live => Self::Live,
+        }
+    }
+}
+
+impl Args {
+    fn parts(&self) -> Vec<Part> {
+        let mut parts = Part::USUAL.to_vec();
+        if self.scale {
+            parts.extend(Part::SCALE);
+        }
+        if !self.only.is_empty() {
+            parts = self.only.iter().copied().map(Part::from).collect();
+        }
+        parts
+    }
 }
 
 /// Of `casemate internal bench-floor`.
@@ -67,6 +113,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         "nothing is measured with a count of 0"
     );
     let server = args.server.connect()?;
+    let parts = args.parts();
     let sdk = args.python.map(|python| Sdk {
         python,
         script: args.sdk_script,
@@ -76,7 +123,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("find our own program")?;
     let platform = platform(&args.server).await?;
     let mut floor = vec!["internal".to_owned(), "bench-floor".to_owned()];
-    if args.scale {
+    if parts.contains(&Part::Clients) {
         let agent = crate::up::sandboxes::agent_of(&args.server.dir())?;
         floor.extend(["--agent".to_owned(), agent.display().to_string()]);
     }
@@ -89,24 +136,28 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         sdk,
         platform,
         floor: (program, floor),
-        scale: args.scale.then_some(Scale {
+        parts,
+        scale: Scale {
             live: 1000,
             mounts: 1000,
             clients: 50,
             idle: 500,
-        }),
+        },
     };
     let line = output.progress("bench");
     let progress = |percent: u8, stage: &str| line.step(percent, stage);
     let measured = bench::run(&server.api, &server.edge, &options, &progress).await;
     line.finish();
-    let report = measured?;
+    let (report, fault) = measured?;
     let commit = commit();
     let date = Timestamp::now().to_string();
     let date = date.split('T').next().unwrap_or_default();
     let table = report.markdown(&commit, date);
     let value = json!({"commit": commit, "date": date, "report": report});
     output.value(&value, || table.trim_end().to_owned());
+    if let Some(fault) = fault {
+        return Err(anyhow::Error::new(fault).context("the bench is not complete"));
+    }
     if let Some(path) = args.report {
         bench::write_into(&path, &table)?;
         output.note(&format!("wrote {}", path.display()));
