@@ -23,7 +23,7 @@ use crate::api::Api;
 use crate::body::{BoxError, EdgeBody, RequestBody};
 use crate::config::{EdgeConfig, EdgeLimits};
 use crate::connection::{Busy, ClientConn, DRAIN_FIRST_REQUEST, head_too_large};
-use crate::forward::Forward;
+use crate::forward::{Asked, Forward};
 use crate::header_rules::{Upgrade, asks_to_close, head_bytes};
 use crate::link::Links;
 use crate::refusal::{Format, Refusal};
@@ -230,18 +230,19 @@ impl Edge {
         busy: Busy,
         asks: Asks,
     ) -> Result<Response<EdgeBody>, Cut> {
-        let (mut head, body) = request.into_parts();
+        let (head, body) = request.into_parts();
         let body = RequestBody::new(body, busy.clone());
         let (version, rest) = (head.version, body.rest());
         let lasts = version == Version::HTTP_11 && !asks_to_close(&head.headers);
-        let mut response = match self.decide(&head) {
-            Ok((Target::Api, _)) => {
-                head.extensions.insert(PeerAddr(conn.peer));
-                let request = Request::from_parts(head, body);
-                let response = self.parts.api.call(request, busy).await;
-                drop(asks);
-                response
-            }
+        let decided = self.decide(&head);
+        let mut asked = Asked {
+            format: Format::preferred(&head.headers),
+            request: Some((head, body)),
+            busy,
+            asks: Some(asks),
+        };
+        let mut response = match decided {
+            Ok((Target::Api, _)) => self.ask_api(conn, &mut asked).await,
             Ok((Target::Sandbox(target), host)) => {
                 let forward = Forward {
                     edge: self,
@@ -249,9 +250,12 @@ impl Edge {
                     target,
                     host,
                 };
-                forward.run(head, body, busy, asks).await?
+                forward.run(&mut asked).await?
             }
-            Err(refusal) => refuse(&refusal, &head, busy),
+            Err(refusal) => {
+                let host = host(asked.head()).unwrap_or_default();
+                asked.refuse(&refusal, &host)
+            }
         };
         // hyper closes a connection whose request nobody reads to its end. The client must hear of
         // it, or its next request goes into a connection that is about to end. A sandbox's answer
@@ -270,6 +274,15 @@ impl Edge {
         Ok(response)
     }
 
+    async fn ask_api(&self, conn: &ClientConn, asked: &mut Asked) -> Response<EdgeBody> {
+        asked.head().extensions.insert(PeerAddr(conn.peer));
+        let (head, body) = asked.request.take().expect("it was not sent on");
+        let request = Request::from_parts(head, body);
+        let response = self.parts.api.call(request, asked.busy.clone()).await;
+        asked.asks = None;
+        response
+    }
+
     fn decide(&self, head: &Parts) -> Result<(Target, String), Refusal> {
         let limit = self.parts.limits.head_bytes_max;
         if head_bytes(head) > limit {
@@ -282,14 +295,6 @@ impl Edge {
         let target = self.parts.hosts.target(&host, &head.headers);
         Ok((target.map_err(Refusal::Target)?, host))
     }
-}
-
-/// The edge's own answer to a request.
-pub(crate) fn refuse(refusal: &Refusal, head: &Parts, busy: Busy) -> Response<EdgeBody> {
-    let format = Format::preferred(&head.headers);
-    let host = host(head).unwrap_or_default();
-    let response = refusal.response(format, &host);
-    response.map(|body| EdgeBody::whole(body, busy))
 }
 
 /// The host that a request is for: its target's authority where it has one, else its `Host`.

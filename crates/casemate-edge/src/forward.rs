@@ -15,7 +15,7 @@ use tracing::{debug, error};
 
 use crate::body::{EdgeBody, RequestBody};
 use crate::connection::{Busy, ClientConn};
-use crate::edge::{Asks, Edge, refuse};
+use crate::edge::{Asks, Edge};
 use crate::header_rules::{self, Outgoing, Upgrade};
 use crate::link::Lease;
 use crate::refusal::{Format, Refusal};
@@ -42,7 +42,33 @@ const TRAFFIC_TOKEN: &str = "e2b-traffic-access-token";
 /// processes end before that is known here; an agent alone ends only by a fault.
 const NEWS_OF_END: Duration = Duration::from_secs(1);
 
-/// A request that has found its target.
+/// A request under way.
+///
+/// It lies in one place and is borrowed by each step: handed on by value, every step would keep room
+/// for it again, and hyper copies all of that room when the request begins.
+pub(crate) struct Asked {
+    /// Until it is sent on.
+    pub(crate) request: Option<(Parts, RequestBody)>,
+    /// How a refusal is written.
+    pub(crate) format: Format,
+    pub(crate) busy: Busy,
+    /// Until it needs nothing but its connections.
+    pub(crate) asks: Option<Asks>,
+}
+
+impl Asked {
+    pub(crate) fn head(&mut self) -> &mut Parts {
+        let (head, _) = self.request.as_mut().expect("it was not sent on");
+        head
+    }
+
+    pub(crate) fn refuse(&self, refusal: &Refusal, host: &str) -> Response<EdgeBody> {
+        let response = refusal.response(self.format, host);
+        response.map(|body| EdgeBody::whole(body, self.busy.clone()))
+    }
+}
+
+/// Where a request goes.
 pub(crate) struct Forward<'a> {
     pub(crate) edge: &'a Edge,
     pub(crate) conn: &'a Arc<ClientConn>,
@@ -51,28 +77,21 @@ pub(crate) struct Forward<'a> {
 }
 
 impl Forward<'_> {
-    pub(crate) async fn run(
-        self,
-        head: Parts,
-        body: RequestBody,
-        busy: Busy,
-        asks: Asks,
-    ) -> Result<Response<EdgeBody>, SandboxEnded> {
+    pub(crate) async fn run(&self, asked: &mut Asked) -> Result<Response<EdgeBody>, SandboxEnded> {
         // Before anything is asked about the sandbox: the answer must not tell whether it exists.
         if self.is_envd()
-            && let Some(path) = reserved_path(head.uri.path())
+            && let Some(path) = reserved_path(asked.head().uri.path())
         {
-            return Ok(refuse(&Refusal::Reserved { path }, &head, busy));
+            return Ok(asked.refuse(&Refusal::Reserved { path }, &self.host));
         }
         let lease = self.edge.parts().links.lease(&self.target.sandbox);
         let ended = lease.ended().clone();
-        if head.version <= http::Version::HTTP_11 {
+        if asked.head().version <= http::Version::HTTP_11 {
             self.conn.reset_with(ended.clone());
         }
-        let (format, to_answer) = (Format::preferred(&head.headers), busy.clone());
         tokio::select! {
             biased;
-            response = self.admitted(head, body, busy, lease, asks) => return Ok(response),
+            response = self.admitted(asked, lease) => return Ok(response),
             () = ended.cancelled() => {}
         }
         // Nothing was answered yet, so the end can be said. One that is only away for a while, as a
@@ -81,29 +100,21 @@ impl Forward<'_> {
         match routes.lookup(&self.target.sandbox).await {
             Ok(None) => {
                 let refusal = Refusal::NotFound(self.target.sandbox.clone());
-                let response = refusal.response(format, &self.host);
-                Ok(response.map(|body| EdgeBody::whole(body, to_answer)))
+                Ok(asked.refuse(&refusal, &self.host))
             }
             Ok(Some(_)) | Err(_) => Err(SandboxEnded),
         }
     }
 
-    async fn admitted(
-        &self,
-        head: Parts,
-        body: RequestBody,
-        busy: Busy,
-        lease: Lease,
-        asks: Asks,
-    ) -> Response<EdgeBody> {
-        match self.admit(&head.headers, &lease).await {
-            Ok(port) => self.exchange(head, body, busy, lease, port, asks).await,
-            Err(refusal) => refuse(&refusal, &head, busy),
+    async fn admitted(&self, asked: &mut Asked, lease: Lease) -> Response<EdgeBody> {
+        match self.admit(asked, &lease).await {
+            Ok(port) => self.exchange(asked, lease, port).await,
+            Err(refusal) => asked.refuse(&refusal, &self.host),
         }
     }
 
     /// Whether the sandbox takes this request, and the port as a number that can be dialled.
-    async fn admit(&self, headers: &HeaderMap, lease: &Lease) -> Result<u16, Refusal> {
+    async fn admit(&self, asked: &mut Asked, lease: &Lease) -> Result<u16, Refusal> {
         let sandbox = || self.target.sandbox.clone();
         let route = self.edge.parts().routes.lookup(&self.target.sandbox).await;
         let route = route.map_err(|failure| {
@@ -122,7 +133,7 @@ impl Forward<'_> {
             Some(RouteTarget::Running { traffic_token }) => traffic_token,
         };
         if let Some(token) = token.filter(|_| !self.is_envd()) {
-            match headers.get(TRAFFIC_TOKEN) {
+            match asked.head().headers.get(TRAFFIC_TOKEN) {
                 None => return Err(Refusal::TrafficTokenMissing(sandbox())),
                 Some(given) if !token.matches(given.as_bytes()) => {
                     return Err(Refusal::TrafficTokenInvalid(sandbox()));
@@ -142,22 +153,14 @@ impl Forward<'_> {
         u16::try_from(self.target.port).map_err(|_| self.port_closed())
     }
 
-    async fn exchange(
-        &self,
-        mut head: Parts,
-        body: RequestBody,
-        busy: Busy,
-        lease: Lease,
-        port: u16,
-        asks: Asks,
-    ) -> Response<EdgeBody> {
+    async fn exchange(&self, asked: &mut Asked, lease: Lease, port: u16) -> Response<EdgeBody> {
+        let (mut head, body) = asked.request.take().expect("it was not sent on");
         let upgrade = Upgrade::asked(&head);
         let reuse = if self.is_envd() && upgrade.is_none() {
             Reuse::WithinSandbox
         } else {
             Reuse::Never
         };
-        let format = Format::preferred(&head.headers);
         header_rules::to_service(
             &mut head,
             &Outgoing {
@@ -171,7 +174,8 @@ impl Forward<'_> {
         let rest = body.rest();
         let mut request = Request::from_parts(head, body);
         let client = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
-        let (response, upstream) = match self.send(request, &lease, port, reuse, asks).await {
+        let sent = self.send(request, &lease, port, reuse, &mut asked.asks);
+        let (response, upstream) = match sent.await {
             Ok(answered) => answered,
             Err(failure) => {
                 let refusal = if rest.is_broken() {
@@ -183,10 +187,10 @@ impl Forward<'_> {
                     }
                     self.refusal_of(failure)
                 };
-                let response = refusal.response(format, &self.host);
-                return response.map(|body| EdgeBody::whole(body, busy));
+                return asked.refuse(&refusal, &self.host);
             }
         };
+        let busy = asked.busy.clone();
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let (mut head, body) = response.into_parts();
             header_rules::to_client(&mut head);
@@ -200,10 +204,7 @@ impl Forward<'_> {
                 self.switch(response, upgrade, client, upstream, lease, busy)
             }
             // It switched without being asked.
-            None => {
-                let response = self.port_closed().response(format, &self.host);
-                response.map(|body| EdgeBody::whole(body, busy))
-            }
+            None => asked.refuse(&self.port_closed(), &self.host),
         }
     }
 
@@ -215,14 +216,13 @@ impl Forward<'_> {
         lease: &Lease,
         port: u16,
         reuse: Reuse,
-        asks: Asks,
+        asks: &mut Option<Asks>,
     ) -> Result<(Response<Incoming>, Upstream), SendFailure> {
-        let mut asks = Some(asks);
         while reuse == Reuse::WithinSandbox
             && let Some(mut upstream) = lease.take_idle_or_warm().await
         {
             // One that closed as it was taken is rare; then the end of the edge may overtake us.
-            asks = None;
+            *asks = None;
             match upstream.send(request).await {
                 Ok(response) => return Ok((response, upstream)),
                 Err(Unanswered::NotSent(unsent, _)) => request = *unsent,
@@ -239,7 +239,7 @@ impl Forward<'_> {
             reuse,
         )
         .await?;
-        drop(asks);
+        *asks = None;
         match upstream.send(request).await {
             Ok(response) => Ok((response, upstream)),
             Err(Unanswered::NotSent(_, error)) => Err(SendFailure::Sent(error)),

@@ -1,7 +1,10 @@
 //! Whether a client that is refused is a program (JSON) or a person (HTML), `api.md` 4.5.
 
-use http::HeaderMap;
 use http::header::{ACCEPT, USER_AGENT};
+use http::{HeaderMap, HeaderName};
+
+const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 /// How a refusal is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,22 +20,22 @@ const BROWSERS: [&str; 7] = [
 impl Format {
     /// Reads the request's headers, first rule that speaks.
     pub(crate) fn preferred(headers: &HeaderMap) -> Self {
-        let text = |name: &str| {
+        let text = |name: HeaderName| {
             let value = headers.get(name)?.to_str().ok()?;
             Some(value.to_ascii_lowercase())
         };
-        let accept = text(ACCEPT.as_str()).unwrap_or_default();
+        let accept = text(ACCEPT).unwrap_or_default();
         if accept.contains("application/json") && !accept.contains("text/html") {
             return Self::Json;
         }
-        match text("sec-fetch-mode").as_deref() {
+        match text(FETCH_MODE).as_deref() {
             Some("cors" | "no-cors" | "same-origin" | "websocket") => return Self::Json,
             // A person follows a link: what a script would have added says nothing.
             Some("navigate") => {}
-            _ if headers.contains_key("x-requested-with") => return Self::Json,
+            _ if headers.contains_key(REQUESTED_WITH) => return Self::Json,
             _ => {}
         }
-        let agent = text(USER_AGENT.as_str()).unwrap_or_default();
+        let agent = text(USER_AGENT).unwrap_or_default();
         if BROWSERS.iter().any(|browser| agent.contains(browser)) {
             Self::Html
         } else {
@@ -44,7 +47,6 @@ impl Format {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderName;
 
     #[track_caller]
     fn check(headers: &[(&str, &str)], expected: Format) {
