@@ -18,6 +18,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
 /// How long a call waits for a connection. Longer than [`BUSY_WAIT`], so that a writer that waits
 /// for another process fails before those that wait for it.
 const CONNECTION_WAIT: Duration = Duration::from_secs(10);
+/// Each connection's page cache, in KiB (negative is SQLite's way to say so). Usually 2 MiB, and
+/// there are as many as readers; what is not in it is in the kernel's.
+const CACHE: &str = "-512";
 
 /// Why a file cannot be used as a store. Nothing was changed in it, except by
 /// [`OpenError::Migrate`], before which whole migrations may have been applied.
@@ -68,7 +71,8 @@ impl SqliteStore {
         })?;
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .busy_timeout(BUSY_WAIT);
+            .busy_timeout(BUSY_WAIT)
+            .pragma("cache_size", CACHE);
         let writer = options.clone().journal_mode(SqliteJournalMode::Wal);
         let refused = |source| OpenError::Open {
             path: path.into(),
