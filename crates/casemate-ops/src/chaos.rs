@@ -12,12 +12,15 @@
 //!
 //! Owns the installation that it starts, and clears it away.
 
+mod asking;
 mod error;
 mod ledger;
 mod life;
 mod lot;
+mod memory;
 mod platform;
 mod report;
+mod world;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,8 +33,8 @@ pub use error::ChaosError;
 pub use report::Report;
 
 use ledger::Ledger;
-use life::World;
 use platform::{Platform, Victim};
+use world::World;
 
 /// What to do, and for how long.
 #[derive(Debug, Clone)]

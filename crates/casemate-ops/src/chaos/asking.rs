@@ -1,0 +1,127 @@
+//! Asking while processes are being killed: again and again until somebody answers, but not for ever.
+//!
+//! Knows which failures mean that nobody was there, and that all others are wrong answers.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use casemate_client::{ApiError, EnvdError, RpcCode};
+
+use super::ledger::add;
+use super::life::Life;
+
+/// A call that fails is made again for this long: a start of the platform takes less.
+pub(super) const PATIENCE: Duration = Duration::from_secs(40);
+pub(super) const RETRY: Duration = Duration::from_millis(100);
+/// One try. Longer is a hang.
+pub(super) const ANSWER: Duration = Duration::from_secs(20);
+const ROUTING_ERROR: &str = "Unexpected error when routing request";
+
+impl Life<'_> {
+    /// Asks the agent until there is an answer. `None`: there was none, or a wrong one, which is
+    /// noted.
+    pub(super) async fn ask<T, F>(&self, what: &str, call: impl Fn() -> F) -> Option<T>
+    where
+        F: Future<Output = Result<T, EnvdError>>,
+    {
+        let begun = Instant::now();
+        loop {
+            let failed = match tokio::time::timeout(ANSWER, call()).await {
+                Ok(Ok(answer)) => return Some(answer),
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    let id = &self.id;
+                    let sentence = format!("{id}: could not {what} within {ANSWER:?}");
+                    self.world.ledger.wrong(sentence);
+                    return None;
+                }
+            };
+            if self.is_in_doubt() {
+                // It may have ended in time. What is known of it then comes from the list.
+                return None;
+            }
+            let id = &self.id;
+            match &failed {
+                EnvdError::NotRunning { message } => {
+                    let sentence = format!("{id}: could not {what}: {message}");
+                    self.world.ledger.lost(sentence);
+                    return None;
+                }
+                error if is_cut_off(error) && begun.elapsed() < PATIENCE => {
+                    add(&self.world.ledger.retries);
+                    tokio::time::sleep(RETRY).await;
+                }
+                error => {
+                    let sentence = format!("{id}: could not {what}: {}", chain(error));
+                    self.world.ledger.wrong(sentence);
+                    return None;
+                }
+            }
+        }
+    }
+
+    pub(super) async fn ask_api<T, F>(&self, what: &str, call: impl Fn() -> F) -> Option<T>
+    where
+        F: Future<Output = Result<T, ApiError>>,
+    {
+        let begun = Instant::now();
+        loop {
+            match tokio::time::timeout(ANSWER, call()).await {
+                Ok(Ok(answer)) => return Some(answer),
+                Ok(Err(error)) if is_nobody_there(&error) && begun.elapsed() < PATIENCE => {
+                    add(&self.world.ledger.retries);
+                    tokio::time::sleep(RETRY).await;
+                }
+                failed => {
+                    let said = failed.map(|other| other.map(drop).map_err(|e| chain(&e)));
+                    let id = &self.id;
+                    self.world
+                        .ledger
+                        .wrong(format!("{id}: could not {what}: {said:?}"));
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// No answer, one that broke off, or one that says to come again: no word was broken.
+pub(super) fn is_nobody_there(error: &ApiError) -> bool {
+    match error {
+        ApiError::Http(_) => true,
+        // Not 500: that is a fault, whoever was killed.
+        ApiError::Refused { status, .. } => matches!(status.as_u16(), 429 | 502 | 503 | 504),
+        ApiError::Unreadable { .. } | ApiError::TooManyPages { .. } => false,
+    }
+}
+
+/// The same of an agent behind the edge.
+fn is_cut_off(error: &EnvdError) -> bool {
+    match error {
+        EnvdError::Http(_) | EnvdError::Stream { .. } => true,
+        // The edge's word while the node is gone.
+        EnvdError::Refused { message, .. } if message.starts_with(ROUTING_ERROR) => true,
+        EnvdError::Refused { code, .. } => {
+            matches!(
+                code,
+                RpcCode::Unavailable | RpcCode::Unknown | RpcCode::Aborted
+            )
+        }
+        EnvdError::NotRunning { .. }
+        | EnvdError::PortClosed { .. }
+        | EnvdError::Unreadable { .. }
+        | EnvdError::Unwritable { .. } => false,
+    }
+}
+
+/// An error with all its causes.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
