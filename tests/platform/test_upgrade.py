@@ -159,6 +159,38 @@ def test_a_successor_that_dies_while_it_waits_changes_nothing(main):
     main.end_all()
 
 
+def test_a_successor_killed_at_any_moment_leaves_room_for_the_next(main):
+    """Before it has anything the former goes on; after that nobody does, and a start is as after
+    any crash."""
+    sandbox = main.create()
+    sandbox.commands.run(TICKS + " >> /tmp/ticks", background=True)
+    ways = set()
+
+    def answers():
+        with contextlib.suppress(OSError):
+            return visit(main) is None
+
+    for tenths in (1, 7, 9, 10, 11, 12, 14):
+        former, mark = main.process, main.mark
+        main.spawn("--take-over")
+        time.sleep(tenths / 10)
+        main.process.kill()
+        main.process.wait(10)
+        host.until("one or the other", lambda: former.poll() is not None or answers(), 30)
+        if former.poll() is None:
+            main.process, main.mark = former, mark
+            ways.add("the former")
+        else:
+            # At once, as somebody's service manager would.
+            main.up()
+            ways.add("a start")
+        assert main.create().commands.run("echo on").stdout == "on\n"
+        ticks = sandbox.files.read("/tmp/ticks").split()
+        assert ticks == [str(n) for n in range(len(ticks))]
+    assert ways == {"the former", "a start"}
+    main.end_all()
+
+
 @pytest.mark.parametrize("where", ["elsewhere", "nothing there"])
 def test_taking_over_what_cannot_be_taken(main, where):
     """A port that is somebody else's is refused before the platform is asked for anything; where

@@ -103,7 +103,11 @@ async fn serve(setup: ControlSetup, listener: OwnedFd, socket: OwnedFd) -> anyho
     made.context("make the first team")?;
     let front = front::Front::new(&setup, Arc::clone(&control), &catalog, node)?;
     // Whoever connects in the first moment waits for it instead of hearing that there is no node.
-    let _ = tokio::time::timeout(FIRST_WAIT, control.can_make()).await;
+    tokio::select! {
+        _ = tokio::time::timeout(FIRST_WAIT, control.can_make()) => {}
+        // It died already; what follows says so, and lets go of the listener.
+        () = client.closed() => {}
+    }
     let shutdown = CancellationToken::new();
     let mut serving = Box::pin(front.serve(listener, shutdown.clone()));
     tokio::select! {

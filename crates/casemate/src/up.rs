@@ -14,6 +14,7 @@ pub mod sandboxes;
 mod serve;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
@@ -85,7 +86,7 @@ pub fn run(args: Args, output: &Output) -> anyhow::Result<()> {
             Some(inherited) => inherited,
             // The listener comes first: a port in use should cost nobody a minute.
             None => Inherited {
-                listener: listen(&config)?,
+                listener: listen(&config).await?,
                 dir: DataDir::open(&config.data_dir)?,
                 dns: None,
             },
@@ -98,8 +99,25 @@ pub fn run(args: Args, output: &Output) -> anyhow::Result<()> {
 /// those that come while one platform takes over from another.
 const QUEUE: i32 = 4096;
 
-fn listen(config: &Config) -> anyhow::Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind(config.listen).with_context(|| {
+/// How long a listener may be taken: a platform that was killed leaves its control process behind
+/// for an instant.
+const LISTENER_PATIENCE: Duration = Duration::from_secs(1);
+const LISTENER_POLL: Duration = Duration::from_millis(20);
+
+async fn listen(config: &Config) -> anyhow::Result<std::net::TcpListener> {
+    let deadline = tokio::time::Instant::now() + LISTENER_PATIENCE;
+    let bound = loop {
+        match std::net::TcpListener::bind(config.listen) {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse
+                    && tokio::time::Instant::now() < deadline =>
+            {
+                tokio::time::sleep(LISTENER_POLL).await;
+            }
+            bound => break bound,
+        }
+    };
+    let listener = bound.with_context(|| {
         let at = config.listen;
         format!("cannot listen at {at} (`casemate status` shows whether it is another casemate)")
     })?;
@@ -124,7 +142,7 @@ async fn inherit(config: &Config) -> anyhow::Result<Option<Inherited>> {
             status.pid
         ),
         Some(at) if at == config.listen => None,
-        Some(_) => Some(listen(config)?),
+        Some(_) => Some(listen(config).await?),
     };
     let handed = hand_over::ask(&socket).await?;
     Ok(Some(Inherited {
