@@ -4,40 +4,21 @@
 //! once and has a thread of its own, as envd has; the client is a blocking socket, so that nothing
 //! of ours is measured twice.
 
+mod one_service;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream as ClientStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use async_trait::async_trait;
-use casemate_edge::{
-    DialFailure, Dialer, Edge, EdgeConfig, InvalidHost, LookupFailure, RouteTarget, Routes,
-};
-use casemate_types::SandboxId;
+use casemate_edge::{Edge, EdgeConfig, InvalidHost};
+use one_service::OneService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
-
-struct OneService(SocketAddr);
-
-#[async_trait]
-impl Routes for OneService {
-    async fn lookup(&self, _: &SandboxId) -> Result<Option<RouteTarget>, LookupFailure> {
-        Ok(Some(RouteTarget::Running {
-            traffic_token: None,
-        }))
-    }
-}
-
-#[async_trait]
-impl Dialer for OneService {
-    async fn dial(&self, _: &SandboxId, _: u16) -> Result<TcpStream, DialFailure> {
-        Ok(TcpStream::connect(self.0).await?)
-    }
-}
 
 fn main() -> Result<()> {
     let argument = |n: usize, default: usize| match std::env::args().nth(n) {

@@ -2,35 +2,15 @@
 //!
 //! `proxy LISTEN SERVICE WORKERS`, where the first two are addresses.
 
-use std::net::SocketAddr;
+mod one_service;
+
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use async_trait::async_trait;
-use casemate_edge::{
-    DialFailure, Dialer, Edge, EdgeConfig, InvalidHost, LookupFailure, RouteTarget, Routes,
-};
-use casemate_types::SandboxId;
-use tokio::net::{TcpListener, TcpStream};
+use casemate_edge::{Edge, EdgeConfig, InvalidHost};
+use one_service::OneService;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-
-struct OneService(SocketAddr);
-
-#[async_trait]
-impl Routes for OneService {
-    async fn lookup(&self, _: &SandboxId) -> Result<Option<RouteTarget>, LookupFailure> {
-        Ok(Some(RouteTarget::Running {
-            traffic_token: None,
-        }))
-    }
-}
-
-#[async_trait]
-impl Dialer for OneService {
-    async fn dial(&self, _: &SandboxId, _: u16) -> Result<TcpStream, DialFailure> {
-        Ok(TcpStream::connect(self.0).await?)
-    }
-}
 
 fn main() -> Result<()> {
     let argument = |n| {
