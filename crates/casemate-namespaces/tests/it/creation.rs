@@ -8,8 +8,8 @@ use casemate_runtime::{CreateError, Runtime};
 use casemate_types::{InstanceId, SandboxId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::host;
 use crate::world::{self, World};
+use crate::{dead, host};
 
 pub async fn a_sandbox_runs_commands_in_its_own_root() {
     let world = World::new().await;
@@ -259,7 +259,7 @@ pub async fn a_launcher_that_dies_is_replaced() {
 
 pub async fn kernels_that_take_layers_by_path_only_do_as_well() {
     let instance = InstanceId::random();
-    let folder = std::env::temp_dir().join(format!("casemate-it-{instance}"));
+    let folder = dead::folder(&instance);
     let mut config = world::config(folder, instance);
     config.layers_by_path = true;
     let world = World::open_config(config).await;
@@ -297,7 +297,7 @@ pub async fn the_real_agent_serves() {
         return;
     };
     let instance = InstanceId::random();
-    let folder = std::env::temp_dir().join(format!("casemate-it-{instance}"));
+    let folder = dead::folder(&instance);
     let mut config = world::config(folder, instance);
     config.agent = agent.into();
     let world = World::open_config(config).await;
