@@ -76,6 +76,16 @@ const INSTANCE_GROUP: &str = "casemate-";
 /// Controllers that groups of version 2 are handed where the host has them.
 const WANTED: [&str; 5] = ["memory", "cpu", "pids", "io", "cpuset"];
 
+/// Controllers without which a limit would not hold.
+const LIMITING: [&str; 3] = ["memory", "cpu", "pids"];
+
+/// What this host lacks of the controllers that limits need: no instance starts without.
+pub fn missing_controllers() -> io::Result<Vec<&'static str>> {
+    let found = discover()?;
+    let missing = |controller: &&str| !found.iter().any(|tree| tree.has(controller));
+    Ok(LIMITING.into_iter().filter(missing).collect())
+}
+
 impl Cgroups {
     /// The same as [`Cgroups::open`], for who will [`Cgroups::remove`] it: what is about to change
     /// at the host's top is noted in `run_dir`, which all instances of the host share.
@@ -118,7 +128,7 @@ impl Cgroups {
 
     /// Every limit must have a hierarchy that enforces it.
     fn check(&self) -> Result<(), StepError> {
-        for controller in ["memory", "cpu", "pids"] {
+        for controller in LIMITING {
             if self.with(controller).is_none() {
                 let missing = io::Error::new(
                     io::ErrorKind::Unsupported,

@@ -123,3 +123,46 @@ fn uses(group: &Path, fresh: &Path, controller: &str) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Groups as plain folders; each file is (name, mode, content).
+    fn group(at: &Path, name: &str, files: &[(&str, u32, &str)]) -> PathBuf {
+        let group = at.join(name);
+        fs::create_dir_all(&group).unwrap();
+        for (file, mode, content) in files {
+            fs::write(group.join(file), content).unwrap();
+            let mode = fs::Permissions::from_mode(*mode);
+            fs::set_permissions(group.join(file), mode).unwrap();
+        }
+        group
+    }
+
+    #[test]
+    fn only_what_somebody_set_counts_as_use() {
+        let at = std::env::temp_dir().join(format!("casemate-found-{}", std::process::id()));
+        let usual: &[_] = &[
+            ("memory.max", 0o644, "max\n"),
+            ("memory.current", 0o444, "0\n"),
+            ("memory.peak", 0o644, "0\n"),
+            ("memory.reclaim", 0o200, ""),
+            ("pids.max", 0o644, "max\n"),
+        ];
+        let fresh = group(&at, "fresh", usual);
+        let idle = group(&at, "idle", usual);
+        let figures = [
+            ("memory.current", 0o444, "4096\n"),
+            ("memory.peak", 0o644, "8192\n"),
+        ];
+        group(&at, "idle", &figures);
+        assert!(!uses(&idle, &fresh, "memory"));
+        let limited = group(&at, "limited", usual);
+        group(&at, "limited", &[("memory.max", 0o644, "1048576\n")]);
+        assert!(uses(&limited, &fresh, "memory"));
+        assert!(!uses(&limited, &fresh, "pids"));
+        assert!(uses(&idle, &at.join("none"), "memory"));
+        fs::remove_dir_all(at).unwrap();
+    }
+}
