@@ -20,7 +20,7 @@ import e2b
 import host
 from instance import Instance, bare_environment, casemate
 
-PATIENCE = 300
+PATIENCE = 900
 FULL = "Memory limit reached: the kernel ended a process"
 MEMORY_MIB, DISK_MIB, PROCESSES = 256, 64, 100
 COUNT = "n=0; while :; do n=$((n + 1)); echo $n > /tmp/count; sleep 0.2; done"
