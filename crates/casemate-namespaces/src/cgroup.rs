@@ -10,17 +10,20 @@
 //! assumed. Must not know what a sandbox is beyond its group's name.
 
 mod discover;
+mod found;
 mod meter;
 mod sandbox;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use casemate_types::InstanceId;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, unlinkat};
 
 use crate::step::{Step, StepError};
 use discover::{Hierarchy, discover};
+use found::Found;
 pub(crate) use meter::{CpuClock, CpuTime, Memory, Meter, Usage};
 pub use sandbox::{Limits, SandboxCgroup};
 
@@ -67,7 +70,34 @@ const SHOWN: [&str; 4] = ["cpu", "cpuacct", "cpuset", "memory"];
 /// `cpuset` limits nothing; but whoever looks at a shared group could be watched.
 const PER_SANDBOX: [&str; 5] = ["memory", "cpu", "cpuacct", "pids", "cpuset"];
 
+/// What the group of an instance is called before its id.
+const INSTANCE_GROUP: &str = "casemate-";
+
+/// Controllers that groups of version 2 are handed where the host has them.
+const WANTED: [&str; 5] = ["memory", "cpu", "pids", "io", "cpuset"];
+
+/// Controllers without which a limit would not hold.
+const LIMITING: [&str; 3] = ["memory", "cpu", "pids"];
+
+/// What this host lacks of the controllers that limits need: no instance starts without.
+pub fn missing_controllers() -> io::Result<Vec<&'static str>> {
+    let found = discover()?;
+    let missing = |controller: &&str| !found.iter().any(|tree| tree.has(controller));
+    Ok(LIMITING.into_iter().filter(missing).collect())
+}
+
 impl Cgroups {
+    /// The same as [`Cgroups::open`], for who will [`Cgroups::remove`] it: what is about to change
+    /// at the host's top is noted in `run_dir`, which all instances of the host share.
+    pub fn take(instance: &InstanceId, run_dir: &Path) -> Result<Self, StepError> {
+        let found = Found::lock(run_dir).step("lock the note of controllers")?;
+        let hierarchies = discover().step("read the table of control groups")?;
+        for tree in hierarchies.iter().filter(|tree| tree.unified) {
+            found.note(tree).step("note the host's controllers")?;
+        }
+        Self::open(instance)
+    }
+
     /// Finds the hierarchies and makes the instance's group in each. Idempotent.
     pub fn open(instance: &InstanceId) -> Result<Self, StepError> {
         let name = instance_group(instance);
@@ -98,7 +128,7 @@ impl Cgroups {
 
     /// Every limit must have a hierarchy that enforces it.
     fn check(&self) -> Result<(), StepError> {
-        for controller in ["memory", "cpu", "pids"] {
+        for controller in LIMITING {
             if self.with(controller).is_none() {
                 let missing = io::Error::new(
                     io::ErrorKind::Unsupported,
@@ -181,8 +211,10 @@ impl Cgroups {
         Ok(names.into_iter().collect())
     }
 
-    /// Removes the instance's own groups with all below them; their sandboxes must be gone.
-    pub fn remove(&self, instance: &InstanceId) -> io::Result<()> {
+    /// Removes the instance's own groups with all below them; their sandboxes must be gone. The
+    /// last instance leaves the host's controllers as the first one found them.
+    pub fn remove(&self, instance: &InstanceId, run_dir: &Path) -> io::Result<()> {
+        let found = Found::lock(run_dir)?;
         for name in self.names()? {
             self.delete(&name)?;
         }
@@ -194,6 +226,13 @@ impl Cgroups {
                 Err(error) => return Err(error.into()),
             }
         }
+        if let Some(tree) = &self.unified {
+            // Its groups are gone, whatever comes of this.
+            if let Err(error) = found.put_back(&tree.hierarchy, &name) {
+                let cause = error.to_string();
+                tracing::warn!(cause, "the host's controllers of control groups stay on");
+            }
+        }
         Ok(())
     }
 }
@@ -201,7 +240,7 @@ impl Cgroups {
 /// Whether any process runs in a group of that instance: its lease is then in use.
 pub fn instance_is_populated(instance: &str) -> io::Result<bool> {
     for hierarchy in discover()? {
-        let group = hierarchy.mount.join(format!("casemate-{instance}"));
+        let group = hierarchy.mount.join(format!("{INSTANCE_GROUP}{instance}"));
         if hierarchy.unified {
             match std::fs::read_to_string(group.join("cgroup.events")) {
                 Ok(events) if events.lines().any(|line| line == "populated 1") => return Ok(true),
@@ -223,7 +262,7 @@ pub fn instance_is_populated(instance: &str) -> io::Result<bool> {
 }
 
 fn instance_group(instance: &InstanceId) -> String {
-    format!("casemate-{instance}")
+    format!("{INSTANCE_GROUP}{instance}")
 }
 
 /// Three quarters; the rest is the host's.
@@ -272,8 +311,7 @@ fn make_instance_group(hierarchy: &Hierarchy, name: &str) -> Result<OwnedFd, Ste
 }
 
 fn enable(group: &OwnedFd, controllers: &[String]) -> io::Result<()> {
-    let wanted = ["memory", "cpu", "pids", "io", "cpuset"];
-    for controller in wanted
+    for controller in WANTED
         .iter()
         .filter(|c| controllers.iter().any(|have| have == **c))
     {

@@ -150,7 +150,7 @@ impl NamespacesRuntime {
         if let Some(former) = lease.former() {
             casemate_net::table_forget(former)?;
         }
-        let cgroups = Arc::new(Cgroups::open(&config.instance)?);
+        let cgroups = Arc::new(Cgroups::take(&config.instance, &config.run_dir)?);
         cgroups.bound_processes()?;
         let pool = Arc::new(Pool::open(PoolConfig {
             folder: config.data_dir.join("node"),

@@ -77,7 +77,8 @@ pub fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         .worker_threads(crate::child::workers())
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let mut held = None;
+    let ended = runtime.block_on(async {
         let inherited = match take_over {
             true => inherit(&config).await?,
             false => None,
@@ -91,9 +92,18 @@ pub fn run(args: Args, output: &Output) -> anyhow::Result<()> {
                 dns: None,
             },
         };
+        held = Some(inherited.dir.lock().try_clone()?);
         serve::serve(config, inherited, output).await
-    })
+    });
+    // A base that is being made is given up. Until then it writes to the data directory, which is
+    // nobody else's before we are gone.
+    runtime.shutdown_timeout(LAST_WORK);
+    drop(held);
+    ended
 }
+
+/// How long work that nobody can cancel may go on at the end.
+const LAST_WORK: Duration = Duration::from_secs(2);
 
 /// Connections that wait to be accepted, at most (and at most `net.core.somaxconn`). Enough for
 /// those that come while one platform takes over from another.

@@ -173,7 +173,8 @@ pub(super) async fn teardown(shared: &Arc<Shared>, purge: bool) -> Result<(), Ru
     blocking("close the views", move || stop.views.close()).await?;
     let stop = Arc::clone(shared);
     blocking("remove control groups", move || {
-        stop.cgroups.remove(&stop.config.instance)
+        let config = &stop.config;
+        stop.cgroups.remove(&config.instance, &config.run_dir)
     })
     .await?;
     if purge {

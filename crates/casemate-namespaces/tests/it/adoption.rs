@@ -13,10 +13,10 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::world::{AGENT_VARIABLE, World, agent};
-use crate::{host, machine};
+use crate::{dead, host, machine};
 
 /// The control group of such a process, as a service manager gives one; where v2 is mounted.
-fn service_group(instance: &InstanceId) -> Option<PathBuf> {
+pub fn service_group(instance: &InstanceId) -> Option<PathBuf> {
     ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
         .iter()
         .map(PathBuf::from)
@@ -56,7 +56,7 @@ struct Held {
 /// Starts such a process and kills it once its sandboxes run.
 fn killed() -> Held {
     let instance = InstanceId::random();
-    let folder = std::env::temp_dir().join(format!("casemate-it-{instance}"));
+    let folder = dead::folder(&instance);
     let mut process = Command::new("/proc/self/exe")
         .args([
             "internal",
@@ -307,6 +307,45 @@ pub async fn nothing_is_left_after_a_purge() {
     }
     assert_eq!(host::state(&instance), host::State::default());
     assert!(!folder.exists());
+}
+
+/// What version 2 hands down from its top; and a limit that somebody set meanwhile is kept.
+pub async fn controllers_of_the_host_stay_as_they_were_found() {
+    let tops = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(PathBuf::from);
+    let with_limits = |top: &&PathBuf| {
+        let have = std::fs::read_to_string(top.join("cgroup.controllers"));
+        have.is_ok_and(|have| have.contains("pids"))
+    };
+    let Some(top) = tops.iter().find(with_limits) else {
+        println!("  no controllers on version 2: nothing is handed down");
+        return;
+    };
+    let handed = || -> BTreeSet<String> {
+        let text = std::fs::read_to_string(top.join("cgroup.subtree_control")).unwrap();
+        text.split_whitespace().map(str::to_owned).collect()
+    };
+    let before = handed();
+    let world = World::new().await;
+    assert!(handed().is_superset(&["memory", "cpu", "pids"].map(str::to_owned).into()));
+    let other = World::new().await;
+    world.purge().await;
+    assert!(handed().contains("memory"), "the other one needs it");
+    let theirs = top.join(format!("test-{}", other.instance));
+    std::fs::create_dir(&theirs).expect("a group is made");
+    std::fs::write(theirs.join("pids.max"), "100").expect("a limit is set");
+    other.purge().await;
+    let mut expected = before.clone();
+    expected.insert("pids".to_owned());
+    assert_eq!(handed(), expected);
+    let kept = std::fs::read_to_string(theirs.join("pids.max")).unwrap();
+    assert_eq!(kept, "100\n");
+    std::fs::remove_dir(&theirs).expect("the group goes");
+    if !before.contains("pids") {
+        std::fs::write(top.join("cgroup.subtree_control"), "-pids").expect("it is turned off");
+    }
+    let last = World::new().await;
+    last.purge().await;
+    assert_eq!(handed(), before);
 }
 
 pub async fn down_without_purge_keeps_the_pool_for_the_next_start() {

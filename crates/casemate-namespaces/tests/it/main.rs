@@ -4,6 +4,7 @@
 //! A harness of its own, because this program is also what its runtimes start as launchers, and
 //! what is killed in the tests of adoption.
 
+mod dead;
 mod host;
 mod world;
 
@@ -74,6 +75,7 @@ const TESTS: &[Test] = tests![
     adoption::a_sweep_ends_what_was_taken_over_and_is_not_kept,
     adoption::what_does_not_end_keeps_nobody_from_starting,
     adoption::nothing_is_left_after_a_purge,
+    adoption::controllers_of_the_host_stay_as_they_were_found,
     adoption::down_without_purge_keeps_the_pool_for_the_next_start,
     debian::what_people_do_as_root_and_as_user_works,
     speed::creation_in_a_row_and_at_once,
@@ -100,6 +102,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let wanted: Vec<_> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
+    run(dead::sweep());
     let mut failed = Vec::new();
     for (name, test) in TESTS {
         if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use casemate_runtime::Runtime;
 use casemate_types::InstanceId;
 
+use crate::dead;
 use crate::world::{self, World};
 
 const IN_A_ROW: usize = 200;
@@ -18,7 +19,7 @@ pub async fn creation_in_a_row_and_at_once() {
         return;
     }
     let instance = InstanceId::random();
-    let folder = std::env::temp_dir().join(format!("casemate-it-{instance}"));
+    let folder = dead::folder(&instance);
     let mut config = world::config(folder, instance);
     config.slot_stock = 128;
     if let Some(agent) = std::env::var_os("CASEMATE_ENVD") {

@@ -12,7 +12,7 @@ use casemate_runtime::{AgentConfig, CreateSpec, Runtime, RuntimeRecord};
 use casemate_types::{CompiledPolicy, InstanceId, Resources, SandboxId, TemplateId, chain};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::host;
+use crate::{dead, host};
 
 /// Enough for tests, little enough for any disk.
 const POOL_BYTES: u64 = 4 << 30;
@@ -30,7 +30,7 @@ impl World {
     /// A runtime of a new instance, swept and ready.
     pub async fn new() -> Self {
         let instance = InstanceId::random();
-        let folder = std::env::temp_dir().join(format!("casemate-it-{instance}"));
+        let folder = dead::folder(&instance);
         Self::open(folder, instance, 4).await
     }
 

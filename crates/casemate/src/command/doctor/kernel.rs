@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use casemate_namespaces::cgroup::missing_controllers;
+
 use super::Finding;
 
 /// Idmapped mounts below overlayfs work from here on (decision 7).
@@ -105,14 +107,30 @@ pub(super) fn cgroups() -> Finding {
             .lines()
             .any(|line| line.contains(&format!(" - {kind} ")))
     };
-    match (has("cgroup2"), has("cgroup")) {
-        (true, false) => Finding::good("cgroups", "version 2"),
-        (true, true) => Finding::good("cgroups", "hybrid (versions 1 and 2)"),
-        (false, true) => Finding::good("cgroups", "version 1"),
-        (false, false) => Finding::fatal(
+    let layout = match (has("cgroup2"), has("cgroup")) {
+        (true, false) => "version 2",
+        (true, true) => "hybrid (versions 1 and 2)",
+        (false, true) => "version 1",
+        (false, false) => {
+            return Finding::fatal(
+                "cgroups",
+                "none are mounted",
+                "Run: mount -t cgroup2 none /sys/fs/cgroup",
+            );
+        }
+    };
+    match missing_controllers() {
+        Ok(missing) if missing.is_empty() => Finding::good("cgroups", layout),
+        Ok(missing) => Finding::fatal(
             "cgroups",
-            "none are mounted",
-            "Run: mount -t cgroup2 none /sys/fs/cgroup",
+            format!("{layout}, without {}", missing.join(", ")),
+            "Start the kernel without cgroup_disable=, with cgroup_enable=memory where memory is \
+             off by default; or mount the hierarchies of version 1 that have them",
+        ),
+        Err(error) => Finding::fatal(
+            "cgroups",
+            format!("{layout}, which cannot be read: {error}"),
+            "Run: casemate doctor as root",
         ),
     }
 }
