@@ -116,3 +116,21 @@ def test_an_archive_that_is_none_is_refused():
         assert not any((instance.data_dir / "node").glob("templates/*"))
     finally:
         instance.close()
+
+
+def test_a_folder_that_is_closed_to_the_control_process():
+    """As home directories are: refused at once, naming the folder, and fine once it lets through."""
+    closed = pathlib.Path(tempfile.mkdtemp(dir=ROOT, prefix="closed-"))
+    assert closed.stat().st_mode & 0o777 == 0o700
+    instance = Instance("closed")
+    instance.data_dir = closed / "data"
+    try:
+        said = up(instance.data_dir)
+        assert f"{closed} is closed to others" in said and "chmod o+x" in said
+        closed.chmod(0o711)
+        instance.up()
+        with instance.create() as sandbox:
+            assert sandbox.commands.run("echo in").stdout == "in\n"
+    finally:
+        casemate("down", "--data-dir", str(instance.data_dir), "--purge")
+        closed.rmdir()

@@ -1,6 +1,8 @@
 //! The system users under whom everything runs that reads others' bytes (decision 2): one for
 //! control, one for egress, so that neither can touch what is the other's.
 
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -43,6 +45,46 @@ pub fn ensure(name: &str) -> anyhow::Result<SystemUser> {
             String::from_utf8_lossy(&made.stderr).trim()
         ),
     }
+}
+
+/// Fails when the user cannot get to the folder: a folder above it may be closed to others, as home
+/// directories often are.
+pub fn must_reach(dir: &Path, name: &str, user: SystemUser) -> anyhow::Result<()> {
+    // The folder is entered after the user has become whom we ask for.
+    let tried = Command::new("/bin/true")
+        .uid(user.uid)
+        .gid(user.gid)
+        .current_dir(dir)
+        .status();
+    match tried {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            let closed = closed_above(dir);
+            let dir = dir.display();
+            match closed {
+                Some(closed) => bail!(
+                    "the user {name}, as whom the control process runs, cannot reach {dir}: {closed} \
+                     is closed to others. Let them through (chmod o+x {closed}) or name another \
+                     data directory with --data-dir, such as /var/lib/casemate",
+                    closed = closed.display()
+                ),
+                None => {
+                    bail!("the user {name}, as whom the control process runs, cannot reach {dir}")
+                }
+            }
+        }
+        Err(error) => Err(error).context("run /bin/true"),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// The first folder on the way that others may not pass.
+pub fn closed_above(path: &Path) -> Option<&Path> {
+    let above: Vec<&Path> = path.ancestors().skip(1).collect();
+    let is_closed = |dir: &&Path| {
+        let mode = std::fs::metadata(dir).map(|found| found.permissions().mode());
+        mode.is_ok_and(|mode| mode & 0o001 == 0)
+    };
+    above.into_iter().rev().find(is_closed)
 }
 
 /// Gives the folder of control, and all in it, to the user.

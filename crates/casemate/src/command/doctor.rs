@@ -121,6 +121,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
     let mut findings = required(&config);
     findings.push(programs::for_the_base());
     findings.extend(programs::firewalls());
+    findings.push(room::way(&config.data_dir));
     findings.push(room::memory());
     findings.extend(tables::look(&config));
     findings.push(kernel::kvm());

@@ -80,6 +80,7 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
     let user = user::ensure(user::CONTROL)?;
     let egress_user = user::ensure(user::EGRESS)?;
     user::own(&dir.control(), user)?;
+    user::must_reach(&dir.control(), user::CONTROL, user)?;
     let setup = control_setup(&config, &dir)?;
     let opened = sandboxes::open(&config, &dir, dns).await?;
     let runtime: Arc<dyn Runtime> = Arc::clone(&opened.runtime) as _;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Finding;
+use crate::user;
 
 const GIB: u64 = 1 << 30;
 /// The base template and room to write.
@@ -29,6 +30,21 @@ pub(super) fn disk(data_dir: &Path) -> Finding {
         ..DISK_MIN => Finding::fatal("disk", found, "The base template alone needs 3 GiB"),
         DISK_MIN..DISK_GOOD => Finding::warning("disk", found, "20 GiB and more are comfortable"),
         _ => Finding::good("disk", found),
+    }
+}
+
+/// The control process is not root, and has to get to the data directory.
+pub(super) fn way(data_dir: &Path) -> Finding {
+    let whole = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.into());
+    match user::closed_above(&whole) {
+        None => Finding::good("way to the data", whole.display().to_string()),
+        Some(closed) => {
+            let closed = closed.display();
+            let found =
+                format!("{closed} is closed to other users, and the control process is one");
+            let mend = format!("chmod o+x {closed}, or name another data directory");
+            Finding::warning("way to the data", found, mend)
+        }
     }
 }
 
