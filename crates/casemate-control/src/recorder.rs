@@ -49,6 +49,7 @@ pub(crate) struct Recorder {
 
 struct Inbox {
     line: mpsc::Receiver<Entry>,
+    losses: Losses,
     /// Kept until it is written: whoever is stopped in between leaves it to the next.
     taken: Vec<Entry>,
 }
@@ -58,6 +59,7 @@ impl Default for Recorder {
         let (line, inbox) = mpsc::channel(WAITING_MAX);
         let inbox = Inbox {
             line: inbox,
+            losses: Losses::default(),
             taken: Vec::new(),
         };
         Self {
@@ -163,29 +165,43 @@ impl Inbox {
             }
         }
         if !samples.is_empty() {
-            lost(
-                "samples",
-                samples.len(),
-                history.samples_append(&samples).await,
-            );
+            let written = history.samples_append(&samples).await;
+            self.losses.note("samples", samples.len(), written);
         }
         if !events.is_empty() {
-            lost("events", events.len(), history.events_append(&events).await);
+            let written = history.events_append(&events).await;
+            self.losses.note("events", events.len(), written);
         }
         if !lines.is_empty() {
-            lost("log lines", lines.len(), history.logs_append(&lines).await);
+            let written = history.logs_append(&lines).await;
+            self.losses.note("log lines", lines.len(), written);
         }
         self.taken.clear();
     }
 }
 
-fn lost(what: &str, count: usize, written: Result<(), HistoryError>) {
-    if let Err(error) = written {
-        tracing::warn!(
-            error = chain(&error),
-            count,
-            "could not write {count} {what}; they are lost"
-        );
+/// Writes in a row that failed. Several come each second: a full disk would fill the log with them.
+#[derive(Default)]
+struct Losses(u32);
+
+impl Losses {
+    fn note(&mut self, what: &str, count: usize, written: Result<(), HistoryError>) {
+        let Err(error) = written else {
+            if self.0 > 0 {
+                tracing::info!("the history is written again");
+            }
+            self.0 = 0;
+            return;
+        };
+        self.0 += 1;
+        if self.0.is_power_of_two() {
+            tracing::warn!(
+                error = chain(&error),
+                count,
+                failures = self.0,
+                "could not write {count} {what}; they are lost"
+            );
+        }
     }
 }
 
@@ -199,7 +215,11 @@ pub(crate) async fn run(control: Arc<Control>) {
     activity.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut noted = Instant::now();
     loop {
-        let Inbox { line, taken } = &mut *inbox;
+        let Inbox {
+            line,
+            taken,
+            losses,
+        } = &mut *inbox;
         tokio::select! {
             _ = line.recv_many(taken, BATCH_MAX) => {
                 tokio::time::sleep(GATHER).await;
@@ -212,7 +232,8 @@ pub(crate) async fn run(control: Arc<Control>) {
                 let points = points(&control, now - noted);
                 noted = now;
                 if !points.is_empty() {
-                    lost("team points", points.len(), history.activity_append(&points).await);
+                    let written = history.activity_append(&points).await;
+                    losses.note("team points", points.len(), written);
                 }
             }
             _ = trim.tick() => {

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
-use crate::admission::{Memory, measure_memory};
+use crate::admission::{Machine, Measured};
 use crate::create::Offer;
 use crate::events::Events;
 use crate::journal::{self, Entry, Journal};
@@ -56,7 +56,7 @@ pub(crate) struct Inner {
     pub(crate) boots: Semaphore,
     pub(crate) waiting: AtomicU32,
     pub(crate) draining: AtomicBool,
-    pub(crate) memory: Memory,
+    pub(crate) machine: Machine,
     table: Mutex<Table>,
 }
 
@@ -110,7 +110,7 @@ impl Node {
             table: Mutex::default(),
             waiting: AtomicU32::new(0),
             draining: AtomicBool::new(false),
-            memory: Memory::default(),
+            machine: Machine::default(),
         });
         crate::start::take_over(&inner).await?;
         Ok(Self { inner })
@@ -341,7 +341,7 @@ impl Inner {
     }
 
     pub(crate) fn info(&self) -> NodeInfo {
-        let (memory_total_bytes, memory_available_bytes) = measure_memory();
+        let machine = Measured::now(&self.config.journal_dir);
         let stock = self.runtime.stock();
         let table = self.lock();
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -355,8 +355,11 @@ impl Inner {
             slots_ready: count(stock.slots_ready),
             layers_ready: count(stock.layers_ready),
             cpu_count: count(std::thread::available_parallelism().map_or(1, usize::from)),
-            memory_total_bytes,
-            memory_available_bytes,
+            memory_total_bytes: machine.memory_total_bytes,
+            memory_available_bytes: machine.memory_available_bytes,
+            disk_free_bytes: machine.disk_free_bytes,
+            disk_reserve_bytes: self.config.admission.disk_reserve_bytes,
+            layers_left_bytes: stock.bytes_left.unwrap_or(u64::MAX),
             memory_promised_bytes: table.memory_promised_bytes,
             disk_limit_enforced: self.runtime.capabilities().disk_limit == DiskLimit::Enforced,
             templates: table.offer.templates.clone(),

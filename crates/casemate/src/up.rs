@@ -10,6 +10,7 @@
 
 pub mod base;
 mod ready;
+mod room;
 pub mod sandboxes;
 mod serve;
 

@@ -17,7 +17,7 @@ use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use super::{base, ready, sandboxes};
+use super::{base, ready, room, sandboxes};
 use crate::child::{self, Pids};
 use crate::config::Config;
 use crate::control::ControlSetup;
@@ -104,6 +104,7 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(keep_egress(Arc::clone(&platform), egress_user));
     tasks.spawn(keep_control(Arc::clone(&platform), user, setup));
+    tasks.spawn(room::hold(platform.dir.control()));
     tasks.spawn(answer_admins(Arc::clone(&platform), socket));
     tasks.spawn(Arc::clone(&opened.runtime).keep_rules(platform.config.manage_firewall));
     let offered = Arc::clone(&platform);
@@ -172,6 +173,7 @@ fn node_config(config: &Config, dir: &DataDir) -> NodeConfig {
             sandboxes_max: config.limits.sandboxes_max,
             memory_overcommit: config.limits.memory_overcommit,
             memory_reserve_bytes: config.limits.memory_reserve_mib * 1024 * 1024,
+            disk_reserve_bytes: sandboxes::disk_reserve_bytes(config, dir.root()),
         },
         boots_max: config.limits.boots_max,
         queue_max: config.limits.queue_max,
