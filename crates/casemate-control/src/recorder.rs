@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use casemate_history::{EventKind, History, HistoryError, LifecycleEvent, LogLine, TeamPoint};
-use casemate_types::{Sample, SandboxId, TeamId, Timestamp, chain};
+use casemate_types::{Sample, SandboxId, TeamId, Timestamp, chain, steady};
+use jiff::SignedDuration;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -214,6 +215,7 @@ pub(crate) async fn run(control: Arc<Control>) {
     let mut activity = interval(control.config.activity_every);
     activity.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut noted = Instant::now();
+    let mut age = Age::default();
     loop {
         let Inbox {
             line,
@@ -238,7 +240,7 @@ pub(crate) async fn run(control: Arc<Control>) {
             }
             _ = trim.tick() => {
                 control.recorder.end_round();
-                forget(&control).await;
+                forget(&control, age.now(Timestamp::now(), steady::now())).await;
             }
         }
     }
@@ -256,9 +258,47 @@ fn points(control: &Control, span: Duration) -> Vec<TeamPoint> {
     control.quota.look().into_iter().map(point).collect()
 }
 
-async fn forget(control: &Control) {
+/// The clock by which the history ages: the wall clock, which is believed only a day after it was
+/// set forward by much. A wrong date would else make all that is kept too old at once.
+#[derive(Default)]
+struct Age {
+    /// By how much the wall clock was ahead of steady time, as far as it is believed.
+    believed: SignedDuration,
+    /// Since when (in steady time) it has been further ahead.
+    doubted: Option<Timestamp>,
+}
+
+/// A step forward up to this much is believed at once.
+const STEP_MAX: SignedDuration = SignedDuration::from_hours(1);
+const DOUBTED_FOR: SignedDuration = SignedDuration::from_hours(24);
+
+impl Age {
+    fn now(&mut self, wall: Timestamp, steady: Timestamp) -> Timestamp {
+        let ahead = wall.duration_since(steady);
+        if ahead <= self.believed + STEP_MAX {
+            (self.believed, self.doubted) = (ahead, None);
+            return wall;
+        }
+        let since = *self.doubted.get_or_insert_with(|| {
+            tracing::warn!(
+                "the clock was set forward by {:#}: the history forgets by the former for a day",
+                ahead - self.believed
+            );
+            steady
+        });
+        if steady.duration_since(since) >= DOUBTED_FOR {
+            (self.believed, self.doubted) = (ahead, None);
+            return wall;
+        }
+        steady
+            .saturating_add(self.believed)
+            .unwrap_or(Timestamp::MAX)
+    }
+}
+
+async fn forget(control: &Control, now: Timestamp) {
     let keep = &control.config.retention;
-    match control.history.trim(Timestamp::now(), keep).await {
+    match control.history.trim(now, keep).await {
         Ok(done) if done.cut => tracing::warn!(
             rows = done.rows,
             bytes = done.bytes,
@@ -270,5 +310,31 @@ async fn forget(control: &Control) {
             error = chain(&error),
             "could not trim the history; trying again later"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_far_forward_is_believed_after_a_day() {
+        let hours = |hours: i64| Timestamp::from_second(1_800_000_000 + hours * 3600).unwrap();
+        let mut age = Age::default();
+        let mut check = |wall, steady, expected| {
+            assert_eq!(
+                age.now(hours(wall), hours(steady)),
+                hours(expected),
+                "{wall}"
+            );
+        };
+        check(0, 0, 0);
+        check(2, 1, 2);
+        // Set back: nothing is too old by that.
+        check(-10, 2, -10);
+        check(9600, 3, -9);
+        check(9626, 26, 14);
+        check(9627, 27, 9627);
+        check(9628, 28, 9628);
     }
 }

@@ -45,7 +45,7 @@ impl NamespacesConfig {
         Self {
             instance,
             data_dir,
-            run_dir: "/run/casemate".into(),
+            run_dir: Self::run_dir_default(),
             agent,
             launcher: LauncherProgram::default(),
             launchers: 2,
@@ -57,6 +57,11 @@ impl NamespacesConfig {
             allow_ranges: Vec::new(),
             connections_per_slot_max: casemate_net::CONNECTIONS_PER_SLOT_DEFAULT,
         }
+    }
+
+    /// Where instances keep what a reboot takes.
+    pub fn run_dir_default() -> PathBuf {
+        "/run/casemate".into()
     }
 
     pub(crate) fn instance_run_dir(&self) -> PathBuf {

@@ -10,7 +10,7 @@ use std::time::Instant;
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::{CreateReply, CreateRequest, NodeError, NodeTemplate};
 use casemate_runtime::{AgentConfig, CreateError, CreateSpec, RuntimeRecord};
-use casemate_types::{EndReason, SandboxId, Timestamp, chain};
+use casemate_types::{EndReason, SandboxId, Timestamp, chain, steady};
 use tracing::{info, warn};
 
 use crate::admission::Load;
@@ -102,7 +102,7 @@ impl Inner {
         // Nothing is written before it is born: what a crash leaves half made carries the
         // instance's name, and the runtime's sweep ends what no entry names.
         let born = |record: &RuntimeRecord| {
-            let started_at = Timestamp::now();
+            let started_at = steady::now();
             let entry = Entry {
                 version: journal::VERSION,
                 boot: self.boot.clone(),

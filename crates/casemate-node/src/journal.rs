@@ -29,6 +29,7 @@ pub struct Entry {
     pub resources: Resources,
     /// Its egress rules: part of them lives in processes of ours and is set anew when they start.
     pub network: CompiledPolicy,
+    /// Both in steady time ([`casemate_types::steady`]).
     pub started_at: Timestamp,
     pub ends_at: Timestamp,
     pub record: Option<RuntimeRecord>,

@@ -13,7 +13,9 @@ use casemate_rpc::{
     RunningSandbox,
 };
 use casemate_runtime::{DialError, DiskLimit, Runtime, RuntimeError};
-use casemate_types::{CompiledPolicy, EndReason, Resources, SandboxId, TeamId, Timestamp, chain};
+use casemate_types::{
+    CompiledPolicy, EndReason, Resources, SandboxId, TeamId, Timestamp, chain, steady,
+};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
@@ -75,7 +77,8 @@ pub(crate) enum Row {
         shown: RunningSandbox,
         /// Something ends it: it takes no more orders.
         ending: bool,
-        /// When its log was read last, and before that its start.
+        /// When its log was read last, and before that its start; by the wall clock, as what is in
+        /// the log.
         log_read_at: Timestamp,
         commands: mpsc::Sender<Command>,
     },
@@ -175,7 +178,7 @@ impl Inner {
             resources: entry.resources,
             shown: shown.clone(),
             ending: false,
-            log_read_at: entry.started_at,
+            log_read_at: steady::to_wall(entry.started_at),
             commands,
         };
         let former = {
@@ -231,7 +234,8 @@ impl Inner {
                 shown, log_read_at, ..
             } => {
                 let before = std::mem::replace(log_read_at, at);
-                Some((shown.team.clone(), before))
+                // The wall clock may have been set back.
+                Some((shown.team.clone(), before.min(at)))
             }
             Row::Booting { .. } => None,
         }

@@ -39,6 +39,12 @@ pub struct Opened {
     pub gateway: Ipv4Addr,
 }
 
+/// Below it lie the files of sandboxes under their own ids, and a program that a sandbox made
+/// set-user-id root would be one here: nobody but root comes near it.
+pub fn make_run_dir(run_dir: &Path) -> anyhow::Result<()> {
+    data_dir::make_dir(run_dir, 0o700)
+}
+
 /// Of a small disk a twentieth: the rest is worth something there.
 const SMALL_DISK_PART: u64 = 20;
 
@@ -68,9 +74,7 @@ pub async fn open(
     settings.slot_range = config.subnet_base;
     settings.allow_ranges = config.allow_ranges.clone();
     settings.connections_per_slot_max = config.conntrack_per_sandbox_max;
-    // Below it lie the files of sandboxes under their own ids, and a program that a sandbox made
-    // set-user-id root would be one here: nobody but root comes near it.
-    data_dir::make_dir(&settings.run_dir, 0o700)?;
+    make_run_dir(&settings.run_dir)?;
     let inner = open_runtime(settings).await?;
     if config.manage_firewall {
         let admitted = inner

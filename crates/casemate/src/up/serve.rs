@@ -10,14 +10,14 @@ use anyhow::Context;
 use casemate_node::{AdmissionLimits, Node, NodeConfig};
 use casemate_rpc::{NodePort, server};
 use casemate_runtime::Runtime;
-use casemate_types::EndReason;
+use casemate_types::{EndReason, steady};
 use rustix::process::Signal;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use super::{base, ready, room, sandboxes};
+use super::{base, clock, ready, room, sandboxes};
 use crate::child::{self, Pids};
 use crate::config::Config;
 use crate::control::ControlSetup;
@@ -80,6 +80,7 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
     let user = user::ensure(user::CONTROL)?;
     let egress_user = user::ensure(user::EGRESS)?;
     user::own(&dir.control(), user)?;
+    clock::start(&dir).context("fix the origin of steady time")?;
     let setup = control_setup(&config, &dir)?;
     let opened = sandboxes::open(&config, &dir, dns).await?;
     let runtime: Arc<dyn Runtime> = Arc::clone(&opened.runtime) as _;
@@ -191,6 +192,7 @@ fn control_setup(config: &Config, dir: &DataDir) -> anyhow::Result<ControlSetup>
         admin_token: crate::config::Secret::new(dir.secret("admin_token")?),
         api_key_secret: secret,
         control_dir: dir.control(),
+        origin: steady::origin(),
         config: config.clone(),
     })
 }
