@@ -61,6 +61,9 @@ pub(crate) struct Metrics {
     node_connected: Gauge,
     slots_ready: Gauge,
     layers_ready: Gauge,
+    disk_free: Gauge,
+    disk_reserve: Gauge,
+    layers_left: Gauge,
     creates: Gauge,
     create_failures: Gauge,
 }
@@ -139,6 +142,18 @@ impl Default for Metrics {
             node_connected: gauge("casemate_nodes_connected", "Nodes that speak with control"),
             slots_ready: gauge("casemate_slots_ready", "Prepared network slots"),
             layers_ready: gauge("casemate_layers_ready", "Prepared writable layers"),
+            disk_free: gauge(
+                "casemate_disk_free_bytes",
+                "Free space on the disk of the data directory",
+            ),
+            disk_reserve: gauge(
+                "casemate_disk_reserve_bytes",
+                "Below so much free space creates are refused",
+            ),
+            layers_left: gauge(
+                "casemate_sandbox_disk_left_bytes",
+                "What sandboxes can write together before their disk is full",
+            ),
             creates: gauge(
                 "casemate_creates_succeeded",
                 "Sandboxes made since the start",
@@ -253,6 +268,12 @@ fn refresh(state: &ApiState) {
         metrics.starting.set(number(node.starting));
         metrics.slots_ready.set(node.info.slots_ready.into());
         metrics.layers_ready.set(node.info.layers_ready.into());
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        metrics.disk_free.set(bytes(node.info.disk_free_bytes));
+        metrics
+            .disk_reserve
+            .set(bytes(node.info.disk_reserve_bytes));
+        metrics.layers_left.set(bytes(node.info.layers_left_bytes));
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         metrics.creates.set(count(node.create_successes));
         metrics.create_failures.set(count(node.create_fails));

@@ -3,7 +3,7 @@
 use casemate_history::{EventKind, EventPage, HistoryError, LifecycleEvent};
 use casemate_rpc::RunningSandbox;
 use casemate_store::Sandbox;
-use casemate_types::{EndReason, SandboxId, Timestamp};
+use casemate_types::{EndReason, SandboxId, Timestamp, steady};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -44,11 +44,13 @@ impl Control {
     }
 
     pub(crate) fn note_created(&self, row: &Sandbox) {
-        self.note(row, EventKind::Created, row.started_at, Value::Null);
+        let at = steady::to_wall(row.started_at);
+        self.note(row, EventKind::Created, at, Value::Null);
     }
 
     pub(crate) fn note_end(&self, row: &Sandbox, reason: EndReason, at: Timestamp) {
-        self.note(row, EventKind::Killed, at, json!({ "reason": reason }));
+        let data = json!({ "reason": reason });
+        self.note(row, EventKind::Killed, steady::to_wall(at), data);
     }
 
     /// Of a sandbox without a row.
@@ -56,7 +58,7 @@ impl Control {
         self.recorder.event(LifecycleEvent {
             id: Uuid::new_v4(),
             kind: EventKind::Killed,
-            at,
+            at: steady::to_wall(at),
             team: orphan.team.clone(),
             sandbox: orphan.sandbox.clone(),
             execution: execution(&orphan.sandbox, orphan.started_at),
@@ -67,7 +69,7 @@ impl Control {
     }
 
     pub(crate) fn note_deadline(&self, row: &Sandbox, ends_at: Timestamp) {
-        let data = json!({ "changed": "timeout", "end_at": ends_at });
+        let data = json!({ "changed": "timeout", "end_at": steady::to_wall(ends_at) });
         self.note(row, EventKind::Updated, Timestamp::now(), data);
     }
 

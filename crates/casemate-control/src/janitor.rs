@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use casemate_store::StoreError;
 use casemate_store::sandboxes::FORGET_ROWS_MAX;
-use casemate_types::{Timestamp, chain};
+use casemate_types::{chain, steady};
 
 use crate::Control;
 
@@ -29,7 +29,7 @@ pub(crate) async fn run(control: Arc<Control>) {
 }
 
 async fn tidy(control: &Control) -> Result<(), StoreError> {
-    let before = Timestamp::now() - KEPT_FOR;
+    let before = steady::now() - KEPT_FOR;
     let mut gone = control.store.idempotency_purge(before).await?;
     loop {
         let forgotten = control.store.sandbox_forget(before).await?;

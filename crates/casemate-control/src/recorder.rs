@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use casemate_history::{EventKind, History, HistoryError, LifecycleEvent, LogLine, TeamPoint};
-use casemate_types::{Sample, SandboxId, TeamId, Timestamp, chain};
+use casemate_types::{Sample, SandboxId, TeamId, Timestamp, chain, steady};
+use jiff::SignedDuration;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -49,6 +50,7 @@ pub(crate) struct Recorder {
 
 struct Inbox {
     line: mpsc::Receiver<Entry>,
+    losses: Losses,
     /// Kept until it is written: whoever is stopped in between leaves it to the next.
     taken: Vec<Entry>,
 }
@@ -58,6 +60,7 @@ impl Default for Recorder {
         let (line, inbox) = mpsc::channel(WAITING_MAX);
         let inbox = Inbox {
             line: inbox,
+            losses: Losses::default(),
             taken: Vec::new(),
         };
         Self {
@@ -163,29 +166,43 @@ impl Inbox {
             }
         }
         if !samples.is_empty() {
-            lost(
-                "samples",
-                samples.len(),
-                history.samples_append(&samples).await,
-            );
+            let written = history.samples_append(&samples).await;
+            self.losses.note("samples", samples.len(), written);
         }
         if !events.is_empty() {
-            lost("events", events.len(), history.events_append(&events).await);
+            let written = history.events_append(&events).await;
+            self.losses.note("events", events.len(), written);
         }
         if !lines.is_empty() {
-            lost("log lines", lines.len(), history.logs_append(&lines).await);
+            let written = history.logs_append(&lines).await;
+            self.losses.note("log lines", lines.len(), written);
         }
         self.taken.clear();
     }
 }
 
-fn lost(what: &str, count: usize, written: Result<(), HistoryError>) {
-    if let Err(error) = written {
-        tracing::warn!(
-            error = chain(&error),
-            count,
-            "could not write {count} {what}; they are lost"
-        );
+/// Writes in a row that failed. Several come each second: a full disk would fill the log with them.
+#[derive(Default)]
+struct Losses(u32);
+
+impl Losses {
+    fn note(&mut self, what: &str, count: usize, written: Result<(), HistoryError>) {
+        let Err(error) = written else {
+            if self.0 > 0 {
+                tracing::info!("the history is written again");
+            }
+            self.0 = 0;
+            return;
+        };
+        self.0 += 1;
+        if self.0.is_power_of_two() {
+            tracing::warn!(
+                error = chain(&error),
+                count,
+                failures = self.0,
+                "could not write {count} {what}; they are lost"
+            );
+        }
     }
 }
 
@@ -198,8 +215,13 @@ pub(crate) async fn run(control: Arc<Control>) {
     let mut activity = interval(control.config.activity_every);
     activity.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut noted = Instant::now();
+    let mut age = Age::default();
     loop {
-        let Inbox { line, taken } = &mut *inbox;
+        let Inbox {
+            line,
+            taken,
+            losses,
+        } = &mut *inbox;
         tokio::select! {
             _ = line.recv_many(taken, BATCH_MAX) => {
                 tokio::time::sleep(GATHER).await;
@@ -212,12 +234,13 @@ pub(crate) async fn run(control: Arc<Control>) {
                 let points = points(&control, now - noted);
                 noted = now;
                 if !points.is_empty() {
-                    lost("team points", points.len(), history.activity_append(&points).await);
+                    let written = history.activity_append(&points).await;
+                    losses.note("team points", points.len(), written);
                 }
             }
             _ = trim.tick() => {
                 control.recorder.end_round();
-                forget(&control).await;
+                forget(&control, age.now(Timestamp::now(), steady::now())).await;
             }
         }
     }
@@ -235,9 +258,47 @@ fn points(control: &Control, span: Duration) -> Vec<TeamPoint> {
     control.quota.look().into_iter().map(point).collect()
 }
 
-async fn forget(control: &Control) {
+/// The clock by which the history ages: the wall clock, which is believed only a day after it was
+/// set forward by much. A wrong date would else make all that is kept too old at once.
+#[derive(Default)]
+struct Age {
+    /// By how much the wall clock was ahead of steady time, as far as it is believed.
+    believed: SignedDuration,
+    /// Since when (in steady time) it has been further ahead.
+    doubted: Option<Timestamp>,
+}
+
+/// A step forward up to this much is believed at once.
+const STEP_MAX: SignedDuration = SignedDuration::from_hours(1);
+const DOUBTED_FOR: SignedDuration = SignedDuration::from_hours(24);
+
+impl Age {
+    fn now(&mut self, wall: Timestamp, steady: Timestamp) -> Timestamp {
+        let ahead = wall.duration_since(steady);
+        if ahead <= self.believed + STEP_MAX {
+            (self.believed, self.doubted) = (ahead, None);
+            return wall;
+        }
+        let since = *self.doubted.get_or_insert_with(|| {
+            tracing::warn!(
+                "the clock was set forward by {:#}: the history forgets by the former for a day",
+                ahead - self.believed
+            );
+            steady
+        });
+        if steady.duration_since(since) >= DOUBTED_FOR {
+            (self.believed, self.doubted) = (ahead, None);
+            return wall;
+        }
+        steady
+            .saturating_add(self.believed)
+            .unwrap_or(Timestamp::MAX)
+    }
+}
+
+async fn forget(control: &Control, now: Timestamp) {
     let keep = &control.config.retention;
-    match control.history.trim(Timestamp::now(), keep).await {
+    match control.history.trim(now, keep).await {
         Ok(done) if done.cut => tracing::warn!(
             rows = done.rows,
             bytes = done.bytes,
@@ -249,5 +310,31 @@ async fn forget(control: &Control) {
             error = chain(&error),
             "could not trim the history; trying again later"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_far_forward_is_believed_after_a_day() {
+        let hours = |hours: i64| Timestamp::from_second(1_800_000_000 + hours * 3600).unwrap();
+        let mut age = Age::default();
+        let mut check = |wall, steady, expected| {
+            assert_eq!(
+                age.now(hours(wall), hours(steady)),
+                hours(expected),
+                "{wall}"
+            );
+        };
+        check(0, 0, 0);
+        check(2, 1, 2);
+        // Set back: nothing is too old by that.
+        check(-10, 2, -10);
+        check(9600, 3, -9);
+        check(9626, 26, 14);
+        check(9627, 27, 9627);
+        check(9628, 28, 9628);
     }
 }

@@ -19,7 +19,10 @@ use casemate_types::{SandboxId, SandboxState, Timestamp};
 /// A sandbox in answers to its owner, with what is derived and never kept.
 #[derive(Clone)]
 pub struct SandboxView {
+    /// Its own times are steady time, which is nobody's business outside.
     pub sandbox: Sandbox,
+    /// By the wall clock, as the next one.
+    pub started_at: Timestamp,
     pub ends_at: Timestamp,
     pub access_token: Option<String>,
     pub domain: String,

@@ -3,10 +3,12 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
+const RESIZE: libc::c_ulong = iow(3, 4096);
 const SUBVOL_CREATE: libc::c_ulong = iow(14, 4096);
 const SNAP_DESTROY: libc::c_ulong = iow(15, 4096);
 const TREE_SEARCH: libc::c_ulong = iowr(17, 4096);
 const INO_LOOKUP: libc::c_ulong = iowr(18, 4096);
+const DEV_INFO: libc::c_ulong = iowr(30, 4096);
 const QUOTA_CTL: libc::c_ulong = iowr(40, 16);
 const QGROUP_CREATE: libc::c_ulong = iow(42, 16);
 const QGROUP_LIMIT: libc::c_ulong = ior(43, 48);
@@ -16,7 +18,11 @@ const QUOTA_ENABLE_SIMPLE: u64 = 4;
 const LIMIT_REFERENCED: u64 = 1;
 /// The root folder of every subvolume has this inode number.
 const FIRST_FREE_OBJECT: u64 = 256;
+const DEVICE_TREE: u64 = 4;
 const QUOTA_TREE: u64 = 8;
+/// The only device of a file system that is made from one.
+const FIRST_DEVICE: u64 = 1;
+const DEVICE_EXTENT_KEY: u32 = 204;
 const QGROUP_INFO_KEY: u32 = 242;
 
 const fn request(direction: u64, number: u64, size: u64) -> libc::c_ulong {
@@ -100,8 +106,16 @@ struct SearchArgs {
     buffer: [u8; 4096 - size_of::<SearchKey>()],
 }
 const SEARCH_HEADER: usize = 32;
+#[repr(C)]
+struct DeviceInfoArgs {
+    device: u64,
+    uuid: [u8; 16],
+    bytes_used: u64,
+    total_bytes: u64,
+    rest: [u64; 507],
+}
 
-// SAFETY: integers only; sizes are those in the requests above (4096, 16, 16, 48, 4096, 4096).
+// SAFETY: integers only; sizes are those in the requests above (4096, 16, 16, 48, 4096, 4096, 4096).
 unsafe impl Argument for VolumeArgs {}
 // SAFETY: see above.
 unsafe impl Argument for QuotaArgs {}
@@ -113,6 +127,8 @@ unsafe impl Argument for QgroupLimitArgs {}
 unsafe impl Argument for LookupArgs {}
 // SAFETY: see above.
 unsafe impl Argument for SearchArgs {}
+// SAFETY: see above.
+unsafe impl Argument for DeviceInfoArgs {}
 
 fn ioctl<A: Argument>(fd: impl AsFd, request: libc::c_ulong, args: &mut A) -> io::Result<()> {
     debug_assert_eq!((request >> 16) & 0x3fff, size_of::<A>() as u64);
@@ -190,18 +206,91 @@ pub fn qgroup_delete(root: impl AsFd, id: u64) -> io::Result<()> {
 /// Quota groups of subvolumes with the bytes that each refers to, from id `first` on; at most a
 /// few dozen, in order. Ask again from the last id + 1 until none come.
 pub fn qgroups(root: impl AsFd, first: u64) -> io::Result<Vec<(u64, u64)>> {
-    let mut args = SearchArgs {
-        key: SearchKey {
-            tree: QUOTA_TREE,
-            min_offset: first,
-            // Groups of higher levels have their level in the upper 16 bits.
-            max_offset: (1 << 48) - 1,
+    let key = SearchKey {
+        tree: QUOTA_TREE,
+        min_offset: first,
+        // Groups of higher levels have their level in the upper 16 bits.
+        max_offset: (1 << 48) - 1,
+        max_transaction: u64::MAX,
+        min_type: QGROUP_INFO_KEY,
+        max_type: QGROUP_INFO_KEY,
+        items: 32,
+        ..SearchKey::default()
+    };
+    let found = search(root, key, QGROUP_INFO_KEY, 16)?;
+    let group = |(id, item): (u64, Vec<u8>)| (id, u64_at(&item, 8));
+    Ok(found.into_iter().map(group).collect())
+}
+
+/// The device of a file system that has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device {
+    /// What the file system takes of its device: it writes to nothing beyond.
+    pub bytes: u64,
+    /// What of that is given out to block groups, bytes.
+    pub given_out: u64,
+}
+
+pub fn device(root: impl AsFd) -> io::Result<Device> {
+    let mut args = DeviceInfoArgs {
+        device: FIRST_DEVICE,
+        uuid: [0; 16],
+        bytes_used: 0,
+        total_bytes: 0,
+        rest: [0; 507],
+    };
+    ioctl(root, DEV_INFO, &mut args)?;
+    Ok(Device {
+        bytes: args.total_bytes,
+        given_out: args.bytes_used,
+    })
+}
+
+/// Where on its device the last block group ends, bytes.
+pub fn device_end(root: impl AsFd) -> io::Result<u64> {
+    let (mut next, mut end) = (0, 0);
+    loop {
+        let key = SearchKey {
+            tree: DEVICE_TREE,
+            min_object: FIRST_DEVICE,
+            max_object: FIRST_DEVICE,
+            min_offset: next,
+            max_offset: u64::MAX,
             max_transaction: u64::MAX,
-            min_type: QGROUP_INFO_KEY,
-            max_type: QGROUP_INFO_KEY,
+            min_type: DEVICE_EXTENT_KEY,
+            max_type: DEVICE_EXTENT_KEY,
             items: 32,
             ..SearchKey::default()
-        },
+        };
+        let found = search(&root, key, DEVICE_EXTENT_KEY, 32)?;
+        let Some((last, item)) = found.last() else {
+            return Ok(end);
+        };
+        // After the tree, the owner and the group's address in `struct btrfs_dev_extent`.
+        end = last.saturating_add(u64_at(item, 24));
+        next = last + 1;
+    }
+}
+
+/// Makes the file system end at that byte of its device, further out or further in. Further in,
+/// the kernel moves what lies beyond, or fails with `ENOSPC`. At least 256 MiB.
+pub fn resize(root: impl AsFd, bytes: u64) -> io::Result<()> {
+    ioctl(
+        root,
+        RESIZE,
+        &mut volume_args(&format!("{FIRST_DEVICE}:{bytes}"))?,
+    )
+}
+
+/// Items of a kind by the last part of their key, those of at least `least` bytes.
+fn search(
+    root: impl AsFd,
+    key: SearchKey,
+    kind: u32,
+    least: usize,
+) -> io::Result<Vec<(u64, Vec<u8>)>> {
+    let mut args = SearchArgs {
+        key,
         buffer: [0; 4096 - size_of::<SearchKey>()],
     };
     ioctl(root, TREE_SEARCH, &mut args)?;
@@ -215,8 +304,8 @@ pub fn qgroups(root: impl AsFd, first: u64) -> io::Result<Vec<(u64, u64)>> {
         let Some((item, next)) = after.split_at_checked(length) else {
             break;
         };
-        if u32_at(header, 24) == QGROUP_INFO_KEY && item.len() >= 16 {
-            found.push((u64_at(header, 16), u64_at(item, 8)));
+        if u32_at(header, 24) == kind && item.len() >= least {
+            found.push((u64_at(header, 16), item.to_vec()));
         }
         rest = next;
     }

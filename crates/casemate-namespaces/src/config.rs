@@ -29,6 +29,8 @@ pub struct NamespacesConfig {
     pub layers_by_path: bool,
     /// Size of a new pool image; by default three fifths of the free disk space.
     pub pool_bytes_max: Option<u64>,
+    /// Of the disk's free space, what the pool never takes, bytes.
+    pub disk_reserve_bytes: u64,
     /// Divided among the instances of this host; must not be routed anywhere else.
     pub slot_range: Ipv4Net,
     /// Closed ranges that the operator opens to all sandboxes.
@@ -43,17 +45,23 @@ impl NamespacesConfig {
         Self {
             instance,
             data_dir,
-            run_dir: "/run/casemate".into(),
+            run_dir: Self::run_dir_default(),
             agent,
             launcher: LauncherProgram::default(),
             launchers: 2,
             slot_stock: 32,
             layers_by_path: false,
             pool_bytes_max: None,
+            disk_reserve_bytes: 0,
             slot_range: Ipv4Net::new_assert([100, 64, 0, 0].into(), 10),
             allow_ranges: Vec::new(),
             connections_per_slot_max: casemate_net::CONNECTIONS_PER_SLOT_DEFAULT,
         }
+    }
+
+    /// Where instances keep what a reboot takes.
+    pub fn run_dir_default() -> PathBuf {
+        "/run/casemate".into()
     }
 
     pub(crate) fn instance_run_dir(&self) -> PathBuf {

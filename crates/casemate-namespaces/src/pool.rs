@@ -12,6 +12,7 @@
 //!
 //! Must not know sandboxes or how layers are mounted.
 
+mod backing;
 mod image;
 mod plain;
 mod subvolumes;
@@ -27,6 +28,8 @@ use casemate_failpoint::{self as failpoint, Point};
 use casemate_runtime::DiskLimit;
 
 use crate::step::{Step, StepError};
+use backing::Backing;
+pub use backing::Room;
 
 /// Below the pool's root: layers in stock and in use, and those that wait for deletion.
 const IN_USE: &str = "w";
@@ -41,6 +44,8 @@ pub struct PoolConfig {
     pub mount: PathBuf,
     /// Size of a new image; by default three fifths of the file system's free space.
     pub bytes_max: Option<u64>,
+    /// Of the file system's free space, what the pool never takes, bytes.
+    pub disk_reserve: u64,
 }
 
 /// A writable layer: a folder with `upper` and `work`, on its own under its limit.
@@ -83,7 +88,11 @@ pub struct Pool {
     root: PathBuf,
     config: PoolConfig,
     layers: Box<dyn Layers>,
+    /// `None` where layers lie on the data directory's own file system.
+    backing: Option<Backing>,
     made: AtomicU32,
+    /// Retired, and still in their place for want of room to move them.
+    stuck: Mutex<BTreeSet<Layer>>,
     /// One deletes at a time.
     emptying: Mutex<()>,
     /// Makes names of this process differ from those of earlier ones.
@@ -94,15 +103,16 @@ impl Pool {
     /// Mounts the image, making it on the first start, or falls back to plain folders.
     pub fn open(config: PoolConfig) -> Result<Self, StepError> {
         std::fs::create_dir_all(config.folder.join("layers")).step("make the layers' folder")?;
-        let (root, layers): (PathBuf, Box<dyn Layers>) = match image::mount(&config) {
-            Ok(quotas) => (
+        let (root, backing, layers): (PathBuf, _, Box<dyn Layers>) = match image::mount(&config) {
+            Ok((quotas, backing)) => (
                 config.mount.clone(),
+                Some(backing),
                 Box::new(subvolumes::Subvolumes::new(quotas)),
             ),
             Err(error) => {
                 let cause = error.source.to_string();
                 tracing::warn!(cause, "disk limits are advisory: {error}");
-                (config.folder.join("writable"), Box::new(plain::Plain))
+                (config.folder.join("writable"), None, Box::new(plain::Plain))
             }
         };
         for folder in [IN_USE, TRASH] {
@@ -113,7 +123,9 @@ impl Pool {
             root,
             config,
             layers,
+            backing,
             made: AtomicU32::new(0),
+            stuck: Mutex::default(),
             emptying: Mutex::new(()),
             run,
         })
@@ -151,7 +163,7 @@ impl Pool {
         self.layers.make(&folder, &layer.0)?;
         if let Err(error) = self.furnish(&folder.join(&layer.0), bytes) {
             // Nobody knows of it; what stays all the same is left to the next start's sweep.
-            let _ = self.retire(&layer);
+            self.retire(&layer);
             return Err(error);
         }
         Ok(layer)
@@ -181,8 +193,35 @@ impl Pool {
         self.writable_dir().join(&layer.0).join("upper").is_dir()
     }
 
-    /// Moves a layer aside; [`Pool::empty_trash`] deletes it. Quick whatever it holds.
-    pub fn retire(&self, layer: &Layer) -> io::Result<()> {
+    /// Keeps as much of the host's disk as the pool needs next, and says how much there is. To be
+    /// called about every second; without an image it only measures.
+    pub fn keep_room(&self) -> io::Result<Room> {
+        match &self.backing {
+            Some(backing) => backing.keep(),
+            None => {
+                let disk = rustix::fs::statvfs(&self.root)?;
+                let disk_free = disk.f_bavail.saturating_mul(disk.f_frsize);
+                Ok(Room {
+                    left: disk_free,
+                    disk_free,
+                    is_moving: false,
+                    is_held_up: false,
+                })
+            }
+        }
+    }
+
+    /// Moves a layer aside; [`Pool::empty_trash`] deletes it. Quick whatever it holds. It never
+    /// fails: one that cannot be moved, because the pool is full, is deleted where it is.
+    pub fn retire(&self, layer: &Layer) {
+        if let Err(error) = self.put_aside(layer) {
+            let cause = error.to_string();
+            tracing::debug!(cause, "layer {} is retired where it is", layer.0);
+            self.stuck().insert(layer.clone());
+        }
+    }
+
+    fn put_aside(&self, layer: &Layer) -> io::Result<()> {
         let trash = self.root.join(TRASH).join(&layer.0);
         match std::fs::rename(self.writable_dir().join(&layer.0), trash) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -190,12 +229,33 @@ impl Pool {
         }
     }
 
+    /// Takes those away that could not be moved aside.
+    fn delete_stuck(&self) -> io::Result<()> {
+        let stuck = self.stuck().clone();
+        let mut failed = Ok(());
+        for layer in stuck {
+            // The kernel keeps room for deleting, but not for moving.
+            let moved = self.put_aside(&layer);
+            match moved.or_else(|_| self.layers.delete(&self.writable_dir(), &layer.0)) {
+                Ok(()) => {
+                    self.stuck().remove(&layer);
+                }
+                Err(error) => failed = failed.and(Err(error)),
+            }
+        }
+        failed
+    }
+
+    fn stuck(&self) -> std::sync::MutexGuard<'_, BTreeSet<Layer>> {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Deletes what was retired, also by earlier processes. May take long; `pause` is called
     /// before each layer and may let others go first.
     pub fn empty_trash(&self, pause: &mut dyn FnMut()) -> io::Result<()> {
         let _alone = self.emptying.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = self.delete_stuck();
         let trash = self.root.join(TRASH);
-        let mut failed = Ok(());
         for name in names(&trash)? {
             pause();
             // One that resists must not keep all others from going.
@@ -209,7 +269,10 @@ impl Pool {
     /// file system takes deleted layers apart later, within half a minute as a rule.
     pub fn tidy(&self) -> io::Result<bool> {
         let _alone = self.emptying.lock().unwrap_or_else(PoisonError::into_inner);
-        self.layers.tidy(&self.root, &self.writable_dir())
+        // Whatever resists is tried again the next time.
+        let unstuck = self.delete_stuck().is_ok();
+        let freed = self.layers.tidy(&self.root, &self.writable_dir())?;
+        Ok(freed && unstuck)
     }
 
     /// Retires every layer of earlier processes that is not in `keep`.
@@ -228,7 +291,8 @@ impl Pool {
             .into_iter()
             .map(Layer)
             .filter(doomed)
-            .try_for_each(|layer| self.retire(&layer))
+            .for_each(|layer| self.retire(&layer));
+        Ok(())
     }
 
     fn prefix(&self) -> String {

@@ -42,7 +42,7 @@ use crate::dialer::{Dialer, Refused};
 use crate::launcher::message::Use;
 use crate::launchers::{LauncherError, LauncherSpec, Launchers};
 use crate::lease::{Lease, LeaseError};
-use crate::pool::{Layer, Pool, PoolConfig};
+use crate::pool::{Layer, Pool, PoolConfig, Room};
 use crate::readiness::watch;
 use crate::record::{Facts, boot_id};
 use crate::shelf::Shelf;
@@ -93,6 +93,8 @@ struct Shared {
     net: Arc<NetPool>,
     slots: Slots,
     layers: Shelf<Layer>,
+    /// What was left of the pool when it was looked at last.
+    room: Mutex<Option<Room>>,
     launchers: Launchers,
     dialer: Dialer,
     views: Arc<Views>,
@@ -156,6 +158,7 @@ impl NamespacesRuntime {
             folder: config.data_dir.join("node"),
             mount: run_dir.join("pool"),
             bytes_max: config.pool_bytes_max,
+            disk_reserve: config.disk_reserve_bytes,
         })?);
         let net = Arc::new(NetPool::open(NetConfig {
             instance: config.instance.clone(),
@@ -218,6 +221,7 @@ impl NamespacesRuntime {
             cgroups,
             net,
             layers: Shelf::new(enough),
+            room: Mutex::default(),
             launchers,
             dialer: Dialer::start().step("start the dialling threads")?,
             views,
@@ -383,6 +387,7 @@ impl Runtime for NamespacesRuntime {
         Stock {
             slots_ready: self.shared.slots.shelf.len(),
             layers_ready: self.shared.layers.len(),
+            bytes_left: lock(&self.shared.room).map(|room| room.left),
         }
     }
 

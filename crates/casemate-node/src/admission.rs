@@ -1,8 +1,10 @@
 //! Whether one more sandbox fits. Pure: the caller counts and measures.
 
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use casemate_rpc::NodeError;
 use casemate_types::Resources;
 
 const MIB: u64 = 1024 * 1024;
@@ -16,7 +18,12 @@ pub struct AdmissionLimits {
     pub memory_overcommit: f64,
     /// Memory that must stay available, bytes; below it creates are refused.
     pub memory_reserve_bytes: u64,
+    /// What must stay free on the disk of the data directory, bytes; below it creates are refused.
+    pub disk_reserve_bytes: u64,
 }
+
+/// A sandbox that could write no more than this is not worth making.
+const LAYERS_LEFT_MIN: u64 = 64 * MIB;
 
 /// What is there now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,49 +32,77 @@ pub(crate) struct Load {
     pub memory_promised_bytes: u64,
     pub memory_total_bytes: u64,
     pub memory_available_bytes: u64,
+    pub disk_free_bytes: u64,
+    /// What sandboxes can write together.
+    pub layers_left_bytes: u64,
 }
 
 impl AdmissionLimits {
     /// `Err` says which limit stands in the way.
-    pub(crate) fn admit(&self, load: &Load, asked: &Resources) -> Result<(), String> {
+    pub(crate) fn admit(&self, load: &Load, asked: &Resources) -> Result<(), NodeError> {
         if load.sandboxes >= self.sandboxes_max {
-            return Err(format!(
-                "all {} places for sandboxes are taken",
-                self.sandboxes_max
-            ));
+            let max = self.sandboxes_max;
+            return full(format!("all {max} places for sandboxes are taken"));
         }
         let asked = u64::from(asked.memory_mib) * MIB;
         // Precision beyond a byte in a petabyte is of no use here.
         let grant = (load.memory_total_bytes as f64 * self.memory_overcommit) as u64;
         if load.memory_promised_bytes.saturating_add(asked) > grant {
             let (promised, grant) = (load.memory_promised_bytes / MIB, grant / MIB);
-            return Err(format!(
+            return full(format!(
                 "{promised} MiB of {grant} MiB of memory limits are given out"
             ));
         }
         if load.memory_available_bytes < self.memory_reserve_bytes {
             let free = load.memory_available_bytes / MIB;
-            return Err(format!("only {free} MiB of memory are free"));
+            return full(format!("only {free} MiB of memory are free"));
+        }
+        if load.disk_free_bytes < self.disk_reserve_bytes {
+            let (free, reserve) = (load.disk_free_bytes / MIB, self.disk_reserve_bytes / MIB);
+            return disk_full(format!(
+                "the disk is full: {free} MiB are free, {reserve} MiB must stay free"
+            ));
+        }
+        if load.layers_left_bytes < LAYERS_LEFT_MIN {
+            let left = load.layers_left_bytes / MIB;
+            return disk_full(format!(
+                "the disk of sandboxes is full: {left} MiB are left"
+            ));
         }
         Ok(())
     }
 }
 
-/// The machine's memory as it was a moment ago: many creates at once ask once.
+fn full(what: String) -> Result<(), NodeError> {
+    Err(NodeError::Full { what })
+}
+
+fn disk_full(what: String) -> Result<(), NodeError> {
+    Err(NodeError::DiskFull { what })
+}
+
+/// The machine as it was a moment ago: many creates at once ask once.
 #[derive(Debug, Default)]
-pub(crate) struct Memory(Mutex<Option<(Instant, (u64, u64))>>);
+pub(crate) struct Machine(Mutex<Option<(Instant, Measured)>>);
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Measured {
+    pub memory_total_bytes: u64,
+    pub memory_available_bytes: u64,
+    pub disk_free_bytes: u64,
+}
 
 /// How long a measurement holds. What was promised meanwhile is counted apart.
-const MEMORY_RECENT: Duration = Duration::from_millis(50);
+const RECENT: Duration = Duration::from_millis(50);
 
-impl Memory {
-    /// Like [`measure_memory`].
-    pub(crate) fn recent(&self) -> (u64, u64) {
+impl Machine {
+    /// `dir`: of the data directory.
+    pub(crate) fn recent(&self, dir: &Path) -> Measured {
         let mut last = self.0.lock().expect("no holder of this lock panics");
         match *last {
-            Some((at, measured)) if at.elapsed() < MEMORY_RECENT => measured,
+            Some((at, measured)) if at.elapsed() < RECENT => measured,
             _ => {
-                let measured = measure_memory();
+                let measured = Measured::now(dir);
                 *last = Some((Instant::now(), measured));
                 measured
             }
@@ -75,8 +110,21 @@ impl Memory {
     }
 }
 
+impl Measured {
+    pub(crate) fn now(dir: &Path) -> Self {
+        let (memory_total_bytes, memory_available_bytes) = measure_memory();
+        Self {
+            memory_total_bytes,
+            memory_available_bytes,
+            // A disk that cannot be asked has nothing to write to.
+            disk_free_bytes: rustix::fs::statvfs(dir)
+                .map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
+        }
+    }
+}
+
 /// Total and available memory of this machine, bytes.
-pub(crate) fn measure_memory() -> (u64, u64) {
+fn measure_memory() -> (u64, u64) {
     // Without /proc nothing is known: no memory, so that admission refuses.
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let field = |name: &str| {
@@ -97,14 +145,18 @@ mod tests {
         sandboxes_max: 3,
         memory_overcommit: 2.0,
         memory_reserve_bytes: 100 * MIB,
+        disk_reserve_bytes: 512 * MIB,
     };
 
     #[track_caller]
     fn check(load: Load, expected: Result<(), &str>) {
-        assert_eq!(
-            LIMITS.admit(&load, &Resources::BASE),
-            expected.map_err(String::from)
-        );
+        let said = LIMITS
+            .admit(&load, &Resources::BASE)
+            .map_err(|refused| match refused {
+                NodeError::Full { what } | NodeError::DiskFull { what } => what,
+                other => other.to_string(),
+            });
+        assert_eq!(said, expected.map_err(String::from));
     }
 
     #[test]
@@ -114,6 +166,8 @@ mod tests {
             memory_promised_bytes: 1536 * MIB,
             memory_total_bytes: 1024 * MIB,
             memory_available_bytes: 100 * MIB,
+            disk_free_bytes: 512 * MIB,
+            layers_left_bytes: 64 * MIB,
         };
         check(room, Ok(()));
         check(
@@ -136,6 +190,20 @@ mod tests {
                 ..room
             },
             Err("only 99 MiB of memory are free"),
+        );
+        check(
+            Load {
+                disk_free_bytes: 511 * MIB,
+                ..room
+            },
+            Err("the disk is full: 511 MiB are free, 512 MiB must stay free"),
+        );
+        check(
+            Load {
+                layers_left_bytes: 63 * MIB,
+                ..room
+            },
+            Err("the disk of sandboxes is full: 63 MiB are left"),
         );
     }
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::{CreateReply, CreateRequest, NodeError, NodeTemplate};
 use casemate_runtime::{AgentConfig, CreateError, CreateSpec, RuntimeRecord};
-use casemate_types::{EndReason, SandboxId, Timestamp, chain};
+use casemate_types::{EndReason, SandboxId, Timestamp, chain, steady};
 use tracing::{info, warn};
 
 use crate::admission::Load;
@@ -63,7 +63,8 @@ impl Inner {
     }
 
     fn reserve(&self, request: &CreateRequest) -> Result<Offer, NodeError> {
-        let (memory_total_bytes, memory_available_bytes) = self.memory.recent();
+        let machine = self.machine.recent(&self.config.journal_dir);
+        let layers_left_bytes = self.runtime.stock().bytes_left;
         let mut table = self.lock();
         if table.sandboxes.contains_key(&request.sandbox) {
             return Err(NodeError::Exists(request.sandbox.clone()));
@@ -71,11 +72,13 @@ impl Inner {
         let load = Load {
             sandboxes: u32::try_from(table.sandboxes.len()).unwrap_or(u32::MAX),
             memory_promised_bytes: table.memory_promised_bytes,
-            memory_total_bytes,
-            memory_available_bytes,
+            memory_total_bytes: machine.memory_total_bytes,
+            memory_available_bytes: machine.memory_available_bytes,
+            disk_free_bytes: machine.disk_free_bytes,
+            layers_left_bytes: layers_left_bytes.unwrap_or(u64::MAX),
         };
         let admission = self.config.admission.admit(&load, &request.resources);
-        admission.map_err(|what| NodeError::Full { what })?;
+        admission?;
         let row = Row::Booting {
             resources: request.resources,
             exited: false,
@@ -99,7 +102,7 @@ impl Inner {
         // Nothing is written before it is born: what a crash leaves half made carries the
         // instance's name, and the runtime's sweep ends what no entry names.
         let born = |record: &RuntimeRecord| {
-            let started_at = Timestamp::now();
+            let started_at = steady::now();
             let entry = Entry {
                 version: journal::VERSION,
                 boot: self.boot.clone(),

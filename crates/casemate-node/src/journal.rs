@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use casemate_runtime::RuntimeRecord;
@@ -28,6 +29,7 @@ pub struct Entry {
     pub resources: Resources,
     /// Its egress rules: part of them lives in processes of ours and is set anew when they start.
     pub network: CompiledPolicy,
+    /// Both in steady time ([`casemate_types::steady`]).
     pub started_at: Timestamp,
     pub ends_at: Timestamp,
     pub record: Option<RuntimeRecord>,
@@ -36,6 +38,8 @@ pub struct Entry {
     pub recorded: bool,
 }
 
+/// Of memory: what is within one is written as a whole.
+const PAGE_BYTES: usize = 4096;
 /// Extension of an entry that does not count yet.
 const HALF: &str = "tmp";
 /// Of one that counts.
@@ -60,6 +64,16 @@ pub enum JournalError {
         #[source]
         source: io::Error,
     },
+}
+
+impl JournalError {
+    fn is_for_want_of_room(&self) -> bool {
+        let Self::Io { source, .. } = self;
+        matches!(
+            source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+    }
 }
 
 impl Journal {
@@ -96,14 +110,38 @@ impl Journal {
         remove(&self.path(sandbox, HALF))
     }
 
-    /// Replaces the entry of a sandbox.
+    /// Replaces the entry of a sandbox. On a full disk it is written over: a deadline must move
+    /// then, too.
     pub fn replace(&self, entry: &Entry) -> Result<(), JournalError> {
         let replaced = self.note(entry).and_then(|()| self.keep(&entry.sandbox));
-        if replaced.is_err() {
-            // What could be written of it; the error above says more than one here.
-            let _ = self.forget(&entry.sandbox);
+        let Err(failed) = replaced else {
+            return Ok(());
+        };
+        // What could be written of it; the error above says more than one here.
+        let _ = self.forget(&entry.sandbox);
+        if failed.is_for_want_of_room() {
+            return self.write_over(entry);
         }
-        replaced
+        Err(failed)
+    }
+
+    /// Into the blocks that the entry has. One call writes it, and no signal cuts that short within
+    /// a page; what is longer than a page has no such promise, and a torn entry would lose the
+    /// sandbox, so it is refused.
+    fn write_over(&self, entry: &Entry) -> Result<(), JournalError> {
+        let path = self.path(&entry.sandbox, WHOLE);
+        let write = || {
+            let mut bytes = serde_json::to_vec(entry)?;
+            let file = fs::File::options().write(true).open(&path)?;
+            // Blanks after it are no part of it, and need no second call that cuts the file.
+            let before = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+            if bytes.len().max(before) > PAGE_BYTES {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            bytes.resize(bytes.len().max(before), b' ');
+            file.write_all_at(&bytes, 0)
+        };
+        write().map_err(io_error("write over", &path))
     }
 
     /// Removes the entry; one that is not there is no error.
@@ -177,4 +215,42 @@ pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
         .trim()
         .into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_written_over_in_its_place_and_read_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let entry = |ends_at, recorded| Entry {
+            version: VERSION,
+            boot: "a boot".into(),
+            sandbox: SandboxId::random(),
+            team: "f902e559-8344-424f-abda-41e58dedaca5".parse().unwrap(),
+            template: TemplateId::random(),
+            resources: Resources::BASE,
+            network: CompiledPolicy::open(),
+            started_at: at(1_800_000_000),
+            ends_at,
+            record: None,
+            recorded,
+        };
+        let long = entry("2027-01-15T08:00:00.123456789Z".parse().unwrap(), false);
+        let short = Entry {
+            ends_at: at(1_800_000_000),
+            recorded: true,
+            ..long.clone()
+        };
+        journal.replace(&long).unwrap();
+        for next in [&short, &long, &short] {
+            journal.write_over(next).unwrap();
+            assert_eq!(journal.load().unwrap(), std::slice::from_ref(next));
+        }
+        let unknown = entry(at(1_800_000_000), true);
+        assert!(journal.write_over(&unknown).is_err());
+    }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use casemate_rpc::NodeEvent;
 use casemate_runtime::{Consumption, LOG_BYTES_MAX, Seen};
-use casemate_types::{Sample, SandboxId, Timestamp, Usage, chain};
+use casemate_types::{Sample, SandboxId, Timestamp, Usage, chain, steady};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::warn;
 
@@ -81,7 +81,7 @@ pub(crate) async fn run(node: Arc<Inner>) {
         } else {
             node.sampled(|sandbox| !marks.contains_key(sandbox))
         };
-        let now = Timestamp::now();
+        let now = steady::now();
         due.retain(|one| now.duration_since(one.started_at).unsigned_abs() >= AGE_MIN);
         take(&node, marks, &due, &seen);
     }
@@ -171,7 +171,7 @@ fn take(node: &Inner, marks: &mut HashMap<SandboxId, Mark>, due: &[Sampled], see
         let before = marks.insert(one.sandbox.clone(), mark);
         let before = before.map(|mark| (now - mark.at, mark.cpu_time));
         // Its first sample is about all of its life: a mean, also of one that was taken over.
-        let life = at.duration_since(one.started_at).unsigned_abs();
+        let life = steady::now().duration_since(one.started_at).unsigned_abs();
         let (span, cpu_time) = before.unwrap_or((life, Duration::ZERO));
         let spent = consumed.cpu_time.saturating_sub(cpu_time);
         samples.push(Sample {

@@ -13,12 +13,14 @@ use casemate_rpc::{
     RunningSandbox,
 };
 use casemate_runtime::{DialError, DiskLimit, Runtime, RuntimeError};
-use casemate_types::{CompiledPolicy, EndReason, Resources, SandboxId, TeamId, Timestamp, chain};
+use casemate_types::{
+    CompiledPolicy, EndReason, Resources, SandboxId, TeamId, Timestamp, chain, steady,
+};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
-use crate::admission::{Memory, measure_memory};
+use crate::admission::{Machine, Measured};
 use crate::create::Offer;
 use crate::events::Events;
 use crate::journal::{self, Entry, Journal};
@@ -56,7 +58,7 @@ pub(crate) struct Inner {
     pub(crate) boots: Semaphore,
     pub(crate) waiting: AtomicU32,
     pub(crate) draining: AtomicBool,
-    pub(crate) memory: Memory,
+    pub(crate) machine: Machine,
     table: Mutex<Table>,
 }
 
@@ -75,7 +77,8 @@ pub(crate) enum Row {
         shown: RunningSandbox,
         /// Something ends it: it takes no more orders.
         ending: bool,
-        /// When its log was read last, and before that its start.
+        /// When its log was read last, and before that its start; by the wall clock, as what is in
+        /// the log.
         log_read_at: Timestamp,
         commands: mpsc::Sender<Command>,
     },
@@ -110,7 +113,7 @@ impl Node {
             table: Mutex::default(),
             waiting: AtomicU32::new(0),
             draining: AtomicBool::new(false),
-            memory: Memory::default(),
+            machine: Machine::default(),
         });
         crate::start::take_over(&inner).await?;
         Ok(Self { inner })
@@ -175,7 +178,7 @@ impl Inner {
             resources: entry.resources,
             shown: shown.clone(),
             ending: false,
-            log_read_at: entry.started_at,
+            log_read_at: steady::to_wall(entry.started_at),
             commands,
         };
         let former = {
@@ -231,7 +234,8 @@ impl Inner {
                 shown, log_read_at, ..
             } => {
                 let before = std::mem::replace(log_read_at, at);
-                Some((shown.team.clone(), before))
+                // The wall clock may have been set back.
+                Some((shown.team.clone(), before.min(at)))
             }
             Row::Booting { .. } => None,
         }
@@ -341,7 +345,7 @@ impl Inner {
     }
 
     pub(crate) fn info(&self) -> NodeInfo {
-        let (memory_total_bytes, memory_available_bytes) = measure_memory();
+        let machine = Measured::now(&self.config.journal_dir);
         let stock = self.runtime.stock();
         let table = self.lock();
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -355,8 +359,11 @@ impl Inner {
             slots_ready: count(stock.slots_ready),
             layers_ready: count(stock.layers_ready),
             cpu_count: count(std::thread::available_parallelism().map_or(1, usize::from)),
-            memory_total_bytes,
-            memory_available_bytes,
+            memory_total_bytes: machine.memory_total_bytes,
+            memory_available_bytes: machine.memory_available_bytes,
+            disk_free_bytes: machine.disk_free_bytes,
+            disk_reserve_bytes: self.config.admission.disk_reserve_bytes,
+            layers_left_bytes: stock.bytes_left.unwrap_or(u64::MAX),
             memory_promised_bytes: table.memory_promised_bytes,
             disk_limit_enforced: self.runtime.capabilities().disk_limit == DiskLimit::Enforced,
             templates: table.offer.templates.clone(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::{NodeError, NodeEvent};
-use casemate_types::{CompiledPolicy, EndReason, SandboxId, Timestamp, chain};
+use casemate_types::{CompiledPolicy, EndReason, SandboxId, Timestamp, chain, steady};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
@@ -14,7 +14,8 @@ use crate::node::Inner;
 
 /// Commands that may wait for one sandbox; a sender beyond it waits.
 pub(crate) const COMMANDS_MAX: usize = 64;
-/// The wall clock may be set: the deadline is looked at anew at least this often.
+/// Timers stand still while the machine is suspended, and deadlines do not: they are looked at anew
+/// at least this often.
 const DEADLINE_LOOK: Duration = Duration::from_secs(20);
 /// A stop that failed is tried again after this long.
 const STOP_RETRY: Duration = Duration::from_secs(1);
@@ -69,7 +70,7 @@ pub(crate) async fn own(node: Arc<Inner>, mut entry: Entry, mut inbox: mpsc::Rec
     let ended = NodeEvent::Ended {
         sandbox: entry.sandbox,
         reason,
-        at: Timestamp::now(),
+        at: steady::now(),
     };
     node.events.publish(ended);
 }
@@ -81,7 +82,7 @@ async fn live(
     inbox: &mut mpsc::Receiver<Command>,
 ) -> (EndReason, Option<Done>) {
     loop {
-        let left = Duration::try_from(entry.ends_at.duration_since(Timestamp::now()));
+        let left = Duration::try_from(entry.ends_at.duration_since(steady::now()));
         let left = left.unwrap_or_default();
         if left.is_zero() {
             return (EndReason::Expired, None);

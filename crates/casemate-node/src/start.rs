@@ -8,7 +8,7 @@ use std::time::Duration;
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::NodeEvent;
 use casemate_runtime::{AdoptError, RuntimeError};
-use casemate_types::{EndReason, SandboxId, Timestamp, chain};
+use casemate_types::{EndReason, SandboxId, chain, steady};
 use tracing::{error, info, warn};
 
 use crate::journal::{Entry, JournalError};
@@ -114,7 +114,7 @@ async fn adopt(node: &Inner, entry: &Entry) -> Taken {
 
 /// How a sandbox that is not there any more is told of.
 fn ended(entry: Entry) -> NodeEvent {
-    let now = Timestamp::now();
+    let now = steady::now();
     let reason = match entry.record {
         Some(_) if entry.ends_at <= now => EndReason::Expired,
         Some(_) => EndReason::Exited,

@@ -58,6 +58,9 @@ pub enum NodeError {
     /// Admission said no; nothing was made. Another node may have room.
     #[error("the node has no room: {what}")]
     Full { what: String },
+    /// The same because its disk is full, which is the operator's to mend.
+    #[error("the node has no room: {what}")]
+    DiskFull { what: String },
     /// More creates wait than `queue_max`; nothing was made.
     #[error("more than {max} sandboxes wait for creation on this node")]
     QueueFull { max: usize },
@@ -84,6 +87,7 @@ impl NodeError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Full { .. }
+            | Self::DiskFull { .. }
             | Self::QueueFull { .. }
             | Self::StillEnding(_)
             | Self::Unreachable => true,

@@ -132,6 +132,14 @@ pub struct NodeInfo {
     pub cpu_count: u32,
     pub memory_total_bytes: u64,
     pub memory_available_bytes: u64,
+    /// On the disk of the data directory; below the reserve creates are refused.
+    #[serde(default)]
+    pub disk_free_bytes: u64,
+    #[serde(default)]
+    pub disk_reserve_bytes: u64,
+    /// What sandboxes can write together before their disk is full.
+    #[serde(default)]
+    pub layers_left_bytes: u64,
     /// Sum of the memory limits of what runs.
     pub memory_promised_bytes: u64,
     pub disk_limit_enforced: bool,

@@ -41,6 +41,9 @@ pub type Born<'a> = &'a (dyn Fn(&RuntimeRecord) -> std::io::Result<()> + Send + 
 pub struct Stock {
     pub slots_ready: usize,
     pub layers_ready: usize,
+    /// What sandboxes can write together before their disk is full, bytes; `None` until it was
+    /// measured.
+    pub bytes_left: Option<u64>,
 }
 
 /// Runs sandboxes of one isolation kind on this machine.

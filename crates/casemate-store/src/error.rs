@@ -33,6 +33,9 @@ pub enum StoreError {
     /// Another writer held the database for too long; nothing was written.
     #[error("the database is busy")]
     Busy(#[source] Cause),
+    /// Nothing was written: its disk is full.
+    #[error("the disk of the database is full")]
+    DiskFull(#[source] Cause),
     #[error("the database failed")]
     Unavailable(#[source] Cause),
 }
@@ -41,7 +44,7 @@ impl StoreError {
     /// Whether the same call may succeed a moment later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Busy(_) | Self::Unavailable(_) => true,
+            Self::Busy(_) | Self::DiskFull(_) | Self::Unavailable(_) => true,
             Self::Conflict { .. }
             | Self::Exists { .. }
             | Self::Dangling { .. }

@@ -83,7 +83,8 @@ fn failed(what: &'static str, id: impl ToString, error: sqlx::Error) -> StoreErr
                 what,
                 id: id.to_string(),
             },
-            _ if is_busy(cause.as_ref()) => StoreError::Busy(Box::new(error)),
+            _ if is_code(cause.as_ref(), &[BUSY, LOCKED]) => StoreError::Busy(Box::new(error)),
+            _ if is_code(cause.as_ref(), &[FULL]) => StoreError::DiskFull(Box::new(error)),
             _ => StoreError::Unavailable(Box::new(error)),
         },
         sqlx::Error::PoolTimedOut => StoreError::Busy(Box::new(error)),
@@ -96,8 +97,12 @@ fn failed(what: &'static str, id: impl ToString, error: sqlx::Error) -> StoreErr
     }
 }
 
-/// `SQLITE_BUSY` and `SQLITE_LOCKED`, whatever their extension in the upper bits.
-fn is_busy(error: &dyn DatabaseError) -> bool {
+const BUSY: i32 = 5;
+const LOCKED: i32 = 6;
+const FULL: i32 = 13;
+
+/// One of these codes of SQLite, whatever its extension in the upper bits.
+fn is_code(error: &dyn DatabaseError, codes: &[i32]) -> bool {
     let code = error.code().and_then(|code| code.parse::<i32>().ok());
-    code.is_some_and(|code| matches!(code & 0xff, 5 | 6))
+    code.is_some_and(|code| codes.contains(&(code & 0xff)))
 }

@@ -10,6 +10,7 @@ pub mod network;
 pub mod peer;
 pub mod resources;
 pub mod sandbox;
+pub mod steady;
 pub mod template;
 pub mod usage;
 

@@ -13,6 +13,7 @@ use casemate_control::{AdminToken, Bootstrapped, Control, ControlConfig, Limits,
 use casemate_history::{History, Retention, SqliteHistory};
 use casemate_rpc::{NodeClient, NodePort};
 use casemate_store::{SqliteStore, Store};
+use casemate_types::steady;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,8 @@ pub struct ControlSetup {
     pub api_key_secret: Secret,
     pub admin_token: Secret,
     pub bootstrap: Bootstrap,
+    /// Of steady time.
+    pub origin: i64,
 }
 
 /// How long requests that run may go on once the node is gone.
@@ -45,6 +48,7 @@ const ASKED_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub fn run() -> anyhow::Result<()> {
     let (setup, mut fds, socket) = child::receive::<ControlSetup>()?;
+    steady::set_origin(setup.origin);
     log::start(&setup.config.log)?;
     ensure!(
         fds.len() == 1,

@@ -147,6 +147,10 @@ pub fn random_hex(len: usize) -> String {
 
 /// Writes a file that only root reads: whole, synced, then in place.
 pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    // On a full disk a start must not fail for want of what is there.
+    if is_private(path) && fs::read(path).is_ok_and(|there| there == bytes) {
+        return Ok(());
+    }
     let half = path.with_extension("tmp");
     let write = || -> io::Result<()> {
         remove_if_there(&half)?;
@@ -160,6 +164,11 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         fs::rename(&half, path)
     };
     write().with_context(|| format!("write {}", path.display()))
+}
+
+fn is_private(path: &Path) -> bool {
+    fs::symlink_metadata(path)
+        .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o777 == 0o600)
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {

@@ -50,6 +50,7 @@ pub struct Volume {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pool {
+    /// What it is now: it grows with its use.
     pub size: u64,
     pub used: u64,
     pub free: u64,

@@ -9,7 +9,9 @@
 //! This process parses no client's bytes. When it dies its children end and sandboxes stay.
 
 pub mod base;
+mod clock;
 mod ready;
+mod room;
 pub mod sandboxes;
 mod serve;
 

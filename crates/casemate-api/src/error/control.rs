@@ -65,7 +65,9 @@ impl From<AuthError> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        if error.is_retryable() {
+        if matches!(error, StoreError::DiskFull(_)) {
+            Self::unavailable("The disk of this platform is full", &error)
+        } else if error.is_retryable() {
             Self::unavailable("Service is unavailable", &error)
         } else {
             Self::internal("Internal server error", &error)
@@ -213,6 +215,11 @@ fn of_node(error: &NodeError) -> (StatusCode, &'static str, &'static str) {
             StatusCode::SERVICE_UNAVAILABLE,
             "sandbox_capacity_unavailable",
             "no node has room for it",
+        ),
+        NodeError::DiskFull { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "sandbox_capacity_unavailable",
+            "the disk is full",
         ),
         NodeError::QueueFull { .. } => (
             StatusCode::SERVICE_UNAVAILABLE,

@@ -36,7 +36,7 @@ fn shown(view: SandboxView) -> SandboxDetail {
         sandbox_id: row.id.to_string(),
         alias: row.alias,
         client_id: CLIENT_ID.into(),
-        started_at: micros(row.started_at),
+        started_at: micros(view.started_at),
         end_at: micros(view.ends_at),
         envd_version: row.envd_version,
         envd_access_token: view.access_token,

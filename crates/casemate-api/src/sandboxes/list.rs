@@ -137,7 +137,7 @@ fn shown(view: SandboxView) -> ListedSandbox {
         sandbox_id: row.id.to_string(),
         alias: row.alias,
         client_id: CLIENT_ID.into(),
-        started_at: micros(row.started_at),
+        started_at: micros(view.started_at),
         end_at: micros(view.ends_at),
         cpu_count: row.resources.vcpus,
         memory_mb: row.resources.memory_mib,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use casemate_catalog::Route;
 use casemate_rpc::{NodeError, RunningSandbox};
 use casemate_store::AliveSandbox;
-use casemate_types::{EndReason, SandboxId, SandboxState, Timestamp, chain};
+use casemate_types::{EndReason, SandboxId, SandboxState, Timestamp, chain, steady};
 
 use super::{Orphans, ReconcileError, reason_gone};
 use crate::Control;
@@ -29,7 +29,7 @@ pub(super) async fn compare(
     orphans.keep_only(&ids);
     let runs: HashMap<&SandboxId, &RunningSandbox> =
         running.iter().map(|r| (&r.sandbox, r)).collect();
-    let now = Timestamp::now();
+    let now = steady::now();
     for row in should_run.iter().filter(|row| row.node == node) {
         match runs.get(&row.id) {
             None => {
@@ -130,7 +130,7 @@ impl Control {
         self.tasks.spawn(TaskKind::Cleanup, async move {
             let ended = match control.node.kill(&id, reason).await {
                 Ok(()) | Err(NodeError::NotFound(_)) => {
-                    let now = Timestamp::now();
+                    let now = steady::now();
                     let noted = control.note_ended(&id, reason, now).await;
                     then(&control, now);
                     noted.map(drop).map_err(ReconcileError::from)
@@ -168,7 +168,7 @@ impl Ending {
 
 /// The backstop of the node's own clock, and of an end whose event was lost.
 pub(super) async fn end_expired(control: &Arc<Control>, node: &str) -> Result<(), ReconcileError> {
-    let now = Timestamp::now();
+    let now = steady::now();
     let alive = control.store.sandbox_list_alive().await?;
     let overdue = |row: &&AliveSandbox| row.node == node && row.ends_at + OVERDUE_AFTER < now;
     for row in alive.iter().filter(overdue) {

@@ -24,11 +24,6 @@ impl Control {
         let _one = self.locks.lock(id).await;
         let (row, ends_at) = self.running_row(caller, id).await?;
         let ends_at = self.extend(caller, &row, ends_at, timeout).await?;
-        Ok(SandboxView {
-            ends_at,
-            access_token: row.secured.then(|| self.keys.envd_token(&row.id)),
-            domain: self.config.domain.clone(),
-            sandbox: row,
-        })
+        Ok(self.view_until(row, ends_at))
     }
 }

@@ -241,6 +241,7 @@ fn may_have_happened(error: &NodeError) -> bool {
         NodeError::NotFound(_)
         | NodeError::Exists(_)
         | NodeError::Full { .. }
+        | NodeError::DiskFull { .. }
         | NodeError::QueueFull { .. }
         | NodeError::Unsupported { .. }
         | NodeError::CreateFailed { .. }

@@ -3,7 +3,7 @@
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::NodeError;
 use casemate_store::{Sandbox, StoreError};
-use casemate_types::{EndReason, SandboxId, SandboxState, Timestamp, chain};
+use casemate_types::{EndReason, SandboxId, SandboxState, Timestamp, chain, steady};
 
 use super::{ChangeError, alive_until};
 use crate::Control;
@@ -15,7 +15,7 @@ impl Control {
     pub async fn kill(&self, caller: &TeamCaller, id: &SandboxId) -> Result<(), ChangeError> {
         let not_found = || ChangeError::NotFound(id.clone());
         let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
-        alive_until(&row, Timestamp::now()).ok_or_else(not_found)?;
+        alive_until(&row, steady::now()).ok_or_else(not_found)?;
         self.end_everywhere(&row, EndReason::Killed).await
     }
 
@@ -37,7 +37,7 @@ impl Control {
             }
         }
         failpoint::hit(Point::KillAnswered);
-        self.note_row_ended(id, Some(row), reason, Timestamp::now())
+        self.note_row_ended(id, Some(row), reason, steady::now())
             .await?;
         failpoint::hit(Point::KillRecorded);
         Ok(())

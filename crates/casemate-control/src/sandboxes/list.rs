@@ -6,7 +6,7 @@ use casemate_store::{Cursor, Order, Page, Resolution, SandboxFilter, StoreError}
 use casemate_types::limits::PAGE_ROWS_MAX;
 use casemate_types::sandbox::PublicState;
 use casemate_types::template::{TemplateRef, TemplateRefError};
-use casemate_types::{TemplateId, Timestamp};
+use casemate_types::{TemplateId, Timestamp, steady};
 
 use super::SandboxView;
 use crate::Control;
@@ -71,7 +71,7 @@ impl Control {
             states: ask.states.clone(),
             metadata: ask.metadata.clone(),
             template,
-            started_after: ask.started_after,
+            started_after: ask.started_after.map(steady::from_wall),
         };
         let limit = ask.limit.clamp(1, PAGE_ROWS_MAX);
         let page = Page {
@@ -98,7 +98,7 @@ impl Control {
         } else {
             None
         };
-        let now = Timestamp::now();
+        let now = steady::now();
         let sandboxes = rows.into_iter().filter_map(|row| self.view(row, now));
         Ok(SandboxPage {
             sandboxes: sandboxes.collect(),

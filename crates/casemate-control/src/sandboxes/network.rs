@@ -1,7 +1,7 @@
 //! Network policy: what is asked for at create, and its replacement.
 
 use casemate_types::network::PolicyError;
-use casemate_types::{CompiledPolicy, NetworkPolicy, SandboxId, Timestamp, chain};
+use casemate_types::{CompiledPolicy, NetworkPolicy, SandboxId, chain, steady};
 
 use super::kill::told;
 use super::timeout::gone_or;
@@ -98,7 +98,7 @@ impl Control {
         // Unknown before wrong: another team's sandbox is 404 whatever the body says.
         let _one = self.locks.lock(id).await;
         let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
-        alive_until(&row, Timestamp::now()).ok_or_else(not_found)?;
+        alive_until(&row, steady::now()).ok_or_else(not_found)?;
         let (policy, compiled) = ask.check(NetworkError::EgressProxyAtUpdate)?;
         told(id, self.node.set_network(id, compiled).await)?;
         let written = self

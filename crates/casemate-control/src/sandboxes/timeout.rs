@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use casemate_store::{Sandbox, StoreError};
 use casemate_types::limits::REFRESH_SECONDS_MIN;
-use casemate_types::{SandboxId, Timestamp};
+use casemate_types::{SandboxId, Timestamp, steady};
 
 use super::kill::told;
 use super::{ChangeError, alive_until};
@@ -24,7 +24,7 @@ impl Control {
     ) -> Result<(), ChangeError> {
         let _one = self.locks.lock(id).await;
         let (row, _) = self.running_row(caller, id).await?;
-        let now = Timestamp::now();
+        let now = steady::now();
         let last = row.started_at + caller.limits.life_max();
         if now >= last {
             return Err(ChangeError::LifeExceeded);
@@ -57,7 +57,7 @@ impl Control {
         timeout: Duration,
     ) -> Result<Timestamp, ChangeError> {
         let last = row.started_at + caller.limits.life_max();
-        let wanted = (Timestamp::now() + timeout).min(last);
+        let wanted = (steady::now() + timeout).min(last);
         if wanted <= ends_at {
             return Ok(ends_at);
         }
@@ -73,7 +73,7 @@ impl Control {
     ) -> Result<(Sandbox, Timestamp), ChangeError> {
         let not_found = || ChangeError::NotFound(id.clone());
         let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
-        let ends_at = alive_until(&row, Timestamp::now()).ok_or_else(not_found)?;
+        let ends_at = alive_until(&row, steady::now()).ok_or_else(not_found)?;
         Ok((row, ends_at))
     }
 

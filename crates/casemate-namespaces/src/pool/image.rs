@@ -1,6 +1,7 @@
-//! The image: a sparse file with a btrfs in it, on a loop device, mounted below `/run`.
+//! The image: a file with a btrfs in it, on a loop device, mounted below `/run`.
 //!
-//! The file's size is what all writable layers together can take from the host's disk.
+//! The file's size is what all writable layers together can take from the host's disk; how much of
+//! it is there is `backing`'s.
 
 use std::fs::File;
 use std::io;
@@ -14,12 +15,15 @@ use casemate_linux::loopdev;
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::PoolConfig;
+use super::backing::{self, Backing};
 use crate::step::{Step, StepError};
 
 /// A pool below this is no use; the disk is too full.
 const BYTES_MIN: u64 = 512 << 20;
 /// How much of what is free a new pool may grow to, in fifths.
 const FREE_FIFTHS: u64 = 3;
+/// What a new one has beside what is held ready: the file system's own records.
+const FIRST_BYTES: u64 = 256 << 20;
 /// How long the kernel may take to let go of the device after the last user: it writes out first
 /// what was only in memory.
 const RELEASE_SECONDS: u64 = 120;
@@ -35,8 +39,13 @@ const FLAGS: MountFlags = MountFlags::NOATIME
     .union(MountFlags::NODEV)
     .union(MountFlags::NOSUID);
 
+/// Freed blocks stay the image's: see `backing`. And the file system gives its own records a block
+/// group after every eighth for files: where files took all, a full pool would let nobody make
+/// a file any more, whatever was removed.
+const OPTIONS: &std::ffi::CStr = c"nodiscard,metadata_ratio=8";
+
 /// Mounts the image with quotas on; what is mounted already is taken over.
-pub(super) fn mount(config: &PoolConfig) -> Result<Quotas, StepError> {
+pub(super) fn mount(config: &PoolConfig) -> Result<(Quotas, Backing), StepError> {
     std::fs::create_dir_all(&config.mount).step("make the pool's mount point")?;
     if !is_mounted(config)? {
         let image = open_or_make(config)?;
@@ -50,14 +59,23 @@ pub(super) fn mount(config: &PoolConfig) -> Result<Quotas, StepError> {
                 (device, Some(held))
             }
         };
-        rustix::mount::mount(&device, &config.mount, "btrfs", FLAGS, c"discard=async")
+        rustix::mount::mount(&device, &config.mount, "btrfs", FLAGS, OPTIONS)
             .step("mount the pool (does this kernel have btrfs?)")?;
     } else {
         let flags = FLAGS | MountFlags::BIND;
         rustix::mount::mount_remount(&config.mount, flags, c"").step("protect the pool")?;
+        // Earlier versions gave freed blocks back. One that stopped is no reason to leave it.
+        if let Err(error) = rustix::mount::mount_remount(&config.mount, FLAGS, OPTIONS) {
+            tracing::warn!(%error, "the pool keeps its former options");
+        }
     }
     let root = File::open(&config.mount).step("open the pool")?;
-    btrfs::quotas_enable(&root).step("switch on the pool's quotas")
+    let quotas = btrfs::quotas_enable(&root).step("switch on the pool's quotas")?;
+    let image = File::options().write(true).open(path(config));
+    let image = image.step("open the pool's image")?;
+    let (folder, mount) = (config.folder.clone(), config.mount.clone());
+    let backing = Backing::open(image, folder, mount, config.disk_reserve);
+    Ok((quotas, backing.step("measure the pool")?))
 }
 
 fn is_mounted(config: &PoolConfig) -> Result<bool, StepError> {
@@ -96,9 +114,12 @@ fn open_or_make(config: &PoolConfig) -> Result<File, StepError> {
     }
     // Under another name until it is whole: a crash must not leave half a file system.
     let half = image.with_extension("new");
-    File::create(&half)
-        .and_then(|file| file.set_len(bytes / 4096 * 4096))
-        .step("make the pool's image")?;
+    let bytes = bytes / 4096 * 4096;
+    let first = (backing::ahead(bytes) + FIRST_BYTES).clamp(BYTES_MIN, bytes);
+    let file = File::create(&half).step("make the pool's image")?;
+    // Where files are written anew at each change, blocks that they have are no room for it.
+    let _ = rustix::fs::ioctl_setflags(&file, rustix::fs::IFlags::NOCOW);
+    file.set_len(first).step("make the pool's image")?;
     let made = Command::new("mkfs.btrfs")
         .args([
             "--quiet",
@@ -107,7 +128,9 @@ fn open_or_make(config: &PoolConfig) -> Result<File, StepError> {
             "single",
             "--data",
             "single",
+            "--byte-count",
         ])
+        .arg(first.to_string())
         .arg(&half)
         .stdin(Stdio::null())
         .output()
@@ -116,6 +139,7 @@ fn open_or_make(config: &PoolConfig) -> Result<File, StepError> {
         let text = String::from_utf8_lossy(&made.stderr).trim().to_owned();
         return Err(io::Error::other(text)).step("format the pool's image");
     }
+    file.set_len(bytes).step("make the pool's image")?;
     std::fs::rename(&half, &image).step("put the pool's image in place")?;
     open().step("open the pool's image")
 }

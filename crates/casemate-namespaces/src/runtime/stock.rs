@@ -29,6 +29,10 @@ const TOP_UP: Duration = Duration::from_secs(1);
 /// How often the accounting of deleted layers is freed, which takes one call for each. The file
 /// system lets go of it at its next commit, 30 s later at most.
 const TIDY_EVERY: Duration = Duration::from_secs(15);
+/// How often it is looked whether sandboxes still have room: what is held ready lasts longer than
+/// this at the speed of most disks. And how soon again after there was less than wanted.
+const ROOM_LOOK: Duration = Duration::from_secs(1);
+const ROOM_LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Layers made in one go.
 const LAYERS_BATCH: usize = 16;
 
@@ -41,8 +45,47 @@ pub(super) fn start(shared: &Arc<Shared>) {
         tokio::spawn(fill_slots(Arc::clone(shared))).abort_handle(),
         tokio::spawn(fill_layers(Arc::clone(shared))).abort_handle(),
         tokio::spawn(clear_away(Arc::clone(shared), waste)).abort_handle(),
+        tokio::spawn(keep_room(Arc::clone(shared))).abort_handle(),
     ];
     lock(&shared.tasks).extend(tasks);
+}
+
+/// Sees to it that sandboxes find room in the pool, and says it when they do not.
+async fn keep_room(shared: Arc<Shared>) {
+    let (mut held_up, mut failures) = (false, 0_u32);
+    loop {
+        let keeper = Arc::clone(&shared);
+        let kept = blocking("keep room in the pool", move || keeper.pool.keep_room()).await;
+        let mut pause = ROOM_LOOK;
+        match kept {
+            Ok(room) => {
+                failures = 0;
+                *lock(&shared.room) = Some(room);
+                if room.is_moving {
+                    pause = ROOM_LOOK_AGAIN;
+                }
+                if room.is_held_up != held_up {
+                    held_up = room.is_held_up;
+                    let (left, free) = (room.left >> 20, room.disk_free >> 20);
+                    match held_up {
+                        true => tracing::warn!(
+                            "the disk is nearly full, {free} MiB are free: sandboxes can write \
+                             {left} MiB more"
+                        ),
+                        false => tracing::info!("the disk has room for sandboxes again"),
+                    }
+                }
+            }
+            Err(error) => {
+                failures += 1;
+                if failures.is_power_of_two() {
+                    let cause = chain(&error);
+                    tracing::warn!(cause, failures, "cannot keep room in the pool");
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+    }
 }
 
 async fn fill_slots(shared: Arc<Shared>) {
@@ -65,6 +108,7 @@ async fn fill_slots(shared: Arc<Shared>) {
 
 async fn fill_layers(shared: Arc<Shared>) {
     let target = shared.config.slot_stock;
+    let mut failures = 0_u32;
     loop {
         let missing = wanted(&shared, &shared.layers, target).await;
         between_creates(&shared, || shared.layers.is_waited_for()).await;
@@ -79,10 +123,16 @@ async fn fill_layers(shared: Arc<Shared>) {
             }
             Ok::<_, std::io::Error>(())
         });
-        if let Err(error) = made.await {
-            let cause = chain(&error);
-            tracing::warn!(cause, "cannot prepare writable layers");
-            tokio::time::sleep(RETRY).await;
+        match made.await {
+            Ok(()) => failures = 0,
+            Err(error) => {
+                failures += 1;
+                if failures.is_power_of_two() {
+                    let cause = chain(&error);
+                    tracing::warn!(cause, failures, "cannot prepare writable layers");
+                }
+                tokio::time::sleep(RETRY).await;
+            }
         }
     }
 }

@@ -67,10 +67,7 @@ async fn end(shared: &Arc<Shared>, running: &Running) -> Result<(), RuntimeError
             .await
             .map_err(|e| failed("remove its control group", e))?;
     }
-    shared
-        .pool
-        .retire(&running.layer)
-        .map_err(|e| failed("retire its writable layer", e))?;
+    shared.pool.retire(&running.layer);
     failpoint::hit(Point::StopRetired);
     if let Some(net) = lock(&running.net).take() {
         // Closed only when the runtime itself is gone.
@@ -104,7 +101,8 @@ pub(super) async fn clear(
         }
         None => shared.cgroups.kill(&group),
     };
-    if let Err(error) = killed.and(shared.pool.retire(layer)) {
+    shared.pool.retire(layer);
+    if let Err(error) = killed {
         let cause = error.to_string();
         tracing::warn!(sandbox.id = %sandbox, cause, "sandbox {sandbox} is only half undone");
     }
@@ -164,7 +162,14 @@ pub(super) async fn teardown(shared: &Arc<Shared>, purge: bool) -> Result<(), Ru
     blocking("empty the pool", move || -> io::Result<()> {
         stop.layers.close();
         stop.pool.retire_all()?;
-        stop.pool.empty_trash(&mut || {})
+        match stop.pool.empty_trash(&mut || {}) {
+            // The image goes, whatever is in it.
+            Err(error) if purge => {
+                tracing::warn!(%error, "the pool could not be emptied");
+                Ok(())
+            }
+            other => other,
+        }
     })
     .await?;
     let stop = Arc::clone(shared);

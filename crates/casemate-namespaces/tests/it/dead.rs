@@ -69,6 +69,7 @@ async fn end(folder: &Path, instance: &InstanceId) -> Result<(), String> {
             folder: folder.join("node"),
             mount,
             bytes_max: None,
+            disk_reserve: 0,
         };
         let pool = Pool::open(config).map_err(|error| chain(&error).to_string())?;
         pool.close(true).map_err(|error| error.to_string())?;

@@ -163,6 +163,7 @@ pub async fn layers_made_while_others_go_keep_their_limits() {
         folder: folder.join("node"),
         mount: folder.join("pool"),
         bytes_max: Some(1 << 30),
+        disk_reserve: 0,
     });
     let pool = pool.expect("the pool opens");
     assert_eq!(pool.disk_limit(), DiskLimit::Enforced);
@@ -170,7 +171,7 @@ pub async fn layers_made_while_others_go_keep_their_limits() {
     let churn = || {
         let pairs = (0..100).map(|_| (make(), make()));
         let kept = pairs.map(|(kept, gone)| {
-            pool.retire(&gone).expect("a layer is retired");
+            pool.retire(&gone);
             kept
         });
         kept.collect()

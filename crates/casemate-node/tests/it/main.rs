@@ -39,6 +39,7 @@ impl Host {
                 sandboxes_max,
                 memory_overcommit: 32.0,
                 memory_reserve_bytes: 1,
+                disk_reserve_bytes: 1,
             },
             boots_max: 4,
             queue_max,

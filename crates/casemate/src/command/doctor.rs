@@ -105,7 +105,7 @@ pub fn required(config: &Config) -> Vec<Finding> {
         kernel::file_systems(),
         kernel::cgroups(),
         kernel::idmapped_mounts(&config.data_dir),
-        room::disk(&config.data_dir),
+        room::disk(config),
     ]);
     findings.extend(programs::required());
     findings

@@ -65,6 +65,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
             "casemate runs at {} (domain {}), {ready}\n\
              sandboxes {} of {}, waiting {}, prepared slots {} and layers {}\n\
              memory {} MiB free of {} MiB, {} MiB promised\n\
+             disk {} MiB free{}, sandboxes can write {} MiB\n\
              instance {}, processes: node {}{}",
             status.url,
             status.domain,
@@ -76,12 +77,23 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
             node.memory_available_bytes >> 20,
             node.memory_total_bytes >> 20,
             node.memory_promised_bytes >> 20,
+            node.disk_free_bytes >> 20,
+            below_reserve(node),
+            node.layers_left_bytes >> 20,
             status.instance,
             status.pid,
             children(&status.processes),
         )
     });
     Ok(ExitCode::SUCCESS)
+}
+
+fn below_reserve(node: &casemate_rpc::NodeInfo) -> String {
+    if node.disk_free_bytes >= node.disk_reserve_bytes {
+        return String::new();
+    }
+    let reserve = node.disk_reserve_bytes >> 20;
+    format!(" (creates are refused below {reserve})")
 }
 
 fn children(processes: &std::collections::BTreeMap<String, u32>) -> String {

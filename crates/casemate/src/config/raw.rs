@@ -201,6 +201,9 @@ pub struct Node {
     pub launchers: usize,
     /// Largest size of the pool of writable layers, MiB; 0 is 60 % of the free space.
     pub pool_mib_max: u64,
+    /// What must stay free on the disk of the data directory, MiB: below it creates are 503, and
+    /// the pool takes none of it. Of a small disk a twentieth, if that is less.
+    pub disk_reserve_mib: u64,
     /// A sandbox that the store does not know is kept this long.
     pub orphan_grace_seconds: u64,
 }
@@ -211,6 +214,7 @@ impl Default for Node {
             slot_stock: 32,
             launchers: 2,
             pool_mib_max: 0,
+            disk_reserve_mib: 512,
             orphan_grace_seconds: 600,
         }
     }

@@ -39,6 +39,24 @@ pub struct Opened {
     pub gateway: Ipv4Addr,
 }
 
+/// Below it lie the files of sandboxes under their own ids, and a program that a sandbox made
+/// set-user-id root would be one here: nobody but root comes near it.
+pub fn make_run_dir(run_dir: &Path) -> anyhow::Result<()> {
+    data_dir::make_dir(run_dir, 0o700)
+}
+
+/// Of a small disk a twentieth: the rest is worth something there.
+const SMALL_DISK_PART: u64 = 20;
+
+/// What must stay free on the disk of the data directory.
+pub fn disk_reserve_bytes(config: &Config, data_dir: &Path) -> u64 {
+    let set = config.node.disk_reserve_mib * 1024 * 1024;
+    match rustix::fs::statvfs(data_dir) {
+        Ok(disk) => set.min(disk.f_blocks.saturating_mul(disk.f_frsize) / SMALL_DISK_PART),
+        Err(_) => set,
+    }
+}
+
 /// Opens the pool, the network and the launchers of an instance. `dns`: the resolver's sockets as
 /// a predecessor had them, with the questions that came since.
 pub async fn open(
@@ -52,12 +70,11 @@ pub async fn open(
     settings.slot_stock = config.node.slot_stock;
     settings.pool_bytes_max =
         (config.node.pool_mib_max > 0).then(|| config.node.pool_mib_max * 1024 * 1024);
+    settings.disk_reserve_bytes = disk_reserve_bytes(config, dir.root());
     settings.slot_range = config.subnet_base;
     settings.allow_ranges = config.allow_ranges.clone();
     settings.connections_per_slot_max = config.conntrack_per_sandbox_max;
-    // Below it lie the files of sandboxes under their own ids, and a program that a sandbox made
-    // set-user-id root would be one here: nobody but root comes near it.
-    data_dir::make_dir(&settings.run_dir, 0o700)?;
+    make_run_dir(&settings.run_dir)?;
     let inner = open_runtime(settings).await?;
     if config.manage_firewall {
         let admitted = inner

@@ -10,14 +10,14 @@ use anyhow::Context;
 use casemate_node::{AdmissionLimits, Node, NodeConfig};
 use casemate_rpc::{NodePort, server};
 use casemate_runtime::Runtime;
-use casemate_types::EndReason;
+use casemate_types::{EndReason, steady};
 use rustix::process::Signal;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use super::{base, ready, sandboxes};
+use super::{base, clock, ready, room, sandboxes};
 use crate::child::{self, Pids};
 use crate::config::Config;
 use crate::control::ControlSetup;
@@ -81,6 +81,7 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
     let egress_user = user::ensure(user::EGRESS)?;
     user::own(&dir.control(), user)?;
     user::must_reach(&dir.control(), user::CONTROL, user)?;
+    clock::start(&dir).context("fix the origin of steady time")?;
     let setup = control_setup(&config, &dir)?;
     let opened = sandboxes::open(&config, &dir, dns).await?;
     let runtime: Arc<dyn Runtime> = Arc::clone(&opened.runtime) as _;
@@ -105,6 +106,7 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(keep_egress(Arc::clone(&platform), egress_user));
     tasks.spawn(keep_control(Arc::clone(&platform), user, setup));
+    tasks.spawn(room::hold(platform.dir.control()));
     tasks.spawn(answer_admins(Arc::clone(&platform), socket));
     tasks.spawn(Arc::clone(&opened.runtime).keep_rules(platform.config.manage_firewall));
     let offered = Arc::clone(&platform);
@@ -173,6 +175,7 @@ fn node_config(config: &Config, dir: &DataDir) -> NodeConfig {
             sandboxes_max: config.limits.sandboxes_max,
             memory_overcommit: config.limits.memory_overcommit,
             memory_reserve_bytes: config.limits.memory_reserve_mib * 1024 * 1024,
+            disk_reserve_bytes: sandboxes::disk_reserve_bytes(config, dir.root()),
         },
         boots_max: config.limits.boots_max,
         queue_max: config.limits.queue_max,
@@ -190,6 +193,7 @@ fn control_setup(config: &Config, dir: &DataDir) -> anyhow::Result<ControlSetup>
         admin_token: crate::config::Secret::new(dir.secret("admin_token")?),
         api_key_secret: secret,
         control_dir: dir.control(),
+        origin: steady::origin(),
         config: config.clone(),
     })
 }

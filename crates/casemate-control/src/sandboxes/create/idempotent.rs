@@ -1,7 +1,7 @@
 //! A create that is sent twice under one key makes one sandbox (`api.md` 3.0, decision 13).
 
 use casemate_store::{Begun, RequestHash};
-use casemate_types::{SandboxId, TemplateId, Timestamp, chain};
+use casemate_types::{SandboxId, TemplateId, chain, steady};
 use serde::{Deserialize, Serialize};
 
 use super::{CreateError, CreateSandbox, Created};
@@ -65,7 +65,7 @@ impl Control {
         ask: CreateSandbox,
     ) -> Result<Created, CreateError> {
         let (team, key) = (&caller.team.id, key.0.as_str());
-        let now = Timestamp::now();
+        let now = steady::now();
         let begun = self
             .store
             .idempotency_begin(team, key, request, &self.owner, now);

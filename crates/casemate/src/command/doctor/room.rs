@@ -3,15 +3,19 @@
 use std::path::Path;
 
 use super::Finding;
+use crate::config::Config;
+use crate::up::sandboxes::disk_reserve_bytes;
 use crate::user;
 
+const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 /// The base template and room to write.
 const DISK_MIN: u64 = 3 * GIB;
 const DISK_GOOD: u64 = 20 * GIB;
 const MEMORY_GOOD: u64 = 2 * GIB;
 
-pub(super) fn disk(data_dir: &Path) -> Finding {
+pub(super) fn disk(config: &Config) -> Finding {
+    let data_dir = &config.data_dir;
     let dir = data_dir
         .ancestors()
         .find(|dir| dir.is_dir())
@@ -23,10 +27,18 @@ pub(super) fn disk(data_dir: &Path) -> Finding {
             return Finding::fatal("disk", found, "Name another data directory");
         }
     };
+    // What lies there already is no room that is missing.
+    if data_dir.join("node/pool.img").exists() {
+        let reserve = disk_reserve_bytes(config, dir);
+        let found = format!("{} MiB free in {}", free / MIB, dir.display());
+        if free < reserve {
+            let then = format!("No sandbox is made below {} MiB", reserve / MIB);
+            return Finding::warning("disk", found, then);
+        }
+        return Finding::good("disk", found);
+    }
     let found = format!("{} GiB free in {}", free / GIB, dir.display());
     match free {
-        // What lies there already is no room that is missing.
-        _ if data_dir.join("node/pool.img").exists() => Finding::good("disk", found),
         ..DISK_MIN => Finding::fatal("disk", found, "The base template alone needs 3 GiB"),
         DISK_MIN..DISK_GOOD => Finding::warning("disk", found, "20 GiB and more are comfortable"),
         _ => Finding::good("disk", found),

@@ -1,0 +1,88 @@
+//! Time that nobody sets: what lives and deadlines of sandboxes are counted in.
+//!
+//! The wall clock jumps: it is corrected after a boot, a virtual machine is resumed, somebody types
+//! a date. A deadline that was written down by it would come an hour early, or never. So deadlines,
+//! and what is compared with them, are kept in *steady time*: the kernel's time since the boot,
+//! which also counts while the machine is suspended, from an origin that is fixed once in a boot.
+//! It reads like the wall clock of that moment and is a [`Timestamp`] as well, so that whatever is
+//! stored needs no other form; [`to_wall`] makes of it what the wall clock says of the same moment
+//! now. Only answers and the history have wall time.
+//!
+//! All processes of a machine must have the same origin: whoever starts them fixes it.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use jiff::{SignedDuration, Timestamp};
+use rustix::time::{ClockId, clock_gettime};
+
+/// Jumps below this are none: two clocks are never read at the same moment, and what is shown of a
+/// sandbox must not flicker.
+const JUMP_MIN_US: i64 = 50_000;
+
+/// Microseconds from the boot's start to the epoch of the wall clock as it was then.
+static ORIGIN: OnceLock<i64> = OnceLock::new();
+/// By how much the wall clock has jumped since, microseconds.
+static JUMPED: AtomicI64 = AtomicI64::new(0);
+
+/// The origin of this process; fixed by the first call of anything here if nobody did before.
+pub fn origin() -> i64 {
+    *ORIGIN.get_or_init(offset)
+}
+
+/// Fixes the origin; `false` if that was done and it is another one.
+pub fn set_origin(origin: i64) -> bool {
+    *ORIGIN.get_or_init(|| origin) == origin
+}
+
+/// What an origin would be that is fixed now.
+pub fn offset() -> i64 {
+    Timestamp::now().as_microsecond() - since_boot_us()
+}
+
+/// Now, in steady time.
+pub fn now() -> Timestamp {
+    Timestamp::from_microsecond(origin().saturating_add(since_boot_us())).unwrap_or(Timestamp::MAX)
+}
+
+/// What the wall clock says, or would say, at a moment of steady time.
+pub fn to_wall(steady: Timestamp) -> Timestamp {
+    let jumped = SignedDuration::from_micros(jumped_us());
+    steady.saturating_add(jumped).unwrap_or(Timestamp::MAX)
+}
+
+/// The moment of steady time at which the wall clock says, or would say, this.
+pub fn from_wall(wall: Timestamp) -> Timestamp {
+    let jumped = SignedDuration::from_micros(jumped_us());
+    wall.saturating_sub(jumped).unwrap_or(Timestamp::MIN)
+}
+
+fn jumped_us() -> i64 {
+    let measured = offset() - origin();
+    let known = JUMPED.load(Ordering::Relaxed);
+    if (measured - known).abs() < JUMP_MIN_US {
+        return known;
+    }
+    JUMPED.store(measured, Ordering::Relaxed);
+    measured
+}
+
+fn since_boot_us() -> i64 {
+    let now = clock_gettime(ClockId::Boottime);
+    now.tv_sec.saturating_mul(1_000_000) + now.tv_nsec / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_jump_steady_time_is_the_wall_clocks() {
+        let apart = now().duration_since(Timestamp::now());
+        assert!(apart.unsigned_abs().as_millis() < 50, "{apart:?}");
+        let moment = now();
+        assert_eq!(to_wall(moment), moment);
+        assert_eq!(from_wall(moment), moment);
+        assert!(set_origin(origin()) && !set_origin(origin() + 1));
+    }
+}

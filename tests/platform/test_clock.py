@@ -1,0 +1,166 @@
+"""Jumps of the wall clock: deadlines are true, and everything goes on.
+
+The clock of the host is not touched. The program under test gets a library of ours that adds to the
+wall clock, and to nothing else, what a file says.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import time
+
+import pytest
+
+import host
+import instance
+from instance import Instance
+
+SHIFT = r"""
+#include <fcntl.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+static volatile int64_t none, *shift = &none;
+
+__attribute__((constructor)) static void begin(void) {
+    int file = open(FILE_OF_SECONDS, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return;
+    void *seen = mmap(0, sizeof *shift, PROT_READ, MAP_SHARED, file, 0);
+    if (seen != MAP_FAILED) shift = seen;
+    close(file);
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    int failed = syscall(SYS_clock_gettime, clock, now);
+    if (!failed && clock == CLOCK_REALTIME) now->tv_sec += *shift;
+    return failed;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    struct timespec fine;
+    if (clock_gettime(CLOCK_REALTIME, &fine)) return -1;
+    now->tv_sec = fine.tv_sec;
+    now->tv_usec = fine.tv_nsec / 1000;
+    return 0;
+}
+
+time_t time(time_t *out) {
+    struct timespec fine;
+    clock_gettime(CLOCK_REALTIME, &fine);
+    if (out) *out = fine.tv_sec;
+    return fine.tv_sec;
+}
+"""
+HOUR = 3600
+DAY = 24 * HOUR
+
+
+class Clock:
+    """The program with a clock that a test sets."""
+
+    def __init__(self):
+        # Where a process without privileges may read.
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="casemate-clock-"))
+        self.dir.chmod(0o755)
+        self.file = self.dir / "seconds"
+        self.set(0)
+        (self.dir / "shift.c").write_text(SHIFT)
+        library = self.dir / "libshift.so"
+        named = f'-DFILE_OF_SECONDS="{self.file}"'
+        host.output("gcc", "-shared", "-fPIC", "-O1", named, "-o", str(library), str(self.dir / "shift.c"))
+        self.program = self.dir / "casemate"
+        shutil.copy(instance.CASEMATE, self.program)
+        host.output("patchelf", "--add-needed", str(library), str(self.program))
+
+    def set(self, seconds):
+        mode = "r+b" if self.file.exists() else "wb"
+        with open(self.file, mode) as file:
+            file.write(seconds.to_bytes(8, "little", signed=True))
+        self.ahead = seconds
+
+    def now(self):
+        return time.time() + self.ahead
+
+    def close(self):
+        shutil.rmtree(self.dir)
+
+
+@pytest.fixture(scope="module")
+def clock():
+    clock = Clock()
+    yield clock
+    clock.close()
+
+
+@pytest.fixture(scope="module")
+def platform(clock):
+    """Its program is the patched one; whoever only asks it takes the usual."""
+    usual, instance.CASEMATE = instance.CASEMATE, str(clock.program)
+    platform = Instance("clock", CASEMATE_NODE_SLOT_STOCK="4")
+    try:
+        platform.up()
+        yield platform
+    finally:
+        platform.close()
+        instance.CASEMATE = usual
+
+
+def left(platform, clock, sandbox):
+    """Seconds of life as a client sees them, and the age."""
+    info = sandbox.get_info()
+    return info.end_at.timestamp() - clock.now(), clock.now() - info.started_at.timestamp()
+
+
+def newest_sample(sandbox):
+    samples = sandbox.get_metrics()
+    return samples[-1].timestamp.timestamp() if samples else 0
+
+
+def log_lines(platform, id):
+    key = {"X-API-Key": platform.credentials()["E2B_API_KEY"]}
+    answered, _, body = platform.get(f"/v2/sandboxes/{id}/logs?direction=backward&limit=100", key)
+    assert answered == 200, body
+    return [line["message"] for line in json.loads(body)["logs"]]
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR, 400 * DAY], ids=["hour-on", "hour-back", "400-days-on"])
+def test_a_jump_moves_no_deadline(platform, clock, step):
+    clock.set(0)
+    begun = time.monotonic()
+    short, long = platform.create(timeout=12), platform.create(timeout=1800)
+    long.commands.run("echo before")
+    clock.set(step)
+    assert platform.get("/health")[0] == 200
+    for sandbox, life in ((short, 12), (long, 1800)):
+        remaining, age = left(platform, clock, sandbox)
+        passed = time.monotonic() - begun
+        assert abs(remaining - (life - passed)) < 2, (remaining, life, passed)
+        assert abs(age - passed) < 2, (age, passed)
+    # What is asked for now counts from now, and a new start knows the same.
+    long.set_timeout(600)
+    asked = time.monotonic()
+    platform.kill_all()
+    platform.up()
+    remaining, _ = left(platform, clock, long)
+    assert abs(remaining - (600 - (time.monotonic() - asked))) < 2, remaining
+    new = platform.create(timeout=300)
+    assert new.commands.run("echo runs").stdout == "runs\n"
+    assert {long.sandbox_id, new.sandbox_id} <= set(platform.listed())
+    # It ends at its time, neither before nor an hour later.
+    if (rest := 10 - (time.monotonic() - begun)) > 0:
+        assert platform.runs(short.sandbox_id)
+        time.sleep(rest)
+        assert platform.runs(short.sandbox_id)
+    host.until("the short one ends", lambda: not platform.runs(short.sandbox_id), 15)
+    assert time.monotonic() - begun < 25
+    # Samples and logs come with the new time.
+    host.until("samples", lambda: abs(newest_sample(long) - clock.now()) < 10, 15, 0.5)
+    host.until("log lines", lambda: "Sandbox created" in log_lines(platform, new.sandbox_id), 15, 0.5)
+    platform.end_all()

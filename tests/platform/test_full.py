@@ -1,0 +1,168 @@
+"""The disk of the data directory is full: to the last byte, by somebody else, while sandboxes write."""
+
+import json
+import os
+import subprocess
+import time
+import urllib.request
+
+import e2b
+import pytest
+
+import host
+import instance
+from instance import Instance, casemate
+
+MIB = 1 << 20
+SUM = "md5sum /home/user/kept"
+
+
+class Disk:
+    """A file system of 4 GiB in a file, without blocks that only root may take."""
+
+    def __init__(self):
+        self.image = instance.ROOT / f"full-{os.getpid()}.img"
+        self.place = instance.ROOT / f"full-{os.getpid()}"
+        self.place.mkdir(parents=True)
+        with open(self.image, "wb") as image:
+            image.truncate(4 << 30)
+        host.output("mkfs.ext4", "-q", "-m", "0", str(self.image))
+        host.output("mount", "-o", "loop", str(self.image), str(self.place))
+        self.others = 0
+
+    def free(self):
+        told = os.statvfs(self.place)
+        return told.f_bavail * told.f_frsize
+
+    def fill(self):
+        """Most of it at once, faster than anybody could look, then what is left bit by bit."""
+        while left := self.free():
+            self.others += 1
+            assert self.others < 100, f"{left} bytes do not go"
+            with open(self.place / f"others-{self.others}", "wb") as others:
+                for size in (left, left // 2, 64 << 10, 4096):
+                    try:
+                        os.posix_fallocate(others.fileno(), 0, max(size, 1))
+                        break
+                    except OSError:
+                        others.truncate(0)
+
+    def empty(self):
+        for others in self.place.glob("others-*"):
+            others.unlink()
+
+    def close(self):
+        subprocess.run(["umount", str(self.place)], check=False)
+        self.image.unlink(missing_ok=True)
+        self.place.rmdir()
+
+
+@pytest.fixture(scope="module")
+def disk():
+    disk = Disk()
+    yield disk
+    disk.close()
+
+
+@pytest.fixture(scope="module")
+def platform(disk):
+    platform = Instance("full", CASEMATE_NODE_SLOT_STOCK="4")
+    platform.data_dir = disk.place / "data"
+    try:
+        platform.up()
+        yield platform
+    finally:
+        disk.empty()
+        platform.close()
+
+
+def run(sandbox, command):
+    """Exit code and both outputs."""
+    try:
+        ran = sandbox.commands.run(command, timeout=60)
+    except e2b.CommandExitException as error:
+        ran = error
+    return ran.exit_code, ran.stdout + ran.stderr
+
+
+def create_by_hand(platform):
+    """Status, headers and body of a create; the SDK would hide them."""
+    request = urllib.request.Request(
+        f"{platform.url}/v2/sandboxes",
+        data=json.dumps({"templateID": "base", "timeout": 900}).encode(),
+        headers={
+            "Content-Type": "application/json",
+            "X-API-Key": platform.credentials()["E2B_API_KEY"],
+        },
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.headers, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, json.load(error)
+
+
+def status(platform):
+    ran = casemate("status", "--json", "--data-dir", str(platform.data_dir))
+    return json.loads(ran.stdout)["node"]
+
+
+def test_a_full_disk_costs_no_sandbox_and_is_over_when_there_is_room(disk, platform):
+    writer, reader, killed, short = (platform.create() for _ in range(4))
+    kept = "dd if=/dev/urandom of=/home/user/kept bs=1M count=20 status=none; sync"
+    total = run(reader, f"{kept}; {SUM}")[1]
+    disk.fill()
+    assert disk.free() == 0
+
+    # Who writes finds a disk that is full, and one that is not when files are removed.
+    code, said = run(writer, "dd if=/dev/zero of=/home/user/big bs=1M count=3000 conv=fsync")
+    assert code == 1 and "No space left on device" in said, said
+    # The kernel hands freed blocks on within its half minute.
+    run(writer, "rm /home/user/big; sync")
+    again = "dd if=/dev/zero of=/home/user/a bs=1M count=50 conv=fsync"
+    host.until("removed files make room", lambda: run(writer, again)[0] == 0, 45, 1)
+    run(writer, "dd if=/dev/zero of=/home/user/big bs=1M count=3000 conv=fsync")
+    # Everybody else reads and runs, and nothing was lost.
+    assert run(reader, f"echo 3 > /dev/null; {SUM}") == (0, total)
+
+    answered, headers, body = create_by_hand(platform)
+    assert (answered, body["code"]) == (503, 503), body
+    assert "disk is full" in body["message"], body
+    assert headers["Should-Retry"] == "false"
+    told = status(platform)
+    assert told["disk_free_bytes"] < told["disk_reserve_bytes"], told
+    metrics = platform.get("/metrics")[2].decode()
+    assert f"casemate_disk_reserve_bytes {told['disk_reserve_bytes']}" in metrics
+
+    # Sandboxes are ended, by order and by time.
+    begun = time.monotonic()
+    assert platform.kill(killed.sandbox_id)
+    assert time.monotonic() - begun < 5
+    assert not platform.runs(killed.sandbox_id)
+    short.set_timeout(4)
+    host.until("it ends by time", lambda: not platform.runs(short.sandbox_id), 15)
+    host.until("it is not listed", lambda: short.sandbox_id not in platform.listed(), 15)
+
+    # A new start takes over what runs.
+    platform.kill_all()
+    disk.fill()
+    platform.up()
+    assert set(platform.listed()) == {writer.sandbox_id, reader.sandbox_id}
+    assert run(platform.connect(reader.sandbox_id), SUM) == (0, total)
+    assert create_by_hand(platform)[0] == 503
+
+    # Whoever took the disk gives it back: everything goes on by itself.
+    disk.empty()
+    host.until("creates work", lambda: create_by_hand(platform)[0] == 201, 20, 0.5)
+    more = "rm /home/user/big; dd if=/dev/zero of=/home/user/more bs=1M count=600 conv=fsync"
+
+    def writes():
+        code, said = run(platform.connect(writer.sandbox_id), more + "; rm /home/user/more")
+        assert "No space left" not in said, said
+        return True
+
+    host.until("sandboxes write again", writes, 20, 0.5)
+    assert run(platform.connect(reader.sandbox_id), f"echo on > /home/user/on && sync && {SUM}") == (0, total)
+    mount = [line for line in host.read("/proc/mounts").splitlines() if f"{platform.id}/pool " in line]
+    assert " rw," in mount[0], mount
+    platform.end_all()
