@@ -15,6 +15,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(40);
 pub(super) const RETRY: Duration = Duration::from_millis(100);
 /// One try. Longer is a hang.
 pub(super) const ANSWER: Duration = Duration::from_secs(20);
+const OF_THE_NODE: [&str; 2] = ["Failed to place sandbox", "Error killing sandbox"];
 const ROUTING_ERROR: &str = "Unexpected error when routing request";
 
 impl Life<'_> {
@@ -89,8 +90,14 @@ impl Life<'_> {
 pub(super) fn is_nobody_there(error: &ApiError) -> bool {
     match error {
         ApiError::Http(_) => true,
-        // Not 500: that is a fault, whoever was killed.
-        ApiError::Refused { status, .. } => matches!(status.as_u16(), 429 | 502 | 503 | 504),
+        ApiError::Refused {
+            status, message, ..
+        } => match status.as_u16() {
+            429 | 502 | 503 | 504 => true,
+            // E2B's own answers where a node fails. Any other 500 is a fault, whoever was killed.
+            500 => OF_THE_NODE.iter().any(|words| message.starts_with(words)),
+            _ => false,
+        },
         ApiError::Unreadable { .. } | ApiError::TooManyPages { .. } => false,
     }
 }

@@ -111,7 +111,7 @@ impl Keys for SqliteStore {
         let at = micros(at);
         sqlx::query(
             "UPDATE api_keys SET last_used = $2 \
-             WHERE id = $1 AND (last_used IS NULL OR last_used <= $3 OR last_used > $2)",
+             WHERE id = $1 AND (last_used IS NULL OR last_used <= $3)",
         )
         .bind(id.to_string())
         .bind(at)
