@@ -93,10 +93,16 @@ def test_df_says_what_takes_space(sandbox):
     base = next(row for row in told["layers"]["largest"] if row.get("template") == "base")
     assert 50 * mib < base["used"] <= told["layers"]["used"]
     assert 0 < told["store"] < 100 * mib and 0 < told["history"] < 100 * mib
-    # As `du` finds it, all of it is somewhere; what grows meanwhile is small.
-    ours = sum(told[name] for name in ("store", "history", "other")) + told["layers"]["used"] + told["pool"]["image"]
-    du = int(subprocess.check_output(["du", "-sxB1", "--count-links", DATA_DIR]).split()[0])
-    assert abs(ours - du) < 20 * mib, (ours, du)
+    # As `du` finds it, all of it is somewhere. The pool may take its next 256 MiB between the two.
+    for left in (2, 1, 0):
+        told = df()
+        parts = sum(told[name] for name in ("store", "history", "other"))
+        ours = parts + told["layers"]["used"] + told["pool"]["image"]
+        du = int(subprocess.check_output(["du", "-sxB1", "--count-links", DATA_DIR]).split()[0])
+        if abs(ours - du) < 20 * mib:
+            break
+        assert left, (ours, du)
+        time.sleep(2)
     shown = casemate("df", "--data-dir", DATA_DIR, env=bare).stdout.decode()
     assert sandbox in shown and "history with logs" in shown and "(base)" in shown
     casemate("df", "--data-dir", "/nonexistent", check=1, env=bare)
