@@ -85,6 +85,25 @@ impl Part {
     /// Those that take minutes and want a platform that is allowed to hold many.
     pub const SCALE: [Self; 4] = [Self::Clients, Self::Mounts, Self::IdleProcessor, Self::Live];
 
+    /// Each with the name that users give it.
+    pub const NAMED: [(&str, Self); 9] = [
+        ("memory", Self::Memory),
+        ("create", Self::Create),
+        ("round-trip", Self::RoundTrip),
+        ("burst", Self::Burst),
+        ("sdk", Self::Sdk),
+        ("clients", Self::Clients),
+        ("mounts", Self::Mounts),
+        ("idle-processor", Self::IdleProcessor),
+        ("live", Self::Live),
+    ];
+
+    /// `None`: no part has that name.
+    pub fn named(name: &str) -> Option<Self> {
+        let named = Self::NAMED.iter().find(|(other, _)| *other == name);
+        named.map(|(_, part)| *part)
+    }
+
     fn stage(self) -> &'static str {
         match self {
             Self::Memory => "memory of the idle platform and of idle sandboxes",

@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, unlinkat};
+use rustix::io::Errno;
 
 use super::discover::Hierarchy;
 use super::{INSTANCE_GROUP, WANTED, sandbox};
@@ -57,7 +58,6 @@ impl Found {
         if noted.is_empty() || others.iter().any(|other| is_instance(other)) {
             return Ok(());
         }
-        fs::remove_file(&self.note)?;
         let top = openat(
             CWD,
             &tree.mount,
@@ -65,7 +65,11 @@ impl Found {
             Mode::empty(),
         )?;
         // What a group looks like in which nobody set anything.
-        mkdirat(&top, name, Mode::from_raw_mode(0o755))?;
+        match mkdirat(&top, name, Mode::from_raw_mode(0o755)) {
+            // Whoever did this before was killed in the middle.
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
         let fresh = tree.mount.join(name);
         for controller in noted {
             if !others.iter().any(|other| uses(other, &fresh, &controller)) {
@@ -74,7 +78,8 @@ impl Found {
             }
         }
         unlinkat(&top, name, AtFlags::REMOVEDIR)?;
-        Ok(())
+        // Last: until here it can all be done again.
+        fs::remove_file(&self.note)
     }
 
     fn noted(&self) -> Vec<String> {

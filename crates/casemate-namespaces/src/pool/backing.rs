@@ -134,7 +134,8 @@ impl Backing {
         match self.allocate(from, to - from) {
             Ok(()) => {}
             Err(Errno::NOSPC | Errno::DQUOT) => {
-                self.free(from)?;
+                // Not from where it was: a predecessor that leaves may have moved it meanwhile.
+                self.free(btrfs::device(root)?.bytes)?;
                 return Ok(false);
             }
             Err(error) => return Err(error.into()),

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use casemate_client::{ApiError, EnvdError, RpcCode};
+use casemate_types::chain;
 
 use super::ledger::add;
 use super::life::Life;
@@ -119,16 +120,4 @@ fn is_cut_off(error: &EnvdError) -> bool {
         | EnvdError::Unreadable { .. }
         | EnvdError::Unwritable { .. } => false,
     }
-}
-
-/// An error with all its causes.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

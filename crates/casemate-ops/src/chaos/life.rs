@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use casemate_client::Envd;
 use casemate_client::api::Sandbox;
 use casemate_client::envd::process::Command;
+use casemate_types::chain;
 
-use super::asking::{ANSWER, PATIENCE, RETRY, chain, is_nobody_there};
+use super::asking::{ANSWER, PATIENCE, RETRY, is_nobody_there};
 use super::ledger::add;
 use super::lot;
 use super::memory::{COUNTER, Memory};

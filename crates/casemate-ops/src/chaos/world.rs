@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use casemate_client::api::{NewSandbox, SandboxFilter};
+use casemate_types::chain;
 
-use super::asking::{ANSWER, PATIENCE, RETRY, chain, is_nobody_there};
+use super::asking::{ANSWER, PATIENCE, RETRY, is_nobody_there};
 use super::error::ChaosError;
 use super::ledger::{Ledger, add};
 use super::life::Life;

@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 use casemate_build::Progress;
 use casemate_ops::bench::{self, Options, Part, Scale, Sdk};
 use casemate_types::Timestamp;
+use clap::builder::PossibleValuesParser;
 use serde_json::json;
 
 use super::server::ServerArgs;
@@ -44,41 +45,16 @@ pub struct Args {
     #[arg(long)]
     scale: bool,
     /// Measure this alone; may be repeated.
-    #[arg(long, value_enum, value_name = "PART", conflicts_with = "scale")]
-    only: Vec<Chosen>,
+    #[arg(long, value_name = "PART", value_parser = names(), conflicts_with = "scale")]
+    only: Vec<String>,
     /// Put the table into this document.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 }
 
-/// A part of the bench.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Chosen {
-    Memory,
-    Create,
-    RoundTrip,
-    Burst,
-    Sdk,
-    Clients,
-    Mounts,
-    IdleProcessor,
-    Live,
-}
-
-impl From<Chosen> for Part {
-    fn from(chosen: Chosen) -> Self {
-        match chosen {
-            Chosen::Memory => Self::Memory,
-            Chosen::Create => Self::Create,
-            Chosen::RoundTrip => Self::RoundTrip,
-            Chosen::Burst => Self::Burst,
-            Chosen::Sdk => Self::Sdk,
-            Chosen::Clients => Self::Clients,
-            Chosen::Mounts => Self::Mounts,
-            Chosen::IdleProcessor => Self::IdleProcessor,
-            Chosen::Live => Self::Live,
-        }
-    }
+/// What may be measured alone.
+fn names() -> PossibleValuesParser {
+    PossibleValuesParser::new(Part::NAMED.map(|(name, _)| name))
 }
 
 impl Args {
@@ -88,7 +64,8 @@ impl Args {
             parts.extend(Part::SCALE);
         }
         if !self.only.is_empty() {
-            parts = self.only.iter().copied().map(Part::from).collect();
+            let named = self.only.iter().filter_map(|name| Part::named(name));
+            parts = named.collect();
         }
         parts
     }
