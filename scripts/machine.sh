@@ -33,10 +33,12 @@ need_platform_packages() {
   command -v cargo >/dev/null || fail "Rust is missing: https://rustup.rs"
 }
 
-# The agent of sandboxes: static, small, of its own profile. Then the program, with it inside.
-build_agent() {
+# What starts once for each sandbox, the agent and the launcher: static, small, of a profile of
+# their own. Then the program, with both inside.
+build_static() {
   RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" \
-    cargo build --profile guest -p envd --target "$GUEST_TARGET" --target-dir target/guest
+    cargo build --profile guest -p envd -p casemate-launcher --target "$GUEST_TARGET" \
+    --target-dir target/guest
 }
 build_program() {
   cargo build --profile "$CARGO_PROFILE" --workspace --bin casemate

@@ -1,23 +1,28 @@
-//! Takes the agent's binary into ours, so that one file is all that a machine needs.
+//! Takes the static programs into ours, so that one file is all that a machine needs.
 //!
-//! The agent is built first, by a call of its own (static, small, other flags). A build without it
-//! is one for checks: the program then wants `CASEMATE_ENVD` to name one.
+//! They are built first, by a call of its own (`build_static` in `scripts/machine.sh`: small, other
+//! flags). A build without them is one for checks: the program then wants environment variables to
+//! name them, `CASEMATE_ENVD` and `CASEMATE_LAUNCHER`.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-const BUILT: &str = "../../target/guest/x86_64-unknown-linux-gnu/guest/envd";
+const BUILT: &str = "../../target/guest/x86_64-unknown-linux-gnu/guest";
+
+const PROGRAMS: [(&str, &str); 2] = [
+    ("envd", "CASEMATE_ENVD_EMBED"),
+    ("casemate-launcher", "CASEMATE_LAUNCHER_EMBED"),
+];
 
 fn main() {
-    println!("cargo:rerun-if-env-changed=CASEMATE_ENVD_EMBED");
-    let built = env::var_os("CASEMATE_ENVD_EMBED").map_or_else(
-        || Path::new(&env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo")).join(BUILT),
-        PathBuf::from,
-    );
-    println!("cargo:rerun-if-changed={}", built.display());
-    let to = Path::new(&env::var_os("OUT_DIR").expect("set by cargo")).join("envd");
-    match fs::read(&built) {
-        Ok(bytes) => fs::write(&to, bytes).expect("the output folder can be written"),
-        Err(_) => fs::write(&to, b"").expect("the output folder can be written"),
+    let ours = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo"));
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo"));
+    for (name, variable) in PROGRAMS {
+        println!("cargo:rerun-if-env-changed={variable}");
+        let built = env::var_os(variable)
+            .map_or_else(|| ours.join(Path::new(BUILT)).join(name), PathBuf::from);
+        println!("cargo:rerun-if-changed={}", built.display());
+        let bytes = fs::read(&built).unwrap_or_default();
+        fs::write(out.join(name), bytes).expect("the output folder can be written");
     }
 }

@@ -1,12 +1,15 @@
 """What one sandbox's abuse costs its neighbour.
 
     set -a; . DIR/credentials.env; set +a
-    VENV/bin/python tests/bench/neighbours.py [--seconds 10] [--only NAME …]
+    VENV/bin/python tests/bench/neighbours.py [--seconds 10] [--only NAME …] [--disk DIR]
 
 For each abuse: the neighbour's round trips (a command; a file written and read) are timed quietly,
 then while the abuse goes on in a sandbox of its own, then quietly again. Printed are p50 and p99
 of the three and the ratio of the middle one to the mean of the others, and what the abuser itself
 got: an error, or how its sandbox answers. Nothing is asserted; `docs/limits.md` quotes it.
+
+`--disk DIR` adds a host's disk that is full: DIR is a folder on the file system of the platform's
+data directory, which is filled to the last block for as long. Give it one of its own.
 """
 
 import argparse
@@ -62,8 +65,12 @@ class Measuring:
             self.sandbox.commands.run("/bin/true")
             times.append(time.monotonic() - begun)
             begun = time.monotonic()
-            self.sandbox.files.write("/tmp/n", "x" * 1000)
-            assert len(self.sandbox.files.read("/tmp/n")) == 1000
+            try:
+                self.sandbox.files.write("/tmp/n", "x" * 1000)
+                assert len(self.sandbox.files.read("/tmp/n")) == 1000
+            except e2b.NotEnoughSpaceException:
+                # On a host without room an answer too, in its time.
+                pass
             times.append(time.monotonic() - begun)
         return [value * 1000 for value in times]
 
@@ -106,6 +113,35 @@ class Abuse:
         begun = time.monotonic()
         self.sandbox.kill()
         return time.monotonic() - begun
+
+
+class FullDisk(Abuse):
+    """The host's disk is filled to the last block, and a sandbox goes on writing."""
+
+    def __init__(self, folder):
+        script = "while true; do dd if=/dev/zero of=/home/user/fill bs=1M 2>&1 | tail -1; done"
+        super().__init__("host disk full", script)
+        self.filler = os.path.join(folder, "filler")
+
+    def begin(self):
+        super().begin()
+        size = os.statvfs(os.path.dirname(self.filler))
+        left = size.f_bavail * size.f_frsize
+        with open(self.filler, "wb") as filler:
+            # The sandbox takes some of it meanwhile, so ever smaller pieces fit.
+            at = 0
+            while left >= size.f_frsize:
+                try:
+                    os.posix_fallocate(filler.fileno(), at, left)
+                    at += left
+                except OSError:
+                    left //= 2
+
+    def end(self):
+        try:
+            return super().end()
+        finally:
+            os.unlink(self.filler)
 
 
 class FromOutside(Abuse):
@@ -213,13 +249,15 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--disk", metavar="DIR")
     args = parser.parse_args()
+    abuses = [*ABUSES, *([FullDisk(args.disk)] if args.disk else [])]
     neighbour = Neighbour()
     neighbour.measure(3)
     print("| abuse | quiet p50 | amid it p50 | × | quiet p99 | amid it p99 | end of the abuser | what it got |")
     print("|---|---|---|---|---|---|---|---|")
     try:
-        for abuse in ABUSES:
+        for abuse in abuses:
             if args.only and abuse.name not in args.only:
                 continue
             before = neighbour.measure(args.seconds / 2)

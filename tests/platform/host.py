@@ -58,14 +58,19 @@ def children(pid):
     return found
 
 
+def internal_role(line):
+    """What a process is to its platform, by its command line."""
+    words = line.split()
+    return words[2] if words[1:2] == ["internal"] else None
+
+
 def own_processes(up):
-    """The processes of a platform: `up` and what it started of its own binary; role by pid."""
+    """The processes of a platform: `up` and what it started of its own programs; role by pid."""
     found, ask = {up: "up"}, [up]
     while ask:
         for child in children(ask.pop()):
-            line = command_line(child)
-            if line.startswith("/proc/self/exe internal "):
-                found[child] = line.split()[2]
+            if role := internal_role(command_line(child)):
+                found[child] = role
                 ask.append(child)
     return found
 

@@ -221,4 +221,4 @@ class Instance:
 
 def is_ours(pid):
     line = host.command_line(pid)
-    return line.startswith("/proc/self/exe internal ") or line.startswith(CASEMATE)
+    return host.internal_role(line) is not None or line.startswith(CASEMATE)

@@ -58,7 +58,6 @@ pub fn run() -> i32 {
         Ok(()) => 0,
         Err(error) => {
             let cause = error.source.to_string();
-            tracing::error!(cause, "launcher ends: {error}");
             eprintln!("casemate: launcher ends: {error}: {cause}");
             1
         }

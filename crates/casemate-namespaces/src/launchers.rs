@@ -29,7 +29,7 @@ pub struct LauncherProgram {
 }
 
 impl Default for LauncherProgram {
-    /// Ourselves, as `casemate internal launcher`.
+    /// Ourselves, for a program whose `main` knows these arguments.
     fn default() -> Self {
         Self {
             program: "/proc/self/exe".into(),

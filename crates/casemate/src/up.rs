@@ -10,6 +10,7 @@
 
 pub mod base;
 mod clock;
+pub mod programs;
 mod ready;
 mod room;
 pub mod sandboxes;

@@ -74,7 +74,7 @@ pub(super) fn serve(
                     Ok(outcome) => i32::from(rustix::io::write(&theirs, &[outcome]).is_err()),
                     Err(error) => {
                         let cause = error.source.to_string();
-                        tracing::error!(cause, "a launcher's worker ends: {error}");
+                        eprintln!("casemate: a launcher's worker ends: {error}: {cause}");
                         1
                     }
                 };

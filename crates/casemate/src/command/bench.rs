@@ -101,7 +101,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     let platform = platform(&args.server).await?;
     let mut floor = vec!["internal".to_owned(), "bench-floor".to_owned()];
     if parts.contains(&Part::Clients) {
-        let agent = crate::up::sandboxes::agent_of(&args.server.dir())?;
+        let agent = crate::up::programs::agent_of(&args.server.dir())?;
         floor.extend(["--agent".to_owned(), agent.display().to_string()]);
     }
     let options = Options {

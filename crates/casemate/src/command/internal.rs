@@ -1,4 +1,4 @@
-//! `casemate internal …`: the roles that `up` starts from this same binary.
+//! `casemate internal …`: the roles that `up` and others start from this same binary.
 
 use std::process::ExitCode;
 
@@ -10,8 +10,6 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Role {
-    /// Makes sandboxes, in one thread.
-    Launcher,
     /// API and edge.
     Control,
     /// The resolver of sandboxes.
@@ -25,10 +23,6 @@ enum Role {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     casemate_failpoint::arm_from_environment()?;
     match args.role {
-        Role::Launcher => {
-            let code = casemate_namespaces::launcher::run();
-            return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
-        }
         Role::ProbeIdmappedMount { dir } => casemate_namespaces::probe::idmapped_mount(&dir)?,
         Role::Control => crate::control::run()?,
         Role::Egress => crate::egress::run()?,

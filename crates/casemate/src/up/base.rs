@@ -79,7 +79,7 @@ fn template(config: &Config, manifest: BaseManifest, layers: Vec<String>) -> Nod
         },
         default_user: manifest.user.name,
         default_workdir: Some(manifest.workdir),
-        agent_version: super::sandboxes::AGENT_VERSION.into(),
+        agent_version: super::programs::AGENT_VERSION.into(),
         created_at: manifest.created_at,
     }
 }

@@ -1,16 +1,13 @@
 //! The runtime of this machine as `up` and `down` open it, with the resolver told of every slot.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use async_trait::async_trait;
 use casemate_egress::{Dns, EgressUpdate, SlotPolicy};
 use casemate_namespaces::lease::LeaseError;
@@ -22,14 +19,9 @@ use casemate_runtime::{
 use casemate_types::{CompiledPolicy, SandboxId};
 use tokio::sync::mpsc;
 
+use super::programs;
 use crate::config::Config;
 use crate::data_dir::{self, DataDir};
-
-/// What `envdVersion` says of sandboxes that run the agent in this binary.
-pub const AGENT_VERSION: &str = "0.6.13";
-
-/// The agent, taken in by the build script; empty in a build for checks.
-static AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/envd"));
 
 /// What is open while the platform runs.
 pub struct Opened {
@@ -64,8 +56,9 @@ pub async fn open(
     dir: &DataDir,
     dns: Option<DnsSockets>,
 ) -> anyhow::Result<Opened> {
-    let agent = agent(dir)?;
+    let agent = programs::agent(dir.root())?;
     let mut settings = NamespacesConfig::new(dir.instance().clone(), dir.root().to_owned(), agent);
+    settings.launcher = programs::launcher(dir.root())?;
     settings.launchers = config.node.launchers;
     settings.slot_stock = config.node.slot_stock;
     settings.pool_bytes_max =
@@ -76,6 +69,7 @@ pub async fn open(
     settings.connections_per_slot_max = config.conntrack_per_sandbox_max;
     make_run_dir(&settings.run_dir)?;
     let inner = open_runtime(settings).await?;
+    programs::forget_other_launchers(dir.root())?;
     if config.manage_firewall {
         let admitted = inner
             .network()
@@ -141,53 +135,6 @@ pub fn layers_dir(config: &Config) -> anyhow::Result<PathBuf> {
         config.data_dir.display()
     );
     Ok(dir)
-}
-
-/// The agent's binary on disk, named by its content so that an upgrade replaces nothing that runs.
-fn agent(dir: &DataDir) -> anyhow::Result<PathBuf> {
-    if AGENT.is_empty() {
-        return match std::env::var_os("CASEMATE_ENVD") {
-            Some(path) => Ok(path.into()),
-            None => bail!(
-                "this binary was built without the agent: build it with scripts/build, or name \
-                 one with CASEMATE_ENVD"
-            ),
-        };
-    }
-    let path = agent_path(dir.root());
-    let folder = path.parent().expect("it is in a folder");
-    fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-    if !path.exists() {
-        write_program(&path).with_context(|| format!("write {}", path.display()))?;
-    }
-    Ok(path)
-}
-
-fn agent_path(data_dir: &Path) -> PathBuf {
-    data_dir.join(format!("node/agent/envd-{}", content_name(AGENT)))
-}
-
-/// The agent of a platform that was started with this binary.
-pub fn agent_of(data_dir: &Path) -> anyhow::Result<PathBuf> {
-    let path = agent_path(data_dir);
-    ensure!(
-        path.is_file(),
-        "no agent of this binary in {}: was the platform started with another one?",
-        data_dir.display()
-    );
-    Ok(path)
-}
-
-fn content_name(bytes: &[u8]) -> String {
-    use sha2::Digest as _;
-    hex::encode(&sha2::Sha256::digest(bytes)[..8])
-}
-
-fn write_program(path: &Path) -> io::Result<()> {
-    let half = path.with_extension("tmp");
-    fs::write(&half, AGENT)?;
-    fs::set_permissions(&half, fs::Permissions::from_mode(0o755))?;
-    fs::rename(half, path)
 }
 
 /// Port 53 of the gateway.

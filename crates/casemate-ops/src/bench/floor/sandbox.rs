@@ -2,6 +2,8 @@
 //!
 //! What the platform pools (network namespaces, cgroups) is left out of the floor, as it is off the
 //! platform's path as well; so are limits, filters and an agent. The upper layers are in memory.
+//! Where the figure is a throughput, nothing can be made ahead: that floor has an agent, and a
+//! network namespace for each, though without links, and still no cgroups and no filter.
 //!
 //! The clock stops when the program's output ends, which the kernel does before it takes the
 //! namespaces down: that takes many milliseconds, and nobody who waits for a result waits for it.
@@ -149,7 +151,7 @@ impl Ground {
         match fork(
             proof,
             &Fork {
-                namespaces: NAMESPACES,
+                namespaces: inside.namespaces(),
                 cgroup: None,
                 sibling: false,
             },
@@ -186,6 +188,15 @@ enum Inside<'a> {
     Program(&'a [CString]),
     /// The agent's binary, and the socket on which it serves.
     Agent(&'a OwnedFd, &'a TcpListener),
+}
+
+impl Inside<'_> {
+    fn namespaces(&self) -> Namespaces {
+        match self {
+            Self::Program(_) => NAMESPACES,
+            Self::Agent(..) => NAMESPACES.and(Namespaces::NETWORK),
+        }
+    }
 }
 
 /// A sandbox on its way.

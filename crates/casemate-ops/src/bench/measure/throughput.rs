@@ -39,7 +39,7 @@ impl Bench<'_> {
             )
             .beside(
                 &format!(
-                    "{clients} times namespaces + overlay + the agent serves + `/bin/true` + end, at once"
+                    "{clients} times namespaces (network too) + overlay + the agent serves + `/bin/true` + end, at once"
                 ),
                 &floor,
             )
