@@ -17,6 +17,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Signal, getpid, kill_process};
+use rustix::rand::GetRandomFlags;
 
 pub use plan::{InvalidPlan, Plan};
 pub use point::Point;
@@ -66,9 +67,17 @@ pub fn environment() -> impl Iterator<Item = (&'static str, String)> {
 /// Dies here, if the point is armed and its lot falls.
 pub fn hit(point: Point) {
     let odds = ODDS[point as usize].load(Ordering::Relaxed);
-    if odds != 0 && getrandom::u32().is_ok_and(|lot| lot < odds) {
+    if odds != 0 && lot().is_some_and(|lot| lot < odds) {
         die(point);
     }
+}
+
+/// From the kernel by its system call: launchers are static, where a library that looks for the
+/// C library's function finds none, and see no device file that it could read instead.
+fn lot() -> Option<u32> {
+    let mut bytes = [0; 4];
+    let filled = rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty()).ok()?;
+    (filled == bytes.len()).then(|| u32::from_ne_bytes(bytes))
 }
 
 #[cold]
