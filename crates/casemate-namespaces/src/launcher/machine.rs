@@ -3,8 +3,9 @@
 //! Files that change are the node's (`crate::view`), in folders that the room shows as `/v`. What is
 //! the same for all sandboxes lies in the room, and each sees it through inodes of its own (`own`):
 //! empty files and folders over what only the host is told about, and copies without figures of what
-//! programs want to find. Every mount costs each sandbox about 12 µs, so what this kernel does not have is left out beforehand, and what tells of
-//! the hardware only stays visible (`docs/security.md`).
+//! programs want to find. Every mount costs each sandbox about 12 µs, so what this kernel does not
+//! have is left out beforehand, and what tells of the hardware only stays visible
+//! (`docs/security.md`).
 //!
 //! Everything here is read-only twice: its owner is the host's root, whom no sandbox knows, and so
 //! is the mount. A sandbox cannot take a mount away, for it may not unmount.
@@ -36,6 +37,10 @@ const EMPTY_FILES: [&str; 7] = [
 ];
 /// How long all programs of the host wait; where the kernel counts it.
 const PRESSURE: &str = "pressure";
+/// File systems of the host from within: names, options, free blocks, what is looked up how often.
+const FILE_SYSTEMS: &str = "fs";
+/// How many terminals all sandboxes and the host have open.
+const TERMINALS: &str = "sys/kernel/pty/nr";
 
 /// Below [`SHARED`] and [`PLACE`].
 const MASKS: &str = "mask";
@@ -83,7 +88,8 @@ impl Gathered {
         if std::fs::read(proc.join(PRESSURE).join("cpu")).is_ok() {
             masks.push((NO_FOLDER.to_owned(), over(PRESSURE)));
         }
-        let texts: Vec<_> = [
+        masks.push((NO_FOLDER.to_owned(), over(FILE_SYSTEMS)));
+        let mut texts: Vec<_> = [
             ("cgroups", controllers as fn(&str) -> Option<String>),
             ("swaps", no_swaps),
             ("vmstat", zeros),
@@ -96,6 +102,10 @@ impl Gathered {
         .collect();
         for (name, _) in &texts {
             masks.push((format!("{MASKS}/{name}"), over(name)));
+        }
+        if proc.join(TERMINALS).exists() {
+            texts.push(("terminals", "0\n".to_owned()));
+            masks.push((format!("{MASKS}/terminals"), over(TERMINALS)));
         }
         let unified = cgroups.limits_are_unified();
         let mut groups = Vec::new();

@@ -150,6 +150,13 @@ pub async fn the_host_s_machine_is_not_there() {
             assert_eq!(said, "", "{file}");
         }
     }
+    assert_eq!(world.ok(&sandbox, "ls /proc/fs").await, "");
+    // Held open, so that the host counts one at least.
+    let terminal = std::fs::File::open("/dev/ptmx").unwrap();
+    let count = "cat /proc/sys/kernel/pty/nr";
+    assert!(number(&std::fs::read_to_string("/proc/sys/kernel/pty/nr").unwrap()) > 0);
+    assert_eq!(world.ok(&sandbox, count).await, "0");
+    drop(terminal);
     // Names that programs look for, without figures.
     let names = "awk 'NF == 2' /proc/vmstat | wc -l";
     assert!(number(&world.ok(&sandbox, names).await) > 20);
