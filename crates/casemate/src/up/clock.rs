@@ -10,7 +10,8 @@ use casemate_types::steady;
 use super::sandboxes::make_run_dir;
 use crate::data_dir::DataDir;
 
-/// In the instance's folder of `/run`, which a reboot empties.
+/// In the instance's folder of `/run`: the origin, and the boot that it is of. Not everywhere does a
+/// reboot empty that folder.
 const FILE: &str = "clock";
 
 /// Takes the origin that an earlier process of this boot fixed, or fixes one.
@@ -20,11 +21,13 @@ pub(super) fn start(dir: &DataDir) -> anyhow::Result<()> {
     let folder = run_dir.join(dir.instance().as_str());
     fs::create_dir_all(&folder)?;
     let path = folder.join(FILE);
-    let origin = match read(&path)? {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let boot = boot.trim();
+    let origin = match read(&path)?.as_deref().and_then(|text| of_boot(text, boot)) {
         Some(origin) => origin,
         None => {
             let (origin, half) = (steady::offset(), path.with_extension("new"));
-            fs::write(&half, origin.to_string())?;
+            fs::write(&half, format!("{origin} {boot}"))?;
             fs::rename(&half, &path)?;
             origin
         }
@@ -33,11 +36,29 @@ pub(super) fn start(dir: &DataDir) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `None` where there is none that can be read.
-fn read(path: &Path) -> io::Result<Option<i64>> {
+fn read(path: &Path) -> io::Result<Option<String>> {
     match fs::read_to_string(path) {
-        Ok(text) => Ok(text.trim().parse().ok()),
+        Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// `None` where it is another boot's, or nothing that can be read.
+fn of_boot(text: &str, boot: &str) -> Option<i64> {
+    let (origin, of) = text.split_once(' ')?;
+    (of.trim() == boot).then(|| origin.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::of_boot;
+
+    #[test]
+    fn an_origin_is_one_boot_s() {
+        assert_eq!(of_boot("-12 a\n", "a"), Some(-12));
+        assert_eq!(of_boot("12 a", "b"), None);
+        assert_eq!(of_boot("12", "a"), None);
+        assert_eq!(of_boot("x a", "a"), None);
     }
 }
