@@ -14,7 +14,7 @@ for name in ("CASEMATE", "CASEMATE_TEST_BASE"):
 
 import host  # noqa: E402
 from attacks.world import World  # noqa: E402
-from instance import Instance  # noqa: E402
+from instance import running  # noqa: E402
 
 
 # Whoever ends us early gets the finalizers too: instances outlive their parent.
@@ -24,29 +24,22 @@ signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=14
 @pytest.fixture(scope="session")
 def main():
     """The instance of all tests that leave it usable; gone without a trace at the end."""
-    instance = Instance("main")
-    instance.before = host.switches()
-    try:
-        instance.up()
+    before = host.switches()
+    with running("main") as instance:
+        instance.before = before
         yield instance
-    finally:
-        instance.close()
 
 
 @pytest.fixture(scope="session")
 def small():
     """A second one beside it: little disk, and one private range open."""
-    instance = Instance(
-        "small",
-        CASEMATE_LIMITS_DISK_MIB="64",
-        CASEMATE_NETWORK_ALLOW_RANGES="10.213.77.0/30",
-        CASEMATE_NODE_SLOT_STOCK="4",
-    )
-    try:
-        instance.up()
+    settings = {
+        "CASEMATE_LIMITS_DISK_MIB": "64",
+        "CASEMATE_NETWORK_ALLOW_RANGES": "10.213.77.0/30",
+        "CASEMATE_NODE_SLOT_STOCK": "4",
+    }
+    with running("small", **settings) as instance:
         yield instance
-    finally:
-        instance.close()
 
 
 @pytest.fixture(scope="session")

@@ -44,13 +44,15 @@ def casemate(*args, entering=(), **options):
 
 
 class Instance:
-    def __init__(self, name, netns=None, address="127.0.0.1", **settings):
-        """In a network namespace of the test, by its name, or in the host's."""
+    def __init__(self, name, netns=None, address="127.0.0.1", data_dir=None, program=CASEMATE, **settings):
+        """In a network namespace of the test, by its name, or in the host's; with another program
+        as `up`, or in another place."""
         self.name = name
         self.entering = ["nsenter", f"--net=/run/netns/{netns}"] if netns else []
         self.address = address
         self.settings = settings
-        self.data_dir = ROOT / f"platform-{name}-{os.getpid()}"
+        self.program = str(program)
+        self.data_dir = data_dir or ROOT / f"platform-{name}-{os.getpid()}"
         self.port = free_port()
         self.log = ROOT / "logs" / f"platform-{name}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +72,7 @@ class Instance:
 
     def spawn(self, *more, listen=None):
         """`up`, which may be refused."""
-        command = [*self.entering, CASEMATE, "up", "--data-dir", str(self.data_dir)]
+        command = [*self.entering, self.program, "up", "--data-dir", str(self.data_dir)]
         command += ["--listen", listen or f"{self.address}:{self.port}", "--base", BASE, *more]
         self.mark = self.log.stat().st_size if self.log.exists() else 0
         with open(self.log, "ab") as log:
@@ -124,14 +126,18 @@ class Instance:
         for pid in pids:
             # Listed a moment ago: the first process of a sandbox was our program until it became
             # its agent, and is not ours any more.
-            if not is_ours(pid):
+            if not self.owns(pid):
                 continue
             # Some end by themselves when another one is gone.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(10)
-        host.until("all gone", lambda: not any(is_ours(pid) for pid in pids))
+        host.until("all gone", lambda: not any(self.owns(pid) for pid in pids))
         return pids
+
+    def owns(self, pid):
+        line = host.command_line(pid)
+        return host.internal_role(line) is not None or line.startswith(self.program)
 
     def down(self, *more):
         ran = casemate("down", "--data-dir", str(self.data_dir), *more, timeout=120)
@@ -219,6 +225,12 @@ class Instance:
         return self.groups_seen[id]
 
 
-def is_ours(pid):
-    line = host.command_line(pid)
-    return host.internal_role(line) is not None or line.startswith(CASEMATE)
+@contextlib.contextmanager
+def running(name, **options):
+    """An instance from its start to its end."""
+    instance = Instance(name, **options)
+    try:
+        instance.up()
+        yield instance
+    finally:
+        instance.close()

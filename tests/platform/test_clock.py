@@ -4,6 +4,7 @@ The clock of the host is not touched. The program under test gets a library of o
 wall clock, and to nothing else, what a file says.
 """
 
+import email.utils
 import json
 import os
 import pathlib
@@ -15,8 +16,7 @@ import time
 import pytest
 
 import host
-import instance
-from instance import Instance
+from instance import CASEMATE, running
 
 SHIFT = r"""
 #include <fcntl.h>
@@ -76,7 +76,7 @@ class Clock:
         named = f'-DFILE_OF_SECONDS="{self.file}"'
         host.output("gcc", "-shared", "-fPIC", "-O1", named, "-o", str(library), str(self.dir / "shift.c"))
         self.program = self.dir / "casemate"
-        shutil.copy(instance.CASEMATE, self.program)
+        shutil.copy(CASEMATE, self.program)
         host.output("patchelf", "--add-needed", str(library), str(self.program))
 
     def set(self, seconds):
@@ -101,15 +101,8 @@ def clock():
 
 @pytest.fixture(scope="module")
 def platform(clock):
-    """Its program is the patched one; whoever only asks it takes the usual."""
-    usual, instance.CASEMATE = instance.CASEMATE, str(clock.program)
-    platform = Instance("clock", CASEMATE_NODE_SLOT_STOCK="4")
-    try:
-        platform.up()
+    with running("clock", program=clock.program, CASEMATE_NODE_SLOT_STOCK="4") as platform:
         yield platform
-    finally:
-        platform.close()
-        instance.CASEMATE = usual
 
 
 def left(platform, clock, sandbox):
@@ -123,9 +116,9 @@ def newest_sample(sandbox):
     return samples[-1].timestamp.timestamp() if samples else 0
 
 
-def log_lines(platform, id):
+def log_lines(platform, id, query="direction=backward&limit=100"):
     key = {"X-API-Key": platform.credentials()["E2B_API_KEY"]}
-    answered, _, body = platform.get(f"/v2/sandboxes/{id}/logs?direction=backward&limit=100", key)
+    answered, _, body = platform.get(f"/v2/sandboxes/{id}/logs?{query}", key)
     assert answered == 200, body
     return [line["message"] for line in json.loads(body)["logs"]]
 
@@ -163,4 +156,50 @@ def test_a_jump_moves_no_deadline(platform, clock, step):
     # Samples and logs come with the new time.
     host.until("samples", lambda: abs(newest_sample(long) - clock.now()) < 10, 15, 0.5)
     host.until("log lines", lambda: "Sandbox created" in log_lines(platform, new.sandbox_id), 15, 0.5)
+    platform.end_all()
+
+
+def test_after_a_step_back_logs_are_paged_by_the_new_time(platform, clock):
+    """Cursors are times: what is written now lies before one that was taken before the step."""
+    clock.set(0)
+    sandbox = platform.create()
+
+    def lines(query):
+        return log_lines(platform, sandbox.sandbox_id, query)
+
+    host.until("log lines", lambda: "Sandbox created" in lines("direction=forward"), 15, 0.5)
+    cursor = int(clock.now() * 1000)
+    clock.set(-HOUR)
+    sandbox.set_timeout(600)
+    changed = "Sandbox timeout changed"
+    host.until("it is in the log", lambda: changed in lines("direction=backward"), 15, 0.5)
+    assert changed not in lines(f"direction=forward&cursor={cursor}")
+    # From an earlier one both are there, each at its time.
+    both = lines(f"direction=forward&cursor={cursor - 2 * HOUR * 1000}")
+    assert both.index(changed) < both.index("Sandbox created"), both
+    # Once the clock is where it was, everything that follows is.
+    clock.set(0)
+    sandbox.set_timeout(700)
+    host.until("it goes on", lambda: changed in lines(f"direction=forward&cursor={cursor}"), 15, 0.5)
+    platform.end_all()
+
+
+def test_the_date_of_answers_follows_a_step_back(platform, clock):
+    """Of the API, of an agent, and of the edge itself; from every thread that may answer."""
+    clock.set(HOUR)
+    id = platform.create().sandbox_id
+
+    def dates():
+        for _ in range(2 * os.cpu_count()):
+            for _, headers, _ in (
+                platform.get("/health"),
+                platform.port_of(id, 49983, "/health"),
+                platform.port_of(id, 9, "/"),
+            ):
+                (date,) = headers.get_all("Date")
+                yield email.utils.parsedate_to_datetime(date).timestamp()
+
+    for step in (HOUR, 0):
+        clock.set(step)
+        assert all(abs(date - clock.now()) < 3 for date in dates()), step
     platform.end_all()

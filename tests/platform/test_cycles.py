@@ -15,7 +15,7 @@ import pytest
 
 import host
 from held import beyond_the_stock, files, open_files
-from instance import Instance
+from instance import running
 
 CYCLES = int(os.environ.get("CASEMATE_TEST_CYCLES", "200"))
 CLIENTS = 8
@@ -26,12 +26,8 @@ MEMORY_SLACK_MIB = 6
 @pytest.fixture
 def own():
     """An instance of its own: what earlier tests left in memory is not looked at."""
-    instance = Instance("cycles")
-    try:
-        instance.up()
+    with running("cycles") as instance:
         yield instance
-    finally:
-        instance.close()
 
 
 class Client:

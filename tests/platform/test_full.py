@@ -11,7 +11,7 @@ import pytest
 
 import host
 import instance
-from instance import Instance, casemate
+from instance import casemate, running
 
 MIB = 1 << 20
 SUM = "md5sum /home/user/kept"
@@ -66,14 +66,9 @@ def disk():
 
 @pytest.fixture(scope="module")
 def platform(disk):
-    platform = Instance("full", CASEMATE_NODE_SLOT_STOCK="4")
-    platform.data_dir = disk.place / "data"
-    try:
-        platform.up()
+    with running("full", data_dir=disk.place / "data", CASEMATE_NODE_SLOT_STOCK="4") as platform:
         yield platform
-    finally:
         disk.empty()
-        platform.close()
 
 
 def run(sandbox, command):

@@ -43,6 +43,8 @@ impl Edge {
         let tasks = TaskTracker::new();
         let cuts = Cuts::default();
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        // The last ones are taken after `shutdown`, by chance: nothing is over before.
+        let takes = self.arrives();
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -63,7 +65,7 @@ impl Edge {
                 }
             }
         }
-        drop(listener);
+        drop((listener, takes));
         drain(self.limits(), tasks, cuts).await
     }
 

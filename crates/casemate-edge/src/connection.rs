@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use casemate_types::chain;
-use http::{Request, Response};
+use http::header::{DATE, Entry};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
@@ -262,7 +263,9 @@ impl Edge {
         conn.has_arrived();
         async move {
             let busy = busy.ok_or(Cut::NoSeat)?;
-            self.answer(&conn, request, busy, asks).await
+            let mut answer = self.answer(&conn, request, busy, asks).await?;
+            date(answer.headers_mut());
+            Ok(answer)
         }
     }
 
@@ -274,6 +277,15 @@ impl Edge {
             idle_timeout: limits.client_idle_timeout,
             head_too_large: self.head_too_large(),
         }
+    }
+}
+
+/// Says when it was, unless a service said so itself. Without it hyper does, by a clock that stands
+/// still after a step back until the time before it comes round again.
+fn date(headers: &mut HeaderMap) {
+    let now = httpdate::fmt_http_date(SystemTime::now());
+    if let (Entry::Vacant(none), Ok(now)) = (headers.entry(DATE), HeaderValue::from_str(&now)) {
+        none.insert(now);
     }
 }
 

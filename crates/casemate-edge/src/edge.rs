@@ -63,7 +63,7 @@ pub(crate) struct EdgeParts {
     head_too_large: Arc<[u8]>,
     /// No HTTP/1.1 connection takes a further request.
     ending: AtomicBool,
-    /// Connections that have not begun their first request.
+    /// Listeners that take connections, and connections that have not begun their first request.
     arriving: TaskTracker,
     /// Requests that still ask the API, or for a connection into their sandbox.
     asking: TaskTracker,
@@ -172,8 +172,8 @@ impl Edge {
     }
 
     /// Waits until no request asks the API, or for a connection into a sandbox; from then on open
-    /// requests need this edge alone. To be used once no more are taken: those of connections that
-    /// were accepted until then are waited for, up to 1 s.
+    /// requests need this edge alone. To be used once the listeners are shut down: they, and the
+    /// first requests of connections that were accepted until then, are waited for, up to 1 s.
     pub async fn asked(&self) {
         self.parts.arriving.close();
         // Then they are closed.

@@ -65,18 +65,31 @@ const STARTS_MAX: u32 = 12;
 /// once in a start is missed by seven starts of ten, and by one row of so many in five thousand.
 const ROUNDS_PER_POINT_MAX: u64 = 24;
 
-/// Runs it, telling `progress` how far it is, in percent, and what it does.
+/// Runs it, telling `progress` how far it is, in percent, and what it does. With `stop` it is over
+/// early: the report then says what was found until then, and that the run was no good.
 pub async fn run(
     options: &Options,
     progress: &(dyn Fn(u8, &str) + Sync),
+    stop: impl Future<Output = ()>,
 ) -> Result<Report, ChaosError> {
     let mut platform = Platform::new(options)?;
-    let done = murder(options, &mut platform, progress).await;
+    let (ledger, begun) = (Arc::default(), Instant::now());
+    let done = tokio::select! {
+        // Dropped at a stop, with the load.
+        done = murder(options, &mut platform, &ledger, progress) => Some(done),
+        () = stop => None,
+    };
+    let is_stopped = done.is_none();
+    let report = platform.deaths().map(|deaths| {
+        let outage = platform.longest_outage();
+        Report::new(&ledger, deaths, begun.elapsed(), outage, is_stopped)
+    });
     // Whatever happened, nothing of it stays; what failed first is what is told.
     let cleared = platform.clear_away().await;
-    let mut report = done?;
+    done.unwrap_or(Ok(()))?;
+    let mut report = report?;
     cleared?;
-    if report.is_good() {
+    if report.is_good() || is_stopped && report.is_clean() {
         platform.forget_log();
     } else {
         report.log = Some(platform.log().to_owned());
@@ -87,19 +100,18 @@ pub async fn run(
 async fn murder(
     options: &Options,
     platform: &mut Platform,
+    ledger: &Arc<Ledger>,
     progress: &(dyn Fn(u8, &str) + Sync),
-) -> Result<Report, ChaosError> {
+) -> Result<(), ChaosError> {
     progress(0, "the first start");
     platform.start(&Plan::default()).await?;
-    let ledger = Arc::new(Ledger::default());
-    let world = Arc::new(World::new(platform.server()?, Arc::clone(&ledger)));
+    let world = Arc::new(World::new(platform.server()?, Arc::clone(ledger)));
     let mut load = JoinSet::new();
     for _ in 0..options.sandboxes {
         load.spawn(life::sandboxes(Arc::clone(&world)));
     }
     load.spawn(life::lists(Arc::clone(&world)));
 
-    let begun = Instant::now();
     let mut rounds = vec![0_u64; Point::ALL.len()];
     loop {
         let deaths = platform.deaths()?;
@@ -121,7 +133,7 @@ async fn murder(
         });
         let point = *next.expect("there are points");
         rounds[point as usize] += 1;
-        round(platform, &ledger, point).await?;
+        round(platform, ledger, point).await?;
     }
 
     progress(99, "the end of the load");
@@ -130,13 +142,7 @@ async fn murder(
     while let Some(ended) = load.join_next().await {
         ended.map_err(ChaosError::Load)?;
     }
-    world.last_look(platform).await?;
-    Ok(Report::new(
-        &ledger,
-        platform.deaths()?,
-        begun.elapsed(),
-        platform.longest_outage(),
-    ))
+    world.last_look(platform).await
 }
 
 /// One start with one point armed, until somebody died there, and a death at random.

@@ -11,6 +11,7 @@ mod egress;
 mod hand_over;
 mod log;
 mod output;
+mod signals;
 mod space;
 mod up;
 mod user;

@@ -182,6 +182,19 @@ async fn an_edge_has_asked_once_its_requests_are_connected() {
 }
 
 #[tokio::test]
+async fn a_listener_that_still_takes_is_waited_for() {
+    let stage = Stage::new().await;
+    let request = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    assert!(stage.raw(request).await.contains("api /"));
+    let mut asked = Box::pin(stage.edge.asked());
+    assert!(futures_util::poll!(&mut asked).is_pending());
+    let begun = Instant::now();
+    stage.shutdown.cancel();
+    tokio::time::timeout(LONG, asked).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_millis(900));
+}
+
+#[tokio::test]
 async fn a_connection_that_was_accepted_may_still_ask() {
     let stage = Stage::new().await;
     let mut client = stage.connect().await;

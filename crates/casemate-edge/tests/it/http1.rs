@@ -41,6 +41,23 @@ async fn one_connection_carries_many_requests() {
 }
 
 #[tokio::test]
+async fn a_service_s_own_date_stays_and_others_get_ours() {
+    let stage = Stage::new().await;
+    const OLD: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    let dated = on_get(|| async { ([(http::header::DATE, OLD)], "ok") });
+    stage.service(3000, Router::new().route("/", dated)).await;
+    let date_of = async |port| {
+        let answer = stage.http1().await.send_request(get(port, "/")).await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.headers().get_all("date").iter().count(), 1);
+        answer.headers()["date"].to_str().unwrap().to_owned()
+    };
+    assert_eq!(date_of(3000).await, OLD);
+    // Nobody listens there: the edge's own answer.
+    assert!(date_of(3001).await.ends_with(" GMT"));
+}
+
+#[tokio::test]
 async fn large_bodies_arrive_whole_both_ways() {
     let stage = Stage::new().await;
     stage.service(3000, echo()).await;

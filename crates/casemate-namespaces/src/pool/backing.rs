@@ -6,6 +6,10 @@
 //! further blocks before it moves the end out, and gives blocks back only after it moved the end
 //! in. A host disk that fills up stops the growth and nothing else: sandboxes see a pool that is
 //! full. Nothing is discarded inside, which would make holes again.
+//!
+//! Whoever is killed between two of these steps leaves blocks behind the end; the next one to open
+//! the pool gives them back. One process at a time does any of it: blocks that look left over may
+//! be those that a predecessor, about to leave, is growing into.
 
 use std::fs::File;
 use std::io;
@@ -15,8 +19,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use casemate_linux::btrfs;
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
-use rustix::io::Errno;
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, statvfs};
+use rustix::io::{Errno, retry_on_intr};
 
 const MIB: u64 = 1 << 20;
 /// What is held ready is this part of the largest pool, within the two limits below it. Too much
@@ -65,6 +69,23 @@ pub(super) struct Backing {
     given_back: Mutex<Option<Instant>>,
 }
 
+/// While it lives no other process moves the end or what lies behind it.
+struct Alone<'a>(&'a File);
+
+impl<'a> Alone<'a> {
+    fn with(image: &'a File) -> io::Result<Self> {
+        retry_on_intr(|| flock(image, FlockOperation::LockExclusive))?;
+        Ok(Self(image))
+    }
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        // It cannot fail on an open file, and ends with it.
+        let _ = flock(self.0, FlockOperation::Unlock);
+    }
+}
+
 /// What to do about the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Move {
@@ -78,7 +99,8 @@ enum Move {
 }
 
 impl Backing {
-    /// Of a mounted image. An image of an earlier version, which had holes, is filled up.
+    /// Of a mounted image. An image of an earlier version, which had holes, is filled up; what a
+    /// process that was killed left allocated behind the end is given back.
     pub(super) fn open(
         image: File,
         folder: PathBuf,
@@ -94,17 +116,28 @@ impl Backing {
             is_whole: AtomicBool::new(false),
             given_back: Mutex::default(),
         };
-        let root = File::open(&backing.mount)?;
-        let bytes = btrfs::device(&root)?.bytes;
-        if let Err(error) = backing.give_back(&root, bytes) {
-            tracing::warn!(%error, "the pool keeps all of its image");
-        }
-        backing.fill(btrfs::device(&root)?.bytes);
+        backing.begin()?;
         Ok(backing)
     }
 
-    /// Moves the end as it is needed. Costs two calls of the kernel where nothing is to be done.
+    fn begin(&self) -> io::Result<()> {
+        let _alone = Alone::with(&self.image)?;
+        let root = File::open(&self.mount)?;
+        let bytes = btrfs::device(&root)?.bytes;
+        if let Err(error) = self.give_back(&root, bytes) {
+            tracing::warn!(%error, "the pool keeps all of its image");
+        }
+        if let Err(error) = self.free(btrfs::device(&root)?.bytes) {
+            tracing::warn!(%error, "the pool keeps blocks that it does not use");
+        }
+        // Read again: a predecessor of an earlier version moves it without asking.
+        self.fill(btrfs::device(&root)?.bytes);
+        Ok(())
+    }
+
+    /// Moves the end as it is needed. Costs a few calls of the kernel where nothing is to be done.
     pub(super) fn keep(&self) -> io::Result<Room> {
+        let _alone = Alone::with(&self.image)?;
         let root = File::open(&self.mount)?;
         let device = btrfs::device(&root)?;
         if !self.is_whole.load(Ordering::Relaxed) {
@@ -134,8 +167,7 @@ impl Backing {
         match self.allocate(from, to - from) {
             Ok(()) => {}
             Err(Errno::NOSPC | Errno::DQUOT) => {
-                // Not from where it was: a predecessor that leaves may have moved it meanwhile.
-                self.free(btrfs::device(root)?.bytes)?;
+                self.free(from)?;
                 return Ok(false);
             }
             Err(error) => return Err(error.into()),
@@ -187,8 +219,11 @@ impl Backing {
 
     /// Gives all blocks from there on back.
     fn free(&self, from: u64) -> io::Result<()> {
+        let Some(bytes) = self.bytes_max.checked_sub(from).filter(|bytes| *bytes > 0) else {
+            return Ok(());
+        };
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match fallocate(&self.image, flags, from, self.bytes_max - from) {
+        match fallocate(&self.image, flags, from, bytes) {
             Err(Errno::OPNOTSUPP) => Ok(()),
             other => Ok(other?),
         }

@@ -1,11 +1,13 @@
 //! Limits by their effect.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use casemate_namespaces::pool::{Pool, PoolConfig};
 use casemate_runtime::{DiskLimit, Runtime};
 use casemate_types::InstanceId;
+use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::world::{self, World};
 use crate::{dead, host};
@@ -192,6 +194,52 @@ pub async fn layers_made_while_others_go_keep_their_limits() {
     }
     pool.retire_all().expect("layers are retired");
     pool.empty_trash(&mut || {}).expect("layers are deleted");
+    pool.close(true).expect("the pool closes");
+    std::fs::remove_dir_all(folder).expect("the folder goes");
+}
+
+pub async fn blocks_behind_the_pool_s_end_are_given_back_at_the_next_start() {
+    let folder = dead::folder(&InstanceId::random());
+    let open = || {
+        let config = PoolConfig {
+            folder: folder.join("node"),
+            mount: folder.join("pool"),
+            bytes_max: Some(4 << 30),
+            disk_reserve: 0,
+        };
+        Pool::open(config).expect("the pool opens")
+    };
+    let image = || {
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(folder.join("node/pool.img"))
+    };
+    let blocks = || {
+        image()
+            .and_then(|image| image.metadata())
+            .expect("it is there")
+            .blocks()
+    };
+    let pool = open();
+    let whole = blocks();
+    let kept = pool.writable_dir().join("kept");
+    std::fs::write(&kept, vec![7; 8 << 20]).expect("there is room");
+    // As whoever was killed before he gave back, or had only begun to grow: its mount stays.
+    let leave_some = || {
+        let (from, bytes) = (3 << 30, 512 << 20);
+        let image = image().expect("the image opens");
+        fallocate(&image, FallocateFlags::KEEP_SIZE, from, bytes).expect("the disk has room");
+        assert!(blocks() > whole);
+    };
+    leave_some();
+    drop(pool);
+    let pool = open();
+    assert_eq!(blocks(), whole, "a pool that was still mounted");
+    leave_some();
+    pool.close(false).expect("the pool closes");
+    let pool = open();
+    assert_eq!(blocks(), whole, "a pool that was not mounted");
+    assert_eq!(std::fs::read(kept).expect("it is read"), vec![7; 8 << 20]);
     pool.close(true).expect("the pool closes");
     std::fs::remove_dir_all(folder).expect("the folder goes");
 }

@@ -21,6 +21,8 @@ use super::{Options, lot};
 /// Time to be ready: a start that makes or imports the base template, and any later one.
 const FIRST_START: Duration = Duration::from_secs(600);
 const START: Duration = Duration::from_secs(60);
+/// Time to leave what it does, in the end.
+const END: Duration = Duration::from_secs(20);
 /// A small stock, so that it is filled up all the time.
 const SLOT_STOCK: &str = "8";
 /// Only root's environment has settings; what the caller has for another platform is not ours.
@@ -247,12 +249,28 @@ impl Platform {
     }
 
     async fn reap(&mut self) -> Result<(), ChaosError> {
-        if let Some(mut child) = self.child.take() {
+        if let Some(child) = &mut self.child {
             let waited = child.wait().await;
             waited.map_err(ChaosError::io("wait for the platform's end"))?;
+            // Not before: a run that is stopped meanwhile waits again.
+            self.child = None;
             self.down_since.get_or_insert_with(Instant::now);
         }
         Ok(())
+    }
+
+    /// Ends `up` wherever it is: while it only starts, it would not answer `down`.
+    async fn end(&mut self) -> Result<(), ChaosError> {
+        let up = self.child.as_ref().and_then(Child::id);
+        if let Some(up) = up.and_then(|up| Pid::from_raw(i32::try_from(up).ok()?)) {
+            // It may be gone, which is as well.
+            let _ = kill_process(up, Signal::TERM);
+        }
+        if let Ok(reaped) = tokio::time::timeout(END, self.reap()).await {
+            return reaped;
+        }
+        self.kill(Victim::All)?;
+        self.reap().await
     }
 
     /// Deaths at each point so far.
@@ -300,6 +318,7 @@ impl Platform {
 
     /// Ends everything and removes the installation. Its log stays when the run was no good.
     pub(super) async fn clear_away(&mut self) -> Result<(), ChaosError> {
+        self.end().await?;
         if self.data_dir.exists() {
             let purge = self.command(&["down", "--purge"]).output().await;
             let purge = purge.map_err(ChaosError::io("run `casemate down --purge`"))?;
@@ -308,7 +327,6 @@ impl Platform {
                 return Err(ChaosError::Purge(said));
             }
         }
-        self.reap().await?;
         let _ = std::fs::remove_file(&self.deaths);
         Ok(())
     }

@@ -13,6 +13,8 @@ use super::ledger::Ledger;
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
+    /// It ended before its end.
+    pub stopped: bool,
     /// At points and at random.
     pub kills: u64,
     /// Deaths at each point, also those that had none.
@@ -45,12 +47,14 @@ impl Report {
         deaths: BTreeMap<Point, u64>,
         took: Duration,
         outage: Duration,
+        stopped: bool,
     ) -> Self {
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let wrong = ledger.all_wrong();
         let of = |point: &Point| deaths.get(point).copied().unwrap_or_default();
         let murders = ledger.murders_by_victim();
         Self {
+            stopped,
             kills: deaths.values().sum::<u64>() + murders.values().sum::<u64>(),
             points: Point::ALL.iter().map(|p| (p.to_string(), of(p))).collect(),
             at_random: murders.iter().map(|(v, n)| (v.to_string(), *n)).collect(),
@@ -70,14 +74,23 @@ impl Report {
         }
     }
 
-    /// Nothing was lost, no answer was wrong, and there was a death at every point.
+    /// It came to its end, found nothing wrong, and there was a death at every point.
     pub fn is_good(&self) -> bool {
-        self.lost == 0 && self.wrong_answers == 0 && self.points.values().all(|count| *count > 0)
+        !self.stopped && self.is_clean() && self.points.values().all(|count| *count > 0)
+    }
+
+    /// Nothing was lost, and no answer was wrong.
+    pub(super) fn is_clean(&self) -> bool {
+        self.lost == 0 && self.wrong_answers == 0
     }
 
     pub fn words(&self) -> String {
+        let stopped = match self.stopped {
+            true => "stopped, and the installation removed, after ",
+            false => "",
+        };
         let mut text = format!(
-            "{} kills in {} s: {} lost, {} wrong answers\n",
+            "{stopped}{} kills in {} s: {} lost, {} wrong answers\n",
             self.kills, self.seconds, self.lost, self.wrong_answers
         );
         let mut line = |what: &str, count: u64| {

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use casemate_build::Progress;
 use casemate_ops::chaos::{self, Options};
 
 use crate::output::Output;
+use crate::signals::EndSignals;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -33,10 +34,30 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
         kills: args.kills,
         sandboxes: args.sandboxes,
     };
+    let mut first = EndSignals::new()?;
+    let mut second = EndSignals::new()?;
     let line = output.progress("chaos");
     let progress = |percent: u8, stage: &str| line.step(percent, stage);
-    let done = chaos::run(&options, &progress).await;
+    let stop = async {
+        first.next().await;
+        line.step(
+            99,
+            "stopped: removing the installation; once more ends at once",
+        );
+    };
+    let at_once = async {
+        second.next().await;
+        second.next().await;
+    };
+    let done = tokio::select! {
+        done = chaos::run(&options, &progress, stop) => Some(done),
+        () = at_once => None,
+    };
     line.finish();
+    let Some(done) = done else {
+        let dir = options.data_dir.display();
+        bail!("ended at once: `casemate down --purge --data-dir {dir}` removes what is left");
+    };
     let report = done?;
     output.value(&report, || report.words());
     Ok(match report.is_good() {

@@ -13,7 +13,6 @@ use casemate_runtime::Runtime;
 use casemate_types::{EndReason, steady};
 use rustix::process::Signal;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -25,6 +24,7 @@ use crate::credentials;
 use crate::data_dir::{DataDir, admin_socket};
 use crate::egress::EgressSetup;
 use crate::output::Output;
+use crate::signals::EndSignals;
 use crate::space::measure;
 use crate::user::{self, SystemUser};
 use crate::{admin, data_dir, hand_over};
@@ -75,8 +75,7 @@ pub struct Inherited {
 
 pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> anyhow::Result<()> {
     let Inherited { dir, listener, dns } = inherited;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut signals = EndSignals::new()?;
     let user = user::ensure(user::CONTROL)?;
     let egress_user = user::ensure(user::EGRESS)?;
     user::own(&dir.control(), user)?;
@@ -118,7 +117,7 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
     };
     tokio::select! {
         brought = bring => brought?,
-        () = signalled(&mut interrupt, &mut terminate) => return drain(&platform, output).await,
+        () = signals.next() => return drain(&platform, output).await,
         asked = ends.recv() => return asked_to_end(&platform, asked, output),
     }
     platform.ready.store(true, Ordering::SeqCst);
@@ -131,22 +130,15 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
         platform.dir.root().display()
     ));
     tokio::select! {
-        () = signalled(&mut interrupt, &mut terminate) => {}
+        () = signals.next() => {}
         asked = ends.recv() => return asked_to_end(&platform, asked, output),
     }
     tokio::select! {
         drained = drain(&platform, output) => drained,
-        () = signalled(&mut interrupt, &mut terminate) => {
+        () = signals.next() => {
             output.note("stopped at once; sandboxes go on running");
             Ok(())
         }
-    }
-}
-
-async fn signalled(interrupt: &mut unix::Signal, terminate: &mut unix::Signal) {
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
     }
 }
 
