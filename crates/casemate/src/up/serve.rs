@@ -370,6 +370,7 @@ impl Platform {
             instance: self.dir.instance().to_string(),
             listen: Some(self.config.listen),
             ready: self.ready.load(Ordering::SeqCst),
+            answers: ready::answers(self.config.listen).await,
             node: self.node.info().await?,
             processes: self.pids.all(),
         })))
