@@ -157,12 +157,43 @@ async fn inherit(config: &Config) -> anyhow::Result<Option<Inherited>> {
         Some(at) if at == config.listen => None,
         Some(_) => Some(listen(config).await?),
     };
-    let handed = hand_over::ask(&socket).await?;
+    let Some(handed) = hand_over::ask(&socket).await? else {
+        tracing::warn!("the platform ended before it handed over: this is an ordinary start");
+        return begin_after(config, elsewhere).await.map(Some);
+    };
     Ok(Some(Inherited {
         listener: elsewhere.unwrap_or(handed.listener),
         dir: DataDir::take_over(&config.data_dir, handed.lock)?,
         dns: Some(handed.dns),
     }))
+}
+
+/// How long a platform that has just let go of us may go on holding its data directory.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What an ordinary start makes, right after a platform died.
+async fn begin_after(
+    config: &Config,
+    elsewhere: Option<std::net::TcpListener>,
+) -> anyhow::Result<Inherited> {
+    let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
+    let dir = loop {
+        match DataDir::open(&config.data_dir) {
+            Err(_) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(LISTENER_POLL).await;
+            }
+            opened => break opened?,
+        }
+    };
+    let listener = match elsewhere {
+        Some(listener) => listener,
+        None => listen(config).await?,
+    };
+    Ok(Inherited {
+        listener,
+        dir,
+        dns: None,
+    })
 }
 
 /// What `doctor` finds fatal stops us with the same words.
