@@ -17,6 +17,7 @@ pub mod sandboxes;
 mod serve;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -50,7 +51,7 @@ pub struct Args {
     take_over: bool,
 }
 
-pub fn run(args: Args, output: &Output) -> anyhow::Result<()> {
+pub fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
     let take_over = args.take_over;
     let flags = Flags {
         data_dir: args.data_dir,
@@ -61,6 +62,23 @@ pub fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     };
     let Loaded { config, warnings } = config::load(&flags)?;
     log::start(&config.log)?;
+    if !config.log.is_json() {
+        return run_with(config, warnings, take_over, output).map(|()| ExitCode::SUCCESS);
+    }
+    let output = output.clone().into_log();
+    let ended = run_with(config, warnings, take_over, &output);
+    Ok(match ended.inspect_err(|error| output.error(error)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    })
+}
+
+fn run_with(
+    config: Config,
+    warnings: Vec<String>,
+    take_over: bool,
+    output: &Output,
+) -> anyhow::Result<()> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
