@@ -45,6 +45,8 @@ def test_a_child_that_was_killed_comes_back(main, role):
         host.until(f"all of {role} again", whole)
         host.until("ready", lambda: main.get("/ready")[0] == 200)
         assert main.process.poll() is None
+        ended = f"the {role} process ended (signal: 9 (SIGKILL)) and is started again"
+        assert any("WARN" in line and ended in line for line in main.said().splitlines())
         # As clients see it: list, commands, edge, names, creates.
         host.until("listed", lambda: sandbox.sandbox_id in main.listed(), 5)
         host.until("a command", lambda: sandbox.commands.run("true").exit_code == 0, 5)

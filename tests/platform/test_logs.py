@@ -129,6 +129,39 @@ def test_a_full_memory_is_a_warning(main, sandbox):
         other.kill()
 
 
+def full(entries):
+    return [e for e in entries if e["message"] == FULL]
+
+
+def test_a_full_memory_right_before_the_end_is_a_warning_too(main):
+    for _ in range(3):
+        sandbox = main.create()
+        sandbox.commands.run("tail /dev/zero || true")
+        sandbox.kill()
+        ended = lambda found: found[-1]["message"] == "Sandbox ended: killed"
+        assert len(full(until_logged(main, sandbox.sandbox_id, ended))) == 1
+
+
+def test_a_full_memory_while_the_platform_is_down_is_a_warning_once(main):
+    main.end_all()
+    sandbox = main.create()
+    sandbox.commands.run("tail /dev/zero || true")
+    until_logged(main, sandbox.sandbox_id, full)
+    sandbox.commands.run("sleep 3; tail /dev/zero", background=True, timeout=0)
+    main.kill_all()
+    groups = main.groups(sandbox.sandbox_id)
+    host.until("it ended", lambda: len(processes(groups)) <= 2, 30)
+    main.up()
+    entries = until_logged(main, sandbox.sandbox_id, lambda found: len(full(found)) > 1)
+    assert [e["fields"]["processes"] for e in full(entries)] == ["1", "1"]
+    # What was told is told by no other process again.
+    main.take_over().wait(30)
+    sandbox.commands.run("echo after")
+    entries = until_logged(main, sandbox.sandbox_id, lambda found: len(ends(found)) == 3)
+    assert len(full(entries)) == 2
+    sandbox.kill()
+
+
 def test_a_flood_of_forged_lines_stays_small_harmless_and_at_home(main, sandbox):
     other = main.create()
     try:

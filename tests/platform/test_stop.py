@@ -2,10 +2,11 @@
 
 import json
 import os
+import pathlib
 import signal
 
 import host
-from instance import casemate
+from instance import Instance, bare_environment, casemate
 
 
 def status(instance, *more):
@@ -78,3 +79,70 @@ def test_the_death_of_up_alone_ends_its_children_and_no_sandbox(main):
     main.up()
     assert main.connect(sandbox.sandbox_id).commands.run("echo on").stdout == "on\n"
     main.end_all()
+
+
+def test_a_platform_that_was_stopped_is_named_instead_of_waited_for(main):
+    os.kill(main.pid, signal.SIGSTOP)
+    try:
+        for verb in ("status", "df"):
+            ran = casemate(verb, "--data-dir", str(main.data_dir), timeout=30)
+            assert ran.returncode == 1, ran.stdout
+            assert f"the platform's process {main.pid} does not answer" in ran.stderr
+        former, mark = main.process, main.mark
+        main.spawn("--take-over")
+        ended = main.process.wait(30)
+        said, main.process, main.mark = main.said(), former, mark
+        assert ended == 1 and f"process {former.pid} does not answer" in said
+    finally:
+        os.kill(main.pid, signal.SIGCONT)
+    host.until("it goes on", lambda: status(main).returncode == 0)
+
+
+def test_status_says_when_api_and_edge_do_not_answer(main):
+    control = [pid for pid, role in main.processes().items() if role == "control"]
+    for pid in control:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        assert "API and edge do not answer" in status(main).stdout
+        told = json.loads(status(main, "--json").stdout)
+        assert (told["ready"], told["answers"]) == (False, False)
+    finally:
+        for pid in control:
+            os.kill(pid, signal.SIGCONT)
+    host.until("ready", lambda: ", ready" in status(main).stdout)
+
+
+def test_a_log_in_json_is_nothing_but_json():
+    """Standard error of a whole life, and of a start that fails."""
+    instance = Instance("json", CASEMATE_LOG_FORMAT="json")
+    said = lambda: [line for line in instance.said().splitlines() if not line.startswith("casemate ready ")]
+    try:
+        instance.up()
+        os.kill(instance.pid, signal.SIGINT)
+        assert instance.process.wait(20) == 0
+        events = [json.loads(line) for line in said()]
+        told = " ".join(event["message"] for event in events)
+        assert "credentials for SDKs" in told and "base template" in told and "stopping" in told
+        instance.spawn(listen="192.0.2.1:1")
+        assert instance.process.wait(20) == 1
+        last = json.loads(said()[-1])
+        assert last["level"] == "ERROR" and "cannot listen" in last["message"]
+    finally:
+        instance.close()
+
+
+def test_verbs_take_a_relative_directory_and_unknown_ids_are_said(main):
+    relative = str(main.data_dir.relative_to(pathlib.Path(main.data_dir).parent))
+    for verb in (["status"], ["df"], ["top"], ["sandbox", "list"]):
+        ran = casemate(*verb, "--data-dir", relative, cwd=main.data_dir.parent)
+        assert ran.returncode == 0, ran.stderr
+    environment = bare_environment(**main.credentials())
+    for verb in ("logs", "metrics"):
+        ran = casemate("sandbox", verb, "nosuchsandbox", env=environment)
+        assert ran.returncode == 1 and "nothing is known of a sandbox nosuchsandbox" in ran.stderr
+    # One that ended is known, also where nothing of it is shown.
+    sandbox = main.create()
+    sandbox.kill()
+    for more in (["logs", "--search", "no such words"], ["metrics"]):
+        found = lambda: casemate("sandbox", *more, sandbox.sandbox_id, env=environment).returncode == 0
+        host.until("its log is there", found, 10)

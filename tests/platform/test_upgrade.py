@@ -2,6 +2,8 @@
 
 import contextlib
 import http.client
+import os
+import signal
 import socket
 import threading
 import time
@@ -111,9 +113,11 @@ def test_a_successor_refuses_nobody_and_streams_are_picked_up(main):
         time.sleep(0.5)
         children = [pid for pid in main.processes() if pid != main.pid]
         begun = time.time()
+        mark = main.mark
         former = main.take_over()
         took = time.time() - begun
         assert former.wait(20) == 0
+        assert "is started again" not in main.log.read_text()[mark:]
         assert former.pid != main.pid
         before = dict(load.done)
         host.until("all go on", lambda: all(load.done[name] > before[name] for name in before), 30)
@@ -188,6 +192,25 @@ def test_a_successor_killed_at_any_moment_leaves_room_for_the_next(main):
         ticks = sandbox.files.read("/tmp/ticks").split()
         assert ticks == [str(n) for n in range(len(ticks))]
     assert ways == {"the former", "a start"}
+    main.end_all()
+
+
+def test_a_successor_of_one_that_dies_before_it_hands_over_is_an_ordinary_start(main):
+    sandbox = main.create()
+    former, mark = main.process, main.mark
+    # What does not leave is waited for.
+    control = next(pid for pid, role in main.processes().items() if role == "control")
+    os.kill(control, signal.SIGSTOP)
+    main.spawn("--take-over")
+    said = lambda: main.log.read_text()[mark:]
+    host.until("it is asked", lambda: "another casemate takes over" in said())
+    for pid in (former.pid, control):
+        os.kill(pid, signal.SIGKILL)
+    former.wait(10)
+    host.until("ready", lambda: main.process.poll() is None and "casemate ready" in main.said(), 30)
+    assert "ended before it handed over" in main.said()
+    assert sandbox.commands.run("echo here").stdout == "here\n"
+    assert main.create().commands.run("echo new").stdout == "new\n"
     main.end_all()
 
 

@@ -383,6 +383,20 @@ impl Runtime for NamespacesRuntime {
             .unwrap_or_default()
     }
 
+    fn memory_kills(&self, sandbox: &SandboxId) -> Option<u64> {
+        let running = self.shared.running(sandbox)?;
+        let counted = self.shared.cgroups.memory_kills(&running.group);
+        counted
+            .inspect_err(|error| {
+                let cause = error.to_string();
+                tracing::debug!(
+                    cause,
+                    "ends for want of memory in {sandbox} cannot be counted"
+                );
+            })
+            .ok()
+    }
+
     fn stock(&self) -> Stock {
         Stock {
             slots_ready: self.shared.slots.shelf.len(),

@@ -23,12 +23,12 @@ pub(crate) fn enable(state_dir: &Path) -> Result<(), NetError> {
     fs::create_dir_all(state_dir).map_err(at(state_dir))?;
     let _lock = lock(state_dir)?;
     let record = state_dir.join(RECORD);
-    if !record.exists() {
-        let former = match others(state_dir)?.first() {
-            Some(other) => fs::read_to_string(other).map_err(at(other))?,
+    if read(&record)?.is_none() {
+        let former = match former(&others(state_dir)?)? {
+            Some(former) => former,
             None => format!("{} {}\n", sysctl::get(FORWARD)?, sysctl::get(REDIRECTS)?),
         };
-        fs::write(&record, former).map_err(at(&record))?;
+        write(&record, &former).map_err(at(&record))?;
     }
     // Writing the value that is there already would reset other settings of the host.
     if sysctl::get(FORWARD)? != "1" {
@@ -44,12 +44,12 @@ pub(crate) fn release(state_dir: &Path) -> Result<(), NetError> {
     }
     let _lock = lock(state_dir)?;
     let record = state_dir.join(RECORD);
-    let former = match fs::read_to_string(&record) {
-        Ok(former) => former,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(at(&record)(source)),
-    };
+    if !record.exists() {
+        return Ok(());
+    }
     if others(state_dir)?.is_empty() {
+        // Where nobody knows how it was it stays: others of the host may need it.
+        let former = read(&record)?.unwrap_or_default();
         let mut values = former.split_whitespace();
         if values.next() == Some("0") {
             sysctl::set(FORWARD, "0")?;
@@ -59,6 +59,34 @@ pub(crate) fn release(state_dir: &Path) -> Result<(), NetError> {
         }
     }
     fs::remove_file(&record).map_err(at(&record))
+}
+
+/// What a record says. One without content is none: its writer was killed, before it switched
+/// anything on.
+fn read(record: &Path) -> Result<Option<String>, NetError> {
+    match fs::read_to_string(record) {
+        Ok(said) if said.trim().is_empty() => Ok(None),
+        Ok(said) => Ok(Some(said)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(at(record)(source)),
+    }
+}
+
+/// What the first record says that says anything.
+fn former(records: &[PathBuf]) -> Result<Option<String>, NetError> {
+    for record in records {
+        if let Some(said) = read(record)? {
+            return Ok(Some(said));
+        }
+    }
+    Ok(None)
+}
+
+/// The whole of a record or nothing, whenever we are killed.
+fn write(record: &Path, said: &str) -> io::Result<()> {
+    let half = record.with_extension("tmp");
+    fs::write(&half, said)?;
+    fs::rename(half, record)
 }
 
 /// The records of the other instances.

@@ -115,6 +115,7 @@ impl Inner {
                 ends_at: started_at.checked_add(life).unwrap_or(Timestamp::MAX),
                 record: Some(record.clone()),
                 recorded: false,
+                memory_kills: Some(0),
             };
             self.journal.note(&entry).map_err(io::Error::other)?;
             failpoint::hit(Point::CreateNoted);

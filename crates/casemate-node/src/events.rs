@@ -1,4 +1,4 @@
-//! What the one watcher is told. Ends that nobody watched are kept for the next watcher.
+//! What the one watcher is told. What ended while nobody watched is kept for the next watcher.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 /// Events that a watcher may lag behind; then it loses its watch and begins anew.
 const LAG_MAX: usize = 8192;
-/// Ends kept while nobody watches; the oldest are forgotten, and control finds them out by what
+/// Ends, of sandboxes and of processes in them, kept while nobody watches; the oldest are forgotten, and control finds them out by what
 /// does not run any more.
 const UNSEEN_MAX: usize = 4096;
 
@@ -60,7 +60,10 @@ impl Events {
             return;
         }
         state.watcher = None;
-        if matches!(event, NodeEvent::Ended { .. }) {
+        if matches!(
+            event,
+            NodeEvent::Ended { .. } | NodeEvent::MemoryFull { .. }
+        ) {
             if state.unseen.len() == UNSEEN_MAX {
                 state.unseen.pop_front();
             }

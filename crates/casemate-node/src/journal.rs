@@ -36,6 +36,10 @@ pub struct Entry {
     /// Control said that it has a row. Earlier versions did not ask.
     #[serde(default = "yes")]
     pub recorded: bool,
+    /// Processes that the kernel ended for want of memory and that were told of. Earlier versions
+    /// did not keep it: what is counted when it is taken over was theirs to tell.
+    #[serde(default)]
+    pub memory_kills: Option<u64>,
 }
 
 /// Of memory: what is within one is written as a whole.
@@ -238,6 +242,7 @@ mod tests {
             ends_at,
             record: None,
             recorded,
+            memory_kills: Some(0),
         };
         let long = entry("2027-01-15T08:00:00.123456789Z".parse().unwrap(), false);
         let short = Entry {

@@ -42,8 +42,6 @@ struct State {
     marks: HashMap<SandboxId, Mark>,
     /// Sandboxes whose logs may have something new, those that wait for longest first.
     unread: VecDeque<SandboxId>,
-    /// Processes that were ended for want of memory and of which nobody was told yet.
-    memory_kills: HashMap<SandboxId, u64>,
 }
 
 pub(crate) async fn run(node: Arc<Inner>) {
@@ -68,9 +66,7 @@ pub(crate) async fn run(node: Arc<Inner>) {
         if !node.events.is_watched() {
             continue;
         }
-        for (sandbox, processes) in state.memory_kills.drain() {
-            node.tell_memory_full(&sandbox, processes);
-        }
+        node.pass_on_memory_kills(&seen);
         read_logs(&node, &mut state.unread);
         let marks = &mut state.marks;
         let mut due = if look % LOOKS_A_ROUND == 0 {
@@ -94,9 +90,6 @@ impl State {
         let stirred = seen.iter().filter(|one| one.stirred);
         let new = stirred.filter(|one| !waiting.contains(&one.sandbox));
         self.unread.extend(new.map(|one| one.sandbox.clone()));
-        for one in seen.iter().filter(|one| one.memory_kills > 0) {
-            *self.memory_kills.entry(one.sandbox.clone()).or_default() += one.memory_kills;
-        }
     }
 }
 
@@ -136,17 +129,6 @@ impl Inner {
             });
         }
         read
-    }
-
-    fn tell_memory_full(&self, sandbox: &SandboxId, processes: u64) {
-        if let Some(team) = self.team(sandbox) {
-            self.events.publish(NodeEvent::MemoryFull {
-                sandbox: sandbox.clone(),
-                team,
-                at: Timestamp::now(),
-                processes,
-            });
-        }
     }
 }
 

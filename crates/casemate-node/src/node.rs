@@ -12,7 +12,7 @@ use casemate_rpc::{
     CreateReply, CreateRequest, NodeError, NodeEvent, NodeInfo, NodePort, NodeTemplate,
     RunningSandbox,
 };
-use casemate_runtime::{DialError, DiskLimit, Runtime, RuntimeError};
+use casemate_runtime::{DialError, DiskLimit, Runtime, RuntimeError, Seen};
 use casemate_types::{
     CompiledPolicy, EndReason, Resources, SandboxId, TeamId, Timestamp, chain, steady,
 };
@@ -80,6 +80,8 @@ pub(crate) enum Row {
         /// When its log was read last, and before that its start; by the wall clock, as what is in
         /// the log.
         log_read_at: Timestamp,
+        /// As in its journal entry.
+        memory_kills: Option<u64>,
         commands: mpsc::Sender<Command>,
     },
 }
@@ -179,6 +181,7 @@ impl Inner {
             shown: shown.clone(),
             ending: false,
             log_read_at: steady::to_wall(entry.started_at),
+            memory_kills: entry.memory_kills,
             commands,
         };
         let former = {
@@ -217,6 +220,31 @@ impl Inner {
         }
     }
 
+    pub(crate) fn note_memory_kills(&self, sandbox: &SandboxId, counted: u64) {
+        if let Some(Row::Running { memory_kills, .. }) = self.lock().sandboxes.get_mut(sandbox) {
+            *memory_kills = Some(counted);
+        }
+    }
+
+    /// Lets the tasks of those whose count is not the one that was told tell of it.
+    pub(crate) fn pass_on_memory_kills(&self, seen: &[Seen]) {
+        let table = self.lock();
+        for one in seen {
+            let Some(Row::Running {
+                memory_kills,
+                commands,
+                ..
+            }) = table.sandboxes.get(&one.sandbox)
+            else {
+                continue;
+            };
+            if *memory_kills != Some(one.memory_kills) {
+                // Where there is no room the next look passes it on.
+                let _ = commands.try_send(Command::MemoryKills(one.memory_kills));
+            }
+        }
+    }
+
     pub(crate) fn note_ending(&self, sandbox: &SandboxId) {
         if let Some(Row::Running { ending, .. }) = self.lock().sandboxes.get_mut(sandbox) {
             *ending = true;
@@ -237,13 +265,6 @@ impl Inner {
                 // The wall clock may have been set back.
                 Some((shown.team.clone(), before.min(at)))
             }
-            Row::Booting { .. } => None,
-        }
-    }
-
-    pub(crate) fn team(&self, sandbox: &SandboxId) -> Option<TeamId> {
-        match self.lock().sandboxes.get(sandbox)? {
-            Row::Running { shown, .. } => Some(shown.team.clone()),
             Row::Booting { .. } => None,
         }
     }

@@ -36,6 +36,8 @@ pub(crate) enum Command {
         policy: CompiledPolicy,
         done: Done,
     },
+    /// So many of its processes were ended for want of memory, since it was made.
+    MemoryKills(u64),
     /// Control has a row of it.
     Recorded,
     /// It ended by itself.
@@ -50,8 +52,11 @@ pub(crate) async fn own(node: Arc<Inner>, mut entry: Entry, mut inbox: mpsc::Rec
     let die =
         |by_time_at, ordered_at| failpoint::hit(if by_time { by_time_at } else { ordered_at });
     die(Point::ExpiryBegun, Point::KillBegun);
-    // What it wrote last; with it goes the rest.
+    // What it wrote last, and what the kernel did to it; with it goes the rest.
     node.read_log(&entry.sandbox);
+    if let Some(counted) = node.runtime.memory_kills(&entry.sandbox) {
+        tell_memory_kills(&node, &mut entry, counted);
+    }
     stop(&node, &entry.sandbox, reason).await;
     die(Point::ExpiryStopped, Point::KillStopped);
     node.forget(&entry);
@@ -64,7 +69,7 @@ pub(crate) async fn own(node: Arc<Inner>, mut entry: Entry, mut inbox: mpsc::Rec
         let _ = match command {
             Command::Kill { done, .. } => done.send(Ok(())),
             Command::SetDeadline { done, .. } | Command::SetNetwork { done, .. } => done.send(gone),
-            Command::Exited | Command::Recorded => Ok(()),
+            Command::Exited | Command::Recorded | Command::MemoryKills(_) => Ok(()),
         };
     }
     let ended = NodeEvent::Ended {
@@ -101,6 +106,7 @@ async fn live(
                 let _ = done.send(set_network(node, entry, policy).await);
             }
             Some(Command::Recorded) => record(node, entry),
+            Some(Command::MemoryKills(counted)) => tell_memory_kills(node, entry, counted),
             // The node itself holds a sender for as long as the sandbox is in its table.
             None => return (EndReason::Killed, None),
         }
@@ -125,6 +131,29 @@ fn record(node: &Inner, entry: &mut Entry) {
             let error = chain(&failed);
             warn!(sandbox.id = %entry.sandbox, error, "cannot mark a journal entry as recorded");
         }
+    }
+}
+
+/// Told first: after a crash in between it is told twice, and not never.
+fn tell_memory_kills(node: &Inner, entry: &mut Entry, counted: u64) {
+    let told = entry.memory_kills;
+    if told.is_some_and(|told| counted <= told) {
+        return;
+    }
+    if let Some(told) = told {
+        node.events.publish(NodeEvent::MemoryFull {
+            sandbox: entry.sandbox.clone(),
+            team: entry.team.clone(),
+            at: Timestamp::now(),
+            processes: counted - told,
+        });
+    }
+    entry.memory_kills = Some(counted);
+    node.note_memory_kills(&entry.sandbox, counted);
+    if let Err(failed) = node.journal.replace(entry) {
+        // The next change of the entry writes it too.
+        let error = chain(&failed);
+        warn!(sandbox.id = %entry.sandbox, error, "cannot note ends for want of memory");
     }
 }
 

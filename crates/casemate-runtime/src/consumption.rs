@@ -25,6 +25,6 @@ pub struct Seen {
     pub consumption: Consumption,
     /// Its programs did something since the look before.
     pub stirred: bool,
-    /// Processes that the kernel ended since then because the sandbox's memory was full.
+    /// Processes that the kernel ended since the sandbox was made because its memory was full.
     pub memory_kills: u64,
 }

@@ -77,7 +77,7 @@ impl FakeRuntime {
             .push_str(lines);
     }
 
-    /// The kernel ends processes of a sandbox whose memory is full; the next look sees it.
+    /// The kernel has ended so many processes of a sandbox because its memory was full.
     pub fn fill_memory(&self, sandbox: &SandboxId, kills: u64) {
         self.lock().memory_kills.insert(sandbox.clone(), kills);
     }
@@ -202,8 +202,7 @@ impl Runtime for FakeRuntime {
     }
 
     async fn look(&self) -> Result<Vec<Seen>, RuntimeError> {
-        let mut state = self.lock();
-        let kills = std::mem::take(&mut state.memory_kills);
+        let state = self.lock();
         let nothing = Consumption {
             cpu_time: Duration::ZERO,
             memory_used_bytes: 0,
@@ -214,13 +213,20 @@ impl Runtime for FakeRuntime {
             sandbox: sandbox.clone(),
             consumption: *state.consumption.get(sandbox).unwrap_or(&nothing),
             stirred: state.logs.contains_key(sandbox),
-            memory_kills: kills.get(sandbox).copied().unwrap_or(0),
+            memory_kills: state.memory_kills.get(sandbox).copied().unwrap_or(0),
         };
         Ok(state.running.keys().map(see).collect())
     }
 
     fn log(&self, sandbox: &SandboxId) -> String {
         self.lock().logs.remove(sandbox).unwrap_or_default()
+    }
+
+    fn memory_kills(&self, sandbox: &SandboxId) -> Option<u64> {
+        let state = self.lock();
+        let counted = state.memory_kills.get(sandbox).copied();
+        let runs = state.running.contains_key(sandbox);
+        runs.then(|| counted.unwrap_or(0))
     }
 
     fn stock(&self) -> Stock {

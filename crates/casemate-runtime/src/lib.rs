@@ -113,6 +113,9 @@ pub trait Runtime: Send + Sync {
     /// trusted, not even that they are lines of its agent.
     fn log(&self, sandbox: &SandboxId) -> String;
 
+    /// [`Seen::memory_kills`] as it is now; `None` when it does not run or cannot be read.
+    fn memory_kills(&self, sandbox: &SandboxId) -> Option<u64>;
+
     /// How much is prepared ahead.
     fn stock(&self) -> Stock;
 

@@ -31,6 +31,10 @@ pub enum Request {
     HandOver,
 }
 
+fn yes() -> bool {
+    true
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Status {
     pub pid: u32,
@@ -40,7 +44,11 @@ pub struct Status {
     /// Not said by platforms that cannot hand over.
     #[serde(default)]
     pub listen: Option<SocketAddr>,
+    /// It was once ready to create sandboxes.
     pub ready: bool,
+    /// API and edge answer. Earlier platforms do not say it.
+    #[serde(default = "yes")]
+    pub answers: bool,
     pub node: NodeInfo,
     /// Process ids of our children by role.
     pub processes: BTreeMap<String, u32>,
@@ -87,23 +95,108 @@ pub async fn write(stream: &mut UnixStream, message: &impl Serialize) -> anyhow:
     Ok(stream.write_all(&line(message)?).await?)
 }
 
-/// Asks the node of a data directory; `None` when none runs.
+/// How long a platform may take to say how it is. One that works does so at once; one that ends, or
+/// hands over, takes longer, and so does one that was stopped (`kill -STOP`).
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Files are measured one after the other.
+const MEASURE_PATIENCE: Duration = Duration::from_secs(300);
+
+/// Asks the node of a data directory; `None` when none runs, or it ends without an answer.
 pub async fn ask(path: &Path, request: Request) -> anyhow::Result<Option<Reply>> {
-    let mut stream = match UnixStream::connect(path).await {
-        Ok(stream) => stream,
-        Err(error) => match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => return Ok(None),
-            io::ErrorKind::PermissionDenied => bail!("this needs root: run it with sudo"),
-            _ => return Err(error).with_context(|| format!("connect to {}", path.display())),
+    let Some(mut stream) = connect(path).await? else {
+        return Ok(None);
+    };
+    let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
+    let answer = exchange(&mut stream, request);
+    let answer = match request.patience() {
+        None => answer.await,
+        Some(patience) => match tokio::time::timeout(patience, answer).await {
+            Ok(answer) => answer,
+            Err(_) => bail!("{}", silent(pid, patience)),
         },
     };
-    write(&mut stream, &request).await?;
-    let mut answer = String::new();
-    BufReader::new(stream)
-        .take(LINE_BYTES_MAX)
-        .read_line(&mut answer)
+    match answer {
+        Ok(line) if line.is_empty() => Ok(None),
+        Ok(line) => Ok(Some(
+            serde_json::from_str(&line).context("the platform answered something else")?,
+        )),
+        Err(error) if is_end(&error) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("ask at {}", path.display())),
+    }
+}
+
+impl Request {
+    /// `None` where it takes as long as it takes.
+    fn patience(self) -> Option<Duration> {
+        match self {
+            Self::Status => Some(PATIENCE),
+            Self::Space => Some(MEASURE_PATIENCE),
+            Self::Down | Self::HandOver => None,
+        }
+    }
+}
+
+/// Refuses a platform that does not say how it is within [`PATIENCE`]; for what may take long.
+pub async fn must_answer(path: &Path) -> anyhow::Result<()> {
+    ask(path, Request::Status).await.map(drop)
+}
+
+async fn connect(path: &Path) -> anyhow::Result<Option<UnixStream>> {
+    match UnixStream::connect(path).await {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
+            io::ErrorKind::PermissionDenied => bail!("this needs root: run it with sudo"),
+            _ => Err(error).with_context(|| format!("connect to {}", path.display())),
+        },
+    }
+}
+
+async fn exchange(stream: &mut UnixStream, request: Request) -> io::Result<String> {
+    stream
+        .write_all(&line(&request).map_err(io::Error::other)?)
         .await?;
-    Ok(Some(
-        serde_json::from_str(&answer).context("the platform ended before it answered")?,
-    ))
+    let mut answer = String::new();
+    let mut reader = BufReader::new(stream).take(LINE_BYTES_MAX);
+    reader.read_line(&mut answer).await?;
+    Ok(answer)
+}
+
+/// Whether whoever we spoke to ended: reset where our request was not read yet.
+pub fn is_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
+}
+
+fn silent(pid: Option<i32>, patience: Duration) -> String {
+    let seconds = patience.as_secs();
+    match pid {
+        Some(pid) => format!(
+            "the platform's process {pid} does not answer for {seconds} s (`ps -o stat= {pid}` \
+             says T where it was stopped, which `kill -CONT {pid}` ends)"
+        ),
+        None => format!("the platform's process does not answer for {seconds} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a listener that never accepts, as that of a stopped process.
+    #[tokio::test(start_paused = true)]
+    async fn a_platform_that_does_not_answer_is_named_and_not_waited_for() {
+        let dir = std::env::temp_dir().join(format!("casemate-admin-{}", std::process::id()));
+        let socket = listen(&dir).unwrap();
+        for request in [Request::Status, Request::Space] {
+            let error = ask(&dir, request).await.unwrap_err().to_string();
+            let named = format!("process {} does not answer", std::process::id());
+            assert!(error.contains(&named), "{error}");
+        }
+        drop(socket);
+        assert!(ask(&dir, Request::Status).await.unwrap().is_none());
+        std::fs::remove_file(dir).unwrap();
+    }
 }

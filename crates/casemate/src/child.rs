@@ -5,8 +5,8 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use casemate_linux::scm;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::user::SystemUser;
 
@@ -111,11 +111,32 @@ impl Pids {
     }
 }
 
+/// How a child came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It left because it was asked to.
+    Left,
+    /// Nobody asked for it.
+    Unasked(ExitStatus),
+}
+
+impl From<ExitStatus> for End {
+    fn from(status: ExitStatus) -> Self {
+        // A service manager that stops us may signal all our processes at once.
+        let asked = status.signal() == Some(rustix::process::Signal::TERM.as_raw());
+        if asked || status.success() {
+            Self::Left
+        } else {
+            Self::Unasked(status)
+        }
+    }
+}
+
 /// Keeps a role running: `begin` starts it and gives the child and what serves it meanwhile.
 /// Never returns; drop the future to stop. The child then sees its socket end.
 pub async fn keep<F>(role: &'static str, pids: Pids, mut begin: impl FnMut() -> anyhow::Result<F>)
 where
-    F: Future<Output = anyhow::Result<()>>,
+    F: Future<Output = anyhow::Result<End>>,
 {
     let mut wait = RESTART_WAIT_FIRST;
     loop {
@@ -126,7 +147,14 @@ where
         };
         pids.note(role, None);
         match end {
-            Ok(()) => info!(role, "the {role} process ended and is started again"),
+            Ok(End::Left) => info!(role, "the {role} process left"),
+            Ok(End::Unasked(status)) => {
+                let status = status.to_string();
+                warn!(
+                    role,
+                    status, "the {role} process ended ({status}) and is started again"
+                );
+            }
             Err(failed) => {
                 error!(
                     role,
@@ -142,5 +170,23 @@ where
         };
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(RESTART_WAIT_LAST);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_asked_to_go_left_and_all_others_ended() {
+        let signal = ExitStatus::from_raw;
+        let code = |code: i32| ExitStatus::from_raw(code << 8);
+        for asked in [signal(15), code(0)] {
+            assert_eq!(End::from(asked), End::Left);
+        }
+        for unasked in [signal(9), signal(11), code(1)] {
+            assert_eq!(End::from(unasked), End::Unasked(unasked));
+        }
+        assert_eq!(signal(9).to_string(), "signal: 9 (SIGKILL)");
     }
 }

@@ -136,10 +136,12 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
     let listen: SocketAddr = listen
         .parse()
         .with_context(|| format!("server.listen: {listen:?} is not ADDRESS:PORT"))?;
-    let data_dir = flags
-        .data_dir
-        .clone()
-        .unwrap_or_else(|| raw.server.data_dir.clone().into());
+    let data_dir = match &flags.data_dir {
+        // As the shell means it; a file is read from anywhere.
+        Some(named) => std::path::absolute(named)
+            .with_context(|| format!("the data directory {}", named.display()))?,
+        None => raw.server.data_dir.clone().into(),
+    };
     ensure!(
         data_dir.is_absolute(),
         "the data directory must be an absolute path, got {data_dir:?}"

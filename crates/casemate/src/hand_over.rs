@@ -14,6 +14,7 @@
 //! does when its successor is gone.
 
 use std::fs::File;
+use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -22,7 +23,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use casemate_linux::scm;
 use serde::{Deserialize, Serialize};
-use tokio::io::Interest;
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 use crate::admin::{self, Reply, Request};
@@ -72,17 +73,17 @@ pub async fn send(
 }
 
 /// Asks the platform of a data directory for everything. It has ended, or is about to, when this
-/// returns.
-pub async fn ask(socket: &Path) -> anyhow::Result<Handed> {
-    let mut stream = UnixStream::connect(socket)
-        .await
-        .with_context(|| format!("connect to {}", socket.display()))?;
-    admin::write(&mut stream, &Request::HandOver).await?;
+/// returns; `None` when it did before it gave anything.
+pub async fn ask(socket: &Path) -> anyhow::Result<Option<Handed>> {
     let mut buffer = [0; 4096];
-    let receiving = stream.async_io(Interest::READABLE, || scm::recv(&stream, &mut buffer));
-    let received = tokio::time::timeout(PATIENCE, receiving).await;
-    let (length, fds) = received.context("the platform takes too long to hand over")??;
-    ensure!(length > 0, "the platform ended before it handed over");
+    let receiving = tokio::time::timeout(PATIENCE, receive(socket, &mut buffer)).await;
+    let received = receiving.context("the platform takes too long to hand over")?;
+    let (length, fds) = match received {
+        Ok((0, _)) => return Ok(None),
+        Ok(received) => received,
+        Err(error) if is_gone(&error) => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("ask at {}", socket.display())),
+    };
     let reply = serde_json::from_slice(&buffer[..length]);
     let said = match reply.context("the platform answered something else")? {
         Reply::HandedOver(said) => said,
@@ -103,9 +104,22 @@ pub async fn ask(socket: &Path) -> anyhow::Result<Handed> {
         "took over from process {}",
         said.pid
     );
-    Ok(Handed {
+    Ok(Some(Handed {
         lock: lock.into(),
         listener: listener.into(),
         dns: DnsSockets { udp, tcp },
-    })
+    }))
+}
+
+async fn receive(socket: &Path, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut stream = UnixStream::connect(socket).await?;
+    let request = admin::line(&Request::HandOver).map_err(io::Error::other)?;
+    stream.write_all(&request).await?;
+    let receiving = stream.async_io(Interest::READABLE, || scm::recv(&stream, buffer));
+    receiving.await
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    let nobody = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+    nobody.contains(&error.kind()) || admin::is_end(error)
 }

@@ -76,7 +76,7 @@ fn run(command: Command, output: &Output) -> anyhow::Result<std::process::ExitCo
     match command {
         // These choose their own threads: a launcher must have one only.
         Command::Internal(args) => return command::internal::run(args),
-        Command::Up(args) => return up::run(args, output).map(|()| Default::default()),
+        Command::Up(args) => return up::run(args, output),
         _ => {}
     }
     // One thread: a client waits most of the time, and `bench` must not measure its own threads

@@ -10,11 +10,18 @@ use serde::Serialize;
 #[derive(Debug, Clone)]
 pub struct Output {
     json: bool,
+    /// Words are events of the log, for whoever reads standard error as JSON.
+    logs: bool,
 }
 
 impl Output {
     pub fn new(json: bool) -> Self {
-        Self { json }
+        Self { json, logs: false }
+    }
+
+    /// The same for a program that logs, whose standard error must be nothing but its log.
+    pub fn into_log(self) -> Self {
+        Self { logs: true, ..self }
     }
 
     pub fn is_json(&self) -> bool {
@@ -40,12 +47,18 @@ impl Output {
 
     /// One line of explanation on standard error.
     pub fn note(&self, text: &str) {
+        if self.logs {
+            tracing::info!("{text}");
+            return;
+        }
         let _ = writeln!(std::io::stderr().lock(), "{text}");
     }
 
     /// Why the command failed: with `--json` as `{"error": …}` on standard error.
     pub fn error(&self, error: &anyhow::Error) {
-        if self.json {
+        if self.logs {
+            tracing::error!("{error:#}");
+        } else if self.json {
             self.note(&serde_json::json!({"error": format!("{error:#}")}).to_string());
         } else {
             self.note(&format!("casemate: {error:#}"));
@@ -57,7 +70,8 @@ impl Output {
     pub fn progress(&self, what: &'static str) -> ProgressLine {
         ProgressLine {
             what,
-            terminal: std::io::stderr().is_terminal(),
+            terminal: std::io::stderr().is_terminal() && !self.logs,
+            logs: self.logs,
             stage: Mutex::default(),
         }
     }
@@ -67,6 +81,7 @@ impl Output {
 pub struct ProgressLine {
     what: &'static str,
     terminal: bool,
+    logs: bool,
     stage: Mutex<(u8, String)>,
 }
 
@@ -102,6 +117,8 @@ impl casemate_build::Progress for ProgressLine {
         *self.lock() = (percent, stage.to_owned());
         if self.terminal {
             self.renew("");
+        } else if self.logs {
+            tracing::info!(percent, stage, "{}: {stage}", self.what);
         } else {
             let _ = writeln!(
                 std::io::stderr().lock(),

@@ -17,6 +17,7 @@ pub mod sandboxes;
 mod serve;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -50,7 +51,7 @@ pub struct Args {
     take_over: bool,
 }
 
-pub fn run(args: Args, output: &Output) -> anyhow::Result<()> {
+pub fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
     let take_over = args.take_over;
     let flags = Flags {
         data_dir: args.data_dir,
@@ -61,6 +62,23 @@ pub fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     };
     let Loaded { config, warnings } = config::load(&flags)?;
     log::start(&config.log)?;
+    if !config.log.is_json() {
+        return run_with(config, warnings, take_over, output).map(|()| ExitCode::SUCCESS);
+    }
+    let output = output.clone().into_log();
+    let ended = run_with(config, warnings, take_over, &output);
+    Ok(match ended.inspect_err(|error| output.error(error)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    })
+}
+
+fn run_with(
+    config: Config,
+    warnings: Vec<String>,
+    take_over: bool,
+    output: &Output,
+) -> anyhow::Result<()> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -157,12 +175,43 @@ async fn inherit(config: &Config) -> anyhow::Result<Option<Inherited>> {
         Some(at) if at == config.listen => None,
         Some(_) => Some(listen(config).await?),
     };
-    let handed = hand_over::ask(&socket).await?;
+    let Some(handed) = hand_over::ask(&socket).await? else {
+        tracing::warn!("the platform ended before it handed over: this is an ordinary start");
+        return begin_after(config, elsewhere).await.map(Some);
+    };
     Ok(Some(Inherited {
         listener: elsewhere.unwrap_or(handed.listener),
         dir: DataDir::take_over(&config.data_dir, handed.lock)?,
         dns: Some(handed.dns),
     }))
+}
+
+/// How long a platform that has just let go of us may go on holding its data directory.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What an ordinary start makes, right after a platform died.
+async fn begin_after(
+    config: &Config,
+    elsewhere: Option<std::net::TcpListener>,
+) -> anyhow::Result<Inherited> {
+    let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
+    let dir = loop {
+        match DataDir::open(&config.data_dir) {
+            Err(_) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(LISTENER_POLL).await;
+            }
+            opened => break opened?,
+        }
+    };
+    let listener = match elsewhere {
+        Some(listener) => listener,
+        None => listen(config).await?,
+    };
+    Ok(Inherited {
+        listener,
+        dir,
+        dns: None,
+    })
 }
 
 /// What `doctor` finds fatal stops us with the same words.

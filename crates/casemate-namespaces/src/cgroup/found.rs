@@ -47,7 +47,10 @@ impl Found {
         if noted.is_empty() {
             return Ok(());
         }
-        fs::write(&self.note, noted.join(" "))
+        // Renamed into its place: half of a note would leave on what it does not name.
+        let half = self.note.with_extension("tmp");
+        fs::write(&half, noted.join(" "))?;
+        fs::rename(half, &self.note)
     }
 
     /// Turns off again what we turned on, unless somebody has come to need it; for the last
@@ -143,6 +146,23 @@ mod tests {
             fs::set_permissions(group.join(file), mode).unwrap();
         }
         group
+    }
+
+    #[test]
+    fn a_note_is_whole_and_taken_up_where_a_killed_writer_left_it() {
+        let at = std::env::temp_dir().join(format!("casemate-note-{}", std::process::id()));
+        let top = group(&at, "top", &[(HANDED_DOWN, 0o644, "pids\n")]);
+        fs::write(at.join("controllers.tmp"), "mem").unwrap();
+        let tree = Hierarchy {
+            mount: top,
+            unified: true,
+            controllers: vec!["memory".into(), "pids".into()],
+        };
+        let found = Found::lock(&at).unwrap();
+        found.note(&tree).unwrap();
+        assert_eq!(found.noted(), ["memory"]);
+        assert!(!at.join("controllers.tmp").exists());
+        fs::remove_dir_all(at).unwrap();
     }
 
     #[test]

@@ -116,8 +116,7 @@ impl Meter {
             false => memory_v1(memory),
         };
         let used = number(read_again(&self.memory_used, &mut buffer)?);
-        let events = read_again(&self.memory_events, &mut buffer)?;
-        let memory_kills = figure(events, "oom_kill").unwrap_or(0);
+        let memory_kills = memory_kills(&self.memory_events, &mut buffer)?;
         let processes = match &self.processes {
             Some(file) => number(read_again(file, &mut buffer)?),
             None => 0,
@@ -134,9 +133,9 @@ impl Meter {
 impl Cgroups {
     pub(crate) fn meter(&self, name: &str) -> io::Result<Meter> {
         let (cpu, memory) = (self.counts("cpuacct")?, self.counts("memory")?);
-        let [stat, used, events] = match memory.hierarchy.unified {
-            true => ["memory.stat", "memory.current", "memory.events"],
-            false => ["memory.stat", "memory.usage_in_bytes", "memory.oom_control"],
+        let [stat, used] = match memory.hierarchy.unified {
+            true => ["memory.stat", "memory.current"],
+            false => ["memory.stat", "memory.usage_in_bytes"],
         };
         let cpu_stat = match cpu.hierarchy.unified {
             true => "cpu.stat",
@@ -150,11 +149,18 @@ impl Cgroups {
             memory: open(memory, Some(name), stat)?,
             memory_used: open(memory, Some(name), used)?,
             memory_is_unified: memory.hierarchy.unified,
-            memory_events: open(memory, Some(name), events)?,
+            memory_events: open(memory, Some(name), memory_events(memory))?,
             processes: pids
                 .map(|tree| open(tree, Some(name), "pids.current"))
                 .transpose()?,
         })
+    }
+
+    /// [`Usage::memory_kills`] alone, of a group that nobody looked at yet or that is about to go.
+    pub(crate) fn memory_kills(&self, name: &str) -> io::Result<u64> {
+        let memory = self.counts("memory")?;
+        let events = open(memory, Some(name), memory_events(memory))?;
+        memory_kills(&events, &mut [0; FILE_BYTES])
     }
 
     /// Of all sandboxes together: where it stands still none did anything.
@@ -169,6 +175,17 @@ impl Cgroups {
         let tree = own.or(self.unified.as_ref());
         tree.ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
+}
+
+fn memory_events(memory: &Tree) -> &'static str {
+    match memory.hierarchy.unified {
+        true => "memory.events",
+        false => "memory.oom_control",
+    }
+}
+
+fn memory_kills(events: &File, buffer: &mut [u8]) -> io::Result<u64> {
+    Ok(figure(read_again(events, buffer)?, "oom_kill").unwrap_or(0))
 }
 
 fn clock(tree: &Tree, group: Option<&str>) -> io::Result<CpuClock> {

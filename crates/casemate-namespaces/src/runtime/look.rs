@@ -57,9 +57,8 @@ pub(super) struct Sight {
     figures: Option<Figures>,
     /// Begun by an earlier process, which counted until an unknown moment.
     resumed: bool,
-    /// Processes that the kernel ended for want of memory, as counted last; `None` where earlier
-    /// ones were another process's to tell.
-    memory_kills: Option<u64>,
+    /// Processes that the kernel ended for want of memory, as counted last.
+    memory_kills: u64,
     /// From the first look on.
     last: Option<Last>,
 }
@@ -86,7 +85,7 @@ impl Sight {
         Self {
             figures: Some(figures),
             resumed: false,
-            memory_kills: Some(0),
+            memory_kills: 0,
             last: None,
         }
     }
@@ -96,21 +95,17 @@ impl Sight {
         Self {
             figures,
             resumed: true,
-            memory_kills: None,
+            memory_kills: 0,
             last: None,
         }
     }
 
     fn look(&mut self, shared: &Shared, running: &Running, stir: bool) -> io::Result<Glance> {
-        let kills = self.memory_kills;
         let before = self.last.as_ref().map(|last| last.consumption.cpu_time);
         let consumption = self.consumption(shared, running, stir)?;
         Ok(Glance {
             stirred: before != Some(consumption.cpu_time),
-            memory_kills: match (kills, self.memory_kills) {
-                (Some(before), Some(now)) => now.saturating_sub(before),
-                _ => 0,
-            },
+            memory_kills: self.memory_kills,
             consumption,
         })
     }
@@ -173,7 +168,7 @@ impl Sight {
         spent: Duration,
     ) -> io::Result<Consumption> {
         let usage = meter.read()?;
-        self.memory_kills = Some(usage.memory_kills);
+        self.memory_kills = usage.memory_kills;
         let disk = match shared.pool.disk_limit() {
             DiskLimit::Enforced => shared.pool.used_bytes(&running.layer).ok(),
             DiskLimit::Advisory => None,

@@ -64,7 +64,7 @@ impl World {
                     Ok(seen) => {
                         let mut kills = counted.lock().unwrap();
                         for one in seen {
-                            *kills.entry(one.sandbox).or_default() += one.memory_kills;
+                            kills.insert(one.sandbox, one.memory_kills);
                         }
                     }
                     Err(error) => eprintln!("a look failed: {}", chain(&error)),

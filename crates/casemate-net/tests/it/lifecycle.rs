@@ -231,6 +231,41 @@ fn forwarding_comes_back_when_the_last_instance_goes() {
 }
 
 #[test]
+fn forwarding_comes_back_after_a_kill_while_it_was_noted() {
+    if !world::enabled() {
+        return;
+    }
+    let world = World::new();
+    let forwarding = || fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+    let record = |instance| {
+        world
+            .config(instance, "100.64.0.0/24")
+            .state_dir
+            .join("ip_forward")
+    };
+    let leave = |path: &std::path::Path| {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    };
+    // Made and not written: by an earlier version in its place, by this one beside it.
+    for path in [record("testaa00"), record("testaa00").with_extension("tmp")] {
+        leave(&path);
+        let pool = NetPool::open(world.config("testaa00", "100.64.0.0/24")).unwrap();
+        assert_eq!(forwarding().trim(), "1");
+        pool.purge().unwrap();
+        assert_eq!(forwarding().trim(), "0", "{path:?}");
+    }
+    // One that says nothing is not taken for what was before, and ends nobody's forwarding.
+    leave(&record("testbb00"));
+    let pool = NetPool::open(world.config("testaa00", "100.64.0.0/24")).unwrap();
+    let other = NetPool::open(world.config("testbb00", "100.64.1.0/24")).unwrap();
+    pool.purge().unwrap();
+    assert_eq!(forwarding().trim(), "1");
+    other.purge().unwrap();
+    assert_eq!(forwarding().trim(), "0");
+}
+
+#[test]
 fn rules_that_another_program_flushed_come_back() {
     if !world::enabled() {
         return;

@@ -528,3 +528,90 @@ async fn what_a_sandbox_writes_to_its_log_waits_for_a_watcher_and_comes_before_i
     }
     node.kill(&other.sandbox, EndReason::Killed).await.unwrap();
 }
+
+/// So many processes that ended for want of memory are told of next.
+async fn memory_full(events: &mut Receiver<NodeEvent>) -> u64 {
+    loop {
+        match next(events).await {
+            NodeEvent::MemoryFull { processes, .. } => return processes,
+            NodeEvent::Ended { .. } => panic!("it is not told of before the end"),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_memory_is_told_of_before_the_end_that_follows_at_once() {
+    let host = Host::new();
+    let node = host.start().await;
+    let (killed, exited) = (request(HOUR), request(HOUR));
+    for request in [&killed, &exited] {
+        node.create(request.clone()).await.unwrap();
+    }
+    let mut events = node.watch().await.unwrap();
+    host.runtime.fill_memory(&killed.sandbox, 1);
+    node.kill(&killed.sandbox, EndReason::Killed).await.unwrap();
+    assert_eq!(memory_full(&mut events).await, 1);
+    // Also of one that ends while nobody watches.
+    drop(events);
+    host.runtime.fill_memory(&exited.sandbox, 2);
+    node.kill(&exited.sandbox, EndReason::Killed).await.unwrap();
+    let mut events = node.watch().await.unwrap();
+    assert_eq!(memory_full(&mut events).await, 2);
+}
+
+#[tokio::test]
+async fn a_full_memory_is_told_of_once_across_starts() {
+    let host = Host::new();
+    let node = host.start().await;
+    let request = request(HOUR);
+    let sandbox = &request.sandbox;
+    node.create(request.clone()).await.unwrap();
+    let mut events = node.watch().await.unwrap();
+    host.runtime.fill_memory(sandbox, 1);
+    assert_eq!(memory_full(&mut events).await, 1);
+    let told = |count: u64| {
+        let text = std::fs::read(host.journal().join(format!("{sandbox}.json"))).unwrap();
+        let entry: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        entry["memory_kills"] == count
+    };
+    while !told(1) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(events);
+    // The next process knows what this one told, and what came while there was none.
+    host.runtime.fill_memory(sandbox, 4);
+    let node = host.start().await;
+    let mut events = node.watch().await.unwrap();
+    assert_eq!(memory_full(&mut events).await, 3);
+    while !told(4) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    node.kill(sandbox, EndReason::Killed).await.unwrap();
+    assert_eq!(ended(&mut events, sandbox).await, EndReason::Killed);
+}
+
+#[tokio::test]
+async fn what_an_earlier_version_counted_was_its_own_to_tell() {
+    let host = Host::new();
+    let node = host.start().await;
+    let request = request(HOUR);
+    let sandbox = &request.sandbox;
+    node.create(request.clone()).await.unwrap();
+    let path = host.journal().join(format!("{sandbox}.json"));
+    let text = std::fs::read_to_string(&path).unwrap();
+    let older = text.replace(r#","memory_kills":0"#, "");
+    assert_ne!(text, older);
+    std::fs::write(&path, older).unwrap();
+    host.runtime.fill_memory(sandbox, 2);
+    let node = host.start().await;
+    let mut events = node.watch().await.unwrap();
+    while !std::fs::read_to_string(&path)
+        .unwrap()
+        .contains(r#""memory_kills":2"#)
+    {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    host.runtime.fill_memory(sandbox, 3);
+    assert_eq!(memory_full(&mut events).await, 1);
+}

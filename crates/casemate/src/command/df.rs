@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 
 use super::table::{mib, table};
-use crate::admin::{Reply, Request, ask};
+use crate::admin::{Reply, Request, ask, must_answer};
 use crate::data_dir::{DataDir, admin_socket};
 use crate::output::Output;
 use crate::space::{Named, SANDBOXES_MAX, Space};
@@ -33,6 +33,8 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
             dir.display()
         );
     }
+    // Measuring may take long; whether anybody does it is known at once.
+    must_answer(&admin_socket(&dir)).await?;
     let mut space = match ask(&admin_socket(&dir), Request::Space).await? {
         Some(Reply::Space(space)) => space,
         Some(Reply::Failed(why)) => bail!("{why}"),

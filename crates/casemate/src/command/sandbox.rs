@@ -11,7 +11,7 @@ mod stdin;
 
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use casemate_client::Envd;
 use casemate_client::api::State;
 use casemate_client::envd::process::End;
@@ -76,6 +76,17 @@ async fn envd(server: &Server, id: &str) -> anyhow::Result<Envd> {
     Ok(server
         .api
         .envd(&server.edge, &detail.sandbox_id, token.as_deref())?)
+}
+
+/// An answer without anything in it says nothing of an id that nobody knows.
+async fn must_be_known(server: &Server, id: &str) -> anyhow::Result<()> {
+    if server.api.sandbox_by_id(id).await?.is_some() {
+        return Ok(());
+    }
+    // What has ended is known by its log.
+    let logged = server.api.sandbox_logs(id, "debug", None, 1).await?;
+    ensure!(!logged.is_empty(), "nothing is known of a sandbox {id}");
+    Ok(())
 }
 
 /// A `NAME=VALUE` of the command line.

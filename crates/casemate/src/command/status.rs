@@ -54,12 +54,13 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
     };
     let mut value = serde_json::to_value(&status)?;
     value["running"] = json!(true);
+    value["ready"] = json!(status.ready && status.answers);
     output.value(&value, || {
         let node = &status.node;
-        let ready = if status.ready {
-            "ready"
-        } else {
-            "not ready yet"
+        let ready = match (status.ready, status.answers) {
+            (false, _) => "not ready yet",
+            (true, false) => "but API and edge do not answer",
+            (true, true) => "ready",
         };
         format!(
             "casemate runs at {} (domain {}), {ready}\n\

@@ -84,6 +84,12 @@ pub struct Log {
     pub format: String,
 }
 
+impl Log {
+    pub fn is_json(&self) -> bool {
+        self.format == "json"
+    }
+}
+
 impl Default for Log {
     fn default() -> Self {
         Self {

@@ -1,6 +1,6 @@
-//! Whether the front door says that a sandbox can be created.
+//! Whether the front door answers, and says that a sandbox can be created.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -8,18 +8,19 @@ use tokio::net::TcpStream;
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same where a person waits for the answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Whether it answers at all.
+pub async fn answers(listen: SocketAddr) -> bool {
+    let look = tokio::time::timeout(ANSWER_TIMEOUT, look(reachable(listen)));
+    look.await.is_ok_and(|answer| answer.is_ok())
+}
 
 /// Waits until `/ready` answers 200. The answer comes from our own control process, but that one
 /// reads clients' bytes: only the status line is looked at, and only its first bytes.
 pub async fn wait(listen: SocketAddr) {
-    let mut address = listen;
-    if address.ip().is_unspecified() {
-        address.set_ip(if address.is_ipv4() {
-            [127, 0, 0, 1].into()
-        } else {
-            "::1".parse().expect("a literal address")
-        });
-    }
+    let address = reachable(listen);
     loop {
         let look = tokio::time::timeout(LOOK_TIMEOUT, look(address));
         if look.await.is_ok_and(|answer| answer.unwrap_or(false)) {
@@ -27,6 +28,15 @@ pub async fn wait(listen: SocketAddr) {
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
 }
 
 async fn look(address: SocketAddr) -> std::io::Result<bool> {

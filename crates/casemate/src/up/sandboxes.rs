@@ -324,6 +324,10 @@ impl Runtime for Sandboxes {
         self.inner.log(sandbox)
     }
 
+    fn memory_kills(&self, sandbox: &SandboxId) -> Option<u64> {
+        self.inner.memory_kills(sandbox)
+    }
+
     fn stock(&self) -> Stock {
         self.inner.stock()
     }

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::{base, clock, ready, room, sandboxes};
-use crate::child::{self, Pids};
+use crate::child::{self, End, Pids};
 use crate::config::Config;
 use crate::control::ControlSetup;
 use crate::credentials;
@@ -65,6 +65,9 @@ enum Asked {
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long one that has left may take to end what is open: longer than the edge gives it.
 const SEE_OFF_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A process that is killed lets go of its sockets a moment before it is gone.
+const SOCKET_FIRST: Duration = Duration::from_millis(100);
 
 /// What a predecessor handed over, or was made anew.
 pub struct Inherited {
@@ -216,15 +219,18 @@ async fn keep_control(platform: Arc<Platform>, user: SystemUser, setup: ControlS
             // what may take long, such as the end of a sandbox that resists.
             let mut serving = tokio::spawn(server::serve(socket, node));
             tokio::select! {
-                ended = process.wait() => drop(ended?),
-                served = &mut serving => {
+                ended = process.wait() => Ok(ended?.into()),
+                served = &mut serving => match platform.ended_too(&mut process).await {
+                    Some(end) => Ok(end),
                     // It left, or without its socket it ends by itself: what it has open needs
                     // none of us, and the next one need not wait for that.
-                    tokio::spawn(see_off(process));
-                    served??;
-                }
+                    None => {
+                        tokio::spawn(see_off(process));
+                        served??;
+                        Ok(End::Left)
+                    }
+                },
             }
-            Ok(())
         })
     };
     child::keep("control", platform.pids.clone(), begin).await;
@@ -247,10 +253,7 @@ async fn keep_egress(platform: Arc<Platform>, user: SystemUser) {
             child::start("egress", user, &setup, &[&egress.dns.udp, &egress.dns.tcp])?;
         platform.pids.note("egress", process.id());
         egress.attach(socket);
-        anyhow::Ok(async move {
-            process.wait().await?;
-            Ok(())
-        })
+        anyhow::Ok(async move { Ok(process.wait().await?.into()) })
     };
     child::keep("egress", platform.pids.clone(), begin).await;
 }
@@ -284,6 +287,16 @@ async fn answer_admins(platform: Arc<Platform>, socket: UnixListener) {
 }
 
 impl Platform {
+    /// How a control process ended whose socket did, where it is not one that leaves: then it takes
+    /// its time.
+    async fn ended_too(&self, process: &mut tokio::process::Child) -> Option<End> {
+        if *self.front.borrow() != FrontDoor::Open {
+            return None;
+        }
+        let ended = tokio::time::timeout(SOCKET_FIRST, process.wait()).await;
+        ended.ok()?.ok().map(End::from)
+    }
+
     /// Waits until a control process may begin.
     async fn may_open(&self) {
         self.front.send_if_modified(|front| {
@@ -362,6 +375,7 @@ impl Platform {
             instance: self.dir.instance().to_string(),
             listen: Some(self.config.listen),
             ready: self.ready.load(Ordering::SeqCst),
+            answers: ready::answers(self.config.listen).await,
             node: self.node.info().await?,
             processes: self.pids.all(),
         })))

@@ -42,6 +42,9 @@ pub async fn run(args: Args, server: &Server, output: &Output) -> anyhow::Result
         .api
         .sandbox_logs(&args.id, level, search, args.limit)
         .await?;
+    if entries.is_empty() {
+        super::must_be_known(server, &args.id).await?;
+    }
     output.value(&entries, || {
         let rows: Vec<_> = entries.iter().map(row).collect();
         table(["TIME", "LEVEL", "MESSAGE", "FIELDS"], &rows)

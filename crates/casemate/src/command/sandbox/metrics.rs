@@ -18,6 +18,9 @@ pub struct Args {
 
 pub async fn run(args: Args, server: &Server, output: &Output) -> anyhow::Result<ExitCode> {
     let metrics = server.api.sandbox_metrics(&args.id, args.start).await?;
+    if metrics.is_empty() {
+        super::must_be_known(server, &args.id).await?;
+    }
     output.value(&metrics, || {
         let rows: Vec<_> = metrics.iter().map(row).collect();
         table(["TIME", "CPU", "MEMORY", "CACHE", "DISK"], &rows)
