@@ -46,7 +46,7 @@ def test_no_word_is_broken_by_a_death(data_dir):
     ran = casemate(*chaos(data_dir, 40), timeout=600)
     assert ran.stdout, ran.stderr[-2000:]
     report = json.loads(ran.stdout)
-    assert (report["lost"], report["wrong_answers"]) == (0, 0), report
+    assert (report["lost"], report["wrong_answers"]) == (0, 0), report["findings"]
     unreached = [point for point, count in report["points"].items() if count == 0]
     assert not unreached, unreached
     assert report["kills"] >= 40 and ran.returncode == 0
@@ -69,7 +69,7 @@ def test_a_run_that_is_stopped_leaves_nothing(data_dir, begun, when):
     assert begun.returncode == 1, errors
     report = json.loads(said)
     assert report["stopped"] and report["log"] is None, report
-    assert (report["lost"], report["wrong_answers"]) == (0, 0), report
+    assert (report["lost"], report["wrong_answers"]) == (0, 0), report["findings"]
     assert (report["sandboxes_created"] > 5) == (when == "under-load"), report
     assert host.traces(id, data_dir) == []
     assert left_in_tmp(begun) == []
