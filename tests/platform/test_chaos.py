@@ -19,7 +19,7 @@ def data_dir():
     data_dir = ROOT / f"platform-chaos-{os.getpid()}"
     yield data_dir
     if data_dir.exists():
-        casemate("down", "--purge", "--data-dir", str(data_dir), timeout=120)
+        casemate("down", "--purge", "--data-dir", str(data_dir), timeout=300)
 
 
 def chaos(data_dir, kills):
@@ -36,6 +36,8 @@ def begun(data_dir):
     yield run
     run.kill()
     run.communicate()
+    for file in left_in_tmp(run):
+        os.unlink(file)
 
 
 def left_in_tmp(run):
@@ -62,10 +64,10 @@ def test_a_run_that_is_stopped_leaves_nothing(data_dir, begun, when):
     host.until("the start", lambda: (data_dir / "instance").exists())
     id = (data_dir / "instance").read_text().strip()
     if when == "under-load":
-        host.until("sandboxes", lambda: len(list((data_dir / "node/journal").iterdir())) > 5, 60)
+        host.until("sandboxes", lambda: len(list((data_dir / "node/journal").iterdir())) > 5, 300)
         time.sleep(3)
     begun.send_signal(signal.SIGTERM if when == "under-load" else signal.SIGINT)
-    said, errors = begun.communicate(timeout=60)
+    said, errors = begun.communicate(timeout=300)
     assert begun.returncode == 1, errors
     report = json.loads(said)
     assert report["stopped"] and report["log"] is None, report
@@ -90,5 +92,3 @@ def test_a_second_signal_ends_a_run_at_once(data_dir, begun):
         assert f"down --purge --data-dir {data_dir}" in errors, errors
     finally:
         os.kill(up, signal.SIGCONT)
-        for file in left_in_tmp(begun):
-            os.unlink(file)
