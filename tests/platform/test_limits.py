@@ -248,6 +248,61 @@ def test_all_sandboxes_together_leave_processes_for_the_host(main, sandbox, neig
     assert said(neighbour, fork.replace("SECONDS", "0.1")) == 500
 
 
+DEEP = """
+import json, os
+for _ in range(3000):
+    os.mkdir("deep")
+    os.chdir("deep")
+print(json.dumps("made"))
+"""
+
+
+def test_files_can_be_had_at_the_process_limit(main, sandbox):
+    """The agent has no thread for them then: those that it had end a second after their work."""
+    assert said(sandbox, DEEP, cwd="/home/user") == "made"
+    files, large = sandbox.files, "x" * 3_000_000
+    (bound,) = [path for path in main.groups(sandbox.sandbox_id) if pathlib.Path(f"{path}/pids.max").exists()]
+    bound = pathlib.Path(bound) / "pids.max"
+    whole = bound.read_text()
+    bound.write_text("1")
+    try:
+        time.sleep(2)
+        with pytest.raises(e2b.SandboxException, match="resource temporarily unavailable"):
+            sandbox.commands.run("true")
+        with pytest.raises(e2b.SandboxException, match="resource temporarily unavailable"):
+            sandbox.pty.create(e2b.PtySize(24, 80))
+        watched = files.watch_dir("/home/user")
+        files.write("/home/user/a", large)
+        assert files.read("/home/user/a") == large
+        assert files.make_dir("/home/user/dir") and files.exists("/home/user/dir")
+        files.rename("/home/user/a", "/home/user/dir/b")
+        assert [entry.name for entry in files.list("/home/user/dir")] == ["b"]
+        assert files.get_info("/home/user/dir/b").size == len(large)
+        files.remove("/home/user/deep")
+        assert not files.exists("/home/user/deep")
+        assert {"a", "dir", "deep"} <= {event.name for event in watched.get_new_events()}
+        watched.stop()
+    finally:
+        bound.write_text(whole)
+    assert sandbox.commands.run("cat dir/b | wc -c").stdout == f"{len(large)}\n"
+
+
+def test_terminals_end_at_their_number_and_the_error_says_so(sandbox):
+    held = []
+    with pytest.raises(e2b.SandboxException, match="no space left on device: no terminal is left, there are 64 at most"):
+        while len(held) < 70:
+            held.append(sandbox.pty.create(e2b.PtySize(24, 80)))
+    assert len(held) == 64
+    held.pop().kill()
+    host.until("its terminal is free", lambda: len(sandbox.commands.list()) == 63)
+    sandbox.pty.create(e2b.PtySize(24, 80)).kill()
+
+
+def test_a_command_can_open_its_pipes_by_name(sandbox):
+    done = sandbox.commands.run("echo out >/dev/stdout; echo err >/dev/stderr; sudo sh -c 'echo root >/dev/stderr'")
+    assert (done.stdout, done.stderr) == ("out\n", "err\nroot\n")
+
+
 def test_what_a_sandbox_says_fills_no_log(main, sandbox):
     """Neither ours nor the history: of output nothing is kept but its length, of changes thirty a
     minute are noted, and one that others were not."""

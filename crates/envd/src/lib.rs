@@ -4,7 +4,8 @@
 //! and knows nothing of the platform outside, except the configuration that it is handed.
 //! It trusts nobody: callers have the token, programs inside can reach the port as well.
 //!
-//! One thread does everything but file work, which may block and goes to a small pool. There is no
+//! One thread does everything but file work, which may block and goes to a small pool; at the
+//! process limit, where there is no thread to be had, it does that as well. There is no
 //! forwarding of ports that programs bind on 127.0.0.1: the runtime dials from inside the network
 //! namespace, where they are reachable as they are.
 
@@ -32,6 +33,7 @@ mod route;
 pub mod server;
 mod settings;
 mod users;
+mod workers;
 
 pub use descriptors::raise_limit as raise_descriptor_limit;
 

@@ -10,7 +10,7 @@ use crate::body::RequestBody;
 use crate::connect::{self, Call, Context, RpcError};
 use crate::guest::Guest;
 use crate::users::User;
-use crate::{control, cors, files, filesystem, metrics, process};
+use crate::{control, cors, files, filesystem, metrics, process, workers};
 
 /// A request to a plain HTTP route.
 pub struct Plain {
@@ -173,13 +173,13 @@ pub fn account(guest: &Guest, username: Option<&str>) -> Result<User, Refusal> {
     })
 }
 
-/// Runs file work on a thread of its own: it may block, the agent must not.
+/// Runs file work on a thread of its own, where one can be had: it may block, the agent must not.
 pub async fn blocking<T, F>(work: F) -> Result<T, RpcError>
 where
     T: Send + 'static,
     F: FnOnce() -> T + Send + 'static,
 {
-    tokio::task::spawn_blocking(work)
+    workers::run(work)
         .await
-        .map_err(|error| RpcError::internal(format!("file work failed: {error}")))
+        .ok_or_else(|| RpcError::internal("file work failed: it panicked"))
 }

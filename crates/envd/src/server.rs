@@ -51,9 +51,6 @@ pub fn serve(start: Start) -> Result<Infallible, ServeError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        .max_blocking_threads(limits::BLOCKING_THREADS)
-        .thread_keep_alive(limits::BLOCKING_IDLE)
-        .thread_stack_size(limits::BLOCKING_STACK_BYTES)
         .build()
         .map_err(ServeError::Runtime)?;
     LocalSet::new().block_on(&runtime, accept(start))

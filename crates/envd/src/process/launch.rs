@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use casemate_linux::guest::{Spawn, SpawnError, Spawned, spawn};
 use envd_wire::process::{PTY, ProcessConfig, StartRequest};
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
-use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -93,7 +93,7 @@ fn start(
 
     let channels = match pty {
         Some(pty) => terminal(window(pty), user),
-        None => pipes(stdin),
+        None => pipes(stdin, user),
     };
     let Channels {
         child,
@@ -271,11 +271,14 @@ struct Channels {
     outputs: Vec<Output>,
 }
 
-fn pipes(with_stdin: bool) -> io::Result<Channels> {
+fn pipes(with_stdin: bool, user: &User) -> io::Result<Channels> {
     let (stdout_ours, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
     let (stderr_ours, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+    own(&stdout, user);
+    own(&stderr, user);
     let (stdin, input) = if with_stdin {
         let (stdin, ours) = pipe_with(PipeFlags::CLOEXEC)?;
+        own(&stdin, user);
         (
             stdin,
             Input::Pipe(Rc::new(watched(ours, Interest::WRITABLE)?)),
@@ -304,8 +307,14 @@ fn pipes(with_stdin: bool) -> io::Result<Channels> {
     })
 }
 
+/// So that programs can open /dev/stdout and the like by name. Refused on some mounts; the
+/// inherited descriptors work anyway.
+fn own(end: &OwnedFd, user: &User) {
+    let _ = fchown(end, Some(user.uid), None);
+}
+
 fn terminal(size: Winsize, user: &User) -> io::Result<Channels> {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    let master = open_master()?;
     unlockpt(&master)?;
     tcsetwinsize(&master, size)?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
@@ -315,9 +324,7 @@ fn terminal(size: Winsize, user: &User) -> io::Result<Channels> {
         Err(Errno::NOTTY | Errno::INVAL) => open_slave(&master)?,
         Err(error) => return Err(error.into()),
     };
-    // So that programs can open /dev/stdout and the like by name. Refused on some mounts; the
-    // inherited descriptors work anyway.
-    let _ = fchown(&slave, Some(user.uid), None);
+    own(&slave, user);
     let master = Rc::new(watched(master, Interest::READABLE | Interest::WRITABLE)?);
     Ok(Channels {
         child: Ends::Terminal(slave),
@@ -327,6 +334,35 @@ fn terminal(size: Winsize, user: &User) -> io::Result<Channels> {
             file: master,
         }],
     })
+}
+
+/// As rustix's `openpt`, which would say `EAGAIN`, the word of the process limit, where the kernel
+/// has no terminal left.
+fn open_master() -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match rustix::fs::open("/dev/ptmx", flags, Mode::empty()) {
+        Err(Errno::NOSPC) => Err(none_left()),
+        opened => Ok(opened?),
+    }
+}
+
+/// What somebody can act on: the kernel's word alone sounds like a full disk.
+fn none_left() -> io::Error {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mut text = "no space left on device: no terminal is left".to_owned();
+    if let Some(most) = most_terminals(&mounts) {
+        text.push_str(&format!(", there are {most} at most"));
+    }
+    io::Error::new(io::ErrorKind::StorageFull, text)
+}
+
+/// The limit of this system alone, if it has one.
+fn most_terminals(mounts: &str) -> Option<u32> {
+    let line = mounts
+        .lines()
+        .find(|line| line.contains(" /dev/pts devpts "))?;
+    let mut options = line.split([' ', ',']);
+    options.find_map(|option| option.strip_prefix("max=")?.parse().ok())
 }
 
 fn open_slave(master: &OwnedFd) -> io::Result<OwnedFd> {
@@ -346,4 +382,22 @@ fn open_slave(master: &OwnedFd) -> io::Result<OwnedFd> {
 fn watched(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     rustix::io::ioctl_fionbio(&fd, true)?;
     register(fd, interest).map_err(|(_, error)| error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_terminals_is_that_of_the_mount() {
+        let of = |options| {
+            most_terminals(&format!(
+                "/dev/sda / ext4 rw,max=3 0 0\ndevpts /dev/pts devpts {options} 0 0\n"
+            ))
+        };
+        assert_eq!(of("rw,gid=5,mode=620,ptmxmode=666,max=64"), Some(64));
+        assert_eq!(of("rw,max=64,gid=5"), Some(64));
+        assert_eq!(of("rw,gid=5,mode=620"), None);
+        assert_eq!(most_terminals(""), None);
+    }
 }

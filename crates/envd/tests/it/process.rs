@@ -687,3 +687,21 @@ fn files_that_a_process_makes_belong_to_its_user() {
         "{finished:?}"
     );
 }
+
+#[test]
+fn pipes_can_be_opened_by_name() {
+    let server = Server::open();
+    let basic = format!("Basic {}", STANDARD.encode("daemon:"));
+    let script = "echo out > /dev/stdout; echo err > /dev/stderr; \
+                  stat -Lc %u /proc/self/fd/0 /proc/self/fd/1; cat /dev/stdin";
+    let more = json!({"stdin": true});
+    let mut stream = start_with(&server, &[("authorization", &basic)], script, &more);
+    let pid = stream.pid();
+    send(&server, pid, &json!({"stdin": STANDARD.encode("in")})).expect(200);
+    server
+        .call("Process/CloseStdin", &json!({"process": {"pid": pid}}))
+        .expect(200);
+    let finished = stream.finish();
+    assert_eq!((finished.code(), &*finished.stderr), (0, &b"err\n"[..]));
+    assert_eq!(finished.out(), "out\n1\n1\nin");
+}
