@@ -197,12 +197,13 @@ def test_a_successor_killed_at_any_moment_leaves_room_for_the_next(main):
 
 def test_a_successor_of_one_that_dies_before_it_hands_over_is_an_ordinary_start(main):
     sandbox = main.create()
-    former, mark = main.process, main.mark
+    former = main.process
     # What does not leave is waited for.
     control = next(pid for pid, role in main.processes().items() if role == "control")
     os.kill(control, signal.SIGSTOP)
+    begun = main.log.stat().st_size
     main.spawn("--take-over")
-    said = lambda: main.log.read_text()[mark:]
+    said = lambda: main.log.read_bytes()[begun:].decode()
     host.until("it is asked", lambda: "another casemate takes over" in said())
     for pid in (former.pid, control):
         os.kill(pid, signal.SIGKILL)
