@@ -113,11 +113,11 @@ def test_a_successor_refuses_nobody_and_streams_are_picked_up(main):
         time.sleep(0.5)
         children = [pid for pid in main.processes() if pid != main.pid]
         begun = time.time()
-        mark = main.mark
+        mark = main.log.stat().st_size
         former = main.take_over()
         took = time.time() - begun
         assert former.wait(20) == 0
-        assert "is started again" not in main.log.read_text()[mark:]
+        assert "is started again" not in main.log.read_bytes()[mark:].decode()
         assert former.pid != main.pid
         before = dict(load.done)
         host.until("all go on", lambda: all(load.done[name] > before[name] for name in before), 30)
@@ -197,12 +197,13 @@ def test_a_successor_killed_at_any_moment_leaves_room_for_the_next(main):
 
 def test_a_successor_of_one_that_dies_before_it_hands_over_is_an_ordinary_start(main):
     sandbox = main.create()
-    former, mark = main.process, main.mark
+    former = main.process
     # What does not leave is waited for.
     control = next(pid for pid, role in main.processes().items() if role == "control")
     os.kill(control, signal.SIGSTOP)
+    begun = main.log.stat().st_size
     main.spawn("--take-over")
-    said = lambda: main.log.read_text()[mark:]
+    said = lambda: main.log.read_bytes()[begun:].decode()
     host.until("it is asked", lambda: "another casemate takes over" in said())
     for pid in (former.pid, control):
         os.kill(pid, signal.SIGKILL)
