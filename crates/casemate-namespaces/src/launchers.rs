@@ -119,7 +119,10 @@ impl Launchers {
         };
         let text = serde_json::to_vec(request)?;
         // An error drops the launcher here: who knows what it would answer next.
-        let (reply, fds) = launcher.exchange(&text, fds).await?;
+        let (reply, fds) = launcher
+            .exchange(&text, fds)
+            .await
+            .inspect_err(|error| warn_of_end(&launcher, &error.to_string()))?;
         self.push(launcher);
         match reply {
             Reply::Refused(refusal) => Err(LauncherError::Refused(refusal)),
@@ -141,8 +144,10 @@ impl Launchers {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let mut launcher = idle.pop_front()?;
-            if matches!(launcher.process.try_wait(), Ok(None)) {
-                return Some(launcher);
+            match launcher.process.try_wait() {
+                Ok(None) => return Some(launcher),
+                Ok(Some(status)) => warn_of_end(&launcher, &status.to_string()),
+                Err(error) => warn_of_end(&launcher, &error.to_string()),
             }
         }
     }
@@ -155,6 +160,15 @@ impl Launchers {
                 .push_back(launcher);
         }
     }
+}
+
+fn warn_of_end(launcher: &Launcher, why: &str) {
+    let pid = launcher.process.id();
+    tracing::warn!(
+        pid,
+        why,
+        "a launcher ended, or is ended; another takes its place"
+    );
 }
 
 impl Launcher {
