@@ -289,7 +289,8 @@ def test_files_can_be_had_at_the_process_limit(main, sandbox):
 
 def test_terminals_end_at_their_number_and_the_error_says_so(sandbox):
     held = []
-    with pytest.raises(e2b.SandboxException, match="no space left on device: no terminal is left, there are 64 at most"):
+    words = "no space left on device: no terminal is left, there are 64 at most"
+    with pytest.raises(e2b.SandboxException, match=words):
         while len(held) < 70:
             held.append(sandbox.pty.create(e2b.PtySize(24, 80)))
     assert len(held) == 64
