@@ -18,10 +18,37 @@ pub enum TaskKind {
     Reconciler,
 }
 
-/// The work was cut off: it panicked (which is logged) or the process is ending.
+/// The work was cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the task ended without a result")]
-pub struct TaskLost;
+pub enum TaskLost {
+    /// Which is logged.
+    #[error("the task panicked")]
+    Panicked,
+    /// Of its tasks one after the other is dropped, those that answer clients maybe last.
+    #[error("the process is ending")]
+    Ending,
+}
+
+/// Tells how a task came to its end without a result.
+struct Witness<T>(Option<oneshot::Sender<Result<T, TaskLost>>>);
+
+impl<T> Witness<T> {
+    fn tell(&mut self, result: Result<T, TaskLost>) {
+        if let Some(done) = self.0.take() {
+            // Nobody may wait any more: the work was done all the same.
+            let _ = done.send(result);
+        }
+    }
+}
+
+impl<T> Drop for Witness<T> {
+    fn drop(&mut self) {
+        self.tell(Err(match std::thread::panicking() {
+            true => TaskLost::Panicked,
+            false => TaskLost::Ending,
+        }));
+    }
+}
 
 /// See the module.
 #[derive(Clone, Default)]
@@ -55,11 +82,12 @@ impl Tasks {
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, TaskLost> {
         let (done, result) = oneshot::channel();
+        let mut witness = Witness(Some(done));
         self.spawn(TaskKind::Request, async move {
-            // Nobody may wait any more: the work was done all the same.
-            let _ = done.send(work.await);
+            let done = work.await;
+            witness.tell(Ok(done));
         });
-        result.await.map_err(|_| TaskLost)
+        result.await.unwrap_or(Err(TaskLost::Ending))
     }
 
     /// Whether shutdown began.
@@ -72,5 +100,35 @@ impl Tasks {
         self.stop.cancel();
         self.tracker.close();
         self.tracker.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_is_told_how_the_work_was_cut_off() {
+        let tasks = Tasks::default();
+        assert_eq!(tasks.detached(async { 1 }).await, Ok(1));
+        let panics = async { panic!("on purpose") };
+        assert_eq!(tasks.detached::<u8>(panics).await, Err(TaskLost::Panicked));
+        let ending = tokio::task::spawn_blocking(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .expect("a runtime");
+            let tasks = Tasks::default();
+            let mut waits =
+                Box::pin(async move { tasks.detached::<u8>(std::future::pending()).await });
+            runtime.block_on(std::future::poll_fn(|context| {
+                assert!(waits.as_mut().poll(context).is_pending());
+                std::task::Poll::Ready(())
+            }));
+            // As at the end of a process: the task goes before whoever waits for it.
+            drop(runtime);
+            waits
+        });
+        let waits = ending.await.expect("it does not panic");
+        assert_eq!(waits.await, Err(TaskLost::Ending));
     }
 }

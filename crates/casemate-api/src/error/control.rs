@@ -96,8 +96,12 @@ impl From<MetricsError> for ApiError {
 }
 
 impl From<TaskLost> for ApiError {
-    fn from(_: TaskLost) -> Self {
-        Self::lost()
+    fn from(lost: TaskLost) -> Self {
+        match lost {
+            TaskLost::Panicked => Self::lost(),
+            // It may have taken effect: whether to ask again is not for a library to decide.
+            TaskLost::Ending => Self::unavailable("Service is unavailable", &lost).never_retry(),
+        }
     }
 }
 
