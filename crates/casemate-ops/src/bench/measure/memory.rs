@@ -89,8 +89,8 @@ fn pss_kib(pid: u32) -> Result<u64, BenchError> {
     Ok(meminfo(&text, "Pss:").unwrap_or(0))
 }
 
-/// The platform's processes, and those below them that run the same program: what is inside
-/// sandboxes runs another one.
+/// The platform's processes, first `up`; whoever it started, and those below them that run the same
+/// program as their parent: what is inside sandboxes runs another one.
 pub(super) fn family(roots: &[u32]) -> Result<Vec<u32>, BenchError> {
     let program = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
     let listed = fs::read_dir("/proc").map_err(|source| BenchError::Io {
@@ -108,7 +108,8 @@ pub(super) fn family(roots: &[u32]) -> Result<Vec<u32>, BenchError> {
         let runs = program(head);
         let children = parents.iter().filter(|(_, parent)| *parent == head);
         for (child, _) in children {
-            if !family.contains(child) && program(*child) == runs {
+            let is_ours = next == 0 || program(*child) == runs;
+            if is_ours && !family.contains(child) {
                 family.push(*child);
             }
         }
