@@ -139,19 +139,34 @@ fn mib(kib: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
-    fn a_process_and_its_children_of_the_same_program_are_one_family() {
+    fn who_was_started_and_what_runs_the_same_program_below_are_one_family() {
         let me = std::process::id();
-        let mut other = std::process::Command::new("/bin/sleep")
-            .arg("60")
+        let mut shell = Command::new("/bin/sh")
+            .args(["-c", "(cat; :); :"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        // An echo says that the shell has started its second self, and that one another program.
+        let (mut input, mut echo) = (shell.stdin.take().unwrap(), [0]);
+        input.write_all(b"x").unwrap();
+        shell
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut echo)
+            .unwrap();
         let family = family(&[me]).unwrap();
-        other.kill().unwrap();
-        other.wait().unwrap();
-        assert_eq!(family, [me]);
+        drop(input);
+        shell.wait().unwrap();
+        assert_eq!(family.len(), 3, "{family:?}");
+        assert_eq!(family[..2], [me, shell.id()]);
         assert!(parent(me).is_some());
         assert!(pss_kib(me).unwrap() > 0);
     }
