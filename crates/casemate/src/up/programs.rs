@@ -2,7 +2,7 @@
 //! the launcher that makes them.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -95,7 +95,8 @@ impl Program {
         let folder = data_dir.join(self.folder);
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         let path = self.path(data_dir);
-        if !path.exists() {
+        let is_whole = |file: fs::Metadata| file.len() == self.bytes.len() as u64;
+        if !fs::metadata(&path).is_ok_and(is_whole) {
             write_program(&path, self.bytes)
                 .with_context(|| format!("write {}", path.display()))?;
         }
@@ -117,9 +118,14 @@ impl Program {
     }
 }
 
+/// Synced before it has its name: what a power loss left of it would be taken for it for ever.
 fn write_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let half = path.with_extension("tmp");
-    fs::write(&half, bytes)?;
-    fs::set_permissions(&half, fs::Permissions::from_mode(0o755))?;
+    let mut file = fs::File::create(&half)?;
+    file.write_all(bytes)?;
+    file.set_permissions(fs::Permissions::from_mode(0o755))?;
+    file.sync_all()?;
+    // Open for writing, it could not be executed.
+    drop(file);
     fs::rename(half, path)
 }
