@@ -136,17 +136,11 @@ fn record(node: &Inner, entry: &mut Entry) {
 
 /// Told first: after a crash in between it is told twice, and not never.
 fn tell_memory_kills(node: &Inner, entry: &mut Entry, counted: u64) {
-    let told = entry.memory_kills;
-    if told.is_some_and(|told| counted <= told) {
+    if entry.memory_kills.is_some_and(|told| counted <= told) {
         return;
     }
-    if let Some(told) = told {
-        node.events.publish(NodeEvent::MemoryFull {
-            sandbox: entry.sandbox.clone(),
-            team: entry.team.clone(),
-            at: Timestamp::now(),
-            processes: counted - told,
-        });
+    if let Some(full) = memory_full(entry, counted) {
+        node.events.publish(full);
     }
     entry.memory_kills = Some(counted);
     node.note_memory_kills(&entry.sandbox, counted);
@@ -155,6 +149,17 @@ fn tell_memory_kills(node: &Inner, entry: &mut Entry, counted: u64) {
         let error = chain(&failed);
         warn!(sandbox.id = %entry.sandbox, error, "cannot note ends for want of memory");
     }
+}
+
+/// What was not told of yet. Where nothing was counted, by an earlier version, that told it.
+pub(crate) fn memory_full(entry: &Entry, counted: u64) -> Option<NodeEvent> {
+    let processes = counted.checked_sub(entry.memory_kills?)?;
+    (processes > 0).then(|| NodeEvent::MemoryFull {
+        sandbox: entry.sandbox.clone(),
+        team: entry.team.clone(),
+        at: Timestamp::now(),
+        processes,
+    })
 }
 
 fn set_deadline(node: &Inner, entry: &mut Entry, ends_at: Timestamp) -> Result<(), NodeError> {

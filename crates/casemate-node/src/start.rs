@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::journal::{Entry, JournalError};
 use crate::node::Inner;
+use crate::sandbox::memory_full;
 
 /// How often the node says how it is.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -35,7 +36,7 @@ pub(crate) async fn take_over(node: &Arc<Inner>) -> Result<(), StartError> {
         match adopt(node, &entry).await {
             Taken::Over => kept.push(entry),
             Taken::Unruled => unruled.push(entry),
-            Taken::Gone => gone.push(entry),
+            Taken::Gone { memory_kills } => gone.push((entry, memory_kills)),
         }
         failpoint::hit(Point::StartAdopted);
     }
@@ -49,7 +50,10 @@ pub(crate) async fn take_over(node: &Arc<Inner>) -> Result<(), StartError> {
     node.runtime.sweep(&keep).await.map_err(StartError::Sweep)?;
     failpoint::hit(Point::StartSwept);
     let (adopted, lost) = (kept.len(), gone.len());
-    for entry in gone {
+    for (entry, memory_kills) in gone {
+        if let Some(full) = memory_kills.and_then(|counted| memory_full(&entry, counted)) {
+            node.events.publish(full);
+        }
         node.forget(&entry);
         node.events.publish(ended(entry));
     }
@@ -82,23 +86,26 @@ enum Taken {
     /// It runs, and its rules cannot be set again: it would reach what it must not, so it is ended.
     Unruled,
     /// It does not run, or what runs is left to the sweep.
-    Gone,
+    Gone {
+        memory_kills: Option<u64>,
+    },
 }
 
 async fn adopt(node: &Inner, entry: &Entry) -> Taken {
+    const UNKNOWN: Taken = Taken::Gone { memory_kills: None };
     let Some(record) = &entry.record else {
-        return Taken::Gone;
+        return UNKNOWN;
     };
     if entry.boot != node.boot {
-        return Taken::Gone;
+        return UNKNOWN;
     }
     match node.runtime.adopt(record).await {
         Ok(()) => {}
-        Err(AdoptError::Gone(_)) => return Taken::Gone,
+        Err(AdoptError::Gone { memory_kills, .. }) => return Taken::Gone { memory_kills },
         Err(failed) => {
             let error = chain(&failed);
             warn!(sandbox.id = %entry.sandbox, error, "cannot take a sandbox over");
-            return Taken::Gone;
+            return UNKNOWN;
         }
     }
     let (id, network) = (&entry.sandbox, &entry.network);

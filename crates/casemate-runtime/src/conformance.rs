@@ -100,7 +100,7 @@ async fn a_record_names_its_sandbox_and_can_be_adopted_again(
         .expect("what runs here stays here");
     runtime.stop(&spec.sandbox).await.expect("it stops");
     let gone = runtime.adopt(&record).await;
-    assert!(matches!(gone, Err(AdoptError::Gone(id)) if id == spec.sandbox));
+    assert!(matches!(gone, Err(AdoptError::Gone { sandbox, .. }) if sandbox == spec.sandbox));
 }
 
 async fn a_sweep_keeps_what_runs(runtime: &dyn Runtime, new_spec: NewSpec<'_>) {

@@ -34,8 +34,12 @@ pub enum CreateError {
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
     /// It does not run any more (or another process has its id).
-    #[error("sandbox {0} does not run any more")]
-    Gone(SandboxId),
+    #[error("sandbox {sandbox} does not run any more")]
+    Gone {
+        sandbox: SandboxId,
+        /// [`Seen::memory_kills`](crate::Seen) as it was at its end, where that can still be read.
+        memory_kills: Option<u64>,
+    },
     #[error("cannot read the record of sandbox {sandbox}")]
     Record {
         sandbox: SandboxId,

@@ -140,11 +140,14 @@ impl Runtime for FakeRuntime {
     }
 
     async fn adopt(&self, record: &RuntimeRecord) -> Result<(), AdoptError> {
-        if self.lock().running.contains_key(&record.sandbox) {
-            Ok(())
-        } else {
-            Err(AdoptError::Gone(record.sandbox.clone()))
+        let state = self.lock();
+        if state.running.contains_key(&record.sandbox) {
+            return Ok(());
         }
+        Err(AdoptError::Gone {
+            sandbox: record.sandbox.clone(),
+            memory_kills: state.memory_kills.get(&record.sandbox).copied(),
+        })
     }
 
     async fn sweep(&self, keep: &BTreeSet<SandboxId>) -> Result<(), RuntimeError> {

@@ -29,13 +29,19 @@ pub(super) fn adopt(shared: &Arc<Shared>, record: &RuntimeRecord) -> Result<(), 
         return Ok(());
     }
     let facts = Facts::of(record).map_err(failed)?;
-    let gone = || AdoptError::Gone(sandbox.clone());
+    let group = facts.group.clone().unwrap_or_else(|| sandbox.to_string());
+    let is_its_own = || Ok(shared.cgroups.id(&group)? == Some(facts.cgroup));
+    let gone = || AdoptError::Gone {
+        sandbox: sandbox.clone(),
+        memory_kills: is_its_own()
+            .and_then(|own| own.then(|| shared.cgroups.memory_kills(&group)).transpose())
+            .unwrap_or_default(),
+    };
     let process = facts.process().map_err(failed)?.ok_or_else(gone)?;
     let layer = Layer::parse(&facts.layer)
         .filter(|layer| shared.pool.contains(layer))
         .ok_or_else(gone)?;
-    let group = facts.group.clone().unwrap_or_else(|| sandbox.to_string());
-    if shared.cgroups.id(&group).map_err(failed)? != Some(facts.cgroup) {
+    if !is_its_own().map_err(failed)? {
         return Err(gone());
     }
     let net = match network(shared, &facts) {

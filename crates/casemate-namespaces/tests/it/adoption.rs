@@ -10,7 +10,9 @@ use std::time::Duration;
 use casemate_runtime::{AdoptError, DialError, LOG_BYTES_MAX, Runtime, RuntimeRecord};
 use casemate_types::InstanceId;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, PidfdGetfdFlags, Signal, kill_process, pidfd_getfd, pidfd_open,
+};
 
 use crate::world::{AGENT_VARIABLE, World, agent};
 use crate::{dead, host, machine};
@@ -24,7 +26,7 @@ pub fn service_group(instance: &InstanceId) -> Option<PathBuf> {
         .map(|root| root.join(format!("test-{instance}")))
 }
 
-/// In a process of its own: makes two sandboxes, prints their records, waits to be killed.
+/// In a process of its own: makes two sandboxes, the second of which had its memory full, prints their records, waits to be killed.
 pub async fn hold(folder: &str, instance: &str) {
     let instance = InstanceId::parse(instance).expect("an instance");
     if let Some(group) = service_group(&instance) {
@@ -32,8 +34,11 @@ pub async fn hold(folder: &str, instance: &str) {
         std::fs::write(group.join("cgroup.procs"), "0").expect("the group is joined");
     }
     let world = World::open(PathBuf::from(folder), instance, 4).await;
-    for _ in 0..2 {
+    for number in 0..2 {
         let record = world.create_as(world.spec()).await;
+        if number == 1 {
+            world.sh(&record.sandbox, "/proc/1/exe eat 400").await;
+        }
         let count = "(i=0; while :; do i=$((i+1)); echo $i > /tmp/count; sleep 0.05; done) \
                      > /dev/null 2>&1 & true";
         world.ok(&record.sandbox, count).await;
@@ -144,8 +149,7 @@ pub async fn sandboxes_run_on_and_are_taken_over() {
     // The end of an adopted one is seen, and it can be stopped.
     let (first, second) = (&held.records[0].sandbox, &held.records[1].sandbox);
     let pid = host::first_process(&held.records[0]);
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     let exit = tokio::time::timeout(Duration::from_secs(5), exits.recv())
         .await
         .unwrap()
@@ -153,7 +157,7 @@ pub async fn sandboxes_run_on_and_are_taken_over() {
     assert_eq!(&exit.sandbox, first);
     world.runtime.stop(second).await.expect("it stops");
     let gone = world.runtime.adopt(&held.records[1]).await;
-    assert!(matches!(gone, Err(AdoptError::Gone(_))), "{gone:?}");
+    assert!(matches!(gone, Err(AdoptError::Gone { .. })), "{gone:?}");
     drop(held.process);
     world.purge().await;
 }
@@ -229,7 +233,41 @@ pub async fn a_sweep_ends_what_nobody_keeps() {
     assert!(seen[1].is_some() && gone_now != seen[1], "{gone_now:?}");
     world.ok(&kept.sandbox, "true").await;
     let gone = world.runtime.adopt(&held.records[1]).await;
-    assert!(matches!(gone, Err(AdoptError::Gone(_))), "{gone:?}");
+    assert!(matches!(gone, Err(AdoptError::Gone { .. })), "{gone:?}");
+    world.purge().await;
+}
+
+pub async fn what_ended_while_nobody_looked_says_how_often_its_memory_was_full() {
+    let held = killed();
+    for record in &held.records {
+        let pid = Pid::from_raw(host::first_process(record)).unwrap();
+        kill_process(pid, Signal::KILL).unwrap();
+        while !host::has_ended(pid.as_raw_nonzero().get()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    let world = World::open_unswept(held.folder, held.instance, 2).await;
+    let mut counted = Vec::new();
+    for record in &held.records {
+        match world.runtime.adopt(record).await {
+            Err(AdoptError::Gone { memory_kills, .. }) => counted.push(memory_kills),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(counted, [Some(0), Some(1)]);
+    // What is gone altogether has no count, and neither has another's group of its name.
+    world.runtime.sweep(&BTreeSet::new()).await.expect("sweeps");
+    let again = world.runtime.adopt(&held.records[1]).await;
+    let unknown = |gone: &_| {
+        matches!(
+            gone,
+            Err(AdoptError::Gone {
+                memory_kills: None,
+                ..
+            })
+        )
+    };
+    assert!(unknown(&again), "{again:?}");
     world.purge().await;
 }
 

@@ -73,6 +73,7 @@ const TESTS: &[Test] = tests![
     adoption::sandboxes_run_on_and_are_taken_over,
     adoption::a_log_is_one_s_own_and_takes_what_it_can,
     adoption::a_sweep_ends_what_nobody_keeps,
+    adoption::what_ended_while_nobody_looked_says_how_often_its_memory_was_full,
     adoption::a_sweep_ends_what_was_taken_over_and_is_not_kept,
     adoption::what_does_not_end_keeps_nobody_from_starting,
     adoption::nothing_is_left_after_a_purge,

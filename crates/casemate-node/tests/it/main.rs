@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use casemate_node::{AdmissionLimits, Node, NodeConfig};
 use casemate_rpc::{CreateRequest, NodeError, NodeEvent, NodePort, NodeTemplate};
-use casemate_runtime::Consumption;
 use casemate_runtime::fake::FakeRuntime;
+use casemate_runtime::{Consumption, Runtime};
 use casemate_types::{CompiledPolicy, EndReason, Resources, Sample, SandboxId, Timestamp};
 use tokio::sync::mpsc::Receiver;
 
@@ -589,6 +589,24 @@ async fn a_full_memory_is_told_of_once_across_starts() {
     }
     node.kill(sandbox, EndReason::Killed).await.unwrap();
     assert_eq!(ended(&mut events, sandbox).await, EndReason::Killed);
+}
+
+#[tokio::test]
+async fn a_full_memory_that_ended_a_sandbox_between_two_starts_is_told_of() {
+    let host = Host::new();
+    let node = host.start().await;
+    let request = request(HOUR);
+    node.create(request.clone()).await.unwrap();
+    drop(node);
+    host.runtime.fill_memory(&request.sandbox, 2);
+    // The node that is gone hears of no exit.
+    drop(host.runtime.exits());
+    host.runtime.exit(&request.sandbox);
+    let node = host.start().await;
+    let mut events = node.watch().await.unwrap();
+    assert_eq!(memory_full(&mut events).await, 2);
+    let reason = ended(&mut events, &request.sandbox).await;
+    assert_eq!(reason, EndReason::Exited);
 }
 
 #[tokio::test]
