@@ -84,7 +84,7 @@ def test_the_death_of_up_alone_ends_its_children_and_no_sandbox(main):
 def test_a_platform_that_was_stopped_is_named_instead_of_waited_for(main):
     os.kill(main.pid, signal.SIGSTOP)
     try:
-        for verb in ("status", "df"):
+        for verb in ("status", "df", "down"):
             ran = casemate(verb, "--data-dir", str(main.data_dir), timeout=30)
             assert ran.returncode == 1, ran.stdout
             assert f"the platform's process {main.pid} does not answer" in ran.stderr

@@ -10,6 +10,8 @@ use std::time::Duration;
 use crate::space::Space;
 use anyhow::{Context, bail};
 use casemate_rpc::NodeInfo;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -85,6 +87,17 @@ pub async fn read_request(stream: &mut UnixStream) -> anyhow::Result<Request> {
     Ok(serde_json::from_str(&line)?)
 }
 
+/// Whether a caller still waits: one that gave us up while we were stopped was told that nothing
+/// happened.
+pub fn waits(stream: &UnixStream) -> bool {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    // A caller says nothing more, so that there is something to read means its end.
+    matches!(
+        rustix::net::recv(stream, &mut [0; 1], flags),
+        Err(Errno::AGAIN)
+    )
+}
+
 pub fn line(message: &impl Serialize) -> anyhow::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
@@ -98,6 +111,8 @@ pub async fn write(stream: &mut UnixStream, message: &impl Serialize) -> anyhow:
 /// How long a platform may take to say how it is. One that works does so at once; one that ends, or
 /// hands over, takes longer, and so does one that was stopped (`kill -STOP`).
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at a platform that takes its time.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Files are measured one after the other.
 const MEASURE_PATIENCE: Duration = Duration::from_secs(300);
 
@@ -109,7 +124,10 @@ pub async fn ask(path: &Path, request: Request) -> anyhow::Result<Option<Reply>>
     let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
     let answer = exchange(&mut stream, request);
     let answer = match request.patience() {
-        None => answer.await,
+        None => tokio::select! {
+            answer = answer => answer,
+            silent = until_silent(path) => return Err(silent),
+        },
         Some(patience) => match tokio::time::timeout(patience, answer).await {
             Ok(answer) => answer,
             Err(_) => bail!("{}", silent(pid, patience)),
@@ -126,7 +144,7 @@ pub async fn ask(path: &Path, request: Request) -> anyhow::Result<Option<Reply>>
 }
 
 impl Request {
-    /// `None` where it takes as long as it takes.
+    /// `None` where it takes as long as it takes; meanwhile the platform must say how it is.
     fn patience(self) -> Option<Duration> {
         match self {
             Self::Status => Some(PATIENCE),
@@ -139,6 +157,16 @@ impl Request {
 /// Refuses a platform that does not say how it is within [`PATIENCE`]; for what may take long.
 pub async fn must_answer(path: &Path) -> anyhow::Result<()> {
     ask(path, Request::Status).await.map(drop)
+}
+
+/// Until a platform that works on what it was asked for no longer says how it is.
+async fn until_silent(path: &Path) -> anyhow::Error {
+    loop {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        if let Err(silent) = Box::pin(must_answer(path)).await {
+            return silent;
+        }
+    }
 }
 
 async fn connect(path: &Path) -> anyhow::Result<Option<UnixStream>> {
@@ -190,7 +218,7 @@ mod tests {
     async fn a_platform_that_does_not_answer_is_named_and_not_waited_for() {
         let dir = std::env::temp_dir().join(format!("casemate-admin-{}", std::process::id()));
         let socket = listen(&dir).unwrap();
-        for request in [Request::Status, Request::Space] {
+        for request in [Request::Status, Request::Space, Request::Down] {
             let error = ask(&dir, request).await.unwrap_err().to_string();
             let named = format!("process {} does not answer", std::process::id());
             assert!(error.contains(&named), "{error}");
@@ -198,5 +226,20 @@ mod tests {
         drop(socket);
         assert!(ask(&dir, Request::Status).await.unwrap().is_none());
         std::fs::remove_file(dir).unwrap();
+    }
+    #[tokio::test]
+    async fn a_caller_that_is_gone_is_not_served() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs
+            .write_all(&line(&Request::Down).unwrap())
+            .await
+            .unwrap();
+        assert!(matches!(
+            read_request(&mut ours).await.unwrap(),
+            Request::Down
+        ));
+        assert!(waits(&ours));
+        drop(theirs);
+        assert!(!waits(&ours));
     }
 }

@@ -42,6 +42,8 @@ struct Platform {
     front: watch::Sender<FrontDoor>,
     /// Somebody asked for the end on the admin socket.
     asked: mpsc::Sender<Asked>,
+    /// Held by whoever ends it or hands it over.
+    ending: tokio::sync::Mutex<()>,
 }
 
 /// What becomes of the control process.
@@ -100,6 +102,7 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
         pids: Pids::default(),
         ready: AtomicBool::new(false),
         asked,
+        ending: tokio::sync::Mutex::default(),
         config,
         dir,
     });
@@ -259,30 +262,26 @@ async fn keep_egress(platform: Arc<Platform>, user: SystemUser) {
 }
 
 async fn answer_admins(platform: Arc<Platform>, socket: UnixListener) {
+    let mut answers = tokio::task::JoinSet::new();
     loop {
-        let Ok((mut stream, _)) = socket.accept().await else {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            Some(_) = answers.join_next() => continue,
+        };
+        let Ok((stream, _)) = accepted else {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             continue;
         };
-        // One at a time: these are people, and root.
-        let answer = async {
-            let request = admin::read_request(&mut stream).await?;
-            if matches!(request, admin::Request::HandOver) {
-                return platform.hand_over(&stream).await;
+        // Beside each other: who waits for an end asks meanwhile whether we live.
+        let platform = Arc::clone(&platform);
+        answers.spawn(async move {
+            if let Err(error) = platform.answer_admin(stream).await {
+                warn!(
+                    error = format!("{error:#}"),
+                    "could not answer on the admin socket"
+                );
             }
-            let reply = platform.administer(request).await;
-            admin::write(&mut stream, &reply).await?;
-            if matches!(reply, admin::Reply::Ending) {
-                platform.asked.send(Asked::Down).await?;
-            }
-            anyhow::Ok(())
-        };
-        if let Err(error) = answer.await {
-            warn!(
-                error = format!("{error:#}"),
-                "could not answer on the admin socket"
-            );
-        }
+        });
     }
 }
 
@@ -357,14 +356,28 @@ impl Platform {
         Ok(self.asked.send(Asked::HandedOver).await?)
     }
 
-    async fn administer(&self, request: admin::Request) -> admin::Reply {
+    async fn answer_admin(&self, mut stream: UnixStream) -> anyhow::Result<()> {
+        let request = admin::read_request(&mut stream).await?;
+        anyhow::ensure!(admin::waits(&stream), "who asked for {request:?} is gone");
         let done = match request {
             admin::Request::Status => self.status().await,
             admin::Request::Space => self.space().await,
-            admin::Request::Down => self.end_all().await,
-            admin::Request::HandOver => Err(anyhow::anyhow!("this is done elsewhere")),
+            admin::Request::Down => {
+                let _ending = self.ending.lock().await;
+                let done = self.end_all().await;
+                if done.is_ok() {
+                    admin::write(&mut stream, &admin::Reply::Ending).await?;
+                    return Ok(self.asked.send(Asked::Down).await?);
+                }
+                done
+            }
+            admin::Request::HandOver => {
+                let _ending = self.ending.lock().await;
+                return self.hand_over(&stream).await;
+            }
         };
-        done.unwrap_or_else(|error| admin::Reply::Failed(format!("{error:#}")))
+        let failed = |error| admin::Reply::Failed(format!("{error:#}"));
+        admin::write(&mut stream, &done.unwrap_or_else(failed)).await
     }
 
     async fn status(&self) -> anyhow::Result<admin::Reply> {
@@ -389,9 +402,21 @@ impl Platform {
         Ok(admin::Reply::Space(Box::new(measured.await??)))
     }
 
-    /// Ends every sandbox while control still listens, so that the store learns of it.
+    /// Ends every sandbox while control still listens, so that the store learns of it. Where that
+    /// fails the platform goes on.
     async fn end_all(&self) -> anyhow::Result<admin::Reply> {
         self.node.drain().await;
+        let ended = self.end_running().await;
+        if ended.is_err() {
+            self.node.resume();
+        }
+        ended?;
+        // The last ends travel to control in these moments.
+        tokio::time::sleep(data_dir::SETTLE).await;
+        Ok(admin::Reply::Ending)
+    }
+
+    async fn end_running(&self) -> anyhow::Result<()> {
         let running = self.node.running();
         info!(sandboxes = running.len(), "ending all sandboxes");
         let mut kills = tokio::task::JoinSet::new();
@@ -405,8 +430,6 @@ impl Platform {
                 Err(error) => return Err(error.into()),
             }
         }
-        // The last ends travel to control in these moments.
-        tokio::time::sleep(data_dir::SETTLE).await;
-        Ok(admin::Reply::Ending)
+        Ok(())
     }
 }
