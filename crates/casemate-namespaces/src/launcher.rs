@@ -5,11 +5,12 @@
 //! program, executed again; [`run`] is what that program's `main` calls.
 //!
 //! It answers one request after the other on its socket and ends when the socket does. For creates
-//! it forks a [`worker`] ahead of each request, which receives and answers it; other requests it
-//! answers itself. Sandboxes are its children only so that somebody reaps them: when it ends they
+//! it forks a [`worker`] ahead of each request, which receives and answers it; for other requests it
+//! forks one behind them. Sandboxes are its children only so that somebody reaps them: when it ends they
 //! go on under init. It keeps no state about them; whatever fails half-way is undone by the node,
 //! which knows all names. It must not know the pool, slots, leases or the port.
 
+mod bare;
 mod child;
 mod filter;
 mod machine;
@@ -88,18 +89,13 @@ fn serve(socket: OwnedFd) -> Result<(), StepError> {
             let Some((request, _)) = receive::<Request>(&socket, &mut buffer)? else {
                 return Ok(());
             };
-            answer_with(&socket, prepare(&proof, request))?;
+            match request {
+                Request::UserNamespaces { first_ids } => {
+                    userns::serve(&proof, &socket, &first_ids)?;
+                }
+                Request::Create(_) => answer_with(&socket, Err(misdirected()))?,
+            }
         },
-    }
-}
-
-fn prepare(proof: &SingleThreaded, request: Request) -> Result<(Reply, Vec<OwnedFd>), StepError> {
-    match request {
-        Request::UserNamespaces { first_ids } => {
-            let made = first_ids.iter().map(|first| userns::create(proof, *first));
-            Ok((Reply::Done, made.collect::<Result<_, _>>()?))
-        }
-        Request::Create(_) => Err(misdirected()),
     }
 }
 

@@ -5,6 +5,8 @@ use std::os::fd::OwnedFd;
 
 use casemate_runtime::{IsolationKind, RuntimeRecord};
 use casemate_types::SandboxId;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
@@ -68,10 +70,17 @@ impl Facts {
         };
         // Looked up after the descriptor was taken: if it matches, the descriptor is right.
         match start_time(self.pid) {
-            Ok(time) if time == self.start_time => Ok(Some(pidfd)),
+            Ok(time) if time == self.start_time && !has_ended(&pidfd)? => Ok(Some(pidfd)),
             _ => Ok(None),
         }
     }
+}
+
+/// Also of one that nobody has waited for: it keeps its number and has nothing else.
+fn has_ended(process: &OwnedFd) -> io::Result<bool> {
+    let mut polled = [PollFd::new(process, PollFlags::IN)];
+    let at_once = Timespec::default();
+    Ok(retry_on_intr(|| poll(&mut polled, Some(&at_once)))? > 0)
 }
 
 pub(crate) fn boot_id() -> io::Result<String> {

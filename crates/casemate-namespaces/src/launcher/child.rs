@@ -17,6 +17,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use rustix::process::{Pid, Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CpuSet, Gid, Uid};
 
+use super::machine::Taken;
 use super::message::{Order, Parts};
 use super::own::{self, Own};
 use super::room::{Room, attach};
@@ -27,6 +28,7 @@ pub(super) struct Inside<'a> {
     pub(super) own: &'a Own,
     pub(super) order: &'a Order,
     pub(super) parts: &'a Parts<OwnedFd>,
+    pub(super) taken: &'a Taken,
     pub(super) root: &'a OwnedFd,
     pub(super) listener: &'a OwnedFd,
 }
@@ -73,12 +75,10 @@ fn become_agent(inside: &Inside<'_>) -> Result<std::convert::Infallible, StepErr
     become_root().step("become root of the sandbox")?;
     rustix::process::setsid().step("start a session")?;
     creds::join_new_session_keyring().step("leave the host's keyring")?;
-    let disk = inside.room.machine.disk(inside.order);
-    let disk = disk.step("open the figures of its disk")?;
     build_root(inside)?;
-    rustix::process::pivot_root(".", ".").step("change the root")?;
-    unmount(".", UnmountFlags::DETACH).step("leave the old root")?;
-    rustix::process::chdir("/").step("enter the root")?;
+    // Everything it is made of is attached in it by now.
+    unmount(own::PLACE, UnmountFlags::DETACH).step("leave nothing below the root")?;
+    rustix::process::chroot(".").step("change the root")?;
     rustix::system::sethostname(inside.order.hostname.as_bytes()).step("set the host name")?;
     restrict(inside.order).step("set resource limits")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -90,7 +90,7 @@ fn become_agent(inside: &Inside<'_>) -> Result<std::convert::Infallible, StepErr
         (parts.config.as_fd(), 3),
         (inside.listener.as_fd(), 4),
         (parts.ready.as_fd(), 5),
-        (disk.as_fd(), 6),
+        (inside.taken.disk.as_fd(), 6),
         (parts.log.as_fd(), 7),
     ];
     exec::arrange_fds(&places, own.agent.as_fd()).step("hand over descriptors")?;
@@ -113,15 +113,17 @@ fn become_root() -> io::Result<()> {
     Ok(())
 }
 
+/// Paths with a slash in front are in the namespace's bare root, the others in the sandbox's, which
+/// lies over it.
 fn build_root(inside: &Inside<'_>) -> Result<(), StepError> {
-    attach(inside.root, Path::new("/mnt")).step("attach the root")?;
-    rustix::process::chdir("/mnt").step("enter the root")?;
+    attach(inside.root, Path::new("/")).step("attach the root")?;
+    rustix::process::fchdir(inside.root).step("enter the root")?;
     attach(&inside.own.mount, Path::new(own::PLACE)).step("attach its own view")?;
     ensure_folder("tmp", 0o1777).step("make /tmp")?;
     let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let proc = || mount("proc", "proc", "proc", safe, None);
     on_folder("proc", 0o555, proc).step("mount /proc")?;
-    inside.room.machine.show(inside.order)?;
+    inside.room.machine.show(inside.order, inside.taken)?;
     let dev = format!("{}/dev", own::PLACE);
     on_folder("dev", 0o755, || mount_bind(dev.as_str(), "dev")).step("attach /dev")?;
     let terminals = MountFlags::NOSUID | MountFlags::NOEXEC;

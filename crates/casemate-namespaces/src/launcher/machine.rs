@@ -15,11 +15,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use casemate_linux::mount::{Attributes, clone_mount, set_attributes};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::{MountFlags, mount, mount_bind};
 
 use super::message::Order;
-use super::own::{PLACE, SHARED, VIEWS};
+use super::own::{FIGURES, PLACE, SHARED, VIEWS};
 use super::room::attach;
 use crate::cgroup::Cgroups;
 use crate::step::{Step, StepError};
@@ -66,6 +66,15 @@ pub(super) struct Machine {
     unified: bool,
     /// Names of v1 hierarchies, and whether a sandbox has a group of its own there.
     groups: Vec<(String, bool)>,
+}
+
+/// What one sandbox is shown of the room, taken from it before its worker leaves.
+#[derive(Debug)]
+pub(super) struct Taken {
+    figures: OwnedFd,
+    /// For the agent: what the sandbox's disk has and holds.
+    pub(super) disk: OwnedFd,
+    groups: Vec<OwnedFd>,
 }
 
 /// What is taken from the host before the room hides it.
@@ -116,7 +125,7 @@ impl Gathered {
             groups.push((shown.name(), shown.per_sandbox));
             mounts.push(group);
         }
-        let views = clone_mount(rustix::fs::CWD, views).step("copy the views' mount")?;
+        let views = clone_mount(CWD, views).step("copy the views' mount")?;
         set_attributes(&views, PROTECTED).step("protect the views")?;
         Ok(Self {
             machine: Machine {
@@ -135,6 +144,7 @@ impl Gathered {
         let masks = || -> io::Result<()> {
             let shared = Path::new(SHARED);
             std::fs::create_dir_all(shared.join(NO_FOLDER))?;
+            std::fs::create_dir(shared.join(FIGURES))?;
             std::fs::write(shared.join(NO_FILE), "")?;
             for (name, text) in &self.texts {
                 std::fs::write(shared.join(MASKS).join(name), text)?;
@@ -161,9 +171,28 @@ impl Machine {
         std::iter::once("dev").chain(masks)
     }
 
-    /// Lays everything over the `/proc` below the working folder, and makes the `/sys` there.
-    pub(super) fn show(&self, order: &Order) -> Result<(), StepError> {
-        let own = |file: &str| format!("{VIEWS}/{}/{file}", order.slot);
+    /// In the room.
+    pub(super) fn take(&self, order: &Order) -> io::Result<Taken> {
+        let figures = clone_mount(CWD, format!("{VIEWS}/{}", order.slot))?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let disk = openat(&figures, view::DISK, flags, Mode::empty())?;
+        let group = |(name, per_sandbox): &(String, bool)| match per_sandbox {
+            true => clone_mount(CWD, format!("{GROUPS}/{name}/{}", order.group)),
+            false => clone_mount(CWD, format!("{GROUPS}/{name}")),
+        };
+        Ok(Taken {
+            figures,
+            disk,
+            groups: self.groups.iter().map(group).collect::<io::Result<_>>()?,
+        })
+    }
+
+    /// Lays everything over the `/proc` below the working folder, and makes the `/sys` there. The
+    /// sandbox's view is attached at [`PLACE`].
+    pub(super) fn show(&self, order: &Order, taken: &Taken) -> Result<(), StepError> {
+        let figures = format!("{PLACE}/{FIGURES}");
+        attach(&taken.figures, Path::new(&figures)).step("attach a sandbox's figures")?;
+        let own = |file: &str| format!("{figures}/{file}");
         for (from, to) in [
             (view::MEMINFO, "proc/meminfo"),
             (view::STAT, "proc/stat"),
@@ -183,29 +212,18 @@ impl Machine {
         }
         super::child::on_folder("sys", 0o555, || mount_bind(alike(view::SYS), "sys"))
             .step("attach /sys")?;
-        self.show_groups(&order.group).step("mount /sys/fs/cgroup")
-    }
-
-    /// A file for the agent: what the sandbox's disk has and holds.
-    pub(super) fn disk(&self, order: &Order) -> io::Result<OwnedFd> {
-        let path = format!("{VIEWS}/{}/{}", order.slot, view::DISK);
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        Ok(open(path, flags, Mode::empty())?)
+        self.show_groups(taken).step("mount /sys/fs/cgroup")
     }
 
     /// Language runtimes read their limits there; without it they see the host's.
-    fn show_groups(&self, group: &str) -> io::Result<()> {
+    fn show_groups(&self, taken: &Taken) -> io::Result<()> {
         if self.unified {
             let safe =
                 MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
             return Ok(mount("cgroup2", "sys/fs/cgroup", "cgroup2", safe, None)?);
         }
-        for (name, per_sandbox) in &self.groups {
-            let from = match per_sandbox {
-                true => format!("{GROUPS}/{name}/{group}"),
-                false => format!("{GROUPS}/{name}"),
-            };
-            mount_bind(from, format!("sys/fs/cgroup/{name}"))?;
+        for ((name, _), group) in self.groups.iter().zip(&taken.groups) {
+            attach(group, &Path::new("sys/fs/cgroup").join(name))?;
         }
         Ok(())
     }

@@ -19,8 +19,10 @@ use rustix::mount::{
 use super::machine::Machine;
 use crate::step::{Step, StepError};
 
-/// Where a sandbox's first process finds it, until it leaves the room.
+/// Where a sandbox's first process finds it, below its root, until that is put together.
 pub(super) const PLACE: &str = "/own";
+/// Folder in it over which the figures of the sandbox's own slot are attached.
+pub(super) const FIGURES: &str = "figures";
 /// What the room has for all; names in it are in no other layer.
 pub(super) const SHARED: &str = "/shared";
 /// What the node has for all with the same processors, among folders of slots.

@@ -1,17 +1,16 @@
 //! The room: the launcher's own mount namespace, stripped to what sandboxes are made of.
 //!
-//! A sandbox's mount namespace starts as a copy of its creator's. A copy of the host's table costs
-//! by its length and holds the kernel's one lock for it; this table has half a dozen entries:
+//! Its workers take from it what each sandbox needs and leave it (`bare`), so nothing of it is in a
+//! sandbox's namespace:
 //!
 //! ```text
 //! /          tmpfs, read-only once built
-//! /proc      the host's, without which the kernel refuses a sandbox its own
+//! /proc      the host's, through which ids and clocks are set
 //! /shared    what all sandboxes see through inodes of their own: their `/dev`, and what lies over
 //!            entries of `/proc`; owned by nobody in them
 //! /agent     the folder with the agent's binary, read-only; seen in the same way
-//! /own       where a sandbox's view of all that is attached, in its own mount namespace
 //! /m/<n>     where layers are attached while an overlay is mounted
-//! /mnt       where a sandbox's root is put together
+//! /mnt       where the bare namespace's root is put together
 //! /v         what sandboxes see of their machines, read-only
 //! /g/<name>  groups of version 1 in which they find their limits, read-only
 //! /<name>    folders of the host that hold layers
@@ -34,7 +33,7 @@ use rustix::mount::{
 use super::machine::{Gathered, Machine};
 use super::message::Setup;
 use super::undertaker::Undertaker;
-use super::{filter, overlay, own};
+use super::{bare, filter, overlay, own};
 use crate::cgroup::Cgroups;
 use crate::step::{Step, StepError};
 
@@ -51,6 +50,8 @@ pub(super) struct Room {
     pub(super) layers: overlay::LayerForm,
     pub(super) undertaker: Undertaker,
     pub(super) machine: Machine,
+    /// The namespace that workers leave the room for.
+    pub(super) bare: OwnedFd,
 }
 
 impl Room {
@@ -76,6 +77,7 @@ impl Room {
             true => overlay::LayerForm::Paths,
             false => overlay::LayerForm::probe(),
         };
+        let bare = bare::make(proof)?;
         let undertaker = Undertaker::start(proof).step("start an undertaker")?;
         // Last: the groups of sandboxes forbid making device files.
         cgroups
@@ -88,6 +90,7 @@ impl Room {
             layers,
             undertaker,
             machine,
+            bare,
         })
     }
 }
@@ -112,7 +115,7 @@ fn furnish(setup: &Setup, machine: Gathered, agent: &Path) -> Result<Machine, St
     rustix::process::pivot_root(".", ".").step("make the room the root")?;
     unmount(".", UnmountFlags::DETACH).step("leave the host's mounts")?;
     rustix::process::chdir("/").step("enter the room")?;
-    for folder in ["/proc", "/mnt", "/m", own::PLACE, own::SHARED, own::AGENT] {
+    for folder in ["/proc", "/mnt", "/m", own::SHARED, own::AGENT] {
         std::fs::create_dir(folder).step("furnish the room")?;
     }
     for number in 0..ATTACH_POINTS {
@@ -173,7 +176,7 @@ fn furnish_dev(dev: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn tmpfs(mode: &str) -> io::Result<OwnedFd> {
+pub(super) fn tmpfs(mode: &str) -> io::Result<OwnedFd> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(context.as_fd(), "mode", mode)?;
     fsconfig_set_string(context.as_fd(), "size", "1m")?;

@@ -1,14 +1,55 @@
 //! User namespaces ahead of need: a range of the host's ids, and none below it.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use casemate_linux::clone::{Fork, Forked, Namespaces, SingleThreaded, exit_now, fork};
 use casemate_linux::creds::EffectiveUser;
+use rustix::mount::{MountFlags, mount};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::answer_with;
+use super::message::Reply;
 use crate::IDS_PER_SLOT;
 use crate::step::{Step, StepError};
+
+/// Answers a request for many, by a process with a `/proc` of its own. The kernel keeps the name of
+/// `/proc/sys/user/max_user_namespaces` once for each user namespace that there is, side by side in
+/// one `/proc`, and looks them through one after the other: half a millisecond for each slot beside
+/// a thousand sandboxes.
+pub(super) fn serve(
+    proof: &SingleThreaded,
+    socket: &OwnedFd,
+    first_ids: &[u32],
+) -> Result<(), StepError> {
+    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
+    let how = Fork {
+        namespaces: Namespaces::MOUNT.and(Namespaces::PID),
+        cgroup: None,
+        sibling: false,
+    };
+    match fork(proof, &how).step("fork a maker of user namespaces")? {
+        Forked::Child => {
+            drop(ours);
+            let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+            let own_proc = mount("proc", "/proc", "proc", safe, None);
+            let made = own_proc.step("mount a /proc of its own").and_then(|()| {
+                let made = first_ids.iter().map(|first| create(proof, *first));
+                Ok((Reply::Done, made.collect::<Result<_, _>>()?))
+            });
+            let answered =
+                answer_with(socket, made).is_ok() && File::from(theirs).write_all(b"d").is_ok();
+            exit_now(i32::from(!answered))
+        }
+        Forked::Parent { .. } => {
+            drop(theirs);
+            // One that died may have left the node without an answer: it sees us end.
+            let answered = File::from(ours).read_exact(&mut [0]);
+            answered.step("hear a maker of user namespaces")
+        }
+    }
+}
 
 /// A namespace in which ids 0 to 65535 are the host's from `first_id` on, kept alive by its
 /// descriptor alone. Nobody in it can make user namespaces: each would give back all capabilities.
@@ -34,12 +75,12 @@ pub(crate) fn create(proof: &SingleThreaded, first_id: u32) -> Result<OwnedFd, S
             let map = format!("0 {first_id} {IDS_PER_SLOT}\n");
             std::fs::write(of("uid_map"), &map).step("map user ids")?;
             std::fs::write(of("gid_map"), &map).step("map group ids")?;
-            let namespace = std::fs::File::open(of("ns/user")).step("hold a user namespace")?;
-            std::fs::File::from(go_out)
+            let namespace = File::open(of("ns/user")).step("hold a user namespace")?;
+            File::from(go_out)
                 .write_all(b"g")
                 .step("release a namespace's keeper")?;
             let mut answer = [0];
-            std::fs::File::from(done_in)
+            File::from(done_in)
                 .read_exact(&mut answer)
                 .step("forbid nested user namespaces")?;
             Ok(namespace.into())
@@ -49,7 +90,7 @@ pub(crate) fn create(proof: &SingleThreaded, first_id: u32) -> Result<OwnedFd, S
 
 /// The first process of the namespace; it ends with its parent's interest.
 fn keep(go: OwnedFd, done: OwnedFd) -> io::Result<()> {
-    std::fs::File::from(go).read_exact(&mut [0])?;
+    File::from(go).read_exact(&mut [0])?;
     std::fs::write("/proc/sys/user/max_user_namespaces", "0")?;
     rustix::io::write(done.as_fd(), b"d")?;
     Ok(())

@@ -152,10 +152,15 @@ fn create(
         .step("open the control groups")?;
     let root = overlay::mount(order, room.layers, parts.userns.as_fd(), &room.undertaker)?;
     failpoint::hit(Point::CreateMounted);
+    let taken = room
+        .machine
+        .take(order)
+        .step("take what a sandbox is shown")?;
     group.join_v1().step("join the control groups")?;
     enter(&parts.netns, LinkNameSpaceType::Network).step("enter the network namespace")?;
     let listener = agent_listener().step("open the agent's port")?;
     start_clocks(order.born_s).step("set the clocks")?;
+    enter(&room.bare, LinkNameSpaceType::Mount).step("leave the room")?;
     enter(&parts.userns, LinkNameSpaceType::User).step("enter the user namespace")?;
     let how = Fork {
         namespaces: Namespaces::PID
@@ -177,6 +182,7 @@ fn create(
                 own,
                 order,
                 parts: &parts,
+                taken: &taken,
                 root: &root,
                 listener: &listener,
             };

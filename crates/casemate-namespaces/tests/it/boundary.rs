@@ -1,8 +1,14 @@
 //! What a sandbox's root cannot do, and what it can.
 
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::process::Command;
 
 use casemate_runtime::{DialError, Runtime};
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::world::World;
 
@@ -22,6 +28,53 @@ pub async fn root_inside_is_nobody_outside() {
     assert!(one >= 1 << 27 && two >= 1 << 27, "{one} {two}");
     assert!(one.abs_diff(two) >= 65_536, "ranges do not overlap");
     world.purge().await;
+}
+
+/// What a sandbox's root lies over: nothing to find, for whoever got there.
+pub async fn nothing_lies_below_a_root() {
+    let world = World::new().await;
+    let sandbox = world.create().await;
+    let mounted = "awk '{ print $5 }' /proc/self/mountinfo | sort | uniq -d; ls -d /own /figures";
+    let (output, _) = world.sh(&sandbox, mounted).await;
+    assert!(
+        !output.lines().any(|line| line.starts_with('/')),
+        "{output}"
+    );
+    let pid = world.first_process(&sandbox).to_string();
+    let below = Command::new("/proc/self/exe")
+        .args(["internal", "below", &pid])
+        .output();
+    let below = below.expect("it runs");
+    let said = String::from_utf8_lossy(&below.stdout);
+    // Without a process; what else is in a `/proc` is the kernel's.
+    let expected = ["/: own proc", "/own:", "processes: "];
+    assert_eq!(said.lines().collect::<Vec<_>>(), expected, "{below:?}");
+    world.purge().await;
+}
+
+/// In a process of its own, as the host's root: takes a sandbox's root away and lists what is there.
+pub fn list_below(pid: &str) -> io::Result<()> {
+    let namespace = File::open(format!("/proc/{pid}/ns/mnt"))?;
+    let enter = || move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount));
+    enter()?;
+    unmount("/", UnmountFlags::DETACH)?;
+    enter()?;
+    let list = |folder: &str| -> io::Result<Vec<String>> {
+        let names = std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name()));
+        let names = names.map(|name| Ok(name?.to_string_lossy().into_owned()));
+        let mut names = names.collect::<io::Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    };
+    println!("/: {}", list("/")?.join(" "));
+    println!(
+        "{}",
+        format!("/own: {}", list("/own")?.join(" ")).trim_end()
+    );
+    let is_process = |name: &String| name.bytes().all(|byte| byte.is_ascii_digit());
+    let processes: Vec<_> = list("/proc")?.into_iter().filter(is_process).collect();
+    println!("processes: {}", processes.join(" "));
+    Ok(())
 }
 
 pub async fn forbidden_calls_are_refused() {

@@ -58,6 +58,7 @@ const TESTS: &[Test] = tests![
     limits::output_of_the_first_process_fills_nothing,
     limits::without_a_pool_each_file_is_bounded_and_the_ability_says_so,
     boundary::root_inside_is_nobody_outside,
+    boundary::nothing_lies_below_a_root,
     boundary::forbidden_calls_are_refused,
     boundary::the_filter_and_not_the_kernel_refuses,
     boundary::nothing_of_the_host_shows,
@@ -91,6 +92,10 @@ fn main() -> ExitCode {
         }
         ["internal", "hold", folder, instance] => {
             run(adoption::hold(folder, instance));
+            return ExitCode::SUCCESS;
+        }
+        ["internal", "below", pid] => {
+            boundary::list_below(pid).expect("what lies below a root is listed");
             return ExitCode::SUCCESS;
         }
         _ => {}
