@@ -21,6 +21,8 @@ pub struct Attributes<'a> {
     pub no_suid: bool,
     pub no_devices: bool,
     pub no_exec: bool,
+    /// What is mounted on it later is seen nowhere else, and what is mounted elsewhere not on it.
+    pub private: bool,
     /// Ids on disk `0..n` appear as the ids that the map of this user namespace gives them.
     pub idmap: Option<BorrowedFd<'a>>,
 }
@@ -42,6 +44,9 @@ pub fn set_attributes(mount: impl AsFd, attributes: Attributes<'_>) -> io::Resul
         if on {
             wanted.attr_set |= bit;
         }
+    }
+    if attributes.private {
+        wanted.propagation = libc::MS_PRIVATE;
     }
     if let Some(userns) = attributes.idmap {
         wanted.attr_set |= libc::MOUNT_ATTR_IDMAP;

@@ -51,6 +51,9 @@ pub struct Status {
     /// API and edge answer. Earlier platforms do not say it.
     #[serde(default = "yes")]
     pub answers: bool,
+    /// It answers also while it ends sandboxes or measures files. Earlier platforms do not.
+    #[serde(default)]
+    pub answers_beside: bool,
     pub node: NodeInfo,
     /// Process ids of our children by role.
     pub processes: BTreeMap<String, u32>,
@@ -124,10 +127,7 @@ pub async fn ask(path: &Path, request: Request) -> anyhow::Result<Option<Reply>>
     let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
     let answer = exchange(&mut stream, request);
     let answer = match request.patience() {
-        None => tokio::select! {
-            answer = answer => answer,
-            silent = until_silent(path) => return Err(silent),
-        },
+        None => answer.await,
         Some(patience) => match tokio::time::timeout(patience, answer).await {
             Ok(answer) => answer,
             Err(_) => bail!("{}", silent(pid, patience)),
@@ -144,7 +144,7 @@ pub async fn ask(path: &Path, request: Request) -> anyhow::Result<Option<Reply>>
 }
 
 impl Request {
-    /// `None` where it takes as long as it takes; meanwhile the platform must say how it is.
+    /// `None` where it takes as long as it takes.
     fn patience(self) -> Option<Duration> {
         match self {
             Self::Status => Some(PATIENCE),
@@ -159,11 +159,19 @@ pub async fn must_answer(path: &Path) -> anyhow::Result<()> {
     ask(path, Request::Status).await.map(drop)
 }
 
+/// Asks for what takes as long as it takes, of a platform that says meanwhile how it is.
+pub async fn ask_watching(path: &Path, request: Request) -> anyhow::Result<Option<Reply>> {
+    tokio::select! {
+        answer = ask(path, request) => answer,
+        silent = until_silent(path) => Err(silent),
+    }
+}
+
 /// Until a platform that works on what it was asked for no longer says how it is.
 async fn until_silent(path: &Path) -> anyhow::Error {
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
-        if let Err(silent) = Box::pin(must_answer(path)).await {
+        if let Err(silent) = must_answer(path).await {
             return silent;
         }
     }
@@ -218,15 +226,18 @@ mod tests {
     async fn a_platform_that_does_not_answer_is_named_and_not_waited_for() {
         let dir = std::env::temp_dir().join(format!("casemate-admin-{}", std::process::id()));
         let socket = listen(&dir).unwrap();
-        for request in [Request::Status, Request::Space, Request::Down] {
+        let named = format!("process {} does not answer", std::process::id());
+        for request in [Request::Status, Request::Space] {
             let error = ask(&dir, request).await.unwrap_err().to_string();
-            let named = format!("process {} does not answer", std::process::id());
             assert!(error.contains(&named), "{error}");
         }
+        let error = ask_watching(&dir, Request::Down).await.unwrap_err();
+        assert!(error.to_string().contains(&named), "{error}");
         drop(socket);
         assert!(ask(&dir, Request::Status).await.unwrap().is_none());
         std::fs::remove_file(dir).unwrap();
     }
+
     #[tokio::test]
     async fn a_caller_that_is_gone_is_not_served() {
         let (mut ours, mut theirs) = UnixStream::pair().unwrap();

@@ -22,7 +22,14 @@ pub fn start(log: &raw::Log) -> anyhow::Result<()> {
         "json" => lines.json().flatten_event(true).init(),
         other => anyhow::bail!("log.format: {other:?} is neither \"text\" nor \"json\""),
     }
-    std::panic::set_hook(Box::new(panicked));
+    let former = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        // A filter that hides errors must not hide this.
+        match tracing::enabled!(tracing::Level::ERROR) {
+            true => panicked(info),
+            false => former(info),
+        }
+    }));
     Ok(())
 }
 

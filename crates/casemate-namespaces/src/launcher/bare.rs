@@ -39,7 +39,11 @@ pub(super) fn make(proof: &SingleThreaded) -> Result<OwnedFd, StepError> {
     match fork(proof, &how).step("make a bare namespace")? {
         Forked::Child => {
             drop((go_out, done_in));
-            exit_now(i32::from(furnish_and_wait(&done_out, go_in).is_err()))
+            let furnished = furnish_and_wait(&done_out, go_in);
+            if let Err(error) = &furnished {
+                eprintln!("casemate: a bare namespace cannot be furnished: {error}");
+            }
+            exit_now(i32::from(furnished.is_err()))
         }
         Forked::Parent { child, .. } => {
             drop((go_in, done_out));

@@ -54,6 +54,8 @@ const PROTECTED: Attributes<'static> = Attributes {
     no_suid: true,
     no_devices: true,
     no_exec: true,
+    // On most hosts every mount is shared, and copies would be, too.
+    private: true,
     idmap: None,
 };
 

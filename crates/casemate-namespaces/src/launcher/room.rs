@@ -188,7 +188,7 @@ pub(super) fn tmpfs(mode: &str) -> io::Result<OwnedFd> {
     )?)
 }
 
-/// Puts a detached mount at a place of the room.
+/// Puts a detached mount at a place of the caller's namespace.
 pub(super) fn attach(mount: &OwnedFd, place: &Path) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     Ok(move_mount(mount, "", CWD, place, flags)?)

@@ -8,6 +8,7 @@ use casemate_linux::clone::{Fork, Forked, Namespaces, SingleThreaded, exit_now, 
 use casemate_linux::creds::EffectiveUser;
 use rustix::mount::{MountFlags, mount};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 use super::answer_with;
 use super::message::Reply;
@@ -32,6 +33,8 @@ pub(super) fn serve(
     match fork(proof, &how).step("fork a maker of user namespaces")? {
         Forked::Child => {
             drop(ours);
+            // Lost with the changes of its user below, so that it is no promise.
+            let _ = set_parent_process_death_signal(Some(Signal::KILL));
             let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
             let own_proc = mount("proc", "/proc", "proc", safe, None);
             let made = own_proc.step("mount a /proc of its own").and_then(|()| {

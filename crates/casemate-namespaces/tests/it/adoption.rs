@@ -26,7 +26,8 @@ pub fn service_group(instance: &InstanceId) -> Option<PathBuf> {
         .map(|root| root.join(format!("test-{instance}")))
 }
 
-/// In a process of its own: makes two sandboxes, the second of which had its memory full, prints their records, waits to be killed.
+/// In a process of its own: makes two sandboxes, the second of which had its memory full, prints
+/// their records, waits to be killed.
 pub async fn hold(folder: &str, instance: &str) {
     let instance = InstanceId::parse(instance).expect("an instance");
     if let Some(group) = service_group(&instance) {

@@ -10,7 +10,7 @@ use casemate_runtime::{DialError, Runtime};
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::world::World;
+use crate::world::{AGENT_VARIABLE, World, agent};
 
 const EPERM: i32 = 1;
 const EAFNOSUPPORT: i32 = 97;
@@ -75,6 +75,35 @@ pub fn list_below(pid: &str) -> io::Result<()> {
     let processes: Vec<_> = list("/proc")?.into_iter().filter(is_process).collect();
     println!("processes: {}", processes.join(" "));
     Ok(())
+}
+
+/// Where the host's mounts are shared, as systemd has them.
+pub async fn mounts_of_a_sandbox_are_no_peers_of_the_host_s() {
+    let program = std::env::current_exe().expect("it has a name");
+    let tried = Command::new("unshare")
+        .args(["--mount", "--propagation", "shared"])
+        .arg(program)
+        .args(["internal", "shared"])
+        .env(AGENT_VARIABLE, agent())
+        .output()
+        .expect("it runs");
+    assert!(tried.status.success(), "{tried:?}");
+}
+
+/// In a process of its own.
+pub async fn in_a_namespace_of_shared_mounts() {
+    let world = World::new().await;
+    let sandbox = world.create().await;
+    let table = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+    let views = format!("/run/casemate/{}/view", world.instance);
+    let host = table("self");
+    let is_shared = |line: &str| line.contains(&views) && line.contains(" shared:");
+    assert!(host.lines().any(is_shared), "{host}");
+    let own = table(&world.first_process(&sandbox).to_string());
+    assert!(own.contains(" /proc/meminfo "), "{own}");
+    let peer = |line: &&str| line.contains(" shared:") || line.contains(" master:");
+    assert_eq!(own.lines().find(peer), None);
+    world.purge().await;
 }
 
 pub async fn forbidden_calls_are_refused() {

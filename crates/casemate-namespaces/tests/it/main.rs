@@ -59,6 +59,7 @@ const TESTS: &[Test] = tests![
     limits::without_a_pool_each_file_is_bounded_and_the_ability_says_so,
     boundary::root_inside_is_nobody_outside,
     boundary::nothing_lies_below_a_root,
+    boundary::mounts_of_a_sandbox_are_no_peers_of_the_host_s,
     boundary::forbidden_calls_are_refused,
     boundary::the_filter_and_not_the_kernel_refuses,
     boundary::nothing_of_the_host_shows,
@@ -92,6 +93,10 @@ fn main() -> ExitCode {
         }
         ["internal", "hold", folder, instance] => {
             run(adoption::hold(folder, instance));
+            return ExitCode::SUCCESS;
+        }
+        ["internal", "shared"] => {
+            run(boundary::in_a_namespace_of_shared_mounts());
             return ExitCode::SUCCESS;
         }
         ["internal", "below", pid] => {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use casemate_runtime::Runtime;
 
-use crate::admin::{Reply, Request, ask};
+use crate::admin::{Reply, Request, ask, ask_watching};
 use crate::data_dir::{DataDir, admin_socket};
 use crate::output::Output;
 use crate::up::{config_of, sandboxes};
@@ -34,7 +34,16 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         output.note(&format!("there is no platform in {}", root.display()));
         return Ok(());
     }
-    match ask(&admin_socket(&root), Request::Down).await? {
+    let socket = admin_socket(&root);
+    let watched = match ask(&socket, Request::Status).await? {
+        Some(Reply::Status(status)) => status.answers_beside,
+        _ => false,
+    };
+    let reply = match watched {
+        true => ask_watching(&socket, Request::Down).await?,
+        false => ask(&socket, Request::Down).await?,
+    };
+    match reply {
         None => {}
         Some(Reply::Ending) => output.note("all sandboxes are ended; the platform is ending"),
         Some(Reply::Failed(why)) => bail!("the platform could not end its sandboxes: {why}"),

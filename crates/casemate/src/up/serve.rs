@@ -42,8 +42,8 @@ struct Platform {
     front: watch::Sender<FrontDoor>,
     /// Somebody asked for the end on the admin socket.
     asked: mpsc::Sender<Asked>,
-    /// Held by whoever ends it or hands it over.
-    ending: tokio::sync::Mutex<()>,
+    /// Held by whoever ends it or hands it over; true once that is done.
+    over: tokio::sync::Mutex<bool>,
 }
 
 /// What becomes of the control process.
@@ -102,7 +102,7 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
         pids: Pids::default(),
         ready: AtomicBool::new(false),
         asked,
-        ending: tokio::sync::Mutex::default(),
+        over: tokio::sync::Mutex::default(),
         config,
         dir,
     });
@@ -353,31 +353,44 @@ impl Platform {
             self.front.send_replace(FrontDoor::Open);
             return Err(error.context("the successor is gone; going on"));
         }
-        Ok(self.asked.send(Asked::HandedOver).await?)
+        Ok(())
     }
 
     async fn answer_admin(&self, mut stream: UnixStream) -> anyhow::Result<()> {
-        let request = admin::read_request(&mut stream).await?;
-        anyhow::ensure!(admin::waits(&stream), "who asked for {request:?} is gone");
-        let done = match request {
+        let done = match admin::read_request(&mut stream).await? {
             admin::Request::Status => self.status().await,
             admin::Request::Space => self.space().await,
-            admin::Request::Down => {
-                let _ending = self.ending.lock().await;
-                let done = self.end_all().await;
-                if done.is_ok() {
-                    admin::write(&mut stream, &admin::Reply::Ending).await?;
-                    return Ok(self.asked.send(Asked::Down).await?);
-                }
-                done
-            }
+            admin::Request::Down => return self.answer_down(stream).await,
             admin::Request::HandOver => {
-                let _ending = self.ending.lock().await;
-                return self.hand_over(&stream).await;
+                let mut over = self.over.lock().await;
+                self.must_serve(&stream, *over)?;
+                self.hand_over(&stream).await?;
+                *over = true;
+                return Ok(self.asked.send(Asked::HandedOver).await?);
             }
         };
-        let failed = |error| admin::Reply::Failed(format!("{error:#}"));
         admin::write(&mut stream, &done.unwrap_or_else(failed)).await
+    }
+
+    async fn answer_down(&self, mut stream: UnixStream) -> anyhow::Result<()> {
+        let mut over = self.over.lock().await;
+        self.must_serve(&stream, *over)?;
+        let ended = self.end_all(&stream).await;
+        *over = ended.is_ok();
+        let reply = ended.map(|()| admin::Reply::Ending).unwrap_or_else(failed);
+        let told = admin::write(&mut stream, &reply).await;
+        if *over {
+            // Whether or not anybody heard it.
+            self.asked.send(Asked::Down).await?;
+        }
+        told
+    }
+
+    /// A caller that gave up, as on a platform that was stopped, was told that nothing happened.
+    fn must_serve(&self, caller: &UnixStream, over: bool) -> anyhow::Result<()> {
+        anyhow::ensure!(!over, "the platform is ending already");
+        anyhow::ensure!(admin::waits(caller), "who asked for the end is gone");
+        Ok(())
     }
 
     async fn status(&self) -> anyhow::Result<admin::Reply> {
@@ -389,6 +402,7 @@ impl Platform {
             listen: Some(self.config.listen),
             ready: self.ready.load(Ordering::SeqCst),
             answers: ready::answers(self.config.listen).await,
+            answers_beside: true,
             node: self.node.info().await?,
             processes: self.pids.all(),
         })))
@@ -403,17 +417,20 @@ impl Platform {
     }
 
     /// Ends every sandbox while control still listens, so that the store learns of it. Where that
-    /// fails the platform goes on.
-    async fn end_all(&self) -> anyhow::Result<admin::Reply> {
+    /// fails, or whoever asked is gone by then, the platform goes on.
+    async fn end_all(&self, caller: &UnixStream) -> anyhow::Result<()> {
         self.node.drain().await;
-        let ended = self.end_running().await;
+        let ended = match self.must_serve(caller, false) {
+            Ok(()) => self.end_running().await,
+            gone => gone,
+        };
         if ended.is_err() {
             self.node.resume();
         }
         ended?;
         // The last ends travel to control in these moments.
         tokio::time::sleep(data_dir::SETTLE).await;
-        Ok(admin::Reply::Ending)
+        Ok(())
     }
 
     async fn end_running(&self) -> anyhow::Result<()> {
@@ -432,4 +449,8 @@ impl Platform {
         }
         Ok(())
     }
+}
+
+fn failed(error: anyhow::Error) -> admin::Reply {
+    admin::Reply::Failed(format!("{error:#}"))
 }
