@@ -82,6 +82,7 @@ def test_the_death_of_up_alone_ends_its_children_and_no_sandbox(main):
 
 
 def test_a_platform_that_was_stopped_is_named_instead_of_waited_for(main):
+    sandbox = main.create()
     os.kill(main.pid, signal.SIGSTOP)
     try:
         for verb in ("status", "df", "down"):
@@ -96,6 +97,10 @@ def test_a_platform_that_was_stopped_is_named_instead_of_waited_for(main):
     finally:
         os.kill(main.pid, signal.SIGCONT)
     host.until("it goes on", lambda: status(main).returncode == 0)
+    # What `down` was told did not happen does not happen later.
+    assert sandbox.commands.run("echo on").stdout == "on\n"
+    assert main.create().commands.run("echo too").stdout == "too\n"
+    main.end_all()
 
 
 def test_status_says_when_api_and_edge_do_not_answer(main):
