@@ -8,13 +8,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use casemate_linux::scm;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::user::SystemUser;
@@ -147,7 +148,14 @@ where
         };
         pids.note(role, None);
         match end {
-            Ok(End::Left) => info!(role, "the {role} process left"),
+            Ok(End::Left) => {
+                // It did as it was told: whoever comes next has nothing to wait for, as a
+                // successor that takes over after others that were gone again.
+                info!(role, "the {role} process left");
+                wait = RESTART_WAIT_FIRST;
+                tokio::time::sleep(wait.saturating_sub(begun.elapsed())).await;
+                continue;
+            }
             Ok(End::Unasked(status)) => {
                 let status = status.to_string();
                 warn!(
@@ -176,6 +184,38 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// How long five starts take of a child that ends after a second in that way.
+    async fn five_starts(end: impl Fn() -> End) -> Duration {
+        let begun = Instant::now();
+        let (mut starts, (started, mut all)) = (0, tokio::sync::mpsc::channel(1));
+        let begin = || {
+            starts += 1;
+            if starts == 6 {
+                let _ = started.try_send(());
+            }
+            let end = end();
+            anyhow::Ok(async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Ok(end)
+            })
+        };
+        tokio::select! {
+            () = keep("child", Pids::default(), begin) => {}
+            _ = all.recv() => {}
+        }
+        begun.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_is_followed_at_once_and_who_dies_ever_later() {
+        let seconds = async |end: fn() -> End| five_starts(end).await.as_secs_f64();
+        let left = seconds(|| End::Left).await;
+        assert!((5.0..5.1).contains(&left), "{left}");
+        // 50, 100, 200, 400 and 800 ms between them.
+        let died = seconds(|| End::Unasked(ExitStatus::from_raw(9))).await;
+        assert!((6.5..6.7).contains(&died), "{died}");
+    }
 
     #[test]
     fn who_was_asked_to_go_left_and_all_others_ended() {

@@ -217,6 +217,10 @@ async fn keep_control(platform: Arc<Platform>, user: SystemUser, setup: ControlS
             let (mut process, socket) =
                 child::start("control", user, setup, &[&platform.listener])?;
             platform.pids.note("control", process.id());
+            if *platform.front.borrow() == FrontDoor::Closing {
+                // Closed while this one was started, and nobody to tell.
+                platform.signal_control(Signal::TERM);
+            }
             let node: Arc<dyn NodePort> = Arc::new(platform.node.clone());
             // Calls in flight run to their end by themselves: the next process does not wait for
             // what may take long, such as the end of a sandbox that resists.
@@ -298,16 +302,22 @@ impl Platform {
 
     /// Waits until a control process may begin.
     async fn may_open(&self) {
-        self.front.send_if_modified(|front| {
-            let closing = *front == FrontDoor::Closing;
-            if closing {
-                *front = FrontDoor::Closed;
-            }
-            closing
-        });
         let mut front = self.front.subscribe();
-        // The sender is ours, so it does not go.
-        let _ = front.wait_for(|front| *front == FrontDoor::Open).await;
+        loop {
+            // Also when it was opened and closed again before we looked.
+            self.front.send_if_modified(|front| {
+                let closing = *front == FrontDoor::Closing;
+                if closing {
+                    *front = FrontDoor::Closed;
+                }
+                closing
+            });
+            if *front.borrow_and_update() == FrontDoor::Open {
+                return;
+            }
+            // The sender is ours, so it does not go.
+            let _ = front.changed().await;
+        }
     }
 
     /// Lets the control process answer what it has, and leave. None follows.
