@@ -6,6 +6,10 @@ pub const API_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Largest sum of names and values of `envVars`, bytes; beyond it create answers 400. They travel
 /// in one message to the node and live in the agent's memory.
 pub const ENV_BYTES_MAX: usize = 256 * 1024;
+/// Largest name and value of one of them together, bytes; beyond it create answers 400. The kernel
+/// takes 128 KiB for one argument or variable with an equals sign and a zero (`MAX_ARG_STRLEN`), and
+/// with a larger one no process of the sandbox could be started.
+pub const ENV_ONE_BYTES_MAX: usize = 128 * 1024 - 2;
 /// Largest sum of keys and values of `metadata`, bytes; beyond it create answers 400.
 pub const METADATA_BYTES_MAX: usize = 64 * 1024;
 /// Most entries of `allowOut` and `denyOut` together; beyond it 400.

@@ -162,6 +162,7 @@ impl From<CreateRefused> for ApiError {
             | CreateRefused::MetadataTooLarge { .. }
             | CreateRefused::MetadataNul(_)
             | CreateRefused::EnvsTooLarge { .. }
+            | CreateRefused::EnvTooLarge { .. }
             | CreateRefused::EnvImpossible(_)
             | CreateRefused::Iam
             | CreateRefused::VolumeMounts => Self::bad_request(error),

@@ -92,7 +92,9 @@ fn level(params: &Params) -> Result<LogLevel, ApiError> {
         Some("warn") => Ok(LogLevel::Warn),
         Some("error") => Ok(LogLevel::Error),
         Some(other) => {
-            let what = format_args!("value \"{other}\" is no level");
+            let what = format_args!(
+                "value \"{other}\" is neither \"debug\", \"info\", \"warn\" nor \"error\""
+            );
             Err(bad_param("level", what))
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use casemate_store::Build;
-use casemate_types::limits::{ENV_BYTES_MAX, METADATA_BYTES_MAX};
+use casemate_types::limits::{ENV_BYTES_MAX, ENV_ONE_BYTES_MAX, METADATA_BYTES_MAX};
 use casemate_types::{CompiledPolicy, NetworkPolicy};
 
 use super::CreateSandbox;
@@ -49,7 +49,15 @@ pub enum CreateRefused {
     MetadataNul(String),
     #[error("envVars have {bytes} bytes, at most {ENV_BYTES_MAX} are allowed")]
     EnvsTooLarge { bytes: usize },
-    #[error("envVars has a name or value that no process can have: '{0}'")]
+    #[error(
+        "the variable '{name}' of envVars has {bytes} bytes with its name, at most \
+         {ENV_ONE_BYTES_MAX} are allowed"
+    )]
+    EnvTooLarge { name: String, bytes: usize },
+    #[error(
+        "envVars has a name or value that no process can have: '{0}' (a name needs a character and \
+         has no '=', and neither it nor its value has a NUL)"
+    )]
     EnvImpossible(String),
     #[error("Sandbox IAM workload tokens are not available for your team.")]
     Iam,
@@ -154,10 +162,23 @@ fn check_texts(ask: &CreateSandbox) -> Result<(), CreateRefused> {
     let impossible = |(name, value): &(&String, &String)| {
         name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
     };
-    match ask.envs.iter().find(impossible) {
-        Some((name, _)) => Err(CreateRefused::EnvImpossible(name.clone())),
-        None => Ok(()),
+    if let Some((name, _)) = ask.envs.iter().find(impossible) {
+        return Err(CreateRefused::EnvImpossible(shown(name)));
     }
+    for (name, value) in &ask.envs {
+        let bytes = name.len() + value.len();
+        if bytes > ENV_ONE_BYTES_MAX {
+            let name = shown(name);
+            return Err(CreateRefused::EnvTooLarge { name, bytes });
+        }
+    }
+    Ok(())
+}
+
+/// A name in a message: not the whole of a long one.
+fn shown(name: &str) -> String {
+    const CHARS_MAX: usize = 64;
+    name.escape_debug().take(CHARS_MAX).collect()
 }
 
 fn bytes(texts: &BTreeMap<String, String>) -> usize {

@@ -134,10 +134,22 @@ fn texts_are_bounded_and_possible() {
         |a| a.envs = pair("k", "v".repeat(ENV_BYTES_MAX)),
         Some(CreateRefused::EnvsTooLarge { bytes }),
     );
-    for (name, value) in [("", ""), ("A=B", ""), ("A\0", ""), ("A", "\0")] {
-        let refused = CreateRefused::EnvImpossible(name.into());
+    for (name, value, shown) in [
+        ("", "", ""),
+        ("A=B", "", "A=B"),
+        ("A\0", "", r"A\0"),
+        ("A", "\0", "A"),
+    ] {
+        let refused = CreateRefused::EnvImpossible(shown.into());
         check_ask(|a| a.envs = pair(name, value.into()), Some(refused));
     }
+    let most = "v".repeat(ENV_ONE_BYTES_MAX - 1);
+    check_ask(|a| a.envs = pair("k", most.clone()), None);
+    let refused = CreateRefused::EnvTooLarge {
+        name: "k".into(),
+        bytes: ENV_ONE_BYTES_MAX + 1,
+    };
+    check_ask(|a| a.envs = pair("k", most.clone() + "v"), Some(refused));
 }
 
 #[test]
