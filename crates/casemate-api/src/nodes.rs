@@ -3,7 +3,9 @@
 use axum::Json;
 use axum::extract::State;
 use casemate_control::nodes::{Connection, NodeView};
-use casemate_wire::{ErrorBody, MachineInfo, Node, NodeDetail, NodeMetrics, NodeStatus};
+use casemate_wire::{
+    DiskMetrics, ErrorBody, MachineInfo, Node, NodeDetail, NodeMetrics, NodeStatus,
+};
 
 use crate::error::ApiError;
 use crate::extract::Segment;
@@ -37,6 +39,13 @@ pub(crate) async fn get(
 
 fn shown(view: NodeView) -> Node {
     let info = view.info;
+    let disk = info.disk.map(|disk| DiskMetrics {
+        mount_point: disk.mount_point,
+        device: disk.device,
+        filesystem_type: disk.file_system,
+        used_bytes: disk.used_bytes,
+        total_bytes: disk.total_bytes,
+    });
     let status = match view.connection {
         Connection::Connecting => NodeStatus::Connecting,
         Connection::Connected if info.ready => NodeStatus::Ready,
@@ -50,12 +59,15 @@ fn shown(view: NodeView) -> Node {
         status_changed_at: view.changed_at,
         sandbox_count: info.sandboxes,
         metrics: NodeMetrics {
+            allocated_cpu: info.vcpus_promised,
+            cpu_percent: info.cpu_percent,
             cpu_count: info.cpu_count,
             allocated_memory_bytes: info.memory_promised_bytes,
             memory_used_bytes: info
                 .memory_total_bytes
                 .saturating_sub(info.memory_available_bytes),
             memory_total_bytes: info.memory_total_bytes,
+            disks: disk.into_iter().collect(),
             ..NodeMetrics::default()
         },
         create_successes: view.create_successes,
@@ -63,6 +75,11 @@ fn shown(view: NodeView) -> Node {
         sandbox_starting_count: u32::try_from(view.starting).unwrap_or(u32::MAX),
         version: info.version,
         commit: String::new(),
-        machine_info: MachineInfo::default(),
+        machine_info: MachineInfo {
+            cpu_family: info.processor.family,
+            cpu_model: info.processor.model,
+            cpu_model_name: info.processor.name,
+            cpu_architecture: info.processor.architecture,
+        },
     }
 }

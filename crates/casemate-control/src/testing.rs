@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use casemate_rpc::{
-    CreateReply, CreateRequest, NodeError, NodeEvent, NodeInfo, NodePort, NodeTemplate,
-    RunningSandbox,
+    CreateReply, CreateRequest, NodeDisk, NodeError, NodeEvent, NodeInfo, NodePort, NodeProcessor,
+    NodeTemplate, RunningSandbox,
 };
 use casemate_types::{
     CompiledPolicy, EndReason, Resources, Sample, SandboxId, TeamId, TemplateId, Timestamp, Usage,
@@ -295,6 +295,21 @@ impl State {
             disk_reserve_bytes: 1 << 29,
             layers_left_bytes: 8 << 30,
             memory_promised_bytes: 0,
+            vcpus_promised: 4,
+            cpu_percent: 25,
+            processor: NodeProcessor {
+                family: "25".into(),
+                model: "1".into(),
+                name: "A processor".into(),
+                architecture: "x86_64".into(),
+            },
+            disk: Some(NodeDisk {
+                mount_point: "/".into(),
+                device: "/dev/vda".into(),
+                file_system: "ext4".into(),
+                used_bytes: 1 << 30,
+                total_bytes: 16 << 30,
+            }),
             disk_limit_enforced: true,
             templates: vec![self.template.clone()],
         }

@@ -15,6 +15,7 @@
 mod admission;
 mod create;
 mod events;
+mod hardware;
 pub mod journal;
 mod look;
 mod node;

@@ -23,6 +23,7 @@ use tracing::{error, warn};
 use crate::admission::{Machine, Measured};
 use crate::create::Offer;
 use crate::events::Events;
+use crate::hardware::{self, Hardware};
 use crate::journal::{self, Entry, Journal};
 use crate::sandbox::{COMMANDS_MAX, Command, own};
 use crate::{AdmissionLimits, StartError};
@@ -59,6 +60,7 @@ pub(crate) struct Inner {
     pub(crate) waiting: AtomicU32,
     pub(crate) draining: AtomicBool,
     pub(crate) machine: Machine,
+    hardware: Hardware,
     table: Mutex<Table>,
 }
 
@@ -84,6 +86,14 @@ pub(crate) enum Row {
         memory_kills: Option<u64>,
         commands: mpsc::Sender<Command>,
     },
+}
+
+impl Row {
+    fn vcpus(&self) -> u32 {
+        match self {
+            Self::Booting { resources, .. } | Self::Running { resources, .. } => resources.vcpus,
+        }
+    }
 }
 
 /// How long whoever wants a sandbox ended waits for it. Its end goes on without them.
@@ -116,6 +126,7 @@ impl Node {
             waiting: AtomicU32::new(0),
             draining: AtomicBool::new(false),
             machine: Machine::default(),
+            hardware: Hardware::look(),
         });
         crate::start::take_over(&inner).await?;
         Ok(Self { inner })
@@ -368,6 +379,8 @@ impl Inner {
     pub(crate) fn info(&self) -> NodeInfo {
         let machine = Measured::now(&self.config.journal_dir);
         let stock = self.runtime.stock();
+        let cpu_percent = self.hardware.cpu_percent();
+        let disk = hardware::disk(&self.config.journal_dir);
         let table = self.lock();
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         NodeInfo {
@@ -386,6 +399,10 @@ impl Inner {
             disk_reserve_bytes: self.config.admission.disk_reserve_bytes,
             layers_left_bytes: stock.bytes_left.unwrap_or(u64::MAX),
             memory_promised_bytes: table.memory_promised_bytes,
+            vcpus_promised: table.sandboxes.values().map(Row::vcpus).sum(),
+            cpu_percent,
+            processor: self.hardware.processor.clone(),
+            disk,
             disk_limit_enforced: self.runtime.capabilities().disk_limit == DiskLimit::Enforced,
             templates: table.offer.templates.clone(),
         }

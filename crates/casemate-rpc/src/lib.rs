@@ -13,4 +13,7 @@ pub mod server;
 
 pub use client::NodeClient;
 pub use port::{NodeError, NodePort};
-pub use protocol::{CreateReply, CreateRequest, NodeEvent, NodeInfo, NodeTemplate, RunningSandbox};
+pub use protocol::{
+    CreateReply, CreateRequest, NodeDisk, NodeEvent, NodeInfo, NodeProcessor, NodeTemplate,
+    RunningSandbox,
+};

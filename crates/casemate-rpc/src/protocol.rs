@@ -142,8 +142,38 @@ pub struct NodeInfo {
     pub layers_left_bytes: u64,
     /// Sum of the memory limits of what runs.
     pub memory_promised_bytes: u64,
+    /// Sum of the virtual processors of what runs.
+    #[serde(default)]
+    pub vcpus_promised: u32,
+    /// How busy the machine's processors were lately, of all of them together.
+    #[serde(default)]
+    pub cpu_percent: u32,
+    #[serde(default)]
+    pub processor: NodeProcessor,
+    /// Under the data directory; `None` where it could not be found.
+    #[serde(default)]
+    pub disk: Option<NodeDisk>,
     pub disk_limit_enforced: bool,
     pub templates: Vec<NodeTemplate>,
+}
+
+/// A machine's processors, as it names them itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeProcessor {
+    pub family: String,
+    pub model: String,
+    pub name: String,
+    pub architecture: String,
+}
+
+/// A file system of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeDisk {
+    pub mount_point: String,
+    pub device: String,
+    pub file_system: String,
+    pub used_bytes: u64,
+    pub total_bytes: u64,
 }
 
 /// From control to the node.

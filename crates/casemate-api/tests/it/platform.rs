@@ -137,7 +137,10 @@ async fn an_administrator_sees_the_nodes() {
     assert_eq!(nodes[0]["status"], "ready");
     assert_eq!(nodes[0]["createSuccesses"], 1);
     assert_eq!(nodes[0]["metrics"]["cpuCount"], 2);
-    assert!(nodes[0]["metrics"]["disks"].is_array());
+    assert_eq!(nodes[0]["metrics"]["allocatedCPU"], 4);
+    assert_eq!(nodes[0]["metrics"]["cpuPercent"], 25);
+    assert_eq!(nodes[0]["metrics"]["disks"][0]["filesystemType"], "ext4");
+    assert_eq!(nodes[0]["machineInfo"]["cpuModelName"], "A processor");
     let one = world.admin("GET", "/nodes/fake").send().await.json();
     assert!(one.get("sandboxStartingCount").is_none());
     world.admin("GET", "/nodes/nope").send().await.error(404);
