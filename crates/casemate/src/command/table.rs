@@ -16,7 +16,7 @@ pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> Strin
             // What a sandbox or another user named must not reach the terminal as a command to it.
             let cell: String = cell
                 .chars()
-                .map(|c| if c.is_control() { '?' } else { c })
+                .map(|c| if acts(c) { '?' } else { c })
                 .collect();
             let _ = write!(text, "{cell:<width$}  ");
         }
@@ -25,6 +25,13 @@ pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> Strin
     }
     text.truncate(text.trim_end().len());
     text
+}
+
+/// Letters that move the cursor, or turn the direction of what follows.
+fn acts(letter: char) -> bool {
+    let turns = matches!(letter, '\u{200e}' | '\u{200f}' | '\u{061c}')
+        || matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    letter.is_control() || turns
 }
 
 /// Bytes for a cell.
@@ -40,9 +47,9 @@ mod tests {
     fn a_table_is_as_wide_as_its_widest_cells_and_clean() {
         let rows = [
             ["é".to_owned(), "1".to_owned()],
-            ["long\x1b".to_owned(), String::new()],
+            ["long\x1b\u{202e}".to_owned(), String::new()],
         ];
-        assert_eq!(table(["A", "B"], &rows), "A      B\né      1\nlong?");
+        assert_eq!(table(["A", "B"], &rows), "A       B\né       1\nlong??");
     }
 
     #[test]
