@@ -258,9 +258,18 @@ class Judge:
     async def of_frames(self, work, answer):
         if work.proper and answer.ended != "whole":
             return None if await self.is_gone(work) else "cut"
-        if answer.status == 502 and await self.is_gone(work):
+        if answer.status == 502 and (self.is_of_another(work, answer) or await self.is_gone(work)):
             return None
         return "5xx" if answer.status >= 500 else None
+
+    def is_of_another(self, work, answer):
+        """A change may have made the id that of no sandbox."""
+        told = as_json(answer.body) or {}
+        return (
+            not work.proper
+            and told.get("message") == NOT_FOUND
+            and told.get("sandboxId") != work.sandbox
+        )
 
     async def is_gone(self, work):
         return not await self.world.is_there(work.sandbox)
