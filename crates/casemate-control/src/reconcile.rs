@@ -116,7 +116,7 @@ async fn until_synced(
                 running.retain(|r| r.sandbox != sandbox);
                 control.note_ended(&sandbox, reason, at).await?;
             }
-            NodeEvent::Heartbeat(info) => control.heard_from(info).await?,
+            NodeEvent::Heartbeat(info) => control.heard_from(*info).await?,
             NodeEvent::Samples(_) | NodeEvent::Log { .. } | NodeEvent::MemoryFull { .. } => {
                 record(control, event);
             }
@@ -141,7 +141,7 @@ async fn handle(
             orphans.forget(&sandbox);
             control.note_ended(&sandbox, reason, at).await?;
         }
-        NodeEvent::Heartbeat(info) => control.heard_from(info).await?,
+        NodeEvent::Heartbeat(info) => control.heard_from(*info).await?,
         NodeEvent::Samples(_) | NodeEvent::Log { .. } | NodeEvent::MemoryFull { .. } => {
             record(control, event);
         }

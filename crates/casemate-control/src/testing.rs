@@ -441,7 +441,7 @@ impl NodePort for FakeNode {
         }
         state.tell(NodeEvent::Synced);
         let info = state.info();
-        state.tell(NodeEvent::Heartbeat(info));
+        state.tell(NodeEvent::Heartbeat(Box::new(info)));
         Ok(receiver)
     }
 }

@@ -149,7 +149,7 @@ impl Node {
         };
         self.inner
             .events
-            .publish(NodeEvent::Heartbeat(self.inner.info()));
+            .publish(NodeEvent::Heartbeat(Box::new(self.inner.info())));
     }
 
     /// Refuses new sandboxes and waits until none is half made. What runs goes on.
@@ -464,7 +464,7 @@ impl NodePort for Node {
 
     async fn watch(&self) -> Result<mpsc::Receiver<NodeEvent>, NodeError> {
         let node = &self.inner;
-        let info = NodeEvent::Heartbeat(node.info());
+        let info = NodeEvent::Heartbeat(Box::new(node.info()));
         let running = || node.running().into_iter().map(NodeEvent::Running);
         Ok(node
             .events

@@ -147,6 +147,7 @@ async fn heartbeat(node: Arc<Inner>) {
     let mut ticks = tokio::time::interval(HEARTBEAT);
     loop {
         ticks.tick().await;
-        node.events.publish(NodeEvent::Heartbeat(node.info()));
+        node.events
+            .publish(NodeEvent::Heartbeat(Box::new(node.info())));
     }
 }

@@ -96,7 +96,7 @@ pub enum NodeEvent {
         processes: u64,
     },
     /// Every five seconds, and after each change of what `NodeInfo` says.
-    Heartbeat(NodeInfo),
+    Heartbeat(Box<NodeInfo>),
 }
 
 /// A template that is at hand on the node.
