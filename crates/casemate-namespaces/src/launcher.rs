@@ -5,10 +5,10 @@
 //! program, executed again; [`run`] is what that program's `main` calls.
 //!
 //! It answers one request after the other on its socket and ends when the socket does. For creates
-//! it forks a [`worker`] ahead of each request, which receives and answers it; for other requests it
-//! forks who answers when they have come. Sandboxes are its children only so that somebody reaps them: when it ends they
-//! go on under init. It keeps no state about them; whatever fails half-way is undone by the node,
-//! which knows all names. It must not know the pool, slots, leases or the port.
+//! it forks a [`worker`] ahead of each request, which receives and answers it; for user namespaces
+//! it forks a maker behind the request. Sandboxes are its children only so that somebody reaps them:
+//! when it ends they go on under init. It keeps no state about them; whatever fails half-way is
+//! undone by the node, which knows all names. It must not know the pool, slots, leases or the port.
 
 mod bare;
 mod child;

@@ -44,15 +44,16 @@ impl Hardware {
     /// Of all processors together, since it was asked last.
     pub(crate) fn cpu_percent(&self) -> u32 {
         let mut last = self.busy.lock().expect("no holder of this lock panics");
-        let stat = || std::fs::read_to_string("/proc/stat").unwrap_or_default();
-        let percent = match *last {
-            Some(busy) if busy.at.elapsed() < SPAN_MIN => return busy.percent,
-            Some(busy) => percent(busy.ticks, ticks(&stat())),
-            None => 0,
-        };
+        if let Some(busy) = *last
+            && busy.at.elapsed() < SPAN_MIN
+        {
+            return busy.percent;
+        }
+        let ticks = ticks(&std::fs::read_to_string("/proc/stat").unwrap_or_default());
+        let percent = last.map_or(0, |before| percent(before.ticks, ticks));
         *last = Some(Busy {
             at: Instant::now(),
-            ticks: ticks(&stat()),
+            ticks,
             percent,
         });
         percent
