@@ -34,6 +34,13 @@ pub const CHUNKS_PER_READER: usize = 16;
 pub const PIPE_CHUNK_BYTES: usize = 32 * 1024;
 /// Bytes taken by one read of a terminal.
 pub const TERMINAL_CHUNK_BYTES: usize = 16 * 1024;
+/// Output that is streamed to readers, of all processes together, once [`OUTPUT_BURST`] is used up;
+/// what writes more waits on its full pipe.
+pub const OUTPUT_BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
+/// What may be streamed at once after a rest, as time at the rate above: 16 MiB.
+pub const OUTPUT_BURST: Duration = Duration::from_millis(500);
+/// A message counts as so many bytes at least, because each costs its readers time.
+pub const OUTPUT_MESSAGE_BYTES: usize = 8 * 1024;
 /// Output still in the pipe of a killed process that is delivered after its end.
 pub const DRAIN_BYTES: usize = 1024 * 1024;
 /// How long the end of a process can be asked for.

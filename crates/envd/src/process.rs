@@ -14,6 +14,7 @@ mod launch;
 pub mod list;
 mod live;
 mod output;
+mod pace;
 mod selector;
 pub mod signal;
 pub mod start;

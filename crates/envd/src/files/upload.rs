@@ -209,8 +209,9 @@ fn repeated(path: &str, written: &[Written]) -> Refusal {
 struct Target {
     path: String,
     file: Option<File>,
-    pieces: Vec<Bytes>,
-    gathered: usize,
+    /// Copied out of the pieces, so that the HTTP layer reads the next ones into the same memory.
+    /// Kept from write to write for the same reason: to map and clear new pages takes longer.
+    gathered: Vec<u8>,
     announced: Option<u64>,
 }
 
@@ -224,16 +225,15 @@ impl Target {
         Ok(Self {
             path,
             file: Some(file),
-            pieces: Vec::new(),
-            gathered: 0,
+            gathered: Vec::new(),
             announced,
         })
     }
 
     async fn take(&mut self, piece: Bytes) -> Result<(), Refusal> {
-        self.gathered += piece.len();
-        self.pieces.push(piece);
-        if self.gathered >= FILE_CHUNK_BYTES {
+        self.gathered.extend_from_slice(&piece);
+        drop(piece);
+        if self.gathered.len() >= FILE_CHUNK_BYTES {
             self.flush().await
         } else {
             Ok(())
@@ -241,24 +241,24 @@ impl Target {
     }
 
     async fn flush(&mut self) -> Result<(), Refusal> {
-        self.gathered = 0;
-        let pieces = std::mem::take(&mut self.pieces);
+        let mut gathered = std::mem::take(&mut self.gathered);
         let Some(mut file) = self.file.take() else {
             return Ok(());
         };
         let announced = self.announced;
-        let file = blocking(move || {
-            write::append(&mut file, &pieces, announced)?;
-            Ok::<_, Refusal>(file)
+        let (file, gathered) = blocking(move || {
+            write::append(&mut file, &gathered, announced)?;
+            gathered.clear();
+            Ok::<_, Refusal>((file, gathered))
         })
         .await
         .map_err(|error| crashed(&error))??;
-        self.file = Some(file);
+        (self.file, self.gathered) = (Some(file), gathered);
         Ok(())
     }
 
     async fn finish(mut self, common: &Common) -> Result<Written, Refusal> {
-        if !self.pieces.is_empty() {
+        if !self.gathered.is_empty() {
             self.flush().await?;
         }
         let (file, pairs) = (self.file.take(), common.metadata.clone());

@@ -7,7 +7,6 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use http::StatusCode;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -73,17 +72,14 @@ fn give(file: &File, user: &User) -> io::Result<()> {
     fchown(file, Some(user.uid), Some(user.gid))
 }
 
-/// Appends pieces. `announced` is the length of the whole request, for the words of a full disk.
-pub fn append(file: &mut File, pieces: &[Bytes], announced: Option<u64>) -> Result<(), Refusal> {
-    for piece in pieces {
-        file.write_all(piece).map_err(|failure| {
-            if is(&failure, Errno::NOSPC) || is(&failure, Errno::DQUOT) {
-                return full(announced);
-            }
-            internal(&format!("error writing file: {}", os_text(&failure)))
-        })?;
-    }
-    Ok(())
+/// Appends bytes. `announced` is the length of the whole request, for the words of a full disk.
+pub fn append(file: &mut File, bytes: &[u8], announced: Option<u64>) -> Result<(), Refusal> {
+    file.write_all(bytes).map_err(|failure| {
+        if is(&failure, Errno::NOSPC) || is(&failure, Errno::DQUOT) {
+            return full(announced);
+        }
+        internal(&format!("error writing file: {}", os_text(&failure)))
+    })
 }
 
 /// Attaches the metadata to what was written, wherever it is by now: others may have moved or

@@ -3,12 +3,15 @@
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
+use tokio::time::sleep;
 
 use super::live::{Chunk, Process, Source};
+use super::pace::Pace;
 use crate::limits::{DRAIN_BYTES, PIPE_CHUNK_BYTES, TERMINAL_CHUNK_BYTES};
 
 thread_local! {
@@ -32,19 +35,23 @@ enum Read {
 
 impl Output {
     /// Reads to the end, giving everything to the readers of `process`, or to nobody.
-    pub async fn pump(&self, process: &Process) {
+    pub async fn pump(&self, process: &Process, pace: &Pace) {
         loop {
             let Ok(mut ready) = self.file.readable().await else {
                 return;
             };
             match self.read(process, process.has_readers()) {
-                Read::Bytes(_, Some(bytes)) => {
+                Read::Bytes(count, Some(bytes)) => {
                     process
                         .publish(Chunk {
                             source: self.source,
                             bytes,
                         })
                         .await;
+                    let wait = pace.count(count, Instant::now());
+                    if !wait.is_zero() {
+                        sleep(wait).await;
+                    }
                 }
                 Read::Bytes(_, None) => {}
                 Read::Nothing => ready.clear_ready(),

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::end;
 use super::live::Process;
 use super::output::Output;
+use super::pace::Pace;
 use super::table::ProcessTable;
 use crate::log::Log;
 
@@ -24,7 +25,7 @@ pub async fn supervise(
     outputs: Vec<Output>,
     limit: Option<Duration>,
 ) {
-    let end = run(&process, &outputs, limit).await;
+    let end = run(&process, &outputs, &table.pace, limit).await;
     // First out of the table, so that nobody finds it listed after its end was told.
     table.retire(&process, &end);
     log.process_end(
@@ -36,8 +37,13 @@ pub async fn supervise(
     process.finish(end);
 }
 
-async fn run(process: &Process, outputs: &[Output], limit: Option<Duration>) -> EndEvent {
-    let mut pumps = pin!(pump_all(process, outputs));
+async fn run(
+    process: &Process,
+    outputs: &[Output],
+    pace: &Pace,
+    limit: Option<Duration>,
+) -> EndEvent {
+    let mut pumps = pin!(pump_all(process, outputs, pace));
     let mut timer = pin!(expire(limit));
     let (mut read_to_end, mut exited, mut expired) = (false, false, false);
     while !(exited && (read_to_end || process.is_hurried())) {
@@ -64,11 +70,11 @@ async fn run(process: &Process, outputs: &[Output], limit: Option<Duration>) -> 
 }
 
 /// Stdout and stderr at the same time; a terminal is one.
-async fn pump_all(process: &Process, outputs: &[Output]) {
+async fn pump_all(process: &Process, outputs: &[Output], pace: &Pace) {
     match outputs {
-        [one] => one.pump(process).await,
+        [one] => one.pump(process, pace).await,
         [one, other] => {
-            tokio::join!(one.pump(process), other.pump(process));
+            tokio::join!(one.pump(process, pace), other.pump(process, pace));
         }
         _ => {}
     }

@@ -8,12 +8,15 @@ use std::time::Instant;
 use envd_wire::process::process_event::EndEvent;
 
 use super::live::Process;
+use super::pace::Pace;
 use crate::limits::{PROCESSES, RETAINED_EXIT, RETAINED_EXITS};
 
 #[derive(Default)]
 pub struct ProcessTable {
     live: RefCell<HashMap<u32, Rc<Process>>>,
     retained: RefCell<VecDeque<Retained>>,
+    /// Of what all of them write.
+    pub pace: Pace,
 }
 
 /// How a process ended, for those who ask later.

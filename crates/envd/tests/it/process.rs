@@ -530,6 +530,23 @@ fn output_arrives_whole_in_chunks_of_a_pipe() {
 }
 
 #[test]
+fn a_flood_of_output_is_paced_and_loses_nothing() {
+    let server = Server::open();
+    let begun = Instant::now();
+    let flood = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| run(&server, "head -c 67108864 /dev/zero", &json!({})));
+        // Both wait for the same: the rate is that of all processes together.
+        let other = scope.spawn(|| run(&server, "head -c 33554432 /dev/zero", &json!({})));
+        assert_eq!(other.join().unwrap().stdout.len(), 32 << 20);
+        flood.join().unwrap()
+    });
+    assert_eq!(flood.stdout.len(), 64 << 20);
+    // 96 MiB, of which 16 are free, at 32 a second; what was read ahead is not waited for.
+    let took = begun.elapsed();
+    assert!(took > Duration::from_millis(2400), "{took:?}");
+}
+
+#[test]
 fn the_end_can_be_asked_for_later() {
     let server = Server::open();
     let mut stream = start(&server, "exit 5", &json!({"tag": "five"}));
