@@ -21,6 +21,8 @@ const TEXT_CHARS_MAX: usize = 512;
 /// The same of a command.
 const COMMAND_CHARS_MAX: usize = 1100;
 
+pub(crate) const LINES_LEFT_OUT: &str = "Lines of the log are left out";
+
 /// Bytes that a node read from a sandbox's log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Read<'a> {
@@ -83,25 +85,33 @@ impl Round {
     /// Begins the next round; what was left out in this one, as lines.
     pub(crate) fn end(&mut self, now: Timestamp) -> Vec<LogLine> {
         let round = std::mem::take(self);
-        let left_out = |(sandbox, count): (SandboxId, Count)| {
-            if count.too_many + count.unreadable == 0 {
-                return None;
-            }
-            let fields = [
-                ("too_many", count.too_many),
-                ("unreadable", count.unreadable),
-            ];
-            let counted = fields.into_iter().filter(|(_, count)| *count > 0);
-            let counted = counted.map(|(name, count)| (name, count.to_string()));
-            Some(platform_line(
-                (&sandbox, &count.team),
-                now,
-                LogLevel::Warn,
-                "Lines of the log are left out",
-                counted,
-            ))
-        };
+        let left_out = |(sandbox, count): (_, Count)| count.left_out(&sandbox, now);
         round.sandboxes.into_iter().filter_map(left_out).collect()
+    }
+
+    /// What was left out of a sandbox that ends.
+    pub(crate) fn end_of(&mut self, sandbox: &SandboxId, now: Timestamp) -> Option<LogLine> {
+        self.sandboxes.remove(sandbox)?.left_out(sandbox, now)
+    }
+}
+
+impl Count {
+    fn left_out(&self, sandbox: &SandboxId, now: Timestamp) -> Option<LogLine> {
+        let fields = [("too_many", self.too_many), ("unreadable", self.unreadable)];
+        let mut counted = fields
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| (name, count.to_string()))
+            .peekable();
+        counted.peek()?;
+        let whose = (sandbox, &self.team);
+        Some(platform_line(
+            whose,
+            now,
+            LogLevel::Warn,
+            LINES_LEFT_OUT,
+            counted,
+        ))
     }
 }
 

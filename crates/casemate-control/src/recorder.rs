@@ -27,7 +27,8 @@ const BATCH_MAX: usize = 512;
 /// write would cost the sandbox's first command some of its processor.
 const GATHER: Duration = Duration::from_millis(300);
 /// Changes of one sandbox that are noted in a [`TRIM_ROUND`]: a client that moves a deadline in a
-/// loop must not push out what happened to others. Its creation and its end are always noted.
+/// loop must not push out what happened to others. The last of those beyond is noted when the round
+/// or the sandbox ends, so that what is read last is what holds. Creation and end are always noted.
 const UPDATES_MAX: u32 = 30;
 const TRIM_ROUND: Duration = Duration::from_secs(60);
 
@@ -43,9 +44,16 @@ pub(crate) struct Recorder {
     inbox: Mutex<Inbox>,
     dropped: AtomicU64,
     /// Changes in this round.
-    updates: std::sync::Mutex<HashMap<SandboxId, u32>>,
+    updates: std::sync::Mutex<HashMap<SandboxId, Updates>>,
     /// Lines of sandboxes in this round.
     lines: std::sync::Mutex<Round>,
+}
+
+#[derive(Default)]
+struct Updates {
+    noted: u32,
+    /// The latest beyond the limit.
+    waiting: Option<LifecycleEvent>,
 }
 
 struct Inbox {
@@ -80,15 +88,30 @@ impl Recorder {
 
     /// It also becomes a line of its sandbox's log.
     pub(crate) fn event(&self, event: LifecycleEvent) {
-        if event.kind == EventKind::Updated {
-            let mut updates = self.updates();
-            let noted = updates.entry(event.sandbox.clone()).or_default();
-            if *noted == UPDATES_MAX {
-                return;
+        match event.kind {
+            EventKind::Created => {}
+            EventKind::Updated => {
+                let mut updates = self.updates();
+                let updates = updates.entry(event.sandbox.clone()).or_default();
+                if updates.noted == UPDATES_MAX {
+                    updates.waiting = Some(event);
+                    return;
+                }
+                updates.noted += 1;
             }
-            *noted += 1;
+            EventKind::Killed => self.end_round_of(&event.sandbox, event.at),
         }
         self.put(Entry::Event(event));
+    }
+
+    /// What the round would say of it, ahead of its end.
+    fn end_round_of(&self, sandbox: &SandboxId, at: Timestamp) {
+        let updates = self.updates().remove(sandbox);
+        if let Some(last) = updates.and_then(|updates| updates.waiting) {
+            self.put(Entry::Event(last));
+        }
+        let left_out = self.round().end_of(sandbox, at);
+        self.log_lines(left_out.into_iter().collect());
     }
 
     /// What a sandbox wrote to its log, as far as it goes in.
@@ -110,7 +133,10 @@ impl Recorder {
     }
 
     fn end_round(&self) {
-        self.updates().clear();
+        let updates = std::mem::take(&mut *self.updates());
+        for last in updates.into_values().filter_map(|updates| updates.waiting) {
+            self.put(Entry::Event(last));
+        }
         let left_out = self.round().end(Timestamp::now());
         self.log_lines(left_out);
     }
@@ -125,7 +151,7 @@ impl Recorder {
         self.lines.lock().expect("no holder of this lock panics")
     }
 
-    fn updates(&self) -> std::sync::MutexGuard<'_, HashMap<SandboxId, u32>> {
+    fn updates(&self) -> std::sync::MutexGuard<'_, HashMap<SandboxId, Updates>> {
         self.updates.lock().expect("no holder of this lock panics")
     }
 
@@ -144,6 +170,7 @@ impl Recorder {
 
     /// Writes what waits; for the end, when nobody notes anything any more.
     pub(crate) async fn write_all(&self, history: &dyn History) {
+        self.end_round();
         let mut inbox = self.inbox.lock().await;
         while let Ok(entry) = inbox.line.try_recv() {
             inbox.taken.push(entry);
@@ -316,6 +343,71 @@ async fn forget(control: &Control, now: Timestamp) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent_log::LINES_LEFT_OUT;
+
+    fn event(kind: EventKind, second: i64) -> LifecycleEvent {
+        LifecycleEvent {
+            id: uuid::Uuid::new_v4(),
+            kind,
+            at: Timestamp::from_second(second).unwrap(),
+            team: TeamId::parse("11111111-1111-1111-1111-111111111111").unwrap(),
+            sandbox: SandboxId::parse("iaaaaaaaaaaaaaaaaaaaa").unwrap(),
+            execution: uuid::Uuid::nil(),
+            template: casemate_types::TemplateId::parse("base00000000000000000").unwrap(),
+            build: None,
+            data: serde_json::Value::Null,
+        }
+    }
+
+    /// Seconds of the events and texts of the lines that wait to be written.
+    fn waiting(recorder: &Recorder) -> (Vec<i64>, Vec<String>) {
+        let mut inbox = recorder.inbox.try_lock().unwrap();
+        let (mut events, mut lines) = (Vec::new(), Vec::new());
+        while let Ok(entry) = inbox.line.try_recv() {
+            match entry {
+                Entry::Event(event) => events.push(event.at.as_second()),
+                Entry::Lines(some) => lines.extend(some.into_iter().map(|l| l.entry.message)),
+                Entry::Samples(_) => {}
+            }
+        }
+        (events, lines)
+    }
+
+    #[test]
+    fn of_too_many_changes_the_last_is_noted() {
+        let recorder = Recorder::default();
+        for second in 0..100 {
+            recorder.event(event(EventKind::Updated, second));
+        }
+        let first: Vec<i64> = (0..i64::from(UPDATES_MAX)).collect();
+        assert_eq!(waiting(&recorder).0, first);
+        recorder.end_round();
+        assert_eq!(waiting(&recorder).0, [99]);
+        recorder.end_round();
+        assert!(waiting(&recorder).0.is_empty());
+    }
+
+    #[test]
+    fn an_end_comes_after_what_was_left_out() {
+        let recorder = Recorder::default();
+        for second in 0..100 {
+            recorder.event(event(EventKind::Updated, second));
+        }
+        let of = event(EventKind::Killed, 200);
+        recorder.log_read(&Read {
+            sandbox: &of.sandbox,
+            team: &of.team,
+            since: of.at,
+            at: of.at,
+            lines: "no line of ours\n",
+        });
+        recorder.event(of);
+        let (events, lines) = waiting(&recorder);
+        assert_eq!(events[events.len() - 2..], [99, 200]);
+        assert_eq!(lines, [LINES_LEFT_OUT]);
+        recorder.end_round();
+        assert_eq!(waiting(&recorder), (Vec::new(), Vec::new()));
+    }
 
     #[test]
     fn a_clock_that_is_set_far_forward_is_believed_after_a_day() {
