@@ -64,7 +64,7 @@ fn ask(params: &Params, sandbox: Option<SandboxId>) -> Result<ListEvents, ApiErr
         None | Some("false") => false,
         Some("true") => true,
         Some(other) => {
-            let what = format_args!("value {other}: is neither true nor false");
+            let what = format_args!("value \"{other}\" is neither true nor false");
             return Err(bad_param("orderAsc", what));
         }
     };

@@ -1,6 +1,7 @@
 //! Reading requests: bodies, queries and path segments, with E2B's words for what is wrong.
 
 use std::fmt;
+use std::num::{IntErrorKind, ParseIntError};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use casemate_store::KeyId;
 use casemate_types::limits::API_BODY_BYTES_MAX;
 use casemate_types::{SandboxId, TeamId, Timestamp};
 use http_body_util::LengthLimitError;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::error::ApiError;
 
@@ -84,8 +85,11 @@ async fn collect(body: Body) -> Result<Bytes, ApiError> {
 
 fn parse<T: DeserializeOwned>(raw: &[u8]) -> Result<T, ApiError> {
     // A list would be read too, field by field in our order, which is nobody's business.
-    if raw.trim_ascii_start().starts_with(b"[") {
-        return Err(schema_error("", "value must be an object"));
+    if !raw.trim_ascii_start().starts_with(b"{") {
+        return Err(match serde_json::from_slice::<IgnoredAny>(raw) {
+            Ok(_) => schema_error("", "value must be an object"),
+            Err(error) => unreadable(&error),
+        });
     }
     let mut reader = serde_json::Deserializer::from_slice(raw);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
@@ -114,6 +118,8 @@ fn in_words(text: &str) -> String {
         ("u32", "a 32-bit integer, not negative"),
         ("i64", "a 64-bit integer"),
         ("u64", "a 64-bit integer, not negative"),
+        ("a map", "an object"),
+        ("a sequence", "a list"),
     ]
     .iter()
     .fold(text.to_owned(), |text, (name, words)| {
@@ -180,9 +186,23 @@ impl Params {
         text.parse().map(Some).map_err(wrong)
     }
 
+    fn number<T: FromStr<Err = ParseIntError>>(&self, name: &str) -> Result<Option<T>, ApiError> {
+        let Some(text) = self.text(name) else {
+            return Ok(None);
+        };
+        text.parse().map(Some).map_err(|error: ParseIntError| {
+            let what = match error.kind() {
+                IntErrorKind::PosOverflow => "is too large",
+                IntErrorKind::NegOverflow => "is too small",
+                _ => "is not an integer",
+            };
+            bad_param(name, format_args!("value {text} {what}"))
+        })
+    }
+
     /// An int32 within bounds.
     pub(crate) fn int32(&self, name: &str, min: i32, max: i32) -> Result<Option<u32>, ApiError> {
-        let Some(number) = self.value::<i32>(name)? else {
+        let Some(number) = self.number::<i32>(name)? else {
             return Ok(None);
         };
         if number < min {
@@ -202,7 +222,7 @@ impl Params {
 
     /// An int64 from `min` on.
     pub(crate) fn int64(&self, name: &str, min: i64) -> Result<Option<i64>, ApiError> {
-        match self.value::<i64>(name)? {
+        match self.number::<i64>(name)? {
             Some(number) if number < min => Err(bad_param(
                 name,
                 format_args!("number must be at least {min}"),
@@ -360,6 +380,10 @@ mod tests {
         check::<SandboxTimeout>(r#"{"timeout":5} x"#, Some("Error when parsing request"));
         check::<RefreshSandbox>(r#"{"duration":3601}"#, Some("at most 3600"));
         check::<RefreshSandbox>("{}", None);
+        for scalar in ["null", " 5", "true", "\"{}\"", "[]", "[5]"] {
+            check::<RefreshSandbox>(scalar, Some("value must be an object"));
+        }
+        check::<SandboxTimeout>(r#"{"timeout":[]}"#, Some("invalid type: sequence"));
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         check::<SandboxTimeout>(&deep, Some("rror"));
     }

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use casemate_linux::clone::{Fork, Forked, Namespaces, SingleThreaded, exit_now, fork};
 use casemate_linux::creds::EffectiveUser;
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -70,7 +71,10 @@ pub(crate) fn create(proof: &SingleThreaded, first_id: u32) -> Result<OwnedFd, S
     match fork(proof, &how).step("make a user namespace")? {
         Forked::Child => {
             drop((go_out, done_in));
-            exit_now(i32::from(keep(go_in, done_out).is_err()))
+            let failed = keep(go_in).err().map(|error| error.raw_os_error());
+            let errno = failed.map_or(0, |errno| errno.unwrap_or(Errno::IO.raw_os_error()));
+            let told = rustix::io::write(done_out.as_fd(), &errno.to_ne_bytes());
+            exit_now(i32::from(errno != 0 || told.is_err()))
         }
         Forked::Parent { child, .. } => {
             drop((owner, go_in, done_out));
@@ -82,19 +86,20 @@ pub(crate) fn create(proof: &SingleThreaded, first_id: u32) -> Result<OwnedFd, S
             File::from(go_out)
                 .write_all(b"g")
                 .step("release a namespace's keeper")?;
-            let mut answer = [0];
-            File::from(done_in)
-                .read_exact(&mut answer)
-                .step("forbid nested user namespaces")?;
+            let mut errno = [0; size_of::<i32>()];
+            let forbidden = File::from(done_in).read_exact(&mut errno);
+            let forbidden = forbidden.and_then(|()| match i32::from_ne_bytes(errno) {
+                0 => Ok(()),
+                errno => Err(io::Error::from_raw_os_error(errno)),
+            });
+            forbidden.step("forbid nested user namespaces")?;
             Ok(namespace.into())
         }
     }
 }
 
 /// The first process of the namespace; it ends with its parent's interest.
-fn keep(go: OwnedFd, done: OwnedFd) -> io::Result<()> {
+fn keep(go: OwnedFd) -> io::Result<()> {
     File::from(go).read_exact(&mut [0])?;
-    std::fs::write("/proc/sys/user/max_user_namespaces", "0")?;
-    rustix::io::write(done.as_fd(), b"d")?;
-    Ok(())
+    std::fs::write("/proc/sys/user/max_user_namespaces", "0")
 }

@@ -1,6 +1,6 @@
 //! `casemate down`: ends all sandboxes and the platform; with `--purge` nothing is left at all.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -35,15 +35,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         return Ok(());
     }
     let socket = admin_socket(&root);
-    let watched = match ask(&socket, Request::Status).await? {
-        Some(Reply::Status(status)) => status.answers_beside,
-        _ => false,
-    };
-    let reply = match watched {
-        true => ask_watching(&socket, Request::Down).await?,
-        false => ask(&socket, Request::Down).await?,
-    };
-    match reply {
+    match ask_to_end(&socket).await? {
         None => {}
         Some(Reply::Ending) => output.note("all sandboxes are ended; the platform is ending"),
         Some(Reply::Failed(why)) => bail!("the platform could not end its sandboxes: {why}"),
@@ -78,6 +70,22 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `None` when no platform runs, or it ended without an answer. One that handed over did so too:
+/// its successor is asked then.
+async fn ask_to_end(socket: &Path) -> anyhow::Result<Option<Reply>> {
+    while let Some(status) = ask(socket, Request::Status).await? {
+        let watched = matches!(status, Reply::Status(status) if status.answers_beside);
+        let reply = match watched {
+            true => ask_watching(socket, Request::Down).await?,
+            false => ask(socket, Request::Down).await?,
+        };
+        if reply.is_some() {
+            return Ok(reply);
+        }
+    }
+    Ok(None)
+}
+
 async fn wait_for_lock(root: &std::path::Path) -> anyhow::Result<DataDir> {
     let begun = Instant::now();
     loop {
@@ -86,5 +94,43 @@ async fn wait_for_lock(root: &std::path::Path) -> anyhow::Result<DataDir> {
             Err(error) if begun.elapsed() > END_TIMEOUT => return Err(error),
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::{line, listen, read_request};
+    use tokio::io::AsyncWriteExt;
+
+    /// One that hands over ends with open requests unanswered; its successor listens there.
+    #[tokio::test]
+    async fn the_successor_of_a_platform_that_left_is_asked_too() {
+        let path = std::env::temp_dir().join(format!("casemate-down-{}", std::process::id()));
+        let socket = listen(&path).unwrap();
+        let platforms = async {
+            let mut asked_to_end = 0;
+            loop {
+                let (mut stream, _) = socket.accept().await.unwrap();
+                let reply = match read_request(&mut stream).await.unwrap() {
+                    Request::Down if asked_to_end == 0 => {
+                        asked_to_end += 1;
+                        continue;
+                    }
+                    Request::Down => Reply::Ending,
+                    // What it says of itself does not matter here.
+                    _ => Reply::Failed(String::new()),
+                };
+                stream.write_all(&line(&reply).unwrap()).await.unwrap();
+            }
+        };
+        let reply = tokio::select! {
+            reply = ask_to_end(&path) => reply.unwrap(),
+            () = platforms => None,
+        };
+        assert!(matches!(reply, Some(Reply::Ending)), "{reply:?}");
+        drop(socket);
+        assert!(ask_to_end(&path).await.unwrap().is_none());
+        std::fs::remove_file(path).unwrap();
     }
 }
