@@ -75,6 +75,8 @@ points! {
 
     /// Node: a writable layer was made and is on no shelf.
     LayerMade = "layer.made",
+    /// Node: a used layer is empty and has no folders for the next sandbox.
+    LayerEmptied = "layer.emptied",
     /// Node: amid the trash.
     LayerDeleted = "layer.deleted",
 

@@ -3,7 +3,8 @@
 //! Two ways behind one port ([`Layers`]): subvolumes of a btrfs image that we make and mount
 //! ourselves, where the kernel enforces each one's limit; and plain folders of the data directory
 //! where btrfs does not work, bounded file by file only. Used layers are moved aside at once and
-//! deleted later, so a large one never holds up whoever ends a sandbox.
+//! dealt with later, so a large one never holds up whoever ends a sandbox: one that holds little is
+//! emptied and used again, any other is deleted.
 //!
 //! Template layers do *not* live in the image. Subvolumes number their files from the same start,
 //! and an overlay of two of them shows different files under one number, which breaks `cp`, `find`
@@ -34,6 +35,23 @@ pub use backing::Room;
 /// Below the pool's root: layers in stock and in use, and those that wait for deletion.
 const IN_USE: &str = "w";
 const TRASH: &str = "x";
+/// What a layer consists of.
+const INNER: [&str; 2] = ["upper", "work"];
+
+/// What a used layer may hold to be emptied: more than a sandbox writes that ran a few commands.
+/// Taking that away costs less than deleting the layer does.
+const EMPTIED_ENTRIES_MAX: usize = 256;
+const EMPTIED_BYTES_MAX: u64 = 4 << 20;
+
+/// Who wants used layers again.
+pub struct Again<'a> {
+    /// Their new limit.
+    pub bytes: u64,
+    /// Whether one more is.
+    pub wanted: &'a dyn Fn() -> bool,
+    /// Gets it, under a name that no layer had before.
+    pub put: &'a dyn Fn(Layer),
+}
 
 /// What the pool is made from.
 #[derive(Debug, Clone)]
@@ -75,11 +93,14 @@ trait Layers: Debug + Send + Sync {
     fn limit(&self, layer: &Path, bytes: u64) -> io::Result<()>;
     /// What it holds now.
     fn used_bytes(&self, layer: &Path) -> io::Result<u64>;
+    /// Whether emptying one costs less than deleting it and making another.
+    fn is_worth_emptying(&self) -> bool;
     /// Deletes it with all that is in it.
     fn delete(&self, folder: &Path, name: &str) -> io::Result<()>;
     /// Frees what deleted layers left in the accounting, and says whether that was all of it;
-    /// `folder` holds the layers that exist, and more may be made meanwhile.
-    fn tidy(&self, root: &Path, folder: &Path) -> io::Result<bool>;
+    /// `folders` hold the layers that exist; more may be made meanwhile, and one may move from an
+    /// earlier of them to a later.
+    fn tidy(&self, root: &Path, folders: &[PathBuf]) -> io::Result<bool>;
 }
 
 /// The pool of one data directory.
@@ -157,8 +178,7 @@ impl Pool {
 
     /// Makes an empty layer with a limit.
     pub fn make(&self, bytes: u64) -> io::Result<Layer> {
-        let number = self.made.fetch_add(1, Ordering::Relaxed);
-        let layer = Layer(format!("{}{number:x}", self.prefix()));
+        let layer = self.unused_name();
         let folder = self.writable_dir();
         self.layers.make(&folder, &layer.0)?;
         if let Err(error) = self.furnish(&folder.join(&layer.0), bytes) {
@@ -172,7 +192,7 @@ impl Pool {
     fn furnish(&self, path: &Path, bytes: u64) -> io::Result<()> {
         self.layers.limit(path, bytes)?;
         // The root of a sandbox is the upper folder: everybody may look into it.
-        ["upper", "work"]
+        INNER
             .iter()
             .try_for_each(|inner| std::fs::create_dir(path.join(inner)))
     }
@@ -250,19 +270,51 @@ impl Pool {
         self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Deletes what was retired, also by earlier processes. May take long; `pause` is called
-    /// before each layer and may let others go first.
-    pub fn empty_trash(&self, pause: &mut dyn FnMut()) -> io::Result<()> {
+    /// Deletes what was retired, also by earlier processes, or makes it new for who wants it
+    /// [`Again`]. May take long; `pause` is called before each layer and may let others go first.
+    pub fn empty_trash(
+        &self,
+        pause: &mut dyn FnMut(),
+        again: Option<&Again<'_>>,
+    ) -> io::Result<()> {
         let _alone = self.emptying.lock().unwrap_or_else(PoisonError::into_inner);
         let mut failed = self.delete_stuck();
         let trash = self.root.join(TRASH);
         for name in names(&trash)? {
             pause();
+            let again = again.filter(|again| (again.wanted)());
+            if let Some((again, layer)) = again
+                .and_then(|again| Some((again, self.make_new(&trash.join(&name), again.bytes)?)))
+            {
+                (again.put)(layer);
+                continue;
+            }
             // One that resists must not keep all others from going.
             failed = failed.and(self.layers.delete(&trash, &name));
             failpoint::hit(Point::LayerDeleted);
         }
         failed
+    }
+
+    /// Empties a used layer and gives it another name; `None` where it holds much, or resists: it
+    /// has to be deleted then. The folders that were a sandbox's root are made anew, because their
+    /// owner, mode and attributes were the sandbox's, and its mount may hold them still.
+    fn make_new(&self, used: &Path, bytes: u64) -> Option<Layer> {
+        let is_small = self.layers.is_worth_emptying()
+            && self.layers.used_bytes(used).ok()? <= EMPTIED_BYTES_MAX
+            && plain::has_at_most(used, EMPTIED_ENTRIES_MAX).ok()?;
+        if !is_small {
+            return None;
+        }
+        INNER
+            .iter()
+            .try_for_each(|inner| std::fs::remove_dir_all(used.join(inner)))
+            .ok()?;
+        failpoint::hit(Point::LayerEmptied);
+        self.furnish(used, bytes).ok()?;
+        let layer = self.unused_name();
+        std::fs::rename(used, self.writable_dir().join(&layer.0)).ok()?;
+        Some(layer)
     }
 
     /// Frees what deleted layers left in the accounting. `false`: some is in use still, for the
@@ -271,7 +323,8 @@ impl Pool {
         let _alone = self.emptying.lock().unwrap_or_else(PoisonError::into_inner);
         // Whatever resists is tried again the next time.
         let unstuck = self.delete_stuck().is_ok();
-        let freed = self.layers.tidy(&self.root, &self.writable_dir())?;
+        let folders = [self.writable_dir(), self.root.join(TRASH)];
+        let freed = self.layers.tidy(&self.root, &folders)?;
         Ok(freed && unstuck)
     }
 
@@ -283,6 +336,8 @@ impl Pool {
 
     /// Retires every layer; none may be in use.
     pub fn retire_all(&self) -> io::Result<()> {
+        // None may be on its way back.
+        let _alone = self.emptying.lock().unwrap_or_else(PoisonError::into_inner);
         self.retire_where(|_| true)
     }
 
@@ -293,6 +348,11 @@ impl Pool {
             .filter(doomed)
             .for_each(|layer| self.retire(&layer));
         Ok(())
+    }
+
+    fn unused_name(&self) -> Layer {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        Layer(format!("{}{number:x}", self.prefix()))
     }
 
     fn prefix(&self) -> String {

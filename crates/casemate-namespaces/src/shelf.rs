@@ -81,6 +81,10 @@ impl<T> Shelf<T> {
         self.wanted.notified().await;
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.ready.is_closed()
+    }
+
     /// Ends the stock: takers get none, and what was there comes out.
     pub(crate) fn close(&self) -> Vec<T> {
         self.ready.close();

@@ -31,11 +31,15 @@ impl Layers for Plain {
         used_bytes(layer)
     }
 
+    fn is_worth_emptying(&self) -> bool {
+        false
+    }
+
     fn delete(&self, folder: &Path, name: &str) -> io::Result<()> {
         delete_flat(folder, name)
     }
 
-    fn tidy(&self, _root: &Path, _folder: &Path) -> io::Result<bool> {
+    fn tidy(&self, _root: &Path, _folders: &[PathBuf]) -> io::Result<bool> {
         Ok(true)
     }
 }
@@ -60,6 +64,26 @@ fn used_bytes(layer: &Path) -> io::Result<u64> {
         }
     }
     Ok(bytes)
+}
+
+/// Whether no more than `most` entries are below `layer`; stops counting beyond. Nobody changes it.
+pub(super) fn has_at_most(layer: &Path, most: usize) -> io::Result<bool> {
+    let mut count = 0;
+    let mut folders = vec![layer.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            count += 1;
+            if count > most {
+                return Ok(false);
+            }
+            // Of the entry itself, never of what a link points at.
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// What the entries of one folder take; folders among them are added to `folders`.

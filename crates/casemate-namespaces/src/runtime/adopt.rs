@@ -114,7 +114,7 @@ pub(super) async fn sweep(
     .await?;
     let sweeper = Arc::clone(shared);
     blocking("delete old layers", move || {
-        sweeper.pool.empty_trash(&mut || {})
+        sweeper.pool.empty_trash(&mut || {}, None)
     })
     .await
 }

@@ -10,6 +10,7 @@ use casemate_types::{Resources, chain};
 use tokio::sync::mpsc;
 
 use super::{Shared, blocking, lock};
+use crate::pool::Again;
 use crate::shelf::Shelf;
 
 /// What layers in stock may hold: a sandbox's default. Another size costs a create one call.
@@ -164,6 +165,12 @@ pub(super) fn enough(target: usize) -> usize {
     target - target / 4 + 1
 }
 
+/// Layers in stock to which used ones are added. More than are made ahead, because those of a burst
+/// come back together; an empty one takes some 32 KiB.
+fn layers_max(target: usize) -> usize {
+    2 * target + 32
+}
+
 /// Waits until no create is under way, as long as nobody waits for what is to be made: a burst
 /// that the stock covers has the processors to itself.
 async fn between_creates(shared: &Shared, is_waited_for: impl Fn() -> bool) {
@@ -255,7 +262,13 @@ async fn clear_away(shared: Arc<Shared>, mut waste: mpsc::UnboundedReceiver<NetS
         let emptied = blocking("delete old layers", move || {
             let mut pauses = Pauses::new();
             let mut pause = || pauses.between_steps(&clearer, || clearer.layers.is_waited_for());
-            clearer.pool.empty_trash(&mut pause)
+            let most = layers_max(clearer.config.slot_stock);
+            let again = Again {
+                bytes: LAYER_BYTES,
+                wanted: &|| !clearer.layers.is_closed() && clearer.layers.len() < most,
+                put: &|layer| clearer.layers.put(layer),
+            };
+            clearer.pool.empty_trash(&mut pause, Some(&again))
         })
         .await;
         for error in [retired.err(), emptied.err()].into_iter().flatten() {

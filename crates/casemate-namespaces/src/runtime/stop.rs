@@ -162,7 +162,7 @@ pub(super) async fn teardown(shared: &Arc<Shared>, purge: bool) -> Result<(), Ru
     blocking("empty the pool", move || -> io::Result<()> {
         stop.layers.close();
         stop.pool.retire_all()?;
-        match stop.pool.empty_trash(&mut || {}) {
+        match stop.pool.empty_trash(&mut || {}, None) {
             // The image goes, whatever is in it.
             Err(error) if purge => {
                 tracing::warn!(%error, "the pool could not be emptied");

@@ -1,10 +1,12 @@
 //! Limits by their effect.
 
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use casemate_namespaces::pool::{Pool, PoolConfig};
+use casemate_namespaces::pool::{Again, Layer, Pool, PoolConfig};
 use casemate_runtime::{DiskLimit, Runtime};
 use casemate_types::InstanceId;
 use rustix::fs::{FallocateFlags, fallocate};
@@ -181,7 +183,8 @@ pub async fn layers_made_while_others_go_keep_their_limits() {
     let kept: Vec<_> = std::thread::scope(|scope| {
         let maker = scope.spawn(churn);
         while !maker.is_finished() {
-            pool.empty_trash(&mut || {}).expect("layers are deleted");
+            pool.empty_trash(&mut || {}, None)
+                .expect("layers are deleted");
             pool.tidy().expect("their accounting is freed");
         }
         maker.join().expect("layers are made")
@@ -193,9 +196,114 @@ pub async fn layers_made_while_others_go_keep_their_limits() {
         assert!(pool.used_bytes(layer).expect("it is counted") < 2 << 20);
     }
     pool.retire_all().expect("layers are retired");
-    pool.empty_trash(&mut || {}).expect("layers are deleted");
+    pool.empty_trash(&mut || {}, None)
+        .expect("layers are deleted");
     pool.close(true).expect("the pool closes");
     std::fs::remove_dir_all(folder).expect("the folder goes");
+}
+
+pub async fn a_used_layer_comes_back_empty_and_one_that_holds_much_is_deleted() {
+    let folder = dead::folder(&InstanceId::random());
+    let pool = Pool::open(PoolConfig {
+        folder: folder.join("node"),
+        mount: folder.join("pool"),
+        bytes_max: Some(1 << 30),
+        disk_reserve: 0,
+    });
+    let pool = pool.expect("the pool opens");
+    let place = |layer: &Layer| pool.writable_dir().join(layer.name());
+    let upper = |layer: &Layer| place(layer).join("upper");
+    let make = || pool.make(64 << 20).expect("a layer is made");
+    let outside = folder.join("outside");
+    std::fs::write(&outside, "untouched").unwrap();
+
+    let small = make();
+    std::fs::create_dir_all(upper(&small).join("a/b")).unwrap();
+    std::fs::write(upper(&small).join("a/b/secret"), vec![b'x'; 1 << 20]).unwrap();
+    std::os::unix::fs::symlink(&outside, upper(&small).join("link")).unwrap();
+    std::fs::write(place(&small).join("work/left"), "over").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+    std::fs::set_permissions(upper(&small), mode).unwrap();
+    std::os::unix::fs::chown(upper(&small), Some(1234), Some(1234)).unwrap();
+
+    let many = make();
+    for number in 0..300 {
+        std::fs::write(upper(&many).join(number.to_string()), "").unwrap();
+    }
+    let large = make();
+    let file = std::fs::File::create(upper(&large).join("file")).unwrap();
+    (&file).write_all(&vec![1; 8 << 20]).unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+
+    for layer in [&small, &many, &large] {
+        pool.retire(layer);
+    }
+    let new = Mutex::new(Vec::new());
+    let again = |wanted| {
+        let again = Again {
+            bytes: 2 << 20,
+            wanted: &|| wanted,
+            put: &|layer| new.lock().unwrap().push(layer),
+        };
+        let emptied = pool.empty_trash(&mut || {}, Some(&again));
+        emptied.expect("layers are deleted or made new");
+        assert_eq!(pool.waiting().unwrap(), 0);
+    };
+    again(true);
+    let layer = new.lock().unwrap().pop().expect("the small one is new");
+    assert!(new.lock().unwrap().is_empty(), "and no other");
+    assert!(layer != small && !pool.contains(&small));
+    let names = |path: PathBuf| {
+        let entries = std::fs::read_dir(path).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    let inner = ["upper".to_owned(), "work".to_owned()];
+    assert_eq!(names(place(&layer)), inner.into());
+    assert!(names(upper(&layer)).is_empty() && names(place(&layer).join("work")).is_empty());
+    let fresh = make();
+    let of = |layer| {
+        let found = std::fs::metadata(upper(layer)).unwrap();
+        (found.mode(), found.uid(), found.gid())
+    };
+    assert_eq!(of(&layer), of(&fresh));
+    assert_eq!(std::fs::read_to_string(&outside).unwrap(), "untouched");
+    let full = std::fs::write(upper(&layer).join("fill"), vec![1; 4 << 20]);
+    assert!(full.is_err(), "it has its new limit");
+
+    pool.retire(&fresh);
+    again(false);
+    assert!(new.lock().unwrap().is_empty(), "nobody wants it");
+    pool.retire_all().expect("layers are retired");
+    pool.empty_trash(&mut || {}, None)
+        .expect("layers are deleted");
+    pool.close(true).expect("the pool closes");
+    std::fs::remove_dir_all(folder).expect("the folder goes");
+}
+
+pub async fn a_sandbox_finds_nothing_of_who_had_its_layer_before() {
+    let world = World::new().await;
+    let mut used_again = 0;
+    for _ in 0..30 {
+        let record = world.create_as(world.spec()).await;
+        let layer = record.facts["layer"].as_str().expect("it has a layer");
+        let upper = format!("/run/casemate/{}/pool/w/{layer}/upper", world.instance);
+        // The first file of a layer that nobody had before has the number 257.
+        used_again += usize::from(std::fs::metadata(upper).unwrap().ino() > 258);
+        let look = "ls -a / /etc; stat -c '%a %u %g' /";
+        let found = world.ok(&record.sandbox, look).await;
+        assert!(
+            found.contains("755 0 0") && !found.contains("left"),
+            "{found}"
+        );
+        let mess = "echo x > /left; echo x > /etc/left; chmod 777 /; chown 7:7 /";
+        world.ok(&record.sandbox, mess).await;
+        world.runtime.stop(&record.sandbox).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(used_again > 0, "none was used again");
+    world.purge().await;
 }
 
 pub async fn blocks_behind_the_pool_s_end_are_given_back_at_the_next_start() {

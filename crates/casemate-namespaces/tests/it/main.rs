@@ -52,6 +52,8 @@ const TESTS: &[Test] = tests![
     limits::many_small_files_are_no_way_around_the_disk_limit,
     limits::terminals_have_a_number_of_their_own,
     limits::layers_made_while_others_go_keep_their_limits,
+    limits::a_used_layer_comes_back_empty_and_one_that_holds_much_is_deleted,
+    limits::a_sandbox_finds_nothing_of_who_had_its_layer_before,
     limits::blocks_behind_the_pool_s_end_are_given_back_at_the_next_start,
     limits::programs_find_their_limits_in_control_groups,
     limits::what_a_sandbox_consumes_is_counted,
