@@ -125,6 +125,8 @@ fn in_words(text: &str) -> String {
     .fold(text.to_owned(), |text, (name, words)| {
         text.replace(&format!("expected {name}"), &format!("expected {words}"))
     })
+    .replace("invalid type: map", "invalid type: object")
+    .replace("invalid type: sequence", "invalid type: list")
 }
 
 fn unreadable(error: &serde_json::Error) -> ApiError {
@@ -196,7 +198,7 @@ impl Params {
                 IntErrorKind::NegOverflow => "is too small",
                 _ => "is not an integer",
             };
-            bad_param(name, format_args!("value {text} {what}"))
+            bad_param(name, format_args!("value \"{text}\" {what}"))
         })
     }
 
@@ -383,7 +385,10 @@ mod tests {
         for scalar in ["null", " 5", "true", "\"{}\"", "[]", "[5]"] {
             check::<RefreshSandbox>(scalar, Some("value must be an object"));
         }
-        check::<SandboxTimeout>(r#"{"timeout":[]}"#, Some("invalid type: sequence"));
+        check::<SandboxTimeout>(
+            r#"{"timeout":[]}"#,
+            Some("invalid type: list, expected a 32-bit integer"),
+        );
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         check::<SandboxTimeout>(&deep, Some("rror"));
     }

@@ -104,7 +104,8 @@ impl Recorder {
         self.put(Entry::Event(event));
     }
 
-    /// What the round would say of it, ahead of its end.
+    /// What the round would say of it, ahead of its end. What the node read of its log at the very
+    /// last may come after the news of that end, and counts anew.
     fn end_round_of(&self, sandbox: &SandboxId, at: Timestamp) {
         let updates = self.updates().remove(sandbox);
         if let Some(last) = updates.and_then(|updates| updates.waiting) {
@@ -133,9 +134,14 @@ impl Recorder {
     }
 
     fn end_round(&self) {
-        let updates = std::mem::take(&mut *self.updates());
-        for last in updates.into_values().filter_map(|updates| updates.waiting) {
-            self.put(Entry::Event(last));
+        {
+            // Put while nobody adds a later one.
+            let mut updates = self.updates();
+            for (_, updates) in updates.drain() {
+                if let Some(last) = updates.waiting {
+                    self.put(Entry::Event(last));
+                }
+            }
         }
         let left_out = self.round().end(Timestamp::now());
         self.log_lines(left_out);

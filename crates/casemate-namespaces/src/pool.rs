@@ -21,6 +21,7 @@ mod subvolumes;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -39,9 +40,13 @@ const TRASH: &str = "x";
 const INNER: [&str; 2] = ["upper", "work"];
 
 /// What a used layer may hold to be emptied: more than a sandbox writes that ran a few commands.
-/// Taking that away costs less than deleting the layer does.
+/// Taking that away costs less than deleting the layer does. The kernel's accounting follows within
+/// half a minute: until then it may show so much of whoever had the layer before.
 const EMPTIED_ENTRIES_MAX: usize = 256;
-const EMPTIED_BYTES_MAX: u64 = 4 << 20;
+const EMPTIED_BYTES_MAX: u64 = 1 << 20;
+/// Inode numbers of a layer that is emptied: they are not used again, so their height tells how
+/// many files were made in it. Some hundred sandboxes come as far.
+const EMPTIED_INODES_MAX: u64 = 4096;
 
 /// Who wants used layers again.
 pub struct Again<'a> {
@@ -114,7 +119,9 @@ pub struct Pool {
     made: AtomicU32,
     /// Retired, and still in their place for want of room to move them.
     stuck: Mutex<BTreeSet<Layer>>,
-    /// One deletes at a time.
+    /// Retired, and known to have no process any more.
+    quiet: Mutex<BTreeSet<Layer>>,
+    /// One deletes, or makes new, at a time.
     emptying: Mutex<()>,
     /// Makes names of this process differ from those of earlier ones.
     run: u32,
@@ -147,6 +154,7 @@ impl Pool {
             backing,
             made: AtomicU32::new(0),
             stuck: Mutex::default(),
+            quiet: Mutex::default(),
             emptying: Mutex::new(()),
             run,
         })
@@ -231,6 +239,13 @@ impl Pool {
         }
     }
 
+    /// Moves a layer aside whose last process is known to be gone: [`Pool::empty_trash`] may make
+    /// it new. As [`Pool::retire`] else.
+    pub fn retire_quiet(&self, layer: &Layer) {
+        self.quiet().insert(layer.clone());
+        self.retire(layer);
+    }
+
     /// Moves a layer aside; [`Pool::empty_trash`] deletes it. Quick whatever it holds. It never
     /// fails: one that cannot be moved, because the pool is full, is deleted where it is.
     pub fn retire(&self, layer: &Layer) {
@@ -258,12 +273,17 @@ impl Pool {
             let moved = self.put_aside(&layer);
             match moved.or_else(|_| self.layers.delete(&self.writable_dir(), &layer.0)) {
                 Ok(()) => {
+                    self.quiet().remove(&layer);
                     self.stuck().remove(&layer);
                 }
                 Err(error) => failed = failed.and(Err(error)),
             }
         }
         failed
+    }
+
+    fn quiet(&self) -> std::sync::MutexGuard<'_, BTreeSet<Layer>> {
+        self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stuck(&self) -> std::sync::MutexGuard<'_, BTreeSet<Layer>> {
@@ -282,7 +302,8 @@ impl Pool {
         let trash = self.root.join(TRASH);
         for name in names(&trash)? {
             pause();
-            let again = again.filter(|again| (again.wanted)());
+            let is_quiet = self.quiet().remove(&Layer(name.clone()));
+            let again = again.filter(|again| is_quiet && (again.wanted)());
             if let Some((again, layer)) = again
                 .and_then(|again| Some((again, self.make_new(&trash.join(&name), again.bytes)?)))
             {
@@ -302,7 +323,8 @@ impl Pool {
     fn make_new(&self, used: &Path, bytes: u64) -> Option<Layer> {
         let is_small = self.layers.is_worth_emptying()
             && self.layers.used_bytes(used).ok()? <= EMPTIED_BYTES_MAX
-            && plain::has_at_most(used, EMPTIED_ENTRIES_MAX).ok()?;
+            && plain::holds_at_most(used, EMPTIED_ENTRIES_MAX, EMPTIED_BYTES_MAX).ok()?
+            && std::fs::symlink_metadata(used.join(INNER[0])).ok()?.ino() <= EMPTIED_INODES_MAX;
         if !is_small {
             return None;
         }

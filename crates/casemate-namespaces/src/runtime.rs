@@ -281,6 +281,8 @@ impl NamespacesRuntime {
 impl Drop for NamespacesRuntime {
     /// Sandboxes run on; the stock and its tasks end.
     fn drop(&mut self) {
+        // No used layer comes back any more: a successor may have listed those that are in use.
+        self.shared.layers.close();
         lock(&self.shared.tasks)
             .drain(..)
             .for_each(|task| task.abort());

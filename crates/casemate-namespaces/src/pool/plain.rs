@@ -44,52 +44,73 @@ impl Layers for Plain {
     }
 }
 
-/// Counts while the sandbox changes what is counted, and as root: a folder that has become a link
-/// since it was listed would lead to the host's own. So no link is followed and nothing outside is
-/// opened; what has gone, or lies deeper than a path can name, is left out.
+/// What has gone meanwhile, or lies deeper than a path can name, is left out.
 fn used_bytes(layer: &Path) -> io::Result<u64> {
-    let folder = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let layer = rustix::fs::open(layer, folder | OFlags::NOFOLLOW, Mode::empty())?;
-    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     let mut bytes = 0;
-    let mut folders = vec![PathBuf::from(".")];
-    while let Some(path) = folders.pop() {
-        let opened = rustix::fs::openat2(&layer, &path, folder, Mode::empty(), inside);
-        match opened.and_then(|folder| count(&folder, &path, &mut folders)) {
-            Ok(counted) => bytes += counted,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG) => {}
-            // Renamed while it was resolved.
-            Err(Errno::AGAIN) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    walk(layer, |entry| {
+        bytes += entry;
+        true
+    })?;
     Ok(bytes)
 }
 
-/// Whether no more than `most` entries are below `layer`; stops counting beyond. Nobody changes it.
-pub(super) fn has_at_most(layer: &Path, most: usize) -> io::Result<bool> {
-    let mut count = 0;
-    let mut folders = vec![layer.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder)? {
-            let entry = entry?;
-            count += 1;
-            if count > most {
-                return Ok(false);
-            }
-            // Of the entry itself, never of what a link points at.
-            if entry.file_type()?.is_dir() {
-                folders.push(entry.path());
-            }
-        }
-    }
-    Ok(true)
+/// Whether no more entries and bytes than that are below `layer`. Bytes that were not written to
+/// disk yet count too; no more is looked at than is needed to tell.
+pub(super) fn holds_at_most(layer: &Path, entries_max: usize, bytes_max: u64) -> io::Result<bool> {
+    let (mut entries, mut bytes) = (0, 0);
+    let missed = walk(layer, |entry| {
+        entries += 1;
+        bytes += entry;
+        entries <= entries_max && bytes <= bytes_max
+    })?;
+    Ok(missed == Missed::Nothing)
 }
 
-/// What the entries of one folder take; folders among them are added to `folders`.
-fn count(folder: &OwnedFd, path: &Path, folders: &mut Vec<PathBuf>) -> rustix::io::Result<u64> {
+/// What a walk did not see.
+#[derive(Debug, PartialEq, Eq)]
+enum Missed {
+    Nothing,
+    Some,
+}
+
+/// Tells `see` the bytes of each entry, until it wants no more. The sandbox may change what is
+/// looked at, and we are root: a folder that has become a link since it was listed would lead to the
+/// host's own. So no link is followed and nothing outside is opened.
+fn walk(layer: &Path, mut see: impl FnMut(u64) -> bool) -> io::Result<Missed> {
+    let folder = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let layer = rustix::fs::open(layer, folder | OFlags::NOFOLLOW, Mode::empty())?;
+    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let mut missed = Missed::Nothing;
+    let mut folders = vec![PathBuf::from(".")];
+    while let Some(path) = folders.pop() {
+        let opened = rustix::fs::openat2(&layer, &path, folder, Mode::empty(), inside);
+        match opened.and_then(|folder| look(&folder, &path, &mut folders, &mut see)) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Missed::Some),
+            // Renamed while it was resolved, the last of them.
+            Err(
+                Errno::NOENT
+                | Errno::NOTDIR
+                | Errno::LOOP
+                | Errno::XDEV
+                | Errno::NAMETOOLONG
+                | Errno::AGAIN,
+            ) => missed = Missed::Some,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(missed)
+}
+
+/// Tells of the entries of one folder; folders among them are added to `folders`. `false`: no more
+/// is wanted.
+fn look(
+    folder: &OwnedFd,
+    path: &Path,
+    folders: &mut Vec<PathBuf>,
+    see: &mut impl FnMut(u64) -> bool,
+) -> rustix::io::Result<bool> {
     use std::os::unix::ffi::OsStrExt;
-    let mut bytes = 0;
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -99,12 +120,14 @@ fn count(folder: &OwnedFd, path: &Path, folders: &mut Vec<PathBuf>) -> rustix::i
         let Ok(found) = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else {
             continue;
         };
-        bytes += u64::try_from(found.st_blocks).unwrap_or(0) * 512;
+        if !see(u64::try_from(found.st_blocks).unwrap_or(0) * 512) {
+            return Ok(false);
+        }
         if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
             folders.push(path.join(std::ffi::OsStr::from_bytes(name.to_bytes())));
         }
     }
-    Ok(bytes)
+    Ok(true)
 }
 
 /// Deletes a folder and all in it, however deep a sandbox nested it: each folder that is not empty
@@ -171,7 +194,7 @@ mod tests {
         // A folder that was swapped for a link after it was listed.
         let mut listed = Vec::new();
         let top = rustix::fs::open(&layer, OFlags::DIRECTORY, Mode::empty()).unwrap();
-        count(&top, Path::new("."), &mut listed).unwrap();
+        look(&top, Path::new("."), &mut listed, &mut |_| true).unwrap();
         assert!(listed.contains(&PathBuf::from("./upper")), "{listed:?}");
         std::fs::rename(layer.join("upper"), home.join("away")).unwrap();
         std::os::unix::fs::symlink(&outside, layer.join("upper")).unwrap();

@@ -67,7 +67,7 @@ async fn end(shared: &Arc<Shared>, running: &Running) -> Result<(), RuntimeError
             .await
             .map_err(|e| failed("remove its control group", e))?;
     }
-    shared.pool.retire(&running.layer);
+    shared.pool.retire_quiet(&running.layer);
     failpoint::hit(Point::StopRetired);
     if let Some(net) = lock(&running.net).take() {
         // Closed only when the runtime itself is gone.

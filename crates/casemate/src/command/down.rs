@@ -35,15 +35,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         return Ok(());
     }
     let socket = admin_socket(&root);
-    match ask_to_end(&socket).await? {
-        None => {}
-        Some(Reply::Ending) => output.note("all sandboxes are ended; the platform is ending"),
-        Some(Reply::Failed(why)) => bail!("the platform could not end its sandboxes: {why}"),
-        Some(Reply::Status(_) | Reply::HandedOver(_) | Reply::Space(_)) => {
-            bail!("the platform answered something else")
-        }
-    }
-    let dir = wait_for_lock(&root).await?;
+    let dir = end(&root, &socket, output).await?;
     // Whatever a platform that died left is found and ended here, by the code of its start.
     let opened = sandboxes::open(&config, &dir, None)
         .await
@@ -70,29 +62,48 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `None` when no platform runs, or it ended without an answer. One that handed over did so too:
-/// its successor is asked then.
-async fn ask_to_end(socket: &Path) -> anyhow::Result<Option<Reply>> {
-    while let Some(status) = ask(socket, Request::Status).await? {
-        let watched = matches!(status, Reply::Status(status) if status.answers_beside);
-        let reply = match watched {
-            true => ask_watching(socket, Request::Down).await?,
-            false => ask(socket, Request::Down).await?,
+/// Ends the platform that runs, if one does, and holds its data directory. One that hands over
+/// ends without an answer, and for some seconds nobody listens: its successor is asked then.
+async fn end(root: &Path, socket: &Path, output: &Output) -> anyhow::Result<DataDir> {
+    let mut begun = Instant::now();
+    let mut ending = false;
+    loop {
+        let held = match DataDir::open(root) {
+            Ok(dir) => return Ok(dir),
+            Err(held) => held,
         };
-        if reply.is_some() {
-            return Ok(reply);
+        if begun.elapsed() > END_TIMEOUT {
+            return Err(held);
         }
+        if !ending {
+            let asked = Instant::now();
+            if ask_to_end(socket).await? {
+                output.note("all sandboxes are ended; the platform is ending");
+                ending = true;
+            }
+            // To end many sandboxes takes as long as it takes.
+            begun += asked.elapsed();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Ok(None)
 }
 
-async fn wait_for_lock(root: &std::path::Path) -> anyhow::Result<DataDir> {
-    let begun = Instant::now();
-    loop {
-        match DataDir::open(root) {
-            Ok(dir) => return Ok(dir),
-            Err(error) if begun.elapsed() > END_TIMEOUT => return Err(error),
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+/// Whether a platform said that it ends; not so where none listens, or it left without an answer.
+async fn ask_to_end(socket: &Path) -> anyhow::Result<bool> {
+    let Some(status) = ask(socket, Request::Status).await? else {
+        return Ok(false);
+    };
+    let watched = matches!(status, Reply::Status(status) if status.answers_beside);
+    let reply = match watched {
+        true => ask_watching(socket, Request::Down).await?,
+        false => ask(socket, Request::Down).await?,
+    };
+    match reply {
+        None => Ok(false),
+        Some(Reply::Ending) => Ok(true),
+        Some(Reply::Failed(why)) => bail!("the platform could not end its sandboxes: {why}"),
+        Some(Reply::Status(_) | Reply::HandedOver(_) | Reply::Space(_)) => {
+            bail!("the platform answered something else")
         }
     }
 }
@@ -103,34 +114,41 @@ mod tests {
     use crate::admin::{line, listen, read_request};
     use tokio::io::AsyncWriteExt;
 
-    /// One that hands over ends with open requests unanswered; its successor listens there.
+    /// One that hands over ends with open requests unanswered, and its successor listens later.
     #[tokio::test]
     async fn the_successor_of_a_platform_that_left_is_asked_too() {
-        let path = std::env::temp_dir().join(format!("casemate-down-{}", std::process::id()));
-        let socket = listen(&path).unwrap();
+        let root = std::env::temp_dir().join(format!("casemate-down-{}", std::process::id()));
+        let held = DataDir::open(&root).unwrap();
+        let path = admin_socket(&root);
         let platforms = async {
-            let mut asked_to_end = 0;
+            let mut socket = listen(&path).unwrap();
+            let mut left = false;
             loop {
                 let (mut stream, _) = socket.accept().await.unwrap();
-                let reply = match read_request(&mut stream).await.unwrap() {
-                    Request::Down if asked_to_end == 0 => {
-                        asked_to_end += 1;
-                        continue;
+                match read_request(&mut stream).await.unwrap() {
+                    Request::Down if left => {
+                        let ending = line(&Reply::Ending).unwrap();
+                        stream.write_all(&ending).await.unwrap();
+                        drop(held);
+                        return;
                     }
-                    Request::Down => Reply::Ending,
+                    Request::Down => {
+                        drop((stream, socket));
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                        socket = listen(&path).unwrap();
+                        left = true;
+                    }
                     // What it says of itself does not matter here.
-                    _ => Reply::Failed(String::new()),
-                };
-                stream.write_all(&line(&reply).unwrap()).await.unwrap();
+                    _ => {
+                        let status = line(&Reply::Failed(String::new())).unwrap();
+                        stream.write_all(&status).await.unwrap();
+                    }
+                }
             }
         };
-        let reply = tokio::select! {
-            reply = ask_to_end(&path) => reply.unwrap(),
-            () = platforms => None,
-        };
-        assert!(matches!(reply, Some(Reply::Ending)), "{reply:?}");
-        drop(socket);
-        assert!(ask_to_end(&path).await.unwrap().is_none());
-        std::fs::remove_file(path).unwrap();
+        let output = Output::new(false);
+        let (dir, ()) = tokio::join!(end(&root, &path, &output), platforms);
+        dir.unwrap().purge().unwrap();
+        assert!(!DataDir::exists(&root));
     }
 }

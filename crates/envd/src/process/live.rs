@@ -106,18 +106,23 @@ impl Process {
             .any(|reader| !reader.is_closed())
     }
 
-    /// Gives a chunk to every reader, waiting for each that is alive. Who left is no hindrance.
-    pub async fn publish(&self, chunk: Chunk) {
+    /// Gives a chunk to every reader, waiting for each that is alive: how many took it. Who left is
+    /// no hindrance.
+    pub async fn publish(&self, chunk: Chunk) -> u32 {
         let readers = self.readers.borrow().clone();
-        let mut left = false;
+        let (mut took, mut left) = (0, false);
         for reader in readers {
-            left |= reader.send(chunk.clone()).await.is_err();
+            match reader.send(chunk.clone()).await {
+                Ok(()) => took += 1,
+                Err(_) => left = true,
+            }
         }
         if left {
             self.readers
                 .borrow_mut()
                 .retain(|reader| !reader.is_closed());
         }
+        took
     }
 
     /// Gives a chunk to those readers who have room: for the rest of output after a kill.

@@ -42,13 +42,9 @@ impl Output {
             };
             match self.read(process, process.has_readers()) {
                 Read::Bytes(count, Some(bytes)) => {
-                    process
-                        .publish(Chunk {
-                            source: self.source,
-                            bytes,
-                        })
-                        .await;
-                    let wait = pace.count(count, Instant::now());
+                    let source = self.source;
+                    let readers = process.publish(Chunk { source, bytes }).await;
+                    let wait = pace.count(count, readers, Instant::now());
                     if !wait.is_zero() {
                         sleep(wait).await;
                     }

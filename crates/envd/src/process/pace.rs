@@ -16,9 +16,10 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Counts a message of `bytes` that was read at `now`: how long to wait before the next read.
-    pub fn count(&self, bytes: usize, now: Instant) -> Duration {
-        let due = self.due.get().map_or(now, |due| due.max(now)) + cost(bytes);
+    /// Counts a message of `bytes` that was sent to so many readers: how long to wait from `now` on
+    /// before the next read.
+    pub fn count(&self, bytes: usize, readers: u32, now: Instant) -> Duration {
+        let due = self.due.get().map_or(now, |due| due.max(now)) + cost(bytes) * readers;
         self.due.set(Some(due));
         due.saturating_duration_since(now)
             .saturating_sub(OUTPUT_BURST)
@@ -40,7 +41,7 @@ mod tests {
         let (mut now, mut count) = (from, 0);
         while now < from + Duration::from_secs(seconds) {
             count += piece as u64;
-            now += pace.count(piece, now);
+            now += pace.count(piece, 1, now);
             // Reading takes time too.
             now += Duration::from_micros(10);
         }
@@ -52,7 +53,7 @@ mod tests {
         let (pace, start) = (Pace::default(), Instant::now());
         let burst = OUTPUT_BYTES_PER_SECOND * OUTPUT_BURST.as_millis() as u64 / 1000;
         let mut free = 0;
-        while pace.count(PIPE_CHUNK_BYTES, start).is_zero() {
+        while pace.count(PIPE_CHUNK_BYTES, 1, start).is_zero() {
             free += PIPE_CHUNK_BYTES as u64;
         }
         assert_eq!(
@@ -76,6 +77,17 @@ mod tests {
         let burst = OUTPUT_BYTES_PER_SECOND * OUTPUT_BURST.as_millis() as u64 / 1000;
         let expected = OUTPUT_BYTES_PER_SECOND + burst;
         assert!(once.abs_diff(expected) < expected / 50, "{once} {expected}");
+    }
+
+    #[test]
+    fn each_reader_costs() {
+        let now = Instant::now();
+        let (one, ten) = (Pace::default(), Pace::default());
+        for _ in 0..1000 {
+            one.count(PIPE_CHUNK_BYTES, 10, now);
+        }
+        let many = (0..10_000).map(|_| ten.count(PIPE_CHUNK_BYTES, 1, now));
+        assert_eq!(one.count(0, 0, now), many.last().unwrap());
     }
 
     #[test]
