@@ -39,8 +39,9 @@ fn is_stream(headers: &HeaderMap) -> bool {
 
 const TRAFFIC_TOKEN: &str = "e2b-traffic-access-token";
 /// How long a request whose agent broke off waits for the news that its sandbox ended. A sandbox's
-/// processes end before that is known here; an agent alone ends only by a fault.
-const NEWS_OF_END: Duration = Duration::from_secs(1);
+/// processes end before that is known here, on a busy machine by a second and more; an agent alone
+/// ends only by a fault.
+const NEWS_OF_END: Duration = Duration::from_secs(3);
 
 /// A request under way.
 ///
