@@ -161,15 +161,20 @@ pub async fn terminals_have_a_number_of_their_own() {
     world.purge().await;
 }
 
-pub async fn layers_made_while_others_go_keep_their_limits() {
-    let folder = dead::folder(&InstanceId::random());
+/// A pool that belongs to no runtime.
+fn open_pool(folder: &Path, bytes_max: u64) -> Pool {
     let pool = Pool::open(PoolConfig {
         folder: folder.join("node"),
         mount: folder.join("pool"),
-        bytes_max: Some(1 << 30),
+        bytes_max: Some(bytes_max),
         disk_reserve: 0,
     });
-    let pool = pool.expect("the pool opens");
+    pool.expect("the pool opens")
+}
+
+pub async fn layers_made_while_others_go_keep_their_limits() {
+    let folder = dead::folder(&InstanceId::random());
+    let pool = open_pool(&folder, 1 << 30);
     assert_eq!(pool.disk_limit(), DiskLimit::Enforced);
     let make = || pool.make(1 << 20).expect("a layer is made");
     let churn = || {
@@ -204,13 +209,7 @@ pub async fn layers_made_while_others_go_keep_their_limits() {
 
 pub async fn a_used_layer_comes_back_empty_and_one_that_holds_much_is_deleted() {
     let folder = dead::folder(&InstanceId::random());
-    let pool = Pool::open(PoolConfig {
-        folder: folder.join("node"),
-        mount: folder.join("pool"),
-        bytes_max: Some(1 << 30),
-        disk_reserve: 0,
-    });
-    let pool = pool.expect("the pool opens");
+    let pool = open_pool(&folder, 1 << 30);
     let place = |layer: &Layer| pool.writable_dir().join(layer.name());
     let upper = |layer: &Layer| place(layer).join("upper");
     let make = || pool.make(64 << 20).expect("a layer is made");
@@ -313,15 +312,7 @@ pub async fn a_sandbox_finds_nothing_of_who_had_its_layer_before() {
 
 pub async fn blocks_behind_the_pool_s_end_are_given_back_at_the_next_start() {
     let folder = dead::folder(&InstanceId::random());
-    let open = || {
-        let config = PoolConfig {
-            folder: folder.join("node"),
-            mount: folder.join("pool"),
-            bytes_max: Some(4 << 30),
-            disk_reserve: 0,
-        };
-        Pool::open(config).expect("the pool opens")
-    };
+    let open = || open_pool(&folder, 4 << 30);
     let image = || {
         std::fs::OpenOptions::new()
             .write(true)
