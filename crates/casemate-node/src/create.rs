@@ -192,6 +192,7 @@ impl Offer {
         Ok(CreateSpec {
             sandbox: request.sandbox.clone(),
             lowers: self.site.iter().cloned().chain(layers).collect(),
+            files: None,
             resources: request.resources,
             network: request.network.clone(),
             hostname: hostname.clone(),

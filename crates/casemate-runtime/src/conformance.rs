@@ -6,9 +6,11 @@
 
 use std::collections::BTreeSet;
 
-use casemate_types::{CompiledPolicy, SandboxId};
+use casemate_types::{CompiledPolicy, SandboxId, SnapshotId};
 
-use crate::{AdoptError, CreateError, CreateSpec, DialError, Runtime, RuntimeError};
+use crate::{
+    AdoptError, CreateError, CreateSpec, DialError, Runtime, RuntimeError, SnapshotError, Snapshots,
+};
 
 /// Makes specifications of new sandboxes.
 pub type NewSpec<'a> = &'a (dyn Fn() -> CreateSpec + Sync);
@@ -23,6 +25,17 @@ pub async fn all(runtime: &dyn Runtime, new_spec: NewSpec<'_>) {
     a_sweep_keeps_what_runs(runtime, new_spec).await;
     an_asked_for_end_is_no_exit(runtime, new_spec).await;
     a_look_sees_what_runs_and_consumption_never_shrinks(runtime, new_spec).await;
+    a_frozen_one_is_thawed_adopted_and_stopped(runtime, new_spec).await;
+}
+
+/// Calls every check of [`Snapshots`]. What is inside files is the business of each kind's own
+/// tests.
+pub async fn all_of_snapshots<R: Runtime + Snapshots>(runtime: &R, new_spec: NewSpec<'_>) {
+    a_snapshot_is_named_once_and_outlives_its_sandbox(runtime, new_spec).await;
+    a_suspended_one_is_gone_and_begins_again_with_its_files(runtime, new_spec).await;
+    a_frozen_one_stays_frozen_in_a_snapshot(runtime, new_spec).await;
+    what_nobody_runs_cannot_be_kept(runtime).await;
+    a_sweep_keeps_snapshots(runtime, new_spec).await;
 }
 
 async fn an_id_is_made_once(runtime: &dyn Runtime, new_spec: NewSpec<'_>) {
@@ -146,6 +159,125 @@ async fn a_look_sees_what_runs_and_consumption_never_shrinks(
     assert_eq!(look().await, None);
 }
 
+async fn a_frozen_one_is_thawed_adopted_and_stopped(runtime: &dyn Runtime, new_spec: NewSpec<'_>) {
+    let spec = new_spec();
+    let record = runtime.create(spec.clone()).await.expect("it is made");
+    let id = &spec.sandbox;
+    runtime.freeze(id).await.expect("it freezes");
+    runtime.freeze(id).await.expect("freezing is idempotent");
+    let seen = runtime.look().await.expect("it is looked at");
+    assert!(seen.iter().any(|one| one.sandbox == *id), "it is there");
+    runtime.adopt(&record).await.expect("it can be taken over");
+    runtime.thaw(id).await.expect("it thaws");
+    runtime.thaw(id).await.expect("thawing is idempotent");
+    runtime.freeze(id).await.expect("it freezes again");
+    runtime.stop(id).await.expect("a frozen one stops");
+    let gone = runtime.freeze(id).await;
+    assert!(matches!(gone, Err(RuntimeError::NotFound(gone)) if gone == *id));
+    let gone = runtime.thaw(id).await;
+    assert!(matches!(gone, Err(RuntimeError::NotFound(gone)) if gone == *id));
+    runtime.create(spec.clone()).await.expect("its id is free");
+    runtime.stop(id).await.expect("it stops");
+}
+
+/// Whether a snapshot is kept.
+async fn is_kept(runtime: &impl Snapshots, snapshot: &SnapshotId) -> bool {
+    let kept = runtime.list().await.expect("snapshots are listed");
+    kept.contains_key(snapshot)
+}
+
+async fn begins_with(runtime: &dyn Runtime, mut spec: CreateSpec, snapshot: &SnapshotId) {
+    spec.files = Some(snapshot.clone());
+    runtime.create(spec.clone()).await.expect("it begins");
+    runtime.stop(&spec.sandbox).await.expect("it stops");
+}
+
+async fn a_snapshot_is_named_once_and_outlives_its_sandbox<R: Runtime + Snapshots>(
+    runtime: &R,
+    new_spec: NewSpec<'_>,
+) {
+    let (spec, snapshot) = (new_spec(), SnapshotId::random());
+    runtime.create(spec.clone()).await.expect("it is made");
+    let id = &spec.sandbox;
+    runtime.take(id, &snapshot).await.expect("it is kept");
+    let again = runtime.take(id, &snapshot).await;
+    assert!(matches!(again, Err(SnapshotError::Exists(id)) if id == snapshot));
+    runtime.stop(id).await.expect("it stops");
+    assert!(is_kept(runtime, &snapshot).await);
+    begins_with(runtime, new_spec(), &snapshot).await;
+    begins_with(runtime, new_spec(), &snapshot).await;
+    runtime.remove(&snapshot).await.expect("it is removed");
+    runtime
+        .remove(&snapshot)
+        .await
+        .expect("removing is idempotent");
+    assert!(!is_kept(runtime, &snapshot).await);
+    let mut spec = new_spec();
+    spec.files = Some(snapshot);
+    let refused = runtime.create(spec).await;
+    assert!(matches!(refused, Err(CreateError::Unsupported { .. })));
+}
+
+async fn a_suspended_one_is_gone_and_begins_again_with_its_files<R: Runtime + Snapshots>(
+    runtime: &R,
+    new_spec: NewSpec<'_>,
+) {
+    let mut exits = runtime.exits();
+    for frozen in [false, true] {
+        let (spec, snapshot) = (new_spec(), SnapshotId::random());
+        let record = runtime.create(spec.clone()).await.expect("it is made");
+        let id = &spec.sandbox;
+        if frozen {
+            runtime.freeze(id).await.expect("it freezes");
+        }
+        runtime.suspend(id, &snapshot).await.expect("it is kept");
+        assert!(exits.try_recv().is_err(), "an asked-for end is no exit");
+        let gone = runtime.adopt(&record).await;
+        assert!(matches!(gone, Err(AdoptError::Gone { .. })));
+        let found = runtime.salvage(&record, &snapshot).await.expect("it looks");
+        assert!(found, "what was kept is found again");
+        // Under its own id again.
+        begins_with(runtime, spec.clone(), &snapshot).await;
+        runtime.remove(&snapshot).await.expect("it is removed");
+    }
+}
+
+async fn a_frozen_one_stays_frozen_in_a_snapshot<R: Runtime + Snapshots>(
+    runtime: &R,
+    new_spec: NewSpec<'_>,
+) {
+    let (spec, snapshot) = (new_spec(), SnapshotId::random());
+    runtime.create(spec.clone()).await.expect("it is made");
+    let id = &spec.sandbox;
+    runtime.freeze(id).await.expect("it freezes");
+    runtime.take(id, &snapshot).await.expect("it is kept");
+    runtime.thaw(id).await.expect("it thaws");
+    runtime.stop(id).await.expect("it stops");
+    runtime.remove(&snapshot).await.expect("it is removed");
+}
+
+async fn what_nobody_runs_cannot_be_kept<R: Runtime + Snapshots>(runtime: &R) {
+    let (sandbox, snapshot) = (SandboxId::random(), SnapshotId::random());
+    let taken = runtime.take(&sandbox, &snapshot).await;
+    assert!(matches!(taken, Err(SnapshotError::NotFound(id)) if id == sandbox));
+    let suspended = runtime.suspend(&sandbox, &snapshot).await;
+    assert!(matches!(suspended, Err(SnapshotError::NotFound(id)) if id == sandbox));
+    assert!(!is_kept(runtime, &snapshot).await);
+}
+
+async fn a_sweep_keeps_snapshots<R: Runtime + Snapshots>(runtime: &R, new_spec: NewSpec<'_>) {
+    let (spec, snapshot) = (new_spec(), SnapshotId::random());
+    runtime.create(spec.clone()).await.expect("it is made");
+    runtime
+        .suspend(&spec.sandbox, &snapshot)
+        .await
+        .expect("it is kept");
+    runtime.sweep(&BTreeSet::new()).await.expect("sweeps");
+    assert!(is_kept(runtime, &snapshot).await);
+    begins_with(runtime, new_spec(), &snapshot).await;
+    runtime.remove(&snapshot).await.expect("it is removed");
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
@@ -171,6 +303,7 @@ mod tests {
             },
             sandbox,
             lowers: vec![PathBuf::from("/")],
+            files: None,
             resources: Resources::BASE,
             network: CompiledPolicy::open(),
             hostname: "box".into(),
@@ -180,5 +313,6 @@ mod tests {
     #[tokio::test]
     async fn the_fake_keeps_the_contract() {
         all(&FakeRuntime::default(), &spec).await;
+        all_of_snapshots(&FakeRuntime::default(), &spec).await;
     }
 }

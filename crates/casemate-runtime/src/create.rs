@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use casemate_types::{CompiledPolicy, Resources, SandboxId, TemplateId};
+use casemate_types::{CompiledPolicy, Resources, SandboxId, SnapshotId, TemplateId};
 use serde::{Deserialize, Serialize};
 
 /// Everything that a runtime needs to make one sandbox.
@@ -13,6 +13,9 @@ pub struct CreateSpec {
     pub sandbox: SandboxId,
     /// Read-only layers, topmost first, 1 to 8; directories of this machine.
     pub lowers: Vec<PathBuf>,
+    /// What it has written already: a copy of these kept files; `None` begins with none. They were
+    /// kept from a sandbox over the same layers of its template.
+    pub files: Option<SnapshotId>,
     pub resources: Resources,
     pub network: CompiledPolicy,
     pub hostname: String,

@@ -1,6 +1,6 @@
 //! What can go wrong behind the port. Causes stay in the chain; texts carry no secrets.
 
-use casemate_types::SandboxId;
+use casemate_types::{SandboxId, SnapshotId};
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -15,7 +15,8 @@ pub enum CreateError {
         sandbox: SandboxId,
         what: &'static str,
     },
-    /// The specification cannot be honoured by this kind (too many layers, a missing one).
+    /// The specification cannot be honoured by this kind (too many layers, a missing one, a
+    /// snapshot that is not there).
     #[error("cannot make sandbox {sandbox} as specified: {why}")]
     Unsupported { sandbox: SandboxId, why: String },
     /// Its first process did not report in time, or ended; `output` is what it said, bounded.
@@ -69,6 +70,24 @@ pub enum DialError {
 pub enum RuntimeError {
     #[error("sandbox {0} does not run here")]
     NotFound(SandboxId),
+    #[error("cannot {step}")]
+    Step {
+        step: &'static str,
+        #[source]
+        source: Cause,
+    },
+}
+
+/// Why files were not kept, or not found.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    #[error("sandbox {0} does not run here")]
+    NotFound(SandboxId),
+    #[error("snapshot {0} exists already")]
+    Exists(SnapshotId),
+    /// The disk of snapshots is full.
+    #[error("no room for snapshot {0}")]
+    Capacity(SnapshotId),
     #[error("cannot {step}")]
     Step {
         step: &'static str,

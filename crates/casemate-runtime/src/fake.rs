@@ -8,12 +8,13 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use casemate_types::{CompiledPolicy, SandboxId};
+use casemate_types::{CompiledPolicy, SandboxId, SnapshotId};
 use tokio::sync::mpsc;
 
 use crate::{
     AdoptError, Born, Capabilities, Consumption, CreateError, CreateSpec, DialError, DiskLimit,
-    Exit, IsolationKind, Runtime, RuntimeError, RuntimeRecord, Seen, Stock,
+    Exit, Frozen, IsolationKind, Runtime, RuntimeError, RuntimeRecord, Seen, SnapshotError,
+    Snapshots, Stock, Taken,
 };
 
 /// See the module.
@@ -25,6 +26,10 @@ pub struct FakeRuntime {
 #[derive(Default)]
 struct State {
     running: BTreeMap<SandboxId, CompiledPolicy>,
+    frozen: BTreeSet<SandboxId>,
+    /// What each has written, also of those that ended and were not swept.
+    files: BTreeMap<SandboxId, String>,
+    snapshots: BTreeMap<SnapshotId, String>,
     consumption: BTreeMap<SandboxId, Consumption>,
     logs: BTreeMap<SandboxId, String>,
     memory_kills: BTreeMap<SandboxId, u64>,
@@ -32,6 +37,7 @@ struct State {
     exits: Option<mpsc::UnboundedSender<Exit>>,
     fail_next_create: bool,
     fail_next_set_network: bool,
+    fail_next_freeze: bool,
 }
 
 impl FakeRuntime {
@@ -45,6 +51,36 @@ impl FakeRuntime {
         self.lock().fail_next_set_network = true;
     }
 
+    /// The next freeze, or snapshot, fails.
+    pub fn fail_next_freeze(&self) {
+        self.lock().fail_next_freeze = true;
+    }
+
+    pub fn is_frozen(&self, sandbox: &SandboxId) -> bool {
+        self.lock().frozen.contains(sandbox)
+    }
+
+    /// The machine is started anew: nothing runs, and files stay.
+    pub fn restart_machine(&self) {
+        let mut state = self.lock();
+        state.running.clear();
+        state.frozen.clear();
+    }
+
+    /// The sandbox writes to its files.
+    pub fn write(&self, sandbox: &SandboxId, text: &str) {
+        self.lock()
+            .files
+            .entry(sandbox.clone())
+            .or_default()
+            .push_str(text);
+    }
+
+    /// What the sandbox has written.
+    pub fn files(&self, sandbox: &SandboxId) -> String {
+        self.lock().files.get(sandbox).cloned().unwrap_or_default()
+    }
+
     /// The next create fails as if its agent had not started: after its birth was told.
     pub fn fail_next_create(&self) {
         self.lock().fail_next_create = true;
@@ -53,6 +89,7 @@ impl FakeRuntime {
     /// The sandbox ends by itself.
     pub fn exit(&self, sandbox: &SandboxId) {
         let mut state = self.lock();
+        state.frozen.remove(sandbox);
         if state.running.remove(sandbox).is_some()
             && let Some(exits) = &state.exits
         {
@@ -112,6 +149,18 @@ impl Runtime for FakeRuntime {
         if state.running.contains_key(&spec.sandbox) {
             return Err(CreateError::Exists(spec.sandbox));
         }
+        let files = match &spec.files {
+            None => String::new(),
+            Some(snapshot) => match state.snapshots.get(snapshot) {
+                Some(files) => files.clone(),
+                None => {
+                    return Err(CreateError::Unsupported {
+                        sandbox: spec.sandbox,
+                        why: format!("snapshot {snapshot} is not there"),
+                    });
+                }
+            },
+        };
         let record = RuntimeRecord {
             sandbox: spec.sandbox.clone(),
             kind: IsolationKind::Namespaces,
@@ -130,12 +179,43 @@ impl Runtime for FakeRuntime {
                 output,
             });
         }
+        state.files.insert(spec.sandbox.clone(), files);
         state.running.insert(spec.sandbox, spec.network);
         Ok(record)
     }
 
     async fn stop(&self, sandbox: &SandboxId) -> Result<(), RuntimeError> {
-        self.lock().running.remove(sandbox);
+        let mut state = self.lock();
+        state.running.remove(sandbox);
+        state.frozen.remove(sandbox);
+        state.files.remove(sandbox);
+        Ok(())
+    }
+
+    async fn freeze(&self, sandbox: &SandboxId) -> Result<Frozen, RuntimeError> {
+        let mut state = self.lock();
+        if std::mem::take(&mut state.fail_next_freeze) {
+            return Err(RuntimeError::Step {
+                step: "freeze the sandbox",
+                source: "told to fail".into(),
+            });
+        }
+        if !state.running.contains_key(sandbox) {
+            return Err(RuntimeError::NotFound(sandbox.clone()));
+        }
+        state.frozen.insert(sandbox.clone());
+        let consumed = state.consumption.get(sandbox);
+        Ok(Frozen {
+            memory_bytes: consumed.map_or(0, |one| one.memory_used_bytes),
+        })
+    }
+
+    async fn thaw(&self, sandbox: &SandboxId) -> Result<(), RuntimeError> {
+        let mut state = self.lock();
+        if !state.running.contains_key(sandbox) {
+            return Err(RuntimeError::NotFound(sandbox.clone()));
+        }
+        state.frozen.remove(sandbox);
         Ok(())
     }
 
@@ -151,9 +231,10 @@ impl Runtime for FakeRuntime {
     }
 
     async fn sweep(&self, keep: &BTreeSet<SandboxId>) -> Result<(), RuntimeError> {
-        self.lock()
-            .running
-            .retain(|sandbox, _| keep.contains(sandbox));
+        let mut state = self.lock();
+        state.running.retain(|sandbox, _| keep.contains(sandbox));
+        state.frozen.retain(|sandbox| keep.contains(sandbox));
+        state.files.retain(|sandbox, _| keep.contains(sandbox));
         Ok(())
     }
 
@@ -238,6 +319,85 @@ impl Runtime for FakeRuntime {
 
     async fn teardown(&self, _purge: bool) -> Result<(), RuntimeError> {
         self.lock().running.clear();
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Snapshots for FakeRuntime {
+    async fn take(
+        &self,
+        sandbox: &SandboxId,
+        snapshot: &SnapshotId,
+    ) -> Result<Taken, SnapshotError> {
+        let mut state = self.lock();
+        if !state.running.contains_key(sandbox) {
+            return Err(SnapshotError::NotFound(sandbox.clone()));
+        }
+        state.keep(sandbox, snapshot)?;
+        Ok(Taken {
+            frozen: Duration::ZERO,
+        })
+    }
+
+    async fn suspend(
+        &self,
+        sandbox: &SandboxId,
+        snapshot: &SnapshotId,
+    ) -> Result<(), SnapshotError> {
+        let mut state = self.lock();
+        if !state.running.contains_key(sandbox) {
+            return Err(SnapshotError::NotFound(sandbox.clone()));
+        }
+        state.keep(sandbox, snapshot)?;
+        state.running.remove(sandbox);
+        state.frozen.remove(sandbox);
+        state.files.remove(sandbox);
+        Ok(())
+    }
+
+    async fn salvage(
+        &self,
+        record: &RuntimeRecord,
+        snapshot: &SnapshotId,
+    ) -> Result<bool, SnapshotError> {
+        let mut state = self.lock();
+        if state.snapshots.contains_key(snapshot) {
+            return Ok(true);
+        }
+        let Some(files) = state.files.remove(&record.sandbox) else {
+            return Ok(false);
+        };
+        state.snapshots.insert(snapshot.clone(), files);
+        Ok(true)
+    }
+
+    async fn remove(&self, snapshot: &SnapshotId) -> Result<(), SnapshotError> {
+        self.lock().snapshots.remove(snapshot);
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<BTreeMap<SnapshotId, Option<u64>>, SnapshotError> {
+        let bytes = |files: &String| u64::try_from(files.len()).ok();
+        let state = self.lock();
+        let kept = state.snapshots.iter();
+        Ok(kept.map(|(id, files)| (id.clone(), bytes(files))).collect())
+    }
+}
+
+impl State {
+    fn keep(&mut self, sandbox: &SandboxId, snapshot: &SnapshotId) -> Result<(), SnapshotError> {
+        if std::mem::take(&mut self.fail_next_freeze) {
+            return Err(SnapshotError::Step {
+                step: "hold the sandbox still",
+                source: "told to fail".into(),
+            });
+        }
+        if self.snapshots.contains_key(snapshot) {
+            return Err(SnapshotError::Exists(snapshot.clone()));
+        }
+        let files = self.files.get(sandbox).cloned().unwrap_or_default();
+        self.snapshots.insert(snapshot.clone(), files);
         Ok(())
     }
 }

@@ -1,8 +1,7 @@
 //! The port behind which an isolation kind stands.
 //!
-//! Owns the contract of [`Runtime`] and a fake. It must not know any one isolation kind, nor
-//! teams, deadlines, stores or HTTP. Live memory, snapshots and forks will be a second port
-//! (`Snapshots`) for the kinds that can, not methods here that fail by default.
+//! Owns the contracts of [`Runtime`] and [`Snapshots`], and a fake. It must not know any one
+//! isolation kind, nor teams, deadlines, stores or HTTP.
 
 pub mod capabilities;
 pub mod conformance;
@@ -11,6 +10,7 @@ pub mod create;
 pub mod error;
 pub mod fake;
 pub mod record;
+pub mod snapshots;
 
 use std::collections::BTreeSet;
 
@@ -21,8 +21,9 @@ use tokio::sync::mpsc;
 pub use capabilities::{Capabilities, DiskLimit, IsolationKind};
 pub use consumption::{Consumption, Seen};
 pub use create::{AgentConfig, CreateSpec};
-pub use error::{AdoptError, CreateError, DialError, RuntimeError};
+pub use error::{AdoptError, CreateError, DialError, RuntimeError, SnapshotError};
 pub use record::RuntimeRecord;
+pub use snapshots::{Snapshots, Taken};
 
 /// Most bytes that [`Runtime::log`] answers with; not counting what replaces bytes that are no text.
 pub const LOG_BYTES_MAX: usize = 16 * 1024;
@@ -35,6 +36,13 @@ pub struct Exit {
 
 /// Hears of a sandbox that has just come to be; see [`Runtime::create_noting`].
 pub type Born<'a> = &'a (dyn Fn(&RuntimeRecord) -> std::io::Result<()> + Send + Sync);
+
+/// What a frozen sandbox holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frozen {
+    /// Memory that only its end gives back; without pages of files that the kernel can drop.
+    pub memory_bytes: u64,
+}
 
 /// What [`Runtime::stock`] counts: things prepared ahead of creation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -50,7 +58,8 @@ pub struct Stock {
 ///
 /// Order of calls after a start: [`Runtime::adopt`] for each journalled record, then one
 /// [`Runtime::sweep`], then everything else in any order and concurrently. For one sandbox the
-/// caller serializes `create`, `stop` and `set_network`; `dial` may come at any time.
+/// caller serializes `create`, `stop`, `freeze`, `thaw` and `set_network`, and the calls of
+/// [`Snapshots`]; `dial` may come at any time.
 ///
 /// No method is cancel-safe but `dial`; callers run the others to their end.
 #[async_trait]
@@ -77,6 +86,15 @@ pub trait Runtime: Send + Sync {
     /// or was never there is `Ok`. Returns after the last process is gone; files may be removed
     /// later.
     async fn stop(&self, sandbox: &SandboxId) -> Result<(), RuntimeError>;
+
+    /// Holds all its processes where they are; none runs once this has returned. What reaches its
+    /// open connections meanwhile waits for [`Runtime::thaw`]. Idempotent. On an error, as when a
+    /// process does not stand still within 5 s, it runs on. A frozen one can be stopped, adopted
+    /// (it is then still frozen), ruled and looked at.
+    async fn freeze(&self, sandbox: &SandboxId) -> Result<Frozen, RuntimeError>;
+
+    /// Lets the processes of a frozen sandbox go on. Idempotent; one that was never frozen is `Ok`.
+    async fn thaw(&self, sandbox: &SandboxId) -> Result<(), RuntimeError>;
 
     /// Takes over a sandbox that an earlier process of ours created. [`AdoptError::Gone`] when it
     /// does not run any more: what it left is then removed by the next `sweep`.

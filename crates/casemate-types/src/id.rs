@@ -79,6 +79,10 @@ text_id!(
     TemplateId, "template id", "1 to 64 characters of a-z and 0-9", |t| lower_alnum(t, 1, 64)
 );
 text_id!(
+    /// Kept files of a sandbox: 1 to 64 characters of `[a-z0-9]`; those that we make have 20.
+    SnapshotId, "snapshot id", "1 to 64 characters of a-z and 0-9", |t| lower_alnum(t, 1, 64)
+);
+text_id!(
     /// One installation on a host (decision 1): 8 characters that every host-global name carries.
     InstanceId, "instance id", "8 characters of a-z and 0-9", |t| lower_alnum(t, 8, 8)
 );
@@ -111,6 +115,12 @@ impl SandboxId {
 }
 
 impl TemplateId {
+    pub fn random() -> Self {
+        Self(random_text(20).into())
+    }
+}
+
+impl SnapshotId {
     pub fn random() -> Self {
         Self(random_text(20).into())
     }

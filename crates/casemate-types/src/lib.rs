@@ -15,7 +15,7 @@ pub mod template;
 pub mod usage;
 
 pub use chain::chain;
-pub use id::{InstanceId, SandboxId, TeamId, TemplateId, UserId};
+pub use id::{InstanceId, SandboxId, SnapshotId, TeamId, TemplateId, UserId};
 pub use jiff::Timestamp;
 pub use network::{CompiledPolicy, NetworkPolicy};
 pub use peer::PeerAddr;

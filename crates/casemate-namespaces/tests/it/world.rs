@@ -103,6 +103,7 @@ impl World {
             },
             sandbox,
             lowers: vec![self.folder.join("node/layers/base")],
+            files: None,
             resources,
             network: CompiledPolicy::open(),
             hostname: "box".into(),

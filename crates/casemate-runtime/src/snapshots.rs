@@ -1,0 +1,62 @@
+//! The port of kept files.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use casemate_types::{SandboxId, SnapshotId};
+
+use crate::{RuntimeRecord, SnapshotError};
+
+/// A snapshot that was taken of a running sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// How long its processes stood still for it.
+    pub frozen: Duration,
+}
+
+/// Keeps what sandboxes wrote, beyond them. A snapshot is files only; a sandbox begins with it when
+/// [`CreateSpec::files`](crate::CreateSpec) names it, with a copy of its own.
+///
+/// What is acknowledged survives a power loss. A call that a crash cuts off has either happened or
+/// left nothing but what [`Runtime::sweep`](crate::Runtime::sweep) removes: a snapshot is never
+/// half there. Snapshots are removed by [`Snapshots::remove`] and by a purge alone.
+///
+/// For one sandbox, and for one snapshot, the caller serializes the calls. No method is cancel-safe.
+#[async_trait]
+pub trait Snapshots: Send + Sync {
+    /// Keeps the files of a sandbox as they are at one moment. A running one stands still for that
+    /// moment and goes on, also on an error; a frozen one stays frozen.
+    /// [`SnapshotError::Exists`] when there is a snapshot of this name.
+    async fn take(
+        &self,
+        sandbox: &SandboxId,
+        snapshot: &SnapshotId,
+    ) -> Result<Taken, SnapshotError>;
+
+    /// Ends all processes of a sandbox, running or frozen, and keeps its files: what
+    /// [`Runtime::stop`](crate::Runtime::stop) would remove of them becomes the snapshot. On an
+    /// error before its processes were ended it goes on; after that the call can be repeated.
+    async fn suspend(
+        &self,
+        sandbox: &SandboxId,
+        snapshot: &SnapshotId,
+    ) -> Result<(), SnapshotError>;
+
+    /// Keeps what is left of a sandbox that does not run any more (its host was restarted, or a
+    /// [`Snapshots::suspend`] was cut off), between its failed adoption and the sweep, which would
+    /// remove it. `false`: nothing is left of it. Idempotent: a snapshot that is there is `true`.
+    async fn salvage(
+        &self,
+        record: &RuntimeRecord,
+        snapshot: &SnapshotId,
+    ) -> Result<bool, SnapshotError>;
+
+    /// Removes a snapshot; its space comes back soon after. Sandboxes that began with it keep their
+    /// files. Idempotent: one that is not there is `Ok`.
+    async fn remove(&self, snapshot: &SnapshotId) -> Result<(), SnapshotError>;
+
+    /// All that are kept, with the bytes that removing each would give back; `None` where that is
+    /// not known.
+    async fn list(&self) -> Result<BTreeMap<SnapshotId, Option<u64>>, SnapshotError>;
+}
