@@ -68,6 +68,30 @@ points! {
     /// Node: the entry is gone, control knows nothing.
     ExpiryForgotten = "expiry.forgotten",
 
+    /// Node: the processes stand still, the journal says that they run.
+    PauseFrozen = "pause.frozen",
+    /// Node: the journal says paused, control knows nothing.
+    PauseNoted = "pause.noted",
+    /// Node: the files are kept and the processes gone, the journal says that they stand still.
+    PauseGivenUp = "pause.given_up",
+    /// Control: the node has paused it, the row says that it runs.
+    PauseAnswered = "pause.answered",
+    /// Control: the row says paused, the client knows nothing.
+    PauseRecorded = "pause.recorded",
+
+    /// Node: the journal says that it runs, the processes stand still.
+    ResumeNoted = "resume.noted",
+    /// Node: the processes go on, control knows nothing.
+    ResumeThawed = "resume.thawed",
+    /// Node: started anew with its files, the journal says paused.
+    ResumeServes = "resume.serves",
+    /// Node: the journal says that the new one runs, the files that it began with are kept too.
+    ResumeKept = "resume.kept",
+    /// Control: the node has resumed it, the row says paused.
+    ResumeAnswered = "resume.answered",
+    /// Control: the row says that it runs, the client knows nothing.
+    ResumeRecorded = "resume.recorded",
+
     /// Node: the processes have gone, the layer is still in its place.
     StopEmptied = "stop.emptied",
     /// Node: the layer is in the trash, the slot is not given back.

@@ -11,9 +11,9 @@ use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::{CreateReply, CreateRequest, NodeError, NodeTemplate};
 use casemate_runtime::{AgentConfig, CreateError, CreateSpec, RuntimeRecord};
 use casemate_types::{EndReason, SandboxId, Timestamp, chain, steady};
+use tokio::sync::SemaphorePermit;
 use tracing::{info, warn};
 
-use crate::admission::Load;
 use crate::journal::{self, Entry};
 use crate::node::{Inner, Row, internal, memory_bytes};
 use crate::sandbox::stop;
@@ -34,23 +34,7 @@ impl Inner {
         request: CreateRequest,
     ) -> Result<CreateReply, NodeError> {
         let node = self;
-        if node.draining.load(Ordering::SeqCst) {
-            return Err(NodeError::Full {
-                what: "the node is being drained".into(),
-            });
-        }
-        let max = node.config.queue_max;
-        let waiting = node.waiting.fetch_add(1, Ordering::Relaxed);
-        let permit = if usize::try_from(waiting).unwrap_or(usize::MAX) < max {
-            Some(node.boots.acquire().await)
-        } else {
-            None
-        };
-        node.waiting.fetch_sub(1, Ordering::Relaxed);
-        let Some(permit) = permit else {
-            return Err(NodeError::QueueFull { max });
-        };
-        let _permit = permit.map_err(|e| internal(&e))?;
+        let _turn = node.turn().await?;
         let offer = node.reserve(&request)?;
         failpoint::hit(Point::CreateAdmitted);
         let sandbox = request.sandbox.clone();
@@ -62,23 +46,31 @@ impl Inner {
         made
     }
 
+    /// Waits for a turn to boot, if there is room to wait.
+    pub(crate) async fn turn(&self) -> Result<SemaphorePermit<'_>, NodeError> {
+        if self.draining.load(Ordering::SeqCst) {
+            return Err(NodeError::Full {
+                what: "the node is being drained".into(),
+            });
+        }
+        let max = self.config.queue_max;
+        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let permit = if usize::try_from(waiting).unwrap_or(usize::MAX) < max {
+            Some(self.boots.acquire().await)
+        } else {
+            None
+        };
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        let permit = permit.ok_or(NodeError::QueueFull { max })?;
+        permit.map_err(|e| internal(&e))
+    }
+
     fn reserve(&self, request: &CreateRequest) -> Result<Offer, NodeError> {
-        let machine = self.machine.recent(&self.config.journal_dir);
-        let layers_left_bytes = self.runtime.stock().bytes_left;
         let mut table = self.lock();
         if table.sandboxes.contains_key(&request.sandbox) {
             return Err(NodeError::Exists(request.sandbox.clone()));
         }
-        let load = Load {
-            sandboxes: u32::try_from(table.sandboxes.len()).unwrap_or(u32::MAX),
-            memory_promised_bytes: table.memory_promised_bytes,
-            memory_total_bytes: machine.memory_total_bytes,
-            memory_available_bytes: machine.memory_available_bytes,
-            disk_free_bytes: machine.disk_free_bytes,
-            layers_left_bytes: layers_left_bytes.unwrap_or(u64::MAX),
-        };
-        let admission = self.config.admission.admit(&load, &request.resources);
-        admission?;
+        self.admit(&table, &request.resources)?;
         let row = Row::Booting {
             resources: request.resources,
             exited: false,
@@ -94,10 +86,28 @@ impl Inner {
         offer: &Offer,
     ) -> Result<CreateReply, NodeError> {
         let begun = Instant::now();
-        let life = jiff::SignedDuration::from_millis(
-            i64::try_from(request.life_ms).unwrap_or(i64::MAX / 4),
-        );
         let (sandbox, spec) = (request.sandbox.clone(), offer.spec(&request)?);
+        let entry = self.start(&request, spec, Point::CreateServes).await?;
+        failpoint::hit(Point::CreateKept);
+        let reply = CreateReply {
+            started_at: entry.started_at,
+            ends_at: entry.ends_at,
+        };
+        let duration_us = begun.elapsed().as_micros();
+        self.own(entry);
+        info!(sandbox.id = %sandbox, duration_us, "created sandbox {sandbox}");
+        Ok(reply)
+    }
+
+    /// Starts a sandbox and journals it; one that was journalled under its id is replaced when the
+    /// new one serves. On an error nothing is left of the new one.
+    pub(crate) async fn start(
+        &self,
+        request: &CreateRequest,
+        spec: CreateSpec,
+        serves: Point,
+    ) -> Result<Entry, NodeError> {
+        let sandbox = request.sandbox.clone();
         let noted = OnceLock::new();
         // Nothing is written before it is born: what a crash leaves half made carries the
         // instance's name, and the runtime's sweep ends what no entry names.
@@ -112,10 +122,12 @@ impl Inner {
                 resources: request.resources,
                 network: request.network.clone(),
                 started_at,
-                ends_at: started_at.checked_add(life).unwrap_or(Timestamp::MAX),
+                ends_at: ends_at(started_at, request.life_ms),
                 record: Some(record.clone()),
                 recorded: false,
                 memory_kills: Some(0),
+                on_timeout: request.on_timeout,
+                pause: None,
             };
             self.journal.note(&entry).map_err(io::Error::other)?;
             failpoint::hit(Point::CreateNoted);
@@ -136,21 +148,13 @@ impl Inner {
                 return Err(create_error(failed));
             }
         };
-        failpoint::hit(Point::CreateServes);
+        failpoint::hit(serves);
         if let Err(failed) = self.journal.keep(&sandbox) {
             // Unknown to the journal it would not survive us: better not to have it at all.
             self.undo(&sandbox).await;
             return Err(internal(&failed));
         }
-        failpoint::hit(Point::CreateKept);
-        let reply = CreateReply {
-            started_at: entry.started_at,
-            ends_at: entry.ends_at,
-        };
-        let (id, duration_us) = (entry.sandbox.clone(), begun.elapsed().as_micros());
-        self.own(entry);
-        info!(sandbox.id = %id, duration_us, "created sandbox {id}");
-        Ok(reply)
+        Ok(entry)
     }
 
     /// Ends what serves already, however long that takes: nobody else would.
@@ -168,8 +172,14 @@ impl Inner {
     }
 }
 
+/// The deadline of a life that begins then.
+pub(crate) fn ends_at(started_at: Timestamp, life_ms: u64) -> Timestamp {
+    let life = jiff::SignedDuration::from_millis(i64::try_from(life_ms).unwrap_or(i64::MAX / 4));
+    started_at.checked_add(life).unwrap_or(Timestamp::MAX)
+}
+
 impl Offer {
-    fn spec(&self, request: &CreateRequest) -> Result<CreateSpec, NodeError> {
+    pub(crate) fn spec(&self, request: &CreateRequest) -> Result<CreateSpec, NodeError> {
         let named = |name: &str| {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
             let known = !name.is_empty() && name.chars().all(plain);
@@ -192,7 +202,7 @@ impl Offer {
         Ok(CreateSpec {
             sandbox: request.sandbox.clone(),
             lowers: self.site.iter().cloned().chain(layers).collect(),
-            files: None,
+            files: request.files.clone(),
             resources: request.resources,
             network: request.network.clone(),
             hostname: hostname.clone(),

@@ -1,7 +1,7 @@
 //! What runs, on disk: one small file for each sandbox, replaced by rename when it changes.
 //!
-//! Not synced: no sandbox survives a power loss, and the entry names the boot in which it was
-//! written (decision 4). The format is versioned (decision 9); `tests/fixtures/data-v*` keeps one
+//! Not synced, because no sandbox survives a power loss and the entry names the boot in which it was
+//! written (decision 4); but for pauses, whose files do. The format is versioned (decision 9); `tests/fixtures/data-v*` keeps one
 //! of each version.
 
 use std::fs;
@@ -10,12 +10,15 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use casemate_runtime::RuntimeRecord;
-use casemate_types::{CompiledPolicy, Resources, SandboxId, TeamId, TemplateId, Timestamp};
+use casemate_types::{
+    CompiledPolicy, Kept, OnTimeout, PauseReason, Resources, SandboxId, SnapshotId, TeamId,
+    TemplateId, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-/// Of [`Entry`].
-pub const VERSION: u32 = 1;
+/// Of [`Entry`]. Version 1 knew no pauses: it would end what rests.
+pub const VERSION: u32 = 2;
 
 /// One sandbox. Earlier versions wrote one without a record before they made it: it never served.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +43,24 @@ pub struct Entry {
     /// did not keep it: what is counted when it is taken over was theirs to tell.
     #[serde(default)]
     pub memory_kills: Option<u64>,
+    #[serde(default)]
+    pub on_timeout: OnTimeout,
+    #[serde(default)]
+    pub pause: Option<Pause>,
+}
+
+/// A sandbox that rests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// In steady time.
+    pub at: Timestamp,
+    /// With [`Kept::Memory`] its processes stand still.
+    pub kept: Kept,
+    /// What is to be kept of it: fewer than [`Self::kept`] while its processes are being given up.
+    pub wanted: Kept,
+    pub reason: PauseReason,
+    /// Under which name its files are kept, or will be if its processes are lost.
+    pub files: SnapshotId,
 }
 
 /// Of memory: what is within one is written as a whole.
@@ -129,6 +150,15 @@ impl Journal {
         Err(failed)
     }
 
+    /// The same, and it survives a power loss.
+    pub fn replace_for_good(&self, entry: &Entry) -> Result<(), JournalError> {
+        self.replace(entry)?;
+        let path = self.path(&entry.sandbox, WHOLE);
+        let sync = |path: &Path| fs::File::open(path).and_then(|file| file.sync_all());
+        sync(&path).map_err(io_error("sync", &path))?;
+        sync(&self.dir).map_err(io_error("sync", &self.dir))
+    }
+
     /// Into the blocks that the entry has. One call writes it, and no signal cuts that short within
     /// a page; what is longer than a page has no such promise, and a torn entry would lose the
     /// sandbox, so it is refused.
@@ -200,13 +230,17 @@ fn remove(path: &Path) -> Result<(), JournalError> {
 
 fn read(path: &Path) -> io::Result<Entry> {
     let entry: Entry = serde_json::from_slice(&fs::read(path)?)?;
-    if entry.version != VERSION {
+    if !(1..=VERSION).contains(&entry.version) {
         return Err(io::Error::other(format!(
             "version {} is not known",
             entry.version
         )));
     }
-    Ok(entry)
+    // What it lacks has been filled in.
+    Ok(Entry {
+        version: VERSION,
+        ..entry
+    })
 }
 
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
@@ -243,6 +277,8 @@ mod tests {
             record: None,
             recorded,
             memory_kills: Some(0),
+            on_timeout: OnTimeout::Kill,
+            pause: None,
         };
         let long = entry("2027-01-15T08:00:00.123456789Z".parse().unwrap(), false);
         let short = Entry {

@@ -19,6 +19,8 @@ mod hardware;
 pub mod journal;
 mod look;
 mod node;
+mod pause;
+mod resume;
 mod sandbox;
 mod start;
 

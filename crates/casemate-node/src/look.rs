@@ -69,10 +69,12 @@ pub(crate) async fn run(node: Arc<Inner>) {
         node.pass_on_memory_kills(&seen);
         read_logs(&node, &mut state.unread);
         let marks = &mut state.marks;
+        let resting = node.resting();
+        mark_resting(marks, &resting, &seen);
         let mut due = if look % LOOKS_A_ROUND == 0 {
             let due = node.sampled(|_| true);
             let running: HashSet<_> = due.iter().map(|one| &one.sandbox).collect();
-            marks.retain(|sandbox, _| running.contains(sandbox));
+            marks.retain(|sandbox, _| running.contains(sandbox) || resting.contains(sandbox));
             due
         } else {
             node.sampled(|sandbox| !marks.contains_key(sandbox))
@@ -80,6 +82,18 @@ pub(crate) async fn run(node: Arc<Inner>) {
         let now = steady::now();
         due.retain(|one| now.duration_since(one.started_at).unsigned_abs() >= AGE_MIN);
         take(&node, marks, &due, &seen);
+    }
+}
+
+/// What a paused sandbox is measured from once it goes on: not from before its pause.
+fn mark_resting(marks: &mut HashMap<SandboxId, Mark>, resting: &HashSet<SandboxId>, seen: &[Seen]) {
+    let now = Instant::now();
+    for one in seen.iter().filter(|one| resting.contains(&one.sandbox)) {
+        let mark = Mark {
+            at: now,
+            cpu_time: one.consumption.cpu_time,
+        };
+        marks.insert(one.sandbox.clone(), mark);
     }
 }
 

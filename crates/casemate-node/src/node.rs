@@ -1,6 +1,6 @@
 //! The node itself: the table of sandboxes and the calls of [`NodePort`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -9,23 +9,27 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use casemate_rpc::{
-    CreateReply, CreateRequest, NodeError, NodeEvent, NodeInfo, NodePort, NodeTemplate,
-    RunningSandbox,
+    CreateReply, CreateRequest, KeptSnapshot, NodeError, NodeEvent, NodeInfo, NodePort,
+    NodeTemplate, PauseReply, PausedSandbox, ResumeReply, ResumeRequest, RunningSandbox,
+    SNAPSHOTS_PAGE, SnapshotReply,
 };
-use casemate_runtime::{DialError, DiskLimit, Runtime, RuntimeError, Seen};
+use casemate_runtime::{
+    DialError, DiskLimit, Runtime, RuntimeError, Seen, SnapshotError, Snapshots,
+};
 use casemate_types::{
-    CompiledPolicy, EndReason, Resources, SandboxId, TeamId, Timestamp, chain, steady,
+    CompiledPolicy, EndReason, Kept, PauseReason, Resources, SandboxId, SnapshotId, TeamId,
+    Timestamp, chain, steady,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
-use crate::admission::{Machine, Measured};
+use crate::admission::{Load, Machine, Measured};
 use crate::create::Offer;
 use crate::events::Events;
 use crate::hardware::{self, Hardware};
 use crate::journal::{self, Entry, Journal};
-use crate::sandbox::{COMMANDS_MAX, Command, own};
+use crate::sandbox::{COMMANDS_MAX, Command, Done, own};
 use crate::{AdmissionLimits, StartError};
 
 /// What the binary decides for a node.
@@ -41,6 +45,9 @@ pub struct NodeConfig {
     pub boots_max: usize,
     /// Creates that may wait; beyond it they are refused.
     pub queue_max: usize,
+    /// What paused sandboxes may hold of the machine's memory together (decision 20). Beyond it the
+    /// one that rested for longest loses its processes.
+    pub paused_memory_bytes: u64,
 }
 
 /// A node. Cheap to clone; all clones are the same node.
@@ -52,6 +59,7 @@ pub struct Node {
 pub(crate) struct Inner {
     pub(crate) config: NodeConfig,
     pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) snapshots: Arc<dyn Snapshots>,
     pub(crate) journal: Journal,
     pub(crate) boot: String,
     pub(crate) events: Events,
@@ -77,6 +85,8 @@ pub(crate) enum Row {
     Running {
         resources: Resources,
         shown: RunningSandbox,
+        /// It rests.
+        rest: Option<Rest>,
         /// Something ends it: it takes no more orders.
         ending: bool,
         /// When its log was read last, and before that its start; by the wall clock, as what is in
@@ -88,11 +98,47 @@ pub(crate) enum Row {
     },
 }
 
+/// What a paused sandbox is to the node.
+#[derive(Clone)]
+pub(crate) struct Rest {
+    pub(crate) shown: PausedSandbox,
+    /// Held by its processes; nothing where only files are kept.
+    pub(crate) memory_bytes: u64,
+}
+
 impl Row {
-    fn vcpus(&self) -> u32 {
+    /// It takes a place: it is not paused.
+    fn is_awake(&self) -> bool {
+        !matches!(self, Self::Running { rest: Some(_), .. })
+    }
+
+    fn resources(&self) -> &Resources {
         match self {
-            Self::Booting { resources, .. } | Self::Running { resources, .. } => resources.vcpus,
+            Self::Booting { resources, .. } | Self::Running { resources, .. } => resources,
         }
+    }
+
+    fn vcpus(&self) -> u32 {
+        if self.is_awake() {
+            self.resources().vcpus
+        } else {
+            0
+        }
+    }
+}
+
+impl Table {
+    /// Those that run, or are being made.
+    pub(crate) fn awake(&self) -> u32 {
+        let awake = self.sandboxes.values().filter(|row| row.is_awake());
+        u32::try_from(awake.count()).unwrap_or(u32::MAX)
+    }
+
+    fn rests(&self) -> impl Iterator<Item = (&SandboxId, &Rest)> {
+        self.sandboxes.iter().filter_map(|(id, row)| match row {
+            Row::Running { rest, .. } => rest.as_ref().map(|rest| (id, rest)),
+            Row::Booting { .. } => None,
+        })
     }
 }
 
@@ -111,13 +157,18 @@ const MIB: u64 = 1024 * 1024;
 impl Node {
     /// Takes over what the journal names, sweeps what it does not, and stands ready for calls.
     /// Needs a tokio runtime.
-    pub async fn start(config: NodeConfig, runtime: Arc<dyn Runtime>) -> Result<Self, StartError> {
+    pub async fn start(
+        config: NodeConfig,
+        runtime: Arc<dyn Runtime>,
+        snapshots: Arc<dyn Snapshots>,
+    ) -> Result<Self, StartError> {
         let journal = Journal::open(&config.journal_dir)?;
         let boot = journal::boot_id().map_err(StartError::Boot)?;
         let inner = Arc::new(Inner {
             boots: Semaphore::new(config.boots_max),
             config,
             runtime,
+            snapshots,
             journal,
             boot,
             events: Events::default(),
@@ -161,7 +212,7 @@ impl Node {
     }
 
     /// Takes creates again after a [`Node::drain`].
-    pub fn resume(&self) {
+    pub fn undrain(&self) {
         self.inner.draining.store(false, Ordering::SeqCst);
     }
 
@@ -179,17 +230,11 @@ impl Inner {
     /// Puts a sandbox that runs into the table and gives it its task.
     pub(crate) fn own(self: &Arc<Self>, entry: Entry) {
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
-        let shown = RunningSandbox {
-            sandbox: entry.sandbox.clone(),
-            team: entry.team.clone(),
-            template: entry.template.clone(),
-            started_at: entry.started_at,
-            ends_at: entry.ends_at,
-            recorded: entry.recorded,
-        };
+        let shown = running(&entry);
         let row = Row::Running {
             resources: entry.resources,
             shown: shown.clone(),
+            rest: None,
             ending: false,
             log_read_at: steady::to_wall(entry.started_at),
             memory_kills: entry.memory_kills,
@@ -208,6 +253,150 @@ impl Inner {
         }
         self.events.publish(NodeEvent::Running(shown));
         self.tasks.spawn(own(Arc::clone(self), entry, inbox));
+    }
+
+    /// The same of one that rests.
+    pub(crate) fn own_paused(self: &Arc<Self>, entry: Entry, memory_bytes: u64) {
+        let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+        let rest = paused(&entry).map(|shown| Rest {
+            shown,
+            memory_bytes,
+        });
+        let row = Row::Running {
+            resources: entry.resources,
+            shown: running(&entry),
+            rest,
+            ending: false,
+            log_read_at: steady::to_wall(entry.started_at),
+            memory_kills: entry.memory_kills,
+            commands,
+        };
+        self.lock().sandboxes.insert(entry.sandbox.clone(), row);
+        if let Some(shown) = paused(&entry) {
+            self.events.publish(NodeEvent::Paused(shown));
+        }
+        self.tasks.spawn(own(Arc::clone(self), entry, inbox));
+    }
+
+    /// It rests from now on, as its entry says.
+    pub(crate) fn note_paused(&self, entry: &Entry, memory_bytes: u64) {
+        let Some(shown) = paused(entry) else { return };
+        {
+            let mut table = self.lock();
+            let table = &mut *table;
+            if let Some(row) = table.sandboxes.get_mut(&entry.sandbox) {
+                if row.is_awake() {
+                    table.memory_promised_bytes -= memory_bytes_of(row);
+                }
+                if let Row::Running { rest, .. } = row {
+                    let shown = shown.clone();
+                    *rest = Some(Rest {
+                        shown,
+                        memory_bytes,
+                    });
+                }
+            }
+        }
+        self.events.publish(NodeEvent::Paused(shown));
+    }
+
+    /// It runs from now on, as its entry says; its place was taken by [`Inner::admit_back`].
+    pub(crate) fn note_resumed(&self, entry: &Entry) {
+        let running = running(entry);
+        if let Some(Row::Running {
+            shown,
+            memory_kills,
+            ..
+        }) = self.lock().sandboxes.get_mut(&entry.sandbox)
+        {
+            *shown = running.clone();
+            *memory_kills = entry.memory_kills;
+        }
+        self.events.publish(NodeEvent::Running(running));
+    }
+
+    /// Gives a paused sandbox its place among those that run; what it was, to be put back.
+    pub(crate) fn admit_back(&self, sandbox: &SandboxId) -> Result<Rest, NodeError> {
+        let mut table = self.lock();
+        let gone = || NodeError::NotFound(sandbox.clone());
+        let row = table.sandboxes.get(sandbox).ok_or_else(gone)?;
+        let resources = *row.resources();
+        self.admit(&table, &resources)?;
+        let row = table.sandboxes.get_mut(sandbox).ok_or_else(gone)?;
+        let Row::Running { rest, .. } = row else {
+            return Err(gone());
+        };
+        let rest = rest
+            .take()
+            .ok_or_else(|| NodeError::Exists(sandbox.clone()))?;
+        table.memory_promised_bytes += memory_bytes(&resources);
+        Ok(rest)
+    }
+
+    /// It did not go on: it rests as before.
+    pub(crate) fn put_back(&self, sandbox: &SandboxId, before: Rest) {
+        let mut table = self.lock();
+        let table = &mut *table;
+        if let Some(row) = table.sandboxes.get_mut(sandbox) {
+            if row.is_awake() {
+                table.memory_promised_bytes -= memory_bytes_of(row);
+            }
+            if let Row::Running { rest, .. } = row {
+                *rest = Some(before);
+            }
+        }
+    }
+
+    /// Lets those that rested for longest give up their processes until the others hold no more
+    /// memory than they may.
+    pub(crate) fn bound_paused_memory(&self) {
+        let table = self.lock();
+        let mut held: Vec<_> = table
+            .rests()
+            .filter(|(_, rest)| rest.shown.kept == Kept::Memory)
+            .map(|(id, rest)| (rest.shown.at, rest.memory_bytes, id))
+            .collect();
+        held.sort();
+        let mut sum: u64 = held.iter().map(|(_, bytes, _)| bytes).sum();
+        for (_, bytes, id) in held {
+            if sum <= self.config.paused_memory_bytes {
+                return;
+            }
+            let Some(Row::Running { commands, .. }) = table.sandboxes.get(id) else {
+                continue;
+            };
+            // One that is busy is passed over; the next pause looks again.
+            let give_up = Command::GiveUpProcesses(PauseReason::MemoryBound);
+            if commands.try_send(give_up).is_ok() {
+                sum -= bytes;
+            }
+        }
+    }
+
+    pub(crate) fn offered(&self) -> Offer {
+        self.lock().offer.clone()
+    }
+
+    /// Has its task finish a pause that keeps files alone.
+    pub(crate) fn give_up_processes(&self, sandbox: &SandboxId, reason: PauseReason) {
+        if let Some(Row::Running { commands, .. }) = self.lock().sandboxes.get(sandbox) {
+            // It was just made: there is room.
+            let _ = commands.try_send(Command::GiveUpProcesses(reason));
+        }
+    }
+
+    /// Whether one more sandbox fits among those that run.
+    pub(crate) fn admit(&self, table: &Table, resources: &Resources) -> Result<(), NodeError> {
+        let machine = self.machine.recent(&self.config.journal_dir);
+        let load = Load {
+            sandboxes: table.awake(),
+            memory_promised_bytes: table.memory_promised_bytes,
+            memory_total_bytes: machine.memory_total_bytes,
+            memory_available_bytes: machine.memory_available_bytes,
+            disk_free_bytes: machine.disk_free_bytes,
+            layers_left_bytes: self.runtime.stock().bytes_left.unwrap_or(u64::MAX),
+        };
+        self.config.admission.admit(&load, resources)
     }
 
     /// The sandbox is gone: nothing remembers it.
@@ -297,10 +486,10 @@ impl Inner {
 
     pub(crate) fn release(&self, sandbox: &SandboxId) {
         let mut table = self.lock();
-        if let Some(Row::Booting { resources, .. } | Row::Running { resources, .. }) =
-            table.sandboxes.remove(sandbox)
+        if let Some(row) = table.sandboxes.remove(sandbox)
+            && row.is_awake()
         {
-            table.memory_promised_bytes -= memory_bytes(&resources);
+            table.memory_promised_bytes -= memory_bytes_of(&row);
         }
     }
 
@@ -319,12 +508,20 @@ impl Inner {
         }
     }
 
-    async fn command(
+    pub(crate) async fn command<T>(
         &self,
         sandbox: &SandboxId,
-        command: impl FnOnce(crate::sandbox::Done) -> Command,
-    ) -> Result<(), NodeError> {
+        command: impl FnOnce(Done<T>) -> Command,
+    ) -> Result<T, NodeError> {
         give(self.commands(sandbox)?, sandbox, command).await
+    }
+
+    /// Whether it rests, and with what.
+    pub(crate) fn rests_with(&self, sandbox: &SandboxId) -> Option<Kept> {
+        match self.lock().sandboxes.get(sandbox)? {
+            Row::Running { rest, .. } => rest.as_ref().map(|rest| rest.shown.kept),
+            Row::Booting { .. } => None,
+        }
     }
 
     /// Answers when it is gone, or after [`KILL_PATIENCE`].
@@ -348,10 +545,22 @@ impl Inner {
 
     fn running(&self) -> Vec<RunningSandbox> {
         let shown = |row: &Row| match row {
-            Row::Running { shown, .. } => Some(shown.clone()),
-            Row::Booting { .. } => None,
+            Row::Running {
+                shown, rest: None, ..
+            } => Some(shown.clone()),
+            Row::Running { .. } | Row::Booting { .. } => None,
         };
         self.lock().sandboxes.values().filter_map(shown).collect()
+    }
+
+    fn paused(&self) -> Vec<PausedSandbox> {
+        let table = self.lock();
+        table.rests().map(|(_, rest)| rest.shown.clone()).collect()
+    }
+
+    /// Those among these that rest.
+    pub(crate) fn resting(&self) -> HashSet<SandboxId> {
+        self.lock().rests().map(|(id, _)| id.clone()).collect()
     }
 
     /// Whether no sandbox is there, running or being made.
@@ -362,6 +571,7 @@ impl Inner {
     /// Those that run and are wanted.
     pub(crate) fn sampled(&self, is_wanted: impl Fn(&SandboxId) -> bool) -> Vec<Sampled> {
         let sampled = |row: &Row| match row {
+            Row::Running { rest: Some(_), .. } => None,
             Row::Running { shown, .. } if !is_wanted(&shown.sandbox) => None,
             Row::Running {
                 resources, shown, ..
@@ -387,7 +597,8 @@ impl Inner {
             node: self.config.name.clone(),
             version: self.config.version.clone(),
             ready: !table.offer.templates.is_empty() && !self.draining.load(Ordering::SeqCst),
-            sandboxes: count(table.sandboxes.len()),
+            sandboxes: table.awake(),
+            sandboxes_paused: count(table.rests().count()),
             sandboxes_max: self.config.admission.sandboxes_max,
             queue_length: self.waiting.load(Ordering::Relaxed),
             slots_ready: count(stock.slots_ready),
@@ -399,6 +610,7 @@ impl Inner {
             disk_reserve_bytes: self.config.admission.disk_reserve_bytes,
             layers_left_bytes: stock.bytes_left.unwrap_or(u64::MAX),
             memory_promised_bytes: table.memory_promised_bytes,
+            memory_paused_bytes: table.rests().map(|(_, rest)| rest.memory_bytes).sum(),
             vcpus_promised: table.sandboxes.values().map(Row::vcpus).sum(),
             cpu_percent,
             processor: self.hardware.processor.clone(),
@@ -445,8 +657,46 @@ impl NodePort for Node {
             .await
     }
 
+    async fn pause(&self, sandbox: &SandboxId, kept: Kept) -> Result<PauseReply, NodeError> {
+        self.inner
+            .command(sandbox, |done| Command::Pause { kept, done })
+            .await
+    }
+
+    async fn resume(&self, request: ResumeRequest) -> Result<ResumeReply, NodeError> {
+        self.inner.resume(request).await
+    }
+
+    async fn snapshot(
+        &self,
+        sandbox: &SandboxId,
+        snapshot: &SnapshotId,
+    ) -> Result<SnapshotReply, NodeError> {
+        let snapshot = snapshot.clone();
+        self.inner
+            .command(sandbox, |done| Command::Snapshot { snapshot, done })
+            .await
+    }
+
+    async fn remove_snapshot(&self, snapshot: &SnapshotId) -> Result<(), NodeError> {
+        let removed = self.inner.snapshots.remove(snapshot).await;
+        removed.map_err(snapshot_error)
+    }
+
+    async fn snapshots(&self, after: Option<&SnapshotId>) -> Result<Vec<KeptSnapshot>, NodeError> {
+        let kept = self.inner.snapshots.list().await.map_err(snapshot_error)?;
+        let asked = kept
+            .into_iter()
+            .filter(|(id, _)| !id.is_of_pause() && after.is_none_or(|after| id > after))
+            .map(|(snapshot, bytes)| KeptSnapshot { snapshot, bytes });
+        Ok(asked.take(SNAPSHOTS_PAGE).collect())
+    }
+
     async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<TcpStream, NodeError> {
         self.inner.commands(sandbox)?;
+        if self.inner.rests_with(sandbox).is_some() {
+            return Err(NodeError::Paused(sandbox.clone()));
+        }
         self.inner
             .runtime
             .dial(sandbox, port)
@@ -466,17 +716,17 @@ impl NodePort for Node {
         let node = &self.inner;
         let info = NodeEvent::Heartbeat(Box::new(node.info()));
         let running = || node.running().into_iter().map(NodeEvent::Running);
-        Ok(node
-            .events
-            .watch(|| [info].into_iter().chain(running()).collect()))
+        let paused = || node.paused().into_iter().map(NodeEvent::Paused);
+        let first = || [info].into_iter().chain(running()).chain(paused());
+        Ok(node.events.watch(|| first().collect()))
     }
 }
 
-async fn give(
+async fn give<T>(
     commands: mpsc::Sender<Command>,
     sandbox: &SandboxId,
-    command: impl FnOnce(crate::sandbox::Done) -> Command,
-) -> Result<(), NodeError> {
+    command: impl FnOnce(Done<T>) -> Command,
+) -> Result<T, NodeError> {
     let gone = || NodeError::NotFound(sandbox.clone());
     let (done, answer) = oneshot::channel();
     commands.send(command(done)).await.map_err(|_| gone())?;
@@ -485,6 +735,44 @@ async fn give(
 
 pub(crate) fn memory_bytes(resources: &Resources) -> u64 {
     u64::from(resources.memory_mib) * MIB
+}
+
+fn memory_bytes_of(row: &Row) -> u64 {
+    memory_bytes(row.resources())
+}
+
+fn running(entry: &Entry) -> RunningSandbox {
+    RunningSandbox {
+        sandbox: entry.sandbox.clone(),
+        team: entry.team.clone(),
+        template: entry.template.clone(),
+        started_at: entry.started_at,
+        ends_at: entry.ends_at,
+        recorded: entry.recorded,
+    }
+}
+
+fn paused(entry: &Entry) -> Option<PausedSandbox> {
+    let pause = entry.pause.as_ref()?;
+    Some(PausedSandbox {
+        sandbox: entry.sandbox.clone(),
+        team: entry.team.clone(),
+        template: entry.template.clone(),
+        started_at: entry.started_at,
+        at: pause.at,
+        kept: pause.kept,
+        reason: pause.reason,
+    })
+}
+
+pub(crate) fn snapshot_error(error: SnapshotError) -> NodeError {
+    match error {
+        SnapshotError::NotFound(sandbox) => NodeError::NotFound(sandbox),
+        SnapshotError::Capacity(_) => NodeError::DiskFull {
+            what: "the disk of sandboxes is full".into(),
+        },
+        SnapshotError::Exists(_) | SnapshotError::Step { .. } => internal(&error),
+    }
 }
 
 pub(crate) fn runtime_error(error: RuntimeError) -> NodeError {

@@ -1,16 +1,20 @@
-//! The task that owns one running sandbox: commands in, its end out.
+//! The task that owns one sandbox, running or paused: commands in, its end out.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_failpoint::{self as failpoint, Point};
-use casemate_rpc::{NodeError, NodeEvent};
-use casemate_types::{CompiledPolicy, EndReason, SandboxId, Timestamp, chain, steady};
+use casemate_rpc::{NodeError, NodeEvent, PauseReply, ResumeReply, ResumeRequest, SnapshotReply};
+use casemate_types::{
+    CompiledPolicy, EndReason, Kept, OnTimeout, PauseReason, SandboxId, SnapshotId, Timestamp,
+    chain, steady,
+};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::journal::Entry;
-use crate::node::Inner;
+use crate::node::{Inner, snapshot_error};
+use crate::{pause, resume};
 
 /// Commands that may wait for one sandbox; a sender beyond it waits.
 pub(crate) const COMMANDS_MAX: usize = 64;
@@ -20,7 +24,11 @@ const DEADLINE_LOOK: Duration = Duration::from_secs(20);
 /// A stop that failed is tried again after this long.
 const STOP_RETRY: Duration = Duration::from_secs(1);
 
-pub(crate) type Done = oneshot::Sender<Result<(), NodeError>>;
+/// A pause at the deadline that failed is tried again after this long.
+const PAUSE_RETRY: Duration = Duration::from_secs(5);
+
+/// Where the answer to a command goes. A caller that left does not need it.
+pub(crate) type Done<T = ()> = oneshot::Sender<Result<T, NodeError>>;
 
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -28,6 +36,20 @@ pub(crate) enum Command {
         reason: EndReason,
         done: Done,
     },
+    Pause {
+        kept: Kept,
+        done: Done<PauseReply>,
+    },
+    Resume {
+        request: Box<ResumeRequest>,
+        done: Done<ResumeReply>,
+    },
+    Snapshot {
+        snapshot: SnapshotId,
+        done: Done<SnapshotReply>,
+    },
+    /// It is paused, and only its files are to be kept from now on.
+    GiveUpProcesses(PauseReason),
     SetDeadline {
         ends_at: Timestamp,
         done: Done,
@@ -58,6 +80,9 @@ pub(crate) async fn own(node: Arc<Inner>, mut entry: Entry, mut inbox: mpsc::Rec
         tell_memory_kills(&node, &mut entry, counted);
     }
     stop(&node, &entry.sandbox, reason).await;
+    if let Some(pause) = &entry.pause {
+        pause::drop_files(&node, &pause.files).await;
+    }
     die(Point::ExpiryStopped, Point::KillStopped);
     node.forget(&entry);
     die(Point::ExpiryForgotten, Point::KillForgotten);
@@ -65,12 +90,20 @@ pub(crate) async fn own(node: Arc<Inner>, mut entry: Entry, mut inbox: mpsc::Rec
     // A caller that left does not need its answer.
     done.map(|done| done.send(Ok(())));
     while let Some(command) = inbox.recv().await {
-        let gone = Err(NodeError::NotFound(entry.sandbox.clone()));
-        let _ = match command {
-            Command::Kill { done, .. } => done.send(Ok(())),
-            Command::SetDeadline { done, .. } | Command::SetNetwork { done, .. } => done.send(gone),
-            Command::Exited | Command::Recorded | Command::MemoryKills(_) => Ok(()),
-        };
+        let gone = NodeError::NotFound(entry.sandbox.clone());
+        match command {
+            Command::Kill { done, .. } => drop(done.send(Ok(()))),
+            Command::SetDeadline { done, .. } | Command::SetNetwork { done, .. } => {
+                drop(done.send(Err(gone)));
+            }
+            Command::Pause { done, .. } => drop(done.send(Err(gone))),
+            Command::Resume { done, .. } => drop(done.send(Err(gone))),
+            Command::Snapshot { done, .. } => drop(done.send(Err(gone))),
+            Command::GiveUpProcesses(_)
+            | Command::Exited
+            | Command::Recorded
+            | Command::MemoryKills(_) => {}
+        }
     }
     let ended = NodeEvent::Ended {
         sandbox: entry.sandbox,
@@ -86,24 +119,61 @@ async fn live(
     entry: &mut Entry,
     inbox: &mut mpsc::Receiver<Command>,
 ) -> (EndReason, Option<Done>) {
+    // When a pause at the deadline that failed is tried again.
+    let mut not_before = Timestamp::MIN;
     loop {
-        let left = Duration::try_from(entry.ends_at.duration_since(steady::now()));
-        let left = left.unwrap_or_default();
-        if left.is_zero() {
-            return (EndReason::Expired, None);
-        }
-        let command = tokio::select! {
-            command = inbox.recv() => command,
-            () = tokio::time::sleep(left.min(DEADLINE_LOOK)) => continue,
+        let command = match due(entry, not_before) {
+            None => inbox.recv().await,
+            Some(left) if left.is_zero() => match entry.on_timeout {
+                OnTimeout::Kill => return (EndReason::Expired, None),
+                OnTimeout::Pause(kept) => {
+                    failpoint::hit(Point::ExpiryBegun);
+                    if let Err(failed) = pause::pause(node, entry, kept, PauseReason::Expired).await
+                    {
+                        not_before = steady::now() + PAUSE_RETRY;
+                        error!(
+                            sandbox.id = %entry.sandbox, error = %failed,
+                            "cannot pause sandbox {} at its deadline; trying again", entry.sandbox
+                        );
+                    }
+                    continue;
+                }
+            },
+            Some(left) => tokio::select! {
+                command = inbox.recv() => command,
+                () = tokio::time::sleep(left.min(DEADLINE_LOOK)) => continue,
+            },
         };
         match command {
             Some(Command::Kill { reason, done }) => return (reason, Some(done)),
-            Some(Command::Exited) => return (EndReason::Exited, None),
+            Some(Command::Exited) => match entry.pause {
+                None => return (EndReason::Exited, None),
+                Some(_) => pause::files_from_now_on(node, entry, PauseReason::ProcessesLost).await,
+            },
+            Some(Command::Pause { kept, done }) => {
+                let paused = pause::pause(node, entry, kept, PauseReason::Asked).await;
+                let _ = done.send(paused);
+            }
+            Some(Command::Resume { request, done }) => {
+                let resumed = resume::resume(node, entry, *request).await;
+                let _ = done.send(resumed);
+            }
+            Some(Command::Snapshot { snapshot, done }) => {
+                let _ = done.send(take_snapshot(node, entry, &snapshot).await);
+            }
+            Some(Command::GiveUpProcesses(reason)) => {
+                pause::files_from_now_on(node, entry, reason).await;
+            }
             Some(Command::SetDeadline { ends_at, done }) => {
-                let _ = done.send(set_deadline(node, entry, ends_at));
+                let set = awake(entry).and_then(|()| set_deadline(node, entry, ends_at));
+                let _ = done.send(set);
             }
             Some(Command::SetNetwork { policy, done }) => {
-                let _ = done.send(set_network(node, entry, policy).await);
+                let set = match awake(entry) {
+                    Ok(()) => set_network(node, entry, policy).await,
+                    Err(paused) => Err(paused),
+                };
+                let _ = done.send(set);
             }
             Some(Command::Recorded) => record(node, entry),
             Some(Command::MemoryKills(counted)) => tell_memory_kills(node, entry, counted),
@@ -111,6 +181,35 @@ async fn live(
             None => return (EndReason::Killed, None),
         }
     }
+}
+
+/// How long until its deadline is acted on; never while it rests.
+fn due(entry: &Entry, not_before: Timestamp) -> Option<Duration> {
+    if entry.pause.is_some() {
+        return None;
+    }
+    let left = Duration::try_from(entry.ends_at.max(not_before).duration_since(steady::now()));
+    Some(left.unwrap_or_default())
+}
+
+fn awake(entry: &Entry) -> Result<(), NodeError> {
+    match entry.pause {
+        None => Ok(()),
+        Some(_) => Err(NodeError::Paused(entry.sandbox.clone())),
+    }
+}
+
+async fn take_snapshot(
+    node: &Inner,
+    entry: &Entry,
+    snapshot: &SnapshotId,
+) -> Result<SnapshotReply, NodeError> {
+    awake(entry)?;
+    let taken = node.snapshots.take(&entry.sandbox, snapshot).await;
+    let taken = taken.map_err(snapshot_error)?;
+    Ok(SnapshotReply {
+        frozen_us: u64::try_from(taken.frozen.as_micros()).unwrap_or(u64::MAX),
+    })
 }
 
 fn record(node: &Inner, entry: &mut Entry) {

@@ -8,11 +8,12 @@ use std::time::Duration;
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::NodeEvent;
 use casemate_runtime::{AdoptError, RuntimeError};
-use casemate_types::{EndReason, SandboxId, chain, steady};
+use casemate_types::{EndReason, Kept, PauseReason, SandboxId, SnapshotId, chain, steady};
 use tracing::{error, info, warn};
 
 use crate::journal::{Entry, JournalError};
 use crate::node::Inner;
+use crate::pause;
 use crate::sandbox::memory_full;
 
 /// How often the node says how it is.
@@ -32,11 +33,20 @@ pub enum StartError {
 pub(crate) async fn take_over(node: &Arc<Inner>) -> Result<(), StartError> {
     let exits = node.runtime.exits();
     let (mut kept, mut unruled, mut gone) = (Vec::new(), Vec::new(), Vec::new());
-    for entry in node.journal.load()? {
-        match adopt(node, &entry).await {
+    let (mut held, mut resting, mut unsaved) = (Vec::new(), Vec::new(), Vec::new());
+    for mut entry in node.journal.load()? {
+        match adopt(node, &mut entry).await {
             Taken::Over => kept.push(entry),
+            Taken::Held { memory_bytes } => held.push((entry, memory_bytes)),
             Taken::Unruled => unruled.push(entry),
-            Taken::Gone { memory_kills } => gone.push((entry, memory_kills)),
+            Taken::Gone { memory_kills } => match salvage(node, &mut entry).await {
+                Salvaged::Files => resting.push((entry, memory_kills)),
+                Salvaged::Unknown => {
+                    unsaved.push(entry.sandbox.clone());
+                    resting.push((entry, memory_kills));
+                }
+                Salvaged::Nothing => gone.push((entry, memory_kills)),
+            },
         }
         failpoint::hit(Point::StartAdopted);
     }
@@ -46,20 +56,43 @@ pub(crate) async fn take_over(node: &Arc<Inner>) -> Result<(), StartError> {
             .map(|e| e.sandbox.clone())
             .collect::<Vec<_>>()
     };
-    let keep: BTreeSet<SandboxId> = [of(&kept), of(&unruled)].into_iter().flatten().collect();
+    let held_ids = held.iter().map(|(entry, _)| entry.sandbox.clone());
+    let keep = [of(&kept), of(&unruled)].into_iter().flatten();
+    let keep: BTreeSet<SandboxId> = keep.chain(held_ids).chain(unsaved).collect();
     node.runtime.sweep(&keep).await.map_err(StartError::Sweep)?;
     failpoint::hit(Point::StartSwept);
+    let held_entries = held.iter().map(|(entry, _)| entry);
+    let named = held_entries.chain(resting.iter().map(|(entry, _)| entry));
+    drop_others(node, &named.filter_map(files_of).collect()).await;
     let (adopted, lost) = (kept.len(), gone.len());
-    for (entry, memory_kills) in gone {
-        if let Some(full) = memory_kills.and_then(|counted| memory_full(&entry, counted)) {
+    let paused = held.len() + resting.len();
+    for (entry, memory_kills) in gone.iter().chain(&resting) {
+        if let Some(full) = memory_kills.and_then(|counted| memory_full(entry, counted)) {
             node.events.publish(full);
         }
+    }
+    for (entry, _) in gone {
         node.forget(&entry);
         node.events.publish(ended(entry));
     }
     for entry in kept {
         node.own(entry);
     }
+    for (entry, memory_bytes) in held {
+        let unfinished = entry
+            .pause
+            .as_ref()
+            .is_some_and(|p| p.wanted == Kept::Files);
+        let sandbox = entry.sandbox.clone();
+        node.own_paused(entry, memory_bytes);
+        if unfinished {
+            node.give_up_processes(&sandbox, PauseReason::Asked);
+        }
+    }
+    for (entry, _) in resting {
+        node.own_paused(entry, 0);
+    }
+    node.bound_paused_memory();
     for entry in unruled {
         let sandbox = entry.sandbox.clone();
         node.own(entry);
@@ -69,10 +102,12 @@ pub(crate) async fn take_over(node: &Arc<Inner>) -> Result<(), StartError> {
             let _ = node.kill(&sandbox, EndReason::Lost).await;
         });
     }
-    if adopted + lost > 0 {
+    if adopted + paused + lost > 0 {
         info!(
             adopted,
-            lost, "took over {adopted} sandboxes; {lost} did not run any more"
+            paused,
+            lost,
+            "took over {adopted} sandboxes and {paused} paused ones; {lost} did not run any more"
         );
     }
     node.tasks.spawn(pass_on_exits(Arc::clone(node), exits));
@@ -83,6 +118,10 @@ pub(crate) async fn take_over(node: &Arc<Inner>) -> Result<(), StartError> {
 
 enum Taken {
     Over,
+    /// It is paused with its memory.
+    Held {
+        memory_bytes: u64,
+    },
     /// It runs, and its rules cannot be set again: it would reach what it must not, so it is ended.
     Unruled,
     /// It does not run, or what runs is left to the sweep.
@@ -91,12 +130,12 @@ enum Taken {
     },
 }
 
-async fn adopt(node: &Inner, entry: &Entry) -> Taken {
+async fn adopt(node: &Inner, entry: &mut Entry) -> Taken {
     const UNKNOWN: Taken = Taken::Gone { memory_kills: None };
     let Some(record) = &entry.record else {
         return UNKNOWN;
     };
-    if entry.boot != node.boot {
+    if entry.boot != node.boot || entry.pause.as_ref().is_some_and(|p| p.kept == Kept::Files) {
         return UNKNOWN;
     }
     match node.runtime.adopt(record).await {
@@ -108,14 +147,105 @@ async fn adopt(node: &Inner, entry: &Entry) -> Taken {
             return UNKNOWN;
         }
     }
+    if entry.pause.is_some() {
+        return hold(node, entry).await;
+    }
     let (id, network) = (&entry.sandbox, &entry.network);
-    match node.runtime.set_network(id, network).await {
+    // A crash may have left it held.
+    let ruled = match node.runtime.set_network(id, network).await {
+        Ok(()) => node.runtime.thaw(id).await,
+        Err(failed) => Err(failed),
+    };
+    match ruled {
         Ok(()) => Taken::Over,
         Err(failed) => {
             let error = chain(&failed);
             error!(sandbox.id = %id, error, "cannot set the rules of a sandbox again; ending it");
             Taken::Unruled
         }
+    }
+}
+
+/// Sees to it that a paused sandbox stands still, under its rules.
+async fn hold(node: &Inner, entry: &mut Entry) -> Taken {
+    let id = &entry.sandbox;
+    let held = node.runtime.freeze(id).await;
+    let ruled = node.runtime.set_network(id, &entry.network).await;
+    match (held, ruled) {
+        (Ok(frozen), Ok(())) => Taken::Held {
+            memory_bytes: frozen.memory_bytes,
+        },
+        (Err(failed), _) | (_, Err(failed)) => {
+            let error = chain(&failed);
+            error!(sandbox.id = %id, error, "cannot keep a paused sandbox's processes; its files stay");
+            if let Some(pause) = &mut entry.pause {
+                pause.wanted = Kept::Files;
+            }
+            Taken::Held { memory_bytes: 0 }
+        }
+    }
+}
+
+enum Salvaged {
+    Files,
+    /// They could not be looked for. They are left where they are, and the next start looks again.
+    Unknown,
+    Nothing,
+}
+
+/// Keeps the files of a paused sandbox that does not run any more.
+async fn salvage(node: &Inner, entry: &mut Entry) -> Salvaged {
+    let (Some(pause), Some(record)) = (&mut entry.pause, &entry.record) else {
+        return Salvaged::Nothing;
+    };
+    match node.snapshots.salvage(record, &pause.files).await {
+        Ok(true) => {
+            if pause.kept == Kept::Memory {
+                if pause.wanted == Kept::Memory {
+                    pause.reason = PauseReason::ProcessesLost;
+                }
+                pause.kept = Kept::Files;
+                pause.wanted = Kept::Files;
+                note(node, entry);
+            }
+            Salvaged::Files
+        }
+        Ok(false) => Salvaged::Nothing,
+        Err(failed) => {
+            let error = chain(&failed);
+            error!(sandbox.id = %entry.sandbox, error, "cannot look for the files of a paused sandbox");
+            Salvaged::Unknown
+        }
+    }
+}
+
+fn note(node: &Inner, entry: &Entry) {
+    if let Err(failed) = node.journal.replace_for_good(entry) {
+        // What it says leads to the same files.
+        let error = chain(&failed);
+        warn!(sandbox.id = %entry.sandbox, error, "cannot note that only files are kept");
+    }
+}
+
+fn files_of(entry: &Entry) -> Option<SnapshotId> {
+    entry.pause.as_ref().map(|pause| pause.files.clone())
+}
+
+/// Removes what pauses kept that no paused sandbox names: a crash came before it was removed.
+async fn drop_others(node: &Inner, named: &BTreeSet<SnapshotId>) {
+    let kept = match node.snapshots.list().await {
+        Ok(kept) => kept,
+        Err(failed) => {
+            let error = chain(&failed);
+            error!(error, "cannot list snapshots");
+            return;
+        }
+    };
+    for snapshot in kept
+        .keys()
+        .filter(|id| id.is_of_pause() && !named.contains(*id))
+    {
+        pause::drop_files(node, snapshot).await;
     }
 }
 

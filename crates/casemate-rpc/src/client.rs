@@ -8,14 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use casemate_types::{CompiledPolicy, EndReason, SandboxId, Timestamp};
+use casemate_types::{CompiledPolicy, EndReason, Kept, SandboxId, SnapshotId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::frame::{Channel, buffer};
-use crate::protocol::{self, Call, CreateReply, CreateRequest, NodeEvent, NodeInfo};
-use crate::protocol::{Reply, ReplyFrame, RequestFrame};
+use crate::protocol::{
+    self, Call, CreateReply, CreateRequest, KeptSnapshot, NodeEvent, NodeInfo, PauseReply, Reply,
+    ReplyFrame, RequestFrame, ResumeReply, ResumeRequest, SnapshotReply,
+};
 use crate::{NodeError, NodePort};
 
 /// Events that a watcher may lag behind; one that lags more loses its watch and begins anew.
@@ -215,6 +217,46 @@ impl NodePort for NodeClient {
             reason,
         })
         .await
+    }
+
+    async fn pause(&self, sandbox: &SandboxId, kept: Kept) -> Result<PauseReply, NodeError> {
+        let sandbox = sandbox.clone();
+        match self.call(Call::Pause { sandbox, kept }).await? {
+            (Reply::Paused(reply), _) => Ok(reply),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    async fn resume(&self, request: ResumeRequest) -> Result<ResumeReply, NodeError> {
+        match self.call(Call::Resume(Box::new(request))).await? {
+            (Reply::Resumed(reply), _) => Ok(reply),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    async fn snapshot(
+        &self,
+        sandbox: &SandboxId,
+        snapshot: &SnapshotId,
+    ) -> Result<SnapshotReply, NodeError> {
+        let (sandbox, snapshot) = (sandbox.clone(), snapshot.clone());
+        match self.call(Call::Snapshot { sandbox, snapshot }).await? {
+            (Reply::Snapshot(reply), _) => Ok(reply),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    async fn remove_snapshot(&self, snapshot: &SnapshotId) -> Result<(), NodeError> {
+        let snapshot = snapshot.clone();
+        self.done(Call::RemoveSnapshot { snapshot }).await
+    }
+
+    async fn snapshots(&self, after: Option<&SnapshotId>) -> Result<Vec<KeptSnapshot>, NodeError> {
+        let after = after.cloned();
+        match self.call(Call::Snapshots { after }).await? {
+            (Reply::Snapshots(kept), _) => Ok(kept),
+            (other, _) => Err(unexpected(&other)),
+        }
     }
 
     async fn set_deadline(&self, sandbox: &SandboxId, ends_at: Timestamp) -> Result<(), NodeError> {

@@ -12,8 +12,9 @@ pub mod protocol;
 pub mod server;
 
 pub use client::NodeClient;
-pub use port::{NodeError, NodePort};
+pub use port::{NodeError, NodePort, SNAPSHOTS_PAGE};
 pub use protocol::{
-    CreateReply, CreateRequest, NodeDisk, NodeEvent, NodeInfo, NodeProcessor, NodeTemplate,
-    RunningSandbox,
+    CreateReply, CreateRequest, KeptSnapshot, NodeDisk, NodeEvent, NodeInfo, NodeProcessor,
+    NodeTemplate, PauseReply, PausedSandbox, ResumeReply, ResumeRequest, RunningSandbox,
+    SnapshotReply,
 };

@@ -1,11 +1,17 @@
 //! What a node does for control and for the edge.
 
 use async_trait::async_trait;
-use casemate_types::{CompiledPolicy, EndReason, SandboxId, Timestamp};
+use casemate_types::{CompiledPolicy, EndReason, Kept, SandboxId, SnapshotId, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::protocol::{CreateReply, CreateRequest, NodeEvent, NodeInfo};
+use crate::protocol::{
+    CreateReply, CreateRequest, KeptSnapshot, NodeEvent, NodeInfo, PauseReply, ResumeReply,
+    ResumeRequest, SnapshotReply,
+};
+
+/// Snapshots that one answer names at most, so that it fits a frame.
+pub const SNAPSHOTS_PAGE: usize = 4096;
 
 /// A node, near or far. Calls may come concurrently; those for one sandbox take effect in the
 /// order in which they arrive.
@@ -23,7 +29,32 @@ pub trait NodePort: Send + Sync {
     /// [`NodeError::StillEnding`] when that takes long, and goes on.
     async fn kill(&self, sandbox: &SandboxId, reason: EndReason) -> Result<(), NodeError>;
 
-    /// Moves the moment at which the node ends the sandbox by itself; the past means at once.
+    /// Pauses a sandbox: none of its processes runs on return, and what is kept is journalled for
+    /// good. One that is paused already answers as it is; if files alone are asked for and its
+    /// memory is kept, that is given up. On an error it runs on as before.
+    async fn pause(&self, sandbox: &SandboxId, kept: Kept) -> Result<PauseReply, NodeError>;
+
+    /// Lets a paused sandbox go on: with its processes where they are kept and wanted, otherwise
+    /// started anew with its files. Once the call was sent the node carries it out. On an error it
+    /// is paused as before. [`NodeError::Exists`] when it runs.
+    async fn resume(&self, request: ResumeRequest) -> Result<ResumeReply, NodeError>;
+
+    /// Keeps the files of a running sandbox as they are at one moment; for good on return.
+    async fn snapshot(
+        &self,
+        sandbox: &SandboxId,
+        snapshot: &SnapshotId,
+    ) -> Result<SnapshotReply, NodeError>;
+
+    /// Removes a snapshot; one that is not there is `Ok`.
+    async fn remove_snapshot(&self, snapshot: &SnapshotId) -> Result<(), NodeError>;
+
+    /// What [`NodePort::snapshot`] made and nobody removed, in order of their ids and after this one:
+    /// [`SNAPSHOTS_PAGE`] at most.
+    async fn snapshots(&self, after: Option<&SnapshotId>) -> Result<Vec<KeptSnapshot>, NodeError>;
+
+    /// Moves the moment at which the node ends the sandbox, or pauses it, by itself; the past means
+    /// at once. [`NodeError::Paused`] when it has none.
     async fn set_deadline(&self, sandbox: &SandboxId, ends_at: Timestamp) -> Result<(), NodeError>;
 
     /// Replaces the egress rules; they hold for new connections on return.
@@ -42,8 +73,8 @@ pub trait NodePort: Send + Sync {
     /// What the node is and holds now.
     async fn info(&self) -> Result<NodeInfo, NodeError>;
 
-    /// What runs now ([`NodeEvent::Running`] each, then one [`NodeEvent::Synced`]), then what
-    /// happens. The channel ends when the node is gone. One watcher at a time.
+    /// What is there now ([`NodeEvent::Running`] or [`NodeEvent::Paused`] each, then one
+    /// [`NodeEvent::Synced`]), then what happens. The channel ends when the node is gone. One watcher at a time.
     async fn watch(&self) -> Result<mpsc::Receiver<NodeEvent>, NodeError>;
 }
 
@@ -55,6 +86,11 @@ pub enum NodeError {
     NotFound(SandboxId),
     #[error("sandbox {0} exists already on this node")]
     Exists(SandboxId),
+    #[error("sandbox {0} is paused")]
+    Paused(SandboxId),
+    /// It could not be held still, or its files not kept; it runs on.
+    #[error("could not pause: {why}")]
+    PauseFailed { why: String },
     /// Admission said no; nothing was made. Another node may have room.
     #[error("the node has no room: {what}")]
     Full { what: String },
@@ -93,6 +129,8 @@ impl NodeError {
             | Self::Unreachable => true,
             Self::NotFound(_)
             | Self::Exists(_)
+            | Self::Paused(_)
+            | Self::PauseFailed { .. }
             | Self::Unsupported { .. }
             | Self::CreateFailed { .. }
             | Self::PortClosed { .. }

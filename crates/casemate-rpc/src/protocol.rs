@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use casemate_types::{
-    CompiledPolicy, EndReason, Resources, Sample, SandboxId, TeamId, TemplateId, Timestamp,
+    CompiledPolicy, EndReason, Kept, OnTimeout, PauseReason, Resources, Sample, SandboxId,
+    SnapshotId, TeamId, TemplateId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::NodeError;
 
 /// Of everything in this module; the first message of each side names it.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// A sandbox to be made.
 #[derive(Clone, Serialize, Deserialize)]
@@ -29,6 +30,19 @@ pub struct CreateRequest {
     pub default_workdir: Option<String>,
     /// Counted from the moment at which the sandbox is ready.
     pub life_ms: u64,
+    pub on_timeout: OnTimeout,
+    /// What its files begin with; `None` for what the template has alone.
+    pub files: Option<SnapshotId>,
+}
+
+/// A paused sandbox that is to go on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ResumeRequest {
+    /// What it is made of where its processes are not kept; its life and what comes after that count
+    /// in any case. [`CreateRequest::files`] is the node's own affair.
+    pub sandbox: CreateRequest,
+    /// [`Kept::Files`]: its processes are given up, and it starts anew.
+    pub from: Kept,
 }
 
 impl std::fmt::Debug for CreateRequest {
@@ -47,6 +61,52 @@ impl std::fmt::Debug for CreateRequest {
 pub struct CreateReply {
     pub started_at: Timestamp,
     pub ends_at: Timestamp,
+}
+
+/// It is paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseReply {
+    pub at: Timestamp,
+    pub kept: Kept,
+}
+
+/// It serves again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResumeReply {
+    pub started_at: Timestamp,
+    pub ends_at: Timestamp,
+    /// What it went on with.
+    pub from: Kept,
+}
+
+/// Its files are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotReply {
+    /// For how long its processes stood still.
+    pub frozen_us: u64,
+}
+
+/// A snapshot that a node keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptSnapshot {
+    pub snapshot: SnapshotId,
+    /// What its removal would give back; `None` where that is not known.
+    pub bytes: Option<u64>,
+}
+
+/// A sandbox that rests on the node, as its journal says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PausedSandbox {
+    pub sandbox: SandboxId,
+    pub team: TeamId,
+    pub template: TemplateId,
+    /// Of its last run.
+    pub started_at: Timestamp,
+    /// When it was paused.
+    pub at: Timestamp,
+    pub kept: Kept,
+    /// Why it came to this.
+    pub reason: PauseReason,
 }
 
 /// A sandbox that the node has, as its journal says.
@@ -68,7 +128,10 @@ pub struct RunningSandbox {
 pub enum NodeEvent {
     /// It runs: each one at the start of a watch, and each new one.
     Running(RunningSandbox),
-    /// All that ran when the watch began has been named.
+    /// It rests: each one at the start of a watch, each one that is paused, and each one of which
+    /// less is kept than was.
+    Paused(PausedSandbox),
+    /// All that was there when the watch began has been named.
     Synced,
     Ended {
         sandbox: SandboxId,
@@ -123,7 +186,10 @@ pub struct NodeInfo {
     pub version: String,
     /// Sandboxes can be created now.
     pub ready: bool,
+    /// Running, or being made.
     pub sandboxes: u32,
+    #[serde(default)]
+    pub sandboxes_paused: u32,
     pub sandboxes_max: u32,
     /// Creates that wait for admission.
     pub queue_length: u32,
@@ -142,6 +208,9 @@ pub struct NodeInfo {
     pub layers_left_bytes: u64,
     /// Sum of the memory limits of what runs.
     pub memory_promised_bytes: u64,
+    /// Held by paused sandboxes.
+    #[serde(default)]
+    pub memory_paused_bytes: u64,
     /// Sum of the virtual processors of what runs.
     #[serde(default)]
     pub vcpus_promised: u32,
@@ -194,6 +263,21 @@ pub(crate) enum Call {
         sandbox: SandboxId,
         reason: EndReason,
     },
+    Pause {
+        sandbox: SandboxId,
+        kept: Kept,
+    },
+    Resume(Box<ResumeRequest>),
+    Snapshot {
+        sandbox: SandboxId,
+        snapshot: SnapshotId,
+    },
+    RemoveSnapshot {
+        snapshot: SnapshotId,
+    },
+    Snapshots {
+        after: Option<SnapshotId>,
+    },
     SetDeadline {
         sandbox: SandboxId,
         ends_at: Timestamp,
@@ -229,6 +313,10 @@ pub(crate) enum ReplyFrame {
 pub(crate) enum Reply {
     Hello { version: u32 },
     Created(CreateReply),
+    Paused(PauseReply),
+    Resumed(ResumeReply),
+    Snapshot(SnapshotReply),
+    Snapshots(Vec<KeptSnapshot>),
     Done,
     Dialled,
     Info(Box<NodeInfo>),

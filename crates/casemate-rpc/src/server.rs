@@ -75,6 +75,16 @@ async fn carry_out(call: Call, node: &dyn NodePort) -> Result<(Reply, Option<Own
             node.kill(&sandbox, reason).await?;
             Reply::Done
         }
+        Call::Pause { sandbox, kept } => Reply::Paused(node.pause(&sandbox, kept).await?),
+        Call::Resume(request) => Reply::Resumed(node.resume(*request).await?),
+        Call::Snapshot { sandbox, snapshot } => {
+            Reply::Snapshot(node.snapshot(&sandbox, &snapshot).await?)
+        }
+        Call::RemoveSnapshot { snapshot } => {
+            node.remove_snapshot(&snapshot).await?;
+            Reply::Done
+        }
+        Call::Snapshots { after } => Reply::Snapshots(node.snapshots(after.as_ref()).await?),
         Call::SetDeadline { sandbox, ends_at } => {
             node.set_deadline(&sandbox, ends_at).await?;
             Reply::Done

@@ -76,6 +76,13 @@ impl FakeRuntime {
             .push_str(text);
     }
 
+    /// A snapshot that a crash left, or that somebody keeps.
+    pub fn create_snapshot(&self, snapshot: &SnapshotId) {
+        self.lock()
+            .snapshots
+            .insert(snapshot.clone(), String::new());
+    }
+
     /// What the sandbox has written.
     pub fn files(&self, sandbox: &SandboxId) -> String {
         self.lock().files.get(sandbox).cloned().unwrap_or_default()
@@ -346,7 +353,7 @@ impl Snapshots for FakeRuntime {
         snapshot: &SnapshotId,
     ) -> Result<(), SnapshotError> {
         let mut state = self.lock();
-        if !state.running.contains_key(sandbox) {
+        if !state.files.contains_key(sandbox) {
             return Err(SnapshotError::NotFound(sandbox.clone()));
         }
         state.keep(sandbox, snapshot)?;

@@ -34,9 +34,9 @@ pub trait Snapshots: Send + Sync {
         snapshot: &SnapshotId,
     ) -> Result<Taken, SnapshotError>;
 
-    /// Ends all processes of a sandbox, running or frozen, and keeps its files: what
-    /// [`Runtime::stop`](crate::Runtime::stop) would remove of them becomes the snapshot. On an
-    /// error before its processes were ended it goes on; after that the call can be repeated.
+    /// Ends all processes of a sandbox, running, frozen, or gone by themselves since, and keeps its
+    /// files: what [`Runtime::stop`](crate::Runtime::stop) would remove of them becomes the
+    /// snapshot. On an error before its processes were ended it goes on; after that the call can be repeated.
     async fn suspend(
         &self,
         sandbox: &SandboxId,

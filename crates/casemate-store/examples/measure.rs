@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use casemate_store::sandboxes::FIRST_GENERATION;
 use casemate_store::{
-    BuildId, LimitOverrides, OnTimeout, Order, Page, Sandbox, SandboxFilter, Sandboxes,
-    SqliteStore, Standing, Team, Teams,
+    BuildId, LimitOverrides, Order, Page, Sandbox, SandboxFilter, Sandboxes, SqliteStore, Standing,
+    Team, Teams,
 };
 use casemate_types::{
-    EndReason, NetworkPolicy, Resources, SandboxId, SandboxState, TeamId, TemplateId, Timestamp,
+    EndReason, Ingress, NetworkPolicy, OnTimeout, Resources, SandboxId, SandboxState, TeamId,
+    TemplateId, Timestamp,
 };
 
 #[tokio::main]
@@ -119,8 +120,11 @@ fn a_sandbox(team: &TeamId) -> Sandbox {
         metadata: BTreeMap::from([("run".into(), "1".into()), ("user".into(), "a".into())]),
         secured: true,
         network: NetworkPolicy::default(),
+        ingress: Ingress::default(),
+        envs: None,
         timeout: Duration::from_secs(300),
         on_timeout: OnTimeout::Kill,
+        auto_resume: false,
         started_at: now,
         state: SandboxState::Running { ends_at: now },
         generation: FIRST_GENERATION,

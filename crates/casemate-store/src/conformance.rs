@@ -51,6 +51,8 @@ macro_rules! store_conformance {
             sandbox_of_no_team_is_dangling,
             sandbox_changes_by_compare_and_set,
             sandbox_race_has_one_winner,
+            a_paused_sandbox_has_no_deadline_until_it_is_resumed,
+            a_paused_sandbox_dies_for_good,
             dead_sandbox_stays_dead,
             pages_are_ordered_and_complete,
             page_goes_on_after_a_row_that_is_gone,

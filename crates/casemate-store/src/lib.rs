@@ -9,8 +9,8 @@
 //! - On an error nothing was written, except for [`StoreError::Unavailable`] from a write, after
 //!   which either is possible.
 //! - Times are kept to the microsecond; what is finer is cut off.
-//! - Sandboxes, idempotency keys and `last_used` survive the death of the process; all else
-//!   survives a power loss too once the call has returned.
+//! - Sandboxes, but for their pauses, idempotency keys and `last_used` survive the death of the
+//!   process; all else survives a power loss too once the call has returned.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -34,9 +34,7 @@ pub use error::StoreError;
 pub use id::{BuildId, KeyId};
 pub use idempotency::{Begun, Idempotency, RequestHash};
 pub use keys::{AccessToken, ApiKey, KeyHash, KeyMask, Keys};
-pub use sandboxes::{
-    AliveSandbox, Cursor, OnTimeout, Order, Page, Sandbox, SandboxFilter, Sandboxes,
-};
+pub use sandboxes::{AliveSandbox, Cursor, Order, Page, Sandbox, SandboxFilter, Sandboxes};
 pub use settings::Settings;
 pub use sqlite::{OpenError, SqliteStore};
 pub use teams::{LimitOverrides, Standing, Team, Teams};

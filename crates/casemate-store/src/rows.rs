@@ -14,7 +14,10 @@ use crate::StoreError;
 use crate::error::Cause;
 
 pub(crate) use keys::{ApiKeyRow, OwnedKeyRow, TokenRow};
-pub(crate) use sandbox::{AliveRow, SandboxRow, network_text, reason_word, state_word};
+pub(crate) use sandbox::{
+    AliveRow, SandboxRow, ingress_text, kept_word, network_text, on_timeout_word, reason_word,
+    state_word,
+};
 pub(crate) use team::{MembershipRow, TeamRow, standing_words};
 pub(crate) use template::{BuildRow, MatchRow, TemplateRow, layers_text};
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use casemate_types::sandbox::PublicState;
 use casemate_types::{
-    EndReason, NetworkPolicy, Resources, SandboxId, SandboxState, TeamId, TemplateId, Timestamp,
+    EndReason, Ingress, Kept, NetworkPolicy, OnTimeout, Resources, SandboxId, SandboxState, TeamId,
+    TemplateId, Timestamp,
 };
 
 use crate::{BuildId, StoreError};
@@ -38,19 +39,19 @@ pub struct Sandbox {
     pub secured: bool,
     /// As asked for.
     pub network: NetworkPolicy,
-    /// The life that was asked for; a resume without one takes it.
+    pub ingress: Ingress,
+    /// Its variables, sealed by whoever keeps them here; `None` for none, and for sandboxes that
+    /// were made before they were kept.
+    pub envs: Option<Vec<u8>>,
+    /// The life that was asked for when it was made.
     pub timeout: Duration,
     pub on_timeout: OnTimeout,
-    /// Start of this run.
+    /// Traffic wakes it when it is paused with its memory.
+    pub auto_resume: bool,
+    /// Start of this run, or of the last one.
     pub started_at: Timestamp,
     pub state: SandboxState,
     pub generation: u64,
-}
-
-/// What happens at the deadline. Pausing comes with the issue that builds it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnTimeout {
-    Kill,
 }
 
 /// Which sandboxes are meant. A sandbox matches when all that is given matches.
@@ -104,15 +105,23 @@ pub struct Page {
     pub rows_max: u32,
 }
 
-/// What a reconciler needs to know of a sandbox that should run.
+/// What a reconciler needs to know of a sandbox that should be there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AliveSandbox {
     pub id: SandboxId,
     pub team: TeamId,
     pub node: String,
     pub started_at: Timestamp,
-    pub ends_at: Timestamp,
+    /// Running or paused.
+    pub state: SandboxState,
+    pub on_timeout: OnTimeout,
     pub generation: u64,
+}
+
+impl AliveSandbox {
+    pub fn is_running(&self) -> bool {
+        matches!(self.state, SandboxState::Running { .. })
+    }
 }
 
 #[async_trait]
@@ -136,7 +145,7 @@ pub trait Sandboxes {
     /// How many run, for each team that has any.
     async fn sandbox_count_by_team(&self) -> Result<Vec<(TeamId, u64)>, StoreError>;
 
-    /// Every sandbox that should run, oldest first.
+    /// Every sandbox that is running or paused, oldest first.
     async fn sandbox_list_alive(&self) -> Result<Vec<AliveSandbox>, StoreError>;
 
     /// Moves the deadline of a running sandbox; returns the new generation.
@@ -157,7 +166,28 @@ pub trait Sandboxes {
         network: &NetworkPolicy,
     ) -> Result<u64, StoreError>;
 
-    /// Running → dead, for good; otherwise as [`Sandboxes::sandbox_set_deadline`].
+    /// Running or paused → paused, at `at`; the second is for one of which less is kept than was.
+    /// It survives a power loss once this has returned. Otherwise as
+    /// [`Sandboxes::sandbox_set_deadline`].
+    async fn sandbox_pause(
+        &self,
+        id: &SandboxId,
+        generation: u64,
+        at: Timestamp,
+        kept: Kept,
+    ) -> Result<u64, StoreError>;
+
+    /// Paused → running, a new run; otherwise as [`Sandboxes::sandbox_set_deadline`].
+    async fn sandbox_resume(
+        &self,
+        id: &SandboxId,
+        generation: u64,
+        started_at: Timestamp,
+        ends_at: Timestamp,
+        on_timeout: OnTimeout,
+    ) -> Result<u64, StoreError>;
+
+    /// Running or paused → dead, for good; otherwise as [`Sandboxes::sandbox_set_deadline`].
     async fn sandbox_end(
         &self,
         id: &SandboxId,

@@ -79,7 +79,8 @@ text_id!(
     TemplateId, "template id", "1 to 64 characters of a-z and 0-9", |t| lower_alnum(t, 1, 64)
 );
 text_id!(
-    /// Kept files of a sandbox: 1 to 64 characters of `[a-z0-9]`; those that we make have 20.
+    /// Kept files of a sandbox: 1 to 64 characters of `[a-z0-9]`; those that we make are `s`, or `p`
+    /// for those of a pause, and 20 more.
     SnapshotId, "snapshot id", "1 to 64 characters of a-z and 0-9", |t| lower_alnum(t, 1, 64)
 );
 text_id!(
@@ -122,7 +123,16 @@ impl TemplateId {
 
 impl SnapshotId {
     pub fn random() -> Self {
-        Self(random_text(20).into())
+        Self(format!("s{}", random_text(20)).into())
+    }
+
+    /// For what a pause keeps: a node removes those that no paused sandbox of its own names.
+    pub fn random_of_pause() -> Self {
+        Self(format!("p{}", random_text(20)).into())
+    }
+
+    pub fn is_of_pause(&self) -> bool {
+        self.0.starts_with('p')
     }
 }
 

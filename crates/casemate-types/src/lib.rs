@@ -5,6 +5,7 @@
 
 mod chain;
 pub mod id;
+pub mod ingress;
 pub mod limits;
 pub mod network;
 pub mod peer;
@@ -16,9 +17,10 @@ pub mod usage;
 
 pub use chain::chain;
 pub use id::{InstanceId, SandboxId, SnapshotId, TeamId, TemplateId, UserId};
+pub use ingress::Ingress;
 pub use jiff::Timestamp;
 pub use network::{CompiledPolicy, NetworkPolicy};
 pub use peer::PeerAddr;
 pub use resources::Resources;
-pub use sandbox::{EndReason, SandboxState};
+pub use sandbox::{EndReason, Kept, OnTimeout, PauseReason, SandboxState};
 pub use usage::{Sample, Usage};

@@ -1,11 +1,14 @@
 //! The life of a sandbox.
 //!
 //! ```text
-//! Running ──kill, deadline, death──▶ Dead
+//!            pause, deadline
+//! Running ────────────────────▶ Paused
+//!    │    ◀────────────────────    │
+//!    │      connect, traffic       │
+//!    └── kill, deadline, death ──▶ Dead ◀── kill, loss
 //! ```
 //!
-//! Pausing, snapshots and resuming add their states with the issue that builds them; E2B's two
-//! public words come from the one exhaustive match of [`SandboxState::public`].
+//! E2B's two public words come from the one exhaustive match of [`SandboxState::public`].
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,13 +17,49 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum SandboxState {
-    /// Its processes run; the node ends it at `ends_at`.
+    /// Its processes run; the node ends or pauses it at `ends_at`.
     Running { ends_at: Timestamp },
+    /// None of its processes runs; it has no deadline.
+    Paused { at: Timestamp, kept: Kept },
     /// It ended and never comes back.
     Dead {
         ended_at: Timestamp,
         reason: EndReason,
     },
+}
+
+/// What is kept of a sandbox that is paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kept {
+    /// Its processes with their memory, and its files.
+    Memory,
+    /// Its files. It starts anew.
+    Files,
+}
+
+/// What happens at the deadline.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnTimeout {
+    #[default]
+    Kill,
+    Pause(Kept),
+}
+
+/// Why a sandbox is paused, or has only its files left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PauseReason {
+    /// Somebody asked for it.
+    Asked,
+    /// Its deadline passed.
+    Expired,
+    /// Paused ones held more memory than the node lets them: the one that rested for longest lost
+    /// its processes.
+    MemoryBound,
+    /// Its processes ended while it was paused, as with a restart of the machine.
+    ProcessesLost,
 }
 
 /// Why a sandbox ended.
@@ -43,6 +82,7 @@ pub enum EndReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublicState {
     Running,
+    Paused,
 }
 
 impl SandboxState {
@@ -50,6 +90,7 @@ impl SandboxState {
     pub fn public(&self) -> Option<PublicState> {
         match self {
             Self::Running { .. } => Some(PublicState::Running),
+            Self::Paused { .. } => Some(PublicState::Paused),
             Self::Dead { .. } => None,
         }
     }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::{CreateReply, CreateRequest, NodeError};
 use casemate_store::sandboxes::FIRST_GENERATION;
-use casemate_store::{Build, OnTimeout, Sandbox, StoreError, Template};
+use casemate_store::{Build, Sandbox, StoreError, Template};
 use casemate_types::{
     CompiledPolicy, EndReason, NetworkPolicy, SandboxId, SandboxState, TemplateId, chain,
 };

@@ -1,5 +1,7 @@
 //! The node over the fake runtime: admission, journal, deadlines, adoption.
 
+mod pausing;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +10,15 @@ use casemate_node::{AdmissionLimits, Node, NodeConfig};
 use casemate_rpc::{CreateRequest, NodeError, NodeEvent, NodePort, NodeTemplate};
 use casemate_runtime::fake::FakeRuntime;
 use casemate_runtime::{Consumption, Runtime};
-use casemate_types::{CompiledPolicy, EndReason, Resources, Sample, SandboxId, Timestamp};
+use casemate_types::{
+    CompiledPolicy, EndReason, OnTimeout, Resources, Sample, SandboxId, Timestamp,
+};
 use tokio::sync::mpsc::Receiver;
 
 struct Host {
     dir: tempfile::TempDir,
     runtime: Arc<FakeRuntime>,
+    paused_memory_bytes: u64,
 }
 
 impl Host {
@@ -23,6 +28,7 @@ impl Host {
         Self {
             dir,
             runtime: Arc::default(),
+            paused_memory_bytes: u64::MAX,
         }
     }
 
@@ -43,10 +49,10 @@ impl Host {
             },
             boots_max: 4,
             queue_max,
+            paused_memory_bytes: self.paused_memory_bytes,
         };
-        let node = Node::start(config, Arc::clone(&self.runtime) as _)
-            .await
-            .unwrap();
+        let (runtime, snapshots) = (Arc::clone(&self.runtime), Arc::clone(&self.runtime));
+        let node = Node::start(config, runtime, snapshots).await.unwrap();
         let layers = self.dir.path().join("layers");
         node.offer(vec![template()], layers, None, Default::default());
         node
@@ -95,6 +101,8 @@ fn request(life_ms: u64) -> CreateRequest {
         default_user: "user".into(),
         default_workdir: None,
         life_ms,
+        on_timeout: OnTimeout::Kill,
+        files: None,
     }
 }
 

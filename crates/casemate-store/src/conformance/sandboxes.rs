@@ -5,11 +5,16 @@ mod pages;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use casemate_types::{EndReason, NetworkPolicy, Resources, SandboxId, SandboxState, TemplateId};
+use casemate_types::{
+    EndReason, Ingress, Kept, NetworkPolicy, OnTimeout, Resources, SandboxId, SandboxState,
+    TemplateId,
+};
+
+use casemate_types::sandbox::PublicState;
 
 use super::*;
 use crate::sandboxes::FIRST_GENERATION;
-use crate::{AliveSandbox, BuildId, OnTimeout, Sandbox, SandboxFilter};
+use crate::{AliveSandbox, BuildId, Sandbox, SandboxFilter};
 
 pub use pages::*;
 
@@ -26,8 +31,11 @@ fn a_sandbox(team: &TeamId, started: i64) -> Sandbox {
         metadata: BTreeMap::new(),
         secured: true,
         network: NetworkPolicy::default(),
+        ingress: Ingress::default(),
+        envs: None,
         timeout: Duration::from_secs(300),
         on_timeout: OnTimeout::Kill,
+        auto_resume: false,
         started_at: at(started, 0),
         state: SandboxState::Running {
             ends_at: at(started + 300, 0),
@@ -83,8 +91,24 @@ pub async fn sandbox_comes_back_as_it_went_in(store: &dyn Store) {
         reason: EndReason::Exited,
     };
     rich.generation = 41;
+    rich.ingress = Ingress {
+        allow_public_traffic: Some(false),
+        mask_request_host: Some("ünï:${PORT}".into()),
+        https_ports: Some(vec![0, 65_535]),
+    };
+    rich.envs = Some(vec![0, 255, 39, 10]);
+    rich.on_timeout = OnTimeout::Pause(Kept::Files);
+    rich.auto_resume = true;
     store.sandbox_insert(&rich).await.unwrap();
     assert_eq!(read(store, &rich).await, rich);
+
+    for kept in [Kept::Memory, Kept::Files] {
+        let mut paused = a_sandbox(&team, 4);
+        paused.on_timeout = OnTimeout::Pause(kept);
+        paused.state = SandboxState::Paused { at: at(9, 1), kept };
+        store.sandbox_insert(&paused).await.unwrap();
+        assert_eq!(read(store, &paused).await, paused);
+    }
 
     let mut fine = a_sandbox(&team, 3);
     fine.started_at += Duration::from_nanos(999);
@@ -147,6 +171,67 @@ pub async fn sandbox_changes_by_compare_and_set(store: &dyn Store) {
     check_conflict(end(store, &stranger, at(9, 0)).await);
 }
 
+pub async fn a_paused_sandbox_has_no_deadline_until_it_is_resumed(store: &dyn Store) {
+    let team = new_team(store).await;
+    let mut sandbox = new_sandbox(store, &team, 1).await;
+    let id = sandbox.id.clone();
+    let resume = async |generation| {
+        let pause = OnTimeout::Pause(Kept::Memory);
+        let (from, to) = (at(40, 0), at(70, 0));
+        store.sandbox_resume(&id, generation, from, to, pause).await
+    };
+    check_conflict(resume(sandbox.generation).await);
+    let kept = Kept::Memory;
+    let paused = store.sandbox_pause(&id, sandbox.generation, at(20, 3), kept);
+    let generation = paused.await.unwrap();
+    check_conflict(
+        store
+            .sandbox_pause(&id, sandbox.generation, at(21, 0), kept)
+            .await,
+    );
+    check_conflict(store.sandbox_set_deadline(&id, generation, at(99, 0)).await);
+    let open = NetworkPolicy::default();
+    check_conflict(store.sandbox_set_network(&id, generation, &open).await);
+    let kept = Kept::Files;
+    let less = store.sandbox_pause(&id, generation, at(20, 3), kept).await;
+    sandbox.generation = less.unwrap();
+    sandbox.state = SandboxState::Paused {
+        at: at(20, 3),
+        kept,
+    };
+    assert_eq!(read(store, &sandbox).await, sandbox);
+    check_conflict(resume(generation).await);
+    sandbox.generation = resume(sandbox.generation).await.unwrap();
+    sandbox.on_timeout = OnTimeout::Pause(Kept::Memory);
+    sandbox.started_at = at(40, 0);
+    sandbox.state = SandboxState::Running { ends_at: at(70, 0) };
+    assert_eq!(read(store, &sandbox).await, sandbox);
+    check_conflict(resume(sandbox.generation).await);
+}
+
+pub async fn a_paused_sandbox_dies_for_good(store: &dyn Store) {
+    let team = new_team(store).await;
+    let mut sandbox = a_sandbox(&team, 1);
+    sandbox.envs = Some(vec![1]);
+    store.sandbox_insert(&sandbox).await.unwrap();
+    let id = &sandbox.id;
+    let paused = store.sandbox_pause(id, sandbox.generation, at(20, 0), Kept::Memory);
+    sandbox.generation = paused.await.unwrap();
+    sandbox.generation = end(store, &sandbox, at(30, 0)).await.unwrap();
+    let pause = store.sandbox_pause(id, sandbox.generation, at(31, 0), Kept::Files);
+    check_conflict(pause.await);
+    let kill = OnTimeout::Kill;
+    let resume = store.sandbox_resume(id, sandbox.generation, at(31, 0), at(32, 0), kill);
+    check_conflict(resume.await);
+    // Nobody starts it again: what it was started with goes.
+    sandbox.envs = None;
+    sandbox.state = SandboxState::Dead {
+        ended_at: at(30, 0),
+        reason: EndReason::Killed,
+    };
+    assert_eq!(read(store, &sandbox).await, sandbox);
+}
+
 pub async fn sandbox_race_has_one_winner(store: &dyn Store) {
     let team = new_team(store).await;
     for _ in 0..20 {
@@ -205,6 +290,14 @@ pub async fn counts_are_of_running_ones(store: &dyn Store) {
     let first = new_sandbox(store, &team, 1).await;
     new_sandbox(store, &team, 2).await;
     assert_eq!(store.sandbox_count(&running).await.unwrap(), 2);
+    let third = new_sandbox(store, &team, 3).await;
+    let pause = store.sandbox_pause(&third.id, third.generation, at(4, 0), Kept::Memory);
+    pause.await.unwrap();
+    let paused = SandboxFilter {
+        states: vec![PublicState::Paused],
+        ..running.clone()
+    };
+    assert_eq!(store.sandbox_count(&paused).await.unwrap(), 1);
     end(store, &first, at(5, 0)).await.unwrap();
     assert_eq!(store.sandbox_count(&running).await.unwrap(), 1);
     let nothing = SandboxFilter::running(idle.clone());
@@ -222,19 +315,30 @@ pub async fn alive_ones_are_listed(store: &dyn Store) {
     end(store, &dead, at(30, 0)).await.unwrap();
     let moved = store.sandbox_set_deadline(&old.id, old.generation, at(77, 0));
     let generation = moved.await.unwrap();
+    let paused = new_sandbox(store, &team, 30).await;
+    let kept = Kept::Files;
+    let pause = store.sandbox_pause(&paused.id, paused.generation, at(40, 0), kept);
+    let paused_generation = pause.await.unwrap();
     let mut alive = store.sandbox_list_alive().await.unwrap();
     alive.retain(|sandbox| sandbox.team == team);
-    let expected = |sandbox: &Sandbox, ends_at, generation| AliveSandbox {
+    let expected = |sandbox: &Sandbox, state, generation| AliveSandbox {
         id: sandbox.id.clone(),
         team: team.clone(),
         node: sandbox.node.clone(),
         started_at: sandbox.started_at,
-        ends_at,
+        state,
+        on_timeout: OnTimeout::Kill,
         generation,
     };
+    let running = |ends_at| SandboxState::Running { ends_at };
+    let at_rest = SandboxState::Paused {
+        at: at(40, 0),
+        kept,
+    };
     let expected = [
-        expected(&old, at(77, 0), generation),
-        expected(&young, at(320, 0), young.generation),
+        expected(&old, running(at(77, 0)), generation),
+        expected(&young, running(at(320, 0)), young.generation),
+        expected(&paused, at_rest, paused_generation),
     ];
     assert_eq!(alive, expected);
 }

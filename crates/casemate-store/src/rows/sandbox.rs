@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use casemate_types::sandbox::PublicState;
 use casemate_types::{
-    EndReason, NetworkPolicy, Resources, SandboxId, SandboxState, TeamId, TemplateId,
+    EndReason, Ingress, Kept, NetworkPolicy, OnTimeout, Resources, SandboxId, SandboxState, TeamId,
+    TemplateId,
 };
 
 use super::{Misread, Named, from_json, small, timestamp, to_json, unknown_word};
-use crate::{AliveSandbox, BuildId, OnTimeout, Sandbox, StoreError};
+use crate::{AliveSandbox, BuildId, Sandbox, StoreError};
 
 #[derive(sqlx::FromRow)]
 pub(crate) struct SandboxRow {
@@ -34,6 +35,10 @@ pub(crate) struct SandboxRow {
     ended_at: Option<i64>,
     end_reason: Option<String>,
     generation: i64,
+    kept: Option<String>,
+    auto_resume: bool,
+    ingress: String,
+    envs: Option<Vec<u8>>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -41,8 +46,11 @@ pub(crate) struct AliveRow {
     id: String,
     team_id: String,
     node: String,
+    on_timeout: String,
     started_at: i64,
     ends_at: i64,
+    state: String,
+    kept: Option<String>,
     generation: i64,
 }
 
@@ -50,9 +58,29 @@ pub(crate) fn network_text(policy: &NetworkPolicy) -> String {
     to_json(policy)
 }
 
+pub(crate) fn ingress_text(ingress: &Ingress) -> String {
+    to_json(ingress)
+}
+
 pub(crate) fn state_word(state: PublicState) -> &'static str {
     match state {
         PublicState::Running => "running",
+        PublicState::Paused => "paused",
+    }
+}
+
+pub(crate) fn kept_word(kept: Kept) -> &'static str {
+    match kept {
+        Kept::Memory => "memory",
+        Kept::Files => "files",
+    }
+}
+
+fn kept(word: &str) -> Result<Kept, Misread> {
+    match word {
+        "memory" => Ok(Kept::Memory),
+        "files" => Ok(Kept::Files),
+        other => Err(unknown_word("pause", other)),
     }
 }
 
@@ -77,18 +105,20 @@ fn reason(word: &str) -> Result<EndReason, Misread> {
     }
 }
 
-impl OnTimeout {
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Kill => "kill",
-        }
+pub(crate) fn on_timeout_word(on_timeout: OnTimeout) -> &'static str {
+    match on_timeout {
+        OnTimeout::Kill => "kill",
+        OnTimeout::Pause(Kept::Memory) => "pause",
+        OnTimeout::Pause(Kept::Files) => "pause_files",
     }
+}
 
-    fn from_word(word: &str) -> Result<Self, Misread> {
-        match word {
-            "kill" => Ok(Self::Kill),
-            other => Err(unknown_word("action on timeout", other)),
-        }
+fn on_timeout(word: &str) -> Result<OnTimeout, Misread> {
+    match word {
+        "kill" => Ok(OnTimeout::Kill),
+        "pause" => Ok(OnTimeout::Pause(Kept::Memory)),
+        "pause_files" => Ok(OnTimeout::Pause(Kept::Files)),
+        other => Err(unknown_word("action on timeout", other)),
     }
 }
 
@@ -110,16 +140,27 @@ impl TryFrom<AliveRow> for AliveSandbox {
     }
 }
 
+/// Of one that is not dead.
+fn read_life(state: &str, ends_at: i64, word: Option<&str>) -> Result<SandboxState, Misread> {
+    match state {
+        "running" => Ok(SandboxState::Running {
+            ends_at: timestamp(ends_at)?,
+        }),
+        "paused" => Ok(SandboxState::Paused {
+            at: timestamp(ends_at)?,
+            kept: kept(word.ok_or("paused, and nothing says what is kept")?)?,
+        }),
+        other => Err(unknown_word("state", other)),
+    }
+}
+
 fn read_state(row: &SandboxRow) -> Result<SandboxState, Misread> {
     match row.state.as_str() {
-        "running" => Ok(SandboxState::Running {
-            ends_at: timestamp(row.ends_at)?,
-        }),
         "dead" => Ok(SandboxState::Dead {
             ended_at: timestamp(row.ended_at.ok_or("dead without a time")?)?,
             reason: reason(row.end_reason.as_deref().ok_or("dead without a reason")?)?,
         }),
-        other => Err(unknown_word("state", other)),
+        alive => read_life(alive, row.ends_at, row.kept.as_deref()),
     }
 }
 
@@ -139,13 +180,16 @@ fn read_sandbox(row: SandboxRow) -> Result<Sandbox, Misread> {
         secured: row.secured,
         network: from_json(&row.network)?,
         timeout: Duration::from_micros(u64::try_from(row.timeout_us)?),
-        on_timeout: OnTimeout::from_word(&row.on_timeout)?,
+        on_timeout: on_timeout(&row.on_timeout)?,
+        auto_resume: row.auto_resume,
+        ingress: from_json(&row.ingress)?,
         started_at: timestamp(row.started_at)?,
         state: read_state(&row)?,
         generation: u64::try_from(row.generation)?,
         alias: row.alias,
         node: row.node,
         envd_version: row.envd_version,
+        envs: row.envs,
     })
 }
 
@@ -154,7 +198,8 @@ fn read_alive(row: AliveRow) -> Result<AliveSandbox, Misread> {
         id: SandboxId::parse(&row.id)?,
         team: TeamId::parse(&row.team_id)?,
         started_at: timestamp(row.started_at)?,
-        ends_at: timestamp(row.ends_at)?,
+        state: read_life(&row.state, row.ends_at, row.kept.as_deref())?,
+        on_timeout: on_timeout(&row.on_timeout)?,
         generation: u64::try_from(row.generation)?,
         node: row.node,
     })

@@ -1,15 +1,18 @@
 //! [`Sandboxes`].
 
 use async_trait::async_trait;
-use casemate_types::{EndReason, NetworkPolicy, SandboxId, SandboxState, TeamId, Timestamp};
-use sqlx::Sqlite;
+use casemate_types::{
+    EndReason, Kept, NetworkPolicy, OnTimeout, SandboxId, SandboxState, TeamId, Timestamp,
+};
 use sqlx::query::{Query, QueryAs};
 use sqlx::sqlite::SqliteArguments;
+use sqlx::{Sqlite, SqlitePool};
 
 use super::{SqliteStore, failed};
 use crate::error::Cause;
 use crate::rows::{
-    AliveRow, Named, SandboxRow, micros, network_text, reason_word, signed, state_word,
+    AliveRow, Named, SandboxRow, ingress_text, kept_word, micros, network_text, on_timeout_word,
+    reason_word, signed, state_word,
 };
 use crate::sandboxes::FORGET_ROWS_MAX;
 use crate::{AliveSandbox, Order, Page, Sandbox, SandboxFilter, Sandboxes, StoreError};
@@ -21,7 +24,8 @@ macro_rules! columns {
     () => {
         "id, team_id, template_id, alias, build_id, node, envd_version, vcpus, memory_mib, \
          disk_mib, processes_max, metadata, secured, network, timeout_us, on_timeout, \
-         started_at, ends_at, state, ended_at, end_reason, generation"
+         started_at, ends_at, state, ended_at, end_reason, generation, kept, auto_resume, \
+         ingress, envs"
     };
 }
 
@@ -127,8 +131,8 @@ impl Sandboxes for SqliteStore {
 
     async fn sandbox_list_alive(&self) -> Result<Vec<AliveSandbox>, StoreError> {
         let rows: Vec<AliveRow> = sqlx::query_as(
-            "SELECT id, team_id, node, started_at, ends_at, generation FROM sandboxes \
-             WHERE state <> 'dead' AND state = 'running' ORDER BY started_at, id",
+            "SELECT id, team_id, node, on_timeout, started_at, ends_at, state, kept, generation \
+             FROM sandboxes WHERE state <> 'dead' ORDER BY started_at, id",
         )
         .fetch_all(&self.readers)
         .await
@@ -168,6 +172,46 @@ impl Sandboxes for SqliteStore {
         self.swap(id, generation, change).await
     }
 
+    async fn sandbox_pause(
+        &self,
+        id: &SandboxId,
+        generation: u64,
+        at: Timestamp,
+        kept: Kept,
+    ) -> Result<u64, StoreError> {
+        let change = sqlx::query(
+            "UPDATE sandboxes \
+             SET state = 'paused', ends_at = $3, kept = $4, generation = generation + 1 \
+             WHERE id = $1 AND generation = $2 AND state <> 'dead'",
+        )
+        .bind(id.as_str())
+        .bind(signed(generation))
+        .bind(micros(at))
+        .bind(kept_word(kept));
+        swap(&self.durable, id, generation, change).await
+    }
+
+    async fn sandbox_resume(
+        &self,
+        id: &SandboxId,
+        generation: u64,
+        started_at: Timestamp,
+        ends_at: Timestamp,
+        on_timeout: OnTimeout,
+    ) -> Result<u64, StoreError> {
+        let change = sqlx::query(
+            "UPDATE sandboxes SET state = 'running', started_at = $3, ends_at = $4, kept = NULL, \
+             on_timeout = $5, generation = generation + 1 \
+             WHERE id = $1 AND generation = $2 AND state = 'paused'",
+        )
+        .bind(id.as_str())
+        .bind(signed(generation))
+        .bind(micros(started_at))
+        .bind(micros(ends_at))
+        .bind(on_timeout_word(on_timeout));
+        self.swap(id, generation, change).await
+    }
+
     async fn sandbox_end(
         &self,
         id: &SandboxId,
@@ -177,7 +221,8 @@ impl Sandboxes for SqliteStore {
     ) -> Result<u64, StoreError> {
         let change = sqlx::query(
             "UPDATE sandboxes \
-             SET state = 'dead', ended_at = $3, end_reason = $4, generation = generation + 1 \
+             SET state = 'dead', ended_at = $3, end_reason = $4, kept = NULL, envs = NULL, \
+             generation = generation + 1 \
              WHERE id = $1 AND generation = $2 AND state <> 'dead'",
         )
         .bind(id.as_str())
@@ -202,33 +247,43 @@ impl Sandboxes for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Runs a change that touches the row only in the given generation.
     async fn swap(
         &self,
         id: &SandboxId,
         generation: u64,
         change: Query<'_, Sqlite, SqliteArguments>,
     ) -> Result<u64, StoreError> {
-        let done = change
-            .execute(self.fast())
-            .await
-            .map_err(|error| failed(WHAT, id, error))?;
-        if done.rows_affected() == 0 {
-            return Err(StoreError::Conflict {
-                what: WHAT,
-                id: id.to_string(),
-            });
-        }
-        Ok(generation + 1)
+        swap(self.fast(), id, generation, change).await
     }
+}
+
+/// Runs a change that touches the row only in the given generation.
+async fn swap(
+    pool: &SqlitePool,
+    id: &SandboxId,
+    generation: u64,
+    change: Query<'_, Sqlite, SqliteArguments>,
+) -> Result<u64, StoreError> {
+    let done = change
+        .execute(pool)
+        .await
+        .map_err(|error| failed(WHAT, id, error))?;
+    if done.rows_affected() == 0 {
+        return Err(StoreError::Conflict {
+            what: WHAT,
+            id: id.to_string(),
+        });
+    }
+    Ok(generation + 1)
 }
 
 fn insert(sandbox: &Sandbox) -> Query<'_, Sqlite, SqliteArguments> {
     // A dead sandbox has no promise any more; its end stands in for it.
-    let (state, ends_at, ended_at, reason) = match &sandbox.state {
-        SandboxState::Running { ends_at } => ("running", *ends_at, None, None),
+    let (state, ends_at, ended_at, reason, kept) = match &sandbox.state {
+        SandboxState::Running { ends_at } => ("running", *ends_at, None, None, None),
+        SandboxState::Paused { at, kept } => ("paused", *at, None, None, Some(*kept)),
         SandboxState::Dead { ended_at, reason } => {
-            ("dead", *ended_at, Some(*ended_at), Some(*reason))
+            ("dead", *ended_at, Some(*ended_at), Some(*reason), None)
         }
     };
     let metadata =
@@ -238,7 +293,7 @@ fn insert(sandbox: &Sandbox) -> Query<'_, Sqlite, SqliteArguments> {
         "INSERT INTO sandboxes (",
         columns!(),
         ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
-         $18, $19, $20, $21, $22)"
+         $18, $19, $20, $21, $22, $23, $24, $25, $26)"
     ))
     .bind(sandbox.id.as_str())
     .bind(sandbox.team.as_str())
@@ -255,13 +310,17 @@ fn insert(sandbox: &Sandbox) -> Query<'_, Sqlite, SqliteArguments> {
     .bind(sandbox.secured)
     .bind(network_text(&sandbox.network))
     .bind(i64::try_from(sandbox.timeout.as_micros()).unwrap_or(i64::MAX))
-    .bind(sandbox.on_timeout.word())
+    .bind(on_timeout_word(sandbox.on_timeout))
     .bind(micros(sandbox.started_at))
     .bind(micros(ends_at))
     .bind(state)
     .bind(ended_at.map(micros))
     .bind(reason.map(reason_word))
     .bind(signed(sandbox.generation))
+    .bind(kept.map(kept_word))
+    .bind(sandbox.auto_resume)
+    .bind(ingress_text(&sandbox.ingress))
+    .bind(sandbox.envs.as_deref())
 }
 
 fn bind_filter<'q, T>(

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use casemate_store::{
     AccessToken, ApiKey, Build, BuildId, KeyHash, KeyId, KeyMask, LimitOverrides, NodeReport,
-    OnTimeout, Sandbox, Standing, Team, User,
+    Sandbox, Standing, Team, User,
 };
 use casemate_types::{
-    EndReason, NetworkPolicy, Resources, SandboxId, SandboxState, TeamId, TemplateId, Timestamp,
-    UserId,
+    EndReason, Ingress, NetworkPolicy, OnTimeout, Resources, SandboxId, SandboxState, TeamId,
+    TemplateId, Timestamp, UserId,
 };
 
 pub const IDEMPOTENCY_KEY: &str = "fixture-key";
@@ -123,8 +123,11 @@ pub fn running() -> Sandbox {
             allow_out: Some(vec!["8.8.8.8".into()]),
             deny_out: None,
         },
+        ingress: Ingress::default(),
+        envs: None,
         timeout: Duration::from_secs(300),
         on_timeout: OnTimeout::Kill,
+        auto_resume: false,
         started_at: at(8),
         state: SandboxState::Running { ends_at: at(308) },
         generation: 3,

@@ -359,7 +359,7 @@ impl Platform {
         self.node.drain().await;
         let sent = hand_over::send(successor, &self.dir, &self.listener, &self.egress).await;
         if let Err(error) = sent {
-            self.node.resume();
+            self.node.undrain();
             self.front.send_replace(FrontDoor::Open);
             return Err(error.context("the successor is gone; going on"));
         }
@@ -435,7 +435,7 @@ impl Platform {
             gone => gone,
         };
         if ended.is_err() {
-            self.node.resume();
+            self.node.undrain();
         }
         ended?;
         // The last ends travel to control in these moments.

@@ -1,0 +1,158 @@
+//! Pausing a sandbox, and what is left of one when memory runs short or its processes are lost.
+//!
+//! ```text
+//!                 freeze        journal, for good           keep files, end processes     journal
+//! pause: running ───────▶ held ──────────────────▶ memory ───────────────────────────▶ ─────────▶ files
+//! ```
+//!
+//! The journal comes after the freeze and before anything is given up, so that a crash in between
+//! leaves either a sandbox that runs or one that is paused. Its own files need no sync for a pause
+//! with memory: what its programs made sure of is on the disk, and the rest goes with a power loss
+//! as on every machine.
+
+use casemate_failpoint::{self as failpoint, Point};
+use casemate_rpc::{NodeError, PauseReply};
+use casemate_runtime::RuntimeError;
+use casemate_types::{Kept, PauseReason, SnapshotId, chain, steady};
+use tracing::{error, info, warn};
+
+use crate::journal::{Entry, Pause};
+use crate::node::{Inner, internal};
+
+/// Pauses it, or gives up the memory of one that is paused, if that is asked for.
+pub(crate) async fn pause(
+    node: &Inner,
+    entry: &mut Entry,
+    kept: Kept,
+    reason: PauseReason,
+) -> Result<PauseReply, NodeError> {
+    if entry.pause.is_none() {
+        hold(node, entry, kept, reason).await?;
+    }
+    let is_held = entry
+        .pause
+        .as_ref()
+        .is_some_and(|pause| pause.kept == Kept::Memory);
+    if is_held && kept == Kept::Files {
+        give_up_processes(node, entry, reason).await?;
+    }
+    let Some(pause) = &entry.pause else {
+        return Err(NodeError::Internal {
+            why: "it was paused and is not".into(),
+        });
+    };
+    Ok(PauseReply {
+        at: pause.at,
+        kept: pause.kept,
+    })
+}
+
+/// Running → paused with its memory.
+async fn hold(
+    node: &Inner,
+    entry: &mut Entry,
+    wanted: Kept,
+    reason: PauseReason,
+) -> Result<(), NodeError> {
+    let id = entry.sandbox.clone();
+    let frozen = node
+        .runtime
+        .freeze(&id)
+        .await
+        .map_err(|failed| match failed {
+            RuntimeError::NotFound(sandbox) => NodeError::NotFound(sandbox),
+            RuntimeError::Step { .. } => NodeError::PauseFailed {
+                why: chain(&failed),
+            },
+        })?;
+    failpoint::hit(Point::PauseFrozen);
+    let next = Entry {
+        pause: Some(Pause {
+            at: steady::now(),
+            kept: Kept::Memory,
+            wanted,
+            reason,
+            files: SnapshotId::random_of_pause(),
+        }),
+        ..entry.clone()
+    };
+    if let Err(failed) = node.journal.replace_for_good(&next) {
+        go_on(node, entry).await;
+        return Err(internal(&failed));
+    }
+    *entry = next;
+    failpoint::hit(Point::PauseNoted);
+    // What it wrote last; what is left waits until it goes on.
+    node.read_log(&id);
+    if wanted == Kept::Memory {
+        node.note_paused(entry, frozen.memory_bytes);
+        node.bound_paused_memory();
+    }
+    info!(sandbox.id = %id, ?reason, memory_bytes = frozen.memory_bytes, "paused sandbox {id}");
+    Ok(())
+}
+
+/// Undoes a freeze whose sandbox the journal says to run.
+async fn go_on(node: &Inner, entry: &Entry) {
+    // It may have been written before it could not be synced.
+    if let Err(failed) = node.journal.replace(entry) {
+        let error = chain(&failed);
+        error!(sandbox.id = %entry.sandbox, error, "cannot note that a sandbox was not paused");
+    }
+    if let Err(failed) = node.runtime.thaw(&entry.sandbox).await {
+        let error = chain(&failed);
+        error!(sandbox.id = %entry.sandbox, error, "cannot let a sandbox go on");
+    }
+}
+
+/// Paused with its memory → paused with its files alone.
+pub(crate) async fn give_up_processes(
+    node: &Inner,
+    entry: &mut Entry,
+    reason: PauseReason,
+) -> Result<(), NodeError> {
+    let id = entry.sandbox.clone();
+    let Some(pause) = entry.pause.clone() else {
+        return Ok(());
+    };
+    let suspended = node.snapshots.suspend(&id, &pause.files).await;
+    suspended.map_err(|failed| NodeError::PauseFailed {
+        why: chain(&failed),
+    })?;
+    failpoint::hit(Point::PauseGivenUp);
+    only_files(node, entry, reason);
+    info!(sandbox.id = %id, ?reason, "kept the files of sandbox {id} alone");
+    Ok(())
+}
+
+/// Notes that its files are kept and nothing else. A journal that cannot be written says that its
+/// processes stand still; whoever starts then finds the files all the same.
+pub(crate) fn only_files(node: &Inner, entry: &mut Entry, reason: PauseReason) {
+    if let Some(pause) = &mut entry.pause {
+        pause.kept = Kept::Files;
+        pause.wanted = Kept::Files;
+        pause.reason = reason;
+    }
+    if let Err(failed) = node.journal.replace_for_good(entry) {
+        let error = chain(&failed);
+        warn!(sandbox.id = %entry.sandbox, error, "cannot note that only files are kept");
+    }
+    node.note_paused(entry, 0);
+}
+
+/// The same for what nobody waits for. What cannot be kept now is found, or not, by the next start.
+pub(crate) async fn files_from_now_on(node: &Inner, entry: &mut Entry, reason: PauseReason) {
+    let holds = matches!(&entry.pause, Some(pause) if pause.kept == Kept::Memory);
+    if holds && let Err(failed) = give_up_processes(node, entry, reason).await {
+        let error = chain(&failed);
+        error!(sandbox.id = %entry.sandbox, error, "cannot keep the files of a paused sandbox alone");
+    }
+}
+
+/// Files that nobody needs any more. What cannot be removed now goes with the node's next start.
+pub(crate) async fn drop_files(node: &Inner, files: &SnapshotId) {
+    if let Err(failed) = node.snapshots.remove(files).await {
+        let error = chain(&failed);
+        warn!(snapshot.id = %files, error, "cannot remove the files of a pause yet");
+    }
+}

@@ -1,0 +1,277 @@
+//! Pauses: what is kept, what goes on, and what is left after a crash or a restart.
+
+use casemate_rpc::{NodeError, NodeEvent, NodePort, PausedSandbox, ResumeRequest};
+use casemate_runtime::Snapshots;
+use casemate_types::{Kept, OnTimeout, PauseReason, SnapshotId, steady};
+
+use super::*;
+
+const LONG: u64 = 600_000;
+
+async fn paused(events: &mut Receiver<NodeEvent>, id: &SandboxId) -> PausedSandbox {
+    loop {
+        if let NodeEvent::Paused(paused) = next(events).await
+            && paused.sandbox == *id
+        {
+            return paused;
+        }
+    }
+}
+
+async fn made(host: &Host, node: &Node, request: &CreateRequest) -> SandboxId {
+    node.create(request.clone()).await.unwrap();
+    host.runtime.write(&request.sandbox, "written");
+    request.sandbox.clone()
+}
+
+fn resume(request: &CreateRequest, from: Kept) -> ResumeRequest {
+    ResumeRequest {
+        sandbox: request.clone(),
+        from,
+    }
+}
+
+async fn snapshots(host: &Host) -> usize {
+    host.runtime.list().await.unwrap().len()
+}
+
+#[tokio::test]
+async fn a_paused_one_stands_still_without_a_deadline_and_goes_on_with_a_new_one() {
+    let host = Host::new();
+    let node = host.start().await;
+    let request = request(500);
+    let id = made(&host, &node, &request).await;
+    let mut events = node.watch().await.unwrap();
+    let reply = node.pause(&id, Kept::Memory).await.unwrap();
+    assert_eq!(reply.kept, Kept::Memory);
+    assert!(host.runtime.is_frozen(&id));
+    assert_eq!(node.pause(&id, Kept::Memory).await, Ok(reply), "idempotent");
+    let seen = paused(&mut events, &id).await;
+    assert_eq!((seen.at, seen.reason), (reply.at, PauseReason::Asked));
+
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    assert!(host.runtime.is_frozen(&id), "its deadline does not count");
+    let refused = Err(NodeError::Paused(id.clone()));
+    assert_eq!(node.dial(&id, 80).await.map(drop), refused);
+    assert_eq!(node.set_deadline(&id, steady::now()).await, refused);
+    let open = CompiledPolicy::open();
+    assert_eq!(node.set_network(&id, open).await, refused);
+    let kept = SnapshotId::random();
+    assert_eq!(node.snapshot(&id, &kept).await.map(drop), refused);
+    assert!(node.running().is_empty());
+
+    let before = steady::now();
+    let resumed = node.resume(resume(&request, Kept::Memory)).await.unwrap();
+    assert_eq!(resumed.from, Kept::Memory);
+    assert!(resumed.started_at >= before);
+    let life = resumed.ends_at.duration_since(resumed.started_at);
+    assert_eq!(life.as_millis(), 500);
+    assert!(!host.runtime.is_frozen(&id));
+    let again = node.resume(resume(&request, Kept::Memory)).await;
+    assert_eq!(again, Err(NodeError::Exists(id.clone())));
+    assert_eq!(ended(&mut events, &id).await, EndReason::Expired);
+    assert_eq!(host.journalled(), 0);
+}
+
+#[tokio::test]
+async fn a_deadline_pauses_where_that_was_asked_for() {
+    let host = Host::new();
+    let node = host.start().await;
+    let mut events = node.watch().await.unwrap();
+    for kept in [Kept::Memory, Kept::Files] {
+        let mut request = request(100);
+        request.on_timeout = OnTimeout::Pause(kept);
+        let id = made(&host, &node, &request).await;
+        let seen = paused(&mut events, &id).await;
+        assert_eq!((seen.kept, seen.reason), (kept, PauseReason::Expired));
+        assert_eq!(host.runtime.is_frozen(&id), kept == Kept::Memory);
+        // What comes at the next deadline is said anew.
+        request.on_timeout = OnTimeout::Kill;
+        node.resume(resume(&request, Kept::Memory)).await.unwrap();
+        assert_eq!(host.runtime.files(&id), "written");
+        assert_eq!(ended(&mut events, &id).await, EndReason::Expired);
+    }
+    assert_eq!(snapshots(&host).await, 0);
+}
+
+#[tokio::test]
+async fn with_files_alone_it_starts_anew_and_nothing_is_left_behind() {
+    let host = Host::new();
+    let node = host.start().await;
+    let request = request(LONG);
+    let id = made(&host, &node, &request).await;
+    let reply = node.pause(&id, Kept::Files).await.unwrap();
+    assert_eq!(reply.kept, Kept::Files);
+    assert_eq!(snapshots(&host).await, 1);
+    let named = node.snapshots(None).await.unwrap();
+    assert_eq!(named, [], "a pause's files are nobody's snapshot");
+
+    host.runtime.fail_next_create();
+    let failed = node.resume(resume(&request, Kept::Memory)).await;
+    assert!(matches!(failed, Err(NodeError::CreateFailed { .. })));
+    assert_eq!(node.pause(&id, Kept::Files).await, Ok(reply), "as before");
+
+    let resumed = node.resume(resume(&request, Kept::Memory)).await.unwrap();
+    assert_eq!(resumed.from, Kept::Files);
+    assert_eq!(host.runtime.files(&id), "written");
+    assert_eq!(snapshots(&host).await, 0);
+    node.kill(&id, EndReason::Killed).await.unwrap();
+    assert_eq!(host.journalled(), 0);
+}
+
+#[tokio::test]
+async fn memory_that_is_kept_can_be_given_up_later() {
+    let host = Host::new();
+    let node = host.start().await;
+    let request = request(LONG);
+    let id = made(&host, &node, &request).await;
+    node.pause(&id, Kept::Memory).await.unwrap();
+    let resumed = node.resume(resume(&request, Kept::Files)).await.unwrap();
+    assert_eq!(resumed.from, Kept::Files);
+    assert_eq!(host.runtime.files(&id), "written");
+    node.pause(&id, Kept::Memory).await.unwrap();
+    let less = node.pause(&id, Kept::Files).await.unwrap();
+    assert_eq!(less.kept, Kept::Files);
+    node.kill(&id, EndReason::Killed).await.unwrap();
+    assert_eq!(snapshots(&host).await, 0);
+    assert_eq!(host.journalled(), 0);
+}
+
+#[tokio::test]
+async fn one_that_does_not_stand_still_runs_on() {
+    let host = Host::new();
+    let node = host.start().await;
+    let id = made(&host, &node, &request(LONG)).await;
+    host.runtime.fail_next_freeze();
+    let failed = node.pause(&id, Kept::Memory).await;
+    assert!(matches!(failed, Err(NodeError::PauseFailed { .. })));
+    assert!(!host.runtime.is_frozen(&id));
+    assert_eq!(node.running().len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_paused_is_found_again() {
+    let host = Host::new();
+    let (held, at_rest) = (request(100), request(100));
+    {
+        let node = host.start().await;
+        made(&host, &node, &held).await;
+        made(&host, &node, &at_rest).await;
+        node.pause(&held.sandbox, Kept::Memory).await.unwrap();
+        node.pause(&at_rest.sandbox, Kept::Files).await.unwrap();
+    }
+    let orphan = SnapshotId::random_of_pause();
+    host.runtime.create_snapshot(&orphan);
+    let users = SnapshotId::random();
+    host.runtime.create_snapshot(&users);
+
+    let node = host.start().await;
+    let mut events = node.watch().await.unwrap();
+    let first = paused(&mut events, &held.sandbox).await;
+    assert_eq!(first.kept, Kept::Memory);
+    assert!(host.runtime.is_frozen(&held.sandbox));
+    let kept = host.runtime.list().await.unwrap();
+    assert!(!kept.contains_key(&orphan), "nobody names it");
+    assert!(kept.contains_key(&users));
+    assert_eq!(node.snapshots(None).await.unwrap().len(), 1);
+    for request in [&held, &at_rest] {
+        node.resume(resume(request, Kept::Memory)).await.unwrap();
+        assert_eq!(host.runtime.files(&request.sandbox), "written");
+    }
+}
+
+#[tokio::test]
+async fn a_restart_of_the_machine_leaves_files() {
+    let host = Host::new();
+    let request = request(LONG);
+    let id = {
+        let node = host.start().await;
+        let id = made(&host, &node, &request).await;
+        node.pause(&id, Kept::Memory).await.unwrap();
+        id
+    };
+    host.runtime.restart_machine();
+    let node = host.start().await;
+    let mut events = node.watch().await.unwrap();
+    let seen = paused(&mut events, &id).await;
+    assert_eq!(
+        (seen.kept, seen.reason),
+        (Kept::Files, PauseReason::ProcessesLost)
+    );
+    let resumed = node.resume(resume(&request, Kept::Memory)).await.unwrap();
+    assert_eq!(resumed.from, Kept::Files);
+    assert_eq!(host.runtime.files(&id), "written");
+}
+
+#[tokio::test]
+async fn one_that_rests_and_loses_its_processes_keeps_its_files() {
+    let host = Host::new();
+    let node = host.start().await;
+    let request = request(LONG);
+    let id = made(&host, &node, &request).await;
+    let mut events = node.watch().await.unwrap();
+    node.pause(&id, Kept::Memory).await.unwrap();
+    paused(&mut events, &id).await;
+    host.runtime.exit(&id);
+    let seen = paused(&mut events, &id).await;
+    assert_eq!(
+        (seen.kept, seen.reason),
+        (Kept::Files, PauseReason::ProcessesLost)
+    );
+    node.resume(resume(&request, Kept::Memory)).await.unwrap();
+    assert_eq!(host.runtime.files(&id), "written");
+}
+
+#[tokio::test]
+async fn beyond_the_bound_who_rested_for_longest_loses_its_processes() {
+    let mut host = Host::new();
+    host.paused_memory_bytes = 250;
+    let node = host.start().await;
+    let mut events = node.watch().await.unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let id = made(&host, &node, &request(LONG)).await;
+        let consumption = Consumption {
+            cpu_time: Duration::ZERO,
+            memory_used_bytes: 100,
+            memory_cache_bytes: 0,
+            disk_used_bytes: None,
+        };
+        host.runtime.consume(&id, consumption);
+        node.pause(&id, Kept::Memory).await.unwrap();
+        ids.push(id);
+    }
+    let seen = paused(&mut events, &ids[0]).await;
+    assert_eq!(seen.kept, Kept::Memory);
+    let seen = paused(&mut events, &ids[0]).await;
+    assert_eq!(
+        (seen.kept, seen.reason),
+        (Kept::Files, PauseReason::MemoryBound)
+    );
+    assert!(host.runtime.is_frozen(&ids[1]) && host.runtime.is_frozen(&ids[2]));
+    let info = node.info().await.unwrap();
+    assert_eq!((info.sandboxes, info.sandboxes_paused), (0, 3));
+    assert_eq!(
+        (info.memory_promised_bytes, info.memory_paused_bytes),
+        (0, 200)
+    );
+}
+
+#[tokio::test]
+async fn a_paused_one_takes_no_place_and_needs_one_to_go_on() {
+    let host = Host::new();
+    let node = host.start_with(1, 16).await;
+    let (first, second) = (request(LONG), request(LONG));
+    made(&host, &node, &first).await;
+    node.pause(&first.sandbox, Kept::Memory).await.unwrap();
+    made(&host, &node, &second).await;
+    let refused = node.resume(resume(&first, Kept::Memory)).await;
+    assert!(matches!(refused, Err(NodeError::Full { .. })));
+    assert!(host.runtime.is_frozen(&first.sandbox));
+    node.pause(&second.sandbox, Kept::Memory).await.unwrap();
+    node.resume(resume(&first, Kept::Memory)).await.unwrap();
+    node.kill(&second.sandbox, EndReason::Killed).await.unwrap();
+    node.kill(&first.sandbox, EndReason::Killed).await.unwrap();
+    let promised = node.info().await.unwrap().memory_promised_bytes;
+    assert_eq!(promised, 0);
+}
