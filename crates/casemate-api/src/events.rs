@@ -85,6 +85,9 @@ fn shown(state: &ApiState, events: Vec<LifecycleEvent>) -> Vec<SandboxEvent> {
             EventKind::Created => ("created", "create"),
             EventKind::Killed => ("killed", "kill"),
             EventKind::Updated => ("updated", "update"),
+            EventKind::Paused => ("paused", "pause"),
+            EventKind::Resumed => ("resumed", "resume"),
+            EventKind::Checkpointed => ("checkpointed", "checkpoint"),
         };
         SandboxEvent {
             id: event.id.to_string(),

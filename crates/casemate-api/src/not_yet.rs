@@ -43,8 +43,6 @@ fn rows() -> Vec<Row> {
     let (get, post) = (Method::GET, Method::POST);
     let (put, patch, delete) = (Method::PUT, Method::PATCH, Method::DELETE);
     vec![
-        (post.clone(), "/sandboxes/{sandboxID}/pause", Team, Missing("Pausing sandboxes")),
-        (post.clone(), "/sandboxes/{sandboxID}/resume", Team, Missing("Resuming sandboxes")),
         (post.clone(), "/sandboxes/{sandboxID}/fork", Team, Missing("Forking sandboxes")),
         (post.clone(), "/sandboxes/{sandboxID}/snapshots", Team, Missing("Taking snapshots")),
         (get.clone(), "/snapshots", Team, Missing("Listing snapshots")),

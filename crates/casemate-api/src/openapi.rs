@@ -38,6 +38,8 @@ use crate::router::operations;
         crate::sandboxes::timeout::refresh,
         crate::sandboxes::connect::v1,
         crate::sandboxes::connect::v2,
+        crate::sandboxes::pause::pause,
+        crate::sandboxes::resume::resume,
         crate::sandboxes::network::update,
         crate::sandboxes::logs::v1,
         crate::sandboxes::logs::v2,

@@ -108,6 +108,18 @@ pub(crate) fn operations() -> Vec<Operation> {
             sandboxes::connect::v2,
         ),
         Operation::served(
+            post.clone(),
+            "/sandboxes/{sandboxID}/pause",
+            Team,
+            sandboxes::pause::pause,
+        ),
+        Operation::served(
+            post.clone(),
+            "/sandboxes/{sandboxID}/resume",
+            Team,
+            sandboxes::resume::resume,
+        ),
+        Operation::served(
             put.clone(),
             "/sandboxes/{sandboxID}/network",
             Team,

@@ -8,12 +8,14 @@ pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod network;
+pub(crate) mod pause;
+pub(crate) mod resume;
 pub(crate) mod timeout;
 
-use casemate_control::sandboxes::SandboxView;
 use casemate_control::sandboxes::create::Created;
-use casemate_types::Timestamp;
-use casemate_wire::{CLIENT_ID, Sandbox};
+use casemate_control::sandboxes::{SandboxView, Shown};
+use casemate_types::{Kept, Timestamp};
+use casemate_wire::{CLIENT_ID, Sandbox, State as Word};
 
 /// The answer of create.
 fn created(sandbox: Created) -> Sandbox {
@@ -24,7 +26,7 @@ fn created(sandbox: Created) -> Sandbox {
         client_id: CLIENT_ID.into(),
         envd_version: sandbox.envd_version,
         envd_access_token: Some(sandbox.access_token),
-        traffic_access_token: None,
+        traffic_access_token: sandbox.traffic_token,
         domain: Some(sandbox.domain),
     }
 }
@@ -38,8 +40,24 @@ fn connected(view: SandboxView) -> Sandbox {
         client_id: CLIENT_ID.into(),
         envd_version: view.sandbox.envd_version,
         envd_access_token: view.access_token,
-        traffic_access_token: None,
+        traffic_access_token: view.traffic_token,
         domain: Some(view.domain),
+    }
+}
+
+/// The state's word.
+fn word(shown: Shown) -> Word {
+    match shown {
+        Shown::Running => Word::Running,
+        Shown::Paused(_) => Word::Paused,
+    }
+}
+
+/// What `memory` of a request asks for.
+fn kept(memory: Option<bool>) -> Kept {
+    match memory {
+        None | Some(true) => Kept::Memory,
+        Some(false) => Kept::Files,
     }
 }
 

@@ -9,17 +9,20 @@ pub mod conformance;
 pub mod memory;
 
 use async_trait::async_trait;
-use casemate_types::SandboxId;
+use casemate_types::{Ingress, SandboxId};
 
 pub use memory::MemoryCatalog;
 
-/// Where a sandbox's traffic goes. A sandbox with a route runs; one without is not found.
+/// Where a sandbox's traffic goes, and how. One without a route is not found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     pub node: String,
+    /// It is paused: traffic may wake it, and reaches it only then.
+    pub asleep: bool,
+    pub ingress: Ingress,
 }
 
-/// Routes of running sandboxes. Each call is atomic; the last one wins.
+/// Routes of running and paused sandboxes. Each call is atomic; the last one wins.
 #[async_trait]
 pub trait Catalog: Send + Sync {
     /// Sets or replaces.
@@ -31,10 +34,15 @@ pub trait Catalog: Send + Sync {
     /// sandbox has left thus changes nothing.
     async fn route_remove(&self, sandbox: &SandboxId, node: &str) -> Result<bool, CatalogError>;
 
-    /// Makes `sandboxes` exactly what `node` runs: they get routes to it, every other route to
-    /// it goes. Routes to other nodes stay, except those of `sandboxes`.
-    async fn routes_replace(&self, node: &str, sandboxes: &[SandboxId])
-    -> Result<(), CatalogError>;
+    /// Makes `routes`, which all name `node`, those that lead to it: every other one goes, except
+    /// those of `unsure`, which stay as they are. Routes to other nodes stay, except those of the
+    /// same sandboxes.
+    async fn routes_replace(
+        &self,
+        node: &str,
+        routes: &[(SandboxId, Route)],
+        unsure: &[SandboxId],
+    ) -> Result<(), CatalogError>;
 }
 
 /// Why the catalog did not do as asked.

@@ -54,15 +54,13 @@ impl Catalog for MemoryCatalog {
     async fn routes_replace(
         &self,
         node: &str,
-        sandboxes: &[SandboxId],
+        new: &[(SandboxId, Route)],
+        unsure: &[SandboxId],
     ) -> Result<(), CatalogError> {
-        let named: HashSet<&SandboxId> = sandboxes.iter().collect();
+        let unsure: HashSet<&SandboxId> = unsure.iter().collect();
         let mut routes = self.write();
-        routes.retain(|sandbox, route| route.node != node || named.contains(sandbox));
-        for sandbox in sandboxes {
-            let route = Route { node: node.into() };
-            routes.insert(sandbox.clone(), route);
-        }
+        routes.retain(|sandbox, route| route.node != node || unsure.contains(sandbox));
+        routes.extend(new.iter().cloned());
         Ok(())
     }
 }

@@ -20,6 +20,7 @@ use crate::reconcile::sync::Ending;
 use crate::recorder::Recorder;
 use crate::tasks::{TaskKind, Tasks};
 use crate::templates::ResolvedFor;
+use crate::transitions::Transitions;
 use crate::{janitor, reconcile, recorder};
 
 /// See the crate. One for each process.
@@ -36,6 +37,7 @@ pub struct Control {
     pub(crate) teams_by_key: Recall<KeyHash, Team>,
     pub(crate) builds_by_reference: Recall<ResolvedFor, (Template, Build)>,
     pub(crate) locks: SandboxLocks,
+    pub(crate) transitions: Transitions,
     /// Held while the end of a sandbox is noted, inside of [`Self::locks`].
     pub(crate) notes: SandboxLocks,
     pub(crate) recent: Recent,
@@ -76,7 +78,9 @@ impl Control {
         }
         let quota = Arc::new(Quota::default());
         for row in store.sandbox_list_alive().await? {
-            quota.count(&row.team, &row.id);
+            if row.is_running() {
+                quota.count(&row.team, &row.id);
+            }
         }
         let (records, waiting) = Records::new();
         let control = Arc::new(Self {
@@ -92,6 +96,7 @@ impl Control {
             teams_by_key: Recall::default(),
             builds_by_reference: Recall::default(),
             locks: SandboxLocks::default(),
+            transitions: Transitions::default(),
             notes: SandboxLocks::default(),
             recent: Recent::default(),
             starting: Starting::default(),

@@ -3,13 +3,14 @@
 use casemate_history::{EventKind, EventPage, HistoryError, LifecycleEvent};
 use casemate_rpc::RunningSandbox;
 use casemate_store::Sandbox;
-use casemate_types::{EndReason, SandboxId, Timestamp, steady};
+use casemate_types::{EndReason, Kept, SandboxId, Timestamp, steady};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::Control;
 use crate::auth::TeamCaller;
+use crate::sandboxes::pause::Paused;
 
 /// Which of a team's events are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +77,17 @@ impl Control {
     pub(crate) fn note_network(&self, row: &Sandbox) {
         let data = json!({ "changed": "network" });
         self.note(row, EventKind::Updated, Timestamp::now(), data);
+    }
+
+    pub(crate) fn note_pause(&self, row: &Sandbox, paused: &Paused) {
+        let data = json!({ "kept": paused.kept, "reason": paused.reason });
+        self.note(row, EventKind::Paused, steady::to_wall(paused.at), data);
+    }
+
+    /// The row is of the new run.
+    pub(crate) fn note_resumed(&self, row: &Sandbox, from: Kept) {
+        let at = steady::to_wall(row.started_at);
+        self.note(row, EventKind::Resumed, at, json!({ "from": from }));
     }
 
     fn note(&self, row: &Sandbox, kind: EventKind, at: Timestamp, data: Value) {

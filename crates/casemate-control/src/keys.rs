@@ -3,7 +3,11 @@
 //! HKDF-SHA256 with a label for each purpose: knowing one key tells nothing of another, and a
 //! lost database tells none. Changing a label invalidates what was issued under it.
 
+use std::collections::BTreeMap;
+
 use casemate_types::{SandboxId, TeamId};
+use chacha20poly1305::aead::{Aead, Payload};
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use hkdf::Hkdf;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -34,7 +38,16 @@ pub struct Keys {
     envd_seed: [u8; 32],
     traffic_seed: [u8; 32],
     cursor: [u8; 32],
+    envs: [u8; 32],
 }
+
+/// Of XChaCha20: long enough to be random for each message.
+const NONCE_BYTES: usize = 24;
+
+/// Sealed variables cannot be opened: they are of another root secret, or were changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the sealed variables of a sandbox cannot be opened")]
+pub struct Unopened;
 
 impl Keys {
     pub fn derive(root: &RootSecret) -> Self {
@@ -49,6 +62,7 @@ impl Keys {
             envd_seed: key("casemate/v1/envd-token"),
             traffic_seed: key("casemate/v1/traffic-token"),
             cursor: key("casemate/v1/page-cursor"),
+            envs: key("casemate/v1/sandbox-envs"),
         }
     }
 
@@ -61,6 +75,49 @@ impl Keys {
     pub fn traffic_token(&self, sandbox: &SandboxId) -> String {
         let parts: [&[u8]; 2] = [b"sandbox-traffic-", sandbox.as_str().as_bytes()];
         hex::encode(tag(&self.traffic_seed, &parts))
+    }
+
+    /// A sandbox's variables as they are kept: XChaCha20-Poly1305 over their JSON, bound to the id;
+    /// nonce first. `None` for none.
+    pub(crate) fn seal_envs(
+        &self,
+        sandbox: &SandboxId,
+        envs: &BTreeMap<String, String>,
+    ) -> Option<Vec<u8>> {
+        if envs.is_empty() {
+            return None;
+        }
+        let text = serde_json::to_vec(envs).expect("a map of strings always serializes");
+        let mut sealed = vec![0; NONCE_BYTES];
+        getrandom::fill(&mut sealed).expect("the kernel's random source answers once booted");
+        let nonce = XNonce::try_from(&sealed[..]).expect("it has a nonce's length");
+        let payload = Payload {
+            msg: &text,
+            aad: sandbox.as_str().as_bytes(),
+        };
+        let cipher = XChaCha20Poly1305::new(&self.envs.into());
+        let text = cipher.encrypt(&nonce, payload);
+        sealed.extend(text.expect("variables are far below what this cipher takes"));
+        Some(sealed)
+    }
+
+    pub(crate) fn open_envs(
+        &self,
+        sandbox: &SandboxId,
+        sealed: Option<&[u8]>,
+    ) -> Result<BTreeMap<String, String>, Unopened> {
+        let Some(sealed) = sealed else {
+            return Ok(BTreeMap::new());
+        };
+        let (nonce, text) = sealed.split_at_checked(NONCE_BYTES).ok_or(Unopened)?;
+        let nonce = XNonce::try_from(nonce).map_err(|_| Unopened)?;
+        let payload = Payload {
+            msg: text,
+            aad: sandbox.as_str().as_bytes(),
+        };
+        let cipher = XChaCha20Poly1305::new(&self.envs.into());
+        let text = cipher.decrypt(&nonce, payload).map_err(|_| Unopened)?;
+        serde_json::from_slice(&text).map_err(|_| Unopened)
     }
 
     /// Binds a cursor to the team that it was issued to.
@@ -104,6 +161,24 @@ mod tests {
         assert_ne!(token, keys(1).envd_token(&b));
         assert_ne!(token, keys(1).traffic_token(&a));
         assert_ne!(token, keys(2).envd_token(&a));
+    }
+
+    #[test]
+    fn variables_open_for_their_sandbox_alone() {
+        let (id, other) = (SandboxId::random(), SandboxId::random());
+        let envs = BTreeMap::from([("KEY".to_owned(), "a secret".to_owned())]);
+        let sealed = keys(1).seal_envs(&id, &envs).unwrap();
+        assert!(!sealed.windows(8).any(|bytes| bytes == b"a secret"));
+        assert_ne!(keys(1).seal_envs(&id, &envs).unwrap(), sealed);
+        assert_eq!(keys(1).open_envs(&id, Some(&sealed)), Ok(envs));
+        assert_eq!(keys(1).open_envs(&other, Some(&sealed)), Err(Unopened));
+        assert_eq!(keys(2).open_envs(&id, Some(&sealed)), Err(Unopened));
+        assert_eq!(keys(1).open_envs(&id, Some(&sealed[..9])), Err(Unopened));
+        let mut changed = sealed;
+        *changed.last_mut().unwrap() ^= 1;
+        assert_eq!(keys(1).open_envs(&id, Some(&changed)), Err(Unopened));
+        assert_eq!(keys(1).seal_envs(&id, &BTreeMap::new()), None);
+        assert_eq!(keys(1).open_envs(&id, None), Ok(BTreeMap::new()));
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub mod teams;
 pub mod templates;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod transitions;
 
 pub use bootstrap::{Bootstrap, BootstrapError, Bootstrapped};
 pub use config::{AdminToken, ControlConfig, Limits};

@@ -81,6 +81,16 @@ pub(crate) fn line_of(event: &LifecycleEvent) -> LogLine {
         (EventKind::Created, ..) => (LogLevel::Info, "Sandbox created".to_owned()),
         (EventKind::Updated, Some(what), _) => (LogLevel::Info, format!("Sandbox {what} changed")),
         (EventKind::Updated, None, _) => (LogLevel::Info, "Sandbox changed".to_owned()),
+        (EventKind::Paused, _, Some(reason @ ("memory_bound" | "processes_lost"))) => (
+            LogLevel::Warn,
+            format!("Sandbox paused, files only: {reason}"),
+        ),
+        (EventKind::Paused, _, Some(reason)) => {
+            (LogLevel::Info, format!("Sandbox paused: {reason}"))
+        }
+        (EventKind::Paused, _, None) => (LogLevel::Info, "Sandbox paused".to_owned()),
+        (EventKind::Resumed, ..) => (LogLevel::Info, "Sandbox resumed".to_owned()),
+        (EventKind::Checkpointed, ..) => (LogLevel::Info, "Snapshot taken".to_owned()),
         (EventKind::Killed, _, Some(reason @ ("exited" | "lost" | "orphaned"))) => {
             (LogLevel::Warn, format!("Sandbox ended: {reason}"))
         }

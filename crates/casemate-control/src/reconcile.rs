@@ -17,9 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_catalog::CatalogError;
-use casemate_rpc::{NodeError, NodeEvent, NodeInfo, RunningSandbox};
+use casemate_rpc::{NodeError, NodeEvent, NodeInfo, PausedSandbox, RunningSandbox};
 use casemate_store::{BuildId, NodeReport, StoreError};
-use casemate_types::{EndReason, Timestamp, chain};
+use casemate_types::{EndReason, SandboxId, Timestamp, chain};
 use tokio::sync::mpsc;
 
 use crate::Control;
@@ -76,14 +76,15 @@ async fn follow(
     let node = info.node.clone();
     let should_run = control.store.sandbox_list_alive().await?;
     let mut events = control.node.watch().await?;
-    let running = tokio::time::timeout(SYNC_MAX, until_synced(control, &mut events))
+    let there = tokio::time::timeout(SYNC_MAX, until_synced(control, &mut events))
         .await
         .map_err(|_| ReconcileError::NeverSynced)??;
-    sync::compare(control, orphans, &node, &should_run, &running).await?;
+    sync::compare(control, orphans, &node, &should_run, &there).await?;
     control.heard_from(info).await?;
     control.connected();
     *pause = PAUSE_MIN;
-    tracing::info!(node, sandboxes = running.len(), "node {node} is connected");
+    let (running, paused) = (there.running.len(), there.paused.len());
+    tracing::info!(node, running, paused, "node {node} is connected");
     let mut round = tokio::time::interval(ROUND);
     loop {
         tokio::select! {
@@ -99,21 +100,42 @@ async fn follow(
     }
 }
 
+/// What a node has.
+#[derive(Default)]
+struct There {
+    running: Vec<RunningSandbox>,
+    paused: Vec<PausedSandbox>,
+}
+
+impl There {
+    fn forget(&mut self, id: &SandboxId) {
+        self.running.retain(|one| one.sandbox != *id);
+        self.paused.retain(|one| one.sandbox != *id);
+    }
+}
+
 async fn until_synced(
     control: &Control,
     events: &mut mpsc::Receiver<NodeEvent>,
-) -> Result<Vec<RunningSandbox>, ReconcileError> {
-    let mut running = Vec::new();
+) -> Result<There, ReconcileError> {
+    let mut there = There::default();
     while let Some(event) = events.recv().await {
         match event {
-            NodeEvent::Running(sandbox) => running.push(sandbox),
-            NodeEvent::Synced => return Ok(running),
+            NodeEvent::Running(sandbox) => {
+                there.forget(&sandbox.sandbox);
+                there.running.push(sandbox);
+            }
+            NodeEvent::Paused(sandbox) => {
+                there.forget(&sandbox.sandbox);
+                there.paused.push(sandbox);
+            }
+            NodeEvent::Synced => return Ok(there),
             NodeEvent::Ended {
                 sandbox,
                 reason,
                 at,
             } => {
-                running.retain(|r| r.sandbox != sandbox);
+                there.forget(&sandbox);
                 control.note_ended(&sandbox, reason, at).await?;
             }
             NodeEvent::Heartbeat(info) => control.heard_from(*info).await?,
@@ -133,6 +155,7 @@ async fn handle(
 ) -> Result<(), ReconcileError> {
     match event {
         NodeEvent::Running(sandbox) => sync::judge(control, orphans, node, &sandbox).await?,
+        NodeEvent::Paused(sandbox) => sync::judge_paused(control, orphans, node, &sandbox).await?,
         NodeEvent::Ended {
             sandbox,
             reason,
@@ -177,6 +200,7 @@ fn record(control: &Control, event: NodeEvent) {
             control.recorder.memory_full(&sandbox, &team, at, processes);
         }
         NodeEvent::Running(_)
+        | NodeEvent::Paused(_)
         | NodeEvent::Synced
         | NodeEvent::Ended { .. }
         | NodeEvent::Heartbeat(_) => {}

@@ -90,7 +90,10 @@ impl Recorder {
     pub(crate) fn event(&self, event: LifecycleEvent) {
         match event.kind {
             EventKind::Created => {}
-            EventKind::Updated => {
+            EventKind::Updated
+            | EventKind::Paused
+            | EventKind::Resumed
+            | EventKind::Checkpointed => {
                 let mut updates = self.updates();
                 let updates = updates.entry(event.sandbox.clone()).or_default();
                 if updates.noted == UPDATES_MAX {

@@ -7,25 +7,45 @@
 pub mod connect;
 pub mod create;
 pub mod get;
+pub mod ingress;
 pub mod kill;
 pub mod list;
 pub mod network;
+pub mod pause;
+pub mod resume;
 pub mod timeout;
+pub mod wake;
 
 use casemate_rpc::NodeError;
 use casemate_store::{Sandbox, StoreError};
-use casemate_types::{SandboxId, SandboxState, Timestamp};
+use casemate_types::{Kept, OnTimeout, SandboxId, SandboxState, Timestamp};
+
+use crate::quota::QuotaReached;
+use crate::transitions::Doing;
+use create::PlacementError;
 
 /// A sandbox in answers to its owner, with what is derived and never kept.
 #[derive(Clone)]
 pub struct SandboxView {
     /// Its own times are steady time, which is nobody's business outside.
     pub sandbox: Sandbox,
+    pub shown: Shown,
     /// By the wall clock, as the next one.
     pub started_at: Timestamp,
+    /// Of a paused one, when it was paused.
     pub ends_at: Timestamp,
     pub access_token: Option<String>,
+    /// Of one whose ports are not public.
+    pub traffic_token: Option<String>,
     pub domain: String,
+}
+
+/// How a sandbox stands for its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    Running,
+    /// With what is kept of it; `None` while the pause goes on.
+    Paused(Option<Kept>),
 }
 
 /// Why a change of a sandbox was not made. The texts of those that name a cause are E2B's.
@@ -46,15 +66,39 @@ pub enum ChangeError {
         #[source]
         source: NodeError,
     },
+    /// Another change of it goes on.
+    #[error("Sandbox \"{sandbox}\" is being {}", .doing.participle())]
+    Busy { sandbox: SandboxId, doing: Doing },
+    #[error("Error pausing sandbox - sandbox '{0}' is already paused")]
+    AlreadyPaused(SandboxId),
+    #[error("Sandbox {0} is already running")]
+    AlreadyRunning(SandboxId),
+    /// Its processes were to be given up, and another start of it goes on.
+    #[error("Sandbox \"{0}\" is already being started")]
+    StartInFlight(SandboxId),
+    #[error("Timeout must be greater than 0")]
+    TimeoutZero,
+    /// It runs on as before.
+    #[error("the agent in sandbox '{0}' does not answer; it keeps running")]
+    Unhealthy(SandboxId),
+    #[error(transparent)]
+    Quota(#[from] QuotaReached),
+    #[error("place a sandbox")]
+    Placement(#[source] PlacementError),
     #[error("the store failed in a change")]
     Store(#[from] StoreError),
 }
 
-/// The deadline of a sandbox that is alive at `now`; one past its deadline is as good as dead,
-/// even while its node is still at it.
-pub(crate) fn alive_until(sandbox: &Sandbox, now: Timestamp) -> Option<Timestamp> {
-    match sandbox.state {
-        SandboxState::Running { ends_at } => (ends_at > now).then_some(ends_at),
-        SandboxState::Dead { .. } => None,
+/// How a sandbox stands at `now`, if it is there at all: one past its deadline is as good as dead,
+/// or as good as paused, even while its node is still at it.
+pub(crate) fn stands(sandbox: &Sandbox, now: Timestamp) -> Option<SandboxState> {
+    match (&sandbox.state, sandbox.on_timeout) {
+        (SandboxState::Running { ends_at }, _) if *ends_at > now => Some(sandbox.state.clone()),
+        (SandboxState::Running { .. }, OnTimeout::Kill) => None,
+        (SandboxState::Running { ends_at }, OnTimeout::Pause(kept)) => {
+            Some(SandboxState::Paused { at: *ends_at, kept })
+        }
+        (SandboxState::Paused { .. }, _) => Some(sandbox.state.clone()),
+        (SandboxState::Dead { .. }, _) => None,
     }
 }

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use casemate_rpc::{
-    CreateReply, CreateRequest, NodeDisk, NodeError, NodeEvent, NodeInfo, NodePort, NodeProcessor,
-    NodeTemplate, RunningSandbox,
+    CreateReply, CreateRequest, KeptSnapshot, NodeDisk, NodeError, NodeEvent, NodeInfo, NodePort,
+    NodeProcessor, NodeTemplate, PauseReply, PausedSandbox, ResumeReply, ResumeRequest,
+    RunningSandbox, SnapshotReply,
 };
 use casemate_types::{
-    CompiledPolicy, EndReason, Resources, Sample, SandboxId, TeamId, TemplateId, Timestamp, Usage,
+    CompiledPolicy, EndReason, Kept, OnTimeout, PauseReason, Resources, Sample, SandboxId,
+    SnapshotId, TeamId, TemplateId, Timestamp, Usage,
 };
 use tokio::sync::{Notify, mpsc};
 
@@ -38,12 +40,25 @@ struct State {
     creates: usize,
     kills: usize,
     resisting: BTreeSet<SandboxId>,
+    held_pauses: bool,
+    failing_pauses: bool,
+    snapshots: BTreeSet<SnapshotId>,
 }
 
 struct Entry {
     facts: RunningSandbox,
     policy: CompiledPolicy,
     access_token: Option<String>,
+    on_timeout: OnTimeout,
+    envs: BTreeMap<String, String>,
+    rest: Option<Rest>,
+}
+
+#[derive(Clone, Copy)]
+struct Rest {
+    at: Timestamp,
+    kept: Kept,
+    reason: PauseReason,
 }
 
 impl Default for FakeNode {
@@ -65,6 +80,9 @@ impl FakeNode {
             creates: 0,
             kills: 0,
             resisting: BTreeSet::new(),
+            held_pauses: false,
+            failing_pauses: false,
+            snapshots: BTreeSet::new(),
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -81,11 +99,16 @@ impl FakeNode {
                 let Some(state) = state.upgrade() else { return };
                 let mut state = lock(&state);
                 let now = Timestamp::now();
-                let due =
-                    |(id, e): (&SandboxId, &Entry)| (e.facts.ends_at <= now).then(|| id.clone());
+                let due = |(id, e): (&SandboxId, &Entry)| {
+                    let due = e.rest.is_none() && e.facts.ends_at <= now;
+                    due.then(|| (id.clone(), e.on_timeout))
+                };
                 let due: Vec<_> = state.running.iter().filter_map(due).collect();
-                for id in due {
-                    state.end(&id, EndReason::Expired);
+                for (id, on_timeout) in due {
+                    match on_timeout {
+                        OnTimeout::Kill => drop(state.end(&id, EndReason::Expired)),
+                        OnTimeout::Pause(kept) => state.rest(&id, kept, PauseReason::Expired),
+                    }
                 }
             }
         });
@@ -94,6 +117,41 @@ impl FakeNode {
     /// Every create from now on fails so; `None` makes them work again.
     pub fn fail_creates(&self, failure: Option<NodeError>) {
         self.lock().failure = failure;
+    }
+
+    /// Pauses wait until [`FakeNode::release_pauses`].
+    pub fn hold_pauses(&self) {
+        self.lock().held_pauses = true;
+    }
+
+    pub fn release_pauses(&self) {
+        self.lock().held_pauses = false;
+        self.released.notify_waiters();
+    }
+
+    /// Every pause from now on fails.
+    pub fn fail_pauses(&self) {
+        self.lock().failing_pauses = true;
+    }
+
+    /// A paused one loses its processes, and everybody is told why.
+    pub fn lose_processes(&self, sandbox: &SandboxId) {
+        let reason = PauseReason::ProcessesLost;
+        self.lock().rest(sandbox, Kept::Files, reason);
+    }
+
+    /// What is kept of a paused one.
+    pub fn kept(&self, sandbox: &SandboxId) -> Option<Kept> {
+        Some(self.lock().running.get(sandbox)?.rest?.kept)
+    }
+
+    /// The variables with which it was started last.
+    pub fn envs(&self, sandbox: &SandboxId) -> Option<BTreeMap<String, String>> {
+        Some(self.lock().running.get(sandbox)?.envs.clone())
+    }
+
+    pub fn snapshot_ids(&self) -> BTreeSet<SnapshotId> {
+        self.lock().snapshots.clone()
     }
 
     /// Creates wait until [`FakeNode::release_creates`].
@@ -189,7 +247,14 @@ impl FakeNode {
             ends_at: now + Duration::from_secs(3600),
             recorded,
         };
-        self.lock().begin(facts, CompiledPolicy::open(), None);
+        self.lock().begin(Entry {
+            facts,
+            policy: CompiledPolicy::open(),
+            access_token: None,
+            on_timeout: OnTimeout::Kill,
+            envs: BTreeMap::new(),
+            rest: None,
+        });
     }
 
     pub fn running(&self) -> Vec<SandboxId> {
@@ -242,20 +307,37 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
         .expect("no code panics while it holds this lock")
 }
 
+impl Entry {
+    fn paused(&self) -> Option<PausedSandbox> {
+        let rest = self.rest?;
+        Some(PausedSandbox {
+            sandbox: self.facts.sandbox.clone(),
+            team: self.facts.team.clone(),
+            template: self.facts.template.clone(),
+            started_at: self.facts.started_at,
+            at: rest.at,
+            kept: rest.kept,
+            reason: rest.reason,
+        })
+    }
+}
+
 impl State {
-    fn begin(
-        &mut self,
-        facts: RunningSandbox,
-        policy: CompiledPolicy,
-        access_token: Option<String>,
-    ) {
-        self.tell(NodeEvent::Running(facts.clone()));
-        let entry = Entry {
-            facts: facts.clone(),
-            policy,
-            access_token,
+    fn begin(&mut self, entry: Entry) {
+        self.tell(NodeEvent::Running(entry.facts.clone()));
+        self.running.insert(entry.facts.sandbox.clone(), entry);
+    }
+
+    /// Pauses it, or keeps less of it.
+    fn rest(&mut self, sandbox: &SandboxId, kept: Kept, reason: PauseReason) {
+        let Some(entry) = self.running.get_mut(sandbox) else {
+            return;
         };
-        self.running.insert(facts.sandbox, entry);
+        let at = entry.rest.map_or_else(Timestamp::now, |rest| rest.at);
+        entry.rest = Some(Rest { at, kept, reason });
+        if let Some(paused) = entry.paused() {
+            self.tell(NodeEvent::Paused(paused));
+        }
     }
 
     fn end(&mut self, sandbox: &SandboxId, reason: EndReason) -> bool {
@@ -284,6 +366,7 @@ impl State {
             version: "0.1.0".into(),
             ready: true,
             sandboxes: u32::try_from(self.running.len()).unwrap_or(u32::MAX),
+            sandboxes_paused: 0,
             sandboxes_max: 1000,
             queue_length: 0,
             slots_ready: 8,
@@ -295,6 +378,7 @@ impl State {
             disk_reserve_bytes: 1 << 29,
             layers_left_bytes: 8 << 30,
             memory_promised_bytes: 0,
+            memory_paused_bytes: 0,
             vcpus_promised: 4,
             cpu_percent: 25,
             processor: NodeProcessor {
@@ -352,7 +436,14 @@ impl NodePort for FakeNode {
                 ends_at,
                 recorded: false,
             };
-            state.begin(facts, request.network, request.access_token);
+            state.begin(Entry {
+                facts,
+                policy: request.network,
+                access_token: request.access_token,
+                on_timeout: request.on_timeout,
+                envs: request.envs,
+                rest: None,
+            });
             if !state.reachable {
                 return Err(NodeError::Unreachable);
             }
@@ -401,8 +492,96 @@ impl NodePort for FakeNode {
         }
     }
 
+    async fn pause(&self, sandbox: &SandboxId, kept: Kept) -> Result<PauseReply, NodeError> {
+        loop {
+            let released = self.released.notified();
+            if !self.reachable()?.held_pauses {
+                break;
+            }
+            released.await;
+        }
+        let mut state = self.reachable()?;
+        if state.failing_pauses {
+            return Err(NodeError::PauseFailed {
+                why: "told to fail".into(),
+            });
+        }
+        let before = state.entry(sandbox)?.rest;
+        if before.is_none_or(|rest| rest.kept == Kept::Memory && kept == Kept::Files) {
+            state.rest(sandbox, kept, PauseReason::Asked);
+        }
+        let gone = || NodeError::NotFound(sandbox.clone());
+        let rest = state.entry(sandbox)?.rest.ok_or_else(gone)?;
+        Ok(PauseReply {
+            at: rest.at,
+            kept: rest.kept,
+        })
+    }
+
+    async fn resume(&self, request: ResumeRequest) -> Result<ResumeReply, NodeError> {
+        let mut state = self.reachable()?;
+        if let Some(failure) = state.failure.clone() {
+            return Err(failure);
+        }
+        let id = request.sandbox.sandbox.clone();
+        let entry = state.entry(&id)?;
+        let rest = entry.rest.take().ok_or(NodeError::Exists(id))?;
+        let from = match (rest.kept, request.from) {
+            (Kept::Memory, Kept::Memory) => Kept::Memory,
+            (Kept::Memory | Kept::Files, _) => Kept::Files,
+        };
+        if from == Kept::Files {
+            entry.envs = request.sandbox.envs;
+            entry.access_token = request.sandbox.access_token;
+            entry.facts.recorded = false;
+        }
+        entry.on_timeout = request.sandbox.on_timeout;
+        entry.facts.started_at = Timestamp::now();
+        entry.facts.ends_at =
+            entry.facts.started_at + Duration::from_millis(request.sandbox.life_ms);
+        let facts = entry.facts.clone();
+        state.tell(NodeEvent::Running(facts.clone()));
+        Ok(ResumeReply {
+            started_at: facts.started_at,
+            ends_at: facts.ends_at,
+            from,
+        })
+    }
+
+    async fn snapshot(
+        &self,
+        sandbox: &SandboxId,
+        snapshot: &SnapshotId,
+    ) -> Result<SnapshotReply, NodeError> {
+        let mut state = self.reachable()?;
+        if state.entry(sandbox)?.rest.is_some() {
+            return Err(NodeError::Paused(sandbox.clone()));
+        }
+        state.snapshots.insert(snapshot.clone());
+        Ok(SnapshotReply { frozen_us: 100 })
+    }
+
+    async fn remove_snapshot(&self, snapshot: &SnapshotId) -> Result<(), NodeError> {
+        self.reachable()?.snapshots.remove(snapshot);
+        Ok(())
+    }
+
+    async fn snapshots(&self, after: Option<&SnapshotId>) -> Result<Vec<KeptSnapshot>, NodeError> {
+        let state = self.reachable()?;
+        let kept = state.snapshots.iter();
+        let asked = kept.filter(|id| after.is_none_or(|after| *id > after));
+        let named = asked.map(|snapshot| KeptSnapshot {
+            snapshot: snapshot.clone(),
+            bytes: Some(0),
+        });
+        Ok(named.collect())
+    }
+
     async fn set_deadline(&self, sandbox: &SandboxId, ends_at: Timestamp) -> Result<(), NodeError> {
         let mut state = self.reachable()?;
+        if state.entry(sandbox)?.rest.is_some() {
+            return Err(NodeError::Paused(sandbox.clone()));
+        }
         state.entry(sandbox)?.facts.ends_at = ends_at;
         if ends_at <= Timestamp::now() {
             state.end(sandbox, EndReason::Expired);
@@ -435,9 +614,12 @@ impl NodePort for FakeNode {
         let mut state = self.reachable()?;
         let (sender, receiver) = mpsc::channel(EVENTS);
         state.events = Some(sender);
-        let running: Vec<_> = state.running.values().map(|e| e.facts.clone()).collect();
-        for facts in running {
-            state.tell(NodeEvent::Running(facts));
+        let first = state.running.values().map(|entry| match entry.paused() {
+            None => NodeEvent::Running(entry.facts.clone()),
+            Some(paused) => NodeEvent::Paused(paused),
+        });
+        for event in first.collect::<Vec<_>>() {
+            state.tell(event);
         }
         state.tell(NodeEvent::Synced);
         let info = state.info();

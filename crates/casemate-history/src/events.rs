@@ -14,6 +14,12 @@ pub enum EventKind {
     Killed,
     /// Its deadline or its network changed; `data` says which.
     Updated,
+    /// Or less is kept of a paused one than was; `data` says what is kept and why.
+    Paused,
+    /// A new run of it began; `data` says with what.
+    Resumed,
+    /// A snapshot of it was taken; `data` says which.
+    Checkpointed,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -115,6 +115,7 @@ pub struct AliveSandbox {
     /// Running or paused.
     pub state: SandboxState,
     pub on_timeout: OnTimeout,
+    pub ingress: Ingress,
     pub generation: u64,
 }
 

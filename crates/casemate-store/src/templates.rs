@@ -74,6 +74,8 @@ pub trait Templates {
         reference: &TemplateRef,
     ) -> Result<Resolution, StoreError>;
 
+    async fn build_by_id(&self, id: &BuildId) -> Result<Option<Build>, StoreError>;
+
     async fn template_by_id(&self, id: &TemplateId) -> Result<Option<Template>, StoreError>;
 
     /// Makes the platform's template of a node known; whether anything changed. The template is

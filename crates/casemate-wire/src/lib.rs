@@ -26,8 +26,8 @@ pub use network::{EgressProxy, NetworkConfig, NetworkShown, NetworkUpdate};
 pub use nodes::{DiskMetrics, MachineInfo, Node, NodeDetail, NodeMetrics, NodeStatus};
 pub use sandbox::{
     AutoResume, ConnectSandbox, ConnectSandboxV2, Iam, Lifecycle, ListedSandbox, NewSandbox,
-    NewSandboxV2, OnTimeout, RefreshSandbox, Sandbox, SandboxDetail, SandboxTimeout, State,
-    VolumeMount,
+    NewSandboxV2, OnTimeout, PauseMode, PauseSandbox, RefreshSandbox, ResumeSandbox, Sandbox,
+    SandboxDetail, SandboxTimeout, State, VolumeMount,
 };
 pub use teams::{KilledSandboxes, Team};
 pub use template::TemplateAlias;

@@ -212,8 +212,20 @@ pub struct SandboxDetail {
     pub network: Option<NetworkShown>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifecycle: Option<Lifecycle>,
+    /// Only of a paused one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause_mode: Option<PauseMode>,
     #[serde(default)]
     pub volume_mounts: Vec<VolumeMount>,
+}
+
+/// What a pause has kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = SandboxPauseMode)]
+pub enum PauseMode {
+    Full,
+    Filesystem,
 }
 
 /// One row of the lists.
@@ -288,6 +300,60 @@ pub struct ConnectSandboxV2 {
     )]
     #[schema(nullable = false, minimum = 0)]
     pub timeout: Option<u32>,
+    #[serde(
+        default,
+        deserialize_with = "non_null",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(nullable = false)]
+    pub memory: Option<bool>,
+}
+
+/// Body of `POST /sandboxes/{sandboxID}/pause`, which may be left out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = SandboxPauseRequest)]
+pub struct PauseSandbox {
+    /// `false`: only files are kept.
+    #[serde(
+        default,
+        deserialize_with = "non_null",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(nullable = false)]
+    pub memory: Option<bool>,
+    /// `true`: 503 when its agent does not answer.
+    #[serde(
+        default,
+        deserialize_with = "non_null",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(nullable = false)]
+    pub require_healthy_guest: Option<bool>,
+}
+
+/// Body of `POST /sandboxes/{sandboxID}/resume`, which may be left out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ResumedSandbox)]
+pub struct ResumeSandbox {
+    /// Seconds to live; 15 by default.
+    #[serde(
+        default,
+        deserialize_with = "natural_opt",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(nullable = false, minimum = 0)]
+    pub timeout: Option<u32>,
+    /// What happens at the deadline from now on; what happened at the last by default.
+    #[serde(
+        default,
+        deserialize_with = "non_null",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(nullable = false)]
+    pub auto_pause: Option<bool>,
+    /// `false`: it starts anew with its files.
     #[serde(
         default,
         deserialize_with = "non_null",

@@ -1,6 +1,7 @@
 //! Each error of the use cases, in one `match`.
 
 use axum::http::StatusCode;
+use casemate_control::QuotaReached;
 use casemate_control::admin::KeyError;
 use casemate_control::auth::{AuthError, KeyFault};
 use casemate_control::metrics::MetricsError;
@@ -110,14 +111,7 @@ impl From<CreateError> for ApiError {
         match error {
             CreateError::Template(error) => error.into(),
             CreateError::Refused(error) => error.into(),
-            CreateError::Quota(quota) => {
-                let message = format!(
-                    "you have reached the maximum number of concurrent E2B sandboxes ({}). End \
-                     one, or ask whoever runs this installation for a higher limit.",
-                    quota.max
-                );
-                Self::new(StatusCode::TOO_MANY_REQUESTS, message)
-            }
+            CreateError::Quota(quota) => quota.into(),
             CreateError::Placement(error) => error.into(),
             CreateError::Idempotency(error) => error.into(),
             CreateError::Store(error) => error.into(),
@@ -167,9 +161,6 @@ impl From<CreateRefused> for ApiError {
             | CreateRefused::Iam
             | CreateRefused::VolumeMounts => Self::bad_request(error),
             CreateRefused::Network(error) => error.into(),
-            CreateRefused::Unavailable(_) => {
-                Self::new(StatusCode::NOT_IMPLEMENTED, error.to_string())
-            }
         }
     }
 }
@@ -187,12 +178,27 @@ impl From<NetworkError> for ApiError {
                 | PolicyError::DomainsNeedDenyAll
                 | PolicyError::TooMany { .. },
             )
+            | NetworkError::Ingress(_)
             | NetworkError::Rules => Self::bad_request(error),
             NetworkError::EgressProxyAtCreate | NetworkError::EgressProxyAtUpdate => {
                 Self::forbidden(error.to_string())
             }
         }
     }
+}
+
+impl From<QuotaReached> for ApiError {
+    fn from(quota: QuotaReached) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, quota_text(quota.max))
+    }
+}
+
+/// Whoever wakes a sandbox by traffic reads it too.
+pub fn quota_text(max: u32) -> String {
+    format!(
+        "you have reached the maximum number of concurrent E2B sandboxes ({max}). End one, or ask \
+         whoever runs this installation for a higher limit."
+    )
 }
 
 impl From<PlacementError> for ApiError {
@@ -248,6 +254,8 @@ fn of_node(error: &NodeError) -> (StatusCode, &'static str, &'static str) {
         ),
         NodeError::NotFound(_)
         | NodeError::Exists(_)
+        | NodeError::Paused(_)
+        | NodeError::PauseFailed { .. }
         | NodeError::StillEnding(_)
         | NodeError::PortClosed { .. }
         | NodeError::Internal { .. } => (
@@ -289,9 +297,18 @@ impl ApiError {
     pub(crate) fn of_change(refused: &'static str, error: ChangeError) -> Self {
         match error {
             ChangeError::NotFound(_) => Self::not_found(error),
-            ChangeError::TimeoutTooLong { .. } | ChangeError::LifeExceeded => {
-                Self::bad_request(error)
+            ChangeError::TimeoutTooLong { .. }
+            | ChangeError::TimeoutZero
+            | ChangeError::LifeExceeded => Self::bad_request(error),
+            ChangeError::Busy { .. }
+            | ChangeError::AlreadyPaused(_)
+            | ChangeError::AlreadyRunning(_) => Self::conflict(error),
+            ChangeError::StartInFlight(_) => Self::conflict(error).code("sandbox_start_in_flight"),
+            ChangeError::Unhealthy(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).never_retry()
             }
+            ChangeError::Quota(quota) => quota.into(),
+            ChangeError::Placement(error) => error.into(),
             ChangeError::Network(error) => error.into(),
             ChangeError::Node { .. } => Self::internal(refused, &error),
             ChangeError::Store(error) => error.into(),

@@ -2,12 +2,11 @@
 
 use axum::Json;
 use axum::extract::State;
-use casemate_control::sandboxes::{ChangeError, SandboxView};
-use casemate_store::OnTimeout;
-use casemate_types::NetworkPolicy;
-use casemate_wire::{CLIENT_ID, ErrorBody, Lifecycle, NetworkShown, SandboxDetail, State as Word};
+use casemate_control::sandboxes::{ChangeError, SandboxView, Shown};
+use casemate_types::{Ingress, Kept, NetworkPolicy, OnTimeout};
+use casemate_wire::{CLIENT_ID, ErrorBody, Lifecycle, NetworkShown, PauseMode, SandboxDetail};
 
-use super::micros;
+use super::{micros, word};
 use crate::auth::Team;
 use crate::error::ApiError;
 use crate::extract::SandboxPath;
@@ -41,29 +40,37 @@ fn shown(view: SandboxView) -> SandboxDetail {
         envd_version: row.envd_version,
         envd_access_token: view.access_token,
         allow_internet_access: row.network.allow_internet_access,
-        domain: Some(view.domain),
+        domain: (view.shown == Shown::Running).then_some(view.domain),
         cpu_count: row.resources.vcpus,
         memory_mb: row.resources.memory_mib,
         disk_size_mb: row.resources.disk_mib,
         metadata: (!row.metadata.is_empty()).then_some(row.metadata),
-        state: Word::Running,
-        network: network(row.network),
+        state: word(view.shown),
+        network: network(row.network, row.ingress),
         lifecycle: Some(Lifecycle {
-            auto_resume: false,
+            auto_resume: row.auto_resume,
             on_timeout: match row.on_timeout {
                 OnTimeout::Kill => casemate_wire::OnTimeout::Kill,
+                OnTimeout::Pause(_) => casemate_wire::OnTimeout::Pause,
             },
         }),
+        pause_mode: match view.shown {
+            Shown::Paused(Some(Kept::Memory)) => Some(PauseMode::Full),
+            Shown::Paused(Some(Kept::Files)) => Some(PauseMode::Filesystem),
+            Shown::Paused(None) | Shown::Running => None,
+        },
         volume_mounts: Vec::new(),
     }
 }
 
 /// Absent when it was never set.
-fn network(policy: NetworkPolicy) -> Option<NetworkShown> {
-    let said = policy.allow_out.is_some() || policy.deny_out.is_some();
-    said.then_some(NetworkShown {
-        allow_public_traffic: None,
+fn network(policy: NetworkPolicy, ingress: Ingress) -> Option<NetworkShown> {
+    let shown = NetworkShown {
+        allow_public_traffic: ingress.allow_public_traffic,
         allow_out: policy.allow_out,
         deny_out: policy.deny_out,
-    })
+        mask_request_host: ingress.mask_request_host,
+        https_ports: ingress.https_ports,
+    };
+    (shown != NetworkShown::default()).then_some(shown)
 }

@@ -12,9 +12,9 @@ use casemate_store::Order;
 use casemate_types::Timestamp;
 use casemate_types::limits::PAGE_ROWS_MAX;
 use casemate_types::sandbox::PublicState;
-use casemate_wire::{CLIENT_ID, ErrorBody, ListedSandbox, State as Word};
+use casemate_wire::{CLIENT_ID, ErrorBody, ListedSandbox};
 
-use super::micros;
+use super::{micros, word};
 use crate::auth::Team;
 use crate::error::ApiError;
 use crate::extract::{Params, bad_param};
@@ -94,14 +94,13 @@ fn ask(params: &Params) -> Result<ListSandboxes, ApiError> {
 
 fn states(params: &Params) -> Result<Vec<PublicState>, ApiError> {
     let Some(text) = params.text("state") else {
-        return Ok(vec![PublicState::Running]);
+        return Ok(vec![PublicState::Running, PublicState::Paused]);
     };
     let mut states = Vec::new();
     for word in text.split(',') {
         match word {
             "running" => states.push(PublicState::Running),
-            // Nothing can be paused yet, so nothing is.
-            "paused" => {}
+            "paused" => states.push(PublicState::Paused),
             other => {
                 let what = format!("value \"{other}\" is neither \"running\" nor \"paused\"");
                 return Err(bad_param("state", what));
@@ -143,7 +142,7 @@ fn shown(view: SandboxView) -> ListedSandbox {
         memory_mb: row.resources.memory_mib,
         disk_size_mb: row.resources.disk_mib,
         metadata: (!row.metadata.is_empty()).then_some(row.metadata),
-        state: Word::Running,
+        state: word(view.shown),
         envd_version: row.envd_version,
         volume_mounts: Vec::new(),
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use casemate_catalog::{Catalog, MemoryCatalog, Route};
-use casemate_types::SandboxId;
+use casemate_types::{Ingress, SandboxId};
 
 async fn open() -> Box<MemoryCatalog> {
     Box::default()
@@ -15,20 +15,27 @@ casemate_catalog::catalog_conformance!(open);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rebuild_hides_no_sandbox_that_runs_on() {
     let catalog = Arc::new(MemoryCatalog::new());
-    let runs: Vec<_> = (0..200).map(|_| SandboxId::random()).collect();
-    let route = Route { node: "n".into() };
-    catalog.route_put(&runs[199], route).await.unwrap();
+    let route = Route {
+        node: "n".into(),
+        asleep: false,
+        ingress: Ingress::default(),
+    };
+    let runs: Vec<_> = (0..200)
+        .map(|_| (SandboxId::random(), route.clone()))
+        .collect();
+    let (last, _) = &runs[199];
+    catalog.route_put(last, route).await.unwrap();
     let rebuild = {
         let (catalog, runs) = (Arc::clone(&catalog), runs.clone());
         tokio::spawn(async move {
             for _ in 0..200 {
-                catalog.routes_replace("n", &runs).await.unwrap();
+                catalog.routes_replace("n", &runs, &[]).await.unwrap();
                 tokio::task::yield_now().await;
             }
         })
     };
     while !rebuild.is_finished() {
-        let found = catalog.route_by_id(&runs[199]).await.unwrap();
+        let found = catalog.route_by_id(last).await.unwrap();
         assert!(found.is_some());
         tokio::task::yield_now().await;
     }

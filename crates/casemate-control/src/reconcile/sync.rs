@@ -5,12 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use casemate_catalog::Route;
-use casemate_rpc::{NodeError, RunningSandbox};
-use casemate_store::AliveSandbox;
-use casemate_types::{EndReason, SandboxId, SandboxState, Timestamp, chain, steady};
+use casemate_rpc::{NodeError, PausedSandbox, RunningSandbox};
+use casemate_store::{AliveSandbox, Sandbox, StoreError};
+use casemate_types::{
+    EndReason, Kept, OnTimeout, PauseReason, SandboxId, SandboxState, Timestamp, chain, steady,
+};
 
-use super::{Orphans, ReconcileError, reason_gone};
+use super::{Orphans, ReconcileError, There, reason_gone};
 use crate::Control;
+use crate::sandboxes::pause::Paused;
 use crate::tasks::TaskKind;
 
 /// A node ends a sandbox within a second of its deadline; after this long we do it.
@@ -21,26 +24,54 @@ pub(super) async fn compare(
     control: &Arc<Control>,
     orphans: &mut Orphans,
     node: &str,
-    should_run: &[AliveSandbox],
-    running: &[RunningSandbox],
+    should_be: &[AliveSandbox],
+    there: &There,
 ) -> Result<(), ReconcileError> {
-    let ids: Vec<SandboxId> = running.iter().map(|r| r.sandbox.clone()).collect();
-    control.catalog.routes_replace(node, &ids).await?;
+    let running = there.running.iter().map(|one| (&one.sandbox, false));
+    let paused = there.paused.iter().map(|one| (&one.sandbox, true));
+    let asleep: HashMap<&SandboxId, bool> = running.chain(paused).collect();
+    let rows: HashMap<&SandboxId, &AliveSandbox> =
+        should_be.iter().map(|row| (&row.id, row)).collect();
+    // Of those without a row here, a create may have put the route already.
+    let (known, unsure): (Vec<_>, Vec<_>) = asleep
+        .iter()
+        .map(|(id, asleep)| (*id, *asleep, rows.get(id)))
+        .partition(|(_, _, row)| row.is_some());
+    let routes = known.into_iter().filter_map(|(id, asleep, row)| {
+        let route = Route {
+            node: node.into(),
+            asleep,
+            ingress: row?.ingress.clone(),
+        };
+        Some((id.clone(), route))
+    });
+    let unsure: Vec<SandboxId> = unsure.into_iter().map(|(id, ..)| id.clone()).collect();
+    let routes: Vec<_> = routes.collect();
+    control
+        .catalog
+        .routes_replace(node, &routes, &unsure)
+        .await?;
+    let ids: Vec<SandboxId> = asleep.keys().map(|id| (*id).clone()).collect();
     orphans.keep_only(&ids);
-    let runs: HashMap<&SandboxId, &RunningSandbox> =
-        running.iter().map(|r| (&r.sandbox, r)).collect();
     let now = steady::now();
-    for row in should_run.iter().filter(|row| row.node == node) {
-        match runs.get(&row.id) {
-            None => {
-                let reason = reason_gone(row.ends_at, now);
+    for row in should_be.iter().filter(|row| row.node == node) {
+        match (asleep.get(&row.id), &row.state) {
+            (None, SandboxState::Running { ends_at }) if row.on_timeout == OnTimeout::Kill => {
+                let reason = reason_gone(*ends_at, now);
                 control.note_ended(&row.id, reason, now).await?;
             }
-            Some(sandbox) => control.quota.count(&sandbox.team, &sandbox.sandbox),
+            (None, _) => {
+                control.note_ended(&row.id, EndReason::Lost, now).await?;
+            }
+            (Some(false), _) => control.quota.count(&row.team, &row.id),
+            (Some(true), _) => control.quota.give_back(&row.team, &row.id),
         }
     }
-    for sandbox in running {
+    for sandbox in &there.running {
         judge(control, orphans, node, sandbox).await?;
+    }
+    for sandbox in &there.paused {
+        judge_paused(control, orphans, node, sandbox).await?;
     }
     Ok(())
 }
@@ -61,27 +92,129 @@ pub(super) async fn judge(
         // Its create writes row and route.
         return Ok(());
     }
-    match control.store.sandbox_by_id(id).await?.map(|row| row.state) {
-        Some(SandboxState::Running { ends_at }) => {
+    let Some(row) = control.store.sandbox_by_id(id).await? else {
+        orphans.see(&control.config, sandbox);
+        return Ok(());
+    };
+    match row.state {
+        SandboxState::Running { ends_at } => {
             orphans.forget(id);
             if !sandbox.recorded {
                 control.records.note(id);
             }
-            let route = Route { node: node.into() };
-            control.catalog.route_put(id, route).await?;
-            if ends_at.as_microsecond() != sandbox.ends_at.as_microsecond() {
+            let is_this_run =
+                row.started_at.as_microsecond() == sandbox.started_at.as_microsecond();
+            control.route_as_noted(id, node).await?;
+            if is_this_run && ends_at.as_microsecond() != sandbox.ends_at.as_microsecond() {
                 agree_on_deadline(control, id).await?;
             }
             Ok(())
         }
-        Some(SandboxState::Dead { reason, .. }) => {
+        SandboxState::Paused { at, .. } => {
+            orphans.forget(id);
+            // Its pause is the younger, or the resume that goes on writes the row.
+            if sandbox.started_at > at && control.transitions.of(id).is_none() {
+                control.note_running(sandbox).await?;
+            }
+            Ok(())
+        }
+        SandboxState::Dead { reason, .. } => {
             control.end_soon(id, reason);
             Ok(())
         }
-        None => {
-            orphans.see(&control.config, sandbox);
-            Ok(())
+    }
+}
+
+/// One that rests: whether it should be there.
+pub(super) async fn judge_paused(
+    control: &Arc<Control>,
+    orphans: &mut Orphans,
+    node: &str,
+    sandbox: &PausedSandbox,
+) -> Result<(), ReconcileError> {
+    let id = &sandbox.sandbox;
+    if control.recent.is_doomed(id) {
+        control.end_soon(id, EndReason::Killed);
+        return Ok(());
+    }
+    match control.store.sandbox_by_id(id).await?.map(|row| row.state) {
+        Some(SandboxState::Dead { reason, .. }) => control.end_soon(id, reason),
+        Some(SandboxState::Running { .. } | SandboxState::Paused { .. }) => {
+            orphans.forget(id);
+            control
+                .note_paused(&Paused {
+                    sandbox: id.clone(),
+                    at: sandbox.at,
+                    kept: sandbox.kept,
+                    reason: sandbox.reason,
+                })
+                .await?;
+            control.route_as_noted(id, node).await?;
         }
+        None if control.starting.contains(id) => {}
+        // Only what was acknowledged is ever paused.
+        None => orphans.see(
+            &control.config,
+            &RunningSandbox {
+                sandbox: id.clone(),
+                team: sandbox.team.clone(),
+                template: sandbox.template.clone(),
+                started_at: sandbox.started_at,
+                ends_at: sandbox.at,
+                recorded: true,
+            },
+        ),
+    }
+    Ok(())
+}
+
+impl Control {
+    /// Puts the route that the row says, unless it leads elsewhere by now.
+    async fn route_as_noted(&self, id: &SandboxId, node: &str) -> Result<(), ReconcileError> {
+        let _one = self.notes.lock(id).await;
+        let Some(row) = self.store.sandbox_by_id(id).await? else {
+            return Ok(());
+        };
+        if row.node != node {
+            return Ok(());
+        }
+        match row.state {
+            SandboxState::Running { .. } => self.put_route(&row, false).await,
+            SandboxState::Paused { .. } => self.put_route(&row, true).await,
+            SandboxState::Dead { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// The node resumed it and the row says that it is paused: a crash came between.
+    async fn note_running(&self, sandbox: &RunningSandbox) -> Result<(), ReconcileError> {
+        let id = &sandbox.sandbox;
+        let _one = self.locks.lock(id).await;
+        let Some(row) = self.store.sandbox_by_id(id).await? else {
+            return Ok(());
+        };
+        if !matches!(row.state, SandboxState::Paused { at, .. } if sandbox.started_at > at) {
+            return Ok(());
+        }
+        let (from, to) = (sandbox.started_at, sandbox.ends_at);
+        let written = self
+            .store
+            .sandbox_resume(id, row.generation, from, to, row.on_timeout);
+        match written.await {
+            Ok(_) => {}
+            // Whoever was faster knows better.
+            Err(StoreError::Conflict { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        self.quota.count(&row.team, id);
+        self.records.note(id);
+        let row = Sandbox {
+            started_at: from,
+            ..row
+        };
+        self.note_resumed(&row, Kept::Memory);
+        self.put_route(&row, false).await;
+        Ok(())
     }
 }
 
@@ -94,7 +227,7 @@ async fn agree_on_deadline(control: &Control, id: &SandboxId) -> Result<(), Reco
     };
     if let SandboxState::Running { ends_at } = row.state {
         match control.node.set_deadline(id, ends_at).await {
-            Ok(()) | Err(NodeError::NotFound(_)) => {}
+            Ok(()) | Err(NodeError::NotFound(_) | NodeError::Paused(_)) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -107,6 +240,39 @@ impl Control {
     /// found again by the next comparison, or the next round.
     pub(super) fn end_soon(self: &Arc<Self>, id: &SandboxId, reason: EndReason) {
         self.end_and(id, reason, |_, _| {});
+    }
+
+    /// Has the node pause a sandbox whose deadline has passed, and notes it. Not waited for, as
+    /// above.
+    fn pause_soon(self: &Arc<Self>, id: &SandboxId, kept: Kept) {
+        if !self.ending.begin(id) {
+            return;
+        }
+        let (control, id) = (Arc::clone(self), id.clone());
+        self.tasks.spawn(TaskKind::Cleanup, async move {
+            let paused = match control.node.pause(&id, kept).await {
+                Ok(reply) => {
+                    let paused = Paused {
+                        sandbox: id.clone(),
+                        at: reply.at,
+                        kept: reply.kept,
+                        reason: PauseReason::Expired,
+                    };
+                    control
+                        .note_paused(&paused)
+                        .await
+                        .map_err(ReconcileError::from)
+                }
+                Err(error) => Err(error.into()),
+            };
+            control.ending.done(&id);
+            if let Err(error) = paused {
+                tracing::warn!(
+                    sandbox.id = %id, error = chain(&error),
+                    "could not pause sandbox {id} yet"
+                );
+            }
+        });
     }
 
     /// The same of one that has no row: its team finds its end among its events all the same.
@@ -170,10 +336,19 @@ impl Ending {
 pub(super) async fn end_expired(control: &Arc<Control>, node: &str) -> Result<(), ReconcileError> {
     let now = steady::now();
     let alive = control.store.sandbox_list_alive().await?;
-    let overdue = |row: &&AliveSandbox| row.node == node && row.ends_at + OVERDUE_AFTER < now;
+    let overdue = |row: &&AliveSandbox| {
+        let ends_at = match row.state {
+            SandboxState::Running { ends_at } => ends_at,
+            SandboxState::Paused { .. } | SandboxState::Dead { .. } => return false,
+        };
+        row.node == node && ends_at + OVERDUE_AFTER < now
+    };
     for row in alive.iter().filter(overdue) {
         tracing::warn!(sandbox.id = %row.id, "sandbox {} is past its deadline", row.id);
-        control.end_soon(&row.id, EndReason::Expired);
+        match row.on_timeout {
+            OnTimeout::Kill => control.end_soon(&row.id, EndReason::Expired),
+            OnTimeout::Pause(kept) => control.pause_soon(&row.id, kept),
+        }
     }
     Ok(())
 }

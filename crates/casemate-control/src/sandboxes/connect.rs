@@ -1,29 +1,112 @@
-//! Connecting to a sandbox: its life is extended, never cut.
+//! Connecting to a sandbox: the life of one that runs is extended, never cut; one that is paused
+//! goes on.
 
 use std::time::Duration;
 
-use casemate_types::SandboxId;
+use casemate_types::{Kept, SandboxId, SandboxState, steady};
 
-use super::{ChangeError, SandboxView};
+use super::resume::{Resume, Running};
+use super::{ChangeError, SandboxView, Shown, stands};
 use crate::Control;
 use crate::auth::TeamCaller;
+use crate::transitions::Doing;
+
+/// Changes that one connect waits for; more can only be somebody who plays with it.
+const WAITS_MAX: u32 = 8;
+
+/// A sandbox that runs.
+pub struct Connected {
+    pub view: SandboxView,
+    /// It was paused.
+    pub resumed: bool,
+}
 
 impl Control {
-    /// A running sandbox with a deadline of at least now + `timeout` (cut at the longest life).
+    /// A running sandbox with a deadline of at least now + `timeout` (cut at the longest life), or
+    /// one that was paused and goes on with exactly that; with [`Kept::Files`] it starts anew. A
+    /// start that goes on is joined.
+    ///
+    /// # Cancel safety
+    /// None: run it detached.
     pub async fn connect(
         &self,
         caller: &TeamCaller,
         id: &SandboxId,
         timeout: Duration,
-    ) -> Result<SandboxView, ChangeError> {
+        from: Kept,
+    ) -> Result<Connected, ChangeError> {
         if timeout > caller.limits.life_max() {
             return Err(ChangeError::TimeoutTooLong {
                 hours: caller.limits.life_hours_max,
             });
         }
+        let not_found = || ChangeError::NotFound(id.clone());
+        let mut joined = false;
+        for _ in 0..WAITS_MAX {
+            // Whose it is comes before what is done to it.
+            let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
+            stands(&row, steady::now()).ok_or_else(not_found)?;
+            if let Some(other) = self.transitions.of(id) {
+                match other.doing {
+                    Doing::Killing => return Err(busy(id, Doing::Killing)),
+                    Doing::Resuming if from == Kept::Files => {
+                        return Err(ChangeError::StartInFlight(id.clone()));
+                    }
+                    Doing::Resuming => joined = true,
+                    Doing::Pausing | Doing::Snapshotting => {}
+                }
+                other.over().await;
+                continue;
+            }
+            let resume = Resume {
+                life: timeout,
+                from,
+                on_timeout: None,
+            };
+            return match self.resume_or_running(caller, id, resume).await {
+                Ok(Running::Resumed(view)) => Ok(Connected {
+                    view,
+                    resumed: true,
+                }),
+                Ok(Running::Already) => {
+                    let view = self.connect_running(caller, id, timeout).await?;
+                    Ok(Connected {
+                        view,
+                        resumed: joined,
+                    })
+                }
+                Err(ChangeError::Busy { .. }) => continue,
+                Err(error) => Err(error),
+            };
+        }
+        let doing = self
+            .transitions
+            .of(id)
+            .map_or(Doing::Resuming, |other| other.doing);
+        Err(busy(id, doing))
+    }
+
+    async fn connect_running(
+        &self,
+        caller: &TeamCaller,
+        id: &SandboxId,
+        timeout: Duration,
+    ) -> Result<SandboxView, ChangeError> {
         let _one = self.locks.lock(id).await;
         let (row, ends_at) = self.running_row(caller, id).await?;
         let ends_at = self.extend(caller, &row, ends_at, timeout).await?;
-        Ok(self.view_until(row, ends_at))
+        Ok(self.view_as(row, Shown::Running, ends_at))
     }
+}
+
+pub(crate) fn busy(id: &SandboxId, doing: Doing) -> ChangeError {
+    ChangeError::Busy {
+        sandbox: id.clone(),
+        doing,
+    }
+}
+
+/// Whether it is one that runs.
+pub(super) fn runs(state: &SandboxState) -> bool {
+    matches!(state, SandboxState::Running { .. })
 }

@@ -20,7 +20,8 @@ use casemate_rpc::{CreateReply, CreateRequest, NodeError};
 use casemate_store::sandboxes::FIRST_GENERATION;
 use casemate_store::{Build, Sandbox, StoreError, Template};
 use casemate_types::{
-    CompiledPolicy, EndReason, NetworkPolicy, SandboxId, SandboxState, TemplateId, chain,
+    CompiledPolicy, EndReason, Ingress, Kept, NetworkPolicy, OnTimeout, SandboxId, SandboxState,
+    TemplateId, chain,
 };
 
 pub use check::CreateRefused;
@@ -57,6 +58,8 @@ pub struct Created {
     pub alias: Option<String>,
     pub envd_version: String,
     pub access_token: String,
+    /// Of one whose ports are not public.
+    pub traffic_token: Option<String>,
     pub domain: String,
 }
 
@@ -96,6 +99,9 @@ struct Plan {
     life: Duration,
     policy: NetworkPolicy,
     compiled: CompiledPolicy,
+    ingress: Ingress,
+    on_timeout: OnTimeout,
+    auto_resume: bool,
     metadata: BTreeMap<String, String>,
     envs: BTreeMap<String, String>,
 }
@@ -125,7 +131,8 @@ impl Control {
             );
         })?;
         failpoint::hit(Point::CreatePlaced);
-        let row = row(caller, &plan, &node, &reply);
+        let envs = self.keys.seal_envs(&plan.sandbox, &plan.envs);
+        let row = row(caller, &plan, envs, &node, &reply);
         self.record(row, place).await?;
         failpoint::hit(Point::CreateRecorded);
         self.counters.create_succeeded();
@@ -136,6 +143,10 @@ impl Control {
         );
         Ok(Created {
             access_token: self.keys.envd_token(&plan.sandbox),
+            traffic_token: plan
+                .ingress
+                .is_private()
+                .then(|| self.keys.traffic_token(&plan.sandbox)),
             domain: self.config.domain.clone(),
             sandbox: plan.sandbox,
             template: plan.template.id,
@@ -147,7 +158,7 @@ impl Control {
     async fn plan(&self, caller: &TeamCaller, ask: CreateSandbox) -> Result<Plan, CreateError> {
         let resolved = self.resolve_template(caller, &ask.template).await?;
         let (template, build) = (*resolved).clone();
-        let (policy, compiled) = check::check(caller, &ask, &build)?;
+        let (policy, compiled, ingress) = check::check(caller, &ask, &build)?;
         Ok(Plan {
             sandbox: SandboxId::random(),
             template,
@@ -155,6 +166,9 @@ impl Control {
             life: Duration::from_secs(ask.timeout_seconds.into()),
             policy,
             compiled,
+            ingress,
+            on_timeout: on_timeout(&ask),
+            auto_resume: ask.auto_resume,
             metadata: ask.metadata,
             envs: ask.envs,
         })
@@ -173,6 +187,8 @@ impl Control {
             default_user: plan.build.default_user.clone(),
             default_workdir: plan.build.default_workdir.clone(),
             life_ms: u64::try_from(plan.life.as_millis()).unwrap_or(u64::MAX),
+            on_timeout: plan.on_timeout,
+            files: None,
         };
         let limit = self.config.create_timeout;
         match tokio::time::timeout(limit, self.node.create(request)).await {
@@ -193,6 +209,8 @@ impl Control {
     /// Writes the row and the route. Fails only after seeing to it that the sandbox goes.
     async fn record(&self, row: Sandbox, place: Place) -> Result<(), StoreError> {
         let (id, node) = (row.id.clone(), row.node.clone());
+        // Row and route come together for whoever compares the two.
+        let one = self.locks.lock(&id).await;
         if let Err(error) = self.store.sandbox_insert(&row).await {
             tracing::error!(sandbox.id = %id, error = chain(&error), "could not record sandbox {id}; ending it");
             self.take_back(id);
@@ -201,11 +219,8 @@ impl Control {
         place.keep();
         self.records.note(&id);
         self.note_created(&row);
-        let route = casemate_catalog::Route { node: node.clone() };
-        if let Err(error) = self.catalog.route_put(&id, route).await {
-            // The catalog is a cache that the node's word fills again.
-            tracing::error!(sandbox.id = %id, error = chain(&error), "could not put the route of sandbox {id}");
-        }
+        self.put_route(&row, false).await;
+        drop(one);
         if let Some((reason, at)) = self.recent.end_of(&id) {
             // It ended before its row or its route was there; the client learns of it like of any
             // other end.
@@ -240,6 +255,8 @@ fn may_have_happened(error: &NodeError) -> bool {
         NodeError::Unreachable | NodeError::Internal { .. } => true,
         NodeError::NotFound(_)
         | NodeError::Exists(_)
+        | NodeError::Paused(_)
+        | NodeError::PauseFailed { .. }
         | NodeError::Full { .. }
         | NodeError::DiskFull { .. }
         | NodeError::QueueFull { .. }
@@ -250,7 +267,21 @@ fn may_have_happened(error: &NodeError) -> bool {
     }
 }
 
-fn row(caller: &TeamCaller, plan: &Plan, node: &str, reply: &CreateReply) -> Sandbox {
+fn on_timeout(ask: &CreateSandbox) -> OnTimeout {
+    match (ask.auto_pause, ask.auto_pause_memory) {
+        (false, _) => OnTimeout::Kill,
+        (true, true) => OnTimeout::Pause(Kept::Memory),
+        (true, false) => OnTimeout::Pause(Kept::Files),
+    }
+}
+
+fn row(
+    caller: &TeamCaller,
+    plan: &Plan,
+    envs: Option<Vec<u8>>,
+    node: &str,
+    reply: &CreateReply,
+) -> Sandbox {
     Sandbox {
         id: plan.sandbox.clone(),
         team: caller.team.id.clone(),
@@ -263,8 +294,11 @@ fn row(caller: &TeamCaller, plan: &Plan, node: &str, reply: &CreateReply) -> San
         metadata: plan.metadata.clone(),
         secured: true,
         network: plan.policy.clone(),
+        ingress: plan.ingress.clone(),
+        envs,
         timeout: plan.life,
-        on_timeout: OnTimeout::Kill,
+        on_timeout: plan.on_timeout,
+        auto_resume: plan.auto_resume,
         started_at: reply.started_at,
         state: SandboxState::Running {
             ends_at: reply.ends_at,

@@ -1,14 +1,15 @@
 //! One sandbox.
 
 use casemate_store::{Sandbox, StoreError};
-use casemate_types::{SandboxId, Timestamp, steady};
+use casemate_types::{SandboxId, SandboxState, Timestamp, steady};
 
-use super::{SandboxView, alive_until};
+use super::{SandboxView, Shown, stands};
 use crate::Control;
 use crate::auth::TeamCaller;
+use crate::transitions::Doing;
 
 impl Control {
-    /// A running sandbox of the caller's team.
+    /// A running or paused sandbox of the caller's team.
     pub async fn get_sandbox(
         &self,
         caller: &TeamCaller,
@@ -28,18 +29,39 @@ impl Control {
         Ok(row.filter(|row| row.team == caller.team.id))
     }
 
-    /// `None` when it is not alive.
+    /// As it stands, with what is being done to it; `None` when it is not there.
     pub(crate) fn view(&self, sandbox: Sandbox, now: Timestamp) -> Option<SandboxView> {
-        let ends_at = alive_until(&sandbox, now)?;
-        Some(self.view_until(sandbox, ends_at))
+        let state = stands(&sandbox, now)?;
+        let doing = self.transitions.of(&sandbox.id).map(|other| other.doing);
+        let (shown, ends_at) = match (state, doing) {
+            (_, Some(Doing::Killing)) => return None,
+            (SandboxState::Running { ends_at }, Some(Doing::Pausing)) => {
+                (Shown::Paused(None), ends_at.min(now))
+            }
+            (SandboxState::Running { ends_at }, _) => (Shown::Running, ends_at),
+            (SandboxState::Paused { at, kept }, _) => {
+                let over = matches!(sandbox.state, SandboxState::Paused { .. });
+                (Shown::Paused(over.then_some(kept)), at)
+            }
+            (SandboxState::Dead { .. }, _) => return None,
+        };
+        Some(self.view_as(sandbox, shown, ends_at))
     }
 
-    /// Of one that is alive until then. From here on its times are those of the wall clock.
-    pub(crate) fn view_until(&self, sandbox: Sandbox, ends_at: Timestamp) -> SandboxView {
+    /// From here on its times are those of the wall clock.
+    pub(crate) fn view_as(
+        &self,
+        sandbox: Sandbox,
+        shown: Shown,
+        ends_at: Timestamp,
+    ) -> SandboxView {
+        let is_private = sandbox.ingress.is_private();
         SandboxView {
+            shown,
             started_at: steady::to_wall(sandbox.started_at),
             ends_at: steady::to_wall(ends_at),
             access_token: sandbox.secured.then(|| self.keys.envd_token(&sandbox.id)),
+            traffic_token: is_private.then(|| self.keys.traffic_token(&sandbox.id)),
             domain: self.config.domain.clone(),
             sandbox,
         }

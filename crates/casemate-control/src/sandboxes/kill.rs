@@ -5,9 +5,10 @@ use casemate_rpc::NodeError;
 use casemate_store::{Sandbox, StoreError};
 use casemate_types::{EndReason, SandboxId, SandboxState, Timestamp, chain, steady};
 
-use super::{ChangeError, alive_until};
+use super::{ChangeError, stands};
 use crate::Control;
 use crate::auth::TeamCaller;
+use crate::transitions::Doing;
 
 impl Control {
     /// Ends a sandbox of the caller's team; its processes and its route are gone on return. One
@@ -15,7 +16,7 @@ impl Control {
     pub async fn kill(&self, caller: &TeamCaller, id: &SandboxId) -> Result<(), ChangeError> {
         let not_found = || ChangeError::NotFound(id.clone());
         let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
-        alive_until(&row, steady::now()).ok_or_else(not_found)?;
+        stands(&row, steady::now()).ok_or_else(not_found)?;
         self.end_everywhere(&row, EndReason::Killed).await
     }
 
@@ -26,6 +27,18 @@ impl Control {
         reason: EndReason,
     ) -> Result<(), ChangeError> {
         let id = &row.id;
+        let _turn = loop {
+            match self.transitions.begin(id, Doing::Killing) {
+                Ok(turn) => break turn,
+                Err(other) => {
+                    other.over().await;
+                    let now = self.store.sandbox_by_id(id).await?;
+                    if now.is_none_or(|row| matches!(row.state, SandboxState::Dead { .. })) {
+                        return Ok(());
+                    }
+                }
+            }
+        };
         let _one = self.locks.lock(id).await;
         match self.node.kill(id, reason).await {
             Ok(()) | Err(NodeError::NotFound(_)) => {}
@@ -84,7 +97,7 @@ impl Control {
             }
             let noted = match row.state {
                 SandboxState::Dead { .. } => false,
-                SandboxState::Running { .. } => {
+                SandboxState::Running { .. } | SandboxState::Paused { .. } => {
                     let end = self.store.sandbox_end(id, row.generation, reason, at).await;
                     match end {
                         Ok(_) => true,
@@ -114,6 +127,11 @@ pub(crate) fn told(id: &SandboxId, answer: Result<(), NodeError>) -> Result<(), 
     match answer {
         Ok(()) => Ok(()),
         Err(NodeError::NotFound(_)) => Err(ChangeError::NotFound(id.clone())),
+        // Its deadline came a moment ago.
+        Err(NodeError::Paused(_)) => Err(ChangeError::Busy {
+            sandbox: id.clone(),
+            doing: Doing::Pausing,
+        }),
         Err(source) => Err(ChangeError::Node {
             sandbox: id.clone(),
             source,

@@ -8,7 +8,7 @@ use casemate_types::sandbox::PublicState;
 use casemate_types::template::{TemplateRef, TemplateRefError};
 use casemate_types::{TemplateId, Timestamp, steady};
 
-use super::SandboxView;
+use super::{SandboxView, Shown};
 use crate::Control;
 use crate::auth::TeamCaller;
 use crate::cursor::{self, InvalidCursor};
@@ -99,7 +99,15 @@ impl Control {
             None
         };
         let now = steady::now();
+        // A pause that goes on, or has just begun by itself, shows before the row says so.
+        let wanted = |view: &SandboxView| {
+            ask.states.contains(&match view.shown {
+                Shown::Running => PublicState::Running,
+                Shown::Paused(_) => PublicState::Paused,
+            })
+        };
         let sandboxes = rows.into_iter().filter_map(|row| self.view(row, now));
+        let sandboxes = sandboxes.filter(wanted);
         Ok(SandboxPage {
             sandboxes: sandboxes.collect(),
             next_token,

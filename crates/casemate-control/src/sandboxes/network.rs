@@ -1,11 +1,12 @@
 //! Network policy: what is asked for at create, and its replacement.
 
 use casemate_types::network::PolicyError;
-use casemate_types::{CompiledPolicy, NetworkPolicy, SandboxId, chain, steady};
+use casemate_types::{CompiledPolicy, NetworkPolicy, SandboxId, chain};
 
+use super::ChangeError;
+use super::ingress::IngressError;
 use super::kill::told;
 use super::timeout::gone_or;
-use super::{ChangeError, alive_until};
 use crate::Control;
 use crate::auth::TeamCaller;
 
@@ -28,6 +29,8 @@ pub struct NetworkAsk {
 pub enum NetworkError {
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Ingress(#[from] IngressError),
     #[error("Network transform rules are not available for your team.")]
     Rules,
     #[error("Egress proxy (network.egressProxy) is not enabled for this team.")]
@@ -61,13 +64,8 @@ impl NetworkAsk {
             return Err(proxy_refused);
         }
         let unbuilt = [
-            ("maskRequestHost", self.mask_request_host.is_some()),
             ("httpsPorts", !self.https_ports.is_empty()),
             ("dnsServers", self.asks_for_other_resolvers()),
-            (
-                "allowPublicTraffic: false",
-                self.allow_public_traffic == Some(false),
-            ),
         ];
         match unbuilt.iter().find(|(_, asked)| *asked) {
             Some((field, _)) => Err(NetworkError::Unavailable(field)),
@@ -94,11 +92,10 @@ impl Control {
         id: &SandboxId,
         ask: &NetworkAsk,
     ) -> Result<(), ChangeError> {
-        let not_found = || ChangeError::NotFound(id.clone());
         // Unknown before wrong: another team's sandbox is 404 whatever the body says.
+        self.not_busy(caller, id).await?;
         let _one = self.locks.lock(id).await;
-        let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
-        alive_until(&row, steady::now()).ok_or_else(not_found)?;
+        let (row, _) = self.running_row(caller, id).await?;
         let (policy, compiled) = ask.check(NetworkError::EgressProxyAtUpdate)?;
         told(id, self.node.set_network(id, compiled).await)?;
         let written = self
@@ -156,10 +153,10 @@ mod tests {
         );
         check(
             NetworkAsk {
-                allow_public_traffic: Some(false),
+                https_ports: vec![443],
                 ..default()
             },
-            Some("'allowPublicTraffic: false' is not available in this version of Casemate"),
+            Some("'httpsPorts' is not available in this version of Casemate"),
         );
         check(
             NetworkAsk {

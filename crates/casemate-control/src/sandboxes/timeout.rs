@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use casemate_store::{Sandbox, StoreError};
 use casemate_types::limits::REFRESH_SECONDS_MIN;
-use casemate_types::{SandboxId, Timestamp, steady};
+use casemate_types::{OnTimeout, SandboxId, SandboxState, Timestamp, steady};
 
 use super::kill::told;
-use super::{ChangeError, alive_until};
+use super::{ChangeError, stands};
 use crate::Control;
 use crate::auth::TeamCaller;
+use crate::transitions::Doing;
 
 impl Control {
     /// Deadline = now + `timeout`, earlier or later, cut at the longest life of a run.
@@ -22,6 +23,7 @@ impl Control {
         id: &SandboxId,
         timeout: Duration,
     ) -> Result<(), ChangeError> {
+        self.not_busy(caller, id).await?;
         let _one = self.locks.lock(id).await;
         let (row, _) = self.running_row(caller, id).await?;
         let now = steady::now();
@@ -40,6 +42,7 @@ impl Control {
         duration: Duration,
     ) -> Result<(), ChangeError> {
         let least = Duration::from_secs(REFRESH_SECONDS_MIN.into());
+        self.not_busy(caller, id).await?;
         let _one = self.locks.lock(id).await;
         let (row, ends_at) = self.running_row(caller, id).await?;
         self.extend(caller, &row, ends_at, duration.max(least))
@@ -65,6 +68,23 @@ impl Control {
         Ok(wanted)
     }
 
+    /// Refuses a change of the caller's sandbox while another one goes on that takes it out of its
+    /// run. One that comes up is waited for by its lock.
+    pub(crate) async fn not_busy(
+        &self,
+        caller: &TeamCaller,
+        id: &SandboxId,
+    ) -> Result<(), ChangeError> {
+        let doing = match self.transitions.of(id).map(|other| other.doing) {
+            None | Some(Doing::Resuming) => return Ok(()),
+            Some(doing) => doing,
+        };
+        // Another team's is not there, whatever is done to it.
+        let row = self.own_row(caller, id).await?;
+        row.ok_or_else(|| ChangeError::NotFound(id.clone()))?;
+        Err(super::connect::busy(id, doing))
+    }
+
     /// A running sandbox of the caller's team and its deadline.
     pub(crate) async fn running_row(
         &self,
@@ -73,8 +93,17 @@ impl Control {
     ) -> Result<(Sandbox, Timestamp), ChangeError> {
         let not_found = || ChangeError::NotFound(id.clone());
         let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
-        let ends_at = alive_until(&row, steady::now()).ok_or_else(not_found)?;
-        Ok((row, ends_at))
+        match stands(&row, steady::now()) {
+            Some(SandboxState::Running { ends_at }) => Ok((row, ends_at)),
+            // Its deadline came, and the node pauses it.
+            Some(SandboxState::Paused { .. })
+                if matches!(row.state, SandboxState::Running { .. })
+                    && row.on_timeout != OnTimeout::Kill =>
+            {
+                Err(super::connect::busy(id, Doing::Pausing))
+            }
+            Some(_) | None => Err(not_found()),
+        }
     }
 
     async fn move_deadline(&self, row: &Sandbox, ends_at: Timestamp) -> Result<(), ChangeError> {

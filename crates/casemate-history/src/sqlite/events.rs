@@ -103,6 +103,9 @@ fn word(kind: EventKind) -> &'static str {
         EventKind::Created => "created",
         EventKind::Killed => "killed",
         EventKind::Updated => "updated",
+        EventKind::Paused => "paused",
+        EventKind::Resumed => "resumed",
+        EventKind::Checkpointed => "checkpointed",
     }
 }
 
@@ -111,6 +114,9 @@ fn kind_of(word: &str) -> Option<EventKind> {
         "created" => Some(EventKind::Created),
         "killed" => Some(EventKind::Killed),
         "updated" => Some(EventKind::Updated),
+        "paused" => Some(EventKind::Paused),
+        "resumed" => Some(EventKind::Resumed),
+        "checkpointed" => Some(EventKind::Checkpointed),
         _ => None,
     }
 }

@@ -328,6 +328,7 @@ pub async fn alive_ones_are_listed(store: &dyn Store) {
         started_at: sandbox.started_at,
         state,
         on_timeout: OnTimeout::Kill,
+        ingress: Ingress::default(),
         generation,
     };
     let running = |ends_at| SandboxState::Running { ends_at };

@@ -51,6 +51,7 @@ pub(crate) struct AliveRow {
     ends_at: i64,
     state: String,
     kept: Option<String>,
+    ingress: String,
     generation: i64,
 }
 
@@ -200,6 +201,7 @@ fn read_alive(row: AliveRow) -> Result<AliveSandbox, Misread> {
         started_at: timestamp(row.started_at)?,
         state: read_life(&row.state, row.ends_at, row.kept.as_deref())?,
         on_timeout: on_timeout(&row.on_timeout)?,
+        ingress: from_json(&row.ingress)?,
         generation: u64::try_from(row.generation)?,
         node: row.node,
     })

@@ -131,7 +131,8 @@ impl Sandboxes for SqliteStore {
 
     async fn sandbox_list_alive(&self) -> Result<Vec<AliveSandbox>, StoreError> {
         let rows: Vec<AliveRow> = sqlx::query_as(
-            "SELECT id, team_id, node, on_timeout, started_at, ends_at, state, kept, generation \
+            "SELECT id, team_id, node, on_timeout, started_at, ends_at, state, kept, \
+             ingress, generation \
              FROM sandboxes WHERE state <> 'dead' ORDER BY started_at, id",
         )
         .fetch_all(&self.readers)

@@ -75,6 +75,20 @@ impl Templates for SqliteStore {
         })
     }
 
+    async fn build_by_id(&self, id: &BuildId) -> Result<Option<Build>, StoreError> {
+        let sql = concat!(
+            "SELECT ",
+            build_columns!(),
+            " FROM builds b WHERE b.id = $1"
+        );
+        let row: Option<BuildRow> = sqlx::query_as(sql)
+            .bind(id.to_string())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(|error| failed("build", id, error))?;
+        row.map(Build::try_from).transpose()
+    }
+
     async fn template_by_id(&self, id: &TemplateId) -> Result<Option<Template>, StoreError> {
         template_by_id(&self.readers, id).await
     }

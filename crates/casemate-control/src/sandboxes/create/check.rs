@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use casemate_store::Build;
 use casemate_types::limits::{ENV_BYTES_MAX, ENV_ONE_BYTES_MAX, METADATA_BYTES_MAX};
-use casemate_types::{CompiledPolicy, NetworkPolicy};
+use casemate_types::{CompiledPolicy, Ingress, NetworkPolicy};
 
 use super::CreateSandbox;
 use crate::auth::TeamCaller;
+use crate::sandboxes::ingress;
 use crate::sandboxes::network::NetworkError;
 
 /// The first agent that asks its clients for a token.
@@ -65,15 +66,13 @@ pub enum CreateRefused {
     Network(#[from] NetworkError),
     #[error("Volume mounts are not enabled.")]
     VolumeMounts,
-    #[error("'{0}' is not available in this version of Casemate")]
-    Unavailable(&'static str),
 }
 
 pub(super) fn check(
     caller: &TeamCaller,
     ask: &CreateSandbox,
     build: &Build,
-) -> Result<(NetworkPolicy, CompiledPolicy), CreateRefused> {
+) -> Result<(NetworkPolicy, CompiledPolicy, Ingress), CreateRefused> {
     check_timeout(caller, ask.timeout_seconds)?;
     check_pause(ask)?;
     check_envd(&build.envd_version)?;
@@ -82,11 +81,12 @@ pub(super) fn check(
     if ask.iam_tokens > 0 {
         return Err(CreateRefused::Iam);
     }
-    let policy = ask.network.check(NetworkError::EgressProxyAtCreate)?;
+    let (policy, compiled) = ask.network.check(NetworkError::EgressProxyAtCreate)?;
+    let ingress = ingress::check(&ask.network).map_err(NetworkError::from)?;
     if ask.volume_mounts > 0 {
         return Err(CreateRefused::VolumeMounts);
     }
-    Ok(policy)
+    Ok((policy, compiled, ingress))
 }
 
 fn check_timeout(caller: &TeamCaller, seconds: u32) -> Result<(), CreateRefused> {
@@ -106,12 +106,6 @@ fn check_pause(ask: &CreateSandbox) -> Result<(), CreateRefused> {
     }
     if !ask.auto_pause_memory && ask.auto_resume {
         return Err(CreateRefused::AutoPauseMemoryWithAutoResume);
-    }
-    if ask.auto_pause {
-        return Err(CreateRefused::Unavailable("autoPause"));
-    }
-    if ask.auto_resume {
-        return Err(CreateRefused::Unavailable("autoResume"));
     }
     Ok(())
 }

@@ -50,6 +50,9 @@ struct KeptAnswer {
     template: TemplateId,
     alias: Option<String>,
     envd_version: String,
+    /// Its ports are not public.
+    #[serde(default)]
+    private: bool,
 }
 
 impl Control {
@@ -100,6 +103,7 @@ impl Control {
             template: created.template.clone(),
             alias: created.alias.clone(),
             envd_version: created.envd_version.clone(),
+            private: created.traffic_token.is_some(),
         };
         let answer = serde_json::to_string(&kept).expect("texts and numbers serialize");
         let team = &caller.team.id;
@@ -115,6 +119,7 @@ impl Control {
             .ok_or(IdempotencyError::OutcomeUnknown)?;
         Ok(Created {
             access_token: self.keys.envd_token(&kept.sandbox),
+            traffic_token: kept.private.then(|| self.keys.traffic_token(&kept.sandbox)),
             domain: self.config.domain.clone(),
             sandbox: kept.sandbox,
             template: kept.template,

@@ -74,21 +74,19 @@ fn the_timeout_has_both_bounds() {
 }
 
 #[test]
-fn pausing_is_refused_by_name_after_the_rules_of_e2b() {
+fn files_alone_are_kept_by_a_pause_that_traffic_does_not_end() {
     let alone = CreateRefused::AutoPauseMemoryAlone;
     check_ask(|a| a.auto_pause_memory = false, Some(alone));
     check_ask(
         |a| (a.auto_pause, a.auto_pause_memory, a.auto_resume) = (true, false, true),
         Some(CreateRefused::AutoPauseMemoryWithAutoResume),
     );
+    check_ask(|a| (a.auto_pause, a.auto_resume) = (true, true), None);
     check_ask(
-        |a| a.auto_pause = true,
-        Some(CreateRefused::Unavailable("autoPause")),
+        |a| (a.auto_pause, a.auto_pause_memory) = (true, false),
+        None,
     );
-    check_ask(
-        |a| a.auto_resume = true,
-        Some(CreateRefused::Unavailable("autoResume")),
-    );
+    check_ask(|a| a.auto_resume = true, None);
 }
 
 #[test]

@@ -1,0 +1,221 @@
+//! Pausing a sandbox.
+//!
+//! Node first, whose journal then says so for good; a crash before the row is written is found by
+//! the reconciler.
+
+use std::io;
+use std::time::Duration;
+
+use casemate_failpoint::{self as failpoint, Point};
+use casemate_rpc::{NodeError, PauseReply};
+use casemate_store::{Sandbox, StoreError};
+use casemate_types::{Kept, PauseReason, SandboxId, SandboxState, Timestamp, chain, steady};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{ChangeError, stands};
+use crate::Control;
+use crate::auth::TeamCaller;
+use crate::transitions::{Doing, Turn};
+
+/// What a client asks of a pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PauseSandbox {
+    pub kept: Kept,
+    /// Only if its agent answers.
+    pub healthy: bool,
+}
+
+/// What became of a sandbox, as the node tells it.
+#[derive(Debug, Clone)]
+pub(crate) struct Paused {
+    pub(crate) sandbox: SandboxId,
+    pub(crate) at: Timestamp,
+    pub(crate) kept: Kept,
+    pub(crate) reason: PauseReason,
+}
+
+/// How long the agent has to answer.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(2);
+/// Of its answer only the first line counts.
+const HEALTH_BYTES: usize = 64;
+const ENVD_PORT: u16 = 49983;
+
+impl Control {
+    /// Pauses a running sandbox of the caller's team; a pause that goes on is joined.
+    ///
+    /// # Cancel safety
+    /// None: run it detached.
+    pub async fn pause(
+        &self,
+        caller: &TeamCaller,
+        id: &SandboxId,
+        ask: PauseSandbox,
+    ) -> Result<(), ChangeError> {
+        let Some(_turn) = self.turn_to_pause(caller, id).await? else {
+            return Ok(());
+        };
+        let _one = self.locks.lock(id).await;
+        let not_found = || ChangeError::NotFound(id.clone());
+        let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
+        match stands(&row, steady::now()).ok_or_else(not_found)? {
+            SandboxState::Running { .. } => {}
+            // The node is at it, or was a moment ago: joined.
+            SandboxState::Paused { kept, .. } if super::connect::runs(&row.state) => {
+                let reply = self.ask_node_to_pause(id, kept).await?;
+                return self.record_pause(id, reply, PauseReason::Expired).await;
+            }
+            SandboxState::Paused { .. } => return Err(ChangeError::AlreadyPaused(id.clone())),
+            SandboxState::Dead { .. } => return Err(not_found()),
+        }
+        if (ask.healthy || ask.kept == Kept::Files) && !self.agent_answers(id).await {
+            return Err(ChangeError::Unhealthy(id.clone()));
+        }
+        let reply = self.ask_node_to_pause(id, ask.kept).await?;
+        self.record_pause(id, reply, PauseReason::Asked).await
+    }
+
+    /// `None`: somebody else's pause went on, and has paused it.
+    async fn turn_to_pause(
+        &self,
+        caller: &TeamCaller,
+        id: &SandboxId,
+    ) -> Result<Option<Turn>, ChangeError> {
+        let not_found = || ChangeError::NotFound(id.clone());
+        let mut joined = false;
+        loop {
+            let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
+            let state = stands(&row, steady::now()).ok_or_else(not_found)?;
+            if joined && !super::connect::runs(&state) {
+                return Ok(None);
+            }
+            match self.transitions.begin(id, Doing::Pausing) {
+                Ok(turn) => return Ok(Some(turn)),
+                Err(other) if other.doing == Doing::Killing => return Err(not_found()),
+                Err(other) => {
+                    joined = other.doing == Doing::Pausing;
+                    other.over().await;
+                }
+            }
+        }
+    }
+
+    async fn ask_node_to_pause(
+        &self,
+        id: &SandboxId,
+        kept: Kept,
+    ) -> Result<PauseReply, ChangeError> {
+        let reply = match self.node.pause(id, kept).await {
+            Ok(reply) => reply,
+            Err(NodeError::NotFound(_)) => return Err(ChangeError::NotFound(id.clone())),
+            Err(source) => {
+                tracing::warn!(
+                    sandbox.id = %id, error = chain(&source), "could not pause sandbox {id}"
+                );
+                return Err(ChangeError::Node {
+                    sandbox: id.clone(),
+                    source,
+                });
+            }
+        };
+        failpoint::hit(Point::PauseAnswered);
+        Ok(reply)
+    }
+
+    async fn record_pause(
+        &self,
+        id: &SandboxId,
+        reply: PauseReply,
+        reason: PauseReason,
+    ) -> Result<(), ChangeError> {
+        self.note_paused(&Paused {
+            sandbox: id.clone(),
+            at: reply.at,
+            kept: reply.kept,
+            reason,
+        })
+        .await?;
+        failpoint::hit(Point::PauseRecorded);
+        Ok(())
+    }
+
+    /// Takes a pause, or that less is kept of a paused one, down everywhere: store, catalog, quota.
+    /// Idempotent; what a younger run has overtaken changes nothing.
+    pub(crate) async fn note_paused(&self, paused: &Paused) -> Result<(), StoreError> {
+        let id = &paused.sandbox;
+        // A pause is heard of twice, by the node's answer and by its event.
+        let _one = self.notes.lock(id).await;
+        loop {
+            let Some(row) = self.store.sandbox_by_id(id).await? else {
+                return Ok(());
+            };
+            if !is_news(&row, paused) {
+                return Ok(());
+            }
+            let noted = self
+                .store
+                .sandbox_pause(id, row.generation, paused.at, paused.kept)
+                .await;
+            match noted {
+                Ok(_) => {}
+                // A change of the deadline came between: look again.
+                Err(StoreError::Conflict { .. }) => continue,
+                Err(error) => return Err(error),
+            }
+            self.put_route(&row, true).await;
+            self.quota.give_back(&row.team, id);
+            self.note_pause(&row, paused);
+            tracing::debug!(
+                sandbox.id = %id, team.id = %row.team, reason = ?paused.reason, kept = ?paused.kept,
+                "sandbox {id} is paused"
+            );
+            return Ok(());
+        }
+    }
+
+    /// Where its traffic goes. The catalog is a cache that the node's word fills again.
+    pub(crate) async fn put_route(&self, row: &Sandbox, asleep: bool) {
+        let route = casemate_catalog::Route {
+            node: row.node.clone(),
+            asleep,
+            ingress: row.ingress.clone(),
+        };
+        if let Err(error) = self.catalog.route_put(&row.id, route).await {
+            tracing::error!(
+                sandbox.id = %row.id, error = chain(&error),
+                "could not put the route of sandbox {}", row.id
+            );
+        }
+    }
+
+    /// Whether the agent answers. Of what it says nothing counts but the status of its answer.
+    async fn agent_answers(&self, id: &SandboxId) -> bool {
+        let asked = tokio::time::timeout(HEALTH_PATIENCE, async {
+            let stream = self.node.dial(id, ENVD_PORT).await.ok()?;
+            health(TcpStream::from_std(stream).ok()?).await.ok()
+        });
+        matches!(asked.await, Ok(Some(true)))
+    }
+}
+
+async fn health(mut agent: TcpStream) -> io::Result<bool> {
+    agent
+        .write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .await?;
+    let mut line = Vec::with_capacity(HEALTH_BYTES);
+    let mut limited = agent.take(HEALTH_BYTES as u64);
+    while !line.contains(&b'\n') && limited.read_buf(&mut line).await? > 0 {}
+    Ok(line.starts_with(b"HTTP/1.1 2"))
+}
+
+/// Whether it changes what the row says.
+fn is_news(row: &Sandbox, paused: &Paused) -> bool {
+    match row.state {
+        SandboxState::Running { .. } => paused.at >= row.started_at,
+        SandboxState::Paused { at, kept } => {
+            let less = kept == Kept::Memory && paused.kept == Kept::Files;
+            less && paused.at.as_microsecond() >= at.as_microsecond()
+        }
+        SandboxState::Dead { .. } => false,
+    }
+}

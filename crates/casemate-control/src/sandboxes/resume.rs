@@ -1,0 +1,279 @@
+//! Letting a paused sandbox go on.
+//!
+//! Node first: while it is paused the store says so, and a resume that failed can be tried again. A
+//! crash in between leaves one that runs and a row that says paused; the reconciler believes the
+//! node, whose run is the younger.
+
+use std::time::Duration;
+
+use casemate_failpoint::{self as failpoint, Point};
+use casemate_rpc::{CreateRequest, NodeError, ResumeReply, ResumeRequest};
+use casemate_store::{Sandbox, StoreError};
+use casemate_types::{
+    EndReason, Kept, OnTimeout, PauseReason, SandboxId, SandboxState, chain, steady,
+};
+
+use super::connect::{busy, runs};
+use super::create::PlacementError;
+use super::pause::Paused;
+use super::timeout::gone_or;
+use super::{ChangeError, SandboxView, Shown, stands};
+use crate::Control;
+use crate::auth::TeamCaller;
+use crate::transitions::Doing;
+
+/// How a paused sandbox is to go on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Resume {
+    pub(crate) life: Duration,
+    /// [`Kept::Files`]: it starts anew whatever is kept.
+    pub(crate) from: Kept,
+    /// What happens at the new deadline; `None` is what happened at the old one.
+    pub(crate) on_timeout: Option<OnTimeout>,
+}
+
+pub(crate) enum Running {
+    Resumed(SandboxView),
+    Already,
+}
+
+impl Control {
+    /// A paused sandbox goes on; one that runs already is refused (`POST …/resume`).
+    ///
+    /// # Cancel safety
+    /// None: run it detached.
+    pub async fn resume(
+        &self,
+        caller: &TeamCaller,
+        id: &SandboxId,
+        timeout: Duration,
+        from: Kept,
+        auto_pause: Option<bool>,
+    ) -> Result<SandboxView, ChangeError> {
+        if timeout.is_zero() {
+            return Err(ChangeError::TimeoutZero);
+        }
+        if timeout > caller.limits.life_max() {
+            return Err(ChangeError::TimeoutTooLong {
+                hours: caller.limits.life_hours_max,
+            });
+        }
+        let not_found = || ChangeError::NotFound(id.clone());
+        loop {
+            let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
+            stands(&row, steady::now()).ok_or_else(not_found)?;
+            if let Some(other) = self.transitions.of(id) {
+                match other.doing {
+                    Doing::Killing => return Err(not_found()),
+                    Doing::Snapshotting => return Err(busy(id, Doing::Snapshotting)),
+                    Doing::Resuming if from == Kept::Files => {
+                        return Err(ChangeError::StartInFlight(id.clone()));
+                    }
+                    Doing::Pausing | Doing::Resuming => {}
+                }
+                let joined = other.doing == Doing::Resuming;
+                other.over().await;
+                let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
+                match self.view(row, steady::now()) {
+                    // All who ask for one start get what came of it.
+                    Some(view) if joined && view.shown == Shown::Running => return Ok(view),
+                    _ => continue,
+                }
+            }
+            let on_timeout = auto_pause.map(|pause| match pause {
+                true => OnTimeout::Pause(Kept::Memory),
+                false => OnTimeout::Kill,
+            });
+            let resume = Resume {
+                life: timeout,
+                from,
+                on_timeout,
+            };
+            return match self.resume_or_running(caller, id, resume).await {
+                Ok(Running::Resumed(view)) => Ok(view),
+                Ok(Running::Already) => Err(ChangeError::AlreadyRunning(id.clone())),
+                Err(ChangeError::Busy { .. }) => continue,
+                Err(error) => Err(error),
+            };
+        }
+    }
+
+    /// Lets a paused sandbox of the caller's team go on. [`ChangeError::Busy`] when another change
+    /// began first.
+    pub(crate) async fn resume_or_running(
+        &self,
+        caller: &TeamCaller,
+        id: &SandboxId,
+        resume: Resume,
+    ) -> Result<Running, ChangeError> {
+        let turn = self.transitions.begin(id, Doing::Resuming);
+        let _turn = turn.map_err(|other| busy(id, other.doing))?;
+        let _one = self.locks.lock(id).await;
+        let not_found = || ChangeError::NotFound(id.clone());
+        let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
+        let state = stands(&row, steady::now()).ok_or_else(not_found)?;
+        if runs(&state) {
+            return Ok(Running::Already);
+        }
+        let row = self.settled(row).await?;
+        let view = self.go_on(caller, row, resume).await?;
+        Ok(Running::Resumed(view))
+    }
+
+    /// One whose deadline has come and whose pause was not told of yet: it is paused on return.
+    async fn settled(&self, row: Sandbox) -> Result<Sandbox, ChangeError> {
+        let OnTimeout::Pause(kept) = row.on_timeout else {
+            return Ok(row);
+        };
+        if !runs(&row.state) {
+            return Ok(row);
+        }
+        let not_found = || ChangeError::NotFound(row.id.clone());
+        let reply = match self.node.pause(&row.id, kept).await {
+            Ok(reply) => reply,
+            Err(NodeError::NotFound(_)) => return Err(not_found()),
+            Err(source) => {
+                return Err(ChangeError::Node {
+                    sandbox: row.id,
+                    source,
+                });
+            }
+        };
+        self.note_paused(&Paused {
+            sandbox: row.id.clone(),
+            at: reply.at,
+            kept: reply.kept,
+            reason: PauseReason::Expired,
+        })
+        .await?;
+        let row = self.store.sandbox_by_id(&row.id).await?;
+        row.ok_or_else(not_found)
+    }
+
+    async fn go_on(
+        &self,
+        caller: &TeamCaller,
+        row: Sandbox,
+        resume: Resume,
+    ) -> Result<SandboxView, ChangeError> {
+        let id = row.id.clone();
+        let place = self
+            .quota
+            .take(&row.team, &id, caller.limits.sandboxes_max)?;
+        let on_timeout = resume.on_timeout.unwrap_or(row.on_timeout);
+        let request = ResumeRequest {
+            sandbox: self.as_made(&row, resume.life, on_timeout).await?,
+            from: resume.from,
+        };
+        let reply = self.ask_node_to_resume(&row, request).await?;
+        failpoint::hit(Point::ResumeAnswered);
+        let written = self
+            .store
+            .sandbox_resume(
+                &id,
+                row.generation,
+                reply.started_at,
+                reply.ends_at,
+                on_timeout,
+            )
+            .await;
+        let generation = match written {
+            Ok(generation) => generation,
+            // It ended, or the reconciler was faster.
+            Err(StoreError::Conflict { .. }) => {
+                let now = self.store.sandbox_by_id(&id).await?;
+                let runs = |row: &Sandbox| runs(&row.state) && row.started_at == reply.started_at;
+                match now.filter(runs) {
+                    Some(row) => row.generation,
+                    None => return Err(ChangeError::NotFound(id)),
+                }
+            }
+            Err(error) => return Err(gone_or(&id, error)),
+        };
+        place.keep();
+        let row = Sandbox {
+            generation,
+            on_timeout,
+            started_at: reply.started_at,
+            state: SandboxState::Running {
+                ends_at: reply.ends_at,
+            },
+            ..row
+        };
+        failpoint::hit(Point::ResumeRecorded);
+        if reply.from == Kept::Files {
+            self.records.note(&id);
+        }
+        self.note_resumed(&row, reply.from);
+        self.put_route(&row, false).await;
+        tracing::debug!(
+            sandbox.id = %id, team.id = %row.team, from = ?reply.from, "sandbox {id} was resumed"
+        );
+        Ok(self.view_as(row, Shown::Running, reply.ends_at))
+    }
+
+    async fn ask_node_to_resume(
+        &self,
+        row: &Sandbox,
+        request: ResumeRequest,
+    ) -> Result<ResumeReply, ChangeError> {
+        let limit = self.config.create_timeout;
+        let id = &row.id;
+        match tokio::time::timeout(limit, self.node.resume(request)).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(NodeError::NotFound(_))) => {
+                // It is nowhere else.
+                let now = steady::now();
+                self.note_ended(id, EndReason::Lost, now).await?;
+                Err(ChangeError::NotFound(id.clone()))
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(
+                    sandbox.id = %id, team.id = %row.team, error = chain(&error),
+                    "could not resume sandbox {id}"
+                );
+                Err(ChangeError::Placement(error.into()))
+            }
+            Err(_) => Err(ChangeError::Placement(PlacementError::Timeout(limit))),
+        }
+    }
+
+    /// What it was made of, for a start from its files.
+    async fn as_made(
+        &self,
+        row: &Sandbox,
+        life: Duration,
+        on_timeout: OnTimeout,
+    ) -> Result<CreateRequest, ChangeError> {
+        let id = &row.id;
+        // A pause with memory needs none of this; what is missing is the start's to refuse.
+        let build = self.store.build_by_id(&row.build).await?;
+        let envs = self.keys.open_envs(id, row.envs.as_deref());
+        let envs = envs.unwrap_or_else(|error| {
+            tracing::error!(sandbox.id = %id, %error, "sandbox {id} goes on without its variables");
+            Default::default()
+        });
+        let (layers, default_user, default_workdir) = match build {
+            Some(build) => (build.layers, build.default_user, build.default_workdir),
+            None => Default::default(),
+        };
+        Ok(CreateRequest {
+            sandbox: id.clone(),
+            team: row.team.clone(),
+            template: row.template.clone(),
+            layers,
+            resources: row.resources,
+            network: row
+                .network
+                .compile()
+                .map_err(super::network::NetworkError::from)?,
+            envs,
+            access_token: row.secured.then(|| self.keys.envd_token(id)),
+            default_user,
+            default_workdir,
+            life_ms: u64::try_from(life.as_millis()).unwrap_or(u64::MAX),
+            on_timeout,
+            files: None,
+        })
+    }
+}
