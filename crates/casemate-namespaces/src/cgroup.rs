@@ -11,6 +11,7 @@
 
 mod discover;
 mod found;
+mod freeze;
 mod meter;
 mod sandbox;
 
@@ -105,8 +106,12 @@ impl Cgroups {
             unified: None,
             v1: Vec::new(),
         };
-        for hierarchy in discover().step("read the table of control groups")? {
+        let hierarchies = discover().step("read the table of control groups")?;
+        let is_unified = hierarchies.iter().any(|hierarchy| hierarchy.unified);
+        for hierarchy in hierarchies {
+            let freezes = !is_unified && hierarchy.has(freeze::FREEZER);
             let per_sandbox = hierarchy.unified
+                || freezes
                 || PER_SANDBOX
                     .iter()
                     .any(|controller| hierarchy.has(controller));
@@ -122,6 +127,11 @@ impl Cgroups {
                 found.v1.push(tree);
             }
         }
+        // Sandboxes are known by their number in the first hierarchy, and those of an earlier
+        // version have no group in this one.
+        found
+            .v1
+            .sort_by_key(|tree| tree.hierarchy.has(freeze::FREEZER));
         found.check()?;
         Ok(found)
     }

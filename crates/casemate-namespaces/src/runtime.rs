@@ -11,6 +11,7 @@
 
 mod adopt;
 mod create;
+mod freeze;
 mod log;
 mod look;
 mod memory;
@@ -27,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use casemate_net::{NetConfig, NetPool, NetSlot};
 use casemate_runtime::{
-    AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, DiskLimit, Exit,
+    AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, DiskLimit, Exit, Frozen,
     IsolationKind, Runtime, RuntimeError, RuntimeRecord, Seen, Stock,
 };
 use casemate_types::{CompiledPolicy, SandboxId};
@@ -310,6 +311,14 @@ impl Runtime for NamespacesRuntime {
 
     async fn stop(&self, sandbox: &SandboxId) -> Result<(), RuntimeError> {
         stop::stop(&self.shared, sandbox).await
+    }
+
+    async fn freeze(&self, sandbox: &SandboxId) -> Result<Frozen, RuntimeError> {
+        freeze::freeze(&self.shared, sandbox).await
+    }
+
+    async fn thaw(&self, sandbox: &SandboxId) -> Result<(), RuntimeError> {
+        freeze::thaw(&self.shared, sandbox).await
     }
 
     async fn adopt(&self, record: &RuntimeRecord) -> Result<(), AdoptError> {

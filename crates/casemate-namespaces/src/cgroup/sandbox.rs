@@ -90,8 +90,14 @@ impl Cgroups {
         }
     }
 
-    /// Sends SIGKILL to every process of a sandbox. `Ok` also when the group is gone.
+    /// Sends SIGKILL to every process of a sandbox, and thaws what was frozen: nothing in it runs
+    /// any more, and on version 1 nothing frozen dies. `Ok` also when the group is gone.
     pub fn kill(&self, name: &str) -> io::Result<()> {
+        self.kill_all(name)?;
+        self.thaw(name)
+    }
+
+    fn kill_all(&self, name: &str) -> io::Result<()> {
         if let Some(tree) = &self.unified {
             return match write_at(&tree.instance, &format!("{name}/cgroup.kill"), "1") {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -114,7 +120,7 @@ impl Cgroups {
             match read_at(&tree.instance, &format!("{name}/cgroup.procs")) {
                 Ok(list) => all.extend(list.lines().filter_map(|line| line.parse::<i32>().ok())),
                 // While a group is being removed its files answer ENODEV.
-                Err(error) if gone(&error) => {}
+                Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -220,7 +226,8 @@ pub(super) fn allow_common_devices(group: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-fn gone(error: &io::Error) -> bool {
+/// Also while it is being removed.
+pub(super) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 

@@ -52,15 +52,15 @@ pub async fn hold(folder: &str, instance: &str) {
     std::future::pending().await
 }
 
-struct Held {
+pub struct Held {
     process: Child,
-    records: Vec<RuntimeRecord>,
-    folder: PathBuf,
-    instance: InstanceId,
+    pub records: Vec<RuntimeRecord>,
+    pub folder: PathBuf,
+    pub instance: InstanceId,
 }
 
 /// Starts such a process and kills it once its sandboxes run.
-fn killed() -> Held {
+pub fn killed() -> Held {
     let instance = InstanceId::random();
     let folder = dead::folder(&instance);
     let mut process = Command::new("/proc/self/exe")

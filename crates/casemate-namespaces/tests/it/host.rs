@@ -107,6 +107,14 @@ pub fn busy_groups(instance: &InstanceId) -> Vec<String> {
         .collect()
 }
 
+/// Whether the host has no tree of version 2: nothing that is frozen dies there.
+pub fn has_groups_of_version_1_alone() -> bool {
+    let mounts = std::fs::read_to_string("/proc/mounts").expect("mounts are listed");
+    !mounts
+        .lines()
+        .any(|line| line.split(' ').nth(2) == Some("cgroup2"))
+}
+
 /// Whether a process is gone, or only waits for its parent to notice.
 pub fn has_ended(pid: i32) -> bool {
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {

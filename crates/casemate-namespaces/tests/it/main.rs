@@ -12,6 +12,7 @@ mod adoption;
 mod boundary;
 mod creation;
 mod debian;
+mod freezing;
 mod limits;
 mod machine;
 mod speed;
@@ -83,6 +84,11 @@ const TESTS: &[Test] = tests![
     adoption::nothing_is_left_after_a_purge,
     adoption::controllers_of_the_host_stay_as_they_were_found,
     adoption::down_without_purge_keeps_the_pool_for_the_next_start,
+    freezing::programs_stand_still_and_go_on,
+    freezing::a_connection_held_over_it_answers_afterwards,
+    freezing::a_frozen_one_stops_and_its_slot_is_not_frozen,
+    freezing::a_frozen_one_is_taken_over_as_it_is,
+    freezing::what_ends_meanwhile_keeps_nobody_waiting,
     debian::what_people_do_as_root_and_as_user_works,
     speed::creation_in_a_row_and_at_once,
 ];

@@ -13,7 +13,7 @@ use casemate_egress::{Dns, EgressUpdate, SlotPolicy};
 use casemate_namespaces::lease::LeaseError;
 use casemate_namespaces::{NamespacesConfig, NamespacesRuntime, OpenError, PoolSpace};
 use casemate_runtime::{
-    AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, Exit, Runtime,
+    AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, Exit, Frozen, Runtime,
     RuntimeError, RuntimeRecord, Seen, Stock,
 };
 use casemate_types::{CompiledPolicy, SandboxId};
@@ -285,6 +285,14 @@ impl Runtime for Sandboxes {
             self.egress.clear(ip);
         }
         self.inner.stop(sandbox).await
+    }
+
+    async fn freeze(&self, sandbox: &SandboxId) -> Result<Frozen, RuntimeError> {
+        self.inner.freeze(sandbox).await
+    }
+
+    async fn thaw(&self, sandbox: &SandboxId) -> Result<(), RuntimeError> {
+        self.inner.thaw(sandbox).await
     }
 
     async fn adopt(&self, record: &RuntimeRecord) -> Result<(), AdoptError> {
