@@ -4,6 +4,8 @@
 
 mod control;
 
+pub use control::quota_text;
+
 use std::fmt;
 
 use axum::Json;

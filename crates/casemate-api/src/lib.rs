@@ -23,5 +23,6 @@ mod sandboxes;
 mod teams;
 mod templates;
 
+pub use error::quota_text;
 pub use metrics::{MetricsAccess, ScrapeToken};
 pub use router::{ApiState, router};

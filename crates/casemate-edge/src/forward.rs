@@ -20,7 +20,7 @@ use crate::header_rules::{self, Outgoing, Upgrade};
 use crate::link::Lease;
 use crate::refusal::{Format, Refusal};
 use crate::reserved::reserved_path;
-use crate::routes::{DialFailure, RouteTarget};
+use crate::routes::{DialFailure, Knock, RouteTarget, WakeFailure};
 use crate::target::{ENVD_PORT, SandboxTarget};
 use crate::tunnel::{self, Tunnel};
 use crate::upstream::{Reuse, SandboxEnded, SendFailure, Unanswered, Upstream, UpstreamBody};
@@ -38,6 +38,9 @@ fn is_stream(headers: &HeaderMap) -> bool {
 }
 
 const TRAFFIC_TOKEN: &str = "e2b-traffic-access-token";
+const ACCESS_TOKEN: &str = "x-access-token";
+/// Changes of a sandbox that a request waits for.
+const TRANSITIONS_MAX: u32 = 3;
 /// How long a request whose agent broke off waits for the news that its sandbox ended. A sandbox's
 /// processes end before that is known here, on a busy machine by a second and more; an agent alone
 /// ends only by a fault.
@@ -69,6 +72,13 @@ impl Asked {
     }
 }
 
+/// What a request that its sandbox takes is sent on with.
+struct Admitted {
+    /// As a number that can be dialled.
+    port: u16,
+    mask_host: Option<String>,
+}
+
 /// Where a request goes.
 pub(crate) struct Forward<'a> {
     pub(crate) edge: &'a Edge,
@@ -85,15 +95,22 @@ impl Forward<'_> {
         {
             return Ok(asked.refuse(&Refusal::Reserved { path }, &self.host));
         }
-        let lease = self.edge.parts().links.lease(&self.target.sandbox);
-        let ended = lease.ended().clone();
-        if asked.head().version <= http::Version::HTTP_11 {
-            self.conn.reset_with(ended.clone());
-        }
-        tokio::select! {
-            biased;
-            response = self.admitted(asked, lease) => return Ok(response),
-            () = ended.cancelled() => {}
+        for _ in 0..TRANSITIONS_MAX {
+            let lease = self.edge.parts().links.lease(&self.target.sandbox);
+            let ended = lease.ended().clone();
+            if asked.head().version <= http::Version::HTTP_11 {
+                self.conn.reset_with(ended.clone());
+            }
+            tokio::select! {
+                biased;
+                response = self.admitted(asked, lease) => return Ok(response),
+                () = ended.cancelled() => {}
+            }
+            if asked.request.is_none() {
+                break;
+            }
+            // Nothing of it was sent: it may have waited for a pause to end, and can wake what is
+            // paused now.
         }
         // Nothing was answered yet, so the end can be said. One that is only away for a while, as a
         // paused one, breaks: it exists.
@@ -109,29 +126,28 @@ impl Forward<'_> {
 
     async fn admitted(&self, asked: &mut Asked, lease: Lease) -> Response<EdgeBody> {
         match self.admit(asked, &lease).await {
-            Ok(port) => self.exchange(asked, lease, port).await,
+            Ok(admitted) => self.exchange(asked, lease, admitted).await,
             Err(refusal) => asked.refuse(&refusal, &self.host),
         }
     }
 
-    /// Whether the sandbox takes this request, and the port as a number that can be dialled.
-    async fn admit(&self, asked: &mut Asked, lease: &Lease) -> Result<u16, Refusal> {
+    /// Whether the sandbox takes this request, woken for it if need be.
+    async fn admit(&self, asked: &mut Asked, lease: &Lease) -> Result<Admitted, Refusal> {
         let sandbox = || self.target.sandbox.clone();
-        let route = self.edge.parts().routes.lookup(&self.target.sandbox).await;
-        let route = route.map_err(|failure| {
-            error!(
-                sandbox.id = %self.target.sandbox,
-                error = %chain(&failure),
-                "the route of sandbox {} could not be looked up", self.target.sandbox
-            );
-            Refusal::Unexpected {
-                what: "the sandbox could not be looked up",
+        let mut rounds = 0;
+        let (token, mask_host) = loop {
+            match self.route().await? {
+                None => return Err(Refusal::NotFound(sandbox())),
+                Some(RouteTarget::Running {
+                    traffic_token,
+                    mask_host,
+                }) => break (traffic_token, mask_host),
+                Some(RouteTarget::Asleep) if rounds < TRANSITIONS_MAX => self.wake(asked).await?,
+                Some(RouteTarget::Asleep | RouteTarget::Transitioning) => {
+                    return Err(Refusal::Transitioning(sandbox()));
+                }
             }
-        })?;
-        let token = match route {
-            None => return Err(Refusal::NotFound(sandbox())),
-            Some(RouteTarget::Transitioning) => return Err(Refusal::Transitioning(sandbox())),
-            Some(RouteTarget::Running { traffic_token }) => traffic_token,
+            rounds += 1;
         };
         if let Some(token) = token.filter(|_| !self.is_envd()) {
             match asked.head().headers.get(TRAFFIC_TOKEN) {
@@ -151,10 +167,52 @@ impl Forward<'_> {
                 limit,
             });
         }
-        u16::try_from(self.target.port).map_err(|_| self.port_closed())
+        let port = u16::try_from(self.target.port).map_err(|_| self.port_closed())?;
+        Ok(Admitted {
+            port,
+            mask_host: mask_host.filter(|_| !self.is_envd()),
+        })
     }
 
-    async fn exchange(&self, asked: &mut Asked, lease: Lease, port: u16) -> Response<EdgeBody> {
+    async fn route(&self) -> Result<Option<RouteTarget>, Refusal> {
+        let route = self.edge.parts().routes.lookup(&self.target.sandbox).await;
+        route.map_err(|failure| self.failed(&failure, "the sandbox could not be looked up"))
+    }
+
+    async fn wake(&self, asked: &mut Asked) -> Result<(), Refusal> {
+        let headers = &asked.head().headers;
+        let knock = Knock {
+            for_agent: self.is_envd(),
+            access_token: headers.get(ACCESS_TOKEN).cloned(),
+            traffic_token: headers.get(TRAFFIC_TOKEN).cloned(),
+        };
+        let sandbox = || self.target.sandbox.clone();
+        let woken = self.edge.parts().routes.wake(&self.target.sandbox, knock);
+        woken.await.map_err(|failure| match failure {
+            WakeFailure::NotFound => Refusal::NotFound(sandbox()),
+            WakeFailure::Denied => Refusal::ResumeDenied(sandbox()),
+            WakeFailure::TeamLimit(message) => Refusal::TeamLimit {
+                sandbox: sandbox(),
+                message,
+            },
+            WakeFailure::Transitioning => Refusal::Transitioning(sandbox()),
+            WakeFailure::Failed(_) => self.failed(&failure, "the sandbox could not be woken"),
+        })
+    }
+
+    fn failed(&self, failure: &dyn std::error::Error, what: &'static str) -> Refusal {
+        let sandbox = &self.target.sandbox;
+        error!(sandbox.id = %sandbox, error = %chain(failure), "sandbox {sandbox}: {what}");
+        Refusal::Unexpected { what }
+    }
+
+    async fn exchange(
+        &self,
+        asked: &mut Asked,
+        lease: Lease,
+        admitted: Admitted,
+    ) -> Response<EdgeBody> {
+        let Admitted { port, mask_host } = admitted;
         let (mut head, body) = asked.request.take().expect("it was not sent on");
         let upgrade = Upgrade::asked(&head);
         let reuse = if self.is_envd() && upgrade.is_none() {
@@ -167,6 +225,7 @@ impl Forward<'_> {
             &Outgoing {
                 host: &self.host,
                 target: &self.target,
+                mask_host: mask_host.as_deref(),
                 upgrade: upgrade.as_ref(),
                 close: reuse == Reuse::Never,
                 unbounded_body: !body.is_end_stream() && body.size_hint().exact().is_none(),

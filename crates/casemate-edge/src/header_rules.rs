@@ -63,6 +63,8 @@ impl Upgrade {
 pub(crate) struct Outgoing<'a> {
     pub(crate) host: &'a str,
     pub(crate) target: &'a SandboxTarget,
+    /// What the service sees instead of the host.
+    pub(crate) mask_host: Option<&'a str>,
     pub(crate) upgrade: Option<&'a Upgrade>,
     /// The connection serves this request only.
     pub(crate) close: bool,
@@ -179,7 +181,14 @@ fn set_host(headers: &mut HeaderMap, uri: &Uri, outgoing: &Outgoing<'_>) {
     } = outgoing.target;
     // A value that was read from a header or an authority is fit for a header.
     let value = |text: &str| HeaderValue::from_str(text).ok();
-    if let Some(domain) = shared_domain {
+    if let Some(mask) = outgoing.mask_host {
+        if let Some(host) = value(&mask.replace("${PORT}", &port.to_string())) {
+            headers.insert(HOST, host);
+        }
+        if let Some(asked) = value(outgoing.host) {
+            headers.insert(FORWARDED_HOST, asked);
+        }
+    } else if let Some(domain) = shared_domain {
         if let Some(host) = value(&format!("{port}-{sandbox}.{domain}")) {
             headers.insert(HOST, host);
         }

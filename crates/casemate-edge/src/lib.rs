@@ -37,4 +37,6 @@ pub use api::InvalidHost;
 pub use body::{AnswerData, EdgeBody, RequestBody};
 pub use config::{EdgeConfig, EdgeLimits};
 pub use edge::Edge;
-pub use routes::{DialFailure, Dialer, LookupFailure, RouteTarget, Routes, TrafficToken};
+pub use routes::{
+    DialFailure, Dialer, Knock, LookupFailure, RouteTarget, Routes, TrafficToken, WakeFailure,
+};

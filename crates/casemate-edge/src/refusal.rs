@@ -32,6 +32,13 @@ pub(crate) enum Refusal {
     },
     TrafficTokenMissing(SandboxId),
     TrafficTokenInvalid(SandboxId),
+    /// It is paused, and the request may not wake it.
+    ResumeDenied(SandboxId),
+    /// It is paused, and its team runs as many as it may.
+    TeamLimit {
+        sandbox: SandboxId,
+        message: String,
+    },
     Reserved {
         path: &'static str,
     },
@@ -69,8 +76,10 @@ impl Refusal {
         match self {
             Self::NotFound(_) | Self::PortClosed { .. } => StatusCode::BAD_GATEWAY,
             Self::Transitioning(_) => StatusCode::CONFLICT,
-            Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::TrafficTokenMissing(_) | Self::TrafficTokenInvalid(_) => StatusCode::FORBIDDEN,
+            Self::TooManyRequests { .. } | Self::TeamLimit { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TrafficTokenMissing(_)
+            | Self::TrafficTokenInvalid(_)
+            | Self::ResumeDenied(_) => StatusCode::FORBIDDEN,
             Self::Reserved { .. } => StatusCode::NOT_FOUND,
             Self::Unexpected { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Target(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
@@ -97,6 +106,10 @@ impl Refusal {
             Self::TrafficTokenInvalid(_) => {
                 format!("{SECURED} Provided token in header {HEADER} is invalid")
             }
+            Self::ResumeDenied(_) => "This sandbox can't be resumed with the credentials provided. \
+                                      Check your access token and try again."
+                .to_owned(),
+            Self::TeamLimit { message, .. } => message.clone(),
             Self::Reserved { path } => format!(
                 "The path '{path}' is reserved for the Casemate control plane and is not \
                  reachable through the sandbox URL"
@@ -128,6 +141,8 @@ impl Refusal {
             | Self::TooManyRequests { .. }
             | Self::TrafficTokenMissing(_)
             | Self::TrafficTokenInvalid(_)
+            | Self::ResumeDenied(_)
+            | Self::TeamLimit { .. }
             | Self::Reserved { .. } => match format {
                 Format::Json => ("application/json; charset=utf-8", self.json()),
                 Format::Html => ("text/html; charset=utf-8", page::render(self, host)),
@@ -164,6 +179,8 @@ impl Refusal {
             | Self::Transitioning(id)
             | Self::TrafficTokenMissing(id)
             | Self::TrafficTokenInvalid(id)
+            | Self::ResumeDenied(id)
+            | Self::TeamLimit { sandbox: id, .. }
             | Self::PortClosed { sandbox: id, .. }
             | Self::TooManyRequests { sandbox: id, .. } => Some(id),
             Self::Reserved { .. }

@@ -1,20 +1,58 @@
-//! The two questions that the edge asks others: does this sandbox run, and give me a connection.
+//! What the edge asks others: does this sandbox run, wake it, and give me a connection.
 
 use std::fmt;
 use std::io;
 
 use async_trait::async_trait;
 use casemate_types::SandboxId;
+use http::HeaderValue;
 use subtle::ConstantTimeEq;
 use tokio::net::TcpStream;
 
 /// Says where a sandbox stands. Asked once for each request, so it must be quick.
 #[async_trait]
 pub trait Routes: Send + Sync + 'static {
-    /// `None` for a sandbox that does not run and will not be woken: unknown, ended, ending,
-    /// paused. Whoever ends a sandbox first makes this answer `None`, then calls
-    /// [`Edge::forget`](crate::Edge::forget); the other order loses a request between the two.
+    /// `None` for a sandbox that is not there: unknown, ended, ending. Whoever ends or pauses a
+    /// sandbox first makes this answer so, then calls [`Edge::forget`](crate::Edge::forget); the
+    /// other order loses a request between the two.
     async fn lookup(&self, sandbox: &SandboxId) -> Result<Option<RouteTarget>, LookupFailure>;
+
+    /// A request has come for a sandbox that is [`RouteTarget::Asleep`]: it runs on return, if the
+    /// request may wake it.
+    ///
+    /// # Cancel safety
+    /// A wake that began goes on.
+    async fn wake(&self, sandbox: &SandboxId, knock: Knock) -> Result<(), WakeFailure>;
+}
+
+/// What a request for a paused sandbox has with it.
+#[derive(Clone)]
+pub struct Knock {
+    /// It is for envd.
+    pub for_agent: bool,
+    /// Of `X-Access-Token`.
+    pub access_token: Option<HeaderValue>,
+    /// Of `e2b-traffic-access-token`.
+    pub traffic_token: Option<HeaderValue>,
+}
+
+/// Why a request does not wake its sandbox.
+#[derive(Debug, thiserror::Error)]
+pub enum WakeFailure {
+    /// Traffic does not wake it, or it is gone, or it did not come up.
+    #[error("the sandbox was not woken")]
+    NotFound,
+    #[error("the request may not wake the sandbox")]
+    Denied,
+    /// Its team runs as many as it may; the text is for the client.
+    #[error("{0}")]
+    TeamLimit(String),
+    /// Something else is being done to it, for too long.
+    #[error("the sandbox did not settle in time")]
+    Transitioning,
+    /// It says nothing about the sandbox.
+    #[error("wake a sandbox")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// What the edge must know of a sandbox that it can reach.
@@ -25,9 +63,21 @@ pub enum RouteTarget {
         /// What `e2b-traffic-access-token` must carry on ports other than envd's, when the
         /// sandbox was made with `allowPublicTraffic: false`.
         traffic_token: Option<TrafficToken>,
+        /// What services see as `Host`, with `${PORT}` for the port; not for envd.
+        mask_host: Option<String>,
     },
+    /// It is paused.
+    Asleep,
     /// It is being paused or snapshotted and did not settle in time; the client tries again.
     Transitioning,
+}
+
+impl RouteTarget {
+    /// It runs, and nothing is special about it.
+    pub const RUNNING: Self = Self::Running {
+        traffic_token: None,
+        mask_host: None,
+    };
 }
 
 /// The secret of a sandbox whose ports are not public.

@@ -10,7 +10,7 @@ use crate::world::{World, until};
 
 async fn reason(world: &World, sandbox: &SandboxId) -> Option<EndReason> {
     match world.store.sandbox_by_id(sandbox).await.unwrap()?.state {
-        SandboxState::Running { .. } => None,
+        SandboxState::Running { .. } | SandboxState::Paused { .. } => None,
         SandboxState::Dead { reason, .. } => Some(reason),
     }
 }

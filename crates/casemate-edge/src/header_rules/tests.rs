@@ -77,6 +77,7 @@ fn fields_of_one_hop_end_here() {
         shared_domain: None,
     };
     let outgoing = Outgoing {
+        mask_host: None,
         host: "h.test",
         target: &target,
         upgrade: None,
@@ -113,6 +114,7 @@ fn a_websocket_of_http2_becomes_one_of_http1_and_back() {
         shared_domain: None,
     };
     let outgoing = Outgoing {
+        mask_host: None,
         host: "h.test",
         target: &target,
         upgrade: Some(&Upgrade::Http2WebSocket),

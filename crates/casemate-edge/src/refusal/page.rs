@@ -19,6 +19,8 @@ pub(super) fn render(refusal: &Refusal, host: &str) -> String {
         ),
         Refusal::TrafficTokenMissing(_) => ("Missing Traffic Access Token", escaped(refusal)),
         Refusal::TrafficTokenInvalid(_) => ("Invalid Traffic Access Token", escaped(refusal)),
+        Refusal::ResumeDenied(_) => ("Sandbox Cannot Be Resumed", escaped(refusal)),
+        Refusal::TeamLimit { .. } => ("Sandbox Limit Reached", escaped(refusal)),
         Refusal::Transitioning(_) => ("Sandbox Is Transitioning", escaped(refusal)),
         Refusal::TooManyRequests { .. } => ("Too Many Connections", escaped(refusal)),
         Refusal::Reserved { .. } => ("Reserved Path", escaped(refusal)),

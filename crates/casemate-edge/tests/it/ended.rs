@@ -200,9 +200,7 @@ async fn neighbours_are_not_touched() {
     let other = "iother";
     stage.world.run(
         other,
-        casemate_edge::RouteTarget::Running {
-            traffic_token: None,
-        },
+        casemate_edge::RouteTarget::RUNNING,
     );
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     stage

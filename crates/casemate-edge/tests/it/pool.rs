@@ -212,9 +212,7 @@ async fn a_sandbox_that_is_gone_leaves_nothing() {
         let id = format!("i{i}");
         stage.world.run(
             &id,
-            RouteTarget::Running {
-                traffic_token: None,
-            },
+            RouteTarget::RUNNING,
         );
         let mut request = get(3000, "/");
         let host = format!("3000-{id}.x");

@@ -107,6 +107,7 @@ async fn private_ports_want_their_token() {
         ID,
         RouteTarget::Running {
             traffic_token: Some(token),
+            mask_host: None,
         },
     );
     let header = "e2b-traffic-access-token";

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use axum::Router;
 use bytes::Bytes;
 use casemate_edge::{
-    DialFailure, Dialer, Drained, Edge, EdgeConfig, LookupFailure, RouteTarget, Routes,
+    DialFailure, Dialer, Drained, Edge, EdgeConfig, Knock, LookupFailure, RouteTarget, Routes,
+    WakeFailure,
 };
 use casemate_types::{PeerAddr, SandboxId};
 use http::{Request, Response};
@@ -36,6 +37,9 @@ pub struct World {
     pub dials: AtomicUsize,
     /// Whoever holds it holds every dial up.
     pub gate: tokio::sync::Mutex<()>,
+    pub wakes: AtomicUsize,
+    /// Of the next wake.
+    pub wake_failure: Mutex<Option<WakeFailure>>,
     /// Makes lookups fail.
     pub broken: Mutex<bool>,
 }
@@ -71,6 +75,20 @@ impl Routes for World {
         }
         Ok(self.routes.lock().unwrap().get(id).cloned())
     }
+
+    /// A knock for envd needs the token `right`; one for a port wakes.
+    async fn wake(&self, id: &SandboxId, knock: Knock) -> Result<(), WakeFailure> {
+        self.wakes.fetch_add(1, Ordering::SeqCst);
+        drop(self.gate.lock().await);
+        if let Some(failure) = self.wake_failure.lock().unwrap().take() {
+            return Err(failure);
+        }
+        if knock.for_agent && knock.access_token.is_none_or(|token| token != "right") {
+            return Err(WakeFailure::Denied);
+        }
+        self.run(id.as_str(), RouteTarget::RUNNING);
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -102,9 +120,7 @@ impl Stage {
         let world = Arc::new(World::default());
         world.run(
             ID,
-            RouteTarget::Running {
-                traffic_token: None,
-            },
+            RouteTarget::RUNNING,
         );
         let mut config = EdgeConfig::new(DOMAIN);
         config.hosts.push("box".to_owned());

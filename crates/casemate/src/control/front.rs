@@ -12,7 +12,11 @@ use async_trait::async_trait;
 use casemate_api::{ApiState, ScrapeToken};
 use casemate_catalog::{Catalog, CatalogError, Route};
 use casemate_control::Control;
-use casemate_edge::{DialFailure, Dialer, Edge, EdgeConfig, LookupFailure, RouteTarget, Routes};
+use casemate_control::sandboxes::wake::{self, WakeError};
+use casemate_edge::{
+    DialFailure, Dialer, Edge, EdgeConfig, Knock, LookupFailure, RouteTarget, Routes, TrafficToken,
+    WakeFailure,
+};
 use casemate_rpc::{NodeError, NodePort};
 use casemate_types::SandboxId;
 use tokio::net::TcpStream;
@@ -35,8 +39,10 @@ impl Front {
         catalog: &CuttingCatalog,
         node: Arc<dyn NodePort>,
     ) -> anyhow::Result<Self> {
-        let api = casemate_api::router(ApiState::new(control, metrics_access(&setup.config)));
+        let state = ApiState::new(Arc::clone(&control), metrics_access(&setup.config));
+        let api = casemate_api::router(state);
         let routes = Arc::new(CatalogRoutes {
+            control,
             catalog: Arc::clone(&catalog.inner),
             filled: catalog.filled.subscribe(),
         });
@@ -111,6 +117,7 @@ fn metrics_access(config: &Config) -> casemate_api::MetricsAccess {
 }
 
 struct CatalogRoutes {
+    control: Arc<Control>,
     catalog: Arc<dyn Catalog>,
     filled: watch::Receiver<bool>,
 }
@@ -119,6 +126,18 @@ struct CatalogRoutes {
 const FILLED_PATIENCE: Duration = Duration::from_secs(10);
 
 impl CatalogRoutes {
+    fn target(&self, sandbox: &SandboxId, route: Route) -> RouteTarget {
+        if route.asleep {
+            return RouteTarget::Asleep;
+        }
+        let is_private = route.ingress.is_private();
+        RouteTarget::Running {
+            traffic_token: is_private
+                .then(|| TrafficToken::new(&self.control.traffic_token(sandbox))),
+            mask_host: route.ingress.mask_request_host,
+        }
+    }
+
     /// Until the node has said what runs, nobody can say that a sandbox does not.
     async fn filled(&self) -> Result<(), LookupFailure> {
         let mut filled = self.filled.clone();
@@ -132,6 +151,8 @@ impl CatalogRoutes {
 #[async_trait]
 impl Routes for CatalogRoutes {
     async fn lookup(&self, sandbox: &SandboxId) -> Result<Option<RouteTarget>, LookupFailure> {
+        // Where it stands is known when its pause is over.
+        self.control.pause_over(sandbox).await;
         let look = || async {
             let route = self.catalog.route_by_id(sandbox).await;
             route.map_err(|error| LookupFailure(Box::new(error)))
@@ -141,9 +162,30 @@ impl Routes for CatalogRoutes {
             self.filled().await?;
             route = look().await?;
         }
-        Ok(route.map(|Route { .. }| RouteTarget::Running {
-            traffic_token: None,
-        }))
+        Ok(route.map(|route| self.target(sandbox, route)))
+    }
+
+    async fn wake(&self, sandbox: &SandboxId, knock: Knock) -> Result<(), WakeFailure> {
+        let (control, id) = (Arc::clone(&self.control), sandbox.clone());
+        let waking = async move {
+            let knock = wake::Knock {
+                for_agent: knock.for_agent,
+                access_token: knock.access_token.as_ref().map(|token| token.as_bytes()),
+                traffic_token: knock.traffic_token.as_ref().map(|token| token.as_bytes()),
+            };
+            control.wake(&id, knock).await
+        };
+        match self.control.tasks().detached(waking).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(WakeError::NotFound)) => Err(WakeFailure::NotFound),
+            Ok(Err(WakeError::Denied)) => Err(WakeFailure::Denied),
+            Ok(Err(WakeError::Quota(reached))) => Err(WakeFailure::TeamLimit(
+                casemate_api::quota_text(reached.max),
+            )),
+            Ok(Err(WakeError::Transitioning)) => Err(WakeFailure::Transitioning),
+            Ok(Err(error @ WakeError::Store(_))) => Err(WakeFailure::Failed(Box::new(error))),
+            Err(lost) => Err(WakeFailure::Failed(Box::new(lost))),
+        }
     }
 }
 
@@ -154,19 +196,21 @@ impl Dialer for NodeDialer {
     async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<TcpStream, DialFailure> {
         match self.0.dial(sandbox, port).await {
             Ok(stream) => Ok(TcpStream::from_std(stream)?),
-            Err(NodeError::NotFound(_)) => Err(DialFailure::NotFound),
+            Err(NodeError::NotFound(_) | NodeError::Paused(_)) => Err(DialFailure::NotFound),
             Err(NodeError::PortClosed { .. }) => Err(DialFailure::PortClosed),
             Err(error) => Err(DialFailure::Node(Box::new(error))),
         }
     }
 }
 
-/// A catalog that tells the edge: of a new route, so that it dials ahead; of one that went, so that
-/// it cuts the sandbox's connections, after which no request comes in between.
+/// A catalog that tells the edge: of a sandbox that begins to run, so that it dials ahead; of one
+/// that ended or was paused, so that it cuts the sandbox's connections, after which no request comes
+/// in between.
 pub struct CuttingCatalog {
     inner: Arc<dyn Catalog>,
     edge: OnceLock<Arc<Edge>>,
-    known: Mutex<HashMap<SandboxId, String>>,
+    /// Those that run, and where.
+    awake: Mutex<HashMap<SandboxId, String>>,
     /// A node has said what runs.
     filled: watch::Sender<bool>,
 }
@@ -176,7 +220,7 @@ impl CuttingCatalog {
         Self {
             inner,
             edge: OnceLock::new(),
-            known: Mutex::default(),
+            awake: Mutex::default(),
             filled: watch::Sender::new(false),
         }
     }
@@ -187,21 +231,24 @@ impl CuttingCatalog {
         }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<SandboxId, String>> {
-        self.known.lock().expect("no holder of this lock panics")
+    fn awake(&self) -> std::sync::MutexGuard<'_, HashMap<SandboxId, String>> {
+        self.awake.lock().expect("no holder of this lock panics")
     }
 }
 
 #[async_trait]
 impl Catalog for CuttingCatalog {
     async fn route_put(&self, sandbox: &SandboxId, route: Route) -> Result<(), CatalogError> {
-        let new = self
-            .known()
-            .insert(sandbox.clone(), route.node.clone())
-            .is_none();
+        let (asleep, node) = (route.asleep, route.node.clone());
         self.inner.route_put(sandbox, route).await?;
-        if let (true, Some(edge)) = (new, self.edge.get()) {
-            edge.warm(sandbox);
+        if asleep {
+            self.awake().remove(sandbox);
+            self.cut(sandbox);
+        } else {
+            let new = self.awake().insert(sandbox.clone(), node).is_none();
+            if let (true, Some(edge)) = (new, self.edge.get()) {
+                edge.warm(sandbox);
+            }
         }
         Ok(())
     }
@@ -213,7 +260,7 @@ impl Catalog for CuttingCatalog {
     async fn route_remove(&self, sandbox: &SandboxId, node: &str) -> Result<bool, CatalogError> {
         let removed = self.inner.route_remove(sandbox, node).await?;
         if removed {
-            self.known().remove(sandbox);
+            self.awake().remove(sandbox);
             self.cut(sandbox);
         }
         Ok(removed)
@@ -222,19 +269,23 @@ impl Catalog for CuttingCatalog {
     async fn routes_replace(
         &self,
         node: &str,
-        sandboxes: &[SandboxId],
+        routes: &[(SandboxId, Route)],
+        unsure: &[SandboxId],
     ) -> Result<(), CatalogError> {
-        self.inner.routes_replace(node, sandboxes).await?;
+        self.inner.routes_replace(node, routes, unsure).await?;
         self.filled.send_replace(true);
         let gone: Vec<SandboxId> = {
-            let mut known = self.known();
-            let mut gone = std::mem::take(&mut *known);
-            for sandbox in sandboxes {
+            let mut awake = self.awake();
+            let mut gone = std::mem::take(&mut *awake);
+            for (sandbox, _) in routes.iter().filter(|(_, route)| !route.asleep) {
                 gone.remove(sandbox);
-                known.insert(sandbox.clone(), node.to_owned());
+                awake.insert(sandbox.clone(), node.to_owned());
+            }
+            for sandbox in unsure {
+                awake.extend(gone.remove_entry(sandbox));
             }
             let (gone, stay): (Vec<_>, Vec<_>) = gone.into_iter().partition(|(_, n)| n == node);
-            known.extend(stay);
+            awake.extend(stay);
             gone.into_iter().map(|(sandbox, _)| sandbox).collect()
         };
         for sandbox in gone {
