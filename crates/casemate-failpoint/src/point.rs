@@ -97,6 +97,20 @@ points! {
     /// Node: the layer is in the trash, the slot is not given back.
     StopRetired = "stop.retired",
 
+    /// Node: a sandbox stands still for a snapshot, there is none.
+    SnapshotFrozen = "snapshot.frozen",
+    /// Node: its copy is made and has no name of its own.
+    SnapshotMade = "snapshot.made",
+    /// Node: the snapshot is kept, nobody knows.
+    SnapshotKept = "snapshot.kept",
+    /// Node: a snapshot that is to go has lost its name, and is there.
+    SnapshotRemoving = "snapshot.removing",
+
+    /// Node: the processes of one to suspend have gone, its layer is still in its place.
+    SuspendStopped = "suspend.stopped",
+    /// Node: its layer is kept, the slot is not given back.
+    SuspendKept = "suspend.kept",
+
     /// Node: a writable layer was made and is on no shelf.
     LayerMade = "layer.made",
     /// Node: a used layer is empty and has no folders for the next sandbox.

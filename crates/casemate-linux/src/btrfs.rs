@@ -8,6 +8,9 @@ const SUBVOL_CREATE: libc::c_ulong = iow(14, 4096);
 const SNAP_DESTROY: libc::c_ulong = iow(15, 4096);
 const TREE_SEARCH: libc::c_ulong = iowr(17, 4096);
 const INO_LOOKUP: libc::c_ulong = iowr(18, 4096);
+const WAIT_SYNC: libc::c_ulong = iow(22, 8);
+const SNAP_CREATE: libc::c_ulong = iow(23, 4096);
+const START_SYNC: libc::c_ulong = ior(24, 8);
 const DEV_INFO: libc::c_ulong = iowr(30, 4096);
 const QUOTA_CTL: libc::c_ulong = iowr(40, 16);
 const QGROUP_CREATE: libc::c_ulong = iow(42, 16);
@@ -57,6 +60,18 @@ unsafe trait Argument {}
 struct VolumeArgs {
     fd: i64,
     name: [u8; 4088],
+}
+#[repr(C)]
+struct SnapshotArgs {
+    fd: i64,
+    transaction: u64,
+    flags: u64,
+    unused: [u64; 4],
+    name: [u8; 4040],
+}
+#[repr(C)]
+struct TransactionArgs {
+    transaction: u64,
 }
 #[repr(C)]
 struct QuotaArgs {
@@ -115,8 +130,13 @@ struct DeviceInfoArgs {
     rest: [u64; 507],
 }
 
-// SAFETY: integers only; sizes are those in the requests above (4096, 16, 16, 48, 4096, 4096, 4096).
+// SAFETY: integers only; sizes are those in the requests above (4096, 16, 16, 48, 4096, 4096, 4096;
+// 4096 and 8 of the next two).
 unsafe impl Argument for VolumeArgs {}
+// SAFETY: see above.
+unsafe impl Argument for SnapshotArgs {}
+// SAFETY: see above.
+unsafe impl Argument for TransactionArgs {}
 // SAFETY: see above.
 unsafe impl Argument for QuotaArgs {}
 // SAFETY: see above.
@@ -144,16 +164,43 @@ fn volume_args(name: &str) -> io::Result<VolumeArgs> {
         fd: 0,
         name: [0; 4088],
     };
+    write_name(name, &mut args.name)?;
+    Ok(args)
+}
+
+fn write_name(name: &str, place: &mut [u8]) -> io::Result<()> {
     if name.is_empty() || name.len() > 255 || name.contains('/') {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
-    args.name[..name.len()].copy_from_slice(name.as_bytes());
-    Ok(args)
+    place[..name.len()].copy_from_slice(name.as_bytes());
+    Ok(())
 }
 
 /// Makes the subvolume `name` in the folder.
 pub fn subvolume_create(folder: impl AsFd, name: &str) -> io::Result<()> {
     ioctl(folder, SUBVOL_CREATE, &mut volume_args(name)?)
+}
+
+/// Makes the subvolume `name` in the folder, with all that `source` holds at this moment, also what
+/// was not written to disk yet. It and its content survive a power loss once this has returned.
+/// Costs no more for much than for little, but for what has to be written first.
+pub fn snapshot_create(source: impl AsFd, folder: impl AsFd, name: &str) -> io::Result<()> {
+    let mut args = SnapshotArgs {
+        fd: source.as_fd().as_raw_fd().into(),
+        transaction: 0,
+        flags: 0,
+        unused: [0; 4],
+        name: [0; 4040],
+    };
+    write_name(name, &mut args.name)?;
+    ioctl(folder, SNAP_CREATE, &mut args)
+}
+
+/// Waits until all that was changed in folders survives a power loss; not for the content of files.
+pub fn commit(root: impl AsFd) -> io::Result<()> {
+    let mut args = TransactionArgs { transaction: 0 };
+    ioctl(&root, START_SYNC, &mut args)?;
+    ioctl(&root, WAIT_SYNC, &mut args)
 }
 
 /// Takes the subvolume `name` out of the folder; its space comes back in the background.
@@ -182,6 +229,7 @@ pub fn quotas_enable(root: impl AsFd) -> io::Result<Quotas> {
 }
 
 /// Bounds the bytes that a subvolume may refer to; beyond them writes fail with `EDQUOT`.
+/// `u64::MAX` takes the bound away.
 pub fn subvolume_limit(subvolume: impl AsFd, bytes: u64) -> io::Result<()> {
     let mut args = QgroupLimitArgs {
         flags: LIMIT_REFERENCED,
@@ -203,9 +251,21 @@ pub fn qgroup_delete(root: impl AsFd, id: u64) -> io::Result<()> {
     )
 }
 
-/// Quota groups of subvolumes with the bytes that each refers to, from id `first` on; at most a
-/// few dozen, in order. Ask again from the last id + 1 until none come.
-pub fn qgroups(root: impl AsFd, first: u64) -> io::Result<Vec<(u64, u64)>> {
+/// The quota group of a subvolume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Qgroup {
+    /// The subvolume's.
+    pub id: u64,
+    /// Bytes that it can reach; with [`Quotas::Simple`] those that were written in it and that
+    /// anybody can still reach.
+    pub referenced: u64,
+    /// Bytes that no other can reach; with [`Quotas::Simple`] the same as above.
+    pub exclusive: u64,
+}
+
+/// Quota groups of subvolumes, from id `first` on; at most a few dozen, in order. Ask again from
+/// the last id + 1 until none come.
+pub fn qgroups(root: impl AsFd, first: u64) -> io::Result<Vec<Qgroup>> {
     let key = SearchKey {
         tree: QUOTA_TREE,
         min_offset: first,
@@ -217,8 +277,13 @@ pub fn qgroups(root: impl AsFd, first: u64) -> io::Result<Vec<(u64, u64)>> {
         items: 32,
         ..SearchKey::default()
     };
-    let found = search(root, key, QGROUP_INFO_KEY, 16)?;
-    let group = |(id, item): (u64, Vec<u8>)| (id, u64_at(&item, 8));
+    let found = search(root, key, QGROUP_INFO_KEY, 40)?;
+    let group = |(id, item): (u64, Vec<u8>)| Qgroup {
+        id,
+        // After the generation; each is followed by its compressed size.
+        referenced: u64_at(&item, 8),
+        exclusive: u64_at(&item, 24),
+    };
     Ok(found.into_iter().map(group).collect())
 }
 

@@ -4,7 +4,8 @@
 //! ourselves, where the kernel enforces each one's limit; and plain folders of the data directory
 //! where btrfs does not work, bounded file by file only. Used layers are moved aside at once and
 //! dealt with later, so a large one never holds up whoever ends a sandbox: one that holds little is
-//! emptied and used again, any other is deleted.
+//! emptied and used again, any other is deleted. What is kept beyond its sandbox lies apart
+//! (`kept`).
 //!
 //! Template layers do *not* live in the image. Subvolumes number their files from the same start,
 //! and an overlay of two of them shows different files under one number, which breaks `cp`, `find`
@@ -14,8 +15,11 @@
 //! Must not know sandboxes or how layers are mounted.
 
 mod backing;
+mod copy;
 mod image;
+mod kept;
 mod plain;
+mod still;
 mod subvolumes;
 
 use std::collections::BTreeSet;
@@ -88,18 +92,27 @@ impl Layer {
 }
 
 /// One way to make layers. Folders are those of the pool's root.
-///
-/// Sealing a layer and cloning one in constant time will join this port with snapshots.
 trait Layers: Debug + Send + Sync {
     fn disk_limit(&self) -> DiskLimit;
     /// Makes an empty folder with its own accounting.
     fn make(&self, folder: &Path, name: &str) -> io::Result<()>;
-    /// Bounds what it may hold.
+    /// Makes a folder with its own accounting and all that `layer` holds; nothing may be written
+    /// there meanwhile, where that is not done at once.
+    fn copy(&self, layer: &Path, folder: &Path, name: &str) -> io::Result<()>;
+    /// Writes what was copied to disk, where copying did not.
+    fn sync_copy(&self, layer: &Path) -> io::Result<()>;
+    /// Bounds what it may hold, what it began with included; `u64::MAX` is no bound.
     fn limit(&self, layer: &Path, bytes: u64) -> io::Result<()>;
     /// What it holds now.
     fn used_bytes(&self, layer: &Path) -> io::Result<u64>;
+    /// Notes what it holds for those that begin with it, where nothing else tells them.
+    fn note_size(&self, layer: &Path) -> io::Result<()>;
+    /// What would come back without it, or what it holds; `None` where neither is known.
+    fn kept_bytes(&self, layer: &Path) -> io::Result<Option<u64>>;
+    /// Waits until changes of folders survive a power loss.
+    fn commit(&self, root: &Path) -> io::Result<()>;
     /// Whether emptying one costs less than deleting it and making another.
-    fn is_worth_emptying(&self) -> bool;
+    fn is_worth_emptying(&self, layer: &Path) -> bool;
     /// Deletes it with all that is in it.
     fn delete(&self, folder: &Path, name: &str) -> io::Result<()>;
     /// Frees what deleted layers left in the accounting, and says whether that was all of it;
@@ -143,7 +156,7 @@ impl Pool {
                 (config.folder.join("writable"), None, Box::new(plain::Plain))
             }
         };
-        for folder in [IN_USE, TRASH] {
+        for folder in [IN_USE, kept::KEPT, TRASH] {
             std::fs::create_dir_all(root.join(folder)).step("make the pool's folders")?;
         }
         let run = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_nsec as u32;
@@ -311,7 +324,11 @@ impl Pool {
                 continue;
             }
             // One that resists must not keep all others from going.
-            failed = failed.and(self.layers.delete(&trash, &name));
+            failed = failed.and(match self.layers.delete(&trash, &name) {
+                // Of a snapshot: whoever removes it was faster.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other,
+            });
             failpoint::hit(Point::LayerDeleted);
         }
         failed
@@ -321,7 +338,7 @@ impl Pool {
     /// has to be deleted then. The folders that were a sandbox's root are made anew, because their
     /// owner, mode and attributes were the sandbox's, and its mount may hold them still.
     fn make_new(&self, used: &Path, bytes: u64) -> Option<Layer> {
-        let is_small = self.layers.is_worth_emptying()
+        let is_small = self.layers.is_worth_emptying(used)
             && self.layers.used_bytes(used).ok()? <= EMPTIED_BYTES_MAX
             && plain::holds_at_most(used, EMPTIED_ENTRIES_MAX, EMPTIED_BYTES_MAX).ok()?
             && std::fs::symlink_metadata(used.join(INNER[0])).ok()?.ino() <= EMPTIED_INODES_MAX;
@@ -339,13 +356,14 @@ impl Pool {
         Some(layer)
     }
 
-    /// Frees what deleted layers left in the accounting. `false`: some is in use still, for the
-    /// file system takes deleted layers apart later, within half a minute as a rule.
+    /// Frees what deleted layers left in the accounting. `false`: some is in use still. The file
+    /// system takes deleted layers apart later, within half a minute as a rule; and what a snapshot
+    /// shares with one stays that one's.
     pub fn tidy(&self) -> io::Result<bool> {
         let _alone = self.emptying.lock().unwrap_or_else(PoisonError::into_inner);
         // Whatever resists is tried again the next time.
         let unstuck = self.delete_stuck().is_ok();
-        let folders = [self.writable_dir(), self.root.join(TRASH)];
+        let folders = [IN_USE, kept::KEPT, TRASH].map(|folder| self.root.join(folder));
         let freed = self.layers.tidy(&self.root, &folders)?;
         Ok(freed && unstuck)
     }

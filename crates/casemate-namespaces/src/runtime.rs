@@ -4,6 +4,7 @@
 //! create:  Reserved ─claim─▶ Claimed ─launch─▶ Launched ─ready─▶ Running
 //!              └──────────────── on an error each undoes what it made
 //! stop:    Running ─▶ Ending ─▶ gone            files and networks go in the background
+//! suspend: Running ─▶ Ending ─▶ gone            its files are kept (`keep`)
 //! ```
 //!
 //! A table holds one entry for each sandbox; tasks keep the stock filled and clear away what was
@@ -12,6 +13,7 @@
 mod adopt;
 mod create;
 mod freeze;
+mod keep;
 mod log;
 mod look;
 mod memory;
@@ -29,9 +31,10 @@ use async_trait::async_trait;
 use casemate_net::{NetConfig, NetPool, NetSlot};
 use casemate_runtime::{
     AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, DiskLimit, Exit, Frozen,
-    IsolationKind, Runtime, RuntimeError, RuntimeRecord, Seen, Stock,
+    IsolationKind, Runtime, RuntimeError, RuntimeRecord, Seen, SnapshotError, Snapshots, Stock,
+    Taken,
 };
-use casemate_types::{CompiledPolicy, SandboxId};
+use casemate_types::{CompiledPolicy, SandboxId, SnapshotId};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
@@ -94,6 +97,8 @@ struct Shared {
     net: Arc<NetPool>,
     slots: Slots,
     layers: Shelf<Layer>,
+    /// Of sandboxes that ended and that could not be kept yet: no sweep takes them.
+    spared: Mutex<BTreeSet<Layer>>,
     /// What was left of the pool when it was looked at last.
     room: Mutex<Option<Room>>,
     launchers: Launchers,
@@ -222,6 +227,7 @@ impl NamespacesRuntime {
             cgroups,
             net,
             layers: Shelf::new(enough),
+            spared: Mutex::default(),
             room: Mutex::default(),
             launchers,
             dialer: Dialer::start().step("start the dialling threads")?,
@@ -418,6 +424,51 @@ impl Runtime for NamespacesRuntime {
 
     async fn teardown(&self, purge: bool) -> Result<(), RuntimeError> {
         stop::teardown(&self.shared, purge).await
+    }
+}
+
+#[async_trait]
+impl Snapshots for NamespacesRuntime {
+    async fn take(
+        &self,
+        sandbox: &SandboxId,
+        snapshot: &SnapshotId,
+    ) -> Result<Taken, SnapshotError> {
+        keep::take(&self.shared, sandbox, snapshot).await
+    }
+
+    async fn suspend(
+        &self,
+        sandbox: &SandboxId,
+        snapshot: &SnapshotId,
+    ) -> Result<(), SnapshotError> {
+        keep::suspend(&self.shared, sandbox, snapshot).await
+    }
+
+    async fn salvage(
+        &self,
+        record: &RuntimeRecord,
+        snapshot: &SnapshotId,
+    ) -> Result<bool, SnapshotError> {
+        keep::salvage(&self.shared, record, snapshot).await
+    }
+
+    async fn remove(&self, snapshot: &SnapshotId) -> Result<(), SnapshotError> {
+        let (pool, id) = (Arc::clone(&self.shared.pool), snapshot.clone());
+        let remove = move || pool.forget(&id).step("remove the snapshot");
+        keep::blocking(snapshot, remove).await
+    }
+
+    async fn list(&self) -> Result<BTreeMap<SnapshotId, Option<u64>>, SnapshotError> {
+        let pool = Arc::clone(&self.shared.pool);
+        let failed = |source| SnapshotError::Step {
+            step: "list snapshots",
+            source,
+        };
+        let listed = tokio::task::spawn_blocking(move || pool.kept()).await;
+        listed
+            .map_err(|error| failed(error.into()))?
+            .map_err(|error| failed(error.into()))
     }
 }
 

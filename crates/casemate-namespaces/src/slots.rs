@@ -148,6 +148,18 @@ impl Slots {
         taken
     }
 
+    /// Removes what is shown of slots that nobody has. Nobody gets one of them meanwhile.
+    pub(crate) fn sweep_views(&self) -> io::Result<()> {
+        for index in self.views.slots()? {
+            if self.claim(index) {
+                let removed = self.views.remove(index);
+                self.release(index);
+                removed?;
+            }
+        }
+        Ok(())
+    }
+
     /// Gives an index back whose namespaces are gone.
     pub(crate) fn release(&self, index: u16) {
         self.free().push_back(index);

@@ -213,16 +213,14 @@ impl Views {
         gone(std::fs::remove_dir_all(self.folder(slot)))
     }
 
-    /// Removes the files of all other slots.
-    pub(crate) fn sweep(&self, keep: &BTreeSet<u16>) -> io::Result<()> {
+    /// Slots that have files.
+    pub(crate) fn slots(&self) -> io::Result<Vec<u16>> {
+        let mut slots = Vec::new();
         for entry in std::fs::read_dir(&self.root)? {
             let name = entry?.file_name();
-            let slot = name.to_str().and_then(|name| name.parse().ok());
-            if let Some(slot) = slot.filter(|slot| !keep.contains(slot)) {
-                self.remove(slot)?;
-            }
+            slots.extend(name.to_str().and_then(|name| name.parse::<u16>().ok()));
         }
-        Ok(())
+        Ok(slots)
     }
 
     /// Takes the file system away; no sandbox may be left.

@@ -8,7 +8,10 @@ use casemate_runtime::DiskLimit;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::Layers;
+use super::{INNER, Layers, copy};
+
+/// Beside the others while a copy is made.
+const LINKS: &str = "links";
 
 #[derive(Debug)]
 pub(super) struct Plain;
@@ -22,6 +25,18 @@ impl Layers for Plain {
         std::fs::create_dir(folder.join(name))
     }
 
+    fn copy(&self, layer: &Path, folder: &Path, name: &str) -> io::Result<()> {
+        let place = folder.join(name);
+        std::fs::create_dir(&place)?;
+        let [upper, work] = INNER;
+        std::fs::create_dir(place.join(work))?;
+        copy::tree(&layer.join(upper), &place.join(upper), &place.join(LINKS))
+    }
+
+    fn sync_copy(&self, layer: &Path) -> io::Result<()> {
+        self.commit(layer)
+    }
+
     fn limit(&self, _layer: &Path, _bytes: u64) -> io::Result<()> {
         // Processes get a bound on each file instead.
         Ok(())
@@ -31,7 +46,21 @@ impl Layers for Plain {
         used_bytes(layer)
     }
 
-    fn is_worth_emptying(&self) -> bool {
+    fn note_size(&self, _layer: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Walking files would be the only way.
+    fn kept_bytes(&self, _layer: &Path) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+
+    fn commit(&self, root: &Path) -> io::Result<()> {
+        let root = rustix::fs::open(root, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(rustix::fs::syncfs(&root)?)
+    }
+
+    fn is_worth_emptying(&self, _layer: &Path) -> bool {
         false
     }
 

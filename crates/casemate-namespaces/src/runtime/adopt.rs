@@ -100,11 +100,9 @@ pub(super) async fn sweep(
     tell_of_populated(shared, &unowned);
     end_all(shared, unowned).await;
     let sweeper = Arc::clone(shared);
-    blocking("sweep views", move || {
-        sweeper.views.sweep(&sweeper.slots.taken())
-    })
-    .await?;
-    let layers = layers_in_use(shared);
+    blocking("sweep views", move || sweeper.slots.sweep_views()).await?;
+    let mut layers = layers_of_running(shared);
+    layers.extend(lock(&shared.spared).iter().cloned());
     let sweeper = Arc::clone(shared);
     blocking("retire layers", move || sweeper.pool.sweep(&layers)).await?;
     let sweeper = Arc::clone(shared);
@@ -123,7 +121,7 @@ pub(super) async fn sweep(
 fn unowned(shared: &Shared, keep: &BTreeSet<SandboxId>) -> Result<Vec<String>, RuntimeError> {
     let names = shared.cgroups.names();
     let names = names.map_err(|e| failed("list control groups", e))?;
-    let (mut groups, slots) = (groups_in_use(shared), shared.slots.taken());
+    let (mut groups, slots) = (groups_of_running(shared), shared.slots.taken());
     // As earlier versions named them.
     groups.extend(keep.iter().map(SandboxId::to_string));
     let in_stock = |name: &str| slot_of_group(name).is_some_and(|slot| slots.contains(&slot));
@@ -182,6 +180,32 @@ async fn end_at_last(shared: Arc<Shared>, group: String, slot: Option<u16>) {
     }
 }
 
+/// Ends what a sandbox that nobody took over has left in its group: processes that were ended and
+/// are not gone yet, if any.
+pub(super) async fn end_what_is_left(
+    shared: &Shared,
+    facts: &Facts,
+    sandbox: &SandboxId,
+) -> Result<(), RuntimeError> {
+    let group = facts.group.clone().unwrap_or_else(|| sandbox.to_string());
+    let id = shared.cgroups.id(&group);
+    let id = id.map_err(|error| failed("find its control group", error))?;
+    // Of another boot the number means nothing.
+    let is_its_own = facts.boot_id == shared.boot_id && id == Some(facts.cgroup);
+    if !is_its_own || groups_of_running(shared).contains(&group) {
+        return Ok(());
+    }
+    let deadline = tokio::time::Instant::now() + END_PATIENCE;
+    while !end(shared, &group) {
+        if tokio::time::Instant::now() > deadline {
+            let late = io::Error::from(io::ErrorKind::TimedOut);
+            return Err(failed("wait for its processes", late));
+        }
+        tokio::time::sleep(END_POLL).await;
+    }
+    Ok(())
+}
+
 /// One attempt. Whether the group is gone.
 fn end(shared: &Shared, group: &str) -> bool {
     if shared.cgroups.delete(group).is_ok() {
@@ -201,11 +225,11 @@ fn end(shared: &Shared, group: &str) -> bool {
     false
 }
 
-fn layers_in_use(shared: &Shared) -> BTreeSet<Layer> {
+pub(super) fn layers_of_running(shared: &Shared) -> BTreeSet<Layer> {
     of_running(shared, |running| running.layer.clone())
 }
 
-fn groups_in_use(shared: &Shared) -> BTreeSet<String> {
+fn groups_of_running(shared: &Shared) -> BTreeSet<String> {
     of_running(shared, |running| running.group.clone())
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_net::NetSlot;
 use casemate_runtime::{Born, CreateError, CreateSpec, DiskLimit, RuntimeRecord};
-use casemate_types::SandboxId;
+use casemate_types::{SandboxId, SnapshotId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::AsyncReadExt;
@@ -180,10 +180,16 @@ impl Claimed {
             sandbox: spec.sandbox.clone(),
             what,
         };
-        let layer = shared.layers.take(STOCK_PATIENCE).await;
+        let layer = match &spec.files {
+            None => shared.layers.take(STOCK_PATIENCE).await,
+            Some(snapshot) => Some(begin_with(shared, spec, snapshot).await?),
+        };
         let layer = layer.ok_or_else(|| capacity("no writable layer"))?;
         let Some(slot) = shared.slots.shelf.take(STOCK_PATIENCE).await else {
-            shared.layers.put(layer);
+            match spec.files {
+                None => shared.layers.put(layer),
+                Some(_) => shared.pool.retire(&layer),
+            }
             return Err(capacity("no slot"));
         };
         let limits = Limits::of(&spec.resources);
@@ -220,7 +226,7 @@ impl Claimed {
         };
         self.shape = show().map_err(step_error(&spec.sandbox, "show it its machine"))?;
         let bytes = disk_bytes(spec);
-        if bytes != super::stock::LAYER_BYTES {
+        if spec.files.is_none() && bytes != super::stock::LAYER_BYTES {
             let limited = shared.pool.limit(&self.layer, bytes);
             limited.map_err(step_error(&spec.sandbox, "set the disk limit"))?;
         }
@@ -326,6 +332,28 @@ impl Claimed {
     async fn undo(self, shared: &Arc<Shared>, sandbox: &SandboxId) {
         stop::clear(shared, sandbox, None, self.slot.net, &self.layer).await;
     }
+}
+
+/// A copy of what a snapshot holds, under the sandbox's limit.
+async fn begin_with(
+    shared: &Arc<Shared>,
+    spec: &CreateSpec,
+    snapshot: &SnapshotId,
+) -> Result<Layer, CreateError> {
+    let (pool, id, bytes) = (Arc::clone(&shared.pool), snapshot.clone(), disk_bytes(spec));
+    let copied = tokio::task::spawn_blocking(move || pool.begin_with(&id, bytes)).await;
+    let copied = copied.unwrap_or_else(|abandoned| Err(io::Error::other(abandoned)));
+    copied.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => CreateError::Unsupported {
+            sandbox: spec.sandbox.clone(),
+            why: format!("snapshot {snapshot} is not there"),
+        },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => CreateError::Capacity {
+            sandbox: spec.sandbox.clone(),
+            what: "no room for its files",
+        },
+        _ => step_error(&spec.sandbox, "copy the files")(error),
+    })
 }
 
 /// Our ends of what the first process gets.

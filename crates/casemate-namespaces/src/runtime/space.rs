@@ -1,9 +1,10 @@
 //! What writable layers take, for whoever asks.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use casemate_runtime::DiskLimit;
-use casemate_types::SandboxId;
+use casemate_types::{SandboxId, SnapshotId};
 
 use super::{Entry, Shared, lock};
 
@@ -16,6 +17,8 @@ pub struct PoolSpace {
     pub is_counted: bool,
     /// Those that run.
     pub sandboxes: Vec<SandboxSpace>,
+    /// Kept files, with the bytes of each where they are known.
+    pub kept: BTreeMap<SnapshotId, Option<u64>>,
     /// Layers of sandboxes that ended, which are not deleted yet.
     pub waiting: usize,
 }
@@ -55,6 +58,7 @@ pub(super) fn measure(shared: &Shared) -> std::io::Result<PoolSpace> {
         root: shared.pool.root().to_owned(),
         is_counted,
         sandboxes: sandboxes.collect(),
+        kept: shared.pool.kept()?,
         waiting: shared.pool.waiting()?,
     })
 }

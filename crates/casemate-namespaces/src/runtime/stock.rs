@@ -27,9 +27,11 @@ const CALM_PATIENCE: Duration = Duration::from_secs(1);
 const CALM_POLL: Duration = Duration::from_millis(10);
 /// How long no create may have begun before a stock that is nearly full is filled up.
 const TOP_UP: Duration = Duration::from_secs(1);
-/// How often the accounting of deleted layers is freed, which takes one call for each. The file
-/// system lets go of it at its next commit, 30 s later at most.
-const TIDY_EVERY: Duration = Duration::from_secs(15);
+/// How soon the accounting of deleted layers is freed, which takes one call for each. The file
+/// system lets go of it at its next commit, 30 s later at most; of what snapshots share later, so it
+/// is looked less and less often while nothing is given up.
+const TIDY_AFTER: Duration = Duration::from_secs(15);
+const TIDY_AFTER_MAX: Duration = Duration::from_secs(600);
 /// How often it is looked whether sandboxes still have room: what is held ready lasts longer than
 /// this at the speed of most disks. And how soon again after there was less than wanted.
 const ROOM_LOOK: Duration = Duration::from_secs(1);
@@ -222,10 +224,11 @@ async fn gather(shared: &Shared) {
 async fn clear_away(shared: Arc<Shared>, mut waste: mpsc::UnboundedReceiver<NetSlot>) {
     // An earlier process may have left something in the accounting.
     let (mut tidy, mut tidied) = (false, tokio::time::Instant::now());
+    let mut patience = TIDY_AFTER;
     loop {
         let came = tokio::select! {
             came = waste.recv() => Some(came),
-            () = tokio::time::sleep_until(tidied + TIDY_EVERY), if !tidy => None,
+            () = tokio::time::sleep_until(tidied + patience), if !tidy => None,
         };
         let Some(came) = came else {
             let tidier = Arc::clone(&shared);
@@ -236,10 +239,11 @@ async fn clear_away(shared: Arc<Shared>, mut waste: mpsc::UnboundedReceiver<NetS
                 false
             });
             tidied = tokio::time::Instant::now();
+            patience = (patience * 2).min(TIDY_AFTER_MAX);
             continue;
         };
         let Some(first) = came else { return };
-        tidy = false;
+        (tidy, patience) = (false, TIDY_AFTER);
         gather(&shared).await;
         let mut used = vec![first];
         while let Ok(more) = waste.try_recv() {

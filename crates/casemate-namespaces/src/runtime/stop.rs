@@ -40,7 +40,8 @@ pub(super) async fn stop(shared: &Arc<Shared>, sandbox: &SandboxId) -> Result<()
     }
 }
 
-fn begin(shared: &Shared, sandbox: &SandboxId) -> Option<Arc<Running>> {
+/// Takes it out of everybody's hands; `None` where it does not run, or somebody else ends it.
+pub(super) fn begin(shared: &Shared, sandbox: &SandboxId) -> Option<Arc<Running>> {
     let mut table = lock(&shared.table);
     let entry = table.get_mut(sandbox)?;
     match std::mem::replace(entry, Entry::Ending) {
@@ -53,6 +54,15 @@ fn begin(shared: &Shared, sandbox: &SandboxId) -> Option<Arc<Running>> {
 }
 
 async fn end(shared: &Arc<Shared>, running: &Running) -> Result<(), RuntimeError> {
+    end_processes(shared, running).await?;
+    failpoint::hit(Point::StopEmptied);
+    shared.pool.retire_quiet(&running.layer);
+    failpoint::hit(Point::StopRetired);
+    give_back(shared, running).await
+}
+
+/// Returns once the last of them is gone. Can be repeated.
+pub(super) async fn end_processes(shared: &Shared, running: &Running) -> Result<(), RuntimeError> {
     kill(shared, &running.group, running.process.get_ref())
         .map_err(|e| failed("end its processes", e))?;
     tokio::time::timeout(END_PATIENCE, running.process.readable())
@@ -60,15 +70,17 @@ async fn end(shared: &Arc<Shared>, running: &Running) -> Result<(), RuntimeError
         .map_err(|late| failed("wait for its processes", late))?
         .map_err(|error| failed("wait for its processes", error))?
         .retain_ready();
-    failpoint::hit(Point::StopEmptied);
+    Ok(())
+}
+
+/// What it had beside its layer.
+pub(super) async fn give_back(shared: &Shared, running: &Running) -> Result<(), RuntimeError> {
     if running.facts.group.is_none() {
         // Of an earlier version: nobody removes it with the slot.
         delete_group(shared, &running.group)
             .await
             .map_err(|e| failed("remove its control group", e))?;
     }
-    shared.pool.retire_quiet(&running.layer);
-    failpoint::hit(Point::StopRetired);
     if let Some(net) = lock(&running.net).take() {
         // Closed only when the runtime itself is gone.
         let _ = shared.used.send(net);

@@ -15,6 +15,7 @@ mod debian;
 mod freezing;
 mod limits;
 mod machine;
+mod snapshots;
 mod speed;
 
 use std::future::Future;
@@ -89,6 +90,16 @@ const TESTS: &[Test] = tests![
     freezing::a_frozen_one_stops_and_its_slot_is_not_frozen,
     freezing::a_frozen_one_is_taken_over_as_it_is,
     freezing::what_ends_meanwhile_keeps_nobody_waiting,
+    snapshots::the_contract_of_the_port_holds,
+    snapshots::everything_a_sandbox_wrote_is_in_it_and_nothing_later,
+    snapshots::plain_folders_do_as_well,
+    snapshots::a_disk_limit_counts_what_a_sandbox_began_with,
+    snapshots::kept_ones_survive_sweeps_and_starts,
+    snapshots::what_a_crash_cuts_off_happened_or_left_nothing,
+    snapshots::what_ran_when_the_host_went_is_salvaged_before_the_sweep,
+    snapshots::many_cycles_leave_nothing,
+    snapshots::a_refused_one_leaves_the_sandbox_as_it_was,
+    snapshots::how_long_it_takes,
     debian::what_people_do_as_root_and_as_user_works,
     speed::creation_in_a_row_and_at_once,
 ];
@@ -101,6 +112,10 @@ fn main() -> ExitCode {
         }
         ["internal", "hold", folder, instance] => {
             run(adoption::hold(folder, instance));
+            return ExitCode::SUCCESS;
+        }
+        ["internal", "keep", folder, instance, what] => {
+            run(snapshots::hold(folder, instance, what));
             return ExitCode::SUCCESS;
         }
         ["internal", "shared"] => {

@@ -5,9 +5,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use casemate_namespaces::{NamespacesConfig, NamespacesRuntime};
+use casemate_namespaces::lease::LeaseError;
+use casemate_namespaces::{NamespacesConfig, NamespacesRuntime, OpenError};
 use casemate_runtime::{AgentConfig, CreateSpec, Runtime, RuntimeRecord};
 use casemate_types::{CompiledPolicy, InstanceId, Resources, SandboxId, TemplateId, chain};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,6 +17,9 @@ use crate::{dead, host};
 
 /// Enough for tests, little enough for any disk.
 const POOL_BYTES: u64 = 4 << 30;
+
+/// How long what the test dropped may take to go.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct World {
     pub folder: PathBuf,
@@ -50,9 +54,17 @@ impl World {
     pub async fn open_config(config: NamespacesConfig) -> Self {
         furnish(&config.data_dir.join("node/layers/base"));
         let (folder, instance) = (config.data_dir.clone(), config.instance.clone());
-        let runtime = NamespacesRuntime::open(config)
-            .await
-            .unwrap_or_else(|error| panic!("the runtime opens: {}", chain(&error)));
+        let begun = Instant::now();
+        let runtime = loop {
+            match NamespacesRuntime::open(config.clone()).await {
+                Ok(runtime) => break runtime,
+                // Tasks of one that was dropped just now end a moment later.
+                Err(OpenError::Lease(LeaseError::Held(_))) if begun.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(error) => panic!("the runtime opens: {}", chain(&error)),
+            }
+        };
         let runtime = Arc::new(runtime);
         let looker = Arc::downgrade(&runtime);
         let memory_kills = Arc::<Mutex<BTreeMap<_, _>>>::default();

@@ -1,6 +1,6 @@
 //! The runtime of this machine as `up` and `down` open it, with the resolver told of every slot.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -14,9 +14,9 @@ use casemate_namespaces::lease::LeaseError;
 use casemate_namespaces::{NamespacesConfig, NamespacesRuntime, OpenError, PoolSpace};
 use casemate_runtime::{
     AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, Exit, Frozen, Runtime,
-    RuntimeError, RuntimeRecord, Seen, Stock,
+    RuntimeError, RuntimeRecord, Seen, SnapshotError, Snapshots, Stock, Taken,
 };
-use casemate_types::{CompiledPolicy, SandboxId};
+use casemate_types::{CompiledPolicy, SandboxId, SnapshotId};
 use tokio::sync::mpsc;
 
 use super::programs;
@@ -185,15 +185,20 @@ impl Egress {
             dns,
             upstreams: Vec::new(),
         };
+        self.put(ip, policy);
+    }
+
+    fn put(&self, ip: Ipv4Addr, policy: SlotPolicy) {
         let mut state = self.lock();
         tell(state.socket.as_ref(), ip, Some(policy.clone()));
         state.slots.insert(ip, policy);
     }
 
-    fn clear(&self, ip: Ipv4Addr) {
+    /// Answers with what held for it.
+    fn clear(&self, ip: Ipv4Addr) -> Option<SlotPolicy> {
         let mut state = self.lock();
         tell(state.socket.as_ref(), ip, None);
-        state.slots.remove(&ip);
+        state.slots.remove(&ip)
     }
 
     fn lock(&self) -> MutexGuard<'_, EgressState> {
@@ -342,5 +347,48 @@ impl Runtime for Sandboxes {
 
     async fn teardown(&self, purge: bool) -> Result<(), RuntimeError> {
         self.inner.teardown(purge).await
+    }
+}
+
+#[async_trait]
+impl Snapshots for Sandboxes {
+    async fn take(
+        &self,
+        sandbox: &SandboxId,
+        snapshot: &SnapshotId,
+    ) -> Result<Taken, SnapshotError> {
+        self.inner.take(sandbox, snapshot).await
+    }
+
+    async fn suspend(
+        &self,
+        sandbox: &SandboxId,
+        snapshot: &SnapshotId,
+    ) -> Result<(), SnapshotError> {
+        // Told first: the address belongs to somebody else soon.
+        let address = self.inner.address(sandbox);
+        let told = address.and_then(|ip| Some((ip, self.egress.clear(ip)?)));
+        let suspended = self.inner.suspend(sandbox, snapshot).await;
+        if let (Err(_), Some((ip, policy))) = (&suspended, told) {
+            // It goes on, or has its address still.
+            self.egress.put(ip, policy);
+        }
+        suspended
+    }
+
+    async fn salvage(
+        &self,
+        record: &RuntimeRecord,
+        snapshot: &SnapshotId,
+    ) -> Result<bool, SnapshotError> {
+        self.inner.salvage(record, snapshot).await
+    }
+
+    async fn remove(&self, snapshot: &SnapshotId) -> Result<(), SnapshotError> {
+        self.inner.remove(snapshot).await
+    }
+
+    async fn list(&self) -> Result<BTreeMap<SnapshotId, Option<u64>>, SnapshotError> {
+        self.inner.list().await
     }
 }

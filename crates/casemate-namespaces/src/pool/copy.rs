@@ -1,0 +1,187 @@
+//! Copies of trees, where the file system makes none of a whole: all that an overlay's upper folder
+//! may hold, as it is.
+//!
+//! Content is shared where the file system can do that, and holes stay holes. Nothing is written to
+//! disk for good.
+
+use std::collections::BTreeSet;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, chmodat,
+    chownat, fstat, ftruncate, ioctl_ficlone, lgetxattr, linkat, llistxattr, lsetxattr, mkdirat,
+    mknodat, openat, readlinkat, seek, symlinkat, utimensat,
+};
+use rustix::io::Errno;
+
+use super::still::{self, FOLDER, Visit, is_folder};
+
+/// Bytes that are copied at once where content cannot be shared.
+const PIECE: usize = 256 << 10;
+/// The kernel's limits of an attribute and of a list of their names.
+const ATTRIBUTE_BYTES_MAX: usize = 64 << 10;
+
+/// Copies the folder `from`, in which nothing changes meanwhile, to `to`, which is made. `links` is
+/// a name beside it that nobody has; it is gone afterwards.
+pub(super) fn tree(from: &Path, to: &Path, links: &Path) -> io::Result<()> {
+    std::fs::create_dir(to)?;
+    std::fs::create_dir(links)?;
+    let mut copier = Copier {
+        to: openat(CWD, to, FOLDER, Mode::empty())?,
+        links: openat(CWD, links, FOLDER, Mode::empty())?,
+        linked: BTreeSet::new(),
+    };
+    still::walk(from, &mut copier)?;
+    std::fs::remove_dir_all(links)
+}
+
+struct Copier {
+    /// The copy of the folder that is walked.
+    to: OwnedFd,
+    /// A name of each copy that gets more of them: its number.
+    links: OwnedFd,
+    linked: BTreeSet<u64>,
+}
+
+impl Visit for Copier {
+    fn entry(&mut self, folder: &OwnedFd, name: &CStr, found: &Stat) -> io::Result<()> {
+        if is_folder(found) {
+            // What else belongs to it comes once nothing is made in it any more.
+            return Ok(mkdirat(&self.to, name, Mode::RWXU)?);
+        }
+        let has_more = found.st_nlink > 1;
+        let number = found.st_ino.to_string();
+        if has_more && self.linked.contains(&found.st_ino) {
+            return Ok(linkat(
+                &self.links,
+                number,
+                &self.to,
+                name,
+                AtFlags::empty(),
+            )?);
+        }
+        self.make(folder, name, found)?;
+        dress(folder, &self.to, name, found)?;
+        if has_more {
+            linkat(&self.to, name, &self.links, number, AtFlags::empty())?;
+            self.linked.insert(found.st_ino);
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, name: &CStr) -> io::Result<()> {
+        self.to = openat(&self.to, name, FOLDER, Mode::empty())?;
+        Ok(())
+    }
+
+    fn leave(&mut self, folder: &OwnedFd) -> io::Result<()> {
+        dress(folder, &self.to, c".", &fstat(folder)?)?;
+        self.to = openat(&self.to, c"..", FOLDER, Mode::empty())?;
+        Ok(())
+    }
+}
+
+impl Copier {
+    fn make(&self, folder: &OwnedFd, name: &CStr, found: &Stat) -> io::Result<()> {
+        let kind = FileType::from_raw_mode(found.st_mode);
+        match kind {
+            FileType::RegularFile => {
+                let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let from = openat(folder, name, read, Mode::empty())?;
+                let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                let to = openat(&self.to, name, write, Mode::RUSR | Mode::WUSR)?;
+                fill(&from.into(), &to.into(), found)
+            }
+            FileType::Symlink => {
+                let target = readlinkat(folder, name, Vec::new())?;
+                Ok(symlinkat(&target, &self.to, name)?)
+            }
+            _ => Ok(mknodat(&self.to, name, kind, Mode::RUSR, found.st_rdev)?),
+        }
+    }
+}
+
+fn fill(from: &File, to: &File, found: &Stat) -> io::Result<()> {
+    if ioctl_ficlone(to, from).is_ok() {
+        return Ok(());
+    }
+    let length = u64::try_from(found.st_size).unwrap_or(0);
+    let mut piece = vec![0; PIECE];
+    let mut at = 0;
+    while at < length {
+        let data = match seek(from, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            // A hole up to the end.
+            Err(Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let hole = seek(from, SeekFrom::Hole(data))?;
+        at = data;
+        while at < hole {
+            let wanted = usize::try_from(hole - at).map_or(PIECE, |left| left.min(PIECE));
+            let count = from.read_at(&mut piece[..wanted], at)?;
+            if count == 0 {
+                break;
+            }
+            to.write_all_at(&piece[..count], at)?;
+            at += count as u64;
+        }
+        at = hole;
+    }
+    Ok(ftruncate(to, length)?)
+}
+
+/// Gives a copy what belongs to a file beside its content, in the order in which none takes
+/// another away again: a new owner loses set-user-id and capabilities.
+fn dress(from: &OwnedFd, to: &OwnedFd, name: &CStr, found: &Stat) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(found.st_uid), Gid::from_raw(found.st_gid));
+    chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    copy_attributes(&path_of(from, name)?, &path_of(to, name)?)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::Symlink {
+        let mode = Mode::from_raw_mode(found.st_mode & 0o7777);
+        chmodat(to, name, mode, AtFlags::empty())?;
+    }
+    let time = |seconds, nanoseconds: u64| Timespec {
+        tv_sec: seconds,
+        tv_nsec: i64::try_from(nanoseconds).unwrap_or(0),
+    };
+    let times = Timestamps {
+        last_access: time(found.st_atime, found.st_atime_nsec),
+        last_modification: time(found.st_mtime, found.st_mtime_nsec),
+    };
+    Ok(utimensat(to, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// No call takes attributes of a link or a device by folder and name.
+fn path_of(folder: &OwnedFd, name: &CStr) -> io::Result<CString> {
+    let mut path = format!("/proc/self/fd/{}/", folder.as_raw_fd()).into_bytes();
+    path.extend_from_slice(name.to_bytes());
+    Ok(CString::new(path)?)
+}
+
+fn copy_attributes(from: &CStr, to: &CStr) -> io::Result<()> {
+    let mut names = vec![0; ATTRIBUTE_BYTES_MAX];
+    let length = match llistxattr(from, &mut names[..]) {
+        Ok(length) => length,
+        Err(Errno::OPNOTSUPP) => 0,
+        Err(error) => return Err(error.into()),
+    };
+    let mut value = Vec::new();
+    for name in names[..length].split(|byte| *byte == 0) {
+        if name.is_empty() {
+            continue;
+        }
+        let name = std::ffi::OsStr::from_bytes(name);
+        value.resize(ATTRIBUTE_BYTES_MAX, 0);
+        let length = lgetxattr(from, name, &mut value[..])?;
+        let flags = rustix::fs::XattrFlags::empty();
+        lsetxattr(to, name, &value[..length], flags)?;
+    }
+    Ok(())
+}

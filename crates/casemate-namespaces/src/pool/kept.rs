@@ -1,0 +1,128 @@
+//! Layers that are kept beyond their sandboxes, by the names of snapshots.
+//!
+//! A snapshot is made where layers are made, under a layer's name: what a crash leaves of it there
+//! is swept like any layer of an earlier process. Only whole, and only once its content survives a
+//! power loss, it is renamed to its place, in which nothing is swept, emptied or written. It has no
+//! limit; whoever begins with it gets a copy with a limit of its own.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use casemate_failpoint::{self as failpoint, Point};
+use casemate_types::SnapshotId;
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, renameat_with, syncfs};
+
+use super::{INNER, Layer, Pool, TRASH, names};
+
+/// Below the pool's root.
+pub(super) const KEPT: &str = "kept";
+
+impl Pool {
+    /// Whether there is a snapshot of that name.
+    pub fn is_kept(&self, snapshot: &SnapshotId) -> bool {
+        self.kept_at(snapshot).join(INNER[0]).is_dir()
+    }
+
+    /// All snapshots, with the bytes that each holds or that would come back without it, whichever
+    /// the file system tells; `None` where it tells neither.
+    pub fn kept(&self) -> io::Result<BTreeMap<SnapshotId, Option<u64>>> {
+        let names = names(&self.root.join(KEPT))?;
+        let ids = names.iter().filter_map(|name| SnapshotId::parse(name).ok());
+        let measured = ids.map(|id| {
+            let bytes = self.layers.kept_bytes(&self.kept_at(&id)).unwrap_or(None);
+            (id, bytes)
+        });
+        Ok(measured.collect())
+    }
+
+    /// A copy of a layer as it is now. Where its sandbox runs, whoever calls has frozen it.
+    pub fn copy(&self, layer: &Layer) -> io::Result<Layer> {
+        self.copy_from(&self.writable_dir().join(&layer.0))
+    }
+
+    /// A layer with what a snapshot holds, under a limit that counts it. `NotFound`: there is none.
+    pub fn begin_with(&self, snapshot: &SnapshotId, bytes: u64) -> io::Result<Layer> {
+        let layer = self.copy_from(&self.kept_at(snapshot))?;
+        self.limit(&layer, bytes)
+            .inspect_err(|_| self.retire(&layer))?;
+        Ok(layer)
+    }
+
+    fn copy_from(&self, from: &Path) -> io::Result<Layer> {
+        let layer = self.unused_name();
+        let folder = self.writable_dir();
+        self.layers
+            .copy(from, &folder, &layer.0)
+            // Of a copy that is not whole; nothing where none was begun.
+            .inspect_err(|_| self.retire(&layer))?;
+        Ok(layer)
+    }
+
+    /// Writes to disk what is only in memory. May take long, while others write much.
+    pub fn sync(&self) -> io::Result<()> {
+        let root = rustix::fs::open(&self.root, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(syncfs(&root)?)
+    }
+
+    /// Makes the layer of a sandbox that has ended the snapshot. `AlreadyExists`: there is one of
+    /// that name. On another error the layer is where it was, or in its place already: then
+    /// [`Pool::settle`] is left to do.
+    pub fn keep(&self, layer: &Layer, snapshot: &SnapshotId) -> io::Result<()> {
+        self.sync()?;
+        self.put_by(layer, snapshot)
+    }
+
+    /// The same with what [`Pool::copy`] made. On an error nothing of it is left.
+    pub fn keep_copy(&self, copy: &Layer, snapshot: &SnapshotId) -> io::Result<()> {
+        let synced = self.layers.sync_copy(&self.writable_dir().join(&copy.0));
+        let kept = synced.and_then(|()| self.put_by(copy, snapshot));
+        kept.inspect_err(|_| self.retire(copy))
+    }
+
+    fn put_by(&self, layer: &Layer, snapshot: &SnapshotId) -> io::Result<()> {
+        let place = self.writable_dir().join(&layer.0);
+        // One that is full could not even be tidied up.
+        self.layers.limit(&place, u64::MAX)?;
+        // The overlay's own, and it refuses one that was used before.
+        let work = place.join(INNER[1]);
+        match std::fs::remove_dir_all(&work) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => std::fs::create_dir(&work)?,
+        }
+        self.layers.note_size(&place)?;
+        let kept = self.kept_at(snapshot);
+        renameat_with(CWD, &place, CWD, &kept, RenameFlags::NOREPLACE)?;
+        self.settle()
+    }
+
+    /// Waits until what was kept, and that it was, survives a power loss.
+    pub fn settle(&self) -> io::Result<()> {
+        self.layers.commit(&self.root)
+    }
+
+    /// Removes a snapshot; its space comes back in the background. Idempotent.
+    pub fn forget(&self, snapshot: &SnapshotId) -> io::Result<()> {
+        let aside = self.unused_name();
+        let trash = self.root.join(TRASH);
+        let deleted = match std::fs::rename(self.kept_at(snapshot), trash.join(&aside.0)) {
+            Ok(()) => {
+                failpoint::hit(Point::SnapshotRemoving);
+                self.layers.delete(&trash, &aside.0)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            // The kernel keeps room for deleting, but not for moving.
+            Err(_) => self.layers.delete(&self.root.join(KEPT), snapshot.as_str()),
+        };
+        match deleted {
+            // Whoever empties the trash was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+        self.settle()
+    }
+
+    fn kept_at(&self, snapshot: &SnapshotId) -> PathBuf {
+        self.root.join(KEPT).join(snapshot.as_str())
+    }
+}
