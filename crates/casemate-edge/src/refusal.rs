@@ -77,9 +77,9 @@ impl Refusal {
             Self::NotFound(_) | Self::PortClosed { .. } => StatusCode::BAD_GATEWAY,
             Self::Transitioning(_) => StatusCode::CONFLICT,
             Self::TooManyRequests { .. } | Self::TeamLimit { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::TrafficTokenMissing(_)
-            | Self::TrafficTokenInvalid(_)
-            | Self::ResumeDenied(_) => StatusCode::FORBIDDEN,
+            Self::TrafficTokenMissing(_) | Self::TrafficTokenInvalid(_) | Self::ResumeDenied(_) => {
+                StatusCode::FORBIDDEN
+            }
             Self::Reserved { .. } => StatusCode::NOT_FOUND,
             Self::Unexpected { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Target(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
@@ -106,9 +106,11 @@ impl Refusal {
             Self::TrafficTokenInvalid(_) => {
                 format!("{SECURED} Provided token in header {HEADER} is invalid")
             }
-            Self::ResumeDenied(_) => "This sandbox can't be resumed with the credentials provided. \
+            Self::ResumeDenied(_) => {
+                "This sandbox can't be resumed with the credentials provided. \
                                       Check your access token and try again."
-                .to_owned(),
+                    .to_owned()
+            }
             Self::TeamLimit { message, .. } => message.clone(),
             Self::Reserved { path } => format!(
                 "The path '{path}' is reserved for the Casemate control plane and is not \

@@ -123,6 +123,11 @@ impl Measured {
     }
 }
 
+/// Of this machine; 0 where it cannot be read.
+pub fn memory_total_bytes() -> u64 {
+    measure_memory().0
+}
+
 /// Total and available memory of this machine, bytes.
 fn measure_memory() -> (u64, u64) {
     // Without /proc nothing is known: no memory, so that admission refuses.

@@ -24,6 +24,6 @@ mod resume;
 mod sandbox;
 mod start;
 
-pub use admission::AdmissionLimits;
+pub use admission::{AdmissionLimits, memory_total_bytes};
 pub use node::{Node, NodeConfig};
 pub use start::StartError;

@@ -96,8 +96,12 @@ async fn what_is_wrong_or_not_built_is_named() {
         "Timeout cannot be greater than 24 hours",
     )
     .await;
-    check(r#","autoPause":true"#, 501, "autoPause").await;
-    check(r#","autoResume":{"enabled":true}"#, 501, "autoResume").await;
+    check(
+        r#","autoPause":true,"autoPauseMemory":false,"autoResume":{"enabled":true}"#,
+        400,
+        "autoPauseMemory=false (filesystem-only auto-pause) cannot be combined with autoResume",
+    )
+    .await;
     check(
         r#","autoPauseMemory":false"#,
         400,
@@ -117,8 +121,16 @@ async fn what_is_wrong_or_not_built_is_named() {
     )
     .await;
     let network = [
-        (r#""allowPublicTraffic":false"#, 501, "allowPublicTraffic"),
-        (r#""maskRequestHost":"x""#, 501, "maskRequestHost"),
+        (
+            r#""maskRequestHost":"a b""#,
+            400,
+            "mask request host is not valid: a b",
+        ),
+        (
+            r#""maskRequestHost":"bücher.de""#,
+            400,
+            "mask request host 'bücher.de' is not ASCII.",
+        ),
         (r#""httpsPorts":[443]"#, 501, "httpsPorts"),
         (r#""dnsServers":["1.1.1.1"]"#, 501, "dnsServers"),
         (

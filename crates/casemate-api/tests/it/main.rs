@@ -12,6 +12,7 @@ mod logs;
 mod metrics;
 mod network;
 mod not_yet;
+mod pausing;
 mod platform;
 mod survival;
 mod world;

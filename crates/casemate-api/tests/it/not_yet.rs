@@ -6,8 +6,6 @@ use crate::world::{ACCESS_TOKEN, World};
 async fn missing_operations_are_501() {
     let world = World::new().await;
     for (method, path) in [
-        ("POST", "/sandboxes/iabc/pause"),
-        ("POST", "/sandboxes/iabc/resume"),
         ("POST", "/sandboxes/iabc/fork"),
         ("POST", "/sandboxes/iabc/snapshots"),
         ("GET", "/snapshots"),

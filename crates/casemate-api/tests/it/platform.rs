@@ -154,7 +154,7 @@ async fn the_document_is_served() {
     assert_eq!(create["security"][0], serde_json::json!({"ApiKeyAuth": []}));
     assert!(
         document["paths"]
-            .get("/sandboxes/{sandboxID}/pause")
+            .get("/sandboxes/{sandboxID}/fork")
             .is_none()
     );
     let listed = &document["components"]["schemas"]["ListedSandbox"]["required"];

@@ -144,9 +144,12 @@ async fn a_stranger_gets_a_grace_and_then_goes() {
         events[0]["event_data"]["reason"] == "orphaned"
     })
     .await;
-    let logs = get(format!("/v2/sandboxes/{stranger}/logs")).await;
-    assert_eq!(logs["logs"][0]["message"], "Sandbox ended: orphaned");
-    assert_eq!(logs["logs"][0]["level"], "warn");
+    until("its log has it", || async {
+        let logs = get(format!("/v2/sandboxes/{stranger}/logs")).await;
+        let line = &logs["logs"][0];
+        line["message"] == "Sandbox ended: orphaned" && line["level"] == "warn"
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

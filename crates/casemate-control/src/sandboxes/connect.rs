@@ -45,7 +45,7 @@ impl Control {
         for _ in 0..WAITS_MAX {
             // Whose it is comes before what is done to it.
             let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
-            stands(&row, steady::now()).ok_or_else(not_found)?;
+            let state = stands(&row, steady::now()).ok_or_else(not_found)?;
             if let Some(other) = self.transitions.of(id) {
                 match other.doing {
                     Doing::Killing => return Err(busy(id, Doing::Killing)),
@@ -58,26 +58,35 @@ impl Control {
                 other.over().await;
                 continue;
             }
-            let resume = Resume {
-                life: timeout,
-                from,
-                on_timeout: None,
+            let found = if runs(&state) {
+                self.connect_running(caller, id, timeout).await
+            } else {
+                let resume = Resume {
+                    life: timeout,
+                    from,
+                    on_timeout: None,
+                };
+                match self.resume_or_running(caller, id, resume).await {
+                    Ok(Running::Resumed(view)) => {
+                        joined = true;
+                        Ok(view)
+                    }
+                    // Somebody was faster.
+                    Ok(Running::Already) => continue,
+                    Err(error) => Err(error),
+                }
             };
-            return match self.resume_or_running(caller, id, resume).await {
-                Ok(Running::Resumed(view)) => Ok(Connected {
-                    view,
-                    resumed: true,
-                }),
-                Ok(Running::Already) => {
-                    let view = self.connect_running(caller, id, timeout).await?;
-                    Ok(Connected {
+            match found {
+                Ok(view) => {
+                    return Ok(Connected {
                         view,
                         resumed: joined,
-                    })
+                    });
                 }
-                Err(ChangeError::Busy { .. }) => continue,
-                Err(error) => Err(error),
-            };
+                // Another change began in between.
+                Err(ChangeError::Busy { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         let doing = self
             .transitions

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
-use casemate_edge::{DialFailure, Dialer, LookupFailure, RouteTarget, Routes};
+use casemate_edge::{DialFailure, Dialer, Knock, LookupFailure, RouteTarget, Routes, WakeFailure};
 use casemate_types::SandboxId;
 use tokio::net::TcpStream;
 
@@ -12,9 +12,11 @@ pub struct OneService(pub SocketAddr);
 #[async_trait]
 impl Routes for OneService {
     async fn lookup(&self, _: &SandboxId) -> Result<Option<RouteTarget>, LookupFailure> {
-        Ok(Some(RouteTarget::Running {
-            traffic_token: None,
-        }))
+        Ok(Some(RouteTarget::RUNNING))
+    }
+
+    async fn wake(&self, _: &SandboxId, _: Knock) -> Result<(), WakeFailure> {
+        Err(WakeFailure::NotFound)
     }
 }
 

@@ -198,10 +198,7 @@ async fn another_run_of_a_sandbox_gets_new_connections() {
 async fn neighbours_are_not_touched() {
     let stage = Stage::new().await;
     let other = "iother";
-    stage.world.run(
-        other,
-        casemate_edge::RouteTarget::RUNNING,
-    );
+    stage.world.run(other, casemate_edge::RouteTarget::RUNNING);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     stage
         .world

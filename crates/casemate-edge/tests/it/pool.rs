@@ -210,10 +210,7 @@ async fn a_sandbox_that_is_gone_leaves_nothing() {
     let stage = Stage::new().await;
     for i in 0..50 {
         let id = format!("i{i}");
-        stage.world.run(
-            &id,
-            RouteTarget::RUNNING,
-        );
+        stage.world.run(&id, RouteTarget::RUNNING);
         let mut request = get(3000, "/");
         let host = format!("3000-{id}.x");
         request.headers_mut().insert("host", host.parse().unwrap());

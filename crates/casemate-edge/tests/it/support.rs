@@ -118,10 +118,7 @@ impl Stage {
 
     pub async fn with(adjust: impl FnOnce(&mut EdgeConfig)) -> Self {
         let world = Arc::new(World::default());
-        world.run(
-            ID,
-            RouteTarget::RUNNING,
-        );
+        world.run(ID, RouteTarget::RUNNING);
         let mut config = EdgeConfig::new(DOMAIN);
         config.hosts.push("box".to_owned());
         adjust(&mut config);

@@ -11,7 +11,9 @@ use crate::support::{ENVD, ID, Stage, eventually, get, host, sandbox, text};
 fn echo() -> Router {
     Router::new().fallback(|headers: HeaderMap| async move {
         let value = |name: &str| {
-            let value = headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+            let value = headers
+                .get(name)
+                .map(|value| value.to_str().unwrap().to_owned());
             value.unwrap_or_default()
         };
         format!("{} {}", value("host"), value("x-forwarded-host"))
@@ -53,9 +55,17 @@ async fn why_it_was_not_woken_is_told() {
     }
     let failures = [
         (WakeFailure::NotFound, 502, "was not found"),
-        (WakeFailure::TeamLimit("too <many>".into()), 429, "too <many>"),
+        (
+            WakeFailure::TeamLimit("too <many>".into()),
+            429,
+            "too <many>",
+        ),
         (WakeFailure::Transitioning, 409, "still transitioning"),
-        (WakeFailure::Failed("a secret".into()), 500, "could not be woken"),
+        (
+            WakeFailure::Failed("a secret".into()),
+            500,
+            "could not be woken",
+        ),
     ];
     for (failure, status, words) in failures {
         *stage.world.wake_failure.lock().unwrap() = Some(failure);
@@ -73,7 +83,10 @@ async fn a_request_that_waits_outlasts_the_pause() {
     let gate = stage.world.gate.lock().await;
     let mut client = stage.http1().await;
     let asked = tokio::spawn(async move { client.send_request(get(3000, "/")).await });
-    eventually("it knocks", || stage.world.wakes.load(Ordering::SeqCst) == 1).await;
+    eventually("it knocks", || {
+        stage.world.wakes.load(Ordering::SeqCst) == 1
+    })
+    .await;
     // What is told at the end of a pause.
     stage.edge.forget(&sandbox());
     drop(gate);
@@ -93,5 +106,8 @@ async fn services_see_the_mask_and_envd_does_not() {
     stage.world.run(ID, masked);
     let seen = format!("localhost:3000 {}", host(3000));
     assert_eq!(ask(&stage, 3000, None).await, (200, seen));
-    assert_eq!(ask(&stage, ENVD, None).await, (200, format!("{} ", host(ENVD))));
+    assert_eq!(
+        ask(&stage, ENVD, None).await,
+        (200, format!("{} ", host(ENVD)))
+    );
 }

@@ -9,9 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use casemate_linux::scm;
 use casemate_rpc::{
-    CreateReply, CreateRequest, NodeClient, NodeError, NodeEvent, NodeInfo, NodePort, server,
+    CreateReply, CreateRequest, KeptSnapshot, NodeClient, NodeError, NodeEvent, NodeInfo, NodePort,
+    PauseReply, ResumeReply, ResumeRequest, SNAPSHOTS_PAGE, SnapshotReply, server,
 };
-use casemate_types::{CompiledPolicy, EndReason, Resources, SandboxId, Timestamp};
+use casemate_types::{
+    CompiledPolicy, EndReason, Kept, OnTimeout, Resources, SandboxId, SnapshotId, Timestamp,
+};
 use tokio::sync::mpsc;
 
 #[derive(Default)]
@@ -42,6 +45,47 @@ impl NodePort for SmallNode {
 
     async fn kill(&self, sandbox: &SandboxId, _: EndReason) -> Result<(), NodeError> {
         Err(NodeError::NotFound(sandbox.clone()))
+    }
+
+    async fn pause(&self, sandbox: &SandboxId, kept: Kept) -> Result<PauseReply, NodeError> {
+        match kept {
+            Kept::Memory => Ok(PauseReply {
+                at: Timestamp::UNIX_EPOCH,
+                kept,
+            }),
+            Kept::Files => Err(NodeError::Paused(sandbox.clone())),
+        }
+    }
+
+    async fn resume(&self, request: ResumeRequest) -> Result<ResumeReply, NodeError> {
+        Ok(ResumeReply {
+            started_at: Timestamp::UNIX_EPOCH,
+            ends_at: Timestamp::UNIX_EPOCH + Duration::from_millis(request.sandbox.life_ms),
+            from: request.from,
+        })
+    }
+
+    async fn snapshot(
+        &self,
+        sandbox: &SandboxId,
+        _: &SnapshotId,
+    ) -> Result<SnapshotReply, NodeError> {
+        Err(NodeError::NotFound(sandbox.clone()))
+    }
+
+    async fn remove_snapshot(&self, _: &SnapshotId) -> Result<(), NodeError> {
+        Ok(())
+    }
+
+    /// As many as an answer may name; those after the last are none.
+    async fn snapshots(&self, after: Option<&SnapshotId>) -> Result<Vec<KeptSnapshot>, NodeError> {
+        let all = (0..SNAPSHOTS_PAGE).map(|number| KeptSnapshot {
+            snapshot: SnapshotId::parse(&format!("s{number:063}")).unwrap(),
+            bytes: Some(u64::MAX),
+        });
+        Ok(all
+            .filter(|kept| after.is_none_or(|after| kept.snapshot > *after))
+            .collect())
     }
 
     async fn set_deadline(&self, _: &SandboxId, _: Timestamp) -> Result<(), NodeError> {
@@ -89,6 +133,8 @@ fn request(life_ms: u64) -> CreateRequest {
         default_user: "user".into(),
         default_workdir: None,
         life_ms,
+        on_timeout: OnTimeout::Pause(Kept::Files),
+        files: None,
     }
 }
 
@@ -177,4 +223,32 @@ async fn a_request_larger_than_a_message_is_refused_by_its_sender() {
     ));
     assert!(client.create(request(0)).await.is_ok());
     assert_eq!(node.created.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn pauses_and_snapshots_travel_and_a_page_of_them_fits() {
+    let (client, _node, _served) = connect(SmallNode::default()).await;
+    let sandbox = SandboxId::random();
+    let paused = client.pause(&sandbox, Kept::Memory).await.unwrap();
+    assert_eq!(
+        (paused.at, paused.kept),
+        (Timestamp::UNIX_EPOCH, Kept::Memory)
+    );
+    let refused = client.pause(&sandbox, Kept::Files).await;
+    assert_eq!(refused, Err(NodeError::Paused(sandbox.clone())));
+    let request = ResumeRequest {
+        sandbox: request(5),
+        from: Kept::Files,
+    };
+    let resumed = client.resume(request).await.unwrap();
+    assert_eq!(resumed.ends_at.as_millisecond(), 5);
+    assert_eq!(resumed.from, Kept::Files);
+    let snapshot = SnapshotId::random();
+    let taken = client.snapshot(&sandbox, &snapshot).await;
+    assert_eq!(taken, Err(NodeError::NotFound(sandbox)));
+    client.remove_snapshot(&snapshot).await.unwrap();
+    let page = client.snapshots(None).await.unwrap();
+    assert_eq!(page.len(), SNAPSHOTS_PAGE);
+    let last = &page.last().unwrap().snapshot;
+    assert_eq!(client.snapshots(Some(last)).await.unwrap(), []);
 }

@@ -210,6 +210,9 @@ pub struct Node {
     /// What must stay free on the disk of the data directory, MiB: below it creates are 503, and
     /// the pool takes none of it. Of a small disk a twentieth, if that is less.
     pub disk_reserve_mib: u64,
+    /// What paused sandboxes may hold of the machine's memory together, MiB; 0 is a quarter of it.
+    /// Beyond it the one that rested for longest keeps its files alone.
+    pub paused_memory_mib: u64,
     /// A sandbox that the store does not know is kept this long.
     pub orphan_grace_seconds: u64,
 }
@@ -221,6 +224,7 @@ impl Default for Node {
             launchers: 2,
             pool_mib_max: 0,
             disk_reserve_mib: 512,
+            paused_memory_mib: 0,
             orphan_grace_seconds: 600,
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use casemate_node::{AdmissionLimits, Node, NodeConfig};
 use casemate_rpc::{NodePort, server};
-use casemate_runtime::Runtime;
+use casemate_runtime::{Runtime, Snapshots};
 use casemate_types::{EndReason, steady};
 use rustix::process::Signal;
 use tokio::net::{UnixListener, UnixStream};
@@ -89,7 +89,8 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
     let setup = control_setup(&config, &dir)?;
     let opened = sandboxes::open(&config, &dir, dns).await?;
     let runtime: Arc<dyn Runtime> = Arc::clone(&opened.runtime) as _;
-    let node = Node::start(node_config(&config, &dir), runtime)
+    let snapshots: Arc<dyn Snapshots> = Arc::clone(&opened.runtime) as _;
+    let node = Node::start(node_config(&config, &dir), runtime, snapshots)
         .await
         .context("start the node")?;
     let (asked, mut ends) = mpsc::channel(1);
@@ -177,6 +178,17 @@ fn node_config(config: &Config, dir: &DataDir) -> NodeConfig {
         },
         boots_max: config.limits.boots_max,
         queue_max: config.limits.queue_max,
+        paused_memory_bytes: paused_memory_bytes(config),
+    }
+}
+
+/// Of the machine's memory where nothing else is said.
+const PAUSED_MEMORY_PART: u64 = 4;
+
+fn paused_memory_bytes(config: &Config) -> u64 {
+    match config.node.paused_memory_mib {
+        0 => casemate_node::memory_total_bytes() / PAUSED_MEMORY_PART,
+        mib => mib.saturating_mul(1024 * 1024),
     }
 }
 
