@@ -533,6 +533,10 @@ impl NodePort for FakeNode {
             return Err(failure);
         }
         let id = request.sandbox.sandbox.clone();
+        if request.from == Kept::Files {
+            // Said before it starts.
+            state.rest(&id, Kept::Files, PauseReason::Asked);
+        }
         let entry = state.entry(&id)?;
         let rest = entry.rest.take().ok_or(NodeError::Exists(id))?;
         let from = match (rest.kept, request.from) {

@@ -34,7 +34,8 @@ pub(crate) struct Transitions(Arc<Mutex<HashMap<SandboxId, UnderWay>>>);
 
 struct UnderWay {
     doing: Doing,
-    done: watch::Sender<()>,
+    /// Whether it was done.
+    done: watch::Sender<bool>,
 }
 
 /// One change, until it is dropped.
@@ -46,14 +47,24 @@ pub(crate) struct Turn {
 /// Somebody else's change.
 pub(crate) struct Other {
     pub(crate) doing: Doing,
-    done: watch::Receiver<()>,
+    done: watch::Receiver<bool>,
 }
 
 impl Other {
-    /// Returns when it is over, however it ended.
-    pub(crate) async fn over(mut self) {
+    /// Returns when it is over; whether it was done.
+    pub(crate) async fn over(mut self) -> bool {
         // Its sender is dropped then, which is an error here.
-        let _ = self.done.changed().await;
+        while self.done.changed().await.is_ok() {}
+        *self.done.borrow()
+    }
+}
+
+impl Turn {
+    /// What it was taken for is done.
+    pub(crate) fn done(self) {
+        if let Some(change) = self.all.lock().get(&self.sandbox) {
+            change.done.send_replace(true);
+        }
     }
 }
 
@@ -63,7 +74,7 @@ impl Transitions {
         if let Some(other) = all.get(sandbox) {
             return Err(other.seen());
         }
-        let (done, _) = watch::channel(());
+        let (done, _) = watch::channel(false);
         all.insert(sandbox.clone(), UnderWay { doing, done });
         Ok(Turn {
             all: self.clone(),
@@ -114,7 +125,13 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         drop(turn);
-        waiting.await.unwrap();
-        assert!(all.begin(&id, Doing::Killing).is_ok());
+        assert!(!waiting.await.unwrap(), "it was not done");
+        let Ok(turn) = all.begin(&id, Doing::Killing) else {
+            panic!("the first is over");
+        };
+        let other = all.of(&id).unwrap();
+        turn.done();
+        assert!(other.over().await);
+        assert!(all.of(&id).is_none());
     }
 }

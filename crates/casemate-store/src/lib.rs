@@ -9,8 +9,8 @@
 //! - On an error nothing was written, except for [`StoreError::Unavailable`] from a write, after
 //!   which either is possible.
 //! - Times are kept to the microsecond; what is finer is cut off.
-//! - Sandboxes, but for their pauses, idempotency keys and `last_used` survive the death of the
-//!   process; all else survives a power loss too once the call has returned.
+//! - Sandboxes, idempotency keys and `last_used` survive the death of the process; all else
+//!   survives a power loss too once the call has returned.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -168,8 +168,8 @@ pub trait Sandboxes {
     ) -> Result<u64, StoreError>;
 
     /// Running or paused → paused, at `at`; the second is for one of which less is kept than was.
-    /// It survives a power loss once this has returned. Otherwise as
-    /// [`Sandboxes::sandbox_set_deadline`].
+    /// What survives a power loss is the node's word, by which a row that was lost is written again.
+    /// Otherwise as [`Sandboxes::sandbox_set_deadline`].
     async fn sandbox_pause(
         &self,
         id: &SandboxId,

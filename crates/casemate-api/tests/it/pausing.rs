@@ -282,6 +282,18 @@ async fn what_was_lost_of_a_paused_one_is_told_and_it_starts_with_its_variables(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn its_processes_can_be_given_up_when_it_goes_on() {
+    let world = World::new().await;
+    for _ in 0..20 {
+        let id = world.create("").await;
+        assert_eq!(pause(&world, &id).await, 204);
+        let resumed = connect(&world, &id, r#"{"memory":false}"#).await;
+        assert_eq!(resumed.status, 201);
+        assert_eq!(detail(&world, &id).await["state"], "running");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_paused_one_takes_no_place_of_its_team() {
     let world = World::with(|config| config.limits.sandboxes_max = 1).await;
     let first = world.create("").await;

@@ -190,6 +190,7 @@ impl Control {
     async fn note_running(&self, sandbox: &RunningSandbox) -> Result<(), ReconcileError> {
         let id = &sandbox.sandbox;
         let _one = self.locks.lock(id).await;
+        let _note = self.notes.lock(id).await;
         let Some(row) = self.store.sandbox_by_id(id).await? else {
             return Ok(());
         };

@@ -52,9 +52,20 @@ impl Control {
         id: &SandboxId,
         ask: PauseSandbox,
     ) -> Result<(), ChangeError> {
-        let Some(_turn) = self.turn_to_pause(caller, id).await? else {
+        let Some(turn) = self.turn_to_pause(caller, id).await? else {
             return Ok(());
         };
+        self.pause_in_turn(caller, id, ask).await?;
+        turn.done();
+        Ok(())
+    }
+
+    async fn pause_in_turn(
+        &self,
+        caller: &TeamCaller,
+        id: &SandboxId,
+        ask: PauseSandbox,
+    ) -> Result<(), ChangeError> {
         let _one = self.locks.lock(id).await;
         let not_found = || ChangeError::NotFound(id.clone());
         let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
@@ -82,19 +93,17 @@ impl Control {
         id: &SandboxId,
     ) -> Result<Option<Turn>, ChangeError> {
         let not_found = || ChangeError::NotFound(id.clone());
-        let mut joined = false;
         loop {
             let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
-            let state = stands(&row, steady::now()).ok_or_else(not_found)?;
-            if joined && !super::connect::runs(&state) {
-                return Ok(None);
-            }
+            stands(&row, steady::now()).ok_or_else(not_found)?;
             match self.transitions.begin(id, Doing::Pausing) {
                 Ok(turn) => return Ok(Some(turn)),
                 Err(other) if other.doing == Doing::Killing => return Err(not_found()),
                 Err(other) => {
-                    joined = other.doing == Doing::Pausing;
-                    other.over().await;
+                    let is_pause = other.doing == Doing::Pausing;
+                    if other.over().await && is_pause {
+                        return Ok(None);
+                    }
                 }
             }
         }
@@ -162,8 +171,10 @@ impl Control {
                 Err(StoreError::Conflict { .. }) => continue,
                 Err(error) => return Err(error),
             }
-            self.put_route(&row, true).await;
-            self.quota.give_back(&row.team, id);
+            if super::connect::runs(&row.state) {
+                self.put_route(&row, true).await;
+                self.quota.give_back(&row.team, id);
+            }
             self.note_pause(&row, paused);
             tracing::debug!(
                 sandbox.id = %id, team.id = %row.team, reason = ?paused.reason, kept = ?paused.kept,

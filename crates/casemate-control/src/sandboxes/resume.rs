@@ -16,7 +16,6 @@ use casemate_types::{
 use super::connect::{busy, runs};
 use super::create::PlacementError;
 use super::pause::Paused;
-use super::timeout::gone_or;
 use super::{ChangeError, SandboxView, Shown, stands};
 use crate::Control;
 use crate::auth::TeamCaller;
@@ -167,29 +166,9 @@ impl Control {
         };
         let reply = self.ask_node_to_resume(&row, request).await?;
         failpoint::hit(Point::ResumeAnswered);
-        let written = self
-            .store
-            .sandbox_resume(
-                &id,
-                row.generation,
-                reply.started_at,
-                reply.ends_at,
-                on_timeout,
-            )
-            .await;
-        let generation = match written {
-            Ok(generation) => generation,
-            // It ended, or the reconciler was faster.
-            Err(StoreError::Conflict { .. }) => {
-                let now = self.store.sandbox_by_id(&id).await?;
-                let runs = |row: &Sandbox| runs(&row.state) && row.started_at == reply.started_at;
-                match now.filter(runs) {
-                    Some(row) => row.generation,
-                    None => return Err(ChangeError::NotFound(id)),
-                }
-            }
-            Err(error) => return Err(gone_or(&id, error)),
-        };
+        // What is told of its pause at the same time comes before or after row and route.
+        let one = self.notes.lock(&id).await;
+        let generation = self.record_resume(&row, &reply, on_timeout).await?;
         place.keep();
         let row = Sandbox {
             generation,
@@ -206,10 +185,46 @@ impl Control {
         }
         self.note_resumed(&row, reply.from);
         self.put_route(&row, false).await;
+        drop(one);
         tracing::debug!(
             sandbox.id = %id, team.id = %row.team, from = ?reply.from, "sandbox {id} was resumed"
         );
         Ok(self.view_as(row, Shown::Running, reply.ends_at))
+    }
+
+    /// What is told of its pause may come in between: that its processes were given up for this.
+    async fn record_resume(
+        &self,
+        row: &Sandbox,
+        reply: &ResumeReply,
+        on_timeout: OnTimeout,
+    ) -> Result<u64, ChangeError> {
+        let (id, mut generation) = (&row.id, row.generation);
+        let (from, to) = (reply.started_at, reply.ends_at);
+        loop {
+            let written = self
+                .store
+                .sandbox_resume(id, generation, from, to, on_timeout)
+                .await;
+            match written {
+                Ok(generation) => return Ok(generation),
+                Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(ChangeError::Store(error)),
+            }
+            let now = self.store.sandbox_by_id(id).await?;
+            match now.map(|row| (row.state, row.started_at, row.generation)) {
+                Some((SandboxState::Paused { .. }, _, now)) if now != generation => {
+                    generation = now;
+                }
+                // The reconciler was faster.
+                Some((SandboxState::Running { .. }, started_at, now))
+                    if started_at.as_microsecond() == from.as_microsecond() =>
+                {
+                    return Ok(now);
+                }
+                _ => return Err(ChangeError::NotFound(id.clone())),
+            }
+        }
     }
 
     async fn ask_node_to_resume(
@@ -222,7 +237,7 @@ impl Control {
         match tokio::time::timeout(limit, self.node.resume(request)).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(NodeError::NotFound(_))) => {
-                // It is nowhere else.
+                // Nowhere else either.
                 let now = steady::now();
                 self.note_ended(id, EndReason::Lost, now).await?;
                 Err(ChangeError::NotFound(id.clone()))

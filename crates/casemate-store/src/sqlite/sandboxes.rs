@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use casemate_types::{
     EndReason, Kept, NetworkPolicy, OnTimeout, SandboxId, SandboxState, TeamId, Timestamp,
 };
+use sqlx::Sqlite;
 use sqlx::query::{Query, QueryAs};
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{Sqlite, SqlitePool};
 
 use super::{SqliteStore, failed};
 use crate::error::Cause;
@@ -189,7 +189,7 @@ impl Sandboxes for SqliteStore {
         .bind(signed(generation))
         .bind(micros(at))
         .bind(kept_word(kept));
-        swap(&self.durable, id, generation, change).await
+        self.swap(id, generation, change).await
     }
 
     async fn sandbox_resume(
@@ -248,34 +248,25 @@ impl Sandboxes for SqliteStore {
 }
 
 impl SqliteStore {
+    /// Runs a change that touches the row only in the given generation.
     async fn swap(
         &self,
         id: &SandboxId,
         generation: u64,
         change: Query<'_, Sqlite, SqliteArguments>,
     ) -> Result<u64, StoreError> {
-        swap(self.fast(), id, generation, change).await
+        let done = change
+            .execute(self.fast())
+            .await
+            .map_err(|error| failed(WHAT, id, error))?;
+        if done.rows_affected() == 0 {
+            return Err(StoreError::Conflict {
+                what: WHAT,
+                id: id.to_string(),
+            });
+        }
+        Ok(generation + 1)
     }
-}
-
-/// Runs a change that touches the row only in the given generation.
-async fn swap(
-    pool: &SqlitePool,
-    id: &SandboxId,
-    generation: u64,
-    change: Query<'_, Sqlite, SqliteArguments>,
-) -> Result<u64, StoreError> {
-    let done = change
-        .execute(pool)
-        .await
-        .map_err(|error| failed(WHAT, id, error))?;
-    if done.rows_affected() == 0 {
-        return Err(StoreError::Conflict {
-            what: WHAT,
-            id: id.to_string(),
-        });
-    }
-    Ok(generation + 1)
 }
 
 fn insert(sandbox: &Sandbox) -> Query<'_, Sqlite, SqliteArguments> {
