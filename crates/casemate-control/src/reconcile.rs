@@ -248,6 +248,7 @@ impl Control {
                     default_user: template.default_user.clone(),
                     default_workdir: template.default_workdir.clone(),
                     envd_version: template.agent_version.clone(),
+                    files: None,
                     created_at: template.created_at,
                 },
                 alias: template.alias.clone(),

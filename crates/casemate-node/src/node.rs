@@ -300,17 +300,29 @@ impl Inner {
         self.events.publish(NodeEvent::Paused(shown));
     }
 
-    /// It runs from now on, as its entry says; its place was taken by [`Inner::admit_back`].
+    /// It runs from now on, as its entry says. Its place was taken by [`Inner::admit_back`], and may
+    /// have been given up since by a pause that kept less.
     pub(crate) fn note_resumed(&self, entry: &Entry) {
         let running = running(entry);
-        if let Some(Row::Running {
-            shown,
-            memory_kills,
-            ..
-        }) = self.lock().sandboxes.get_mut(&entry.sandbox)
         {
-            *shown = running.clone();
-            *memory_kills = entry.memory_kills;
+            let mut table = self.lock();
+            let table = &mut *table;
+            if let Some(row) = table.sandboxes.get_mut(&entry.sandbox) {
+                if !row.is_awake() {
+                    table.memory_promised_bytes += memory_bytes_of(row);
+                }
+                if let Row::Running {
+                    shown,
+                    memory_kills,
+                    rest,
+                    ..
+                } = row
+                {
+                    *rest = None;
+                    *shown = running.clone();
+                    *memory_kills = entry.memory_kills;
+                }
+            }
         }
         self.events.publish(NodeEvent::Running(running));
     }

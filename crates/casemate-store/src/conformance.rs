@@ -7,6 +7,7 @@ mod idempotency;
 mod keys;
 mod sandboxes;
 mod settings;
+mod snapshots;
 mod sql_rows;
 mod teams;
 mod templates;
@@ -19,6 +20,7 @@ pub use idempotency::*;
 pub use keys::*;
 pub use sandboxes::*;
 pub use settings::*;
+pub use snapshots::*;
 pub use sql_rows::*;
 pub use teams::*;
 pub use templates::*;
@@ -54,6 +56,11 @@ macro_rules! store_conformance {
             a_paused_sandbox_has_no_deadline_until_it_is_resumed,
             a_paused_sandbox_dies_for_good,
             dead_sandbox_stays_dead,
+            a_snapshot_is_found_by_its_name_tag_and_id,
+            a_tag_that_moves_gives_up_files_that_nothing_names,
+            snapshots_are_paged_and_filtered,
+            what_sandboxes_use_is_not_deleted,
+            a_snapshot_is_written_once_and_for_a_team,
             pages_are_ordered_and_complete,
             page_goes_on_after_a_row_that_is_gone,
             page_filters_all_hold,

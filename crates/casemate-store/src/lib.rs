@@ -1,6 +1,6 @@
 //! Durable records: what should exist and what was promised (decision 4).
 //!
-//! Owns the ports ([`Teams`], [`Users`], [`Keys`], [`Templates`], [`Sandboxes`], [`Idempotency`],
+//! Owns the ports ([`Teams`], [`Users`], [`Keys`], [`Templates`], [`Sandboxes`], [`Snapshots`], [`Idempotency`],
 //! [`Settings`], together [`Store`]), their rows, and the adapters with their migrations. It must
 //! not know HTTP, nodes, or who may do what: it keeps and finds, callers decide.
 //!
@@ -21,6 +21,7 @@ pub mod keys;
 mod rows;
 pub mod sandboxes;
 pub mod settings;
+pub mod snapshots;
 pub mod sqlite;
 pub mod teams;
 pub mod templates;
@@ -36,15 +37,19 @@ pub use idempotency::{Begun, Idempotency, RequestHash};
 pub use keys::{AccessToken, ApiKey, KeyHash, KeyMask, Keys};
 pub use sandboxes::{AliveSandbox, Cursor, Order, Page, Sandbox, SandboxFilter, Sandboxes};
 pub use settings::Settings;
+pub use snapshots::{
+    NewSnapshot, PlacedSnapshot, Snapshot, SnapshotCursor, SnapshotFilter, Snapshots,
+    TemplateDeleted,
+};
 pub use sqlite::{OpenError, SqliteStore};
 pub use teams::{LimitOverrides, Standing, Team, Teams};
-pub use templates::{Build, NodeReport, Resolution, Template, Templates};
+pub use templates::{Build, NodeReport, Resolution, Template, TemplateSource, Templates};
 pub use users::{Membership, User, Users};
 
 /// All ports over one database.
 #[async_trait]
 pub trait Store:
-    Teams + Users + Keys + Templates + Sandboxes + Idempotency + Settings + Send + Sync
+    Teams + Users + Keys + Templates + Sandboxes + Snapshots + Idempotency + Settings + Send + Sync
 {
     /// Whether the database answers; for readiness.
     async fn ping(&self) -> Result<(), StoreError>;

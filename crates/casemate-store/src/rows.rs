@@ -19,7 +19,7 @@ pub(crate) use sandbox::{
     state_word,
 };
 pub(crate) use team::{MembershipRow, TeamRow, standing_words};
-pub(crate) use template::{BuildRow, MatchRow, TemplateRow, layers_text};
+pub(crate) use template::{BuildRow, MatchRow, SnapshotRow, TemplateRow, layers_text, source_word};
 
 /// A value that is not what this version writes; the row's name is added by [`Named`].
 pub(crate) type Misread = Cause;

@@ -12,6 +12,7 @@ mod keys;
 mod open;
 mod sandboxes;
 mod settings;
+mod snapshots;
 mod teams;
 mod templates;
 #[cfg(test)]

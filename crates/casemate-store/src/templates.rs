@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 use casemate_types::template::TemplateRef;
-use casemate_types::{Resources, TeamId, TemplateId, Timestamp};
+use casemate_types::{Resources, SnapshotId, TeamId, TemplateId, Timestamp};
 
 use crate::{BuildId, StoreError};
 
@@ -19,7 +19,17 @@ pub struct Template {
     pub public: bool,
     /// Its first alias, without namespace.
     pub alias: Option<String>,
+    pub source: TemplateSource,
     pub created_at: Timestamp,
+}
+
+/// Where a template comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TemplateSource {
+    /// It was built, or a node brought it.
+    Build,
+    /// It was made of a sandbox ([`crate::Snapshots`]).
+    Snapshot,
 }
 
 /// What a sandbox is made from. It does not change once a sandbox may use it, except where
@@ -34,6 +44,8 @@ pub struct Build {
     pub default_user: String,
     pub default_workdir: Option<String>,
     pub envd_version: String,
+    /// What sandboxes made from it begin with beyond the layers: kept files at a node.
+    pub files: Option<SnapshotId>,
     pub created_at: Timestamp,
 }
 

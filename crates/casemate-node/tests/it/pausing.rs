@@ -129,12 +129,18 @@ async fn memory_that_is_kept_can_be_given_up_later() {
     let resumed = node.resume(resume(&request, Kept::Files)).await.unwrap();
     assert_eq!(resumed.from, Kept::Files);
     assert_eq!(host.runtime.files(&id), "written");
+    let info = node.info().await.unwrap();
+    assert_eq!((info.sandboxes, info.sandboxes_paused), (1, 0));
+    let closed = node.dial(&id, 80).await.map(drop);
+    assert!(matches!(closed, Err(NodeError::PortClosed { .. })));
     node.pause(&id, Kept::Memory).await.unwrap();
     let less = node.pause(&id, Kept::Files).await.unwrap();
     assert_eq!(less.kept, Kept::Files);
     node.kill(&id, EndReason::Killed).await.unwrap();
     assert_eq!(snapshots(&host).await, 0);
     assert_eq!(host.journalled(), 0);
+    let info = node.info().await.unwrap();
+    assert_eq!(info.memory_promised_bytes, 0);
 }
 
 #[tokio::test]

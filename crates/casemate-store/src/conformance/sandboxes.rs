@@ -18,7 +18,7 @@ use crate::{AliveSandbox, BuildId, Sandbox, SandboxFilter};
 
 pub use pages::*;
 
-fn a_sandbox(team: &TeamId, started: i64) -> Sandbox {
+pub(super) fn a_sandbox(team: &TeamId, started: i64) -> Sandbox {
     Sandbox {
         id: SandboxId::random(),
         team: team.clone(),

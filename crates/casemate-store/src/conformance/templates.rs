@@ -16,6 +16,7 @@ fn a_report(alias: &str, created: i64) -> NodeReport {
             default_user: "user".into(),
             default_workdir: Some("/home/user".into()),
             envd_version: "0.6.12".into(),
+            files: None,
             created_at: at(created, 3),
         },
         alias: alias.into(),

@@ -1,9 +1,9 @@
 //! Templates and builds.
 
-use casemate_types::{Resources, TeamId, TemplateId};
+use casemate_types::{Resources, SandboxId, SnapshotId, TeamId, TemplateId};
 
-use super::{Misread, Named, from_json, small, timestamp, to_json};
-use crate::{Build, BuildId, StoreError, Template};
+use super::{Misread, Named, from_json, small, timestamp, to_json, unknown_word};
+use crate::{Build, BuildId, Snapshot, StoreError, Template, TemplateSource};
 
 #[derive(sqlx::FromRow)]
 pub(crate) struct TemplateRow {
@@ -11,6 +11,7 @@ pub(crate) struct TemplateRow {
     team_id: Option<String>,
     public: bool,
     alias: Option<String>,
+    source: String,
     created_at: i64,
 }
 
@@ -34,7 +35,35 @@ pub(crate) struct BuildRow {
     default_user: String,
     default_workdir: Option<String>,
     envd_version: String,
+    files: Option<String>,
     created_at: i64,
+}
+
+#[derive(sqlx::FromRow)]
+pub(crate) struct SnapshotRow {
+    template_id: String,
+    alias: Option<String>,
+    tag: String,
+    build_id: String,
+    files: String,
+    node: String,
+    sandbox_id: String,
+    created_at: i64,
+}
+
+pub(crate) fn source_word(source: TemplateSource) -> &'static str {
+    match source {
+        TemplateSource::Build => "template",
+        TemplateSource::Snapshot => "snapshot",
+    }
+}
+
+fn source(word: &str) -> Result<TemplateSource, Misread> {
+    match word {
+        "template" => Ok(TemplateSource::Build),
+        "snapshot" => Ok(TemplateSource::Snapshot),
+        other => Err(unknown_word("source of a template", other)),
+    }
 }
 
 pub(crate) fn layers_text(layers: &[String]) -> String {
@@ -59,12 +88,35 @@ impl TryFrom<BuildRow> for Build {
     }
 }
 
+impl TryFrom<SnapshotRow> for Snapshot {
+    type Error = StoreError;
+
+    fn try_from(row: SnapshotRow) -> Result<Self, StoreError> {
+        let id = row.build_id.clone();
+        read_snapshot(row).named("snapshot", &id)
+    }
+}
+
+fn read_snapshot(row: SnapshotRow) -> Result<Snapshot, Misread> {
+    Ok(Snapshot {
+        template: TemplateId::parse(&row.template_id)?,
+        build: BuildId::parse(&row.build_id)?,
+        files: SnapshotId::parse(&row.files)?,
+        sandbox: SandboxId::parse(&row.sandbox_id)?,
+        created_at: timestamp(row.created_at)?,
+        alias: row.alias,
+        tag: row.tag,
+        node: row.node,
+    })
+}
+
 fn read_template(row: TemplateRow) -> Result<Template, Misread> {
     Ok(Template {
         id: TemplateId::parse(&row.id)?,
         owner: row.team_id.as_deref().map(TeamId::parse).transpose()?,
         public: row.public,
         alias: row.alias,
+        source: source(&row.source)?,
         created_at: timestamp(row.created_at)?,
     })
 }
@@ -83,6 +135,7 @@ fn read_build(row: BuildRow) -> Result<Build, Misread> {
         default_user: row.default_user,
         default_workdir: row.default_workdir,
         envd_version: row.envd_version,
+        files: row.files.as_deref().map(SnapshotId::parse).transpose()?,
         created_at: timestamp(row.created_at)?,
     })
 }

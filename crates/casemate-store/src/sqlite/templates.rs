@@ -12,7 +12,7 @@ use crate::{Build, BuildId, NodeReport, Resolution, StoreError, Template, Templa
 /// Of [`TemplateRow`], from `templates t`.
 macro_rules! template_columns {
     () => {
-        "t.id, t.team_id, t.public, t.created_at, \
+        "t.id, t.team_id, t.public, t.source, t.created_at, \
          (SELECT a.alias FROM template_aliases a WHERE a.template_id = t.id \
           ORDER BY a.created_at, a.namespace, a.alias LIMIT 1) AS alias"
     };
@@ -22,7 +22,8 @@ macro_rules! template_columns {
 macro_rules! build_columns {
     () => {
         "b.id, b.template_id, b.layers, b.vcpus, b.memory_mib, b.disk_mib, b.processes_max, \
-         b.default_user, b.default_workdir, b.envd_version, b.created_at"
+         b.default_user, b.default_workdir, b.envd_version, b.created_at, \
+         (SELECT s.files FROM snapshots s WHERE s.build_id = b.id) AS files"
     };
 }
 
@@ -76,17 +77,7 @@ impl Templates for SqliteStore {
     }
 
     async fn build_by_id(&self, id: &BuildId) -> Result<Option<Build>, StoreError> {
-        let sql = concat!(
-            "SELECT ",
-            build_columns!(),
-            " FROM builds b WHERE b.id = $1"
-        );
-        let row: Option<BuildRow> = sqlx::query_as(sql)
-            .bind(id.to_string())
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(|error| failed("build", id, error))?;
-        row.map(Build::try_from).transpose()
+        build_by_id(&self.readers, *id).await
     }
 
     async fn template_by_id(&self, id: &TemplateId) -> Result<Option<Template>, StoreError> {
@@ -165,7 +156,10 @@ async fn put_template(
 
 /// Writes the build unless it is kept as reported. The time of its creation stays as it was
 /// first heard.
-async fn put_build(tx: &mut SqliteConnection, build: &Build) -> Result<bool, StoreError> {
+pub(super) async fn put_build(
+    tx: &mut SqliteConnection,
+    build: &Build,
+) -> Result<bool, StoreError> {
     match build_by_id(&mut *tx, build.id).await? {
         Some(kept) if kept.template != build.template => return Err(exists("build", build.id)),
         Some(kept) if same(&kept, build) => return Ok(false),
@@ -207,20 +201,30 @@ async fn move_tag(
     if kept.is_some_and(|kept| !is_younger(build, &kept)) {
         return Ok(false);
     }
-    // An assignment must be younger than the last one even when the clock is not.
+    assign_tag(tx, build, DEFAULT_TAG, now).await?;
+    Ok(true)
+}
+
+/// An assignment is younger than the last one even when the clock is not.
+pub(super) async fn assign_tag(
+    tx: &mut SqliteConnection,
+    build: &Build,
+    tag: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO template_tags (template_id, tag, assigned_at, build_id) \
          SELECT $1, $2, COALESCE(MAX(MAX(assigned_at) + 1, $3), $3), $4 \
          FROM template_tags WHERE template_id = $1 AND tag = $2",
     )
     .bind(build.template.as_str())
-    .bind(DEFAULT_TAG)
+    .bind(tag)
     .bind(micros(now))
     .bind(build.id.to_string())
     .execute(&mut *tx)
     .await
     .map_err(|error| failed("template", &build.template, error))?;
-    Ok(true)
+    Ok(())
 }
 
 /// Points the promoted alias to the template unless it leads to a build as young.
@@ -323,7 +327,7 @@ async fn build_by_id(
     row.map(Build::try_from).transpose()
 }
 
-async fn build_by_tag(
+pub(super) async fn build_by_tag(
     db: impl SqliteExecutor<'_>,
     template: &TemplateId,
     tag: &str,

@@ -96,6 +96,7 @@ pub fn report() -> NodeReport {
             default_user: "user".into(),
             default_workdir: Some("/home/user".into()),
             envd_version: "0.6.12".into(),
+            files: None,
             created_at: at(6),
         },
         alias: "base".into(),

@@ -31,6 +31,7 @@ fn build() -> Build {
         default_user: "user".into(),
         default_workdir: None,
         envd_version: "0.6.12".into(),
+        files: None,
         created_at: Timestamp::UNIX_EPOCH,
     }
 }

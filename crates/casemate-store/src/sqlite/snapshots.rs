@@ -1,0 +1,260 @@
+//! [`Snapshots`].
+
+use async_trait::async_trait;
+use casemate_types::sandbox::PublicState;
+use casemate_types::{SnapshotId, TemplateId};
+use sqlx::SqliteConnection;
+
+use super::templates::{assign_tag, build_by_tag, put_build};
+use super::{SqliteStore, failed};
+use crate::error::Cause;
+use crate::rows::{Named, SnapshotRow, micros, source_word};
+use crate::{
+    Build, NewSnapshot, PlacedSnapshot, Snapshot, SnapshotCursor, SnapshotFilter, Snapshots,
+    StoreError, TemplateDeleted, TemplateSource,
+};
+
+const WHAT: &str = "snapshot";
+
+/// Those that a tag points to now: `$1` the team, `$2` to `$4` what is asked for, `$5` to `$7` the
+/// one before, `$8` how many.
+const PAGE: &str = "\
+    SELECT t.id AS template_id, g.tag, s.build_id, s.files, s.node, s.sandbox_id, s.created_at, \
+     (SELECT a.alias FROM template_aliases a WHERE a.template_id = t.id \
+      ORDER BY a.created_at, a.namespace, a.alias LIMIT 1) AS alias \
+    FROM templates t \
+    JOIN template_tags g ON g.template_id = t.id \
+    JOIN snapshots s ON s.build_id = g.build_id \
+    WHERE t.team_id = $1 AND t.source = 'snapshot' \
+     AND NOT EXISTS (SELECT 1 FROM template_tags y WHERE y.template_id = g.template_id \
+         AND y.tag = g.tag AND y.assigned_at > g.assigned_at) \
+     AND ($2 IS NULL OR s.sandbox_id = $2) \
+     AND ($3 IS NULL OR t.id = $3 OR EXISTS (SELECT 1 FROM template_aliases n \
+         WHERE n.template_id = t.id AND n.alias = $3)) \
+     AND ($4 IS NULL OR g.tag = $4) \
+     AND ($5 IS NULL OR s.created_at < $5 OR (s.created_at = $5 \
+         AND (s.build_id > $6 OR (s.build_id = $6 AND g.tag > $7)))) \
+    ORDER BY s.created_at DESC, s.build_id, g.tag LIMIT $8";
+
+#[async_trait]
+impl Snapshots for SqliteStore {
+    async fn snapshot_insert(&self, snapshot: &NewSnapshot) -> Result<PlacedSnapshot, StoreError> {
+        let refused = |error| failed(WHAT, snapshot.build.id, error);
+        let tx = self.durable.begin_with("BEGIN IMMEDIATE").await;
+        let mut tx = tx.map_err(refused)?;
+        let template = match named_template(&mut tx, snapshot).await? {
+            Some(template) => template,
+            None => {
+                new_template(&mut tx, snapshot).await?;
+                snapshot.build.template.clone()
+            }
+        };
+        let build = Build {
+            template: template.clone(),
+            ..snapshot.build.clone()
+        };
+        let before = build_by_tag(&mut *tx, &template, &snapshot.tag).await?;
+        put_build(&mut tx, &build).await?;
+        put_files(&mut tx, snapshot).await?;
+        assign_tag(&mut tx, &build, &snapshot.tag, build.created_at).await?;
+        let replaced = match before {
+            Some(before) => drop_unnamed(&mut tx, &before).await?,
+            None => None,
+        };
+        tx.commit().await.map_err(refused)?;
+        Ok(PlacedSnapshot { template, replaced })
+    }
+
+    async fn snapshot_page(
+        &self,
+        filter: &SnapshotFilter,
+        after: Option<&SnapshotCursor>,
+        rows_max: u32,
+    ) -> Result<Vec<Snapshot>, StoreError> {
+        let rows: Vec<SnapshotRow> = sqlx::query_as(PAGE)
+            .bind(filter.team.as_str())
+            .bind(filter.sandbox.as_ref().map(|id| id.as_str()))
+            .bind(filter.name.as_deref())
+            .bind(filter.tag.as_deref())
+            .bind(after.map(|cursor| micros(cursor.created_at)))
+            .bind(after.map(|cursor| cursor.build.to_string()))
+            .bind(after.map(|cursor| cursor.tag.as_str()))
+            .bind(i64::from(rows_max))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|error| failed("snapshots of team", &filter.team, error))?;
+        rows.into_iter().map(Snapshot::try_from).collect()
+    }
+
+    async fn snapshot_wanted(&self, files: &[SnapshotId]) -> Result<Vec<SnapshotId>, StoreError> {
+        let asked: Vec<&str> = files.iter().map(|id| id.as_str()).collect();
+        let found: Vec<String> = sqlx::query_scalar(
+            "SELECT files FROM snapshots WHERE files IN (SELECT value FROM json_each($1))",
+        )
+        .bind(serde_json::Value::from(asked).to_string())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(|error| failed("table", "snapshots", error))?;
+        let read = |text: &String| {
+            SnapshotId::parse(text)
+                .map_err(Cause::from)
+                .named(WHAT, text)
+        };
+        found.iter().map(read).collect()
+    }
+
+    async fn template_delete(&self, id: &TemplateId) -> Result<TemplateDeleted, StoreError> {
+        let refused = |error| failed("template", id, error);
+        let tx = self.durable.begin_with("BEGIN IMMEDIATE").await;
+        let mut tx = tx.map_err(refused)?;
+        let state: Option<String> = sqlx::query_scalar(
+            "SELECT state FROM sandboxes WHERE template_id = $1 AND state <> 'dead' \
+             ORDER BY state DESC LIMIT 1",
+        )
+        .bind(id.as_str())
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(refused)?;
+        match state.as_deref() {
+            None => {}
+            Some("paused") => return Ok(TemplateDeleted::InUse(PublicState::Paused)),
+            Some(_) => return Ok(TemplateDeleted::InUse(PublicState::Running)),
+        }
+        let files: Vec<String> = sqlx::query_scalar(
+            "DELETE FROM snapshots WHERE build_id IN \
+             (SELECT id FROM builds WHERE template_id = $1) RETURNING files",
+        )
+        .bind(id.as_str())
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(refused)?;
+        for sql in [
+            "DELETE FROM template_tags WHERE template_id = $1",
+            "DELETE FROM builds WHERE template_id = $1",
+            "DELETE FROM template_aliases WHERE template_id = $1",
+        ] {
+            let gone = sqlx::query(sql).bind(id.as_str()).execute(&mut *tx).await;
+            gone.map_err(refused)?;
+        }
+        let gone = sqlx::query("DELETE FROM templates WHERE id = $1")
+            .bind(id.as_str())
+            .execute(&mut *tx)
+            .await
+            .map_err(refused)?;
+        if gone.rows_affected() == 0 {
+            return Ok(TemplateDeleted::Unknown);
+        }
+        tx.commit().await.map_err(refused)?;
+        let read = |text: &String| {
+            SnapshotId::parse(text)
+                .map_err(Cause::from)
+                .named(WHAT, text)
+        };
+        let files: Result<_, _> = files.iter().map(read).collect();
+        Ok(TemplateDeleted::Done(files?))
+    }
+}
+
+/// The template that has the snapshot's name already.
+async fn named_template(
+    tx: &mut SqliteConnection,
+    snapshot: &NewSnapshot,
+) -> Result<Option<TemplateId>, StoreError> {
+    let Some(alias) = &snapshot.alias else {
+        return Ok(None);
+    };
+    let found: Option<(String, String)> = sqlx::query_as(
+        "SELECT t.id, t.source FROM template_aliases a JOIN templates t ON t.id = a.template_id \
+         WHERE a.namespace = $1 AND a.alias = $2",
+    )
+    .bind(&snapshot.namespace)
+    .bind(alias)
+    .fetch_optional(&mut *tx)
+    .await
+    .map_err(|error| failed("alias", alias, error))?;
+    match found {
+        None => Ok(None),
+        Some((id, source)) if source == source_word(TemplateSource::Snapshot) => {
+            let id = TemplateId::parse(&id)
+                .map_err(Cause::from)
+                .named("template", &id)?;
+            Ok(Some(id))
+        }
+        Some(_) => Err(StoreError::Exists {
+            what: "template",
+            id: alias.clone(),
+        }),
+    }
+}
+
+async fn new_template(tx: &mut SqliteConnection, snapshot: &NewSnapshot) -> Result<(), StoreError> {
+    let id = &snapshot.build.template;
+    let at = micros(snapshot.build.created_at);
+    sqlx::query(
+        "INSERT INTO templates (id, team_id, public, created_at, source) \
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(id.as_str())
+    .bind(snapshot.team.as_str())
+    .bind(false)
+    .bind(at)
+    .bind(source_word(TemplateSource::Snapshot))
+    .execute(&mut *tx)
+    .await
+    .map_err(|error| failed("template", id, error))?;
+    if let Some(alias) = &snapshot.alias {
+        sqlx::query(
+            "INSERT INTO template_aliases (namespace, alias, template_id, created_at) \
+             VALUES ($1, $2, $3, $4)",
+        )
+        .bind(&snapshot.namespace)
+        .bind(alias)
+        .bind(id.as_str())
+        .bind(at)
+        .execute(&mut *tx)
+        .await
+        .map_err(|error| failed("alias", alias, error))?;
+    }
+    Ok(())
+}
+
+async fn put_files(tx: &mut SqliteConnection, snapshot: &NewSnapshot) -> Result<(), StoreError> {
+    let build = &snapshot.build;
+    sqlx::query(
+        "INSERT INTO snapshots (build_id, files, node, sandbox_id, created_at) \
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(build.id.to_string())
+    .bind(build.files.as_ref().map(|files| files.as_str()))
+    .bind(&snapshot.node)
+    .bind(snapshot.sandbox.as_str())
+    .bind(micros(build.created_at))
+    .execute(&mut *tx)
+    .await
+    .map_err(|error| failed(WHAT, build.id, error))?;
+    Ok(())
+}
+
+/// Gives the files of a build up that no tag points to any more. The build stays: what was made from
+/// it is started again over its layers.
+async fn drop_unnamed(
+    tx: &mut SqliteConnection,
+    build: &Build,
+) -> Result<Option<SnapshotId>, StoreError> {
+    let files: Option<String> = sqlx::query_scalar(
+        "DELETE FROM snapshots WHERE build_id = $1 AND NOT EXISTS ( \
+             SELECT 1 FROM template_tags g WHERE g.build_id = $1 AND NOT EXISTS ( \
+                 SELECT 1 FROM template_tags y WHERE y.template_id = g.template_id \
+                 AND y.tag = g.tag AND y.assigned_at > g.assigned_at)) RETURNING files",
+    )
+    .bind(build.id.to_string())
+    .fetch_optional(&mut *tx)
+    .await
+    .map_err(|error| failed(WHAT, build.id, error))?;
+    let read = |text: String| {
+        SnapshotId::parse(&text)
+            .map_err(Cause::from)
+            .named(WHAT, &text)
+    };
+    files.map(read).transpose()
+}
