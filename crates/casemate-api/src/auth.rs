@@ -71,6 +71,24 @@ pub(crate) struct Team(pub(crate) TeamCaller);
 /// The user of a U operation.
 pub(crate) struct User(pub(crate) UserId);
 
+/// Who a T+A operation acts for.
+pub(crate) enum TeamOrUser {
+    Team(TeamCaller),
+    User(UserId),
+}
+
+impl<S: Sync> FromRequestParts<S> for TeamOrUser {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        match caller(parts) {
+            Some(Caller::Team(team)) => Ok(Self::Team(team)),
+            Some(Caller::User(user)) => Ok(Self::User(user)),
+            _ => Err(wrong_row("a team or a user")),
+        }
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for Team {
     type Rejection = ApiError;
 

@@ -133,19 +133,26 @@ impl ApiError {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let body = ErrorBody {
+impl ApiError {
+    /// For an answer that has others beside it.
+    pub(crate) fn into_body(self) -> ErrorBody {
+        ErrorBody {
             code: self.status.as_u16(),
             message: self.message,
             error_code: self.error_code.map(Into::into),
-        };
-        let mut response = (self.status, Json(body)).into_response();
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, never_retry) = (self.status, self.never_retry);
+        let mut response = (status, Json(self.into_body())).into_response();
         let headers = response.headers_mut();
-        if self.never_retry {
+        if never_retry {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
-        if self.status == StatusCode::UNAUTHORIZED {
+        if status == StatusCode::UNAUTHORIZED {
             // RFC 9110 asks for one; clients of E2B read nothing of it.
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }

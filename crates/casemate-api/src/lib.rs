@@ -20,6 +20,7 @@ mod openapi;
 mod operation;
 mod router;
 mod sandboxes;
+mod snapshots;
 mod teams;
 mod templates;
 

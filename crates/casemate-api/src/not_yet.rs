@@ -43,9 +43,6 @@ fn rows() -> Vec<Row> {
     let (get, post) = (Method::GET, Method::POST);
     let (put, patch, delete) = (Method::PUT, Method::PATCH, Method::DELETE);
     vec![
-        (post.clone(), "/sandboxes/{sandboxID}/fork", Team, Missing("Forking sandboxes")),
-        (post.clone(), "/sandboxes/{sandboxID}/snapshots", Team, Missing("Taking snapshots")),
-        (get.clone(), "/snapshots", Team, Missing("Listing snapshots")),
         (post.clone(), "/nodes/{nodeID}", Admin, Missing("Changing a node's status")),
         (post.clone(), "/admin/teams/{teamID}/builds/cancel", Admin, Missing("Cancelling builds")),
         (post.clone(), "/access-tokens", Provider, Missing("Creating access tokens")),
@@ -60,7 +57,6 @@ fn rows() -> Vec<Row> {
         (get.clone(), "/v2/templates", TeamOrToken, Missing("Listing templates")),
         (get.clone(), "/default-templates", Team, Missing("Listing default templates")),
         (get.clone(), "/templates/{templateID}", Team, Missing("Reading a template")),
-        (delete.clone(), "/templates/{templateID}", TeamOrToken, Missing("Deleting templates")),
         (patch.clone(), "/templates/{templateID}", TeamOrToken, Missing("Changing templates")),
         (patch.clone(), "/v2/templates/{templateID}", TeamOrToken, Missing("Changing templates")),
         (post.clone(), "/templates/tags", Team, Missing("Tagging templates")),

@@ -13,7 +13,7 @@ use crate::metrics::{Metrics, MetricsAccess};
 use crate::operation::Operation;
 use crate::{
     admin, api_keys, auth, events, health, layers, metrics, nodes, not_yet, openapi, sandboxes,
-    teams, templates,
+    snapshots, teams, templates,
 };
 
 /// What handlers share. Clones are the same.
@@ -55,7 +55,7 @@ pub fn router(state: ApiState) -> Router {
 
 /// Every operation, served or not yet.
 pub(crate) fn operations() -> Vec<Operation> {
-    use Access::{Admin, Anybody, ProviderTeamOrAdmin, Team, User};
+    use Access::{Admin, Anybody, ProviderTeamOrAdmin, Team, TeamOrToken, User};
     let (get, post) = (Method::GET, Method::POST);
     let (put, patch, delete) = (Method::PUT, Method::PATCH, Method::DELETE);
     let served = vec![
@@ -119,6 +119,26 @@ pub(crate) fn operations() -> Vec<Operation> {
             Team,
             sandboxes::resume::resume,
         ),
+        Operation::served(
+            post.clone(),
+            "/sandboxes/{sandboxID}/fork",
+            Team,
+            sandboxes::fork::fork,
+        ),
+        Operation::served(
+            post.clone(),
+            "/sandboxes/{sandboxID}/snapshots",
+            Team,
+            sandboxes::snapshot::take,
+        ),
+        Operation::served(get.clone(), "/snapshots", Team, snapshots::list).also_when_blocked(),
+        Operation::served(
+            delete.clone(),
+            "/templates/{templateID}",
+            TeamOrToken,
+            templates::delete,
+        )
+        .also_when_blocked(),
         Operation::served(
             put.clone(),
             "/sandboxes/{sandboxID}/network",

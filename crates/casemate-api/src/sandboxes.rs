@@ -2,6 +2,7 @@
 
 pub(crate) mod connect;
 pub(crate) mod create;
+pub(crate) mod fork;
 pub(crate) mod get;
 pub(crate) mod kill;
 pub(crate) mod list;
@@ -10,8 +11,10 @@ pub(crate) mod metrics;
 pub(crate) mod network;
 pub(crate) mod pause;
 pub(crate) mod resume;
+pub(crate) mod snapshot;
 pub(crate) mod timeout;
 
+use axum::http::HeaderName;
 use casemate_control::sandboxes::create::Created;
 use casemate_control::sandboxes::{SandboxView, Shown};
 use casemate_types::{Kept, Timestamp};
@@ -43,6 +46,11 @@ fn connected(view: SandboxView) -> Sandbox {
         traffic_access_token: view.traffic_token,
         domain: Some(view.domain),
     }
+}
+
+/// On answers of what may keep memory: what was kept (decision 15).
+fn memory_header() -> [(HeaderName, &'static str); 1] {
+    [(HeaderName::from_static("casemate-memory"), "files-only")]
 }
 
 /// The state's word.

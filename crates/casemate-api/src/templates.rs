@@ -1,10 +1,11 @@
-//! `GET /templates/aliases/{alias}`.
+//! `GET /templates/aliases/{alias}`, `DELETE /templates/{templateID}`.
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use casemate_wire::{ErrorBody, TemplateAlias};
 
-use crate::auth::Team;
+use crate::auth::{Team, TeamOrUser};
 use crate::error::ApiError;
 use crate::extract::Segment;
 use crate::router::ApiState;
@@ -25,4 +26,26 @@ pub(crate) async fn alias(
         template_id: found.template.to_string(),
         public: found.public,
     }))
+}
+
+/// Snapshots are deleted by it too.
+#[utoipa::path(
+    delete, path = "/templates/{templateID}", tag = "templates",
+    params(("templateID" = String, Path, description = "`[slug/]alias[:tag]` or an id")),
+    responses((status = 204), (status = "default", body = ErrorBody))
+)]
+pub(crate) async fn delete(
+    State(state): State<ApiState>,
+    caller: TeamOrUser,
+    Segment(template): Segment,
+) -> Result<StatusCode, ApiError> {
+    let control = state.control.clone();
+    let work = async move {
+        match caller {
+            TeamOrUser::Team(caller) => control.delete_template(&caller, &template).await,
+            TeamOrUser::User(user) => control.delete_users_template(&user, &template).await,
+        }
+    };
+    state.control.tasks().detached(work).await??;
+    Ok(StatusCode::NO_CONTENT)
 }

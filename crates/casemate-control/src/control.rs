@@ -18,6 +18,7 @@ use crate::recent::Recent;
 use crate::reconcile::records::Records;
 use crate::reconcile::sync::Ending;
 use crate::recorder::Recorder;
+use crate::sandboxes::snapshot::Unrecorded;
 use crate::tasks::{TaskKind, Tasks};
 use crate::templates::ResolvedFor;
 use crate::transitions::Transitions;
@@ -38,6 +39,7 @@ pub struct Control {
     pub(crate) builds_by_reference: Recall<ResolvedFor, (Template, Build)>,
     pub(crate) locks: SandboxLocks,
     pub(crate) transitions: Transitions,
+    pub(crate) unrecorded: Unrecorded,
     /// Held while the end of a sandbox is noted, inside of [`Self::locks`].
     pub(crate) notes: SandboxLocks,
     pub(crate) recent: Recent,
@@ -97,6 +99,7 @@ impl Control {
             builds_by_reference: Recall::default(),
             locks: SandboxLocks::default(),
             transitions: Transitions::default(),
+            unrecorded: Unrecorded::default(),
             notes: SandboxLocks::default(),
             recent: Recent::default(),
             starting: Starting::default(),

@@ -5,7 +5,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
-use casemate_store::{Cursor, Order};
+use casemate_store::{BuildId, Cursor, Order, SnapshotCursor};
 use casemate_types::{SandboxId, TeamId, Timestamp};
 
 use crate::keys::Keys;
@@ -22,6 +22,10 @@ pub struct InvalidCursor;
 pub(crate) fn encode(keys: &Keys, team: &TeamId, order: Order, cursor: &Cursor) -> String {
     let micros = cursor.started_at.as_microsecond();
     let text = format!("v1 {micros} {} {}", cursor.id, order_word(order));
+    sign(keys, team, &text)
+}
+
+fn sign(keys: &Keys, team: &TeamId, text: &str) -> String {
     let mut bytes = keys.cursor_tag(team, text.as_bytes());
     bytes.extend_from_slice(text.as_bytes());
     URL_SAFE.encode(bytes)
@@ -33,6 +37,29 @@ pub(crate) fn decode(
     order: Order,
     token: &str,
 ) -> Result<Cursor, InvalidCursor> {
+    parse(&verified(keys, team, token)?, order).ok_or(InvalidCursor)
+}
+
+/// Of a page of snapshots; the text is `s1 <micros> <build> <tag>`.
+pub(crate) fn encode_snapshot(keys: &Keys, team: &TeamId, cursor: &SnapshotCursor) -> String {
+    let micros = cursor.created_at.as_microsecond();
+    sign(
+        keys,
+        team,
+        &format!("s1 {micros} {} {}", cursor.build, cursor.tag),
+    )
+}
+
+pub(crate) fn decode_snapshot(
+    keys: &Keys,
+    team: &TeamId,
+    token: &str,
+) -> Result<SnapshotCursor, InvalidCursor> {
+    parse_snapshot(&verified(keys, team, token)?).ok_or(InvalidCursor)
+}
+
+/// The text of a token that was issued to this team.
+fn verified(keys: &Keys, team: &TeamId, token: &str) -> Result<Vec<u8>, InvalidCursor> {
     if token.len() > TOKEN_BYTES_MAX {
         return Err(InvalidCursor);
     }
@@ -41,7 +68,21 @@ pub(crate) fn decode(
     if !keys.cursor_fits(team, text, tag) {
         return Err(InvalidCursor);
     }
-    parse(text, order).ok_or(InvalidCursor)
+    Ok(text.to_vec())
+}
+
+fn parse_snapshot(text: &[u8]) -> Option<SnapshotCursor> {
+    let mut words = std::str::from_utf8(text).ok()?.split(' ');
+    let (version, micros) = (words.next()?, words.next()?);
+    let (build, tag) = (words.next()?, words.next()?);
+    if version != "s1" || words.next().is_some() {
+        return None;
+    }
+    Some(SnapshotCursor {
+        created_at: Timestamp::from_microsecond(micros.parse().ok()?).ok()?,
+        build: BuildId::parse(build).ok()?,
+        tag: tag.to_owned(),
+    })
 }
 
 fn parse(text: &[u8], order: Order) -> Option<Cursor> {
@@ -71,6 +112,23 @@ mod tests {
 
     const TEAM: &str = "0b7a2b0e-6f5c-4b43-9c0c-1d2e3f405162";
     const OTHER: &str = "1b7a2b0e-6f5c-4b43-9c0c-1d2e3f405162";
+
+    #[test]
+    fn a_token_of_snapshots_is_none_of_sandboxes() {
+        let keys = Keys::derive(&RootSecret::new(vec![1; 32]).unwrap());
+        let team = TeamId::parse(TEAM).unwrap();
+        let cursor = SnapshotCursor {
+            created_at: Timestamp::from_microsecond(1_764_093_229_123_456).unwrap(),
+            build: BuildId::random(),
+            tag: "v1.2".into(),
+        };
+        let token = encode_snapshot(&keys, &team, &cursor);
+        assert_eq!(decode_snapshot(&keys, &team, &token), Ok(cursor));
+        let other = TeamId::parse(OTHER).unwrap();
+        assert_eq!(decode_snapshot(&keys, &other, &token), Err(InvalidCursor));
+        let as_sandbox = decode(&keys, &team, Order::NewestFirst, &token);
+        assert_eq!(as_sandbox, Err(InvalidCursor));
+    }
 
     #[test]
     fn a_token_comes_back_for_its_team_and_order_only() {

@@ -84,6 +84,11 @@ impl Control {
         self.note(row, EventKind::Paused, steady::to_wall(paused.at), data);
     }
 
+    pub(crate) fn note_snapshot(&self, row: &Sandbox, snapshot: &str) {
+        let data = json!({ "snapshot": snapshot });
+        self.note(row, EventKind::Checkpointed, Timestamp::now(), data);
+    }
+
     /// The row is of the new run.
     pub(crate) fn note_resumed(&self, row: &Sandbox, from: Kept) {
         let at = steady::to_wall(row.started_at);

@@ -11,6 +11,7 @@
 
 mod orphans;
 pub(crate) mod records;
+mod snapshots;
 pub(crate) mod sync;
 
 use std::sync::Arc;
@@ -30,6 +31,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How often overdue sandboxes are searched.
 const ROUND: Duration = Duration::from_secs(15);
+/// How often files are searched that no snapshot wants.
+const SNAPSHOT_ROUND: Duration = Duration::from_secs(600);
 /// A node that has not named everything by then is taken for broken.
 const SYNC_MAX: Duration = Duration::from_secs(30);
 
@@ -86,6 +89,7 @@ async fn follow(
     let (running, paused) = (there.running.len(), there.paused.len());
     tracing::info!(node, running, paused, "node {node} is connected");
     let mut round = tokio::time::interval(ROUND);
+    let mut snapshots = tokio::time::interval(SNAPSHOT_ROUND);
     loop {
         tokio::select! {
             event = events.recv() => {
@@ -93,6 +97,7 @@ async fn follow(
                 handle(control, orphans, &node, event).await?;
             }
             () = orphans.next_due() => orphans.end_overdue(control).await?,
+            _ = snapshots.tick() => snapshots::drop_unwanted(control).await?,
             _ = round.tick() => {
                 sync::end_expired(control, &node).await?;
             }

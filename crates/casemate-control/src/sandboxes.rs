@@ -6,6 +6,7 @@
 
 pub mod connect;
 pub mod create;
+pub mod fork;
 pub mod get;
 pub mod ingress;
 pub mod kill;
@@ -13,6 +14,7 @@ pub mod list;
 pub mod network;
 pub mod pause;
 pub mod resume;
+pub mod snapshot;
 pub mod timeout;
 pub mod wake;
 

@@ -108,6 +108,21 @@ impl Control {
         }
     }
 
+    /// The template that a reference names, whatever its tag; whoever's it is.
+    pub(crate) async fn template_named(
+        &self,
+        caller: &TeamCaller,
+        reference: &TemplateRef,
+    ) -> Result<Option<Template>, StoreError> {
+        let home = &caller.team.slug;
+        Ok(match self.store.template_resolve(home, reference).await? {
+            Resolution::Unknown => None,
+            Resolution::NoBuild { template, .. } | Resolution::Found { template, .. } => {
+                Some(template)
+            }
+        })
+    }
+
     /// Whether a name is taken, and by whom: `GET /templates/aliases/{alias}`.
     pub async fn find_alias(
         &self,

@@ -51,6 +51,7 @@ struct Entry {
     access_token: Option<String>,
     on_timeout: OnTimeout,
     envs: BTreeMap<String, String>,
+    files: Option<SnapshotId>,
     rest: Option<Rest>,
 }
 
@@ -159,6 +160,11 @@ impl FakeNode {
         Some(self.lock().running.get(sandbox)?.envs.clone())
     }
 
+    /// The kept files that it was made with.
+    pub fn began_with(&self, sandbox: &SandboxId) -> Option<SnapshotId> {
+        self.lock().running.get(sandbox)?.files.clone()
+    }
+
     pub fn snapshot_ids(&self) -> BTreeSet<SnapshotId> {
         self.lock().snapshots.clone()
     }
@@ -262,6 +268,7 @@ impl FakeNode {
             access_token: None,
             on_timeout: OnTimeout::Kill,
             envs: BTreeMap::new(),
+            files: None,
             rest: None,
         });
     }
@@ -451,6 +458,7 @@ impl NodePort for FakeNode {
                 access_token: request.access_token,
                 on_timeout: request.on_timeout,
                 envs: request.envs,
+                files: request.files,
                 rest: None,
             });
             if !state.reachable {

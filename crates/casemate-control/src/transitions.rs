@@ -27,6 +27,16 @@ impl Doing {
             Self::Killing => "killed",
         }
     }
+
+    /// As E2B names the state.
+    pub(crate) fn state(self) -> &'static str {
+        match self {
+            Self::Pausing => "pausing",
+            Self::Resuming => "resuming",
+            Self::Snapshotting => "snapshotting",
+            Self::Killing => "killing",
+        }
+    }
 }
 
 #[derive(Clone, Default)]

@@ -92,6 +92,13 @@ points! {
     /// Control: the row says that it runs, the client knows nothing.
     ResumeRecorded = "resume.recorded",
 
+    /// Control: the node keeps the files, no row names them.
+    SnapshotAnswered = "snapshot.answered",
+    /// Control: the row is there, the client knows nothing.
+    SnapshotRecorded = "snapshot.recorded",
+    /// Control: the row is gone, the files are still kept.
+    SnapshotForgotten = "snapshot.forgotten",
+
     /// Node: the processes have gone, the layer is still in its place.
     StopEmptied = "stop.emptied",
     /// Node: the layer is in the trash, the slot is not given back.

@@ -28,3 +28,6 @@ pub const REFRESH_SECONDS_MAX: u32 = 3600;
 pub const METRICS_SANDBOXES_MAX: usize = 100;
 /// Largest message between the roles of one machine, bytes; a larger one is refused by its sender.
 pub const RPC_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Forks that one request makes at most.
+pub const FORKS_MAX: u32 = 100;

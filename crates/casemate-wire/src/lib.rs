@@ -14,6 +14,7 @@ mod metrics;
 mod network;
 mod nodes;
 mod sandbox;
+mod snapshot;
 mod teams;
 mod template;
 
@@ -29,6 +30,7 @@ pub use sandbox::{
     NewSandboxV2, OnTimeout, PauseMode, PauseSandbox, RefreshSandbox, ResumeSandbox, Sandbox,
     SandboxDetail, SandboxTimeout, State, VolumeMount,
 };
+pub use snapshot::{ForkResult, ForkSandbox, NewSnapshot, SnapshotInfo};
 pub use teams::{KilledSandboxes, Team};
 pub use template::TemplateAlias;
 

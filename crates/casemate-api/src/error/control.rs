@@ -9,8 +9,12 @@ use casemate_control::sandboxes::ChangeError;
 use casemate_control::sandboxes::create::{
     CreateError, CreateRefused, IdempotencyError, PlacementError,
 };
+use casemate_control::sandboxes::fork::ForkError;
 use casemate_control::sandboxes::list::ListError;
 use casemate_control::sandboxes::network::NetworkError;
+use casemate_control::sandboxes::snapshot::{
+    DeleteTemplateError, ListSnapshotsError, SnapshotError,
+};
 use casemate_control::tasks::TaskLost;
 use casemate_control::templates::{AliasError, TemplateError};
 use casemate_history::HistoryError;
@@ -310,8 +314,61 @@ impl ApiError {
             ChangeError::Quota(quota) => quota.into(),
             ChangeError::Placement(error) => error.into(),
             ChangeError::Network(error) => error.into(),
+            ChangeError::Node { ref source, .. }
+                if matches!(source, NodeError::DiskFull { .. }) =>
+            {
+                Self::unavailable("The disk of this platform is full", &error)
+            }
             ChangeError::Node { .. } => Self::internal(refused, &error),
             ChangeError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SnapshotError> for ApiError {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Name(_) | SnapshotError::Namespace { .. } => Self::bad_request(error),
+            SnapshotError::Memory => Self::bad_request(error).code("snapshot_memory_unsupported"),
+            SnapshotError::Taken(_) | SnapshotError::Busy { .. } => Self::conflict(error),
+            SnapshotError::Change(error) => Self::of_change("Error creating snapshot", error),
+        }
+    }
+}
+
+impl From<ListSnapshotsError> for ApiError {
+    fn from(error: ListSnapshotsError) -> Self {
+        match error {
+            ListSnapshotsError::Cursor(_)
+            | ListSnapshotsError::Name(_)
+            | ListSnapshotsError::Namespace { .. } => Self::bad_request(error),
+            ListSnapshotsError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DeleteTemplateError> for ApiError {
+    fn from(error: DeleteTemplateError) -> Self {
+        match error {
+            DeleteTemplateError::Reference(_) | DeleteTemplateError::InUse { .. } => {
+                Self::bad_request(error)
+            }
+            DeleteTemplateError::NotFound(_) => Self::not_found(error),
+            DeleteTemplateError::NotYours => Self::forbidden(error.to_string()),
+            DeleteTemplateError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ForkError> for ApiError {
+    fn from(error: ForkError) -> Self {
+        match error {
+            ForkError::TooFew
+            | ForkError::TooMany
+            | ForkError::AboveTeam(_)
+            | ForkError::TimeoutZero => Self::bad_request(error),
+            ForkError::Paused(_) | ForkError::Busy { .. } => Self::conflict(error),
+            ForkError::Change(error) => Self::of_change("Error forking sandbox", error),
         }
     }
 }

@@ -14,5 +14,6 @@ mod network;
 mod not_yet;
 mod pausing;
 mod platform;
+mod snapshots;
 mod survival;
 mod world;

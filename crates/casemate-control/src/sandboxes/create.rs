@@ -123,13 +123,16 @@ impl Control {
         let started = std::time::Instant::now();
         let _starting = self.starting.enter(&plan.sandbox);
         let node = self.node_name().ok_or(PlacementError::NoNode)?;
-        let reply = self.place(caller, &plan).await.inspect_err(|error| {
-            self.counters.create_failed();
-            tracing::warn!(
-                sandbox.id = %plan.sandbox, team.id = %caller.team.id, error = chain(&error),
-                "could not place sandbox {}", plan.sandbox
-            );
-        })?;
+        let reply = self
+            .place(self.request(caller, &plan))
+            .await
+            .inspect_err(|error| {
+                self.counters.create_failed();
+                tracing::warn!(
+                    sandbox.id = %plan.sandbox, team.id = %caller.team.id, error = chain(&error),
+                    "could not place sandbox {}", plan.sandbox
+                );
+            })?;
         failpoint::hit(Point::CreatePlaced);
         let envs = self.keys.seal_envs(&plan.sandbox, &plan.envs);
         let row = row(caller, &plan, envs, &node, &reply);
@@ -174,8 +177,8 @@ impl Control {
         })
     }
 
-    async fn place(&self, caller: &TeamCaller, plan: &Plan) -> Result<CreateReply, PlacementError> {
-        let request = CreateRequest {
+    fn request(&self, caller: &TeamCaller, plan: &Plan) -> CreateRequest {
+        CreateRequest {
             sandbox: plan.sandbox.clone(),
             team: caller.team.id.clone(),
             template: plan.template.id.clone(),
@@ -188,26 +191,33 @@ impl Control {
             default_workdir: plan.build.default_workdir.clone(),
             life_ms: u64::try_from(plan.life.as_millis()).unwrap_or(u64::MAX),
             on_timeout: plan.on_timeout,
-            files: None,
-        };
+            files: plan.build.files.clone(),
+        }
+    }
+
+    pub(super) async fn place(
+        &self,
+        request: CreateRequest,
+    ) -> Result<CreateReply, PlacementError> {
+        let sandbox = request.sandbox.clone();
         let limit = self.config.create_timeout;
         match tokio::time::timeout(limit, self.node.create(request)).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) => {
                 if may_have_happened(&error) {
-                    self.take_back(plan.sandbox.clone());
+                    self.take_back(sandbox);
                 }
                 Err(error.into())
             }
             Err(_) => {
-                self.take_back(plan.sandbox.clone());
+                self.take_back(sandbox);
                 Err(PlacementError::Timeout(limit))
             }
         }
     }
 
     /// Writes the row and the route. Fails only after seeing to it that the sandbox goes.
-    async fn record(&self, row: Sandbox, place: Place) -> Result<(), StoreError> {
+    pub(super) async fn record(&self, row: Sandbox, place: Place) -> Result<(), StoreError> {
         let (id, node) = (row.id.clone(), row.node.clone());
         // Row and route come together for whoever compares the two.
         let one = self.locks.lock(&id).await;

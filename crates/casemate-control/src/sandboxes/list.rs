@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use casemate_store::{Cursor, Order, Page, Resolution, SandboxFilter, StoreError};
+use casemate_store::{Cursor, Order, Page, SandboxFilter, StoreError};
 use casemate_types::limits::PAGE_ROWS_MAX;
 use casemate_types::sandbox::PublicState;
 use casemate_types::template::{TemplateRef, TemplateRefError};
@@ -151,13 +151,8 @@ impl Control {
         if text.contains(':') {
             return Err(ListError::TemplateTag { tag: reference.tag });
         }
-        let home = &caller.team.slug;
-        Ok(match self.store.template_resolve(home, &reference).await? {
-            Resolution::Unknown => None,
-            Resolution::NoBuild { template, .. } | Resolution::Found { template, .. } => {
-                Some(template.id)
-            }
-        })
+        let found = self.template_named(caller, &reference).await?;
+        Ok(found.map(|template| template.id))
     }
 }
 

@@ -254,7 +254,7 @@ impl Control {
     }
 
     /// What it was made of, for a start from its files.
-    async fn as_made(
+    pub(super) async fn as_made(
         &self,
         row: &Sandbox,
         life: Duration,

@@ -1,0 +1,43 @@
+//! Files that a node keeps and no snapshot wants: of one that a crash cut off, or whose deletion could
+//! not be told.
+
+use std::sync::Arc;
+
+use casemate_rpc::SNAPSHOTS_PAGE;
+use casemate_types::SnapshotId;
+
+use super::ReconcileError;
+use crate::Control;
+
+/// Looked for after each watch began and now and then: the first after a start finds what a crash
+/// left, because what is taken meanwhile is known here.
+pub(super) async fn drop_unwanted(control: &Arc<Control>) -> Result<(), ReconcileError> {
+    let mut after: Option<SnapshotId> = None;
+    loop {
+        let page = control.node.snapshots(after.as_ref()).await?;
+        let kept: Vec<SnapshotId> = page.into_iter().map(|one| one.snapshot).collect();
+        // Before the rows are read: what gets one meanwhile is in one of the two.
+        let unrecorded: Vec<SnapshotId> = kept
+            .iter()
+            .filter(|files| !control.unrecorded.contains(files))
+            .cloned()
+            .collect();
+        let wanted = control.store.snapshot_wanted(&unrecorded).await?;
+        let unwanted: Vec<SnapshotId> = unrecorded
+            .into_iter()
+            .filter(|files| !wanted.contains(files))
+            .collect();
+        if !unwanted.is_empty() {
+            let snapshots = unwanted.len();
+            tracing::info!(
+                snapshots,
+                "files of {snapshots} snapshots are nobody's; removing them"
+            );
+            control.drop_files(unwanted);
+        }
+        match kept.last() {
+            Some(last) if kept.len() == SNAPSHOTS_PAGE => after = Some(last.clone()),
+            Some(_) | None => return Ok(()),
+        }
+    }
+}
