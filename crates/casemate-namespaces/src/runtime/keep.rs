@@ -114,7 +114,8 @@ async fn keep(
         let pool = &keeper.pool;
         let kept = match pool.contains(&layer) {
             true => pool.keep(&layer, &id),
-            false => pool.settle(),
+            false if pool.is_kept(&id) => pool.settle(),
+            false => Err(io::ErrorKind::NotFound.into()),
         };
         kept.step("keep the sandbox's files")
     })

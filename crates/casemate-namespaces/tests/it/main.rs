@@ -99,6 +99,7 @@ const TESTS: &[Test] = tests![
     snapshots::what_ran_when_the_host_went_is_salvaged_before_the_sweep,
     snapshots::many_cycles_leave_nothing,
     snapshots::a_refused_one_leaves_the_sandbox_as_it_was,
+    snapshots::a_full_pool_is_said_and_harms_nobody,
     snapshots::how_long_it_takes,
     debian::what_people_do_as_root_and_as_user_works,
     speed::creation_in_a_row_and_at_once,
