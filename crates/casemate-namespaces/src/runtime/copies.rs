@@ -102,7 +102,7 @@ pub(super) fn begin_with(shared: &Shared, snapshot: &SnapshotId) -> io::Result<L
 pub(super) fn forget(shared: &Shared, snapshot: &SnapshotId) -> io::Result<()> {
     let forgotten = shared.pool.forget(snapshot);
     if let Some(layer) = shared.copies.forget(snapshot) {
-        shared.pool.retire(&layer);
+        shared.pool.discard(&layer);
     }
     forgotten
 }
@@ -121,7 +121,7 @@ pub(super) async fn fill(shared: Arc<Shared>) {
         let made = blocking("copy a snapshot ahead", move || -> io::Result<()> {
             let layer = filler.pool.begin_with(&snapshot, LAYER_BYTES)?;
             if let Some(unneeded) = filler.copies.put(snapshot, layer) {
-                filler.pool.retire(&unneeded);
+                filler.pool.discard(&unneeded);
             }
             Ok(())
         });

@@ -189,7 +189,7 @@ impl Claimed {
         let Some(slot) = shared.slots.shelf.take(STOCK_PATIENCE).await else {
             match spec.files {
                 None => shared.layers.put(layer),
-                Some(_) => shared.pool.retire(&layer),
+                Some(_) => shared.pool.discard(&layer),
             }
             return Err(capacity("no slot"));
         };

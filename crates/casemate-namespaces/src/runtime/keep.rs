@@ -60,7 +60,7 @@ fn copy_frozen(
     let thawed = shared.cgroups.thaw(&running.group);
     let frozen = begun.elapsed();
     if let (Err(_), Ok(copy)) = (&thawed, &copied) {
-        shared.pool.retire(copy);
+        shared.pool.discard(copy);
     }
     thawed.step("let the sandbox go on")?;
     Ok((copied, frozen))

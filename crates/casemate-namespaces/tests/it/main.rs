@@ -97,6 +97,7 @@ const TESTS: &[Test] = tests![
     snapshots::kept_ones_survive_sweeps_and_starts,
     snapshots::what_a_crash_cuts_off_happened_or_left_nothing,
     snapshots::what_ran_when_the_host_went_is_salvaged_before_the_sweep,
+    snapshots::what_is_acknowledged_survives_a_power_loss,
     snapshots::many_cycles_leave_nothing,
     snapshots::a_refused_one_leaves_the_sandbox_as_it_was,
     snapshots::a_full_pool_is_said_and_harms_nobody,

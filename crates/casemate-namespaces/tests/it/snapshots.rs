@@ -509,6 +509,53 @@ pub async fn what_ran_when_the_host_went_is_salvaged_before_the_sweep() {
     world.purge().await;
 }
 
+/// A new platform over the pool's image as it is on the disk at this moment.
+fn image_now(world: &World) -> (PathBuf, InstanceId) {
+    let instance = InstanceId::random();
+    let folder = dead::folder(&instance);
+    std::fs::create_dir(folder.join("node")).expect("it is made");
+    let image = "node/pool.img";
+    let copied = Command::new("cp")
+        .args([world.folder.join(image), folder.join(image)])
+        .status();
+    assert!(copied.expect("cp runs").success());
+    (folder, instance)
+}
+
+/// The image is looked at right after each answer, while the file system is mounted: what it only
+/// has in memory is not there.
+pub async fn what_is_acknowledged_survives_a_power_loss() {
+    let world = World::new().await;
+    let (one, two) = (world.create().await, world.create().await);
+    // Until the stock is full and nothing is written any more.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let write = "head -c 3000000 /dev/urandom > /random; md5sum /random";
+    let sums = [world.ok(&one, write).await, world.ok(&two, write).await];
+    let taken = take(&world, &one).await;
+    let first = image_now(&world);
+    let suspended = suspend(&world, &two).await;
+    let second = image_now(&world);
+    world.runtime.remove(&taken).await.expect("it is removed");
+    let third = image_now(&world);
+    world.purge().await;
+    let [one, two] = [(&taken, &sums[0]), (&suspended, &sums[1])];
+    for ((folder, instance), kept) in [
+        (first, vec![one]),
+        (second, vec![one, two]),
+        (third, vec![two]),
+    ] {
+        let world = World::open(folder, instance, 2).await;
+        let listed = world.runtime.list().await.expect("they are listed");
+        let expected: BTreeSet<_> = kept.iter().map(|(snapshot, _)| *snapshot).collect();
+        assert_eq!(listed.keys().collect::<BTreeSet<_>>(), expected);
+        for (snapshot, sum) in kept {
+            let again = begin_with(&world, snapshot).await.sandbox;
+            assert_eq!(&world.ok(&again, "md5sum /random").await, sum);
+        }
+        world.purge().await;
+    }
+}
+
 /// Layers, and quota groups; what is in stock among them.
 fn counts(world: &World) -> (usize, usize) {
     let root = format!("/run/casemate/{}/pool", world.instance);
