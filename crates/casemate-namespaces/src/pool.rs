@@ -269,6 +269,19 @@ impl Pool {
         }
     }
 
+    /// Deletes a layer that no sandbox had, at once: what it shares with others may be all that is
+    /// left of it. It never fails: what cannot be deleted now is retired.
+    pub fn discard(&self, layer: &Layer) {
+        self.retire(layer);
+        let folder = match self.stuck().contains(layer) {
+            true => self.writable_dir(),
+            false => self.root.join(TRASH),
+        };
+        if self.layers.delete(&folder, &layer.0).is_ok() {
+            self.stuck().remove(layer);
+        }
+    }
+
     fn put_aside(&self, layer: &Layer) -> io::Result<()> {
         let trash = self.root.join(TRASH).join(&layer.0);
         match std::fs::rename(self.writable_dir().join(&layer.0), trash) {

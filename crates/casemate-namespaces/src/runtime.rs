@@ -11,6 +11,7 @@
 //! used. Nothing here survives this process but what [`crate::record`] describes.
 
 mod adopt;
+mod copies;
 mod create;
 mod freeze;
 mod keep;
@@ -53,6 +54,7 @@ use crate::shelf::Shelf;
 use crate::slots::{self, Slots};
 use crate::step::{Step, StepError};
 use crate::view::Views;
+use copies::Copies;
 use look::{Sight, Stir};
 pub use space::{PoolSpace, SandboxSpace};
 
@@ -97,6 +99,7 @@ struct Shared {
     net: Arc<NetPool>,
     slots: Slots,
     layers: Shelf<Layer>,
+    copies: Copies,
     /// Of sandboxes that ended and that could not be kept yet: no sweep takes them.
     spared: Mutex<BTreeSet<Layer>>,
     /// What was left of the pool when it was looked at last.
@@ -227,6 +230,7 @@ impl NamespacesRuntime {
             cgroups,
             net,
             layers: Shelf::new(enough),
+            copies: Copies::new(),
             spared: Mutex::default(),
             room: Mutex::default(),
             launchers,
@@ -454,8 +458,8 @@ impl Snapshots for NamespacesRuntime {
     }
 
     async fn remove(&self, snapshot: &SnapshotId) -> Result<(), SnapshotError> {
-        let (pool, id) = (Arc::clone(&self.shared.pool), snapshot.clone());
-        let remove = move || pool.forget(&id).step("remove the snapshot");
+        let (shared, id) = (Arc::clone(&self.shared), snapshot.clone());
+        let remove = move || copies::forget(&shared, &id).step("remove the snapshot");
         keep::blocking(snapshot, remove).await
     }
 

@@ -26,7 +26,8 @@ pub struct Taken {
 #[async_trait]
 pub trait Snapshots: Send + Sync {
     /// Keeps the files of a sandbox as they are at one moment. A running one stands still for that
-    /// moment and goes on, also on an error; a frozen one stays frozen.
+    /// moment and goes on, also on an error; a frozen one stays frozen. A crash may leave a running
+    /// one frozen: whoever adopts it thaws what should run.
     /// [`SnapshotError::Exists`] when there is a snapshot of this name.
     async fn take(
         &self,
@@ -56,7 +57,7 @@ pub trait Snapshots: Send + Sync {
     /// files. Idempotent: one that is not there is `Ok`.
     async fn remove(&self, snapshot: &SnapshotId) -> Result<(), SnapshotError>;
 
-    /// All that are kept, with the bytes that removing each would give back; `None` where that is
-    /// not known.
+    /// All that are kept, with the bytes that removing each would give back, at most: less where
+    /// others share them and that is not counted. `None` where nothing is known.
     async fn list(&self) -> Result<BTreeMap<SnapshotId, Option<u64>>, SnapshotError>;
 }

@@ -3,6 +3,7 @@
 //! Measured when somebody asks, by the node: the pool and its layers are root's. Files count as
 //! they lie on the disk, so that a sparse one is as large as what was written to it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -11,10 +12,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use casemate_namespaces::PoolSpace;
 use casemate_rpc::NodeTemplate;
+use casemate_types::SnapshotId;
 use serde::{Deserialize, Serialize};
 
 /// Sandboxes that are named, those that hold most.
 pub const SANDBOXES_MAX: usize = 100;
+/// Snapshots that are named, those that hold most.
+const SNAPSHOTS_MAX: usize = 100;
 /// Layers of templates that are named, the largest.
 const LAYERS_MAX: usize = 100;
 /// The kernel's unit of a file's blocks.
@@ -30,6 +34,7 @@ pub struct Space {
     /// The file system of writable layers; the data directory's own where there is no pool.
     pub pool: Pool,
     pub sandboxes: Sandboxes,
+    pub snapshots: Snapshots,
     /// Layers of templates.
     pub layers: Layers,
     /// The store: teams, keys, sandboxes, templates.
@@ -70,6 +75,16 @@ pub struct Sandboxes {
     pub largest: Vec<Named>,
 }
 
+/// Files of sandboxes that are kept beyond them, in the pool too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshots {
+    pub count: usize,
+    /// Counted for each that shares it; `None` where nothing counts it.
+    pub used: Option<u64>,
+    /// The largest, at most [`SNAPSHOTS_MAX`].
+    pub largest: Vec<Named>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layers {
     pub count: usize,
@@ -79,7 +94,7 @@ pub struct Layers {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Named {
-    /// A sandbox's id, or a layer's name.
+    /// A sandbox's or a snapshot's id, or a layer's name.
     pub name: String,
     /// What uses it: a template by its alias.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,6 +129,7 @@ pub fn measure(
         .collect();
     let used = pool.is_counted.then(|| sum(&counted));
     largest(&mut counted, SANDBOXES_MAX);
+    let snapshots = snapshots(pool.kept, pool.is_counted);
     let layers = layers(&node.join("layers"), templates)?;
     let image = existing(fs::metadata(node.join("pool.img")))?.map(|file| on_disk(&file));
     let (store, history) = (
@@ -139,11 +155,32 @@ pub fn measure(
             used,
             largest: counted,
         },
+        snapshots,
         layers,
         store,
         history,
         other: all.saturating_sub(named),
     })
+}
+
+fn snapshots(kept: BTreeMap<SnapshotId, Option<u64>>, is_counted: bool) -> Snapshots {
+    let count = kept.len();
+    let named = |(id, bytes): (SnapshotId, Option<u64>)| {
+        Some(Named {
+            name: id.to_string(),
+            template: None,
+            used: bytes?,
+            limit: None,
+        })
+    };
+    let mut rows: Vec<_> = kept.into_iter().filter_map(named).collect();
+    let used = is_counted.then(|| sum(&rows));
+    largest(&mut rows, SNAPSHOTS_MAX);
+    Snapshots {
+        count,
+        used,
+        largest: rows,
+    }
 }
 
 fn volume(path: &Path) -> anyhow::Result<Volume> {

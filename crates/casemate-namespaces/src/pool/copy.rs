@@ -185,3 +185,75 @@ fn copy_attributes(from: &CStr, to: &CStr) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn names_modes_holes_and_depth_are_as_they_were() {
+        let home = std::env::temp_dir().join(format!("casemate-copy-{}", std::process::id()));
+        let (from, to) = (home.join("from"), home.join("to"));
+        std::fs::create_dir_all(from.join("folder")).unwrap();
+        std::fs::write(from.join("folder/file"), "content").unwrap();
+        std::fs::hard_link(from.join("folder/file"), from.join("hard")).unwrap();
+        symlink("/etc/passwd", from.join("link")).unwrap();
+        let mode = std::fs::Permissions::from_mode(0o500);
+        std::fs::set_permissions(from.join("folder"), mode).unwrap();
+        let sparse = File::create(from.join("sparse")).unwrap();
+        sparse.write_all_at(b"middle", 1 << 20).unwrap();
+        sparse.set_len(8 << 20).unwrap();
+        let mut at = openat(CWD, &from, FOLDER, Mode::empty()).unwrap();
+        for _ in 0..2500 {
+            mkdirat(&at, "d", Mode::RWXU).unwrap();
+            at = openat(&at, "d", FOLDER, Mode::empty()).unwrap();
+        }
+        tree(&from, &to, &home.join("links")).unwrap();
+        assert!(!home.join("links").exists());
+        let of = |path: &str| std::fs::symlink_metadata(to.join(path)).unwrap();
+        assert_eq!(of("folder").mode() & 0o7777, 0o500);
+        assert_eq!(
+            (of("hard").ino(), of("hard").nlink()),
+            (of("folder/file").ino(), 2)
+        );
+        assert_eq!(std::fs::read_to_string(to.join("hard")).unwrap(), "content");
+        assert_eq!(
+            std::fs::read_link(to.join("link")).unwrap(),
+            Path::new("/etc/passwd")
+        );
+        let (copy, first) = (
+            of("sparse"),
+            std::fs::metadata(from.join("sparse")).unwrap(),
+        );
+        assert_eq!(
+            (copy.len(), copy.mtime_nsec()),
+            (first.len(), first.mtime_nsec())
+        );
+        assert!(copy.blocks() * 512 < 1 << 20);
+        assert_eq!(
+            std::fs::read(to.join("sparse")).unwrap()[1 << 20..][..6],
+            *b"middle"
+        );
+        let mut depth = 0;
+        let mut at = openat(CWD, &to, FOLDER, Mode::empty()).unwrap();
+        while let Ok(next) = openat(&at, "d", FOLDER, Mode::empty()) {
+            (at, depth) = (next, depth + 1);
+        }
+        assert_eq!(depth, 2500);
+        assert!(still::bytes_below(&to).unwrap() < 32 << 20);
+        drop(at);
+        for layer in ["from", "to"] {
+            let writable = std::fs::Permissions::from_mode(0o700);
+            std::fs::set_permissions(home.join(layer).join("folder"), writable).unwrap();
+            plain_delete(&home, layer);
+        }
+        std::fs::remove_dir_all(home).unwrap();
+    }
+
+    fn plain_delete(folder: &Path, name: &str) {
+        use super::super::{Layers, plain::Plain};
+        Plain.delete(folder, name).unwrap();
+    }
+}

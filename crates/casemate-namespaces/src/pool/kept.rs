@@ -45,7 +45,7 @@ impl Pool {
     pub fn begin_with(&self, snapshot: &SnapshotId, bytes: u64) -> io::Result<Layer> {
         let layer = self.copy_from(&self.kept_at(snapshot))?;
         self.limit(&layer, bytes)
-            .inspect_err(|_| self.retire(&layer))?;
+            .inspect_err(|_| self.discard(&layer))?;
         Ok(layer)
     }
 
@@ -55,7 +55,7 @@ impl Pool {
         self.layers
             .copy(from, &folder, &layer.0)
             // Of a copy that is not whole; nothing where none was begun.
-            .inspect_err(|_| self.retire(&layer))?;
+            .inspect_err(|_| self.discard(&layer))?;
         Ok(layer)
     }
 
@@ -77,7 +77,7 @@ impl Pool {
     pub fn keep_copy(&self, copy: &Layer, snapshot: &SnapshotId) -> io::Result<()> {
         let synced = self.layers.sync_copy(&self.writable_dir().join(&copy.0));
         let kept = synced.and_then(|()| self.put_by(copy, snapshot));
-        kept.inspect_err(|_| self.retire(copy))
+        kept.inspect_err(|_| self.discard(copy))
     }
 
     fn put_by(&self, layer: &Layer, snapshot: &SnapshotId) -> io::Result<()> {

@@ -1,11 +1,10 @@
 //! Layers as btrfs subvolumes, each bounded by its quota group.
 //!
-//! Simple quotas count bytes for the subvolume in which they were written, for as long as anybody
-//! can reach them: a copy begins at none, whatever it holds. So what a snapshot holds is measured
-//! when it is kept and noted on it, and a copy has the note too: what it begins with is taken off
-//! its limit. That stays taken off while it lives, also where files were deleted; and a sandbox
-//! that writes anew what its snapshots hold is counted both. Full quotas count what a subvolume
-//! reaches, and need no note.
+//! What a snapshot holds is noted on it when it is kept, and a copy has the note too. Simple quotas
+//! count bytes for the subvolume in which they were written, for as long as anybody can reach them:
+//! a copy begins at none, so what it began with is measured, and taken off its limit. It stays taken
+//! off while the copy lives, also where files were deleted; and where a sandbox writes anew what
+//! its snapshots hold, both are counted. Full quotas count what a subvolume reaches.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,7 +24,7 @@ const TOP_LEVEL: u64 = 5;
 /// The note of what a layer began with: an attribute of its top, which no sandbox sees.
 const BEGAN_WITH: &str = "trusted.casemate.began-with";
 
-/// What a copy may write in any case: to start, and to delete.
+/// What a copy may write in any case: to start, and to delete. One that was full could not be used.
 const COPY_BYTES_MIN: u64 = 4 << 20;
 
 #[derive(Debug)]
@@ -39,13 +38,13 @@ impl Subvolumes {
     }
 }
 
-/// Bytes that a layer began with and that its group does not count; 0 without a note.
-fn began_with(layer: &File) -> io::Result<u64> {
+/// Bytes that a layer began with; `None` for one that began empty.
+fn began_with(layer: &File) -> io::Result<Option<u64>> {
     let mut noted = [0; 8];
     match fgetxattr(layer, BEGAN_WITH, &mut noted) {
-        Ok(8) => Ok(u64::from_le_bytes(noted)),
+        Ok(8) => Ok(Some(u64::from_le_bytes(noted))),
         Ok(_) => Err(io::ErrorKind::InvalidData.into()),
-        Err(Errno::NODATA) => Ok(0),
+        Err(Errno::NODATA) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -77,35 +76,39 @@ impl Layers for Subvolumes {
 
     fn limit(&self, layer: &Path, bytes: u64) -> io::Result<()> {
         let layer = File::open(layer)?;
-        let bytes = match began_with(&layer)? {
-            0 => bytes,
+        let bytes = match (began_with(&layer)?, self.quotas) {
             _ if bytes == u64::MAX => bytes,
-            begun => bytes.saturating_sub(begun).max(COPY_BYTES_MIN),
+            (None, _) => bytes,
+            (Some(begun), Quotas::Simple) => bytes.saturating_sub(begun).max(COPY_BYTES_MIN),
+            (Some(begun), Quotas::Full) => bytes.max(begun.saturating_add(COPY_BYTES_MIN)),
         };
         btrfs::subvolume_limit(&layer, bytes)
     }
 
     fn used_bytes(&self, layer: &Path) -> io::Result<u64> {
         let layer = File::open(layer)?;
-        Ok(group(&layer)?
-            .referenced
-            .saturating_add(began_with(&layer)?))
+        let uncounted = match self.quotas {
+            Quotas::Simple => began_with(&layer)?.unwrap_or(0),
+            Quotas::Full => 0,
+        };
+        Ok(group(&layer)?.referenced.saturating_add(uncounted))
     }
 
     fn note_size(&self, layer: &Path) -> io::Result<()> {
-        if self.quotas == Quotas::Full {
-            return Ok(());
-        }
-        let bytes = still::bytes_below(layer)?.to_le_bytes();
-        let layer = File::open(layer)?;
-        Ok(fsetxattr(&layer, BEGAN_WITH, &bytes, XattrFlags::empty())?)
+        let opened = File::open(layer)?;
+        let bytes = match self.quotas {
+            Quotas::Simple => still::bytes_below(layer)?,
+            Quotas::Full => group(&opened)?.referenced,
+        };
+        let flags = XattrFlags::empty();
+        Ok(fsetxattr(&opened, BEGAN_WITH, &bytes.to_le_bytes(), flags)?)
     }
 
     /// With simple quotas what it holds: less comes back while others share it.
     fn kept_bytes(&self, layer: &Path) -> io::Result<Option<u64>> {
         let layer = File::open(layer)?;
         match self.quotas {
-            Quotas::Simple => began_with(&layer).map(Some),
+            Quotas::Simple => began_with(&layer),
             Quotas::Full => Ok(Some(group(&layer)?.exclusive)),
         }
     }
@@ -120,7 +123,7 @@ impl Layers for Subvolumes {
     /// of Linux 6.18).
     fn is_worth_emptying(&self, layer: &Path) -> bool {
         // The note of one that began with a snapshot would be wrong.
-        File::open(layer).is_ok_and(|layer| matches!(began_with(&layer), Ok(0)))
+        File::open(layer).is_ok_and(|layer| matches!(began_with(&layer), Ok(None)))
     }
 
     fn delete(&self, folder: &Path, name: &str) -> io::Result<()> {

@@ -22,7 +22,8 @@ use super::log::Log;
 use super::look::Sight;
 use super::memory::{bounded, sealed, text_of};
 use super::{
-    Entry, ROOM_DATA, ROOM_WRITABLE, Running, Shared, blocking, enforced, lock, stop, watched,
+    Entry, ROOM_DATA, ROOM_WRITABLE, Running, Shared, blocking, copies, enforced, lock, stop,
+    watched,
 };
 use crate::cgroup::Limits;
 use crate::launcher::message::{Order, Parts, Reply, Request};
@@ -188,7 +189,7 @@ impl Claimed {
         let Some(slot) = shared.slots.shelf.take(STOCK_PATIENCE).await else {
             match spec.files {
                 None => shared.layers.put(layer),
-                Some(_) => shared.pool.retire(&layer),
+                Some(_) => shared.pool.discard(&layer),
             }
             return Err(capacity("no slot"));
         };
@@ -226,7 +227,7 @@ impl Claimed {
         };
         self.shape = show().map_err(step_error(&spec.sandbox, "show it its machine"))?;
         let bytes = disk_bytes(spec);
-        if spec.files.is_none() && bytes != super::stock::LAYER_BYTES {
+        if bytes != super::stock::LAYER_BYTES {
             let limited = shared.pool.limit(&self.layer, bytes);
             limited.map_err(step_error(&spec.sandbox, "set the disk limit"))?;
         }
@@ -334,14 +335,14 @@ impl Claimed {
     }
 }
 
-/// A copy of what a snapshot holds, under the sandbox's limit.
+/// A layer that holds what a snapshot does.
 async fn begin_with(
     shared: &Arc<Shared>,
     spec: &CreateSpec,
     snapshot: &SnapshotId,
 ) -> Result<Layer, CreateError> {
-    let (pool, id, bytes) = (Arc::clone(&shared.pool), snapshot.clone(), disk_bytes(spec));
-    let copied = tokio::task::spawn_blocking(move || pool.begin_with(&id, bytes)).await;
+    let (copier, id) = (Arc::clone(shared), snapshot.clone());
+    let copied = tokio::task::spawn_blocking(move || copies::begin_with(&copier, &id)).await;
     let copied = copied.unwrap_or_else(|abandoned| Err(io::Error::other(abandoned)));
     copied.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => CreateError::Unsupported {

@@ -60,7 +60,7 @@ fn copy_frozen(
     let thawed = shared.cgroups.thaw(&running.group);
     let frozen = begun.elapsed();
     if let (Err(_), Ok(copy)) = (&thawed, &copied) {
-        shared.pool.retire(copy);
+        shared.pool.discard(copy);
     }
     thawed.step("let the sandbox go on")?;
     Ok((copied, frozen))
@@ -114,7 +114,8 @@ async fn keep(
         let pool = &keeper.pool;
         let kept = match pool.contains(&layer) {
             true => pool.keep(&layer, &id),
-            false => pool.settle(),
+            false if pool.is_kept(&id) => pool.settle(),
+            false => Err(io::ErrorKind::NotFound.into()),
         };
         kept.step("keep the sandbox's files")
     })

@@ -9,7 +9,7 @@ use casemate_net::NetSlot;
 use casemate_types::{Resources, chain};
 use tokio::sync::mpsc;
 
-use super::{Shared, blocking, lock};
+use super::{Shared, blocking, copies, lock};
 use crate::pool::Again;
 use crate::shelf::Shelf;
 
@@ -47,6 +47,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
     let tasks = [
         tokio::spawn(fill_slots(Arc::clone(shared))).abort_handle(),
         tokio::spawn(fill_layers(Arc::clone(shared))).abort_handle(),
+        tokio::spawn(copies::fill(Arc::clone(shared))).abort_handle(),
         tokio::spawn(clear_away(Arc::clone(shared), waste)).abort_handle(),
         tokio::spawn(keep_room(Arc::clone(shared))).abort_handle(),
     ];
@@ -175,7 +176,7 @@ fn layers_max(target: usize) -> usize {
 
 /// Waits until no create is under way, as long as nobody waits for what is to be made: a burst
 /// that the stock covers has the processors to itself.
-async fn between_creates(shared: &Shared, is_waited_for: impl Fn() -> bool) {
+pub(super) async fn between_creates(shared: &Shared, is_waited_for: impl Fn() -> bool) {
     let deadline = tokio::time::Instant::now() + CALM_PATIENCE;
     while shared.creating.load(Ordering::Relaxed) > 0
         && !is_waited_for()

@@ -19,7 +19,7 @@ pub struct Args {
     /// The settings that `up` was given.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Name so many sandboxes and layers, the largest.
+    /// Name so many sandboxes, snapshots and layers, the largest.
     #[arg(long, default_value = "10", value_parser = clap::value_parser!(u16).range(..=SANDBOXES_MAX as i64))]
     limit: u16,
 }
@@ -49,6 +49,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     };
     let limit = usize::from(args.limit);
     space.sandboxes.largest.truncate(limit);
+    space.snapshots.largest.truncate(limit);
     space.layers.largest.truncate(limit);
     output.value(&space, || words(&space));
     Ok(())
@@ -72,10 +73,18 @@ fn words(space: &Space) -> String {
     let unknown = ["-".to_owned(), "-".to_owned()];
     rows.push(row(
         &sandboxes,
-        space.sandboxes.used.map_or(unknown, own),
+        space.sandboxes.used.map_or(unknown.clone(), own),
         None,
     ));
     for one in &space.sandboxes.largest {
+        rows.push(row(&format!("  · {}", one.name), named(one), None));
+    }
+    if space.snapshots.count > 0 {
+        let what = format!("· {} snapshots", space.snapshots.count);
+        let used = space.snapshots.used.map_or(unknown.clone(), own);
+        rows.push(row(&what, used, None));
+    }
+    for one in &space.snapshots.largest {
         rows.push(row(&format!("  · {}", one.name), named(one), None));
     }
     rows.push(row(
