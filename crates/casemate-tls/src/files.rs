@@ -62,20 +62,24 @@ impl Files {
         }
     }
 
-    /// Reads both and checks them.
-    pub fn read(&mut self, now: i64) -> Result<(Pair, Checked), FilesError> {
+    /// Reads both. Whether they hold now is not asked: who starts shows what there is.
+    pub fn read(&mut self) -> Result<(Pair, Checked), FilesError> {
         // The marks first: what changes while we read is read again.
         self.seen = self.marks().ok();
         let pair = Pair {
             chain: read(&self.chain)?,
             key: read(&self.key)?,
         };
-        let checked = pair.check(now).map_err(|source| FilesError::Pair {
+        let checked = pair.read().map_err(|source| self.useless(source))?;
+        Ok((pair, checked))
+    }
+
+    fn useless(&self, source: PairError) -> FilesError {
+        FilesError::Pair {
             chain: self.chain.clone(),
             key: self.key.clone(),
             source,
-        })?;
-        Ok((pair, checked))
+        }
     }
 
     /// Waits until the files hold another pair that is good, and gives it. One that is not is told
@@ -91,7 +95,12 @@ impl Files {
             if marks.is_none() || marks == self.seen {
                 continue;
             }
-            match self.read(now()) {
+            let read = self.read().and_then(|(pair, checked)| {
+                let holds = checked.holds(now());
+                holds.map_err(|source| self.useless(source))?;
+                Ok((pair, checked))
+            });
+            match read {
                 Ok(read) => {
                     info!("took the new certificate in {}", self.chain.display());
                     return read;
@@ -149,7 +158,7 @@ mod tests {
         let [first, second, third] = [(); 3].map(|()| authority.issue(&names, NOW).unwrap());
         write(dir.path(), &first);
         let mut files = Files::new(dir.path().join("chain.pem"), dir.path().join("key.pem"));
-        let (read, checked) = files.read(NOW).unwrap();
+        let (read, checked) = files.read().unwrap();
         assert!(read == first && checked.covers("box.example"));
 
         let changed = async |files: &mut Files, now: i64| {
@@ -175,7 +184,7 @@ mod tests {
     fn why_files_are_refused_is_said_with_their_names() {
         let dir = tempfile::tempdir().unwrap();
         let mut files = Files::new(dir.path().join("chain.pem"), dir.path().join("key.pem"));
-        let said = |files: &mut Files| chain(&files.read(NOW).unwrap_err()).to_string();
+        let said = |files: &mut Files| chain(&files.read().unwrap_err()).to_string();
         assert!(said(&mut files).contains("chain.pem: No such file"));
         fs::write(dir.path().join("chain.pem"), "nothing").unwrap();
         fs::write(dir.path().join("key.pem"), "nothing").unwrap();

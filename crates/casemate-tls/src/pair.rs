@@ -52,9 +52,8 @@ pub struct Checked {
 }
 
 impl Pair {
-    /// Whether chain and key can be read, belong together, and hold at this moment (seconds since
-    /// 1970).
-    pub fn check(&self, now: i64) -> Result<Checked, PairError> {
+    /// Whether chain and key can be read and belong together.
+    pub fn read(&self) -> Result<Checked, PairError> {
         let chain = CertificateDer::pem_slice_iter(self.chain.as_bytes())
             .collect::<Result<Vec<_>, _>>()
             .map_err(PairError::Chain)?;
@@ -63,24 +62,36 @@ impl Pair {
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(PairError::Key)?;
         let certified = CertifiedKey::from_der(chain, key, &ring::default_provider())
             .map_err(PairError::Mismatch)?;
+        Ok(Checked {
+            certified: Arc::new(certified),
+            validity,
+        })
+    }
+
+    /// The same, and whether it holds at this moment (seconds since 1970).
+    pub fn check(&self, now: i64) -> Result<Checked, PairError> {
+        let checked = self.read()?;
+        checked.holds(now)?;
+        Ok(checked)
+    }
+}
+
+impl Checked {
+    /// Whether it holds at this moment (seconds since 1970): if not, clients refuse it.
+    pub fn holds(&self, now: i64) -> Result<(), PairError> {
         let Validity {
             not_before,
             not_after,
-        } = validity;
+        } = self.validity;
         if now < not_before {
             return Err(PairError::NotYet { not_before });
         }
         if now > not_after {
             return Err(PairError::Over { not_after });
         }
-        Ok(Checked {
-            certified: Arc::new(certified),
-            validity,
-        })
+        Ok(())
     }
-}
 
-impl Checked {
     /// Whether a client that asks for this host would find it in the certificate.
     pub fn covers(&self, host: &str) -> bool {
         let name = ServerName::try_from(host);
