@@ -39,8 +39,8 @@ pub enum AuthorityError {
     Version(u32),
 }
 
-/// What certificates are made out for: hosts, of which each has all names one label below it as
-/// well, and addresses.
+/// What certificates are made out for: hosts, of which each with two labels or more has all names
+/// one label below it as well, and addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Names {
     pub hosts: Vec<String>,
@@ -185,7 +185,10 @@ fn alternatives(names: &Names) -> Result<Vec<SanType>, rcgen::Error> {
     let mut alternatives = Vec::new();
     for host in &names.hosts {
         alternatives.push(SanType::DnsName(host.as_str().try_into()?));
-        alternatives.push(SanType::DnsName(format!("*.{host}").try_into()?));
+        // No client takes a wildcard below a single label, and rustls then takes none of the names.
+        if host.contains('.') {
+            alternatives.push(SanType::DnsName(format!("*.{host}").try_into()?));
+        }
     }
     alternatives.extend(names.addresses.iter().copied().map(SanType::IpAddress));
     Ok(alternatives)

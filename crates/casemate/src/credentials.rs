@@ -54,7 +54,7 @@ pub fn local_url(config: &Config) -> String {
 fn trust(config: &Config, dir: &DataDir) -> Vec<(&'static str, String)> {
     match config.tls.as_ref().map(|tls| &tls.certificate) {
         Some(Certificate::Local) => {
-            let text = |path: std::path::PathBuf| path.display().to_string();
+            let text = |path: std::path::PathBuf| quoted(&path.display().to_string());
             vec![
                 // The only file that Python and OpenSSL then look at: so it has the others too.
                 ("SSL_CERT_FILE", text(dir.trust_bundle())),
@@ -63,6 +63,15 @@ fn trust(config: &Config, dir: &DataDir) -> Vec<(&'static str, String)> {
         }
         Some(Certificate::Files { .. } | Certificate::Acme(_)) | None => Vec::new(),
     }
+}
+
+/// For a shell that reads the file; what needs no quotes gets none.
+fn quoted(path: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-".contains(&b);
+    if path.bytes().all(plain) {
+        return path.to_owned();
+    }
+    format!("'{}'", path.replace('\'', r"'\''"))
 }
 
 fn render(bootstrap: &Bootstrap, config: &Config, dir: &DataDir) -> String {

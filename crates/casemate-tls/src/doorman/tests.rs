@@ -18,7 +18,7 @@ struct Door {
 
 fn names() -> Names {
     Names::new(
-        ["casemate.localhost".to_owned()],
+        ["casemate.localhost".to_owned(), "localhost".to_owned()],
         vec![[127, 0, 0, 1].into()],
     )
 }
@@ -117,7 +117,9 @@ async fn versions_names_and_protocols_are_agreed_on() {
             assert!(is_heard(&mut stream).await);
         }
     }
-    assert!(door.connect("127.0.0.1", BOTH, &[]).await.is_ok());
+    for host in ["casemate.localhost", "localhost", "127.0.0.1"] {
+        assert!(door.connect(host, BOTH, &[]).await.is_ok(), "{host}");
+    }
     // Shown all the same, and refused by the client.
     let error = door.connect("other.example", BOTH, &[]).await.unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
