@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use casemate_types::chain;
+use casemate_types::{Timestamp, chain};
 use tracing::{error, info};
 
 pub use challenges::Challenges;
@@ -73,10 +73,9 @@ pub async fn keep(config: AcmeConfig, current: Arc<Current>, challenges: Challen
         match renew(&config, &store, &challenges).await {
             Ok(checked) => {
                 let names = config.names.join(", ");
-                info!(
-                    not_after = checked.validity.not_after,
-                    "got a certificate for {names}"
-                );
+                let end = checked.validity.not_after;
+                let end = Timestamp::from_second(end).unwrap_or(Timestamp::MAX);
+                info!(%end, "got a certificate for {names}, until {end}");
                 current.show(checked.clone());
                 shown = Some(checked);
                 wait = RETRY_FIRST;
