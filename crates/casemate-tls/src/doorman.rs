@@ -40,8 +40,8 @@ const IN_CLEAR: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
 #[derive(Debug, Clone, Copy)]
 pub struct DoormanLimits {
     /// Handshakes at once, half of them from one address but loopback; for one more the oldest
-    /// ends. Default 512, at most some 16 MiB: too low lets a flood push out clients that are far
-    /// away.
+    /// ends. Default 512, of which each may make us hold 64 KiB: too low lets a flood push out clients
+    /// that are far away.
     pub handshakes_max: usize,
     /// Time for one handshake; then the connection is closed. Default 10 s.
     pub handshake_timeout: Duration,

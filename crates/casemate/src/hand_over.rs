@@ -148,3 +148,19 @@ fn is_gone(error: &io::Error) -> bool {
     let nobody = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
     nobody.contains(&error.kind()) || admin::is_end(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_further_listeners_it_is_said_as_by_the_first_version() {
+        let first = r#"{"version":1,"pid":7}"#;
+        let said: HandedOver = serde_json::from_str(first).unwrap();
+        assert!(said.further.is_empty());
+        assert_eq!(serde_json::to_string(&said).unwrap(), first);
+        let second = r#"{"version":2,"pid":7,"further":["https","redirect"]}"#;
+        let said: HandedOver = serde_json::from_str(second).unwrap();
+        assert_eq!(said.further, [Door::Https, Door::Redirect]);
+    }
+}

@@ -225,7 +225,7 @@ fn warn_of_exposure(config: &Config) {
     if !config.listen.ip().is_loopback() {
         tracing::warn!(
             listen = %config.listen,
-            "others can reach {}: keys and tokens travel in clear unless TLS stands in front",
+            "others can reach {}: keys and tokens travel in clear there (`--tls` gives https beside it)",
             config.listen
         );
     }

@@ -36,7 +36,10 @@ pub struct Certificates {
 }
 
 enum Source {
-    Local { authority: Authority, names: Names },
+    Local {
+        authority: Box<Authority>,
+        names: Names,
+    },
     Files(Files),
 }
 
@@ -63,6 +66,7 @@ impl Certificates {
                 let authority = authority(dir, &names)?;
                 publish(dir, &authority)?;
                 let (pair, validity) = issue(&authority, &names)?;
+                let authority = Box::new(authority);
                 (Source::Local { authority, names }, pair, validity)
             }
         };

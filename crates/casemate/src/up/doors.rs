@@ -2,6 +2,7 @@
 //! control process.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
@@ -46,8 +47,8 @@ pub fn wanted(config: &Config) -> BTreeMap<Door, SocketAddr> {
 /// Opens what is not among `doors` yet.
 pub async fn open(config: &Config, mut doors: Doors) -> anyhow::Result<Doors> {
     for (door, at) in wanted(config) {
-        if !doors.contains_key(&door) {
-            doors.insert(door, listen(at).await?);
+        if let Entry::Vacant(missing) = doors.entry(door) {
+            missing.insert(listen(at).await?);
         }
     }
     Ok(doors)

@@ -21,7 +21,7 @@ use super::doors::Doors;
 use super::{base, clock, ready, room, sandboxes};
 use crate::child::{self, End, Pids};
 use crate::config::Config;
-use crate::config::tls::Certificate;
+use crate::config::tls::{Certificate, Challenge};
 use crate::control::ControlSetup;
 use crate::credentials;
 use crate::data_dir::{DataDir, admin_socket};
@@ -167,16 +167,21 @@ fn how_to_trust(platform: &Platform) -> Vec<String> {
     let Some(tls) = &platform.config.tls else {
         return Vec::new();
     };
+    let domain = &platform.config.domain;
     let mut lines = vec![format!(
-        "https: E2B_DOMAIN={} and E2B_API_KEY are enough, where that name leads to {}",
-        platform.config.domain, tls.listen
+        "https at {}: E2B_DOMAIN={domain} and E2B_API_KEY are enough, where that name leads there",
+        tls.listen
     )];
-    if matches!(tls.certificate, Certificate::Local) {
-        lines.push(format!(
+    match &tls.certificate {
+        Certificate::Local => lines.push(format!(
             "to trust it: SSL_CERT_FILE={} (Python), NODE_EXTRA_CA_CERTS={} (Node.js)",
             platform.dir.trust_bundle().display(),
             platform.dir.authority_certificate().display()
-        ));
+        )),
+        Certificate::Acme(acme) if matches!(acme.challenge, Challenge::Http01) => lines.push(
+            format!("without a wildcard they also need E2B_SANDBOX_URL=https://sandbox.{domain}"),
+        ),
+        Certificate::Acme(_) | Certificate::Files { .. } => {}
     }
     lines
 }
