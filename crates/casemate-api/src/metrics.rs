@@ -66,6 +66,8 @@ pub(crate) struct Metrics {
     layers_left: Gauge,
     creates: Gauge,
     create_failures: Gauge,
+    /// Said only where there is one: a zero would look like an end long ago.
+    certificate_end: Family<[(&'static str, &'static str); 0], Gauge>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -127,6 +129,12 @@ impl Default for Metrics {
             "Time to answer a request",
             durations.clone(),
         );
+        let certificate_end = Family::default();
+        registry.register(
+            "casemate_tls_certificate_end_seconds",
+            "When the certificate of https ends, in seconds since 1970",
+            certificate_end.clone(),
+        );
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -162,6 +170,7 @@ impl Default for Metrics {
                 "casemate_creates_failed",
                 "Failed placements since the start",
             ),
+            certificate_end,
             requests,
             durations,
             registry,
@@ -262,6 +271,9 @@ fn refresh(state: &ApiState) {
     let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     metrics.sandboxes.set(number(control.sandbox_total()));
     metrics.queue.set(control.queue_length().into());
+    if let Some(end) = state.certificate_end.as_ref().and_then(|end| end()) {
+        metrics.certificate_end.get_or_create(&[]).set(end);
+    }
     for node in control.node_list() {
         let connected = node.connection == casemate_control::nodes::Connection::Connected;
         metrics.node_connected.set(connected.into());

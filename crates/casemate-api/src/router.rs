@@ -22,7 +22,11 @@ pub struct ApiState {
     pub(crate) control: Arc<Control>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) metrics_access: Arc<MetricsAccess>,
+    pub(crate) certificate_end: Option<CertificateEnd>,
 }
+
+/// The end of the certificate that is shown now, in seconds since 1970; `None`: there is none yet.
+type CertificateEnd = Arc<dyn Fn() -> Option<i64> + Send + Sync>;
 
 impl ApiState {
     pub fn new(control: Arc<Control>, metrics_access: MetricsAccess) -> Self {
@@ -30,7 +34,18 @@ impl ApiState {
             control,
             metrics: Arc::default(),
             metrics_access: Arc::new(metrics_access),
+            certificate_end: None,
         }
+    }
+
+    /// With TLS in front: the metrics say when its certificate ends.
+    #[must_use]
+    pub fn with_certificate_end(
+        mut self,
+        end: impl Fn() -> Option<i64> + Send + Sync + 'static,
+    ) -> Self {
+        self.certificate_end = Some(Arc::new(end));
+        self
     }
 }
 

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -66,6 +68,39 @@ impl Edge {
             }
         }
         drop((listener, takes));
+        drain(self.limits(), tasks, cuts).await
+    }
+
+    /// Serves connections that somebody else accepted (TLS), as [`Edge::serve`] does those of a
+    /// listener: until `shutdown`, and until their sender is gone, so that what was accepted by
+    /// then is served; then it drains. Idle connections to envd are looked through by `serve`.
+    pub async fn serve_accepted<S>(
+        &self,
+        mut accepted: mpsc::Receiver<(S, SocketAddr)>,
+        shutdown: CancellationToken,
+    ) -> Drained
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let tasks = TaskTracker::new();
+        let cuts = Cuts::default();
+        let takes = self.arrives();
+        while let Some((mut stream, peer)) = accepted.recv().await {
+            let cuts = cuts.of_one_connection();
+            let Some(seat) = self.seat(peer, cuts.hard.clone()) else {
+                // As in `admit`: it fits or is not said.
+                let refusal = async {
+                    stream.write_all(TOO_MANY_CONNECTIONS).await?;
+                    stream.shutdown().await
+                };
+                let _ = refusal.now_or_never();
+                continue;
+            };
+            let conn = ClientConn::new(peer, tasks.clone(), cuts, seat, self.arrives());
+            tasks.spawn(self.clone().drive(stream, Arc::new(conn), shutdown.clone()));
+        }
+        drop(takes);
+        shutdown.cancelled().await;
         drain(self.limits(), tasks, cuts).await
     }
 

@@ -3,8 +3,8 @@
 //!
 //! Owns: host and header routing (decision 11), the answers of the edge itself, who may be
 //! connected, connections to services in sandboxes, the pool of connections to envd, upgrades,
-//! drain. A connection is any byte stream, so TLS goes in front of [`Edge::serve_stream`] and
-//! changes nothing behind it.
+//! drain. A connection is any byte stream, so TLS goes in front of [`Edge::serve_accepted`]
+//! and changes nothing behind it.
 //!
 //! It must not know SQL, the catalog's keeper, the node's wire or the API's crate: who runs is
 //! asked through [`Routes`], connections are made by a [`Dialer`], the API is a [`tower::Service`].

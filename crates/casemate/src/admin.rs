@@ -17,6 +17,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::hand_over::HandedOver;
+use crate::up::doors::Door;
 
 /// Longest line; a longer one ends the conversation.
 const LINE_BYTES_MAX: u64 = 256 * 1024;
@@ -46,6 +47,9 @@ pub struct Status {
     /// Not said by platforms that cannot hand over.
     #[serde(default)]
     pub listen: Option<SocketAddr>,
+    /// Where each listener is. Earlier platforms have the one above alone.
+    #[serde(default)]
+    pub doors: BTreeMap<Door, SocketAddr>,
     /// It was once ready to create sandboxes.
     pub ready: bool,
     /// API and edge answer. Earlier platforms do not say it.

@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -45,7 +45,7 @@ pub fn start<T: Serialize>(
     role: &str,
     user: SystemUser,
     setup: &T,
-    fds: &[&OwnedFd],
+    fds: &[BorrowedFd<'_>],
 ) -> anyhow::Result<(tokio::process::Child, OwnedFd)> {
     let (ours, theirs) = scm::pair().context("make a socket pair")?;
     let mut command = Command::new("/proc/self/exe");
@@ -64,8 +64,7 @@ pub fn start<T: Serialize>(
         .spawn()
         .with_context(|| format!("start the {role} process"))?;
     let bytes = serde_json::to_vec(setup)?;
-    let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
-    scm::send(&ours, &bytes, &fds).with_context(|| format!("set the {role} process up"))?;
+    scm::send(&ours, &bytes, fds).with_context(|| format!("set the {role} process up"))?;
     Ok((child, ours))
 }
 

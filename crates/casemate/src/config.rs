@@ -6,6 +6,7 @@
 mod environment;
 mod guide;
 pub mod raw;
+pub mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 pub use raw::RawConfig;
+pub use tls::Tls;
 
 /// Where the file is looked for when no `--config` names one; it may be missing.
 pub const FILE: &str = "/etc/casemate/casemate.toml";
@@ -64,6 +66,8 @@ pub enum MetricsAccess {
 pub struct Config {
     pub data_dir: PathBuf,
     pub listen: SocketAddr,
+    /// Https, where it is on.
+    pub tls: Option<Tls>,
     /// The name under which clients reach us, with the port where it is not the scheme's.
     pub domain: String,
     /// `domain` is what nobody set.
@@ -94,6 +98,10 @@ pub struct Config {
 pub struct Flags {
     pub data_dir: Option<PathBuf>,
     pub listen: Option<String>,
+    pub tls: Option<String>,
+    pub tls_listen: Option<String>,
+    pub tls_certificate: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
     pub domain: Option<String>,
     pub config: Option<PathBuf>,
     pub base: Option<PathBuf>,
@@ -151,10 +159,11 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
         .clone()
         .unwrap_or_else(|| raw.server.domain.clone());
     let domain_is_default = named.is_empty();
-    let domain = if domain_is_default {
-        format!("localhost:{}", listen.port())
-    } else {
-        named
+    let tls = Tls::check(&raw.tls, flags)?;
+    let domain = match &tls {
+        _ if !domain_is_default => named,
+        Some(tls) => tls.domain(),
+        None => format!("localhost:{}", listen.port()),
     };
     check_domain(&domain)?;
     let limits = raw.limits;
@@ -172,9 +181,10 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
         "public" => MetricsAccess::Public,
         other => bail!("server.metrics: {other:?} is neither \"token\" nor \"public\""),
     };
-    Ok(Config {
+    let config = Config {
         data_dir,
         listen,
+        tls,
         domain,
         domain_is_default,
         edge_hosts: raw.server.edge_hosts,
@@ -195,7 +205,9 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
         guest: raw.guest,
         history: raw.history,
         base: flags.base.clone(),
-    })
+    };
+    config.check_tls_names()?;
+    Ok(config)
 }
 
 fn check_domain(domain: &str) -> anyhow::Result<()> {

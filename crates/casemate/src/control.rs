@@ -1,8 +1,10 @@
-//! The control process: API and edge on the public listener, over the store, without privileges.
+//! The control process: API and edge on the public listeners, over the store, without privileges.
 
 mod front;
+mod https;
 
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +22,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Secret};
 use crate::credentials::Bootstrap;
+use crate::up::doors::{Door, Doors};
 use crate::{child, log};
 
-/// What the process is started with; the listener comes along.
+/// What the process is started with; the listeners come along, and then the socket over which it
+/// is told which certificate to show.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ControlSetup {
     pub config: Config,
@@ -30,6 +34,12 @@ pub struct ControlSetup {
     pub api_key_secret: Secret,
     pub admin_token: Secret,
     pub bootstrap: Bootstrap,
+    /// A folder of ours for what ACME keeps.
+    pub acme_dir: PathBuf,
+    /// What the listeners are, in their order.
+    pub doors: Vec<Door>,
+    /// Whether that socket comes.
+    pub is_fed: bool,
     /// Of steady time.
     pub origin: i64,
 }
@@ -47,23 +57,32 @@ const ANNOUNCED: Duration = Duration::from_millis(500);
 const ASKED_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub fn run() -> anyhow::Result<()> {
-    let (setup, mut fds, socket) = child::receive::<ControlSetup>()?;
+    let (setup, fds, socket) = child::receive::<ControlSetup>()?;
     steady::set_origin(setup.origin);
     log::start(&setup.config.log)?;
+    let expected = setup.doors.len() + usize::from(setup.is_fed);
     ensure!(
-        fds.len() == 1,
-        "control needs one listener, got {}",
+        fds.len() == expected,
+        "control needs {expected} descriptors, got {}",
         fds.len()
     );
-    let listener = fds.remove(0);
+    let mut fds = fds.into_iter();
+    let doors = setup.doors.iter().copied().zip(fds.by_ref());
+    let doors = doors.map(|(door, fd)| (door, fd.into())).collect();
+    let certificate = fds.next().map(Into::into);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(child::workers())
         .enable_all()
         .build()?;
-    runtime.block_on(serve(setup, listener, socket))
+    runtime.block_on(serve(setup, doors, certificate, socket))
 }
 
-async fn serve(setup: ControlSetup, listener: OwnedFd, socket: OwnedFd) -> anyhow::Result<()> {
+async fn serve(
+    setup: ControlSetup,
+    doors: Doors,
+    certificate: Option<UnixStream>,
+    socket: OwnedFd,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let client = NodeClient::connect(socket)
         .await
@@ -105,7 +124,8 @@ async fn serve(setup: ControlSetup, listener: OwnedFd, socket: OwnedFd) -> anyho
         .bootstrap_as(&bootstrap(&setup.bootstrap), &first)
         .await;
     made.context("make the first team")?;
-    let front = front::Front::new(&setup, Arc::clone(&control), &catalog, node)?;
+    let https = https::Https::new(&setup, certificate).await?;
+    let front = front::Front::new(&setup, Arc::clone(&control), &catalog, node, https)?;
     // Whoever connects in the first moment waits for it instead of hearing that there is no node.
     tokio::select! {
         _ = tokio::time::timeout(FIRST_WAIT, control.can_make()) => {}
@@ -113,7 +133,7 @@ async fn serve(setup: ControlSetup, listener: OwnedFd, socket: OwnedFd) -> anyho
         () = client.closed() => {}
     }
     let shutdown = CancellationToken::new();
-    let mut serving = Box::pin(front.serve(listener, shutdown.clone()));
+    let mut serving = Box::pin(front.serve(doors, shutdown.clone()));
     tokio::select! {
         served = &mut serving => return served,
         _ = terminate.recv() => {}

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+use crate::config::tls::Certificate;
 use crate::config::{Config, Secret};
 use crate::data_dir::{DataDir, random_hex, write_private};
 
@@ -34,7 +35,7 @@ pub fn prepare(dir: &DataDir, config: &Config) -> anyhow::Result<Bootstrap> {
             access_token: Secret::new(format!("sk_e2b_{}", random_hex(20))),
         },
     };
-    write_private(&path, render(&bootstrap, config).as_bytes())?;
+    write_private(&path, render(&bootstrap, config, dir).as_bytes())?;
     Ok(bootstrap)
 }
 
@@ -49,19 +50,45 @@ pub fn local_url(config: &Config) -> String {
     }
 }
 
-fn render(bootstrap: &Bootstrap, config: &Config) -> String {
+/// With an authority of our own, also what makes Python and Node.js trust it.
+fn trust(config: &Config, dir: &DataDir) -> Vec<(&'static str, String)> {
+    match config.tls.as_ref().map(|tls| &tls.certificate) {
+        Some(Certificate::Local) => {
+            let text = |path: std::path::PathBuf| quoted(&path.display().to_string());
+            vec![
+                // The only file that Python and OpenSSL then look at: so it has the others too.
+                ("SSL_CERT_FILE", text(dir.trust_bundle())),
+                ("NODE_EXTRA_CA_CERTS", text(dir.authority_certificate())),
+            ]
+        }
+        Some(Certificate::Files { .. } | Certificate::Acme(_)) | None => Vec::new(),
+    }
+}
+
+/// For a shell that reads the file; what needs no quotes gets none.
+fn quoted(path: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-".contains(&b);
+    if path.bytes().all(plain) {
+        return path.to_owned();
+    }
+    format!("'{}'", path.replace('\'', r"'\''"))
+}
+
+fn render(bootstrap: &Bootstrap, config: &Config, dir: &DataDir) -> String {
     let url = local_url(config);
+    let trust = trust(config, dir);
     let rows = [
         ("E2B_API_KEY", bootstrap.api_key.expose()),
         ("E2B_ACCESS_TOKEN", bootstrap.access_token.expose()),
-        ("E2B_API_URL", &url),
+        ("E2B_API_URL", url.as_str()),
         ("E2B_SANDBOX_URL", &url),
         ("E2B_DOMAIN", &config.domain),
         ("CASEMATE_INTERNAL_TEAM_ID", &bootstrap.team_id),
         ("CASEMATE_INTERNAL_USER_ID", &bootstrap.user_id),
     ];
     let mut text = String::from("# Made by casemate. Use: set -a; . THIS_FILE; set +a\n");
-    for (name, value) in rows {
+    let trust = trust.iter().map(|(name, value)| (*name, value.as_str()));
+    for (name, value) in rows.into_iter().chain(trust) {
         text.push_str(&format!("{name}={value}\n"));
     }
     text

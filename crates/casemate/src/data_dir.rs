@@ -3,9 +3,11 @@
 //! ```text
 //! DIR              0711 root      lock, instance
 //! DIR/credentials.env 0600 root   what the stock SDK needs
-//! DIR/secrets      0700 root      api_key_secret, admin_token
+//! DIR/ca.pem       0644 root      what clients trust, with our own authority
+//! DIR/ca-bundle.pem 0644 root     the same, and what this system trusts
+//! DIR/secrets      0700 root      api_key_secret, admin_token, tls_authority.json
 //! DIR/node         0700 root      journal, templates, pool image, admin socket
-//! DIR/control      0700 casemate  store
+//! DIR/control      0700 casemate  store, ACME's account and certificate
 //! ```
 
 use std::fs::{self, File, Permissions, TryLockError};
@@ -99,6 +101,26 @@ impl DataDir {
         self.root.join("control")
     }
 
+    /// What ACME keeps; the folder of whoever speaks with its authority.
+    pub fn acme(root: &Path) -> PathBuf {
+        root.join("control/acme")
+    }
+
+    /// The authority of our own, with its key.
+    pub fn tls_authority(&self) -> PathBuf {
+        tls_authority(&self.root)
+    }
+
+    /// Its certificate, for everybody.
+    pub fn authority_certificate(&self) -> PathBuf {
+        authority_certificate(&self.root)
+    }
+
+    /// The same together with what this system trusts.
+    pub fn trust_bundle(&self) -> PathBuf {
+        trust_bundle(&self.root)
+    }
+
     /// A secret of the installation, made from the system's randomness on first use.
     pub fn secret(&self, name: &str) -> anyhow::Result<String> {
         let path = self.root.join("secrets").join(name);
@@ -121,7 +143,13 @@ impl DataDir {
         for dir in ["node", "control", "secrets"] {
             remove(&self.root.join(dir), |path| fs::remove_dir_all(path))?;
         }
-        for file in ["credentials.env", "instance", "lock"] {
+        for file in [
+            "credentials.env",
+            "ca.pem",
+            "ca-bundle.pem",
+            "instance",
+            "lock",
+        ] {
             remove(&self.root.join(file), |path| fs::remove_file(path))?;
         }
         // Something of the operator's may lie there: then it stays.
@@ -132,6 +160,18 @@ impl DataDir {
 
 /// How long control has to write down the ends of a `down`.
 pub const SETTLE: std::time::Duration = std::time::Duration::from_millis(300);
+
+pub fn tls_authority(root: &Path) -> PathBuf {
+    root.join("secrets/tls_authority.json")
+}
+
+pub fn authority_certificate(root: &Path) -> PathBuf {
+    root.join("ca.pem")
+}
+
+pub fn trust_bundle(root: &Path) -> PathBuf {
+    root.join("ca-bundle.pem")
+}
 
 /// Where the node of a data directory listens for `status` and `down`: root's alone.
 pub fn admin_socket(root: &Path) -> PathBuf {
@@ -147,8 +187,17 @@ pub fn random_hex(len: usize) -> String {
 
 /// Writes a file that only root reads: whole, synced, then in place.
 pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    write(path, bytes, 0o600)
+}
+
+/// The same for a file that everybody may read.
+pub fn write_public(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    write(path, bytes, 0o644)
+}
+
+fn write(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
     // On a full disk a start must not fail for want of what is there.
-    if is_private(path) && fs::read(path).is_ok_and(|there| there == bytes) {
+    if has_mode(path, mode) && fs::read(path).is_ok_and(|there| there == bytes) {
         return Ok(());
     }
     let half = path.with_extension("tmp");
@@ -157,18 +206,20 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         let mut file = File::options()
             .write(true)
             .create_new(true)
-            .mode(0o600)
+            .mode(mode)
             .open(&half)?;
         file.write_all(bytes)?;
+        // Whatever our umask takes away.
+        file.set_permissions(Permissions::from_mode(mode))?;
         file.sync_all()?;
         fs::rename(&half, path)
     };
     write().with_context(|| format!("write {}", path.display()))
 }
 
-fn is_private(path: &Path) -> bool {
+fn has_mode(path: &Path, mode: u32) -> bool {
     fs::symlink_metadata(path)
-        .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o777 == 0o600)
+        .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o777 == mode)
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {

@@ -1,5 +1,5 @@
 //! What one `casemate up` hands its successor over the admin socket, so that an upgrade refuses
-//! nobody: the lock of the data directory, the public listener and the resolver's sockets.
+//! nobody: the lock of the data directory, the public listeners and the resolver's sockets.
 //!
 //! ```text
 //! successor              predecessor
@@ -28,10 +28,14 @@ use tokio::net::UnixStream;
 
 use crate::admin::{self, Reply, Request};
 use crate::data_dir::DataDir;
+use crate::up::doors::{Door, Doors};
 use crate::up::sandboxes::{DnsSockets, Egress};
 
 /// Of the message and of what its descriptors mean; another one is refused by whoever receives it.
-const VERSION: u32 = 1;
+/// Version 2 has further listeners behind what version 1 has; without any, it is version 1, which
+/// earlier platforms take.
+const VERSION: u32 = 2;
+const VERSION_WITHOUT_FURTHER: u32 = 1;
 /// The predecessor gives open requests 20 s, and what it makes some more.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -41,12 +45,15 @@ pub struct HandedOver {
     version: u32,
     /// Of the predecessor.
     pid: u32,
+    /// What the descriptors behind the first four are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    further: Vec<Door>,
 }
 
 /// What arrives.
 pub struct Handed {
     pub lock: File,
-    pub listener: TcpListener,
+    pub doors: Doors,
     pub dns: DnsSockets,
 }
 
@@ -54,20 +61,30 @@ pub struct Handed {
 pub async fn send(
     stream: &UnixStream,
     dir: &DataDir,
-    listener: &OwnedFd,
+    doors: &Doors,
     egress: &Egress,
 ) -> anyhow::Result<()> {
+    let http = doors.get(&Door::Http).context("there is no listener")?;
+    let further = doors.iter().filter(|(door, _)| **door != Door::Http);
+    let (further, listeners): (Vec<_>, Vec<_>) = further
+        .map(|(door, listener)| (*door, listener.as_fd()))
+        .unzip();
     let reply = Reply::HandedOver(HandedOver {
-        version: VERSION,
+        version: match further.is_empty() {
+            true => VERSION_WITHOUT_FURTHER,
+            false => VERSION,
+        },
         pid: std::process::id(),
+        further,
     });
     let line = admin::line(&reply)?;
-    let fds = [
+    let mut fds = vec![
         dir.lock().as_fd(),
-        listener.as_fd(),
+        http.as_fd(),
         egress.dns.udp.as_fd(),
         egress.dns.tcp.as_fd(),
     ];
+    fds.extend(listeners);
     let sending = stream.async_io(Interest::WRITABLE, || scm::send(stream, &line, &fds));
     Ok(sending.await?)
 }
@@ -78,7 +95,7 @@ pub async fn ask(socket: &Path) -> anyhow::Result<Option<Handed>> {
     let mut buffer = [0; 4096];
     let receiving = tokio::time::timeout(PATIENCE, receive(socket, &mut buffer)).await;
     let received = receiving.context("the platform takes too long to hand over")?;
-    let (length, fds) = match received {
+    let (length, mut fds) = match received {
         Ok((0, _)) => return Ok(None),
         Ok(received) => received,
         Err(error) if is_gone(&error) => return Ok(None),
@@ -93,12 +110,20 @@ pub async fn ask(socket: &Path) -> anyhow::Result<Option<Handed>> {
         }
     };
     ensure!(
-        said.version == VERSION,
+        [VERSION_WITHOUT_FURTHER, VERSION].contains(&said.version),
         "the platform that runs hands over in version {}, this one takes {VERSION}: stop it first",
         said.version
     );
-    let [lock, listener, udp, tcp] = <[OwnedFd; 4]>::try_from(fds)
-        .map_err(|fds| anyhow::anyhow!("expected 4 descriptors, got {}", fds.len()))?;
+    let expected = 4 + said.further.len();
+    ensure!(
+        fds.len() == expected,
+        "expected {expected} descriptors, got {}",
+        fds.len()
+    );
+    let listeners = fds.split_off(4).into_iter().map(TcpListener::from);
+    let mut doors: Doors = said.further.into_iter().zip(listeners).collect();
+    let [lock, listener, udp, tcp] = <[OwnedFd; 4]>::try_from(fds).expect("they were counted");
+    doors.insert(Door::Http, listener.into());
     tracing::info!(
         predecessor = said.pid,
         "took over from process {}",
@@ -106,7 +131,7 @@ pub async fn ask(socket: &Path) -> anyhow::Result<Option<Handed>> {
     );
     Ok(Some(Handed {
         lock: lock.into(),
-        listener: listener.into(),
+        doors,
         dns: DnsSockets { udp, tcp },
     }))
 }
@@ -122,4 +147,20 @@ async fn receive(socket: &Path, buffer: &mut [u8]) -> io::Result<(usize, Vec<Own
 fn is_gone(error: &io::Error) -> bool {
     let nobody = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
     nobody.contains(&error.kind()) || admin::is_end(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_further_listeners_it_is_said_as_by_the_first_version() {
+        let first = r#"{"version":1,"pid":7}"#;
+        let said: HandedOver = serde_json::from_str(first).unwrap();
+        assert!(said.further.is_empty());
+        assert_eq!(serde_json::to_string(&said).unwrap(), first);
+        let second = r#"{"version":2,"pid":7,"further":["https","redirect"]}"#;
+        let said: HandedOver = serde_json::from_str(second).unwrap();
+        assert_eq!(said.further, [Door::Https, Door::Redirect]);
+    }
 }

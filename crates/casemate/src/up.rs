@@ -2,14 +2,16 @@
 //!
 //! ```text
 //! up (root, node) ──▶ launchers (root, one thread)      make sandboxes
-//!        ├──────────▶ control (casemate)   api and edge, behind the public listener
+//!        ├──────────▶ control (casemate)   api and edge, behind the public listeners; TLS
 //!        └──────────▶ egress (casemate)    the resolver of sandboxes
 //! ```
 //!
 //! This process parses no client's bytes. When it dies its children end and sandboxes stay.
 
 pub mod base;
+pub mod certificates;
 mod clock;
+pub mod doors;
 pub mod programs;
 mod ready;
 mod room;
@@ -26,6 +28,7 @@ use crate::config::{self, Config, Flags, Loaded};
 use crate::data_dir::{DataDir, admin_socket};
 use crate::output::Output;
 use crate::{admin, command, hand_over, log};
+use doors::{Door, Doors};
 use serve::Inherited;
 
 #[derive(clap::Args)]
@@ -36,6 +39,18 @@ pub struct Args {
     /// Where API and edge listen.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<String>,
+    /// Https beside http, with a certificate of our own authority, from files, or by ACME.
+    #[arg(long, value_name = "off|local|files|acme")]
+    tls: Option<String>,
+    /// Where https listens.
+    #[arg(long, value_name = "ADDR:PORT")]
+    tls_listen: Option<String>,
+    /// With `--tls files`: the certificate chain, PEM.
+    #[arg(long, value_name = "FILE")]
+    tls_certificate: Option<PathBuf>,
+    /// With `--tls files`: its private key, PEM.
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
     /// Name, and port, under which clients reach us.
     #[arg(long, value_name = "NAME")]
     domain: Option<String>,
@@ -56,6 +71,10 @@ pub fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
     let flags = Flags {
         data_dir: args.data_dir,
         listen: args.listen,
+        tls: args.tls,
+        tls_listen: args.tls_listen,
+        tls_certificate: args.tls_certificate,
+        tls_key: args.tls_key,
         domain: args.domain,
         config: args.config,
         base: args.base,
@@ -106,9 +125,9 @@ fn run_with(
         };
         let inherited = match inherited {
             Some(inherited) => inherited,
-            // The listener comes first: a port in use should cost nobody a minute.
+            // The listeners come first: a port in use should cost nobody a minute.
             None => Inherited {
-                listener: listen(&config).await?,
+                doors: doors::open(&config, Doors::new()).await?,
                 dir: DataDir::open(&config.data_dir)?,
                 dns: None,
             },
@@ -126,37 +145,6 @@ fn run_with(
 /// How long work that nobody can cancel may go on at the end.
 const LAST_WORK: Duration = Duration::from_secs(2);
 
-/// Connections that wait to be accepted, at most (and at most `net.core.somaxconn`). Enough for
-/// those that come while one platform takes over from another.
-const QUEUE: i32 = 4096;
-
-/// How long a listener may be taken: a platform that was killed leaves its control process behind
-/// for an instant.
-const LISTENER_PATIENCE: Duration = Duration::from_secs(1);
-const LISTENER_POLL: Duration = Duration::from_millis(20);
-
-async fn listen(config: &Config) -> anyhow::Result<std::net::TcpListener> {
-    let deadline = tokio::time::Instant::now() + LISTENER_PATIENCE;
-    let bound = loop {
-        match std::net::TcpListener::bind(config.listen) {
-            Err(error)
-                if error.kind() == std::io::ErrorKind::AddrInUse
-                    && tokio::time::Instant::now() < deadline =>
-            {
-                tokio::time::sleep(LISTENER_POLL).await;
-            }
-            bound => break bound,
-        }
-    };
-    let listener = bound.with_context(|| {
-        let at = config.listen;
-        format!("cannot listen at {at} (`casemate status` shows whether it is another casemate)")
-    })?;
-    rustix::net::listen(&listener, QUEUE).context("listen")?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
 /// What the platform hands over that runs in the data directory; `None` when none runs. Whatever
 /// can fail is tried before it is asked: it then ends.
 async fn inherit(config: &Config) -> anyhow::Result<Option<Inherited>> {
@@ -166,21 +154,27 @@ async fn inherit(config: &Config) -> anyhow::Result<Option<Inherited>> {
         Some(admin::Reply::Status(status)) => status,
         Some(_) => bail!("the platform in {} is ending", config.data_dir.display()),
     };
-    let elsewhere = match status.listen {
-        None => bail!(
+    let Some(listen) = status.listen else {
+        bail!(
             "the casemate that runs (process {}) is too old to hand over: stop it, which leaves \
              sandboxes running, and start this one",
             status.pid
-        ),
-        Some(at) if at == config.listen => None,
-        Some(_) => Some(listen(config).await?),
+        )
     };
+    let mut theirs = status.doors;
+    theirs.insert(Door::Http, listen);
+    let elsewhere = doors::elsewhere(config, &theirs).await?;
+    // A certificate that cannot be used is as good a reason to leave the other one running.
+    certificates::try_out(config)?;
     let Some(handed) = hand_over::ask(&socket).await? else {
         tracing::warn!("the platform ended before it handed over: this is an ordinary start");
         return begin_after(config, elsewhere).await.map(Some);
     };
+    let mut doors = handed.doors;
+    doors.retain(|door, _| doors::wanted(config).contains_key(door));
+    doors.extend(elsewhere);
     Ok(Some(Inherited {
-        listener: elsewhere.unwrap_or(handed.listener),
+        doors: doors::open(config, doors).await?,
         dir: DataDir::take_over(&config.data_dir, handed.lock)?,
         dns: Some(handed.dns),
     }))
@@ -188,27 +182,21 @@ async fn inherit(config: &Config) -> anyhow::Result<Option<Inherited>> {
 
 /// How long a platform that has just let go of us may go on holding its data directory.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_POLL: Duration = Duration::from_millis(20);
 
 /// What an ordinary start makes, right after a platform died.
-async fn begin_after(
-    config: &Config,
-    elsewhere: Option<std::net::TcpListener>,
-) -> anyhow::Result<Inherited> {
+async fn begin_after(config: &Config, elsewhere: Doors) -> anyhow::Result<Inherited> {
     let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
     let dir = loop {
         match DataDir::open(&config.data_dir) {
             Err(_) if tokio::time::Instant::now() < deadline => {
-                tokio::time::sleep(LISTENER_POLL).await;
+                tokio::time::sleep(LOCK_POLL).await;
             }
             opened => break opened?,
         }
     };
-    let listener = match elsewhere {
-        Some(listener) => listener,
-        None => listen(config).await?,
-    };
     Ok(Inherited {
-        listener,
+        doors: doors::open(config, elsewhere).await?,
         dir,
         dns: None,
     })
@@ -237,7 +225,7 @@ fn warn_of_exposure(config: &Config) {
     if !config.listen.ip().is_loopback() {
         tracing::warn!(
             listen = %config.listen,
-            "others can reach {}: keys and tokens travel in clear unless TLS stands in front",
+            "others can reach {}: keys and tokens travel in clear there (`--tls` gives https beside it)",
             config.listen
         );
     }

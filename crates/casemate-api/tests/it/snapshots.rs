@@ -130,6 +130,17 @@ async fn a_snapshot_is_a_template_until_it_is_deleted() {
         .send()
         .await
         .error(403);
+
+    let id = world.create("").await;
+    let named = snapshot(&world, &id, r#"{"name":"by-token"}"#).await;
+    let by_token = async |path: &str| {
+        let token = format!("Bearer {ACCESS_TOKEN}");
+        let call = world.call("DELETE", path).header("authorization", &token);
+        call.send().await
+    };
+    assert_eq!(by_token(&path_of(&named)).await.status, 204);
+    by_token(&path_of(&named)).await.error(404);
+    by_token("/templates/base").await.error(403);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,11 +10,11 @@ use casemate_edge::Drained;
 use futures_util::{StreamExt, stream};
 use http::Response;
 use http_body_util::BodyExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use crate::support::{ENVD, LONG, Stage, eventually, get, read_all, text};
+use crate::support::{DOMAIN, ENVD, ID, LONG, Stage, eventually, get, read_all, text};
 
 async fn waiting_service(stage: &Stage) -> (Arc<Notify>, tokio::sync::mpsc::UnboundedReceiver<()>) {
     let go = Arc::new(Notify::new());
@@ -59,6 +59,45 @@ async fn open_requests_end_and_idle_connections_close() {
         .unwrap()
         .unwrap();
     assert_eq!(drained, Drained::Whole);
+}
+
+#[tokio::test]
+async fn connections_that_somebody_else_accepted_drain_alike() {
+    let stage = Stage::new().await;
+    let (go, mut arrived) = waiting_service(&stage).await;
+    let (accepted, streams) = tokio::sync::mpsc::channel(1);
+    let (edge, shutdown) = (stage.edge.clone(), stage.shutdown.clone());
+    let serving = tokio::spawn(async move { edge.serve_accepted(streams, shutdown).await });
+    let connect = async |accepted: &tokio::sync::mpsc::Sender<_>| {
+        let (client, server) = tokio::io::duplex(64 * 1024);
+        accepted.send((server, stage.addr)).await.unwrap();
+        client
+    };
+    let request = format!("GET / HTTP/1.1\r\nHost: {ENVD}-{ID}.{DOMAIN}\r\n\r\n");
+    let mut busy = connect(&accepted).await;
+    busy.write_all(request.as_bytes()).await.unwrap();
+    arrived.recv().await.unwrap();
+    stage.shutdown.cancel();
+    // Whose handshake ended only now.
+    let mut late = connect(&accepted).await;
+    late.write_all(request.as_bytes()).await.unwrap();
+    arrived.recv().await.unwrap();
+    drop(accepted);
+    // Each of them waits, or is about to.
+    tokio::spawn(async move {
+        loop {
+            go.notify_one();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    for mut client in [busy, late] {
+        let mut answer = String::new();
+        let read = tokio::time::timeout(LONG, client.read_to_string(&mut answer));
+        read.await.unwrap().unwrap();
+        assert!(answer.contains("done"), "{answer}");
+    }
+    let drained = tokio::time::timeout(LONG, serving).await.unwrap();
+    assert_eq!(drained.unwrap(), Drained::Whole);
 }
 
 #[tokio::test]

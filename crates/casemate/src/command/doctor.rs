@@ -1,5 +1,6 @@
 //! `casemate doctor`: what this machine has and lacks, in plain words. `up` refuses with the same.
 
+mod https;
 mod kernel;
 mod programs;
 mod room;
@@ -124,6 +125,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
     findings.push(room::way(&config.data_dir));
     findings.push(room::memory());
     findings.extend(tables::look(&config));
+    findings.push(https::look(&config));
     findings.push(kernel::kvm());
     let fatal = findings.iter().any(Finding::is_fatal);
     output.value(

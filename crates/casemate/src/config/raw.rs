@@ -12,6 +12,7 @@ use super::Secret;
 #[serde(deny_unknown_fields, default)]
 pub struct RawConfig {
     pub server: Server,
+    pub tls: Tls,
     pub auth: Auth,
     pub log: Log,
     pub limits: Limits,
@@ -61,6 +62,57 @@ impl Default for Server {
             sandbox_connections_max: -1,
             metrics: "token".into(),
             scrape_token: Secret::default(),
+        }
+    }
+}
+
+/// `[tls]`: https beside http. What each key means to whom is checked in `config/tls.rs`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// `off`, `local`, `files` or `acme`: where the certificate comes from.
+    pub mode: String,
+    /// `ADDRESS:PORT` of https.
+    pub listen: String,
+    /// `ADDRESS:PORT` of a plain listener that answers ACME's challenges and sends everybody else
+    /// to https. Empty: none.
+    pub http_listen: String,
+    /// With `files`: the chain, the server's certificate first; PEM.
+    pub certificate: String,
+    /// With `files`: its private key; PEM.
+    pub key: String,
+    /// With `acme`: the authority's directory.
+    pub acme_directory: String,
+    /// The operator agrees to the authority's terms; without it nothing is asked of it.
+    pub acme_terms_agreed: bool,
+    /// E-mail addresses that the authority may write to.
+    pub acme_contact: Vec<String>,
+    /// PEM file of the authority behind the directory's own certificate. Empty: those that the
+    /// system knows.
+    pub acme_ca: String,
+    /// `http-01`, or `dns-01`, which alone gives the wildcard that `get_host()` needs.
+    pub acme_challenge: String,
+    /// With `dns-01`: a program, run as `PROGRAM present|cleanup NAME VALUE`.
+    pub acme_dns_hook: String,
+    /// Seconds for a record to reach all name servers. Too short fails, too long only waits.
+    pub acme_dns_wait_seconds: u64,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            mode: "off".into(),
+            listen: "127.0.0.1:8443".into(),
+            http_listen: String::new(),
+            certificate: String::new(),
+            key: String::new(),
+            acme_directory: "https://acme-v02.api.letsencrypt.org/directory".into(),
+            acme_terms_agreed: false,
+            acme_contact: Vec::new(),
+            acme_ca: String::new(),
+            acme_challenge: "http-01".into(),
+            acme_dns_hook: String::new(),
+            acme_dns_wait_seconds: 30,
         }
     }
 }

@@ -95,6 +95,87 @@ fn wrong_settings_name_themselves() {
 }
 
 #[test]
+fn https_changes_the_domain_of_whoever_named_none() {
+    let local = ("CASEMATE_TLS_MODE", "local");
+    let (config, _) = environment(&[local]).unwrap();
+    assert_eq!(config.domain, "casemate.localhost:8443");
+    assert!(config.domain_is_default);
+    assert_eq!(config.https_port(), 8443);
+    let names = config.local_names();
+    assert_eq!(names.hosts, ["casemate.localhost", "localhost"]);
+    assert_eq!(names.addresses.len(), 2);
+    let usual = ("CASEMATE_TLS_LISTEN", "0.0.0.0:443");
+    let (config, _) = environment(&[local, usual]).unwrap();
+    assert_eq!(
+        (&*config.domain, config.https_port()),
+        ("casemate.localhost", 443)
+    );
+    assert!(environment(&[]).unwrap().0.tls.is_none());
+}
+
+#[test]
+fn what_an_authority_is_asked_for_depends_on_what_it_can_look_at() {
+    let file = "[server]\ndomain = \"box.example\"\nedge_hosts = [\"10.0.0.1\", \"box\", \"b.example:8\"]\n\
+                [tls]\nmode = \"acme\"\nacme_terms_agreed = true";
+    let names = |more: &str| {
+        let config = from(&format!("{file}\n{more}"), &[]).unwrap().0;
+        let Some(Tls {
+            certificate: tls::Certificate::Acme(acme),
+            ..
+        }) = &config.tls
+        else {
+            panic!("acme was asked for");
+        };
+        config.acme_names(&acme.challenge)
+    };
+    assert_eq!(
+        names(""),
+        [
+            "box.example",
+            "api.box.example",
+            "sandbox.box.example",
+            "b.example"
+        ]
+    );
+    let dns = "acme_challenge = \"dns-01\"\nacme_dns_hook = \"/bin/hook\"";
+    assert_eq!(names(dns), ["box.example", "*.box.example", "b.example"]);
+}
+
+#[test]
+fn https_that_cannot_work_is_refused() {
+    let refused = |pairs: &[(&str, &str)], part: &str| check_refused("", pairs, part);
+    refused(
+        &[("CASEMATE_TLS_MODE", "on")],
+        "none of off, local, files, acme",
+    );
+    let local = ("CASEMATE_TLS_MODE", "local");
+    refused(
+        &[local, ("CASEMATE_TLS_LISTEN", "8443")],
+        "tls.listen: \"8443\" is not",
+    );
+    let one_label = ("CASEMATE_SERVER_DOMAIN", "localhost:8443");
+    refused(&[local, one_label], "has one label");
+    let files = ("CASEMATE_TLS_MODE", "files");
+    refused(&[files], "tls.certificate must be set");
+    refused(
+        &[files, ("CASEMATE_TLS_CERTIFICATE", "c.pem")],
+        "no absolute path",
+    );
+    let acme = ("CASEMATE_TLS_MODE", "acme");
+    refused(&[acme], "tls.acme_terms_agreed must be true");
+    let agreed = ("CASEMATE_TLS_ACME_TERMS_AGREED", "true");
+    refused(&[acme, agreed], "needs server.domain");
+    let domain = ("CASEMATE_SERVER_DOMAIN", "box.example");
+    let dns = ("CASEMATE_TLS_ACME_CHALLENGE", "dns-01");
+    refused(
+        &[acme, agreed, domain, dns],
+        "tls.acme_dns_hook must be set",
+    );
+    let clear = ("CASEMATE_TLS_ACME_DIRECTORY", "http://a.example");
+    refused(&[acme, agreed, domain, clear], "is no https URL");
+}
+
+#[test]
 fn secrets_are_not_printed() {
     let secret = "0123456789abcdef0123456789abcdef";
     let (config, _) = environment(&[("API_KEY_SECRET", secret)]).unwrap();

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::net::TcpListener;
 use std::num::NonZeroU32;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -24,11 +23,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::ControlSetup;
+use super::https::Https;
 use crate::config::{Config, MetricsAccess};
+use crate::up::doors::{Door, Doors};
 
 /// The edge of this process.
 pub struct Front {
     edge: Arc<Edge>,
+    https: Option<Https>,
 }
 
 impl Front {
@@ -38,9 +40,16 @@ impl Front {
         control: Arc<Control>,
         catalog: &CuttingCatalog,
         node: Arc<dyn NodePort>,
+        https: Option<Https>,
     ) -> anyhow::Result<Self> {
-        let state = ApiState::new(Arc::clone(&control), metrics_access(&setup.config));
-        let api = casemate_api::router(state);
+        let mut state = ApiState::new(Arc::clone(&control), metrics_access(&setup.config));
+        if let Some(https) = &https {
+            state = state.with_certificate_end(https.certificate_end());
+        }
+        let mut api = casemate_api::router(state);
+        if let Some(https) = &https {
+            api = https.with_challenges(api);
+        }
         let routes = Arc::new(CatalogRoutes {
             control,
             catalog: Arc::clone(&catalog.inner),
@@ -56,19 +65,20 @@ impl Front {
         if catalog.edge.set(Arc::clone(&edge)).is_err() {
             anyhow::bail!("a catalog serves one edge");
         }
-        Ok(Self { edge })
+        Ok(Self { edge, https })
     }
 
     /// Serves until `shutdown`, and then until what is open has ended or was cut.
-    pub async fn serve(
-        &self,
-        listener: OwnedFd,
-        shutdown: CancellationToken,
-    ) -> anyhow::Result<()> {
-        let listener = TcpListener::from(listener);
-        listener.set_nonblocking(true)?;
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        self.edge.serve(listener, shutdown).await;
+    pub async fn serve(&self, mut doors: Doors, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let mut take = |door| doors.remove(&door).map(listener).transpose();
+        let http = take(Door::Http)?.context("there is no listener for http")?;
+        let (tls, redirect) = (take(Door::Https)?, take(Door::Redirect)?);
+        let https = async {
+            if let (Some(https), Some(tls)) = (&self.https, tls) {
+                https.serve(&self.edge, tls, redirect, &shutdown).await;
+            }
+        };
+        tokio::join!(self.edge.serve(http, shutdown.clone()), https);
         Ok(())
     }
 
@@ -81,6 +91,11 @@ impl Front {
     pub async fn asked(&self) {
         self.edge.asked().await;
     }
+}
+
+fn listener(listener: TcpListener) -> std::io::Result<tokio::net::TcpListener> {
+    listener.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(listener)
 }
 
 fn edge_config(config: &Config) -> anyhow::Result<EdgeConfig> {

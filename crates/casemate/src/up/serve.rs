@@ -1,7 +1,6 @@
 //! The life of the platform: bring it up, keep its children, take it down.
 
-use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,15 +9,19 @@ use anyhow::Context;
 use casemate_node::{AdmissionLimits, Node, NodeConfig};
 use casemate_rpc::{NodePort, server};
 use casemate_runtime::{Runtime, Snapshots};
+use casemate_tls::Pair;
 use casemate_types::{EndReason, steady};
 use rustix::process::Signal;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
+use super::certificates::{self, Certificates};
+use super::doors::Doors;
 use super::{base, clock, ready, room, sandboxes};
 use crate::child::{self, End, Pids};
 use crate::config::Config;
+use crate::config::tls::{Certificate, Challenge};
 use crate::control::ControlSetup;
 use crate::credentials;
 use crate::data_dir::{DataDir, admin_socket};
@@ -34,7 +37,9 @@ struct Platform {
     config: Config,
     dir: DataDir,
     node: Node,
-    listener: OwnedFd,
+    doors: Doors,
+    /// What each control process shows; `None`: it has none, or sees to it by itself.
+    certificate: Option<watch::Receiver<Pair>>,
     egress: Arc<sandboxes::Egress>,
     runtime: Arc<sandboxes::Sandboxes>,
     pids: Pids,
@@ -74,19 +79,21 @@ const SOCKET_FIRST: Duration = Duration::from_millis(100);
 /// What a predecessor handed over, or was made anew.
 pub struct Inherited {
     pub dir: DataDir,
-    pub listener: TcpListener,
+    pub doors: Doors,
     pub dns: Option<sandboxes::DnsSockets>,
 }
 
 pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> anyhow::Result<()> {
-    let Inherited { dir, listener, dns } = inherited;
+    let Inherited { dir, doors, dns } = inherited;
     let mut signals = EndSignals::new()?;
     let user = user::ensure(user::CONTROL)?;
     let egress_user = user::ensure(user::EGRESS)?;
     user::own(&dir.control(), user)?;
     user::must_reach(&dir.control(), user::CONTROL, user)?;
     clock::start(&dir).context("fix the origin of steady time")?;
-    let setup = control_setup(&config, &dir)?;
+    let certificates = Certificates::open(&config, &dir).context("the certificate for https")?;
+    let certificate = certificates.as_ref().map(Certificates::follow);
+    let setup = control_setup(&config, &dir, &doors, certificate.is_some())?;
     let opened = sandboxes::open(&config, &dir, dns).await?;
     let runtime: Arc<dyn Runtime> = Arc::clone(&opened.runtime) as _;
     let snapshots: Arc<dyn Snapshots> = Arc::clone(&opened.runtime) as _;
@@ -96,7 +103,8 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
     let (asked, mut ends) = mpsc::channel(1);
     let platform = Arc::new(Platform {
         node,
-        listener: listener.into(),
+        doors,
+        certificate,
         egress: Arc::clone(&opened.egress),
         front: watch::Sender::new(FrontDoor::Open),
         runtime: Arc::clone(&opened.runtime),
@@ -113,6 +121,9 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
     tasks.spawn(keep_egress(Arc::clone(&platform), egress_user));
     tasks.spawn(keep_control(Arc::clone(&platform), user, setup));
     tasks.spawn(room::hold(platform.dir.control()));
+    if let Some(certificates) = certificates {
+        tasks.spawn(certificates.keep());
+    }
     tasks.spawn(answer_admins(Arc::clone(&platform), socket));
     tasks.spawn(Arc::clone(&opened.runtime).keep_rules(platform.config.manage_firewall));
     let offered = Arc::clone(&platform);
@@ -136,6 +147,9 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
         "credentials for SDKs: set -a; . {}/credentials.env; set +a",
         platform.dir.root().display()
     ));
+    for line in how_to_trust(&platform) {
+        output.note(&line);
+    }
     tokio::select! {
         () = signals.next() => {}
         asked = ends.recv() => return asked_to_end(&platform, asked, output),
@@ -147,6 +161,30 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
             Ok(())
         }
     }
+}
+
+/// What clients that come over https need.
+fn how_to_trust(platform: &Platform) -> Vec<String> {
+    let Some(tls) = &platform.config.tls else {
+        return Vec::new();
+    };
+    let domain = &platform.config.domain;
+    let mut lines = vec![format!(
+        "https at {}: E2B_DOMAIN={domain} and E2B_API_KEY are enough, where that name leads there",
+        tls.listen
+    )];
+    match &tls.certificate {
+        Certificate::Local => lines.push(format!(
+            "to trust it: SSL_CERT_FILE={} (Python), NODE_EXTRA_CA_CERTS={} (Node.js)",
+            platform.dir.trust_bundle().display(),
+            platform.dir.authority_certificate().display()
+        )),
+        Certificate::Acme(acme) if matches!(acme.challenge, Challenge::Http01) => lines.push(
+            format!("without a wildcard they also need E2B_SANDBOX_URL=https://sandbox.{domain}"),
+        ),
+        Certificate::Acme(_) | Certificate::Files { .. } => {}
+    }
+    lines
 }
 
 /// Ctrl-C (decision 6): nothing half made, and sandboxes go on.
@@ -192,7 +230,12 @@ fn paused_memory_bytes(config: &Config) -> u64 {
     }
 }
 
-fn control_setup(config: &Config, dir: &DataDir) -> anyhow::Result<ControlSetup> {
+fn control_setup(
+    config: &Config,
+    dir: &DataDir,
+    doors: &Doors,
+    is_fed: bool,
+) -> anyhow::Result<ControlSetup> {
     let secret = if config.api_key_secret.is_empty() {
         crate::config::Secret::new(dir.secret("api_key_secret")?)
     } else {
@@ -203,6 +246,9 @@ fn control_setup(config: &Config, dir: &DataDir) -> anyhow::Result<ControlSetup>
         admin_token: crate::config::Secret::new(dir.secret("admin_token")?),
         api_key_secret: secret,
         control_dir: dir.control(),
+        acme_dir: DataDir::acme(dir.root()),
+        doors: doors.keys().copied().collect(),
+        is_fed,
         origin: steady::origin(),
         config: config.clone(),
     })
@@ -226,8 +272,7 @@ async fn keep_control(platform: Arc<Platform>, user: SystemUser, setup: ControlS
     let begin = || {
         anyhow::Ok(async move {
             platform.may_open().await;
-            let (mut process, socket) =
-                child::start("control", user, setup, &[&platform.listener])?;
+            let (mut process, socket) = platform.start_control(user, setup)?;
             platform.pids.note("control", process.id());
             if *platform.front.borrow() == FrontDoor::Closing {
                 // Closed while this one was started, and nobody to tell.
@@ -268,8 +313,12 @@ async fn keep_egress(platform: Arc<Platform>, user: SystemUser) {
     let egress = &platform.egress;
     let setup = EgressSetup::new(&platform.config);
     let begin = || {
-        let (mut process, socket) =
-            child::start("egress", user, &setup, &[&egress.dns.udp, &egress.dns.tcp])?;
+        let (mut process, socket) = child::start(
+            "egress",
+            user,
+            &setup,
+            &[egress.dns.udp.as_fd(), egress.dns.tcp.as_fd()],
+        )?;
         platform.pids.note("egress", process.id());
         egress.attach(socket);
         anyhow::Ok(async move { Ok(process.wait().await?.into()) })
@@ -302,6 +351,29 @@ async fn answer_admins(platform: Arc<Platform>, socket: UnixListener) {
 }
 
 impl Platform {
+    /// A control process with all listeners, and what tells it the certificate.
+    fn start_control(
+        &self,
+        user: SystemUser,
+        setup: &ControlSetup,
+    ) -> anyhow::Result<(tokio::process::Child, OwnedFd)> {
+        let mut fds: Vec<BorrowedFd<'_>> = self.doors.values().map(AsFd::as_fd).collect();
+        let Some(certificate) = &self.certificate else {
+            return child::start("control", user, setup, &fds);
+        };
+        let (ours, theirs) = UnixStream::pair().context("make a socket pair")?;
+        let theirs = theirs.into_std()?;
+        fds.push(theirs.as_fd());
+        let started = child::start("control", user, setup, &fds)?;
+        let certificate = certificate.clone();
+        tokio::spawn(async move {
+            if let Err(error) = certificates::feed(ours, certificate).await {
+                warn!(%error, "a control process cannot be told the certificate");
+            }
+        });
+        Ok(started)
+    }
+
     /// How a control process ended whose socket did, where it is not one that leaves: then it takes
     /// its time.
     async fn ended_too(&self, process: &mut tokio::process::Child) -> Option<End> {
@@ -369,7 +441,7 @@ impl Platform {
         info!("another casemate takes over");
         self.close_front_door().await;
         self.node.drain().await;
-        let sent = hand_over::send(successor, &self.dir, &self.listener, &self.egress).await;
+        let sent = hand_over::send(successor, &self.dir, &self.doors, &self.egress).await;
         if let Err(error) = sent {
             self.node.undrain();
             self.front.send_replace(FrontDoor::Open);
@@ -422,6 +494,7 @@ impl Platform {
             domain: self.config.domain.clone(),
             instance: self.dir.instance().to_string(),
             listen: Some(self.config.listen),
+            doors: super::doors::wanted(&self.config),
             ready: self.ready.load(Ordering::SeqCst),
             answers: ready::answers(self.config.listen).await,
             answers_beside: true,
