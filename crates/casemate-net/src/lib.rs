@@ -36,5 +36,6 @@ pub use error::NetError;
 pub use links::SlotLink;
 pub use neighbours::{Neighbour, neighbours};
 pub use pool::{CONNECTIONS_PER_SLOT_DEFAULT, NetConfig, NetPool, table_forget};
+pub use rules::{PROXY_HTTP_PORT, PROXY_TLS_PORT};
 pub use slot::NetSlot;
 pub use subnet::Subnet;

@@ -31,8 +31,9 @@ use crate::names::Names;
 /// Where the egress process listens at the gateway's address for what is judged by name: HTTP that
 /// was sent to any port 80, TLS that was sent to any port 443. Not those ports themselves: a
 /// program that listens on all of the host's addresses may have them.
-pub(crate) const PROXY_HTTP_PORT: u16 = 27_080;
-pub(crate) const PROXY_TLS_PORT: u16 = 27_443;
+pub const PROXY_HTTP_PORT: u16 = 27_080;
+/// See [`PROXY_HTTP_PORT`].
+pub const PROXY_TLS_PORT: u16 = 27_443;
 
 /// What the table is made from.
 pub(crate) struct Table<'a> {

@@ -1,5 +1,5 @@
 //! What one `casemate up` hands its successor over the admin socket, so that an upgrade refuses
-//! nobody: the lock of the data directory, the public listener and the resolver's sockets.
+//! nobody: the lock of the data directory, the public listener and the egress process's sockets.
 //!
 //! ```text
 //! successor              predecessor
@@ -9,8 +9,8 @@
 //!    │  adopts, serves
 //! ```
 //!
-//! Connections that come in between wait in the listener's queue, questions of sandboxes in the
-//! resolver's. Until the descriptors are sent the predecessor can go on as if nobody had asked, and
+//! Connections that come in between wait in the listener's queue, questions and connections of
+//! sandboxes in those of the egress process. Until the descriptors are sent the predecessor can go on as if nobody had asked, and
 //! does when its successor is gone.
 
 use std::fs::File;
@@ -28,7 +28,7 @@ use tokio::net::UnixStream;
 
 use crate::admin::{self, Reply, Request};
 use crate::data_dir::DataDir;
-use crate::up::sandboxes::{DnsSockets, Egress};
+use crate::up::sandboxes::{DnsSockets, Egress, ProxySockets};
 
 /// Of the message and of what its descriptors mean; another one is refused by whoever receives it.
 const VERSION: u32 = 1;
@@ -48,6 +48,8 @@ pub struct Handed {
     pub lock: File,
     pub listener: TcpListener,
     pub dns: DnsSockets,
+    /// `None` from a predecessor of before there was a proxy.
+    pub proxy: Option<ProxySockets>,
 }
 
 /// Sends everything to a successor that waits for it.
@@ -67,6 +69,8 @@ pub async fn send(
         listener.as_fd(),
         egress.dns.udp.as_fd(),
         egress.dns.tcp.as_fd(),
+        egress.proxy.http.as_fd(),
+        egress.proxy.tls.as_fd(),
     ];
     let sending = stream.async_io(Interest::WRITABLE, || scm::send(stream, &line, &fds));
     Ok(sending.await?)
@@ -78,7 +82,7 @@ pub async fn ask(socket: &Path) -> anyhow::Result<Option<Handed>> {
     let mut buffer = [0; 4096];
     let receiving = tokio::time::timeout(PATIENCE, receive(socket, &mut buffer)).await;
     let received = receiving.context("the platform takes too long to hand over")?;
-    let (length, fds) = match received {
+    let (length, mut fds) = match received {
         Ok((0, _)) => return Ok(None),
         Ok(received) => received,
         Err(error) if is_gone(&error) => return Ok(None),
@@ -97,8 +101,13 @@ pub async fn ask(socket: &Path) -> anyhow::Result<Option<Handed>> {
         "the platform that runs hands over in version {}, this one takes {VERSION}: stop it first",
         said.version
     );
+    let proxy = match fds.len() {
+        6 => fds.pop().zip(fds.pop()),
+        _ => None,
+    };
+    let proxy = proxy.map(|(tls, http)| ProxySockets { http, tls });
     let [lock, listener, udp, tcp] = <[OwnedFd; 4]>::try_from(fds)
-        .map_err(|fds| anyhow::anyhow!("expected 4 descriptors, got {}", fds.len()))?;
+        .map_err(|fds| anyhow::anyhow!("expected 4 or 6 descriptors, got {}", fds.len()))?;
     tracing::info!(
         predecessor = said.pid,
         "took over from process {}",
@@ -108,6 +117,7 @@ pub async fn ask(socket: &Path) -> anyhow::Result<Option<Handed>> {
         lock: lock.into(),
         listener: listener.into(),
         dns: DnsSockets { udp, tcp },
+        proxy,
     }))
 }
 

@@ -111,6 +111,7 @@ fn run_with(
                 listener: listen(&config).await?,
                 dir: DataDir::open(&config.data_dir)?,
                 dns: None,
+                proxy: None,
             },
         };
         held = Some(inherited.dir.lock().try_clone()?);
@@ -183,6 +184,7 @@ async fn inherit(config: &Config) -> anyhow::Result<Option<Inherited>> {
         listener: elsewhere.unwrap_or(handed.listener),
         dir: DataDir::take_over(&config.data_dir, handed.lock)?,
         dns: Some(handed.dns),
+        proxy: handed.proxy,
     }))
 }
 
@@ -211,6 +213,7 @@ async fn begin_after(
         listener,
         dir,
         dns: None,
+        proxy: None,
     })
 }
 

@@ -60,10 +60,12 @@ fn shown(view: SandboxView) -> SandboxDetail {
 
 /// Absent when it was never set.
 fn network(policy: NetworkPolicy) -> Option<NetworkShown> {
-    let said = policy.allow_out.is_some() || policy.deny_out.is_some();
+    let lists = [&policy.allow_out, &policy.deny_out, &policy.dns_servers];
+    let said = lists.iter().any(|list| list.is_some());
     said.then_some(NetworkShown {
         allow_public_traffic: None,
         allow_out: policy.allow_out,
         deny_out: policy.deny_out,
+        dns_servers: policy.dns_servers,
     })
 }

@@ -71,12 +71,11 @@ impl Caller {
 /// where more can be reached than from a slot: the host itself and the slots, which the packet
 /// filter closes in every range.
 fn is_open(address: Ipv4Addr, opened: &[IpNet]) -> bool {
-    if is_closed(address, opened) {
+    if is_closed(address, opened) || is_of_host(address).unwrap_or(true) {
         return false;
     }
-    // Of closed ranges only those that the operator opened come so far, and slots are in such.
-    let may_be_slot = is_closed(address, &[]);
-    !is_of_host(address).unwrap_or(true) && !(may_be_slot && is_slot(address).unwrap_or(true))
+    // Slots are in a closed range: only where the operator opened one is there more to look at.
+    !is_closed(address, &[]) || !is_slot(address).unwrap_or(true)
 }
 
 /// The kernel sends to an address of its own from that same address. Asking it so needs no right

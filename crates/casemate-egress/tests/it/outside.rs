@@ -30,9 +30,12 @@ pub const CLOSED: [&str; 7] = [
 ];
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What servers received: for each connection its server's address and the bytes.
+/// What servers received.
 #[derive(Clone, Default)]
-pub struct Seen(Arc<Mutex<Vec<(Ipv4Addr, Vec<u8>)>>>);
+pub struct Seen(Arc<Mutex<Vec<Connection>>>);
+
+/// A server's address, and what came.
+type Connection = (Ipv4Addr, Vec<u8>);
 
 impl Seen {
     /// What arrived at an address so far.

@@ -122,6 +122,7 @@ pub fn running() -> Sandbox {
             allow_internet_access: Some(false),
             allow_out: Some(vec!["8.8.8.8".into()]),
             deny_out: None,
+            dns_servers: None,
         },
         timeout: Duration::from_secs(300),
         on_timeout: OnTimeout::Kill,

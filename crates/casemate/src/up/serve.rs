@@ -76,10 +76,16 @@ pub struct Inherited {
     pub dir: DataDir,
     pub listener: TcpListener,
     pub dns: Option<sandboxes::DnsSockets>,
+    pub proxy: Option<sandboxes::ProxySockets>,
 }
 
 pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> anyhow::Result<()> {
-    let Inherited { dir, listener, dns } = inherited;
+    let Inherited {
+        dir,
+        listener,
+        dns,
+        proxy,
+    } = inherited;
     let mut signals = EndSignals::new()?;
     let user = user::ensure(user::CONTROL)?;
     let egress_user = user::ensure(user::EGRESS)?;
@@ -87,7 +93,7 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
     user::must_reach(&dir.control(), user::CONTROL, user)?;
     clock::start(&dir).context("fix the origin of steady time")?;
     let setup = control_setup(&config, &dir)?;
-    let opened = sandboxes::open(&config, &dir, dns).await?;
+    let opened = sandboxes::open(&config, &dir, dns, proxy).await?;
     let runtime: Arc<dyn Runtime> = Arc::clone(&opened.runtime) as _;
     let node = Node::start(node_config(&config, &dir), runtime)
         .await
@@ -256,8 +262,9 @@ async fn keep_egress(platform: Arc<Platform>, user: SystemUser) {
     let egress = &platform.egress;
     let setup = EgressSetup::new(&platform.config);
     let begin = || {
-        let (mut process, socket) =
-            child::start("egress", user, &setup, &[&egress.dns.udp, &egress.dns.tcp])?;
+        let (dns, proxy) = (&egress.dns, &egress.proxy);
+        let sockets = [&dns.udp, &dns.tcp, &proxy.http, &proxy.tls];
+        let (mut process, socket) = child::start("egress", user, &setup, &sockets)?;
         platform.pids.note("egress", process.id());
         egress.attach(socket);
         anyhow::Ok(async move { Ok(process.wait().await?.into()) })
