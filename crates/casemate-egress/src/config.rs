@@ -28,7 +28,7 @@ pub struct EgressConfig {
     /// Proxied connections of one slot at once; one more is closed.
     pub proxied_per_slot_max: usize,
     /// Proxied connections of all slots at once; one more is closed. Each holds two descriptors and
-    /// some 20 KiB.
+    /// some 20 KiB; one that carries HTTP fast, three times that.
     pub proxied_max: usize,
     /// How long a TLS hello or an HTTP head may take to arrive, from the connection's begin or the
     /// end of the former answer; then the connection is closed.
@@ -53,7 +53,7 @@ impl Default for EgressConfig {
             upstream_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(10),
             proxied_per_slot_max: 256,
-            proxied_max: 4096,
+            proxied_max: 2048,
             head_timeout: Duration::from_secs(10),
             dial_timeout: Duration::from_secs(5),
             // A model that thinks says nothing for minutes.

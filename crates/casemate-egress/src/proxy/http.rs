@@ -34,7 +34,7 @@ const PORT: u16 = 80;
 /// Largest head of a request, bytes; beyond it 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Largest head of an answer, bytes; beyond it 502.
-const ANSWER_HEAD_BYTES_MAX: usize = 64 * 1024;
+const ANSWER_HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Most fields of either; beyond it 431 or 502.
 const FIELDS_MAX: usize = 100;
 /// Fields that are about one connection only, and those that ask for another protocol.
