@@ -78,7 +78,7 @@ fn listener(name: &'static str, socket: std::net::TcpListener) -> Result<TcpList
         .map_err(|error| EgressError::Socket(name, error))
 }
 
-/// Gives a connection to `serve` if the node has named its slot; closes it otherwise.
+/// Gives a connection to `serve` if its slot's policy opens any name; closes it otherwise.
 async fn proxy(
     resolver: Rc<Resolver>,
     stream: TcpStream,
@@ -86,7 +86,9 @@ async fn proxy(
     pass: Pass,
     serve: impl AsyncFnOnce(TcpStream, Caller),
 ) {
-    if let Some(slot) = resolver.control().slot(ip) {
+    if let Some(slot) = resolver.control().slot(ip)
+        && !slot.policy().domains.is_empty()
+    {
         // Failing to set it costs some milliseconds a message.
         let _ = stream.set_nodelay(true);
         let caller = Caller {
