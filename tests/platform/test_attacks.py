@@ -2,7 +2,7 @@
 
 import pytest
 
-from attacks import clients, replaced, stays, table, watched  # noqa: F401
+from attacks import clients, names, replaced, stays, table, watched  # noqa: F401
 
 
 @pytest.mark.parametrize("name", table.ALL)

@@ -5,6 +5,7 @@ use std::time::Duration;
 use casemate_history::Retention;
 use casemate_store::Team;
 use casemate_types::limits::LIFE_HOURS_MAX_DEFAULT;
+use ipnet::IpNet;
 
 use crate::keys::RootSecret;
 
@@ -17,6 +18,9 @@ pub struct ControlConfig {
     /// Base domain of sandbox traffic; answers carry it.
     pub domain: String,
     pub limits: Limits,
+    /// Closed ranges that the operator opens by name (`network.allow_ranges`): a sandbox's
+    /// `dnsServers` may be there.
+    pub allow_ranges: Vec<IpNet>,
     /// How long a sandbox that the store never heard of may run on. Too short kills what a
     /// restored database forgot; too long feeds what nobody owns.
     pub orphan_grace: Duration,
@@ -40,6 +44,7 @@ impl ControlConfig {
             admin_token: None,
             domain: domain.into(),
             limits: Limits::default(),
+            allow_ranges: Vec::new(),
             orphan_grace: Duration::from_secs(600),
             row_grace: Duration::from_secs(5),
             retention: Retention::default(),

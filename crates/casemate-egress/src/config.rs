@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// Whom the resolver asks, and its limits.
+/// Whom the resolver asks, and the limits of resolver and proxy.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EgressConfig {
@@ -24,6 +25,20 @@ pub struct EgressConfig {
     pub upstream_timeout: Duration,
     /// How long a TCP connection may stay without a question.
     pub idle_timeout: Duration,
+    /// Proxied connections of one slot at once; one more is closed.
+    pub proxied_per_slot_max: usize,
+    /// Proxied connections of all slots at once; one more is closed. Each holds two descriptors and
+    /// some 20 KiB; one that carries HTTP fast, three times that.
+    pub proxied_max: usize,
+    /// How long a TLS hello or an HTTP head may take to arrive, from the connection's begin or the
+    /// end of the former answer; then the connection is closed.
+    pub head_timeout: Duration,
+    /// How long one address of a name may take to accept a connection before the next is tried.
+    pub dial_timeout: Duration,
+    /// How long a proxied connection may stay without a byte in either direction.
+    pub proxied_idle_timeout: Duration,
+    /// Closed ranges that the operator opens by name: names may lead there too.
+    pub opened: Vec<IpNet>,
 }
 
 impl Default for EgressConfig {
@@ -37,6 +52,13 @@ impl Default for EgressConfig {
             // A stub resolver gives up after 5 s: two name servers fit.
             upstream_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(10),
+            proxied_per_slot_max: 256,
+            proxied_max: 2048,
+            head_timeout: Duration::from_secs(10),
+            dial_timeout: Duration::from_secs(5),
+            // A model that thinks says nothing for minutes.
+            proxied_idle_timeout: Duration::from_secs(30 * 60),
+            opened: Vec::new(),
         }
     }
 }

@@ -1,20 +1,25 @@
 //! What the node says: messages of one packet each, JSON, over a socket pair. And the table of what
 //! it has said.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
+use std::rc::Rc;
 
 use casemate_linux::scm;
+use casemate_types::network::{DomainName, DomainPattern};
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
 
 use crate::EgressError;
 
-/// The largest message; a policy is an address and a few name servers.
-const MESSAGE_BYTES_MAX: usize = 8 * 1024;
+/// The largest message. A policy is an address, a few name servers and at most 256 domains
+/// (`casemate_types::limits`), of 255 characters and their quotes each.
+const MESSAGE_BYTES_MAX: usize = 96 * 1024;
 
 /// A change of what one slot may do; it replaces what was said of the slot before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +39,16 @@ pub struct SlotPolicy {
     /// not asked: this process could reach what the slot may not.
     #[serde(default)]
     pub upstreams: Vec<IpAddr>,
+    /// Names that the proxy connects to, and that are answered even where `dns` refuses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub domains: Vec<DomainPattern>,
+}
+
+impl SlotPolicy {
+    /// Whether the proxy connects to this name.
+    pub(crate) fn opens(&self, name: &DomainName) -> bool {
+        self.domains.iter().any(|domain| domain.matches(name))
+    }
 }
 
 /// Whether names are answered.
@@ -41,7 +56,7 @@ pub struct SlotPolicy {
 #[serde(rename_all = "lowercase")]
 pub enum Dns {
     Allowed,
-    /// All questions are refused: names would carry data out of a sandbox without internet.
+    /// Questions are refused: names would carry data out of a sandbox without internet.
     Refused,
 }
 
@@ -55,7 +70,52 @@ pub fn send(control: impl AsFd, update: &EgressUpdate) -> io::Result<()> {
 #[derive(Debug)]
 pub(crate) struct Control {
     socket: AsyncFd<OwnedFd>,
-    slots: RefCell<HashMap<Ipv4Addr, SlotPolicy>>,
+    slots: RefCell<HashMap<Ipv4Addr, Rc<Slot>>>,
+    buffer: RefCell<Vec<u8>>,
+}
+
+/// A slot in one use of it: whoever uses it next has another one.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    policy: RefCell<Rc<SlotPolicy>>,
+    gone: Cell<bool>,
+    changed: Notify,
+}
+
+impl Slot {
+    fn new(policy: SlotPolicy) -> Rc<Self> {
+        Rc::new(Self {
+            policy: RefCell::new(Rc::new(policy)),
+            gone: Cell::new(false),
+            changed: Notify::new(),
+        })
+    }
+
+    pub(crate) fn policy(&self) -> Rc<SlotPolicy> {
+        Rc::clone(&self.policy.borrow())
+    }
+
+    /// Ends once this use of the slot does, or a policy comes that `still` does not hold for.
+    pub(crate) async fn forbids(&self, still: impl Fn(&SlotPolicy) -> bool) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.gone.get() || !still(&self.policy()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn change(&self, policy: SlotPolicy) {
+        self.policy.replace(Rc::new(policy));
+        self.changed.notify_waiters();
+    }
+
+    fn end(&self) {
+        self.gone.set(true);
+        self.changed.notify_waiters();
+    }
 }
 
 impl Control {
@@ -70,11 +130,12 @@ impl Control {
         Ok(Self {
             socket,
             slots: RefCell::default(),
+            buffer: RefCell::new(vec![0; MESSAGE_BYTES_MAX]),
         })
     }
 
-    /// What a slot may do, after all that was said up to now.
-    pub(crate) fn policy(&self, slot: Ipv4Addr) -> Option<SlotPolicy> {
+    /// A slot that the node has named, after all that was said up to now.
+    pub(crate) fn slot(&self, slot: Ipv4Addr) -> Option<Rc<Slot>> {
         // A broken socket shows again in `closed`, which ends the process.
         let _ = self.drain();
         self.slots.borrow().get(&slot).cloned()
@@ -93,7 +154,7 @@ impl Control {
     }
 
     fn drain(&self) -> io::Result<Drained> {
-        let mut buffer = [0; MESSAGE_BYTES_MAX];
+        let mut buffer = self.buffer.borrow_mut();
         loop {
             let len = match scm::recv(self.socket.get_ref(), &mut buffer) {
                 Ok((0, _)) => return Ok(Drained::Closed),
@@ -117,10 +178,17 @@ impl Control {
                 }
             };
             let mut slots = self.slots.borrow_mut();
-            match update.policy {
-                Some(policy) => slots.insert(update.ip, policy),
-                None => slots.remove(&update.ip),
-            };
+            match (update.policy, slots.get(&update.ip)) {
+                (Some(policy), Some(slot)) => slot.change(policy),
+                (Some(policy), None) => {
+                    slots.insert(update.ip, Slot::new(policy));
+                }
+                (None, _) => {
+                    if let Some(slot) = slots.remove(&update.ip) {
+                        slot.end();
+                    }
+                }
+            }
         }
     }
 }
@@ -132,6 +200,8 @@ enum Drained {
 
 #[cfg(test)]
 mod tests {
+    use casemate_types::limits::{DNS_SERVERS_MAX, NETWORK_DOMAINS_MAX};
+
     use super::*;
 
     #[test]
@@ -142,5 +212,22 @@ mod tests {
         let gone: EgressUpdate =
             serde_json::from_str(r#"{"ip":"100.64.0.2","policy":null}"#).unwrap();
         assert_eq!(gone.policy, None);
+    }
+
+    #[test]
+    fn the_largest_policy_fits() {
+        let label = "a".repeat(59);
+        let domain = DomainPattern::parse(&format!("*.{label}.{label}.{label}.{label}.com"));
+        let update = EgressUpdate {
+            ip: [100, 64, 255, 255].into(),
+            policy: Some(SlotPolicy {
+                dns: Dns::Refused,
+                upstreams: vec![[100, 100, 100, 100].into(); DNS_SERVERS_MAX],
+                domains: vec![domain.unwrap(); NETWORK_DOMAINS_MAX],
+            }),
+        };
+        let len = serde_json::to_vec(&update).unwrap().len();
+        // Each domain could have twelve characters more.
+        assert!(len + 12 * NETWORK_DOMAINS_MAX < MESSAGE_BYTES_MAX, "{len}");
     }
 }

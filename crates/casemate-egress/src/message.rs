@@ -3,6 +3,10 @@
 //! Everything after the question is passed on unread, so there is nothing in it to be wrong about.
 //! Both sides are hostile: nothing here panics on any bytes.
 
+use std::net::Ipv4Addr;
+
+use casemate_types::network::DomainName;
+
 /// The least a message has.
 pub(crate) const HEADER_LEN: usize = 12;
 /// A name's longest form on the wire.
@@ -10,7 +14,10 @@ const NAME_LEN_MAX: usize = 255;
 const LABEL_LEN_MAX: usize = 63;
 
 const CLASS_IN: u16 = 1;
+const TYPE_A: u16 = 1;
 pub(crate) const TYPE_AAAA: u16 = 28;
+pub(crate) const TYPE_SVCB: u16 = 64;
+pub(crate) const TYPE_HTTPS: u16 = 65;
 const TYPE_IXFR: u16 = 251;
 const TYPE_AXFR: u16 = 252;
 
@@ -19,6 +26,9 @@ const MASK_OPCODE: u8 = 0x78;
 const FLAG_TRUNCATED: u8 = 0x02;
 const FLAG_RECURSION_DESIRED: u8 = 0x01;
 const FLAG_RECURSION_AVAILABLE: u8 = 0x80;
+
+/// The most addresses that are taken from one answer.
+const ADDRESSES_MAX: usize = 16;
 
 /// The outcomes that a forwarder says itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +81,40 @@ impl Query {
             return Err(Unfit::Answer(query.answered(Code::Refused)));
         }
         Ok(query)
+    }
+
+    /// A question of our own for the IPv4 addresses of a name.
+    pub(crate) fn addresses_of(name: &DomainName) -> Self {
+        let mut bytes = vec![0, 0, FLAG_RECURSION_DESIRED, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        for label in name.as_str().split('.') {
+            bytes.push(u8::try_from(label.len()).expect("a label of a name has at most 63 bytes"));
+            bytes.extend_from_slice(label.as_bytes());
+        }
+        bytes.push(0);
+        bytes.extend([TYPE_A, CLASS_IN].map(u16::to_be_bytes).concat());
+        let question_end = bytes.len();
+        Self {
+            bytes,
+            question_end,
+        }
+    }
+
+    /// The name asked for, if it is a host's.
+    pub(crate) fn name(&self) -> Option<DomainName> {
+        let mut labels = Vec::new();
+        let mut rest = self.question();
+        while let Some((len, more)) = rest.split_first()
+            && *len > 0
+        {
+            let (label, after) = more.split_at_checked(usize::from(*len))?;
+            // A dot within a label would make it two.
+            if label.contains(&b'.') {
+                return None;
+            }
+            labels.push(str::from_utf8(label).ok()?);
+            rest = after;
+        }
+        DomainName::parse(&labels.join("."))
     }
 
     /// Type of record asked for.
@@ -152,6 +196,56 @@ fn question_end(bytes: &[u8]) -> Option<usize> {
     }
     let end = at + 4;
     (end <= bytes.len()).then_some(end)
+}
+
+/// Whether an answer was cut: the question is to be asked again over TCP.
+pub(crate) fn is_truncated(reply: &[u8]) -> bool {
+    reply
+        .get(2)
+        .is_some_and(|flags| flags & FLAG_TRUNCATED != 0)
+}
+
+/// The IPv4 addresses in an adopted answer, as far as it can be read. Aliases before them belong to
+/// the question: whoever answers follows them.
+pub(crate) fn addresses(reply: &[u8]) -> Vec<Ipv4Addr> {
+    let mut found = Vec::new();
+    let (Some(header), Some(mut at)) = (reply.get(..HEADER_LEN), question_end(reply)) else {
+        return found;
+    };
+    if header[3] & 0x0f != Code::NoError as u8 {
+        return found;
+    }
+    for _ in 0..u16::from_be_bytes([header[6], header[7]]) {
+        let Some((kind, data, end)) = record(reply, at) else {
+            break;
+        };
+        if kind == [TYPE_A, CLASS_IN]
+            && let Ok(octets) = <[u8; 4]>::try_from(data)
+            && found.len() < ADDRESSES_MAX
+        {
+            found.push(octets.into());
+        }
+        at = end;
+    }
+    found
+}
+
+/// Type and class, data, and end of the record at `at`.
+fn record(bytes: &[u8], mut at: usize) -> Option<([u16; 2], &[u8], usize)> {
+    loop {
+        let label = usize::from(*bytes.get(at)?);
+        match label {
+            0 => break at += 1,
+            // A pointer ends a name.
+            0xc0.. => break at += 2,
+            _ => at += 1 + label,
+        }
+    }
+    let [k1, k2, c1, c2, _, _, _, _, l1, l2] = *bytes.get(at..)?.first_chunk()?;
+    let data = at + 10;
+    let end = data + usize::from(u16::from_be_bytes([l1, l2]));
+    let kind = [[k1, k2], [c1, c2]].map(u16::from_be_bytes);
+    Some((kind, bytes.get(data..end)?, end))
 }
 
 fn answer(header: &[u8], question: &[u8], code: Code) -> Vec<u8> {

@@ -2,10 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use casemate_types::network::DomainName;
+
 use crate::EgressConfig;
-use crate::control::{Control, Dns};
+use crate::control::{Control, Dns, SlotPolicy};
 use crate::gate::{Full, Gate, Pass};
-use crate::message::{Code, Query, TYPE_AAAA, Unfit};
+use crate::message::{
+    Code, Query, TYPE_AAAA, TYPE_HTTPS, TYPE_SVCB, Unfit, addresses, is_truncated,
+};
 use crate::servers::Servers;
 use crate::upstream::{Transport, ask};
 
@@ -38,7 +42,7 @@ impl Resolver {
     pub(crate) fn new(control: Control, config: EgressConfig) -> Self {
         Self {
             control,
-            servers: Servers::new(config.upstreams.clone()),
+            servers: Servers::new(config.upstreams.clone(), config.opened.clone()),
             questions: Gate::new(config.questions_per_slot_max, config.questions_max),
             config,
         }
@@ -58,12 +62,18 @@ impl Resolver {
             Err(Unfit::Silence) => return Step::Silence,
             Err(Unfit::Answer(answer)) => return Step::Answer(answer),
         };
-        let policy = match self.control.policy(slot) {
-            Some(policy) if policy.dns == Dns::Allowed => policy,
-            Some(_) | None => return Step::Answer(query.answered(Code::Refused)),
+        let policy = self.control.slot(slot).map(|slot| slot.policy());
+        let Some(policy) = policy.filter(|policy| answers(policy, &query)) else {
+            return Step::Answer(query.answered(Code::Refused));
         };
-        // Slots have no IPv6: addresses of that kind would only make programs try and wait.
-        if query.kind() == TYPE_AAAA {
+        let without_records = match query.kind() {
+            // Slots have no IPv6: addresses of that kind would only make programs try and wait.
+            TYPE_AAAA => true,
+            // They lead to QUIC and to hellos with encrypted names, and neither passes the proxy.
+            TYPE_SVCB | TYPE_HTTPS => !policy.domains.is_empty(),
+            _ => false,
+        };
+        if without_records {
             return Step::Answer(query.answered(Code::NoError));
         }
         match self.questions.enter(slot) {
@@ -77,8 +87,39 @@ impl Resolver {
         }
     }
 
-    pub(crate) async fn ask(&self, asking: Asking, transport: Transport) -> Vec<u8> {
+    /// The IPv4 addresses of a name, asked for in a slot's place; none where nobody knows any.
+    pub(crate) async fn addresses(
+        &self,
+        slot: Ipv4Addr,
+        policy: &SlotPolicy,
+        name: &DomainName,
+    ) -> Vec<Ipv4Addr> {
+        let Ok(pass) = self.questions.enter(slot) else {
+            return Vec::new();
+        };
+        let asking = Asking {
+            query: Query::addresses_of(name),
+            servers: self.servers.list(&policy.upstreams),
+            _pass: pass,
+        };
+        let mut reply = self.ask(&asking, Transport::Udp).await;
+        if is_truncated(&reply) {
+            reply = self.ask(&asking, Transport::Tcp).await;
+        }
+        addresses(&reply)
+    }
+
+    pub(crate) async fn ask(&self, asking: &Asking, transport: Transport) -> Vec<u8> {
         let each = self.config.upstream_timeout;
         ask(&asking.query, &asking.servers, transport, each).await
+    }
+}
+
+/// Whether a policy lets this name be asked for. Where not all may, only those that the proxy opens:
+/// any other name would carry data out.
+fn answers(policy: &SlotPolicy, query: &Query) -> bool {
+    match policy.dns {
+        Dns::Allowed => true,
+        Dns::Refused => query.name().is_some_and(|name| policy.opens(&name)),
     }
 }

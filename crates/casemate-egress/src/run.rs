@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::control::Control;
 use crate::gate::{Gate, Pass};
+use crate::proxy::{Caller, serve_http, serve_tls};
 use crate::resolver::{Resolver, Step};
 use crate::upstream::{Transport, read, write};
 use crate::{EgressConfig, EgressError};
@@ -22,11 +23,14 @@ const QUESTION_BYTES_MAX: usize = 4096;
 /// A listener that fails (no descriptors left) is tried again after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The sockets that the node bound: port 53 of the gateway.
+/// The sockets that the node bound at the gateway: port 53, and where the packet filter turns what
+/// was sent to ports 80 and 443.
 #[derive(Debug)]
 pub struct Sockets {
     pub dns_udp: std::net::UdpSocket,
     pub dns_tcp: std::net::TcpListener,
+    pub proxy_http: std::net::TcpListener,
+    pub proxy_tls: std::net::TcpListener,
 }
 
 /// Answers slots until the node's end of `control` is closed. Needs a runtime with I/O and time, on
@@ -44,21 +48,57 @@ pub async fn run(
         .set_nonblocking(true)
         .and_then(|()| UdpSocket::from_std(sockets.dns_udp))
         .map_err(|error| EgressError::Socket("UDP", error))?;
-    let tcp = sockets
-        .dns_tcp
-        .set_nonblocking(true)
-        .and_then(|()| TcpListener::from_std(sockets.dns_tcp))
-        .map_err(|error| EgressError::Socket("TCP", error))?;
+    let tcp = listener("TCP", sockets.dns_tcp)?;
+    let http = listener("HTTP", sockets.proxy_http)?;
+    let tls = listener("TLS", sockets.proxy_tls)?;
+    let questions = Gate::new(config.connections_per_slot_max, config.connections_max);
+    // One count for both: they take from the same room.
+    let proxied = Gate::new(config.proxied_per_slot_max, config.proxied_max);
     let resolver = Rc::new(Resolver::new(Control::new(control)?, config));
+    let dns = |stream, ip, pass| converse(Rc::clone(&resolver), stream, ip, pass);
+    let web = |stream, ip, pass| proxy(Rc::clone(&resolver), stream, ip, pass, serve_http);
+    let encrypted = |stream, ip, pass| proxy(Rc::clone(&resolver), stream, ip, pass, serve_tls);
     LocalSet::new()
         .run_until(async {
             tokio::select! {
                 ended = resolver.control().closed() => ended,
                 failed = serve_udp(Rc::clone(&resolver), Rc::new(udp)) => Err(failed),
-                never = serve_tcp(Rc::clone(&resolver), tcp) => match never {},
+                never = serve_tcp(tcp, questions, dns) => match never {},
+                never = serve_tcp(http, proxied.clone(), web) => match never {},
+                never = serve_tcp(tls, proxied, encrypted) => match never {},
             }
         })
         .await
+}
+
+fn listener(name: &'static str, socket: std::net::TcpListener) -> Result<TcpListener, EgressError> {
+    socket
+        .set_nonblocking(true)
+        .and_then(|()| TcpListener::from_std(socket))
+        .map_err(|error| EgressError::Socket(name, error))
+}
+
+/// Gives a connection to `serve` if its slot's policy opens any name; closes it otherwise.
+async fn proxy(
+    resolver: Rc<Resolver>,
+    stream: TcpStream,
+    ip: Ipv4Addr,
+    pass: Pass,
+    serve: impl AsyncFnOnce(TcpStream, Caller),
+) {
+    if let Some(slot) = resolver.control().slot(ip)
+        && !slot.policy().domains.is_empty()
+    {
+        // Failing to set it costs some milliseconds a message.
+        let _ = stream.set_nodelay(true);
+        let caller = Caller {
+            ip,
+            slot,
+            resolver,
+            _pass: pass,
+        };
+        serve(stream, caller).await;
+    }
 }
 
 async fn serve_udp(resolver: Rc<Resolver>, socket: Rc<UdpSocket>) -> EgressError {
@@ -80,7 +120,7 @@ async fn serve_udp(resolver: Rc<Resolver>, socket: Rc<UdpSocket>) -> EgressError
             Step::Ask(asking) => {
                 let (resolver, socket) = (Rc::clone(&resolver), Rc::clone(&socket));
                 tasks.spawn_local(async move {
-                    let answer = resolver.ask(asking, Transport::Udp).await;
+                    let answer = resolver.ask(&asking, Transport::Udp).await;
                     drop(socket.send_to(&answer, from).await);
                 });
             }
@@ -88,9 +128,12 @@ async fn serve_udp(resolver: Rc<Resolver>, socket: Rc<UdpSocket>) -> EgressError
     }
 }
 
-async fn serve_tcp(resolver: Rc<Resolver>, listener: TcpListener) -> std::convert::Infallible {
-    let config = resolver.config();
-    let connections = Gate::new(config.connections_per_slot_max, config.connections_max);
+/// Begins `work` for each connection of a slot that has a place.
+async fn serve_tcp<F: Future<Output = ()> + 'static>(
+    listener: TcpListener,
+    places: Gate,
+    work: impl Fn(TcpStream, Ipv4Addr, Pass) -> F,
+) -> std::convert::Infallible {
     let mut tasks = JoinSet::new();
     loop {
         while tasks.try_join_next().is_some() {}
@@ -100,9 +143,9 @@ async fn serve_tcp(resolver: Rc<Resolver>, listener: TcpListener) -> std::conver
         };
         // Over the bound, the connection is closed by dropping it.
         if let Some(slot) = slot(from)
-            && let Ok(pass) = connections.enter(slot)
+            && let Ok(pass) = places.enter(slot)
         {
-            tasks.spawn_local(converse(Rc::clone(&resolver), stream, slot, pass));
+            tasks.spawn_local(work(stream, slot, pass));
         }
     }
 }
@@ -114,7 +157,7 @@ async fn converse(resolver: Rc<Resolver>, mut stream: TcpStream, slot: Ipv4Addr,
         let answer = match resolver.judge(slot, &question) {
             Step::Silence => return,
             Step::Answer(answer) => answer,
-            Step::Ask(asking) => resolver.ask(asking, Transport::Tcp).await,
+            Step::Ask(asking) => resolver.ask(&asking, Transport::Tcp).await,
         };
         if !matches!(timeout(idle, write(&mut stream, &answer)).await, Ok(Ok(()))) {
             return;

@@ -5,6 +5,9 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant, SystemTime};
 
+use casemate_types::network::is_closed;
+use ipnet::IpNet;
+
 use crate::Upstreams;
 
 /// How long a look at `resolv.conf` is believed.
@@ -16,6 +19,7 @@ const SERVERS_MAX: usize = 3;
 #[derive(Debug)]
 pub(crate) struct Servers {
     source: Upstreams,
+    opened: Vec<IpNet>,
     seen: RefCell<Seen>,
 }
 
@@ -27,9 +31,11 @@ struct Seen {
 }
 
 impl Servers {
-    pub(crate) fn new(source: Upstreams) -> Self {
+    /// `opened`: closed ranges that a slot's own servers may be in.
+    pub(crate) fn new(source: Upstreams, opened: Vec<IpNet>) -> Self {
         Self {
             source,
+            opened,
             seen: RefCell::default(),
         }
     }
@@ -37,7 +43,10 @@ impl Servers {
     /// The servers to ask for a slot, in order; `own` are those of its policy.
     pub(crate) fn list(&self, own: &[IpAddr]) -> Vec<IpAddr> {
         if !own.is_empty() {
-            let usable = own.iter().copied().filter(is_public);
+            let usable = own
+                .iter()
+                .copied()
+                .filter(|server| self.may_be_asked(server));
             return usable.take(SERVERS_MAX).collect();
         }
         match &self.source {
@@ -56,6 +65,19 @@ impl Servers {
                     }
                 }
                 seen.list.clone()
+            }
+        }
+    }
+
+    /// Whether a tenant may have this asked. The process stands on the host's network, where more can
+    /// be reached than from a slot.
+    fn may_be_asked(&self, server: &IpAddr) -> bool {
+        match server.to_canonical() {
+            IpAddr::V4(v4) => !is_closed(v4, &self.opened),
+            IpAddr::V6(v6) => {
+                // Global unicast, and of that nothing that wraps an IPv4 address.
+                let [a, b, ..] = v6.segments();
+                a & 0xe000 == 0x2000 && a != 0x2002 && (a, b) != (0x2001, 0)
             }
         }
     }
@@ -79,32 +101,6 @@ fn parse(text: &str) -> Vec<IpAddr> {
     }
 }
 
-/// Whether a tenant may have this asked. The process stands on the host's network, where more can
-/// be reached than from a slot.
-fn is_public(address: &IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            let shared = a == 100 && (64..128).contains(&b);
-            let protocol = (a, b, c) == (192, 0, 0);
-            let azure = v4 == Ipv4Addr::new(168, 63, 129, 16);
-            !(a == 0
-                || a >= 224
-                || v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || shared
-                || protocol
-                || azure)
-        }
-        IpAddr::V6(v6) => {
-            // Global unicast, and of that nothing that wraps an IPv4 address.
-            let [a, b, ..] = v6.segments();
-            a & 0xe000 == 0x2000 && a != 0x2002 && (a, b) != (0x2001, 0)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,9 +118,15 @@ mod tests {
         assert_eq!(parse(""), [IpAddr::from([127, 0, 0, 1])]);
     }
 
+    fn own_servers(opened: &[&str]) -> Servers {
+        let source = Upstreams::Fixed(vec!["10.0.0.53".parse().unwrap()]);
+        let opened = opened.iter().map(|range| range.parse().unwrap());
+        Servers::new(source, opened.collect())
+    }
+
     #[test]
     fn a_slots_own_servers_are_public_ones() {
-        let servers = Servers::new(Upstreams::Fixed(vec!["10.0.0.53".parse().unwrap()]));
+        let servers = own_servers(&[]);
         let parse = |texts: &[&str]| -> Vec<IpAddr> {
             texts.iter().map(|text| text.parse().unwrap()).collect()
         };
@@ -153,13 +155,15 @@ mod tests {
         );
         let open = parse(&["9.9.9.9", "2620:fe::fe"]);
         assert_eq!(servers.list(&open), open);
+        let opened = own_servers(&["10.0.0.53/32"]).list(&closed);
+        assert_eq!(opened, parse(&["10.0.0.53"]));
     }
 
     #[test]
     fn a_changed_file_is_seen() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "nameserver 1.1.1.1\n").unwrap();
-        let servers = Servers::new(Upstreams::ResolvConf(file.path().to_owned()));
+        let servers = Servers::new(Upstreams::ResolvConf(file.path().to_owned()), Vec::new());
         assert_eq!(servers.list(&[]), [IpAddr::from([1, 1, 1, 1])]);
         fs::write(file.path(), "nameserver 2.2.2.2\n").unwrap();
         assert_eq!(

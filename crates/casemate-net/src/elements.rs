@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 
 use casemate_types::network::CompiledPolicy;
 use ipnet::{IpNet, Ipv4Net};
+use rustix::io::Errno;
 
 use crate::Subnet;
 use crate::netlink::{Message, Socket, attrs, flag};
@@ -15,6 +16,14 @@ use crate::netlink::{Message, Socket, attrs, flag};
 pub(crate) const ALLOW_SET: &str = "allow_out";
 /// Pairs of slot and destination that are refused.
 pub(crate) const DENY_SET: &str = "deny_out";
+/// Pairs of slot and destination where names are looked at: a slot with domains has every
+/// destination here, any other none. Pairs, so that all sets are of one kind.
+pub(crate) const BY_NAME_SET: &str = "by_name";
+const SETS: [&str; 3] = [ALLOW_SET, DENY_SET, BY_NAME_SET];
+const EVERYTHING: Span = Span {
+    first: Ipv4Addr::UNSPECIFIED,
+    last: Ipv4Addr::BROADCAST,
+};
 
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -39,6 +48,7 @@ pub(crate) struct Span {
 pub(crate) struct SlotRules {
     pub(crate) allow: BTreeSet<Span>,
     pub(crate) deny: BTreeSet<Span>,
+    pub(crate) by_name: BTreeSet<Span>,
 }
 
 impl SlotRules {
@@ -47,11 +57,20 @@ impl SlotRules {
         Self {
             allow: spans(&policy.allow),
             deny: spans(&policy.deny),
+            by_name: (!policy.domains.is_empty())
+                .then_some(EVERYTHING)
+                .into_iter()
+                .collect(),
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.allow.is_empty() && self.deny.is_empty()
+        self.sets().iter().all(|set| set.is_empty())
+    }
+
+    /// In the order of [`SETS`].
+    fn sets(&self) -> [&BTreeSet<Span>; 3] {
+        [&self.allow, &self.deny, &self.by_name]
     }
 }
 
@@ -82,17 +101,17 @@ pub(crate) struct Change<'a> {
 
 /// Makes the changes in one transaction: all of them hold when the call returns, or none.
 pub(crate) fn change(socket: &mut Socket, table: &str, changes: &[Change<'_>]) -> io::Result<()> {
-    let mut removed = [Vec::new(), Vec::new()];
-    let mut added = [Vec::new(), Vec::new()];
+    let mut removed = [const { Vec::new() }; SETS.len()];
+    let mut added = [const { Vec::new() }; SETS.len()];
     for Change { address, old, new } in changes {
-        for (at, old, new) in [(0, &old.allow, &new.allow), (1, &old.deny, &new.deny)] {
+        for (at, (old, new)) in old.sets().into_iter().zip(new.sets()).enumerate() {
             removed[at].extend(old.difference(new).map(|span| (*address, *span)));
             added[at].extend(new.difference(old).map(|span| (*address, *span)));
         }
     }
     let mut messages = Vec::new();
     for (kind, lists) in [(DELETE_ELEMENTS, removed), (NEW_ELEMENTS, added)] {
-        for (set, list) in [ALLOW_SET, DENY_SET].into_iter().zip(lists) {
+        for (set, list) in SETS.into_iter().zip(lists) {
             messages.extend(
                 list.chunks(ELEMENTS_PER_MESSAGE)
                     .map(|chunk| elements_message(kind, table, set, chunk)),
@@ -124,16 +143,21 @@ pub(crate) fn list(
     subnet: Subnet,
 ) -> io::Result<BTreeMap<u16, SlotRules>> {
     let mut rules: BTreeMap<u16, SlotRules> = BTreeMap::new();
-    for set in [ALLOW_SET, DENY_SET] {
-        for (address, span) in set_list(socket, table, set)? {
+    for set in SETS {
+        let listed = match set_list(socket, table, set) {
+            // The table of an older version, which is about to be replaced, lacks a set.
+            Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => continue,
+            listed => listed?,
+        };
+        for (address, span) in listed {
             let Some(index) = subnet.index(address) else {
                 continue;
             };
             let slot = rules.entry(index).or_default();
-            let spans = if set == ALLOW_SET {
-                &mut slot.allow
-            } else {
-                &mut slot.deny
+            let spans = match set {
+                ALLOW_SET => &mut slot.allow,
+                DENY_SET => &mut slot.deny,
+                _ => &mut slot.by_name,
             };
             spans.insert(span);
         }
@@ -207,7 +231,7 @@ mod tests {
         CompiledPolicy {
             allow: nets(allow),
             deny: nets(deny),
-            dns: true,
+            ..CompiledPolicy::open()
         }
     }
 

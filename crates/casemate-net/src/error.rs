@@ -66,6 +66,13 @@ pub enum NetError {
         #[source]
         source: io::Error,
     },
+    #[error("listen on {address}:{port} for the slots: does another program hold that port?")]
+    ProxySocket {
+        address: Ipv4Addr,
+        port: u16,
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl NetError {

@@ -7,7 +7,8 @@
 //! ```text
 //!   slot (namespace of its own)            host
 //!   eth0 100.64.0.2/32 ── veth ── cm<instance>-<index>      route 100.64.0.2/32
-//!   default via gateway                    lo: gateway 100.64.0.1/32, resolver on port 53
+//!   default via gateway                    lo: gateway 100.64.0.1/32, resolver on port 53,
+//!                                              proxy on ports of ours
 //! ```
 //!
 //! A slot's link, address and name follow from its index, and the namespace belongs to the initial
@@ -35,6 +36,6 @@ pub use error::NetError;
 pub use links::SlotLink;
 pub use neighbours::{Neighbour, neighbours};
 pub use pool::{CONNECTIONS_PER_SLOT_DEFAULT, NetConfig, NetPool, table_forget};
-pub use rules::CLOSED_RANGES;
+pub use rules::{PROXY_HTTP_PORT, PROXY_TLS_PORT};
 pub use slot::NetSlot;
 pub use subnet::Subnet;

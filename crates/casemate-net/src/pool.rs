@@ -15,7 +15,7 @@ use crate::links::SlotLink;
 use crate::names::Names;
 use crate::neighbours::{self, Neighbour};
 use crate::netlink::Socket;
-use crate::rules::Table;
+use crate::rules::{PROXY_HTTP_PORT, PROXY_TLS_PORT, Table};
 use crate::slot::{NetSlot, Plan, netns_stream};
 use crate::survey::survey;
 use crate::{NetError, Subnet, conntrack, forwarding, links, tool};
@@ -146,6 +146,20 @@ impl NetPool {
         let udp = UdpSocket::bind((address, 53)).map_err(failed)?;
         let tcp = TcpListener::bind((address, 53)).map_err(failed)?;
         Ok((udp, tcp))
+    }
+
+    /// The sockets on which the instance's proxy takes what is judged by name: HTTP, then TLS.
+    pub fn proxy_sockets(&self) -> Result<(TcpListener, TcpListener), NetError> {
+        let address = self.gateway();
+        let bind = |port| {
+            let bound = TcpListener::bind((address, port));
+            bound.map_err(|source| NetError::ProxySocket {
+                address,
+                port,
+                source,
+            })
+        };
+        Ok((bind(PROXY_HTTP_PORT)?, bind(PROXY_TLS_PORT)?))
     }
 
     /// Makes one slot. Blocks some 1 ms, or up to 2 s while the kernel still clears away the slot's

@@ -1,42 +1,39 @@
 //! The packet filter's rules as text: one table, loaded in one transaction. Pure.
 //!
-//! What changes while sandboxes run is elements of two sets (`allow_out`, `deny_out`); a slot
-//! without elements has the default policy, so creating a sandbox with it changes nothing here.
+//! What changes while sandboxes run is elements of three sets (`allow_out`, `deny_out`, `by_name`); a
+//! slot without elements has the default policy, so creating a sandbox with it changes nothing here.
 //! The anti-spoof set names every slot that the subnet has, used or not: a slot's link, address and
 //! name follow from its index.
 //!
 //! Order of judgement for a packet from a slot: sender's address (`spoof`), the host's own addresses
-//! before anybody's address translation (`guard`), DNS to the resolver (`dns`), then for what is
-//! forwarded other sandboxes, the operator's opened ranges, closed ranges, the tenant's allowances
-//! and denials (`from_slot`, `judge`), the number of connections (`counted`). There is no shortcut
-//! for established connections: a changed policy also ends those that it no longer allows.
+//! before anybody's address translation (`guard`), DNS to the resolver and what is judged by name to
+//! the proxy (`turned`), then for what is forwarded other sandboxes, the operator's opened ranges,
+//! closed ranges, the tenant's allowances and denials (`from_slot`, `judge`), the number of
+//! connections (`counted`). There is no shortcut for established connections: a changed policy also
+//! ends those that it no longer allows.
+//!
+//! A slot whose policy has domains is in `by_name`. Its TCP connections to ports 80 and 443 of
+//! addresses that it is not allowed go to the proxy, wherever they were sent: the proxy looks at the
+//! name only. All else (QUIC, DNS over TLS, other ports) follows the rules about addresses, which
+//! deny it. Where nobody listens at the proxy's ports, such a connection is refused.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
+use casemate_types::network::CLOSED_RANGES;
 use ipnet::Ipv4Net;
 
 use crate::Subnet;
-use crate::elements::{ALLOW_SET, DENY_SET, SlotRules, Span};
+use crate::elements::{ALLOW_SET, BY_NAME_SET, DENY_SET, SlotRules, Span};
 use crate::names::Names;
 
-/// Never reached from a sandbox unless the operator opens a range by name: this host, private and
-/// shared networks, link-local with the metadata services, the metadata services that clouds keep
-/// at other addresses, multicast, reserved and broadcast.
-pub const CLOSED_RANGES: [&str; 11] = [
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "168.63.129.16/32",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.0.0.0/24",
-    "192.168.0.0/16",
-    "224.0.0.0/4",
-    "240.0.0.0/4",
-];
+/// Where the egress process listens at the gateway's address for what is judged by name: HTTP that
+/// was sent to any port 80, TLS that was sent to any port 443. Not those ports themselves: a
+/// program that listens on all of the host's addresses may have them.
+pub const PROXY_HTTP_PORT: u16 = 27_080;
+/// See [`PROXY_HTTP_PORT`].
+pub const PROXY_TLS_PORT: u16 = 27_443;
 
 /// What the table is made from.
 pub(crate) struct Table<'a> {
@@ -65,7 +62,7 @@ impl Table<'_> {
             Some(format!("\"{}\" . {address}", self.names.link(index)))
         });
         set(text, "slots", "typeof iifname . ip saddr", slots);
-        let closed = CLOSED_RANGES.into_iter().map(String::from);
+        let closed = CLOSED_RANGES.iter().map(Ipv4Net::to_string);
         set(text, "closed", "type ipv4_addr; flags interval", closed);
         let opened = Ipv4Net::aggregate(&self.opened.to_vec());
         let opened = opened.iter().map(Ipv4Net::to_string);
@@ -73,6 +70,7 @@ impl Table<'_> {
         let pairs = "type ipv4_addr . ipv4_addr; flags interval";
         set(text, ALLOW_SET, pairs, self.spans(|rules| &rules.allow));
         set(text, DENY_SET, pairs, self.spans(|rules| &rules.deny));
+        set(text, BY_NAME_SET, pairs, self.spans(|rules| &rules.by_name));
         let size = self.subnet.slots();
         let counters = format!("type ipv4_addr; size {size}; flags dynamic");
         set(text, "connections", &counters, std::iter::empty());
@@ -97,6 +95,7 @@ impl Table<'_> {
         let subnet = self.subnet.net();
         let max = self.connections_per_slot_max;
         let dns = "meta l4proto { tcp, udp } th dport 53";
+        let proxy = format!("tcp dport {{ {PROXY_HTTP_PORT}, {PROXY_TLS_PORT} }}");
         let _ = write!(
             text,
             r#"
@@ -125,20 +124,27 @@ impl Table<'_> {
     fib daddr type local goto refuse
   }}
 
-  chain dns {{
+  chain turned {{
     type nat hook prerouting priority dstnat - 5; policy accept;
-    iifname {link} {dns} dnat ip to {gateway}:53
+    iifname != {link} accept
+    {dns} dnat ip to {gateway}:53
+    ip saddr . ip daddr != @{BY_NAME_SET} accept
+    ip saddr . ip daddr @{ALLOW_SET} accept
+    tcp dport 80 dnat ip to {gateway}:{PROXY_HTTP_PORT}
+    tcp dport 443 dnat ip to {gateway}:{PROXY_TLS_PORT}
   }}
 
   chain input {{
     type filter hook input priority filter; policy accept;
     iifname {link} goto from_slot_here
     ip daddr {gateway} {dns} goto refuse
+    ip daddr {gateway} {proxy} goto refuse
   }}
 
   chain from_slot_here {{
     ct direction reply accept
     ip daddr {gateway} {dns} goto counted
+    ip daddr {gateway} {proxy} ip saddr . ip daddr @{BY_NAME_SET} goto counted
     goto refuse
   }}
 
@@ -195,7 +201,7 @@ fn set(text: &mut String, name: &str, kind: &str, elements: impl Iterator<Item =
 mod tests {
     use super::*;
     use casemate_types::InstanceId;
-    use casemate_types::network::CompiledPolicy;
+    use casemate_types::network::{CompiledPolicy, DomainPattern};
 
     fn render(opened: &[&str], policies: &BTreeMap<u16, SlotRules>) -> String {
         let opened: Vec<Ipv4Net> = opened.iter().map(|text| text.parse().unwrap()).collect();
@@ -258,11 +264,14 @@ mod tests {
         let policy = CompiledPolicy {
             allow: vec!["8.8.8.8/32".parse().unwrap()],
             deny: vec!["0.0.0.0/0".parse().unwrap()],
-            dns: false,
+            domains: vec![DomainPattern::All],
+            ..CompiledPolicy::default()
         };
         let policies = BTreeMap::from([(3, SlotRules::of(&policy))]);
         let text = render(&[], &policies);
         check_line(&text, "elements = { 100.64.0.5 . 8.8.8.8-8.8.8.8 }");
-        check_line(&text, "elements = { 100.64.0.5 . 0.0.0.0-255.255.255.255 }");
+        let everything = "elements = { 100.64.0.5 . 0.0.0.0-255.255.255.255 }";
+        let said = text.lines().filter(|line| line.trim() == everything);
+        assert_eq!(said.count(), 2, "denied, and judged by name");
     }
 }

@@ -77,9 +77,8 @@ async fn rules_can_be_replaced_while_it_runs(runtime: &dyn Runtime, new_spec: Ne
     let mut spec = new_spec();
     let closed = "0.0.0.0/0".parse().expect("a literal range parses");
     spec.network = CompiledPolicy {
-        allow: Vec::new(),
         deny: vec![closed],
-        dns: false,
+        ..CompiledPolicy::default()
     };
     runtime
         .create(spec.clone())

@@ -14,6 +14,10 @@ pub const ENV_ONE_BYTES_MAX: usize = 128 * 1024 - 2;
 pub const METADATA_BYTES_MAX: usize = 64 * 1024;
 /// Most entries of `allowOut` and `denyOut` together; beyond it 400.
 pub const NETWORK_RULES_MAX: usize = 512;
+/// Most domains among them; beyond it 400. They go to the egress process in one message.
+pub const NETWORK_DOMAINS_MAX: usize = 256;
+/// Most entries of `dnsServers`; beyond it 400. The resolver asks the first three.
+pub const DNS_SERVERS_MAX: usize = 10;
 /// Rows of a page at most, and by default.
 pub const PAGE_ROWS_MAX: u32 = 100;
 /// Longest life of a sandbox by default, hours; beyond it 400.

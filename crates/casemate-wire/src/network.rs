@@ -93,4 +93,6 @@ pub struct NetworkShown {
     pub mask_request_host: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub https_ports: Option<Vec<u16>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns_servers: Option<Vec<String>>,
 }

@@ -181,6 +181,7 @@ fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {
     let mut config = ControlConfig::new(secret, setup.config.domain.clone());
     config.admin_token = Some(AdminToken::new(setup.admin_token.expose().to_owned()));
     config.orphan_grace = setup.config.orphan_grace;
+    config.allow_ranges = setup.config.allow_ranges.clone();
     let days = |days: u32| Duration::from_secs(u64::from(days) * 24 * 3600);
     let history = &setup.config.history;
     config.retention = Retention {

@@ -1,13 +1,15 @@
-//! The egress process: the resolver of sandboxes, without privileges.
+//! The egress process: resolver and proxy of sandboxes, without privileges.
 
-use anyhow::{Context, ensure};
+use std::os::fd::OwnedFd;
+
+use anyhow::{Context, anyhow};
 use casemate_egress::{EgressConfig, Sockets, Upstreams};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, raw};
 use crate::{child, log};
 
-/// What the process is started with; the gateway's UDP and TCP sockets come along.
+/// What the process is started with; the four sockets at the gateway come along.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EgressSetup {
     log: raw::Log,
@@ -16,7 +18,10 @@ pub struct EgressSetup {
 
 impl EgressSetup {
     pub fn new(config: &Config) -> Self {
-        let mut egress = EgressConfig::default();
+        let mut egress = EgressConfig {
+            opened: config.allow_ranges.clone(),
+            ..EgressConfig::default()
+        };
         if !config.dns_upstreams.is_empty() {
             egress.upstreams = Upstreams::Fixed(config.dns_upstreams.clone());
         }
@@ -28,22 +33,20 @@ impl EgressSetup {
 }
 
 pub fn run() -> anyhow::Result<()> {
-    let (setup, mut fds, control) = child::receive::<EgressSetup>()?;
+    let (setup, fds, control) = child::receive::<EgressSetup>()?;
     log::start(&setup.log)?;
-    ensure!(
-        fds.len() == 2,
-        "the resolver needs two sockets, got {}",
-        fds.len()
-    );
-    let dns_tcp = fds.remove(1).into();
+    let [udp, tcp, http, tls] = <[OwnedFd; 4]>::try_from(fds)
+        .map_err(|fds| anyhow!("the egress process needs four sockets, got {}", fds.len()))?;
     let sockets = Sockets {
-        dns_udp: fds.remove(0).into(),
-        dns_tcp,
+        dns_udp: udp.into(),
+        dns_tcp: tcp.into(),
+        proxy_http: http.into(),
+        proxy_tls: tls.into(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime
         .block_on(casemate_egress::run(sockets, control, setup.egress))
-        .context("the resolver ended")
+        .context("the egress process ended")
 }

@@ -1,5 +1,5 @@
 //! What one `casemate up` hands its successor over the admin socket, so that an upgrade refuses
-//! nobody: the lock of the data directory, the public listeners and the resolver's sockets.
+//! nobody: the lock of the data directory, the public listeners and the egress process's sockets.
 //!
 //! ```text
 //! successor              predecessor
@@ -9,13 +9,12 @@
 //!    │  adopts, serves
 //! ```
 //!
-//! Connections that come in between wait in the listener's queue, questions of sandboxes in the
-//! resolver's. Until the descriptors are sent the predecessor can go on as if nobody had asked, and
+//! Connections that come in between wait in the listener's queue, questions and connections of
+//! sandboxes in those of the egress process. Until the descriptors are sent the predecessor can go on as if nobody had asked, and
 //! does when its successor is gone.
 
 use std::fs::File;
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -29,13 +28,11 @@ use tokio::net::UnixStream;
 use crate::admin::{self, Reply, Request};
 use crate::data_dir::DataDir;
 use crate::up::doors::{Door, Doors};
-use crate::up::sandboxes::{DnsSockets, Egress};
+use crate::up::sandboxes::{DnsSockets, Egress, ProxySockets};
 
 /// Of the message and of what its descriptors mean; another one is refused by whoever receives it.
-/// Version 2 has further listeners behind what version 1 has; without any, it is version 1, which
-/// earlier platforms take.
+/// Version 1 had one listener and no proxy.
 const VERSION: u32 = 2;
-const VERSION_WITHOUT_FURTHER: u32 = 1;
 /// The predecessor gives open requests 20 s, and what it makes some more.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -45,6 +42,9 @@ pub struct HandedOver {
     version: u32,
     /// Of the predecessor.
     pid: u32,
+    /// The sockets of the egress process's proxy are there.
+    #[serde(default)]
+    proxy: bool,
     /// What the descriptors behind the first four are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     further: Vec<Door>,
@@ -55,6 +55,8 @@ pub struct Handed {
     pub lock: File,
     pub doors: Doors,
     pub dns: DnsSockets,
+    /// `None` from a predecessor of before there was a proxy.
+    pub proxy: Option<ProxySockets>,
 }
 
 /// Sends everything to a successor that waits for it.
@@ -70,11 +72,9 @@ pub async fn send(
         .map(|(door, listener)| (*door, listener.as_fd()))
         .unzip();
     let reply = Reply::HandedOver(HandedOver {
-        version: match further.is_empty() {
-            true => VERSION_WITHOUT_FURTHER,
-            false => VERSION,
-        },
+        version: VERSION,
         pid: std::process::id(),
+        proxy: true,
         further,
     });
     let line = admin::line(&reply)?;
@@ -83,6 +83,8 @@ pub async fn send(
         http.as_fd(),
         egress.dns.udp.as_fd(),
         egress.dns.tcp.as_fd(),
+        egress.proxy.http.as_fd(),
+        egress.proxy.tls.as_fd(),
     ];
     fds.extend(listeners);
     let sending = stream.async_io(Interest::WRITABLE, || scm::send(stream, &line, &fds));
@@ -95,7 +97,7 @@ pub async fn ask(socket: &Path) -> anyhow::Result<Option<Handed>> {
     let mut buffer = [0; 4096];
     let receiving = tokio::time::timeout(PATIENCE, receive(socket, &mut buffer)).await;
     let received = receiving.context("the platform takes too long to hand over")?;
-    let (length, mut fds) = match received {
+    let (length, fds) = match received {
         Ok((0, _)) => return Ok(None),
         Ok(received) => received,
         Err(error) if is_gone(&error) => return Ok(None),
@@ -110,20 +112,25 @@ pub async fn ask(socket: &Path) -> anyhow::Result<Option<Handed>> {
         }
     };
     ensure!(
-        [VERSION_WITHOUT_FURTHER, VERSION].contains(&said.version),
+        (1..=VERSION).contains(&said.version),
         "the platform that runs hands over in version {}, this one takes {VERSION}: stop it first",
         said.version
     );
-    let expected = 4 + said.further.len();
-    ensure!(
-        fds.len() == expected,
-        "expected {expected} descriptors, got {}",
-        fds.len()
-    );
-    let listeners = fds.split_off(4).into_iter().map(TcpListener::from);
-    let mut doors: Doors = said.further.into_iter().zip(listeners).collect();
-    let [lock, listener, udp, tcp] = <[OwnedFd; 4]>::try_from(fds).expect("they were counted");
-    doors.insert(Door::Http, listener.into());
+    // In the order in which they were sent.
+    let mut fds = fds.into_iter();
+    let mut next = || fds.next().context("the platform sent too few descriptors");
+    let (lock, listener, udp, tcp) = (next()?, next()?, next()?, next()?);
+    let proxy = match said.proxy {
+        true => Some(ProxySockets {
+            http: next()?,
+            tls: next()?,
+        }),
+        false => None,
+    };
+    let mut doors = Doors::from([(Door::Http, listener.into())]);
+    for door in said.further {
+        doors.insert(door, next()?.into());
+    }
     tracing::info!(
         predecessor = said.pid,
         "took over from process {}",
@@ -133,6 +140,7 @@ pub async fn ask(socket: &Path) -> anyhow::Result<Option<Handed>> {
         lock: lock.into(),
         doors,
         dns: DnsSockets { udp, tcp },
+        proxy,
     }))
 }
 
@@ -154,13 +162,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_further_listeners_it_is_said_as_by_the_first_version() {
-        let first = r#"{"version":1,"pid":7}"#;
-        let said: HandedOver = serde_json::from_str(first).unwrap();
-        assert!(said.further.is_empty());
-        assert_eq!(serde_json::to_string(&said).unwrap(), first);
-        let second = r#"{"version":2,"pid":7,"further":["https","redirect"]}"#;
+    fn what_the_first_version_said_is_understood() {
+        let first: HandedOver = serde_json::from_str(r#"{"version":1,"pid":7}"#).unwrap();
+        assert!(first.further.is_empty() && !first.proxy);
+        let second = r#"{"version":2,"pid":7,"proxy":true,"further":["https","redirect"]}"#;
         let said: HandedOver = serde_json::from_str(second).unwrap();
         assert_eq!(said.further, [Door::Https, Door::Redirect]);
+        assert_eq!(serde_json::to_string(&said).unwrap(), second);
     }
 }

@@ -130,6 +130,7 @@ fn run_with(
                 doors: doors::open(&config, Doors::new()).await?,
                 dir: DataDir::open(&config.data_dir)?,
                 dns: None,
+                proxy: None,
             },
         };
         held = Some(inherited.dir.lock().try_clone()?);
@@ -177,6 +178,7 @@ async fn inherit(config: &Config) -> anyhow::Result<Option<Inherited>> {
         doors: doors::open(config, doors).await?,
         dir: DataDir::take_over(&config.data_dir, handed.lock)?,
         dns: Some(handed.dns),
+        proxy: handed.proxy,
     }))
 }
 
@@ -199,6 +201,7 @@ async fn begin_after(config: &Config, elsewhere: Doors) -> anyhow::Result<Inheri
         doors: doors::open(config, elsewhere).await?,
         dir,
         dns: None,
+        proxy: None,
     })
 }
 

@@ -71,6 +71,39 @@ def dns_tcp(to, port, token):
         return f"code {one.recv(4096)[5] & 15}"
 
 
+def text(to, port, token, says):
+    """Says something over TCP, and hears the answer to its end. Whether it arrived, the witness knows."""
+    with socket.create_connection((to, port), timeout=WAIT) as one:
+        one.sendall(says.encode("latin-1").replace(b"TOKEN", token))
+        return heard(one)
+
+
+def hello(to, port, token, host=None, hides=False):
+    """A TLS hello that carries the token beside the name."""
+    long = lambda data: struct.pack("!H", len(data)) + data  # noqa: E731
+    named = long(long(b"\0" + long(host.encode().replace(b"TOKEN", token)))) if host else b""
+    extensions = struct.pack("!H", 0) + named if host else b""
+    extensions += struct.pack("!H", 0xFE0D) + long(bytes(40)) if hides else b""
+    extensions += struct.pack("!H", 0x1234) + long(token)
+    body = b"\3\3" + bytes(32) + b"\0" + long(b"\x13\1") + b"\1\0" + long(extensions)
+    message = b"\1" + struct.pack("!I", len(body))[1:] + body
+    with socket.create_connection((to, port), timeout=WAIT) as one:
+        one.sendall(b"\x16\3\1" + long(message))
+        return heard(one)
+
+
+def heard(connection):
+    """In short; not whether it is what was wanted."""
+    said = b""
+    connection.settimeout(WAIT)
+    try:
+        while piece := connection.recv(4096):
+            said += piece
+    except TimeoutError:
+        pass
+    return f"heard {said[:60]!r}"
+
+
 # Forged. The sender needs the right to make packets, which no sandbox has.
 
 

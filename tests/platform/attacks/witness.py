@@ -1,6 +1,6 @@
 """Says what arrives in a network namespace: listens, answers, and writes all of it to a file.
 
-witness.py FILE [sniff] [serve] [dns ADDRESS…]     one line `ready` when it does
+witness.py FILE [sniff] [serve] [web] [dns ADDRESS…]     one line `ready` when it does
 """
 
 import socket
@@ -75,6 +75,31 @@ def answer(connection):
     connection.close()
 
 
+def web(port):
+    """Says which address of it was asked, to whoever asks."""
+    listener = socket.create_server(("0.0.0.0", port))
+    yield
+    while True:
+        connection, _ = listener.accept()
+        threading.Thread(target=answer_web, args=(connection,), daemon=True).start()
+
+
+def answer_web(connection):
+    connection.settimeout(5)
+    where = connection.getsockname()[0].encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
+    try:
+        said = connection.recv(4096)
+        FILE.write(b"<" + where + b" heard " + said + b">")
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(where) + where)
+        # What comes on the same connection later is heard too.
+        while said := connection.recv(4096):
+            FILE.write(b"<" + where + b" heard " + said + b">")
+    except OSError:
+        pass
+    connection.close()
+
+
 def reply(asked, where):
     """The metadata service's address for `rebind.test`, this server's for all else."""
     FILE.write(b"<" + where.encode() + b" asked " + asked[12:] + b">")
@@ -116,6 +141,8 @@ def main():
     if "serve" in sys.argv:
         for kind in (udp, tcp):
             begun += [kind(socket.AF_INET, "0.0.0.0"), kind(socket.AF_INET6, "::")]
+    if "web" in sys.argv:
+        begun += [web(port) for port in (80, 443, 853)]
     if "dns" in sys.argv:
         for where in sys.argv[sys.argv.index("dns") + 1 :]:
             begun += [dns(where), dns_tcp(where)]

@@ -33,6 +33,8 @@ HOUSE_OUT, OUTSIDE, PLAIN = "198.18.0.1", "198.18.0.2", "198.18.0.6"
 # Looks like one of the internet's.
 OPEN = "198.51.100.9"
 RESOLVER = "198.51.100.53"
+# What one sandbox may reach, by name only.
+NAMES = ["open.test", "*.wild.test"]
 METADATA = ["169.254.169.254", "169.254.170.2", "168.63.129.16", "100.100.100.200", "192.0.0.192"]
 PRIVATE = ["10.9.8.7", "172.16.9.9", "192.168.9.9"]
 APART = "unshare -m -n -u -i -p -C --fork --mount-proc --kill-child".split()
@@ -132,7 +134,7 @@ class World:
             ip(f"address add {address.rsplit('::', 1)[0]}::8/64 dev eth0 nodad", plain)
         ip(f"route add 100.64.0.0/10 via {HOUSE_OUT}", outside)
         self.contained()
-        self.watch("outside", entering(outside), "sniff", "serve", "dns", OPEN, RESOLVER)
+        self.watch("outside", entering(outside), "sniff", "serve", "web", "dns", OPEN, RESOLVER)
         self.platform = Instance(
             "attacks",
             netns=house,
@@ -146,6 +148,7 @@ class World:
         self.platform.up()
         self.sandbox, self.other = self.platform.create(), self.platform.create()
         self.closed = self.platform.create(allow_internet_access=False)
+        self.named = self.platform.create(network={"allow_out": NAMES, "deny_out": ["0.0.0.0/0"]})
         self.watch("other", self.network_of(self.other), "sniff", "serve")
         self.watch("house", entering(house), "serve")
 
@@ -264,6 +267,7 @@ class World:
         senders = {
             "sandbox": lambda plans: self.send_inside(self.sandbox, plans),
             "closed": lambda plans: self.send_inside(self.closed, plans),
+            "named": lambda plans: self.send_inside(self.named, plans),
             "forged": lambda plans: self.send(self.network_of(self.sandbox), plans),
             **{name: lambda plans, name=name: self.send(self.in_space(name), plans) for name in self.names},
         }

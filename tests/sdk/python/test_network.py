@@ -118,6 +118,29 @@ async def test_neighbours_are_closed(sdk, sandbox):
         assert not await connects(sdk, sandbox, address, 4000), address
 
 
+async def test_domains_are_judged_by_name(sdk):
+    """A refusal needs no server: whatever is dialled, the name decides."""
+    sandbox = await sdk.create(
+        network={"allow_out": ["*.allowed.test"], "deny_out": [e2b.ALL_TRAFFIC]}
+    )
+    info = await sdk.do(sandbox.get_info())
+    assert info.network["allow_out"] == ["*.allowed.test"]
+
+    async def said(name):
+        asked = f"curl -s -m 10 --resolve {name}:80:192.0.2.1 http://{name}/"
+        return (await sdk.run(sandbox, asked)).stdout
+
+    assert "'allowed.test' is not in this sandbox's allowOut" in await said("allowed.test")
+    refused = await said("www.allowed.test")
+    assert "not in this sandbox's allowOut" not in refused and "www.allowed.test" in refused
+    await sdk.do(sandbox.update_network({"allow_out": ["allowed.test"], "deny_out": ["0.0.0.0/0"]}))
+    assert "not in this sandbox's allowOut" in await said("www.allowed.test")
+    error = await sdk.fails(
+        e2b.SandboxException, lambda: sandbox.update_network({"allow_out": ["example.com"]})
+    )
+    assert error.status_code == 400 and "ALL_TRAFFIC" in str(error)
+
+
 async def test_network_rules_are_shown_and_replaced(sdk):
     sandbox = await sdk.create(
         network={"allow_out": ["192.0.2.7", "198.51.100.0/24"], "deny_out": ["0.0.0.0/0"]}

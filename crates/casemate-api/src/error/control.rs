@@ -172,15 +172,18 @@ impl From<CreateRefused> for ApiError {
 impl From<NetworkError> for ApiError {
     fn from(error: NetworkError) -> Self {
         match &error {
-            NetworkError::Policy(PolicyError::DomainsUnavailable(_))
-            | NetworkError::Unavailable(_) => {
+            NetworkError::Unavailable(_) => {
                 Self::new(StatusCode::NOT_IMPLEMENTED, error.to_string())
             }
             NetworkError::Policy(
                 PolicyError::Denied(_)
                 | PolicyError::Allowed(_)
                 | PolicyError::DomainsNeedDenyAll
-                | PolicyError::TooMany { .. },
+                | PolicyError::TooMany { .. }
+                | PolicyError::TooManyDomains { .. }
+                | PolicyError::DnsServer(_)
+                | PolicyError::DnsServerClosed(_)
+                | PolicyError::TooManyDnsServers { .. },
             )
             | NetworkError::Ingress(_)
             | NetworkError::Rules => Self::bad_request(error),

@@ -69,6 +69,7 @@ fn network(policy: NetworkPolicy, ingress: Ingress) -> Option<NetworkShown> {
         allow_public_traffic: ingress.allow_public_traffic,
         allow_out: policy.allow_out,
         deny_out: policy.deny_out,
+        dns_servers: policy.dns_servers,
         mask_request_host: ingress.mask_request_host,
         https_ports: ingress.https_ports,
     };

@@ -63,17 +63,43 @@ async fn internet_access_that_is_not_said_is_cleared_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn domains_and_name_servers_reach_the_node_and_are_shown() {
+    let world = World::new().await;
+    let asked = r#""allowOut":["*.Example.com"],"denyOut":["0.0.0.0/0"],"dnsServers":["1.1.1.1"]"#;
+    let created = format!(r#","network":{{{asked}}}"#);
+    let sandbox = world.create(&created).await;
+    let policy = world.node.policy(&sandbox).unwrap();
+    assert_eq!(policy.domains[0].to_string(), "*.example.com");
+    assert_eq!(policy.dns_servers[0].to_string(), "1.1.1.1");
+    let shown = world.api("GET", &format!("/sandboxes/{sandbox}"));
+    let shown = shown.send().await.json();
+    assert_eq!(shown["network"]["allowOut"][0], "*.Example.com");
+    assert_eq!(shown["network"]["dnsServers"][0], "1.1.1.1");
+    assert_eq!(put(&world, &sandbox, "{}").await.status, 204);
+    assert!(world.node.policy(&sandbox).unwrap().domains.is_empty());
+    let again = format!("{{{asked}}}");
+    assert_eq!(put(&world, &sandbox, &again).await.status, 204);
+    assert_eq!(world.node.policy(&sandbox).unwrap(), policy);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn name_servers_in_a_range_that_the_operator_opens_are_taken() {
+    let opened = vec!["10.0.0.0/24".parse().unwrap()];
+    let world = World::with(|config| config.allow_ranges = opened).await;
+    let sandbox = world
+        .create(r#","network":{"dnsServers":["10.0.0.53"]}"#)
+        .await;
+    let body = r#"{"dnsServers":["10.0.1.53"]}"#;
+    put(&world, &sandbox, body).await.error(400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_updates_change_nothing() {
     let world = World::new().await;
     let sandbox = world.create(r#","network":{"denyOut":["1.1.1.1"]}"#).await;
     for (body, status, message) in [
         (r#"{"denyOut":["a.com"]}"#, 400, "invalid denied CIDR a.com"),
         (r#"{"allowOut":["a.com"]}"#, 400, "ALL_TRAFFIC"),
-        (
-            r#"{"allowOut":["a.com"],"denyOut":["0.0.0.0/0"]}"#,
-            501,
-            "allowOut",
-        ),
         (r#"{"rules":{"a.com":[]}}"#, 400, "Network transform rules"),
         (
             r#"{"egressProxy":{"address":"a:1"}}"#,
@@ -81,7 +107,11 @@ async fn wrong_updates_change_nothing() {
             "Egress proxy (egressProxy) is not",
         ),
         (r#"{"allowOut":null}"#, 400, "/allowOut"),
-        (r#"{"dnsServers":["1.1.1.1"]}"#, 501, "dnsServers"),
+        (
+            r#"{"dnsServers":["127.0.0.53"]}"#,
+            400,
+            "DNS server 127.0.0.53 is in a range that sandboxes cannot reach",
+        ),
     ] {
         let found = put(&world, &sandbox, body).await.error(status);
         assert!(found.contains(message), "{body}: {found}");

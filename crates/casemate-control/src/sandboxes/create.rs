@@ -162,6 +162,7 @@ impl Control {
         let resolved = self.resolve_template(caller, &ask.template).await?;
         let (template, build) = (*resolved).clone();
         let (policy, compiled, ingress) = check::check(caller, &ask, &build)?;
+        self.may_ask(&compiled).map_err(CreateRefused::from)?;
         Ok(Plan {
             sandbox: SandboxId::random(),
             template,

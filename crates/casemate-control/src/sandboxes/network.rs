@@ -41,9 +41,6 @@ pub enum NetworkError {
     Unavailable(&'static str),
 }
 
-/// Resolvers that are in force anyway: asking for them asks for nothing.
-const DNS_DEFAULT: &str = "8.8.8.8";
-
 impl NetworkAsk {
     /// The policy to keep and its compiled form; the first thing that is wrong otherwise.
     /// `proxy_refused` is the text for this operation.
@@ -55,6 +52,7 @@ impl NetworkAsk {
             allow_internet_access: self.allow_internet_access,
             allow_out: self.allow_out.clone(),
             deny_out: self.deny_out.clone(),
+            dns_servers: self.dns_servers.clone(),
         };
         let compiled = policy.compile()?;
         if self.rules {
@@ -63,22 +61,10 @@ impl NetworkAsk {
         if self.egress_proxy {
             return Err(proxy_refused);
         }
-        let unbuilt = [
-            ("httpsPorts", !self.https_ports.is_empty()),
-            ("dnsServers", self.asks_for_other_resolvers()),
-        ];
+        let unbuilt = [("httpsPorts", !self.https_ports.is_empty())];
         match unbuilt.iter().find(|(_, asked)| *asked) {
             Some((field, _)) => Err(NetworkError::Unavailable(field)),
             None => Ok((policy, compiled)),
-        }
-    }
-
-    /// `dnsServers` matters only beside a domain in `allowOut`, which is refused; what is not the
-    /// default is refused too, so that nobody believes it in force.
-    fn asks_for_other_resolvers(&self) -> bool {
-        match self.dns_servers.as_deref() {
-            None | Some([]) => false,
-            Some(servers) => servers != [DNS_DEFAULT],
         }
     }
 }
@@ -97,6 +83,7 @@ impl Control {
         let _one = self.locks.lock(id).await;
         let (row, _) = self.running_row(caller, id).await?;
         let (policy, compiled) = ask.check(NetworkError::EgressProxyAtUpdate)?;
+        self.may_ask(&compiled)?;
         told(id, self.node.set_network(id, compiled).await)?;
         let written = self
             .store
@@ -108,6 +95,11 @@ impl Control {
         }
         self.note_network(&row);
         Ok(())
+    }
+
+    /// Refuses name servers that sandboxes may not reach.
+    pub(super) fn may_ask(&self, policy: &CompiledPolicy) -> Result<(), NetworkError> {
+        Ok(policy.check_dns_servers(&self.config.allow_ranges)?)
     }
 
     /// The store did not take the new policy: the node goes back to what the store says.
@@ -139,17 +131,19 @@ mod tests {
         check(
             NetworkAsk {
                 allow_public_traffic: Some(true),
-                dns_servers: Some(vec![DNS_DEFAULT.into()]),
+                dns_servers: Some(vec!["1.1.1.1".into()]),
+                allow_out: Some(vec!["*.example.com".into()]),
+                deny_out: Some(vec!["0.0.0.0/0".into()]),
                 ..default()
             },
             None,
         );
         check(
             NetworkAsk {
-                dns_servers: Some(vec!["1.1.1.1".into()]),
+                dns_servers: Some(vec!["dns.google".into()]),
                 ..default()
             },
-            Some("'dnsServers' is not available in this version of Casemate"),
+            Some("invalid DNS server dns.google: dnsServers are IPv4 addresses"),
         );
         check(
             NetworkAsk {

@@ -138,7 +138,61 @@ fn no_bytes_make_it_panic() {
         if let Ok(query) = Query::parse(&bytes) {
             assert_eq!(query.numbered(1).len(), bytes.len());
             let _ = query.answered(Code::NoError);
+            let _ = query.name();
         }
+        let _ = addresses(&bytes);
         let _ = query.adopt(7, bytes);
     }
+}
+
+#[test]
+fn a_name_is_read_as_a_host_or_not_at_all() {
+    let named = |wire: &[u8]| {
+        let bytes = [&question(1)[..12], wire, &[0, 1, 0, 1]].concat();
+        let query = Query::parse(&bytes).unwrap();
+        query.name().map(|name| name.to_string())
+    };
+    assert_eq!(
+        named(b"\x03WwW\x07example\x03org\x00"),
+        Some("www.example.org".into())
+    );
+    assert_eq!(named(b"\x00"), None, "the root");
+    assert_eq!(
+        named(b"\x0bexample.org\x03com\x00"),
+        None,
+        "a dot in a label"
+    );
+    assert_eq!(named(b"\x03\xff\xfe\xfd\x03org\x00"), None);
+    let name = DomainName::parse("www.example.org").unwrap();
+    let asked = Query::addresses_of(&name);
+    assert_eq!(Query::parse(&asked.numbered(7)).unwrap().name(), Some(name));
+    assert_eq!(asked.kind(), TYPE_A);
+}
+
+#[test]
+fn addresses_are_taken_from_an_answer() {
+    let alias = b"\xc0\x0c\x00\x05\x00\x01\x00\x00\x00\x3c\x00\x04\x01b\xc0\x0c";
+    let address = |last: u8, class: u8| {
+        let mut record =
+            b"\x01b\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\xc6\x33\x64".to_vec();
+        record[7] = class;
+        record.push(last);
+        record
+    };
+    let said = |count: u8, records: &[&[u8]]| {
+        let mut bytes = question(1)[..29].to_vec();
+        bytes[2] |= FLAG_RESPONSE;
+        bytes[7] = count;
+        bytes[11] = 0;
+        bytes.extend(records.concat());
+        addresses(&bytes)
+    };
+    let [first, second] = [1, 2].map(|last| Ipv4Addr::new(198, 51, 100, last));
+    let records: [&[u8]; 4] = [alias, &address(1, 1), &address(3, 3), &address(2, 1)];
+    assert_eq!(said(4, &records), [first, second]);
+    assert_eq!(said(2, &records), [first], "no more than are told");
+    assert_eq!(said(9, &records), [first, second], "no more than are there");
+    assert_eq!(said(1, &[alias]), [Ipv4Addr::UNSPECIFIED; 0]);
+    let many = address(1, 1).repeat(99);
+    assert_eq!(said(99, &[&many]).len(), ADDRESSES_MAX);
 }

@@ -13,10 +13,14 @@ use casemate_egress::{
     Dns, EgressConfig, EgressError, EgressUpdate, SlotPolicy, Sockets, Upstreams, run, send,
 };
 use casemate_linux::{net::netns_create, scm};
+use casemate_types::network::DomainPattern;
 
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
 pub const SLOT: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 2);
 pub const OTHER_SLOT: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 3);
+/// Where the packet filter turns what was sent to ports 80 and 443.
+pub const HTTP: u16 = 27_080;
+pub const TLS: u16 = 27_443;
 pub const FIRST: Ipv4Addr = Ipv4Addr::new(9, 9, 9, 9);
 pub const SECOND: Ipv4Addr = Ipv4Addr::new(8, 8, 8, 8);
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -59,6 +63,8 @@ pub fn start(config: EgressConfig) -> Egress {
     let sockets = Sockets {
         dns_udp: UdpSocket::bind((GATEWAY, 53)).unwrap(),
         dns_tcp: TcpListener::bind((GATEWAY, 53)).unwrap(),
+        proxy_http: TcpListener::bind((GATEWAY, HTTP)).unwrap(),
+        proxy_tls: TcpListener::bind((GATEWAY, TLS)).unwrap(),
     };
     let (control, theirs) = scm::pair().unwrap();
     let ended = thread::spawn(move || {
@@ -74,7 +80,22 @@ pub fn start(config: EgressConfig) -> Egress {
 impl Egress {
     pub fn say(&self, slot: Ipv4Addr, dns: Dns, upstreams: &[Ipv4Addr]) {
         let upstreams = upstreams.iter().copied().map(IpAddr::V4).collect();
-        let policy = Some(SlotPolicy { dns, upstreams });
+        let policy = Some(SlotPolicy {
+            dns,
+            upstreams,
+            domains: Vec::new(),
+        });
+        send(&self.control, &EgressUpdate { ip: slot, policy }).unwrap();
+    }
+
+    /// A policy with domains: no other name is answered.
+    pub fn open(&self, slot: Ipv4Addr, domains: &[&str]) {
+        let domain = |text: &&str| DomainPattern::parse(text).unwrap();
+        let policy = Some(SlotPolicy {
+            dns: Dns::Refused,
+            upstreams: Vec::new(),
+            domains: domains.iter().map(domain).collect(),
+        });
         send(&self.control, &EgressUpdate { ip: slot, policy }).unwrap();
     }
 
@@ -123,9 +144,17 @@ pub fn name_server(
 
 /// A question for `example.org`.
 pub fn question(id: u16, kind: u16) -> Vec<u8> {
+    question_for("example.org", id, kind)
+}
+
+pub fn question_for(name: &str, id: u16, kind: u16) -> Vec<u8> {
     let mut bytes = id.to_be_bytes().to_vec();
     bytes.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    bytes.extend_from_slice(b"\x07example\x03org\x00");
+    for label in name.split('.') {
+        bytes.push(u8::try_from(label.len()).unwrap());
+        bytes.extend_from_slice(label.as_bytes());
+    }
+    bytes.push(0);
     bytes.extend_from_slice(&kind.to_be_bytes());
     bytes.extend_from_slice(&[0, 1]);
     bytes
@@ -133,13 +162,32 @@ pub fn question(id: u16, kind: u16) -> Vec<u8> {
 
 /// The answer to a question: one address.
 pub fn answer(question: &[u8], address: Ipv4Addr) -> Vec<u8> {
+    answer_all(question, &[address])
+}
+
+/// The answer to a question: these addresses; none is a name that is not there.
+pub fn answer_all(question: &[u8], addresses: &[Ipv4Addr]) -> Vec<u8> {
     let mut bytes = question.to_vec();
     bytes[2] |= 0x80;
-    bytes[3] = 0x80;
-    bytes[7] = 1;
-    bytes.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
-    bytes.extend_from_slice(&address.octets());
+    bytes[3] = if addresses.is_empty() { 0x83 } else { 0x80 };
+    bytes[7] = u8::try_from(addresses.len()).unwrap();
+    for address in addresses {
+        bytes.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        bytes.extend_from_slice(&address.octets());
+    }
     bytes
+}
+
+/// The name in a question, in lower case.
+pub fn asked_for(question: &[u8]) -> String {
+    let mut labels = Vec::new();
+    let mut at = 12;
+    while question[at] > 0 {
+        let end = at + 1 + usize::from(question[at]);
+        labels.push(String::from_utf8_lossy(&question[at + 1..end]).to_lowercase());
+        at = end;
+    }
+    labels.join(".")
 }
 
 pub fn code(answer: &[u8]) -> u8 {
@@ -170,10 +218,14 @@ pub fn ask_udp(slot: Ipv4Addr, question: &[u8]) -> Vec<u8> {
 /// A TCP connection from a slot. The standard library cannot bind before it connects, so the
 /// namespace is told which address to use.
 pub fn connect(slot: Ipv4Addr) -> TcpStream {
+    connect_to(slot, 53)
+}
+
+pub fn connect_to(slot: Ipv4Addr, port: u16) -> TcpStream {
     ip(&format!(
         "route replace local {GATEWAY} dev lo table local src {slot}"
     ));
-    let to = SocketAddr::from((GATEWAY, 53));
+    let to = SocketAddr::from((GATEWAY, port));
     let stream = TcpStream::connect_timeout(&to, PATIENCE).unwrap();
     assert_eq!(stream.local_addr().unwrap().ip(), slot);
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -199,7 +251,7 @@ pub fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
     stream.write_all(&bytes)
 }
 
-fn ip(arguments: &str) {
+pub fn ip(arguments: &str) {
     let status = Command::new("ip")
         .args(arguments.split(' '))
         .status()

@@ -12,9 +12,8 @@ use crate::world::{self, Outcome, World, ask_tcp, inside, ip, output, snapshot, 
 
 fn nothing_allowed() -> CompiledPolicy {
     CompiledPolicy {
-        allow: Vec::new(),
         deny: vec!["0.0.0.0/0".parse().unwrap()],
-        dns: false,
+        ..CompiledPolicy::default()
     }
 }
 

@@ -4,6 +4,7 @@
 //! out leads into another one of the test with the targets in it (decision 26).
 
 mod attacks;
+mod by_name;
 mod dns;
 mod lifecycle;
 mod neighbours;

@@ -13,6 +13,7 @@ fn compiled(internet: Option<bool>, allow: &[&str], deny: &[&str]) -> CompiledPo
         allow_internet_access: internet,
         allow_out: list(allow),
         deny_out: list(deny),
+        dns_servers: None,
     }
     .compile()
     .unwrap()
@@ -151,7 +152,7 @@ fn the_largest_policy_is_taken() {
     let policy = CompiledPolicy {
         allow: Vec::new(),
         deny: denied.iter().map(|text| text.parse().unwrap()).collect(),
-        dns: true,
+        ..CompiledPolicy::open()
     };
     assert_eq!(policy.deny.len(), 1024);
     pool.policy_apply(0, &policy).unwrap();

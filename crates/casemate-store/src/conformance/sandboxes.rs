@@ -78,6 +78,7 @@ pub async fn sandbox_comes_back_as_it_went_in(store: &dyn Store) {
         allow_internet_access: Some(false),
         allow_out: Some(vec!["8.8.8.8".into()]),
         deny_out: Some(vec![]),
+        dns_servers: Some(vec!["1.1.1.1".into()]),
     };
     rich.resources = Resources {
         vcpus: u32::MAX,

@@ -123,6 +123,7 @@ pub fn running() -> Sandbox {
             allow_internet_access: Some(false),
             allow_out: Some(vec!["8.8.8.8".into()]),
             deny_out: None,
+            dns_servers: None,
         },
         ingress: Ingress::default(),
         envs: None,

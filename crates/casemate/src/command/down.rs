@@ -37,7 +37,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     let socket = admin_socket(&root);
     let dir = end(&root, &socket, output).await?;
     // Whatever a platform that died left is found and ended here, by the code of its start.
-    let opened = sandboxes::open(&config, &dir, None)
+    let opened = sandboxes::open(&config, &dir, None, None)
         .await
         .context("look for what is left")?;
     opened

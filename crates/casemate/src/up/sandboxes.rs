@@ -1,7 +1,7 @@
 //! The runtime of this machine as `up` and `down` open it, with the resolver told of every slot.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use casemate_egress::{Dns, EgressUpdate, SlotPolicy};
 use casemate_namespaces::lease::LeaseError;
 use casemate_namespaces::{NamespacesConfig, NamespacesRuntime, OpenError, PoolSpace};
+use casemate_net::{PROXY_HTTP_PORT, PROXY_TLS_PORT};
 use casemate_runtime::{
     AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, Exit, Frozen, Runtime,
     RuntimeError, RuntimeRecord, Seen, SnapshotError, Snapshots, Stock, Taken,
@@ -49,12 +50,13 @@ pub fn disk_reserve_bytes(config: &Config, data_dir: &Path) -> u64 {
     }
 }
 
-/// Opens the pool, the network and the launchers of an instance. `dns`: the resolver's sockets as
-/// a predecessor had them, with the questions that came since.
+/// Opens the pool, the network and the launchers of an instance. `dns` and `proxy`: the sockets of
+/// the egress process as a predecessor had them, with the questions and connections that came since.
 pub async fn open(
     config: &Config,
     dir: &DataDir,
     dns: Option<DnsSockets>,
+    proxy: Option<ProxySockets>,
 ) -> anyhow::Result<Opened> {
     let agent = programs::agent(dir.root())?;
     let mut settings = NamespacesConfig::new(dir.instance().clone(), dir.root().to_owned(), agent);
@@ -93,8 +95,20 @@ pub async fn open(
             }
         }
     };
+    let proxy = match proxy {
+        Some(proxy) if proxy.are_at(gateway) => proxy,
+        _ => {
+            let bound = inner.network().proxy_sockets();
+            let (http, tls) = bound.context("bind the proxy's sockets")?;
+            ProxySockets {
+                http: http.into(),
+                tls: tls.into(),
+            }
+        }
+    };
     let egress = Arc::new(Egress {
         dns,
+        proxy,
         state: Mutex::default(),
     });
     let layers_dir = inner.layers_dir();
@@ -145,17 +159,31 @@ pub struct DnsSockets {
 
 impl DnsSockets {
     fn are_at(&self, gateway: Ipv4Addr) -> bool {
-        let is_at = |socket: &OwnedFd| {
-            let bound = rustix::net::getsockname(socket);
-            bound.is_ok_and(|at| SocketAddrV4::try_from(at) == Ok(SocketAddrV4::new(gateway, 53)))
-        };
-        is_at(&self.udp) && is_at(&self.tcp)
+        is_at(&self.udp, gateway, 53) && is_at(&self.tcp, gateway, 53)
     }
 }
 
-/// What the resolver is told: kept, so that a resolver that starts again hears all of it.
+/// Where the packet filter turns what is judged by name.
+pub struct ProxySockets {
+    pub http: OwnedFd,
+    pub tls: OwnedFd,
+}
+
+impl ProxySockets {
+    fn are_at(&self, gateway: Ipv4Addr) -> bool {
+        is_at(&self.http, gateway, PROXY_HTTP_PORT) && is_at(&self.tls, gateway, PROXY_TLS_PORT)
+    }
+}
+
+fn is_at(socket: &OwnedFd, address: Ipv4Addr, port: u16) -> bool {
+    let bound = rustix::net::getsockname(socket);
+    bound.is_ok_and(|at| SocketAddrV4::try_from(at) == Ok(SocketAddrV4::new(address, port)))
+}
+
+/// What the egress process is told: kept, so that one that starts again hears all of it.
 pub struct Egress {
     pub dns: DnsSockets,
+    pub proxy: ProxySockets,
     state: Mutex<EgressState>,
 }
 
@@ -183,7 +211,8 @@ impl Egress {
         };
         let policy = SlotPolicy {
             dns,
-            upstreams: Vec::new(),
+            upstreams: policy.dns_servers.iter().copied().map(IpAddr::V4).collect(),
+            domains: policy.domains.clone(),
         };
         self.put(ip, policy);
     }

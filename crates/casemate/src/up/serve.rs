@@ -81,10 +81,16 @@ pub struct Inherited {
     pub dir: DataDir,
     pub doors: Doors,
     pub dns: Option<sandboxes::DnsSockets>,
+    pub proxy: Option<sandboxes::ProxySockets>,
 }
 
 pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> anyhow::Result<()> {
-    let Inherited { dir, doors, dns } = inherited;
+    let Inherited {
+        dir,
+        doors,
+        dns,
+        proxy,
+    } = inherited;
     let mut signals = EndSignals::new()?;
     let user = user::ensure(user::CONTROL)?;
     let egress_user = user::ensure(user::EGRESS)?;
@@ -94,7 +100,7 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
     let certificates = Certificates::open(&config, &dir).context("the certificate for https")?;
     let certificate = certificates.as_ref().map(Certificates::follow);
     let setup = control_setup(&config, &dir, &doors, certificate.is_some())?;
-    let opened = sandboxes::open(&config, &dir, dns).await?;
+    let opened = sandboxes::open(&config, &dir, dns, proxy).await?;
     let runtime: Arc<dyn Runtime> = Arc::clone(&opened.runtime) as _;
     let snapshots: Arc<dyn Snapshots> = Arc::clone(&opened.runtime) as _;
     let node = Node::start(node_config(&config, &dir), runtime, snapshots)
@@ -313,12 +319,9 @@ async fn keep_egress(platform: Arc<Platform>, user: SystemUser) {
     let egress = &platform.egress;
     let setup = EgressSetup::new(&platform.config);
     let begin = || {
-        let (mut process, socket) = child::start(
-            "egress",
-            user,
-            &setup,
-            &[egress.dns.udp.as_fd(), egress.dns.tcp.as_fd()],
-        )?;
+        let (dns, proxy) = (&egress.dns, &egress.proxy);
+        let sockets = [&dns.udp, &dns.tcp, &proxy.http, &proxy.tls].map(|socket| socket.as_fd());
+        let (mut process, socket) = child::start("egress", user, &setup, &sockets)?;
         platform.pids.note("egress", process.id());
         egress.attach(socket);
         anyhow::Ok(async move { Ok(process.wait().await?.into()) })
