@@ -152,6 +152,7 @@ impl Edge {
                 lease.sandbox(),
                 ENVD_PORT,
                 Reuse::WithinSandbox,
+                None,
             );
             tokio::select! {
                 () = lease.ended().cancelled() => {}

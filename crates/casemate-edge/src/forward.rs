@@ -77,6 +77,17 @@ struct Admitted {
     /// As a number that can be dialled.
     port: u16,
     mask_host: Option<String>,
+    /// Its service speaks TLS.
+    tls: bool,
+}
+
+/// The connection that a request goes over.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    port: u16,
+    reuse: Reuse,
+    /// With TLS, for this host.
+    tls_host: Option<&'a str>,
 }
 
 /// Where a request goes.
@@ -103,7 +114,10 @@ impl Forward<'_> {
             }
             tokio::select! {
                 biased;
-                response = self.admitted(asked, lease) => return Ok(response),
+                response = self.admitted(asked, lease) => match response {
+                    Some(response) => return Ok(response),
+                    None => continue,
+                },
                 () = ended.cancelled() => {}
             }
             if asked.request.is_none() {
@@ -124,10 +138,12 @@ impl Forward<'_> {
         }
     }
 
-    async fn admitted(&self, asked: &mut Asked, lease: Lease) -> Response<EdgeBody> {
+    /// `None`: while this waited for its sandbox, the run that the lease is of ended.
+    async fn admitted(&self, asked: &mut Asked, lease: Lease) -> Option<Response<EdgeBody>> {
         match self.admit(asked, &lease).await {
-            Ok(admitted) => self.exchange(asked, lease, admitted).await,
-            Err(refusal) => asked.refuse(&refusal, &self.host),
+            Ok(_) if lease.ended().is_cancelled() => None,
+            Ok(admitted) => Some(self.exchange(asked, lease, admitted).await),
+            Err(refusal) => Some(asked.refuse(&refusal, &self.host)),
         }
     }
 
@@ -135,13 +151,14 @@ impl Forward<'_> {
     async fn admit(&self, asked: &mut Asked, lease: &Lease) -> Result<Admitted, Refusal> {
         let sandbox = || self.target.sandbox.clone();
         let mut rounds = 0;
-        let (token, mask_host) = loop {
+        let (token, mask_host, https_ports) = loop {
             match self.route().await? {
                 None => return Err(Refusal::NotFound(sandbox())),
                 Some(RouteTarget::Running {
                     traffic_token,
                     mask_host,
-                }) => break (traffic_token, mask_host),
+                    https_ports,
+                }) => break (traffic_token, mask_host, https_ports),
                 Some(RouteTarget::Asleep) if rounds < TRANSITIONS_MAX => self.wake(asked).await?,
                 Some(RouteTarget::Asleep | RouteTarget::Transitioning) => {
                     return Err(Refusal::Transitioning(sandbox()));
@@ -171,6 +188,7 @@ impl Forward<'_> {
         Ok(Admitted {
             port,
             mask_host: mask_host.filter(|_| !self.is_envd()),
+            tls: !self.is_envd() && https_ports.contains(&port),
         })
     }
 
@@ -212,7 +230,11 @@ impl Forward<'_> {
         lease: Lease,
         admitted: Admitted,
     ) -> Response<EdgeBody> {
-        let Admitted { port, mask_host } = admitted;
+        let Admitted {
+            port,
+            mask_host,
+            tls,
+        } = admitted;
         let (mut head, body) = asked.request.take().expect("it was not sent on");
         let upgrade = Upgrade::asked(&head);
         let reuse = if self.is_envd() && upgrade.is_none() {
@@ -234,7 +256,13 @@ impl Forward<'_> {
         let rest = body.rest();
         let mut request = Request::from_parts(head, body);
         let client = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
-        let sent = self.send(request, &lease, port, reuse, &mut asked.asks);
+        let host = self.tls_host();
+        let way = Way {
+            port,
+            reuse,
+            tls_host: tls.then_some(host.as_str()),
+        };
+        let sent = self.send(request, &lease, way, &mut asked.asks);
         let (response, upstream) = match sent.await {
             Ok(answered) => answered,
             Err(failure) => {
@@ -274,10 +302,14 @@ impl Forward<'_> {
         &self,
         mut request: Request<RequestBody>,
         lease: &Lease,
-        port: u16,
-        reuse: Reuse,
+        way: Way<'_>,
         asks: &mut Option<Asks>,
     ) -> Result<(Response<Incoming>, Upstream), SendFailure> {
+        let Way {
+            port,
+            reuse,
+            tls_host,
+        } = way;
         while reuse == Reuse::WithinSandbox
             && let Some(mut upstream) = lease.take_idle_or_warm().await
         {
@@ -297,6 +329,7 @@ impl Forward<'_> {
             lease.sandbox(),
             port,
             reuse,
+            tls_host,
         )
         .await?;
         *asks = None;
@@ -345,7 +378,10 @@ impl Forward<'_> {
                     what: "the sandbox could not be reached",
                 }
             }
-            SendFailure::Prepare(_) | SendFailure::Sent(_) | SendFailure::Informational => {
+            SendFailure::Tls(_)
+            | SendFailure::Prepare(_)
+            | SendFailure::Sent(_)
+            | SendFailure::Informational => {
                 debug!(
                     sandbox.id = %sandbox,
                     port = self.target.port,
@@ -354,6 +390,19 @@ impl Forward<'_> {
                 );
                 self.port_closed()
             }
+        }
+    }
+
+    /// The host as the client wrote it, without its port.
+    fn tls_host(&self) -> String {
+        let host = self
+            .host
+            .strip_prefix('[')
+            .and_then(|rest| rest.split_once(']'));
+        match (host, self.host.rsplit_once(':')) {
+            (Some((address, _)), _) => address.to_owned(),
+            (None, Some((name, _))) => name.to_owned(),
+            (None, None) => self.host.clone(),
         }
     }
 

@@ -38,5 +38,5 @@ pub use body::{AnswerData, EdgeBody, RequestBody};
 pub use config::{EdgeConfig, EdgeLimits};
 pub use edge::Edge;
 pub use routes::{
-    DialFailure, Dialer, Knock, LookupFailure, RouteTarget, Routes, TrafficToken, WakeFailure,
+    DialFailure, Dialer, Knock, LookupFailure, RouteTarget, Routes, TrafficToken, WakeFailure, Wire,
 };

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use casemate_types::SandboxId;
 use http::HeaderValue;
 use subtle::ConstantTimeEq;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// Says where a sandbox stands. Asked once for each request, so it must be quick.
@@ -65,6 +66,8 @@ pub enum RouteTarget {
         traffic_token: Option<TrafficToken>,
         /// What services see as `Host`, with `${PORT}` for the port; not for envd.
         mask_host: Option<String>,
+        /// Ports whose services speak TLS.
+        https_ports: Vec<u16>,
     },
     /// It is paused.
     Asleep,
@@ -77,6 +80,7 @@ impl RouteTarget {
     pub const RUNNING: Self = Self::Running {
         traffic_token: None,
         mask_host: None,
+        https_ports: Vec::new(),
     };
 }
 
@@ -114,7 +118,17 @@ pub trait Dialer: Send + Sync + 'static {
     /// # Cancel safety
     /// Dropping the future drops the connection.
     async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<TcpStream, DialFailure>;
+
+    /// Speaks TLS with a service over a connection to it. Whose certificate it shows does not
+    /// matter: that the connection ends in the sandbox is known. `host` is what the client asked
+    /// for, without a port.
+    async fn speak_tls(&self, stream: TcpStream, host: &str) -> io::Result<Box<dyn Wire>>;
 }
+
+/// Bytes both ways.
+pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]

@@ -29,7 +29,7 @@ use crate::body::{BoxError, RequestBody};
 use crate::config::EdgeLimits;
 use crate::header_rules::field_bytes;
 use crate::link::Lease;
-use crate::routes::{DialFailure, Dialer};
+use crate::routes::{DialFailure, Dialer, Wire};
 
 /// Silence after which the kernel asks whether the other end still lives.
 const KEEPALIVE: Duration = Duration::from_secs(20);
@@ -67,6 +67,8 @@ pub(crate) enum Reuse {
 pub(crate) enum SendFailure {
     #[error(transparent)]
     Dial(#[from] DialFailure),
+    #[error("speak TLS with the service")]
+    Tls(#[source] io::Error),
     #[error("prepare the connection to the service")]
     Prepare(#[source] hyper::Error),
     /// It was sent, at least in part, and is never sent again.
@@ -81,7 +83,7 @@ impl SendFailure {
     pub(crate) fn may_be_the_end(&self) -> bool {
         match self {
             Self::Dial(DialFailure::PortClosed | DialFailure::Node(_)) => true,
-            Self::Prepare(_) | Self::Sent(_) => true,
+            Self::Tls(_) | Self::Prepare(_) | Self::Sent(_) => true,
             Self::Dial(DialFailure::NotFound) | Self::Informational => false,
         }
     }
@@ -96,13 +98,29 @@ impl Upstream {
         sandbox: &SandboxId,
         port: u16,
         reuse: Reuse,
+        tls_host: Option<&str>,
     ) -> Result<Self, SendFailure> {
         let stream = dial(dialer, limits, sandbox, port).await?;
         if let Err(error) = set_options(&stream) {
             // The other end closed it already: what follows will say so.
             trace!(%error, "set options of a connection into {sandbox}");
         }
-        let (sender, driver) = http1::handshake(TokioIo::new(stream))
+        let Some(host) = tls_host else {
+            return Self::over(stream, tasks, reuse).await;
+        };
+        let speaking = tokio::time::timeout(limits.dial_timeout, dialer.speak_tls(stream, host));
+        let spoken = speaking
+            .await
+            .unwrap_or(Err(io::ErrorKind::TimedOut.into()));
+        Self::over(spoken.map_err(SendFailure::Tls)?, tasks, reuse).await
+    }
+
+    async fn over(
+        wire: impl Wire + 'static,
+        tasks: &TaskTracker,
+        reuse: Reuse,
+    ) -> Result<Self, SendFailure> {
+        let (sender, driver) = http1::handshake(TokioIo::new(wire))
             .await
             .map_err(SendFailure::Prepare)?;
         let driver = tasks.spawn(async move {

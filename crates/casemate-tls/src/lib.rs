@@ -22,6 +22,7 @@ mod files;
 mod handshakes;
 mod pair;
 mod redirect;
+mod service;
 mod validity;
 
 pub use authority::{Authority, AuthorityError, Names};
@@ -30,4 +31,5 @@ pub use doorman::{Doorman, DoormanLimits, Greeted};
 pub use files::{Files, FilesError};
 pub use pair::{Checked, Pair, PairError};
 pub use redirect::Redirect;
+pub use service::ServiceTls;
 pub use validity::Validity;

@@ -172,9 +172,6 @@ impl From<CreateRefused> for ApiError {
 impl From<NetworkError> for ApiError {
     fn from(error: NetworkError) -> Self {
         match &error {
-            NetworkError::Unavailable(_) => {
-                Self::new(StatusCode::NOT_IMPLEMENTED, error.to_string())
-            }
             NetworkError::Policy(
                 PolicyError::Denied(_)
                 | PolicyError::Allowed(_)

@@ -131,7 +131,7 @@ async fn what_is_wrong_or_not_built_is_named() {
             400,
             "mask request host 'bücher.de' is not ASCII.",
         ),
-        (r#""httpsPorts":[443]"#, 501, "httpsPorts"),
+        (r#""httpsPorts":[443,49983]"#, 400, "httpsPorts has 49983"),
         (r#""dnsServers":["::1"]"#, 400, "invalid DNS server ::1"),
         (
             r#""dnsServers":["10.0.0.53"]"#,

@@ -37,8 +37,6 @@ pub enum NetworkError {
     EgressProxyAtCreate,
     #[error("Egress proxy (egressProxy) is not enabled for this team.")]
     EgressProxyAtUpdate,
-    #[error("'{0}' is not available in this version of Casemate")]
-    Unavailable(&'static str),
 }
 
 impl NetworkAsk {
@@ -61,11 +59,7 @@ impl NetworkAsk {
         if self.egress_proxy {
             return Err(proxy_refused);
         }
-        let unbuilt = [("httpsPorts", !self.https_ports.is_empty())];
-        match unbuilt.iter().find(|(_, asked)| *asked) {
-            Some((field, _)) => Err(NetworkError::Unavailable(field)),
-            None => Ok((policy, compiled)),
-        }
+        Ok((policy, compiled))
     }
 }
 
@@ -125,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_refused_and_its_default_accepted() {
+    fn features_that_are_off_are_refused_and_names_and_servers_accepted() {
         let default = NetworkAsk::default;
         check(default(), None);
         check(
@@ -144,13 +138,6 @@ mod tests {
                 ..default()
             },
             Some("invalid DNS server dns.google: dnsServers are IPv4 addresses"),
-        );
-        check(
-            NetworkAsk {
-                https_ports: vec![443],
-                ..default()
-            },
-            Some("'httpsPorts' is not available in this version of Casemate"),
         );
         check(
             NetworkAsk {

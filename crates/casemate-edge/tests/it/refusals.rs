@@ -108,6 +108,7 @@ async fn private_ports_want_their_token() {
         RouteTarget::Running {
             traffic_token: Some(token),
             mask_host: None,
+            https_ports: Vec::new(),
         },
     );
     let header = "e2b-traffic-access-token";

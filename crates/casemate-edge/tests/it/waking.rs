@@ -102,6 +102,7 @@ async fn services_see_the_mask_and_envd_does_not() {
     let masked = RouteTarget::Running {
         traffic_token: None,
         mask_host: Some("localhost:${PORT}".into()),
+        https_ports: Vec::new(),
     };
     stage.world.run(ID, masked);
     let seen = format!("localhost:3000 {}", host(3000));

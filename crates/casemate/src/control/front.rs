@@ -1,6 +1,7 @@
 //! The front door wired: edge before API, the catalog as its routes, the node as its dialer.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::TcpListener;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -14,9 +15,10 @@ use casemate_control::Control;
 use casemate_control::sandboxes::wake::{self, WakeError};
 use casemate_edge::{
     DialFailure, Dialer, Edge, EdgeConfig, Knock, LookupFailure, RouteTarget, Routes, TrafficToken,
-    WakeFailure,
+    WakeFailure, Wire,
 };
 use casemate_rpc::{NodeError, NodePort};
+use casemate_tls::ServiceTls;
 use casemate_types::SandboxId;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -58,7 +60,10 @@ impl Front {
         let edge = Edge::new(
             edge_config(&setup.config)?,
             routes,
-            Arc::new(NodeDialer(node)),
+            Arc::new(NodeDialer {
+                node,
+                services: ServiceTls::default(),
+            }),
             api,
         );
         let edge = Arc::new(edge);
@@ -150,6 +155,7 @@ impl CatalogRoutes {
             traffic_token: is_private
                 .then(|| TrafficToken::new(&self.control.traffic_token(sandbox))),
             mask_host: route.ingress.mask_request_host,
+            https_ports: route.ingress.https_ports.unwrap_or_default(),
         }
     }
 
@@ -204,17 +210,24 @@ impl Routes for CatalogRoutes {
     }
 }
 
-struct NodeDialer(Arc<dyn NodePort>);
+struct NodeDialer {
+    node: Arc<dyn NodePort>,
+    services: ServiceTls,
+}
 
 #[async_trait]
 impl Dialer for NodeDialer {
     async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<TcpStream, DialFailure> {
-        match self.0.dial(sandbox, port).await {
+        match self.node.dial(sandbox, port).await {
             Ok(stream) => Ok(TcpStream::from_std(stream)?),
             Err(NodeError::NotFound(_) | NodeError::Paused(_)) => Err(DialFailure::NotFound),
             Err(NodeError::PortClosed { .. }) => Err(DialFailure::PortClosed),
             Err(error) => Err(DialFailure::Node(Box::new(error))),
         }
+    }
+
+    async fn speak_tls(&self, stream: TcpStream, host: &str) -> io::Result<Box<dyn Wire>> {
+        Ok(Box::new(self.services.connect(stream, host).await?))
     }
 }
 
