@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Connections that come in between wait in the listener's queue, questions and connections of
-//! sandboxes in those of the egress process. Until the descriptors are sent the predecessor can go on as if nobody had asked, and
-//! does when its successor is gone.
+//! sandboxes in those of the egress process. Until the descriptors are sent the predecessor can go
+//! on as if nobody had asked, and does when its successor is gone.
 
 use std::fs::File;
 use std::io;
@@ -41,6 +41,9 @@ pub struct HandedOver {
     version: u32,
     /// Of the predecessor.
     pid: u32,
+    /// The proxy's two sockets come last. A predecessor of before there was a proxy has none.
+    #[serde(default)]
+    proxy: bool,
 }
 
 /// What arrives.
@@ -48,7 +51,6 @@ pub struct Handed {
     pub lock: File,
     pub listener: TcpListener,
     pub dns: DnsSockets,
-    /// `None` from a predecessor of before there was a proxy.
     pub proxy: Option<ProxySockets>,
 }
 
@@ -62,6 +64,7 @@ pub async fn send(
     let reply = Reply::HandedOver(HandedOver {
         version: VERSION,
         pid: std::process::id(),
+        proxy: true,
     });
     let line = admin::line(&reply)?;
     let fds = [
@@ -101,13 +104,14 @@ pub async fn ask(socket: &Path) -> anyhow::Result<Option<Handed>> {
         "the platform that runs hands over in version {}, this one takes {VERSION}: stop it first",
         said.version
     );
-    let proxy = match fds.len() {
-        6 => fds.pop().zip(fds.pop()),
-        _ => None,
+    let proxy = match said.proxy {
+        true => fds.pop().zip(fds.pop()),
+        false => None,
     };
     let proxy = proxy.map(|(tls, http)| ProxySockets { http, tls });
-    let [lock, listener, udp, tcp] = <[OwnedFd; 4]>::try_from(fds)
-        .map_err(|fds| anyhow::anyhow!("expected 4 or 6 descriptors, got {}", fds.len()))?;
+    let [lock, listener, udp, tcp] = <[OwnedFd; 4]>::try_from(fds).map_err(|fds| {
+        anyhow::anyhow!("expected 4 descriptors and the proxy's, got {}", fds.len())
+    })?;
     tracing::info!(
         predecessor = said.pid,
         "took over from process {}",
