@@ -35,6 +35,8 @@ pub struct EgressConfig {
     pub head_timeout: Duration,
     /// How long one address of a name may take to accept a connection before the next is tried.
     pub dial_timeout: Duration,
+    /// How long a slot's further connections to a name use the addresses that were found for it.
+    pub lookup_kept: Duration,
     /// How long a proxied connection may stay without a byte in either direction.
     pub proxied_idle_timeout: Duration,
     /// Closed ranges that the operator opens by name: names may lead there too.
@@ -55,7 +57,8 @@ impl Default for EgressConfig {
             proxied_per_slot_max: 256,
             proxied_max: 2048,
             head_timeout: Duration::from_secs(10),
-            dial_timeout: Duration::from_secs(5),
+            dial_timeout: Duration::from_secs(10),
+            lookup_kept: Duration::from_secs(5),
             // A model that thinks says nothing for minutes.
             proxied_idle_timeout: Duration::from_secs(30 * 60),
             opened: Vec::new(),

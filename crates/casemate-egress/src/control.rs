@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 use crate::EgressError;
+use crate::lookups::Lookups;
 
 /// The largest message. A policy is an address, a few name servers and at most 256 domains
 /// (`casemate_types::limits`), of 255 characters and their quotes each.
@@ -78,6 +79,9 @@ pub(crate) struct Control {
 #[derive(Debug)]
 pub(crate) struct Slot {
     policy: RefCell<Rc<SlotPolicy>>,
+    /// What names led to. Its own, so that no slot can tell what another one asks for; empty after
+    /// each change of the policy.
+    pub(crate) lookups: Lookups,
     gone: Cell<bool>,
     changed: Notify,
 }
@@ -86,6 +90,7 @@ impl Slot {
     fn new(policy: SlotPolicy) -> Rc<Self> {
         Rc::new(Self {
             policy: RefCell::new(Rc::new(policy)),
+            lookups: Lookups::default(),
             gone: Cell::new(false),
             changed: Notify::new(),
         })
@@ -109,6 +114,7 @@ impl Slot {
 
     fn change(&self, policy: SlotPolicy) {
         self.policy.replace(Rc::new(policy));
+        self.lookups.forget();
         self.changed.notify_waiters();
     }
 

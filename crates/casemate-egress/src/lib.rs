@@ -14,6 +14,7 @@ mod config;
 mod control;
 mod error;
 mod gate;
+mod lookups;
 mod message;
 mod proxy;
 mod resolver;

@@ -205,6 +205,12 @@ pub(crate) fn is_truncated(reply: &[u8]) -> bool {
         .is_some_and(|flags| flags & FLAG_TRUNCATED != 0)
 }
 
+/// Whether an answer says that no server knew one.
+pub(crate) fn is_failure(reply: &[u8]) -> bool {
+    let code = reply.get(3).map(|flags| flags & 0x0f);
+    code == Some(Code::ServerFailure as u8)
+}
+
 /// The IPv4 addresses in an adopted answer, as far as it can be read. Aliases before them belong to
 /// the question: whoever answers follows them.
 pub(crate) fn addresses(reply: &[u8]) -> Vec<Ipv4Addr> {

@@ -8,7 +8,7 @@ use crate::EgressConfig;
 use crate::control::{Control, Dns, SlotPolicy};
 use crate::gate::{Full, Gate, Pass};
 use crate::message::{
-    Code, Query, TYPE_AAAA, TYPE_HTTPS, TYPE_SVCB, Unfit, addresses, is_truncated,
+    Code, Query, TYPE_AAAA, TYPE_HTTPS, TYPE_SVCB, Unfit, addresses, is_failure, is_truncated,
 };
 use crate::servers::Servers;
 use crate::upstream::{Transport, ask};
@@ -19,6 +19,9 @@ pub(crate) struct Resolver {
     control: Control,
     servers: Servers,
     questions: Gate,
+    /// Of the proxy, in slots' places. A count of their own: what programs ask must not keep the
+    /// connections that they make of it from being looked up.
+    lookups: Gate,
     config: EgressConfig,
 }
 
@@ -44,6 +47,7 @@ impl Resolver {
             control,
             servers: Servers::new(config.upstreams.clone(), config.opened.clone()),
             questions: Gate::new(config.questions_per_slot_max, config.questions_max),
+            lookups: Gate::new(config.questions_per_slot_max, config.questions_max),
             config,
         }
     }
@@ -94,7 +98,7 @@ impl Resolver {
         policy: &SlotPolicy,
         name: &DomainName,
     ) -> Vec<Ipv4Addr> {
-        let Ok(pass) = self.questions.enter(slot) else {
+        let Ok(pass) = self.lookups.enter(slot) else {
             return Vec::new();
         };
         let asking = Asking {
@@ -103,7 +107,8 @@ impl Resolver {
             _pass: pass,
         };
         let mut reply = self.ask(&asking, Transport::Udp).await;
-        if is_truncated(&reply) {
+        // A packet that got lost is no answer. TCP loses none, and has room for all.
+        if is_truncated(&reply) || is_failure(&reply) {
             reply = self.ask(&asking, Transport::Tcp).await;
         }
         addresses(&reply)

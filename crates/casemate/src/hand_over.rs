@@ -45,7 +45,7 @@ pub struct HandedOver {
     /// The sockets of the egress process's proxy are there.
     #[serde(default)]
     proxy: bool,
-    /// What the descriptors behind the first four are.
+    /// What the descriptors behind those are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     further: Vec<Door>,
 }

@@ -38,7 +38,9 @@ impl Caller {
         name: &DomainName,
         port: u16,
     ) -> Result<TcpStream, Refused> {
-        let found = self.resolver.addresses(self.ip, policy, name).await;
+        let kept = self.resolver.config().lookup_kept;
+        let look = self.resolver.addresses(self.ip, policy, name);
+        let found = self.slot.lookups.get(name, kept, look).await;
         if found.is_empty() {
             return Err(Refused::Unknown);
         }
