@@ -7,7 +7,7 @@ mod fixture_rows;
 use std::path::PathBuf;
 
 use casemate_store::{
-    Idempotency, Keys, Sandboxes, Settings, SqliteStore, Teams, Templates, Users,
+    Idempotency, Keys, Sandboxes, Settings, Snapshots, SqliteStore, Teams, Templates, Users,
 };
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
@@ -44,6 +44,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .await?;
     store.sandbox_insert(&fixture_rows::running()).await?;
     store.sandbox_insert(&fixture_rows::dead()).await?;
+    store.sandbox_insert(&fixture_rows::paused()).await?;
+    store.snapshot_insert(&fixture_rows::snapshot()).await?;
     let (key, now) = (fixture_rows::IDEMPOTENCY_KEY, fixture_rows::reported_at());
     store
         .idempotency_begin(&team.id, key, &[1; 32], "fixture", now)

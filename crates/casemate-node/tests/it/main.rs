@@ -11,7 +11,7 @@ use casemate_rpc::{CreateRequest, NodeError, NodeEvent, NodePort, NodeTemplate};
 use casemate_runtime::fake::FakeRuntime;
 use casemate_runtime::{Consumption, Runtime};
 use casemate_types::{
-    CompiledPolicy, EndReason, OnTimeout, Resources, Sample, SandboxId, Timestamp,
+    CompiledPolicy, EndReason, Kept, OnTimeout, Resources, Sample, SandboxId, Timestamp,
 };
 use tokio::sync::mpsc::Receiver;
 
@@ -416,7 +416,9 @@ async fn journals_of_every_released_version_are_read() {
     let fixtures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
     let mut versions = 0;
     for folder in std::fs::read_dir(fixtures).unwrap() {
-        let written = folder.unwrap().path().join("journal");
+        let folder = folder.unwrap();
+        let folder_name = folder.file_name().into_string().unwrap();
+        let written = folder.path().join("journal");
         let dir = tempfile::tempdir().unwrap();
         for file in std::fs::read_dir(&written).unwrap() {
             let file = file.unwrap();
@@ -435,9 +437,17 @@ async fn journals_of_every_released_version_are_read() {
         assert!(!entry.network.dns && entry.network.deny.len() == 1);
         let record = entry.record.as_ref().expect("it ran when it was written");
         assert_eq!(record.facts["slot"], serde_json::json!(74), "{record:?}");
+        let pause = entry.pause.as_ref().map(|pause| pause.files.as_str());
+        match folder_name.as_str() {
+            "data-v1" => assert_eq!((entry.on_timeout, pause), (OnTimeout::Kill, None)),
+            _ => {
+                assert_eq!(entry.on_timeout, OnTimeout::Pause(Kept::Files));
+                assert_eq!(pause, Some("pfixture0000000000000"));
+            }
+        }
         versions += 1;
     }
-    assert!(versions >= 1);
+    assert!(versions >= 2);
 }
 
 #[tokio::test]

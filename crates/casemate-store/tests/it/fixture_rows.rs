@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use casemate_store::{
-    AccessToken, ApiKey, Build, BuildId, KeyHash, KeyId, KeyMask, LimitOverrides, NodeReport,
-    Sandbox, Standing, Team, User,
+    AccessToken, ApiKey, Build, BuildId, KeyHash, KeyId, KeyMask, LimitOverrides, NewSnapshot,
+    NodeReport, Sandbox, Standing, Team, User,
 };
 use casemate_types::{
-    EndReason, Ingress, NetworkPolicy, OnTimeout, Resources, SandboxId, SandboxState, TeamId,
-    TemplateId, Timestamp, UserId,
+    EndReason, Ingress, Kept, NetworkPolicy, OnTimeout, Resources, SandboxId, SandboxState,
+    SnapshotId, TeamId, TemplateId, Timestamp, UserId,
 };
 
 pub const IDEMPOTENCY_KEY: &str = "fixture-key";
@@ -146,5 +146,43 @@ pub fn dead() -> Sandbox {
         metadata: BTreeMap::new(),
         network: NetworkPolicy::default(),
         ..running()
+    }
+}
+
+/// Since version 2.
+pub fn paused() -> Sandbox {
+    Sandbox {
+        id: SandboxId::parse("ifixture000000000000c").expect("a sandbox id"),
+        state: SandboxState::Paused {
+            at: at(50),
+            kept: Kept::Files,
+        },
+        ingress: Ingress {
+            allow_public_traffic: Some(false),
+            mask_request_host: Some("localhost:${PORT}".into()),
+            https_ports: Some(vec![8443]),
+        },
+        envs: Some(vec![1, 2, 3]),
+        on_timeout: OnTimeout::Pause(Kept::Memory),
+        auto_resume: true,
+        ..running()
+    }
+}
+
+/// Since version 2.
+pub fn snapshot() -> NewSnapshot {
+    NewSnapshot {
+        team: team_id(),
+        namespace: team().slug,
+        alias: Some("kept".into()),
+        tag: "v1".into(),
+        build: Build {
+            id: BuildId::parse("7c1e9a52-3f0d-4b6e-8a57-2d4f6b8c0e13").expect("a UUID"),
+            template: TemplateId::parse("fixturesnapshot00000").expect("a template id"),
+            files: Some(SnapshotId::parse("sfixture0000000000000").expect("a snapshot id")),
+            ..report().build
+        },
+        node: "node-1".into(),
+        sandbox: running().id,
     }
 }

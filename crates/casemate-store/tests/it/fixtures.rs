@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use casemate_store::{
-    Begun, Idempotency, Keys, Resolution, Sandboxes, Settings, SqliteStore, Teams, Templates, Users,
+    Begun, Idempotency, Keys, Resolution, Sandboxes, Settings, SqliteStore, Teams, TemplateSource,
+    Templates, Users,
 };
 use casemate_types::template::TemplateRef;
 
@@ -35,7 +36,27 @@ async fn every_released_schema_opens_with_its_rows() {
         std::fs::copy(&fixture, &copy).unwrap();
         let store = SqliteStore::open(&copy).await.unwrap();
         check_rows(&store).await;
+        if !fixture.to_string_lossy().contains("/data-v1/") {
+            check_rows_since_2(&store).await;
+        }
         store.close().await;
+    }
+}
+
+async fn check_rows_since_2(store: &SqliteStore) {
+    let paused = fixture_rows::paused();
+    let found = store.sandbox_by_id(&paused.id).await.unwrap();
+    assert_eq!(found, Some(paused));
+    let (team, snapshot) = (fixture_rows::team(), fixture_rows::snapshot());
+    let kept = TemplateRef::parse("kept:v1").unwrap();
+    match store.template_resolve(&team.slug, &kept).await.unwrap() {
+        Resolution::Found {
+            template, build, ..
+        } => {
+            assert_eq!(template.source, TemplateSource::Snapshot);
+            assert_eq!(build, snapshot.build);
+        }
+        other => panic!("{other:?}"),
     }
 }
 
