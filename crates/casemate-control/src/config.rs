@@ -82,6 +82,10 @@ pub struct Limits {
     pub vcpus_max: u32,
     /// Memory of one sandbox, MiB; a template that wants more is 400.
     pub memory_mib_max: u32,
+    /// Days that a paused sandbox is kept; 0: for ever.
+    pub paused_days: u32,
+    /// Days that a snapshot is kept; 0: for ever.
+    pub snapshot_days: u32,
 }
 
 impl Default for Limits {
@@ -92,6 +96,8 @@ impl Default for Limits {
             life_hours_max: LIFE_HOURS_MAX_DEFAULT,
             vcpus_max: 8,
             memory_mib_max: 8192,
+            paused_days: 0,
+            snapshot_days: 0,
         }
     }
 }
@@ -106,6 +112,8 @@ impl Limits {
             life_hours_max: own.life_hours_max.unwrap_or(self.life_hours_max),
             vcpus_max: own.vcpus_max.unwrap_or(self.vcpus_max),
             memory_mib_max: own.memory_mib_max.unwrap_or(self.memory_mib_max),
+            paused_days: own.paused_days.unwrap_or(self.paused_days),
+            snapshot_days: own.snapshot_days.unwrap_or(self.snapshot_days),
         }
     }
 

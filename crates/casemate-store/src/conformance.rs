@@ -60,6 +60,8 @@ macro_rules! store_conformance {
             a_tag_that_moves_gives_up_files_that_nothing_names,
             snapshots_are_paged_and_filtered,
             what_sandboxes_use_is_not_deleted,
+            old_snapshots_go_but_for_those_in_use,
+            the_long_paused_are_listed,
             a_snapshot_is_written_once_and_for_a_team,
             pages_are_ordered_and_complete,
             page_goes_on_after_a_row_that_is_gone,

@@ -197,6 +197,14 @@ pub trait Sandboxes {
         at: Timestamp,
     ) -> Result<u64, StoreError>;
 
+    /// Those of a team that were paused before `before`, longest ago first, [`FORGET_ROWS_MAX`] at
+    /// most.
+    async fn sandbox_list_paused(
+        &self,
+        team: &TeamId,
+        before: Timestamp,
+    ) -> Result<Vec<Sandbox>, StoreError>;
+
     /// Removes rows that died before `before`, [`FORGET_ROWS_MAX`] at most; how many went.
     async fn sandbox_forget(&self, before: Timestamp) -> Result<u64, StoreError>;
 }

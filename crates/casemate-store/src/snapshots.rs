@@ -93,6 +93,15 @@ pub trait Snapshots {
     /// Which of these files are wanted.
     async fn snapshot_wanted(&self, files: &[SnapshotId]) -> Result<Vec<SnapshotId>, StoreError>;
 
+    /// Removes the snapshots of a team that were taken before `before`, and with their last one their
+    /// template; those of templates that sandboxes are of stay. The files that nothing needs any
+    /// more.
+    async fn snapshot_expire(
+        &self,
+        team: &TeamId,
+        before: Timestamp,
+    ) -> Result<Vec<SnapshotId>, StoreError>;
+
     /// Removes a template with all its tags and builds, unless sandboxes of it are there. Whose it
     /// is is not judged here.
     async fn template_delete(&self, id: &TemplateId) -> Result<TemplateDeleted, StoreError>;

@@ -35,6 +35,10 @@ pub struct LimitOverrides {
     pub life_hours_max: Option<u32>,
     pub vcpus_max: Option<u32>,
     pub memory_mib_max: Option<u32>,
+    /// Days that a paused sandbox is kept; 0: for ever.
+    pub paused_days: Option<u32>,
+    /// Days that a snapshot is kept; 0: for ever.
+    pub snapshot_days: Option<u32>,
 }
 
 #[async_trait]

@@ -76,6 +76,8 @@ pub enum EndReason {
     Lost,
     /// The store never heard of it (decision 4).
     Orphaned,
+    /// It was paused for longer than its team keeps such.
+    Retention,
 }
 
 /// The state's word in E2B's answers.

@@ -194,6 +194,8 @@ fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {
         sandboxes_max: setup.config.limits.team_sandboxes_max,
         life_seconds_default: setup.config.limits.sandbox_timeout_seconds,
         life_hours_max: setup.config.limits.life_hours_max,
+        paused_days: setup.config.limits.paused_days,
+        snapshot_days: setup.config.limits.snapshot_days,
         ..Limits::default()
     };
     Ok(config)

@@ -20,6 +20,24 @@ impl Control {
         self.end_everywhere(&row, EndReason::Killed).await
     }
 
+    /// Ends one that was paused before that, unless it has been resumed since.
+    pub(crate) async fn end_paused(
+        &self,
+        row: &Sandbox,
+        reason: EndReason,
+        before: Timestamp,
+    ) -> Result<(), ChangeError> {
+        let turn = self.transitions.begin(&row.id, Doing::Killing);
+        let Ok(_turn) = turn else { return Ok(()) };
+        let now = self.store.sandbox_by_id(&row.id).await?;
+        let is_due =
+            |row: &Sandbox| matches!(row.state, SandboxState::Paused { at, .. } if at < before);
+        match now.filter(is_due) {
+            Some(row) => self.end_in_turn(&row, reason).await,
+            None => Ok(()),
+        }
+    }
+
     /// Node first: while it runs, the store says so and a failed kill can be tried again.
     pub(crate) async fn end_everywhere(
         &self,
@@ -39,6 +57,11 @@ impl Control {
                 }
             }
         };
+        self.end_in_turn(row, reason).await
+    }
+
+    async fn end_in_turn(&self, row: &Sandbox, reason: EndReason) -> Result<(), ChangeError> {
+        let id = &row.id;
         let _one = self.locks.lock(id).await;
         match self.node.kill(id, reason).await {
             Ok(()) | Err(NodeError::NotFound(_)) => {}

@@ -17,3 +17,7 @@ CREATE TABLE snapshots (
 CREATE INDEX snapshots_sandbox ON snapshots (sandbox_id);
 CREATE INDEX templates_team ON templates (team_id, source);
 CREATE INDEX sandboxes_template ON sandboxes (template_id) WHERE state <> 'dead';
+
+-- Days that paused sandboxes and snapshots are kept; 0: for ever.
+ALTER TABLE teams ADD COLUMN paused_days INTEGER;
+ALTER TABLE teams ADD COLUMN snapshot_days INTEGER;

@@ -258,6 +258,7 @@ pub async fn dead_sandbox_stays_dead(store: &dyn Store) {
         EndReason::Exited,
         EndReason::Lost,
         EndReason::Orphaned,
+        EndReason::Retention,
     ];
     for reason in reasons {
         let sandbox = new_sandbox(store, &team, 1).await;
@@ -359,4 +360,20 @@ pub async fn forgetting_takes_the_long_dead(store: &dyn Store) {
     assert_eq!(gone, None);
     read(store, &just_dead).await;
     read(store, &alive).await;
+}
+
+pub async fn the_long_paused_are_listed(store: &dyn Store) {
+    let (team, other) = (new_team(store).await, new_team(store).await);
+    let mut paused = Vec::new();
+    for (team, at_rest) in [(&team, 20), (&team, 10), (&team, 30), (&other, 10)] {
+        let sandbox = new_sandbox(store, team, 1).await;
+        let pause =
+            store.sandbox_pause(&sandbox.id, sandbox.generation, at(at_rest, 0), Kept::Files);
+        pause.await.unwrap();
+        paused.push(sandbox.id);
+    }
+    new_sandbox(store, &team, 1).await;
+    let listed = store.sandbox_list_paused(&team, at(30, 0)).await.unwrap();
+    let ids: Vec<_> = listed.into_iter().map(|sandbox| sandbox.id).collect();
+    assert_eq!(ids, [paused[1].clone(), paused[0].clone()]);
 }

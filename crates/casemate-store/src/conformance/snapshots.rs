@@ -246,3 +246,38 @@ pub async fn a_snapshot_is_written_once_and_for_a_team(store: &dyn Store) {
     store.snapshot_insert(&nothing).await.unwrap();
     check_exists(store.snapshot_insert(&nothing).await);
 }
+
+pub async fn old_snapshots_go_but_for_those_in_use(store: &dyn Store) {
+    let (team, other) = (a_team(store).await, a_team(store).await);
+    let of = |team: &Team, alias, tag, created| a_snapshot(team, alias, tag, created);
+    let old = of(&team, Some("old"), "default", 60);
+    let mixed = [
+        of(&team, Some("mixed"), "a", 60),
+        of(&team, Some("mixed"), "b", 70),
+    ];
+    let used = of(&team, Some("used"), "default", 60);
+    let theirs = of(&other, Some("old"), "default", 60);
+    for snapshot in [&old, &mixed[0], &mixed[1], &theirs] {
+        store.snapshot_insert(snapshot).await.unwrap();
+    }
+    let placed = store.snapshot_insert(&used).await.unwrap();
+    let sandbox = Sandbox {
+        template: placed.template,
+        ..a_sandbox(&team.id, 61)
+    };
+    store.sandbox_insert(&sandbox).await.unwrap();
+    let mut gone = store.snapshot_expire(&team.id, at(65, 0)).await.unwrap();
+    let mut expected = vec![files(&old), files(&mixed[0])];
+    gone.sort();
+    expected.sort();
+    assert_eq!(gone, expected);
+    assert_eq!(resolved(store, &team, "old").await, None);
+    let template = store.template_by_id(&old.build.template).await.unwrap();
+    assert_eq!(template, None);
+    assert_eq!(resolved(store, &team, "mixed:a").await, None);
+    assert!(resolved(store, &team, "mixed:b").await.is_some());
+    assert!(resolved(store, &team, "used").await.is_some());
+    assert!(resolved(store, &other, "old").await.is_some());
+    let again = store.snapshot_expire(&team.id, at(65, 0)).await.unwrap();
+    assert_eq!(again, []);
+}

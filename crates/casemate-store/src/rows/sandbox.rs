@@ -92,6 +92,7 @@ pub(crate) fn reason_word(reason: EndReason) -> &'static str {
         EndReason::Exited => "exited",
         EndReason::Lost => "lost",
         EndReason::Orphaned => "orphaned",
+        EndReason::Retention => "retention",
     }
 }
 
@@ -102,6 +103,7 @@ fn reason(word: &str) -> Result<EndReason, Misread> {
         "exited" => Ok(EndReason::Exited),
         "lost" => Ok(EndReason::Lost),
         "orphaned" => Ok(EndReason::Orphaned),
+        "retention" => Ok(EndReason::Retention),
         other => Err(unknown_word("end reason", other)),
     }
 }

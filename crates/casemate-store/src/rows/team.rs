@@ -16,6 +16,8 @@ pub(crate) struct TeamRow {
     life_hours_max: Option<i64>,
     vcpus_max: Option<i64>,
     memory_mib_max: Option<i64>,
+    paused_days: Option<i64>,
+    snapshot_days: Option<i64>,
     team_created_at: i64,
 }
 
@@ -75,6 +77,8 @@ fn read_team(row: TeamRow) -> Result<Team, Misread> {
             life_hours_max: limit(row.life_hours_max)?,
             vcpus_max: limit(row.vcpus_max)?,
             memory_mib_max: limit(row.memory_mib_max)?,
+            paused_days: limit(row.paused_days)?,
+            snapshot_days: limit(row.snapshot_days)?,
         },
         created_at: timestamp(row.team_created_at)?,
     })

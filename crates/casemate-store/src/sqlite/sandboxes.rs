@@ -233,6 +233,27 @@ impl Sandboxes for SqliteStore {
         self.swap(id, generation, change).await
     }
 
+    async fn sandbox_list_paused(
+        &self,
+        team: &TeamId,
+        before: Timestamp,
+    ) -> Result<Vec<Sandbox>, StoreError> {
+        let sql = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM sandboxes WHERE team_id = $1 AND state <> 'dead' AND state = 'paused' \
+             AND ends_at < $2 ORDER BY ends_at, id LIMIT $3"
+        );
+        let rows: Vec<SandboxRow> = sqlx::query_as(sql)
+            .bind(team.as_str())
+            .bind(micros(before))
+            .bind(i64::from(FORGET_ROWS_MAX))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|error| failed("sandboxes of team", team, error))?;
+        rows.into_iter().map(Sandbox::try_from).collect()
+    }
+
     async fn sandbox_forget(&self, before: Timestamp) -> Result<u64, StoreError> {
         let done = sqlx::query(
             "DELETE FROM sandboxes WHERE id IN (SELECT id FROM sandboxes \

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use casemate_types::sandbox::PublicState;
-use casemate_types::{SnapshotId, TemplateId};
+use casemate_types::{SnapshotId, TeamId, TemplateId, Timestamp};
 use sqlx::SqliteConnection;
 
 use super::templates::{assign_tag, build_by_tag, put_build};
@@ -101,6 +101,57 @@ impl Snapshots for SqliteStore {
                 .named(WHAT, text)
         };
         found.iter().map(read).collect()
+    }
+
+    async fn snapshot_expire(
+        &self,
+        team: &TeamId,
+        before: Timestamp,
+    ) -> Result<Vec<SnapshotId>, StoreError> {
+        let refused = |error| failed("snapshots of team", team, error);
+        let tx = self.durable.begin_with("BEGIN IMMEDIATE").await;
+        let mut tx = tx.map_err(refused)?;
+        let files: Vec<String> = sqlx::query_scalar(
+            "DELETE FROM snapshots WHERE created_at < $2 AND build_id IN ( \
+                 SELECT b.id FROM builds b JOIN templates t ON t.id = b.template_id \
+                 WHERE t.team_id = $1 AND t.source = 'snapshot' AND NOT EXISTS ( \
+                     SELECT 1 FROM sandboxes x \
+                     WHERE x.template_id = t.id AND x.state <> 'dead')) RETURNING files",
+        )
+        .bind(team.as_str())
+        .bind(micros(before))
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(refused)?;
+        // Tags of builds without files lead nowhere; a template without any is none.
+        for sql in [
+            "DELETE FROM template_tags WHERE template_id IN ( \
+                 SELECT id FROM templates WHERE team_id = $1 AND source = 'snapshot') \
+             AND NOT EXISTS (SELECT 1 FROM snapshots s WHERE s.build_id = template_tags.build_id) \
+             AND NOT EXISTS (SELECT 1 FROM sandboxes x \
+                 WHERE x.template_id = template_tags.template_id AND x.state <> 'dead')",
+            "DELETE FROM builds WHERE template_id IN ( \
+                 SELECT id FROM templates WHERE team_id = $1 AND source = 'snapshot') \
+             AND NOT EXISTS (SELECT 1 FROM template_tags g WHERE g.build_id = builds.id) \
+             AND NOT EXISTS (SELECT 1 FROM sandboxes x \
+                 WHERE x.template_id = builds.template_id AND x.state <> 'dead')",
+            "DELETE FROM template_aliases WHERE template_id IN ( \
+                 SELECT id FROM templates WHERE team_id = $1 AND source = 'snapshot') \
+             AND NOT EXISTS (SELECT 1 FROM builds b \
+                 WHERE b.template_id = template_aliases.template_id)",
+            "DELETE FROM templates WHERE team_id = $1 AND source = 'snapshot' \
+             AND NOT EXISTS (SELECT 1 FROM builds b WHERE b.template_id = templates.id)",
+        ] {
+            let gone = sqlx::query(sql).bind(team.as_str()).execute(&mut *tx).await;
+            gone.map_err(refused)?;
+        }
+        tx.commit().await.map_err(refused)?;
+        let read = |text: &String| {
+            SnapshotId::parse(text)
+                .map_err(Cause::from)
+                .named(WHAT, text)
+        };
+        files.iter().map(read).collect()
     }
 
     async fn template_delete(&self, id: &TemplateId) -> Result<TemplateDeleted, StoreError> {

@@ -11,7 +11,8 @@ use crate::{StoreError, Team, Teams};
 macro_rules! team_columns {
     () => {
         "t.id AS team_id, t.slug, t.name AS team_name, t.standing, t.blocked_reason, \
-         t.sandboxes_max, t.life_hours_max, t.vcpus_max, t.memory_mib_max, \
+         t.sandboxes_max, t.life_hours_max, t.vcpus_max, t.memory_mib_max, t.paused_days, \
+         t.snapshot_days, \
          t.created_at AS team_created_at"
     };
 }
@@ -23,8 +24,8 @@ impl Teams for SqliteStore {
         let (standing, reason) = standing_words(&team.standing);
         sqlx::query(
             "INSERT INTO teams (id, slug, name, standing, blocked_reason, sandboxes_max, \
-             life_hours_max, vcpus_max, memory_mib_max, created_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+             life_hours_max, vcpus_max, memory_mib_max, paused_days, snapshot_days, created_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         )
         .bind(team.id.as_str())
         .bind(&team.slug)
@@ -35,6 +36,8 @@ impl Teams for SqliteStore {
         .bind(team.limits.life_hours_max.map(i64::from))
         .bind(team.limits.vcpus_max.map(i64::from))
         .bind(team.limits.memory_mib_max.map(i64::from))
+        .bind(team.limits.paused_days.map(i64::from))
+        .bind(team.limits.snapshot_days.map(i64::from))
         .bind(micros(team.created_at))
         .execute(&self.durable)
         .await
@@ -70,7 +73,8 @@ impl Teams for SqliteStore {
         let (standing, reason) = standing_words(&team.standing);
         let done = sqlx::query(
             "UPDATE teams SET name = $2, standing = $3, blocked_reason = $4, sandboxes_max = $5, \
-             life_hours_max = $6, vcpus_max = $7, memory_mib_max = $8 WHERE id = $1",
+             life_hours_max = $6, vcpus_max = $7, memory_mib_max = $8, paused_days = $9, \
+             snapshot_days = $10 WHERE id = $1",
         )
         .bind(team.id.as_str())
         .bind(&team.name)
@@ -80,6 +84,8 @@ impl Teams for SqliteStore {
         .bind(team.limits.life_hours_max.map(i64::from))
         .bind(team.limits.vcpus_max.map(i64::from))
         .bind(team.limits.memory_mib_max.map(i64::from))
+        .bind(team.limits.paused_days.map(i64::from))
+        .bind(team.limits.snapshot_days.map(i64::from))
         .execute(&self.durable)
         .await
         .map_err(|error| failed("team", &team.id, error))?;

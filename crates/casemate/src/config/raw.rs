@@ -179,6 +179,10 @@ pub struct Limits {
     pub disk_mib: u32,
     /// Processes and threads in a sandbox.
     pub processes_max: u32,
+    /// Days that a paused sandbox is kept; 0 is for ever. Then it ends.
+    pub paused_days: u32,
+    /// Days that a snapshot is kept; 0 is for ever. Those of which sandboxes run or rest stay.
+    pub snapshot_days: u32,
 }
 
 impl Default for Limits {
@@ -197,6 +201,8 @@ impl Default for Limits {
             memory_mib: base.memory_mib,
             disk_mib: base.disk_mib,
             processes_max: base.processes_max,
+            paused_days: 0,
+            snapshot_days: 0,
         }
     }
 }
