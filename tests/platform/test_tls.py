@@ -18,25 +18,36 @@ import httpx
 import pytest
 
 import host
-from instance import ROOT, Instance, bare_environment, casemate, free_port, running
+from instance import ROOT, Instance, bare_environment, casemate, free_port
 
 HERE = pathlib.Path(__file__).resolve().parent
 DOMAIN = "casemate.localhost"
 
 
 class Https(Instance):
-    def __init__(self, name, mode="local", domain=DOMAIN, **settings):
+    def __init__(self, name):
+        super().__init__(name)
         self.tls_port = free_port()
+        self.set("local")
+
+    def set(self, mode, domain=DOMAIN, **settings):
+        """What the next start is told."""
         self.domain = domain
-        super().__init__(
-            name,
-            CASEMATE_TLS_MODE=mode,
-            CASEMATE_TLS_LISTEN=f"127.0.0.1:{self.tls_port}",
-            CASEMATE_NODE_SLOT_STOCK="4",
+        self.settings = {
+            "CASEMATE_TLS_MODE": mode,
+            "CASEMATE_TLS_LISTEN": f"127.0.0.1:{self.tls_port}",
+            "CASEMATE_NODE_SLOT_STOCK": "4",
             **settings,
-        )
+        }
         if domain != DOMAIN:
             self.settings["CASEMATE_SERVER_DOMAIN"] = f"{domain}:{self.tls_port}"
+
+    def become(self, mode, domain=DOMAIN, **settings):
+        """The same platform, started again with other settings."""
+        self.process.terminate()
+        self.process.wait(30)
+        self.set(mode, domain, **settings)
+        self.up()
 
     def trusting(self, ca=None, alpn=None):
         context = ssl.create_default_context(cafile=ca or self.data_dir / "ca.pem")
@@ -68,9 +79,10 @@ class Https(Instance):
             return conn.getpeercert(binary_form=True)
 
 
-@contextlib.contextmanager
-def serving(name, **options):
-    instance = Https(name, **options)
+@pytest.fixture(scope="module")
+def box():
+    """One platform for all kinds of certificates, so that it imports its base once."""
+    instance = Https("tls")
     try:
         instance.up()
         yield instance
@@ -78,10 +90,11 @@ def serving(name, **options):
         instance.close()
 
 
-@pytest.fixture(scope="module")
-def local():
-    with serving("tls") as instance:
-        yield instance
+@pytest.fixture
+def local(box):
+    if box.settings["CASEMATE_TLS_MODE"] != "local":
+        box.become("local")
+    return box
 
 
 def as_client(instance, *command):
@@ -297,7 +310,7 @@ def scratch():
     shutil.rmtree(made)
 
 
-def test_files_that_change_are_followed_and_broken_ones_are_not(scratch):
+def test_files_that_change_are_followed_and_broken_ones_are_not(box, scratch):
     names = ["DNS:box.example", "DNS:*.box.example"]
     pairs = [make_pair(scratch / f"pair-{n}", scratch / "ca", *names) for n in range(2)]
     live = scratch / "live"
@@ -305,44 +318,44 @@ def test_files_that_change_are_followed_and_broken_ones_are_not(scratch):
     put = lambda pair, name: os.replace(shutil.copy(pair / name, live / "new"), live / name)
     for name in ["chain.pem", "key.pem"]:
         put(pairs[0], name)
-    settings = {
-        "CASEMATE_TLS_CERTIFICATE": str(live / "chain.pem"),
-        "CASEMATE_TLS_KEY": str(live / "key.pem"),
-    }
     der = [ssl.PEM_cert_to_DER_cert((pair / "chain.pem").read_text()) for pair in pairs]
-    with serving("tls-files", mode="files", domain="box.example", **settings) as box:
-        context = box.trusting(scratch / "ca/ca.pem")
-        # The key was read by root, and is nobody's else.
-        os.chmod(live / "key.pem", 0o600)
-        assert "SSL_CERT_FILE" not in box.credentials()
-        sandbox = box.create()
-        sandbox.commands.run("head -c 30000000 /dev/zero > /tmp/large")
-        sandbox.commands.run("cd /tmp && python3 -m http.server 3000", background=True)
-        name = f"3000-{sandbox.sandbox_id}.box.example"
-        host.until("it serves", lambda: box.visit(name, context, "/")[0] == 200)
-        with begin_download(box, name, context) as download:
-            # A chain without its key, as for the moment between two copies, or for good.
-            put(pairs[1], "chain.pem")
-            host.until("it is told", lambda: "the new certificate is not used" in box.said())
-            assert box.shown() == der[0]
-            put(pairs[1], "key.pem")
-            host.until("it is taken", lambda: box.shown() == der[1])
-            assert box.visit(context=context)[0] == 200
-            (live / "key.pem").write_text("no key")
-            time.sleep(3)
-            assert box.shown() == der[1]
-            assert rest_of(download) == 30_000_000
-        # A control process that starts again knows what was good.
-        control = next(pid for pid, role in box.processes().items() if role == "control")
-        os.kill(control, 9)
-        host.until("another one serves", lambda: answers_as(box, context))
+    # Root reads the key, and nobody else.
+    os.chmod(live / "key.pem", 0o600)
+    box.become(
+        "files", "box.example",
+        CASEMATE_TLS_CERTIFICATE=str(live / "chain.pem"), CASEMATE_TLS_KEY=str(live / "key.pem"),
+    )
+    context = box.trusting(scratch / "ca/ca.pem")
+    assert "SSL_CERT_FILE" not in box.credentials()
+    sandbox = box.create()
+    sandbox.commands.run("head -c 30000000 /dev/zero > /tmp/large")
+    sandbox.commands.run("cd /tmp && python3 -m http.server 3000", background=True)
+    name = f"3000-{sandbox.sandbox_id}.box.example"
+    host.until("it serves", lambda: box.visit(name, context, "/")[0] == 200)
+    with begin_download(box, name, context) as download:
+        # A chain without its key, as for the moment between two copies, or for good.
+        put(pairs[1], "chain.pem")
+        host.until("it is told", lambda: "the new certificate is not used" in box.said())
+        assert box.shown() == der[0]
+        put(pairs[1], "key.pem")
+        host.until("it is taken", lambda: box.shown() == der[1])
+        assert box.visit(context=context)[0] == 200
+        (live / "key.pem").write_text("no key")
+        time.sleep(3)
         assert box.shown() == der[1]
-        # And a successor that could show nothing is refused before anybody makes room for it.
-        former, mark = box.process, box.mark
-        box.spawn("--take-over")
-        assert box.process.wait(20) == 1 and "cannot be used" in box.said()
-        box.process, box.mark = former, mark
-        assert former.poll() is None and box.visit(context=context)[0] == 200
+        assert rest_of(download) == 30_000_000
+    # A control process that starts again knows what was good.
+    control = next(pid for pid, role in box.processes().items() if role == "control")
+    os.kill(control, 9)
+    host.until("another one serves", lambda: answers_as(box, context))
+    assert box.shown() == der[1]
+    # And a successor that could show nothing is refused before anybody makes room for it.
+    former, mark = box.process, box.mark
+    box.spawn("--take-over")
+    assert box.process.wait(20) == 1 and "cannot be used" in box.said()
+    box.process, box.mark = former, mark
+    assert former.poll() is None and box.visit(context=context)[0] == 200
+    box.end_all()
 
 
 def answers_as(instance, context):
@@ -393,7 +406,8 @@ class Authority:
         url = f"https://127.0.0.1:{self.managed}/roots/0"
         root = self.dir / "root.pem"
         context = ssl._create_unverified_context()
-        host.until("pebble answers", lambda: self.fetch(url, root, context))
+        # It makes its keys first, which takes its time on a busy machine.
+        host.until("pebble answers", lambda: self.fetch(url, root, context), 60)
         return root
 
     def fetch(self, url, to, context):
@@ -402,7 +416,11 @@ class Authority:
             return True
 
     def __enter__(self):
-        self.root()
+        try:
+            self.root()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
@@ -413,17 +431,14 @@ class Authority:
 
 
 @pytest.mark.parametrize("where", ["redirect", "main"])
-def test_acme_with_a_challenge_over_http(scratch, where):
-    port = free_port()
+def test_acme_with_a_challenge_over_http(box, scratch, where):
+    port, domain = free_port(), f"{where}.example"
     more = {"CASEMATE_TLS_HTTP_LISTEN": f"127.0.0.1:{port}"} if where == "redirect" else {}
-    box = Https("tls-acme", mode="acme", domain="box.example", **more)
-    with Authority(scratch, port if more else box.port) as authority, contextlib.ExitStack() as stack:
-        box.settings.update(authority.settings())
-        stack.callback(box.close)
-        box.up()
+    with Authority(scratch, port if more else box.port) as authority:
+        box.become("acme", domain, **authority.settings(**more))
         context = box.trusting(authority.root())
         host.until("a certificate", lambda: answers_as(box, context), 30)
-        for name in ["box.example", "api.box.example", "sandbox.box.example"]:
+        for name in [domain, f"api.{domain}", f"sandbox.{domain}"]:
             assert box.visit(name, context)[0] == 200, name
         assert box.get("/.well-known/acme-challenge/nothing")[0] == 404
         kept = box.shown()
@@ -431,9 +446,9 @@ def test_acme_with_a_challenge_over_http(scratch, where):
             assert (box.data_dir / "control/acme" / path).stat().st_mode & 0o777 == 0o600
         if more:
             conn = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-            conn.request("GET", "/a?b=c", headers={"Host": "box.example"})
+            conn.request("GET", "/a?b=c", headers={"Host": domain})
             answer = conn.getresponse()
-            to = f"https://box.example:{box.tls_port}/a?b=c"
+            to = f"https://{domain}:{box.tls_port}/a?b=c"
             assert (answer.status, answer.headers["location"]) == (308, to)
         # What is there is used, and nobody is asked again.
         former = box.take_over()
@@ -441,12 +456,10 @@ def test_acme_with_a_challenge_over_http(scratch, where):
         assert box.shown() == kept and "got a certificate" not in box.said()
 
 
-def test_acme_with_a_record_renewed_ahead(scratch):
+def test_acme_with_a_record_renewed_ahead(box, scratch):
     """The wildcard, and a certificate so short that it must be renewed while we look."""
-    box = Https("tls-dns", mode="acme", domain="box.example")
-    hook = scratch / "hook"
-    with Authority(scratch, free_port(), seconds=30) as authority, contextlib.ExitStack() as stack:
-        calls = scratch / "calls"
+    hook, calls = scratch / "hook", scratch / "calls"
+    with Authority(scratch, free_port(), seconds=30) as authority:
         calls.touch()
         os.chmod(calls, 0o666)
         hook.write_text(
@@ -456,34 +469,34 @@ def test_acme_with_a_record_renewed_ahead(scratch):
             f'curl -sSf -d "{{\\"host\\":\\"$2.\\",\\"value\\":\\"$3\\"}}" http://127.0.0.1:{authority.records}/$to\n'
         )
         os.chmod(hook, 0o755)
-        box.settings.update(authority.settings(
+        box.become("acme", "record.example", **authority.settings(
             CASEMATE_TLS_ACME_CHALLENGE="dns-01",
             CASEMATE_TLS_ACME_DNS_HOOK=str(hook),
             CASEMATE_TLS_ACME_DNS_WAIT_SECONDS="0",
         ))
-        stack.callback(box.close)
-        box.up()
         context = box.trusting(authority.root())
         host.until("a certificate", lambda: answers_as(box, context), 30)
-        assert box.visit("49983-abc.box.example", context)[0] == 502
+        assert box.visit("49983-abc.record.example", context)[0] == 502
         first = box.shown()
         host.until("another one", lambda: box.shown() != first, 40)
-        assert box.visit("api.box.example", context)[0] == 200
+        assert box.visit("api.record.example", context)[0] == 200
         told = calls.read_text().split("\n")
-        assert "casemate present _acme-challenge.box.example" in told
-        assert "casemate cleanup _acme-challenge.box.example" in told
+        assert "casemate present _acme-challenge.record.example" in told
+        assert "casemate cleanup _acme-challenge.record.example" in told
 
 
-def test_an_authority_that_is_away_costs_https_and_nothing_else(scratch):
-    settings = {
-        "CASEMATE_TLS_ACME_DIRECTORY": f"https://127.0.0.1:{free_port()}/dir",
-        "CASEMATE_TLS_ACME_TERMS_AGREED": "true",
-    }
-    with serving("tls-away", mode="acme", domain="box.example", **settings) as box:
-        host.until("it is told", lambda: "no certificate could be had" in box.said())
-        assert box.create().commands.run("echo here").stdout == "here\n"
-        with pytest.raises(ssl.SSLError):
-            box.shown()
+def test_an_authority_that_is_away_costs_https_and_nothing_else(box):
+    box.become(
+        "acme", "away.example",
+        CASEMATE_TLS_ACME_DIRECTORY=f"https://127.0.0.1:{free_port()}/dir",
+        CASEMATE_TLS_ACME_TERMS_AGREED="true",
+    )
+    host.until("it is told", lambda: "no certificate could be had" in box.said())
+    sandbox = box.create()
+    assert sandbox.commands.run("echo here").stdout == "here\n"
+    box.kill(sandbox.sandbox_id)
+    with pytest.raises(ssl.SSLError):
+        box.shown()
 
 
 def test_settings_that_cannot_work_are_refused_before_anything_is_made(scratch):
@@ -504,20 +517,19 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_made(scratch):
         assert ran.returncode == 1 and part in ran.stderr, ran.stderr
 
 
-def test_https_is_turned_on_by_a_successor():
-    """From a platform that has none, whose message is that of earlier versions."""
-    with running("tls-later", CASEMATE_NODE_SLOT_STOCK="4") as plain:
-        sandbox = plain.create()
-        port = free_port()
-        plain.settings.update(CASEMATE_TLS_MODE="local", CASEMATE_TLS_LISTEN=f"127.0.0.1:{port}")
-        assert plain.take_over().wait(20) == 0
-        context = ssl.create_default_context(cafile=plain.data_dir / "ca.pem")
-        with httpx.Client(verify=context) as client:
-            assert client.get(f"https://127.0.0.1:{port}/health").status_code == 200
-        assert plain.credentials()["E2B_DOMAIN"] == f"{DOMAIN}:{port}"
-        assert sandbox.commands.run("echo still").stdout == "still\n"
-        # And off again.
-        plain.settings["CASEMATE_TLS_MODE"] = "off"
-        assert plain.take_over().wait(20) == 0
-        with pytest.raises(OSError):
-            socket.create_connection(("127.0.0.1", port), timeout=5)
+def test_https_is_turned_on_by_a_successor(box):
+    """From a platform that has none, whose message is that of earlier versions; and off again."""
+    box.become("off")
+    sandbox = box.create()
+    assert box.credentials()["E2B_DOMAIN"] == f"localhost:{box.port}"
+    box.set("local")
+    assert box.take_over().wait(20) == 0
+    assert box.visit()[0] == 200
+    assert box.credentials()["E2B_DOMAIN"] == f"{DOMAIN}:{box.tls_port}"
+    assert sandbox.commands.run("echo still").stdout == "still\n"
+    box.set("off")
+    assert box.take_over().wait(20) == 0
+    with pytest.raises(OSError):
+        box.dial()
+    assert sandbox.commands.run("echo still").stdout == "still\n"
+    box.end_all()

@@ -56,7 +56,15 @@ const HTTPS_PORT: u16 = 443;
 impl Tls {
     pub(super) fn check(raw: &raw::Tls, flags: &Flags) -> anyhow::Result<Option<Self>> {
         let certificate = match flags.tls.as_deref().unwrap_or(&raw.mode) {
-            "off" => return Ok(None),
+            "off" => {
+                ensure!(
+                    flags.tls_listen.is_none()
+                        && flags.tls_certificate.is_none()
+                        && flags.tls_key.is_none(),
+                    "https is off: say with --tls where its certificate comes from"
+                );
+                return Ok(None);
+            }
             "local" => Certificate::Local,
             "files" => Certificate::Files {
                 chain: file(
