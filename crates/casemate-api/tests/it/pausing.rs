@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use casemate_catalog::Catalog;
 use casemate_control::sandboxes::wake::{Knock, WakeError};
 use casemate_rpc::{NodeError, NodePort};
+use casemate_store::Sandboxes;
 use casemate_types::{Kept, SandboxId, Timestamp};
 use serde_json::{Value, json};
 
@@ -445,4 +446,33 @@ async fn traffic_wakes_what_asked_for_it_with_the_right_token() {
         wake(&open, false, None, None).await,
         Err(WakeError::NotFound)
     ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_kept_for_as_long_as_its_team_keeps_such_goes() {
+    let mut world = World::new().await;
+    let [old, young] = [world.create("").await, world.create("").await];
+    let answer = post(&world, &old, "snapshots", r#"{"name":"old"}"#).await;
+    assert_eq!(answer.status, 201);
+    for id in [&old, &young] {
+        assert_eq!(pause(&world, id).await, 204);
+    }
+    // Its pause was two days ago, as the row says.
+    let long_ago = Timestamp::now() - Duration::from_secs(2 * 24 * 3600);
+    let row = world.store.sandbox_by_id(&old).await.unwrap().unwrap();
+    let changed = world
+        .store
+        .sandbox_pause(&old, row.generation, long_ago, Kept::Memory);
+    changed.await.unwrap();
+    world
+        .restart_with(|config| config.limits.paused_days = 1)
+        .await;
+    until("it is gone", || async {
+        world.status_of(&old).await == 404
+    })
+    .await;
+    assert_eq!(world.node.running(), [young.clone()]);
+    assert_eq!(detail(&world, &young).await["state"], "paused");
+    let snapshots = world.api("GET", "/snapshots").send().await.json();
+    assert_eq!(snapshots.as_array().unwrap().len(), 1, "for ever");
 }

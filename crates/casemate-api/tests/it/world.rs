@@ -90,9 +90,13 @@ impl World {
 
     /// The process dies and another one starts over the same store and node.
     pub async fn restart(&mut self) {
+        self.restart_with(|_| {}).await;
+    }
+
+    pub async fn restart_with(&mut self, change: impl FnOnce(&mut ControlConfig)) {
         self.control.shutdown().await;
         self.control = start(
-            |_| {},
+            change,
             &self.store,
             &self.history,
             &self.catalog,
