@@ -48,6 +48,9 @@ pub struct NodeConfig {
     /// What paused sandboxes may hold of the machine's memory together (decision 20). Beyond it the
     /// one that rested for longest loses its processes.
     pub paused_memory_bytes: u64,
+    /// Sandboxes that are paused with their memory at once: each holds a network slot. Beyond it the
+    /// same.
+    pub paused_max: usize,
 }
 
 /// A node. Cheap to clone; all clones are the same node.
@@ -359,9 +362,9 @@ impl Inner {
         }
     }
 
-    /// Lets those that rested for longest give up their processes until the others hold no more
-    /// memory than they may.
-    pub(crate) fn bound_paused_memory(&self) {
+    /// Lets those that rested for longest give up their processes until the others are no more, and
+    /// hold no more memory, than they may.
+    pub(crate) fn bound_paused(&self) {
         let table = self.lock();
         let mut held: Vec<_> = table
             .rests()
@@ -370,8 +373,9 @@ impl Inner {
             .collect();
         held.sort();
         let mut sum: u64 = held.iter().map(|(_, bytes, _)| bytes).sum();
+        let mut left = held.len();
         for (_, bytes, id) in held {
-            if sum <= self.config.paused_memory_bytes {
+            if sum <= self.config.paused_memory_bytes && left <= self.config.paused_max {
                 return;
             }
             let Some(Row::Running { commands, .. }) = table.sandboxes.get(id) else {
@@ -381,6 +385,7 @@ impl Inner {
             let give_up = Command::GiveUpProcesses(PauseReason::MemoryBound);
             if commands.try_send(give_up).is_ok() {
                 sum -= bytes;
+                left -= 1;
             }
         }
     }

@@ -86,7 +86,7 @@ async fn hold(
     node.read_log(&id);
     if wanted == Kept::Memory {
         node.note_paused(entry, frozen.memory_bytes);
-        node.bound_paused_memory();
+        node.bound_paused();
     }
     info!(sandbox.id = %id, ?reason, memory_bytes = frozen.memory_bytes, "paused sandbox {id}");
     Ok(())

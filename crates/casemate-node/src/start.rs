@@ -92,7 +92,7 @@ pub(crate) async fn take_over(node: &Arc<Inner>) -> Result<(), StartError> {
     for (entry, _) in resting {
         node.own_paused(entry, 0);
     }
-    node.bound_paused_memory();
+    node.bound_paused();
     for entry in unruled {
         let sandbox = entry.sandbox.clone();
         node.own(entry);

@@ -19,6 +19,7 @@ struct Host {
     dir: tempfile::TempDir,
     runtime: Arc<FakeRuntime>,
     paused_memory_bytes: u64,
+    paused_max: usize,
 }
 
 impl Host {
@@ -29,6 +30,7 @@ impl Host {
             dir,
             runtime: Arc::default(),
             paused_memory_bytes: u64::MAX,
+            paused_max: 1000,
         }
     }
 
@@ -50,6 +52,7 @@ impl Host {
             boots_max: 4,
             queue_max,
             paused_memory_bytes: self.paused_memory_bytes,
+            paused_max: self.paused_max,
         };
         let (runtime, snapshots) = (Arc::clone(&self.runtime), Arc::clone(&self.runtime));
         let node = Node::start(config, runtime, snapshots).await.unwrap();

@@ -264,6 +264,28 @@ async fn beyond_the_bound_who_rested_for_longest_loses_its_processes() {
 }
 
 #[tokio::test]
+async fn no_more_are_held_than_there_are_places() {
+    let mut host = Host::new();
+    host.paused_max = 1;
+    let node = host.start().await;
+    let mut events = node.watch().await.unwrap();
+    let ids = [
+        made(&host, &node, &request(LONG)).await,
+        made(&host, &node, &request(LONG)).await,
+    ];
+    for id in &ids {
+        node.pause(id, Kept::Memory).await.unwrap();
+    }
+    paused(&mut events, &ids[0]).await;
+    let seen = paused(&mut events, &ids[0]).await;
+    assert_eq!(
+        (seen.kept, seen.reason),
+        (Kept::Files, PauseReason::MemoryBound)
+    );
+    assert!(host.runtime.is_frozen(&ids[1]));
+}
+
+#[tokio::test]
 async fn a_paused_one_takes_no_place_and_needs_one_to_go_on() {
     let host = Host::new();
     let node = host.start_with(1, 16).await;

@@ -223,9 +223,12 @@ fn node_config(config: &Config, dir: &DataDir) -> NodeConfig {
         boots_max: config.limits.boots_max,
         queue_max: config.limits.queue_max,
         paused_memory_bytes: paused_memory_bytes(config),
+        paused_max: PLACES_MAX.saturating_sub(config.limits.sandboxes_max as usize),
     }
 }
 
+/// Network slots of an instance, but for some that are prepared or given back.
+const PLACES_MAX: usize = 2000;
 /// Of the machine's memory where nothing else is said.
 const PAUSED_MEMORY_PART: u64 = 4;
 
