@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use casemate_types::{Kept, SandboxId, SandboxState, steady};
 
-use super::resume::{Resume, Running};
+use super::resume::Resume;
 use super::{ChangeError, SandboxView, Shown, stands};
 use crate::Control;
 use crate::auth::TeamCaller;
@@ -67,12 +67,12 @@ impl Control {
                     on_timeout: None,
                 };
                 match self.resume_or_running(caller, id, resume).await {
-                    Ok(Running::Resumed(view)) => {
+                    Ok(Some(view)) => {
                         joined = true;
                         Ok(view)
                     }
                     // Somebody was faster.
-                    Ok(Running::Already) => continue,
+                    Ok(None) => continue,
                     Err(error) => Err(error),
                 }
             };

@@ -31,11 +31,6 @@ pub(crate) struct Resume {
     pub(crate) on_timeout: Option<OnTimeout>,
 }
 
-pub(crate) enum Running {
-    Resumed(SandboxView),
-    Already,
-}
-
 impl Control {
     /// A paused sandbox goes on; one that runs already is refused (`POST …/resume`).
     ///
@@ -89,22 +84,22 @@ impl Control {
                 on_timeout,
             };
             return match self.resume_or_running(caller, id, resume).await {
-                Ok(Running::Resumed(view)) => Ok(view),
-                Ok(Running::Already) => Err(ChangeError::AlreadyRunning(id.clone())),
+                Ok(Some(view)) => Ok(view),
+                Ok(None) => Err(ChangeError::AlreadyRunning(id.clone())),
                 Err(ChangeError::Busy { .. }) => continue,
                 Err(error) => Err(error),
             };
         }
     }
 
-    /// Lets a paused sandbox of the caller's team go on. [`ChangeError::Busy`] when another change
+    /// Lets a paused sandbox of the caller's team go on; `None`: it runs. [`ChangeError::Busy`] when another change
     /// began first.
     pub(crate) async fn resume_or_running(
         &self,
         caller: &TeamCaller,
         id: &SandboxId,
         resume: Resume,
-    ) -> Result<Running, ChangeError> {
+    ) -> Result<Option<SandboxView>, ChangeError> {
         let turn = self.transitions.begin(id, Doing::Resuming);
         let _turn = turn.map_err(|other| busy(id, other.doing))?;
         let _one = self.locks.lock(id).await;
@@ -112,11 +107,11 @@ impl Control {
         let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
         let state = stands(&row, steady::now()).ok_or_else(not_found)?;
         if runs(&state) {
-            return Ok(Running::Already);
+            return Ok(None);
         }
         let row = self.settled(row).await?;
         let view = self.go_on(caller, row, resume).await?;
-        Ok(Running::Resumed(view))
+        Ok(Some(view))
     }
 
     /// One whose deadline has come and whose pause was not told of yet: it is paused on return.

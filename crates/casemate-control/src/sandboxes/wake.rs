@@ -7,7 +7,7 @@ use casemate_types::{Kept, SandboxId, SandboxState, steady};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
-use super::resume::{Resume, Running};
+use super::resume::Resume;
 use super::{ChangeError, stands};
 use crate::Control;
 use crate::auth::{TeamCaller, WhenBlocked, standing};
@@ -87,7 +87,7 @@ impl Control {
                 on_timeout: None,
             };
             match self.resume_or_running(&caller, id, resume).await {
-                Ok(Running::Resumed(_) | Running::Already) => return Ok(()),
+                Ok(_) => return Ok(()),
                 Err(ChangeError::Busy { .. }) => {}
                 Err(ChangeError::Quota(reached)) => return Err(reached.into()),
                 Err(ChangeError::Store(error)) => return Err(error.into()),
