@@ -20,10 +20,12 @@ pub mod journal;
 mod look;
 mod node;
 mod pause;
+mod rest;
 mod resume;
 mod sandbox;
 mod start;
 
 pub use admission::{AdmissionLimits, memory_total_bytes};
 pub use node::{Node, NodeConfig};
+pub use rest::{RestError, forget_others, keep_paused};
 pub use start::StartError;

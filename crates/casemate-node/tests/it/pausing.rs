@@ -303,3 +303,30 @@ async fn a_paused_one_takes_no_place_and_needs_one_to_go_on() {
     let promised = node.info().await.unwrap().memory_promised_bytes;
     assert_eq!(promised, 0);
 }
+
+#[tokio::test]
+async fn a_platform_that_ends_keeps_the_files_of_paused_ones() {
+    let host = Host::new();
+    let [held, at_rest, running] = [request(LONG), request(LONG), request(LONG)];
+    {
+        let node = host.start().await;
+        for request in [&held, &at_rest, &running] {
+            made(&host, &node, request).await;
+        }
+        node.pause(&held.sandbox, Kept::Memory).await.unwrap();
+        node.pause(&at_rest.sandbox, Kept::Files).await.unwrap();
+    }
+    let journal = host.journal();
+    let kept = casemate_node::keep_paused(&journal, &*host.runtime).await;
+    assert_eq!(kept.unwrap(), 2);
+    host.runtime.teardown(false).await.unwrap();
+    casemate_node::forget_others(&journal).unwrap();
+    assert_eq!(host.journalled(), 2);
+    let node = host.start().await;
+    assert!(node.running().is_empty());
+    for request in [&held, &at_rest] {
+        let resumed = node.resume(resume(request, Kept::Memory)).await.unwrap();
+        assert_eq!(resumed.from, Kept::Files);
+        assert_eq!(host.runtime.files(&request.sandbox), "written");
+    }
+}

@@ -40,18 +40,26 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     let opened = sandboxes::open(&config, &dir, None, None)
         .await
         .context("look for what is left")?;
+    let paused = match args.purge {
+        true => 0,
+        false => casemate_node::keep_paused(&dir.journal(), &*opened.runtime)
+            .await
+            .context("keep the files of paused sandboxes")?,
+    };
     opened
         .runtime
         .teardown(args.purge)
         .await
         .context("end what is left")?;
     drop(opened);
-    for entry in std::fs::read_dir(dir.journal())
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        std::fs::remove_file(entry.path()).context("clear the journal")?;
+    if !args.purge {
+        casemate_node::forget_others(&dir.journal()).context("clear the journal")?;
+    }
+    if paused > 0 {
+        output.note(&format!(
+            "{paused} paused sandboxes keep their files; after the next `casemate up` they can be \
+             resumed"
+        ));
     }
     if args.purge {
         // Some file systems take seconds for a large one.
