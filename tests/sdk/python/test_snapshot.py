@@ -33,12 +33,15 @@ async def test_a_snapshot_is_a_template_of_its_own(sdk):
     await sdk.do(source.files.write("kept", "before"))
     await sdk.run(source, "sudo sh -c 'echo root > /etc/kept; chmod 600 /etc/kept'")
     sleeping = await sdk.run(source, "sleep 4322", background=True)
+    open_one = await sdk.run(source, "read line; echo $line", background=True, stdin=True)
     snapshot = await sdk.do(source.create_snapshot())
     assert snapshot.snapshot_id.endswith(":default") and snapshot.names == []
     # The source goes on as if nothing had been.
     await sdk.do(source.files.write("kept", "after"))
     assert await boot_id(sdk, source) == boot
     assert await sdk.do(source.commands.kill(sleeping.pid)) is True
+    await sdk.do(source.commands.send_stdin(open_one.pid, "heard\n"))
+    assert (await sdk.do(open_one.wait())).stdout == "heard\n"
 
     seen = "pgrep -fx 'sleep 4322'; cat kept; sudo stat -c :%U:%a /etc/kept; echo $GREETING; pwd"
 
@@ -258,5 +261,4 @@ async def test_events_tell_of_it(sdk):
         return [event["type"].removeprefix("sandbox.lifecycle.") for event in json.loads(body)]
 
     await sdk.until("the last event", lambda: told()[-1:] == ["killed"])
-    print(told())
     assert told() == ["created", "paused", "resumed", "checkpointed", "killed"]
