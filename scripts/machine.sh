@@ -60,14 +60,15 @@ need_venv() {
   echo "$stamp" >"$dir/stamp"
 }
 
-# Node.js as the JavaScript SDK asks for it (Debian 12 has 18), and the suite's packages as locked.
+# Node.js as the JavaScript SDK asks for it (Debian 12 has 18), and a suite's packages as locked: those
+# of the folder $1, or of the SDK's.
 need_node() {
   if ! node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 21 || (a == 20 && b > 17) ? 0 : 1)' 2>/dev/null; then
     command -v npm >/dev/null || need_packages nodejs npm
     npm install --silent --no-save --prefix target/node node@22
     PATH=$PWD/target/node/node_modules/.bin:$PATH
   fi
-  (cd tests/sdk/js && npm ci --silent --no-audit --no-fund)
+  (cd "${1:-tests/sdk/js}" && npm ci --silent --no-audit --no-fund)
 }
 
 # Waits until $1 (a URL) answers 200, while process $2 lives; gives up after $3 seconds.

@@ -169,17 +169,16 @@ def test_what_is_not_there_is_said(sandbox):
 
 
 class Terminal:
-    """`sandbox shell` at a terminal of ours."""
+    """A program at a terminal of ours."""
 
-    def __init__(self, sandbox, rows, columns):
+    def __init__(self, command, rows, columns, **options):
         self.master, slave = pty.openpty()
         self.resize(rows, columns)
         self.before = termios.tcgetattr(slave)
         self.slave = slave
         self.process = subprocess.Popen(
-            [CASEMATE, "sandbox", "shell", sandbox],
-            stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), **options,
         )
 
     def resize(self, rows, columns):
@@ -208,7 +207,7 @@ class Terminal:
 
 
 def test_shell_is_a_terminal_of_our_size_and_ends_with_its_code(sandbox):
-    terminal = Terminal(sandbox, 40, 100)
+    terminal = Terminal([CASEMATE, "sandbox", "shell", sandbox], 40, 100)
     # The arithmetic keeps the echo of what is typed from being taken for the answer.
     terminal.type(b"stty size; echo ready-$((1+1))\n")
     assert b"40 100" in terminal.until(b"ready-2")

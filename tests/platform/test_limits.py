@@ -12,6 +12,7 @@ import e2b
 import pytest
 
 import host
+from instance import running
 from test_abuse import is_well
 
 
@@ -302,6 +303,31 @@ def test_terminals_end_at_their_number_and_the_error_says_so(sandbox):
 def test_a_command_can_open_its_pipes_by_name(sandbox):
     done = sandbox.commands.run("echo out >/dev/stdout; echo err >/dev/stderr; sudo sh -c 'echo root >/dev/stderr'")
     assert (done.stdout, done.stderr) == ("out\n", "err\nroot\n")
+
+
+def test_a_team_has_no_more_than_its_number():
+    """Those that are paused do not count; who comes back does, by whatever way."""
+    with running("few", CASEMATE_LIMITS_TEAM_SANDBOXES_MAX="3", CASEMATE_NODE_SLOT_STOCK="4") as few:
+        wakes = {"on_timeout": "pause", "auto_resume": True}
+        first, second = few.create(lifecycle=wakes), few.create()
+        with pytest.raises(e2b.SandboxException, match=r"concurrent sandboxes \(3\)"):
+            first.fork(count=3)
+        results = first.fork(timeout=300, count=2)
+        refused = [one for one in results if isinstance(one, Exception)]
+        assert len(results) == 2 and len(refused) == 1
+        assert isinstance(refused[0], e2b.RateLimitException), refused
+        with pytest.raises(e2b.RateLimitException, match="maximum number of concurrent"):
+            few.create()
+        first.pause()
+        instead = few.create()
+        with pytest.raises(e2b.RateLimitException):
+            few.connect(first.sandbox_id)
+        with pytest.raises(e2b.RateLimitException):
+            first.commands.run("true")
+        assert first.get_info().state == e2b.SandboxState.PAUSED
+        instead.kill()
+        assert first.commands.run("true").exit_code == 0
+        assert second.is_running()
 
 
 def test_what_a_sandbox_says_fills_no_log(main, sandbox):

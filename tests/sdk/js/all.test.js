@@ -10,6 +10,8 @@ import './suite/pty.js'
 import './suite/files.js'
 import './suite/git.js'
 import './suite/network.js'
+import './suite/pause.js'
+import './suite/snapshots.js'
 
 test('every public method is called or listed', () => {
   const methods = publicMethods()

@@ -45,29 +45,8 @@ CLASSES = {
     "AsyncSnapshotPaginator": async_paginator.AsyncSnapshotPaginator,
 }
 
-LIFE = "The life of a sandbox: pause, resume, snapshots, forks, hosts and TLS"
-
 # Public methods that no test calls yet, with the title of the issue that brings them.
-NOT_COVERED_YET = {
-    f"{prefix}{name}": issue
-    for prefix in ("", "Async")
-    for name, issue in {
-        "Sandbox.beta_pause": LIFE,
-        "Sandbox.beta_pause (by id)": LIFE,
-        "Sandbox.create_snapshot": LIFE,
-        "Sandbox.create_snapshot (by id)": LIFE,
-        "Sandbox.delete_snapshot": LIFE,
-        "Sandbox.fork": LIFE,
-        "Sandbox.fork (by id)": LIFE,
-        "Sandbox.list_snapshots": LIFE,
-        "Sandbox.list_snapshots (by id)": LIFE,
-        "Sandbox.pause": LIFE,
-        "Sandbox.pause (by id)": LIFE,
-        "SnapshotPaginator.has_next": LIFE,
-        "SnapshotPaginator.next_items": LIFE,
-        "SnapshotPaginator.next_token": LIFE,
-    }.items()
-}
+NOT_COVERED_YET = {}
 
 TESTS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 METHODS = set()

@@ -1,24 +1,16 @@
 """Ports of a sandbox from outside, and its way out. What is attacked is made by the test itself."""
 
 import base64
-import http.client
 import os
 import socket
 import subprocess
-import urllib.parse
 
 import e2b
 import pytest
 
-API = urllib.parse.urlsplit(os.environ["E2B_SANDBOX_URL"])
+from edge import API, ask, serve
+
 SERVER = "python3 -m http.server {port} --bind {bind}"
-
-
-def ask(host, path="/", headers=None):
-    connection = http.client.HTTPConnection(API.hostname, API.port or 80, timeout=10)
-    connection.request("GET", path, headers={"Host": host, **(headers or {})})
-    answer = connection.getresponse()
-    return answer.status, answer.read()
 
 
 @pytest.mark.parametrize("bind", ["0.0.0.0", "127.0.0.1", "::1"])
@@ -116,6 +108,66 @@ async def test_neighbours_are_closed(sdk, sandbox):
     for address in there:
         assert await connects(sdk, other, address, 4000), "its own sandbox reaches it"
         assert not await connects(sdk, sandbox, address, 4000), address
+
+
+TOKEN = "e2b-traffic-access-token"
+
+
+async def test_a_private_sandbox_asks_for_its_token(sdk):
+    sandbox = await sdk.create(
+        network={"allow_public_traffic": False},
+        lifecycle={"on_timeout": "pause", "auto_resume": True},
+    )
+    assert (await sdk.do(sandbox.get_info())).network == {"allow_public_traffic": False}
+    right, wrong = {TOKEN: sandbox.traffic_access_token}, {TOKEN: "0" * 64}
+    assert len(right[TOKEN]) == 64
+    host = await serve(sdk, sandbox, 8000, right)
+    for headers, text in [({}, b"is missing"), (wrong, b"is invalid")]:
+        status, body = ask(host, headers=headers)
+        assert status == 403 and b"secured with traffic access token" in body and text in body
+        status, body = ask(host, headers={**headers, "User-Agent": "Mozilla/5.0"})
+        assert status == 403 and body.startswith(b"<html")
+    assert ask(sandbox.get_host(9), headers={})[0] == 403
+    assert ask(sandbox.get_host(9), headers=right)[0] == 502
+    # The agent has a token of its own.
+    assert ask(sandbox.get_host(49983), "/health")[0] == 204
+    assert await sdk.do(sandbox.files.exists("/etc")) is True
+    # Nor does anybody wake it without.
+    await sdk.do(sandbox.pause())
+    for headers in ({}, wrong, {"X-Access-Token": right[TOKEN]}):
+        status, body = ask(host, headers=headers)
+        assert status == 403 and b"can't be resumed with the credentials provided" in body
+    assert (await sdk.do(sandbox.get_info())).state == e2b.SandboxState.PAUSED
+    assert ask(host, headers=right)[0] == 200
+    other = await sdk.do(sdk.Sandbox.connect(sandbox.sandbox_id))
+    assert other.traffic_access_token == right[TOKEN]
+    assert ask(host)[0] == 403
+
+    public = await sdk.create(network={"allow_public_traffic": True})
+    assert public.traffic_access_token is None
+    assert ask(await serve(sdk, public, 8000))[0] == 200
+
+
+async def test_services_see_the_host_that_was_asked_for(sdk):
+    sandbox = await sdk.create(network={"mask_request_host": "${PORT}-app.example.com"})
+    mask = (await sdk.do(sandbox.get_info())).network
+    assert mask == {"mask_request_host": "${PORT}-app.example.com"}
+    host = await serve(sdk, sandbox, 8000)
+    seen = lambda host: ask(host)[1].split()[1].decode()
+    assert seen(host) == "8000-app.example.com"
+    for mode in ("full", "filesystem"):
+        await sdk.do(sandbox.pause(mode=mode))
+        await sdk.do(sandbox.connect(timeout=60))
+        if mode == "filesystem":
+            await serve(sdk, sandbox, 8000)
+        assert seen(host) == "8000-app.example.com"
+    # An update of what leaves changes nothing of what comes in.
+    await sdk.do(sandbox.update_network({"deny_out": ["192.0.2.0/24"]}))
+    assert seen(host) == "8000-app.example.com"
+    for wrong, text in [("a b", "mask request host is not valid"), ("b\u00fccher.example", "not ASCII")]:
+        with pytest.raises(e2b.SandboxException) as caught:
+            await sdk.create(network={"mask_request_host": wrong})
+        assert caught.value.status_code == 400 and text in str(caught.value)
 
 
 async def test_domains_are_judged_by_name(sdk):

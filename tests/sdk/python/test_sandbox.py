@@ -1,7 +1,6 @@
 import datetime
 
 import e2b
-import later
 import pytest
 from e2b import SandboxQuery, SandboxState
 
@@ -154,18 +153,11 @@ async def test_one_idempotency_key_makes_one_sandbox(sdk):
     assert first.sandbox_id == second.sandbox_id
 
 
-async def test_what_is_not_there_yet_says_so(sdk, sandbox):
-    for name, call in later.calls(sandbox):
-        error = await sdk.fails(e2b.SandboxException, call)
-        assert "not available in this version" in str(error), name
-        assert error.status_code == 501, name
-    for option in [
-        {"lifecycle": {"on_timeout": "pause"}},
-        {"network": {"allow_public_traffic": False}},
-    ]:
-        with pytest.raises(e2b.SandboxException) as caught:
-            await sdk.create(**option)
-        assert caught.value.status_code == 501, option
+async def test_what_is_not_there_yet_says_so(sdk):
+    with pytest.raises(e2b.SandboxException) as caught:
+        await sdk.create(network={"https_ports": [8443]})
+    assert caught.value.status_code == 501
+    assert "'httpsPorts' is not available in this version" in str(caught.value)
 
 
 async def test_an_unknown_template_is_not_found(sdk):

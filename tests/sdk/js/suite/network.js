@@ -1,26 +1,11 @@
 import assert from 'node:assert/strict'
-import http from 'node:http'
 import { test } from 'node:test'
 
 import { ALL_TRAFFIC } from 'e2b'
 
+import { ask } from '../edge.js'
 import { Sandbox } from '../noted.js'
 import { create, shared, until } from '../setup.js'
-
-const edge = new URL(process.env.E2B_SANDBOX_URL)
-
-// Not fetch: it does not let a caller set the host.
-function ask(host, path = '/') {
-  return new Promise((resolve, reject) => {
-    const options = { host: edge.hostname, port: edge.port || 80, path, headers: { Host: host } }
-    const request = http.get(options, (answer) => {
-      let body = ''
-      answer.on('data', (part) => (body += part))
-      answer.on('end', () => resolve({ status: answer.statusCode, body }))
-    })
-    request.on('error', reject)
-  })
-}
 
 test('a port that listens on loopback is reachable', async () => {
   const sandbox = await shared()

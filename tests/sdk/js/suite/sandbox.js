@@ -117,13 +117,8 @@ test('list filters and pages', async () => {
 })
 
 test('what is not there yet says so', async () => {
-  const { sandboxId } = await shared()
-  const later = /not available in this version/
-  // The plain class: these calls do not count as covering the methods.
-  await assert.rejects(e2b.Sandbox.pause(sandboxId), later)
-  await assert.rejects(e2b.Sandbox.createSnapshot(sandboxId), later)
-  await assert.rejects(e2b.Sandbox.listSnapshots().nextItems(), later)
-  await assert.rejects(create({ lifecycle: { onTimeout: 'pause' } }), /not available|autoPause/)
+  const network = { httpsPorts: [8443] }
+  await assert.rejects(create({ network }), /'httpsPorts' is not available in this version/)
 })
 
 test('wrong keys and unknown templates are refused', async () => {
