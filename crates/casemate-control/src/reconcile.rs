@@ -97,7 +97,7 @@ async fn follow(
                 handle(control, orphans, &node, event).await?;
             }
             () = orphans.next_due() => orphans.end_overdue(control).await?,
-            _ = snapshots.tick() => snapshots::drop_unwanted(control).await?,
+            _ = snapshots.tick() => snapshots::drop_unwanted_soon(control),
             _ = round.tick() => {
                 sync::end_expired(control, &node).await?;
             }

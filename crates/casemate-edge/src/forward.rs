@@ -269,7 +269,8 @@ impl Forward<'_> {
                 let refusal = if rest.is_broken() {
                     Refusal::BodyBroken
                 } else {
-                    if self.is_envd() && failure.may_be_the_end() {
+                    let is_paused = matches!(failure, SendFailure::Dial(DialFailure::Paused));
+                    if is_paused || (self.is_envd() && failure.may_be_the_end()) {
                         // Cut short by the news: `run` answers then.
                         tokio::time::sleep(NEWS_OF_END).await;
                     }
@@ -367,6 +368,7 @@ impl Forward<'_> {
         let sandbox = &self.target.sandbox;
         match failure {
             SendFailure::Dial(DialFailure::NotFound) => Refusal::NotFound(sandbox.clone()),
+            SendFailure::Dial(DialFailure::Paused) => Refusal::Transitioning(sandbox.clone()),
             SendFailure::Dial(DialFailure::PortClosed) => self.port_closed(),
             SendFailure::Dial(DialFailure::Node(_)) => {
                 error!(

@@ -135,6 +135,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 pub enum DialFailure {
     #[error("the sandbox does not run")]
     NotFound,
+    /// It has just been paused.
+    #[error("the sandbox is paused")]
+    Paused,
     #[error("nothing listens on the port")]
     PortClosed,
     /// The node did not answer, or failed; it says nothing about the sandbox.

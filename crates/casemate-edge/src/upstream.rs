@@ -84,7 +84,7 @@ impl SendFailure {
         match self {
             Self::Dial(DialFailure::PortClosed | DialFailure::Node(_)) => true,
             Self::Tls(_) | Self::Prepare(_) | Self::Sent(_) => true,
-            Self::Dial(DialFailure::NotFound) | Self::Informational => false,
+            Self::Dial(DialFailure::NotFound | DialFailure::Paused) | Self::Informational => false,
         }
     }
 }

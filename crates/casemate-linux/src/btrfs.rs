@@ -8,9 +8,7 @@ const SUBVOL_CREATE: libc::c_ulong = iow(14, 4096);
 const SNAP_DESTROY: libc::c_ulong = iow(15, 4096);
 const TREE_SEARCH: libc::c_ulong = iowr(17, 4096);
 const INO_LOOKUP: libc::c_ulong = iowr(18, 4096);
-const WAIT_SYNC: libc::c_ulong = iow(22, 8);
 const SNAP_CREATE: libc::c_ulong = iow(23, 4096);
-const START_SYNC: libc::c_ulong = ior(24, 8);
 const DEV_INFO: libc::c_ulong = iowr(30, 4096);
 const QUOTA_CTL: libc::c_ulong = iowr(40, 16);
 const QGROUP_CREATE: libc::c_ulong = iow(42, 16);
@@ -68,10 +66,6 @@ struct SnapshotArgs {
     flags: u64,
     unused: [u64; 4],
     name: [u8; 4040],
-}
-#[repr(C)]
-struct TransactionArgs {
-    transaction: u64,
 }
 #[repr(C)]
 struct QuotaArgs {
@@ -136,8 +130,6 @@ unsafe impl Argument for VolumeArgs {}
 // SAFETY: see above.
 unsafe impl Argument for SnapshotArgs {}
 // SAFETY: see above.
-unsafe impl Argument for TransactionArgs {}
-// SAFETY: see above.
 unsafe impl Argument for QuotaArgs {}
 // SAFETY: see above.
 unsafe impl Argument for QgroupCreateArgs {}
@@ -194,13 +186,6 @@ pub fn snapshot_create(source: impl AsFd, folder: impl AsFd, name: &str) -> io::
     };
     write_name(name, &mut args.name)?;
     ioctl(folder, SNAP_CREATE, &mut args)
-}
-
-/// Waits until all that was changed in folders survives a power loss; not for the content of files.
-pub fn commit(root: impl AsFd) -> io::Result<()> {
-    let mut args = TransactionArgs { transaction: 0 };
-    ioctl(&root, START_SYNC, &mut args)?;
-    ioctl(&root, WAIT_SYNC, &mut args)
 }
 
 /// Takes the subvolume `name` out of the folder; its space comes back in the background.

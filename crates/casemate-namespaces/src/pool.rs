@@ -109,8 +109,8 @@ trait Layers: Debug + Send + Sync {
     fn note_size(&self, layer: &Path) -> io::Result<()>;
     /// What would come back without it, or what it holds; `None` where neither is known.
     fn kept_bytes(&self, layer: &Path) -> io::Result<Option<u64>>;
-    /// Waits until changes of folders survive a power loss.
-    fn commit(&self, root: &Path) -> io::Result<()>;
+    /// Waits until what came to this folder survives a power loss.
+    fn commit(&self, kept: &Path) -> io::Result<()>;
     /// Whether emptying one costs less than deleting it and making another.
     fn is_worth_emptying(&self, layer: &Path) -> bool;
     /// Deletes it with all that is in it.

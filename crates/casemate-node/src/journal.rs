@@ -69,6 +69,8 @@ const PAGE_BYTES: usize = 4096;
 const HALF: &str = "tmp";
 /// Of one that counts.
 const WHOLE: &str = "json";
+/// Of one that could not be read.
+const ASIDE: &str = "bad";
 
 fn yes() -> bool {
     true
@@ -160,6 +162,31 @@ impl Journal {
         synced.map_err(io_error("sync", &path))
     }
 
+    /// The same for an entry of which an earlier one was promised to last: at no moment is neither of
+    /// the two whole on the disk.
+    pub fn replace_kept(&self, entry: &Entry) -> Result<(), JournalError> {
+        let half = self.path(&entry.sandbox, HALF);
+        let noted = self.note(entry).and_then(|()| {
+            let synced = fs::File::open(&half).and_then(|file| file.sync_all());
+            synced.map_err(io_error("sync", &half))
+        });
+        match noted.and_then(|()| self.keep(&entry.sandbox)) {
+            Ok(()) => {
+                let path = self.path(&entry.sandbox, WHOLE);
+                let synced = fs::File::open(&path).and_then(|file| file.sync_all());
+                synced.map_err(io_error("sync", &path))
+            }
+            // On a full disk it is written over.
+            Err(_) => self.replace_for_good(entry),
+        }
+    }
+
+    /// Whether an entry was set aside that could not be read, now or by an earlier start: what it
+    /// named is not known.
+    pub fn has_unreadable(&self) -> Result<bool, JournalError> {
+        Ok(!self.files(ASIDE)?.is_empty())
+    }
+
     /// Into the blocks that the entry has. One call writes it, and no signal cuts that short within
     /// a page; what is longer than a page has no such promise, and a torn entry would lose the
     /// sandbox, so it is refused.
@@ -195,7 +222,7 @@ impl Journal {
             match read(&path) {
                 Ok(entry) => entries.push(entry),
                 Err(error) => {
-                    let aside = path.with_extension("bad");
+                    let aside = path.with_extension(ASIDE);
                     warn!(path = %path.display(), %error, "set an unreadable journal entry aside");
                     fs::rename(&path, &aside).map_err(io_error("set aside", &path))?;
                 }

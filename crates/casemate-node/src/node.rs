@@ -352,16 +352,20 @@ impl Inner {
 
     /// It did not go on: it rests as before.
     pub(crate) fn put_back(&self, sandbox: &SandboxId, before: Box<Rest>) {
-        let mut table = self.lock();
-        let table = &mut *table;
-        if let Some(row) = table.sandboxes.get_mut(sandbox) {
-            if row.is_awake() {
-                table.memory_promised_bytes -= memory_bytes_of(row);
-            }
-            if let Row::Running { rest, .. } = row {
-                *rest = Some(before);
+        {
+            let mut table = self.lock();
+            let table = &mut *table;
+            if let Some(row) = table.sandboxes.get_mut(sandbox) {
+                if row.is_awake() {
+                    table.memory_promised_bytes -= memory_bytes_of(row);
+                }
+                if let Row::Running { rest, .. } = row {
+                    *rest = Some(before.clone());
+                }
             }
         }
+        // Whoever looked in between saw one that runs.
+        self.events.publish(NodeEvent::Paused(before.shown));
     }
 
     /// Lets those that rested for longest give up their processes until the others are no more, and

@@ -12,7 +12,7 @@
 
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::{NodeError, PauseReply};
-use casemate_runtime::RuntimeError;
+use casemate_runtime::{RuntimeError, SnapshotError};
 use casemate_types::{Kept, PauseReason, SnapshotId, chain, steady};
 use tracing::{error, info, warn};
 
@@ -84,8 +84,9 @@ async fn hold(
     failpoint::hit(Point::PauseNoted);
     // What it wrote last; what is left waits until it goes on.
     node.read_log(&id);
+    // Whatever is to be given up of it: it is paused from here on.
+    node.note_paused(entry, frozen.memory_bytes);
     if wanted == Kept::Memory {
-        node.note_paused(entry, frozen.memory_bytes);
         node.bound_paused();
     }
     info!(sandbox.id = %id, ?reason, memory_bytes = frozen.memory_bytes, "paused sandbox {id}");
@@ -112,17 +113,43 @@ pub(crate) async fn give_up_processes(
     reason: PauseReason,
 ) -> Result<(), NodeError> {
     let id = entry.sandbox.clone();
-    let Some(pause) = entry.pause.clone() else {
+    let Some(pause) = &mut entry.pause else {
         return Ok(());
     };
-    let suspended = node.snapshots.suspend(&id, &pause.files).await;
-    suspended.map_err(|failed| NodeError::PauseFailed {
-        why: chain(&failed),
-    })?;
+    let files = pause.files.clone();
+    if pause.wanted == Kept::Memory {
+        // Once its processes may be gone, nobody may take it for one that has them.
+        pause.wanted = Kept::Files;
+        pause.reason = reason;
+        let noted = node.journal.replace_kept(entry);
+        noted.map_err(|failed| internal(&failed))?;
+    }
+    match node.snapshots.suspend(&id, &files).await {
+        Ok(()) => {}
+        // It does not run here: what was left of it is looked for.
+        Err(SnapshotError::NotFound(_)) => find_files(node, entry, &files).await?,
+        Err(failed) => {
+            return Err(NodeError::PauseFailed {
+                why: chain(&failed),
+            });
+        }
+    }
     failpoint::hit(Point::PauseGivenUp);
     only_files(node, entry, reason);
     info!(sandbox.id = %id, ?reason, "kept the files of sandbox {id} alone");
     Ok(())
+}
+
+async fn find_files(node: &Inner, entry: &Entry, files: &SnapshotId) -> Result<(), NodeError> {
+    let failed = |why: String| NodeError::PauseFailed { why };
+    let Some(record) = &entry.record else {
+        return Err(failed("nothing says what it left".into()));
+    };
+    match node.snapshots.salvage(record, files).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(failed("nothing is left of it".into())),
+        Err(error) => Err(failed(chain(&error))),
+    }
 }
 
 /// Notes that its files are kept and nothing else. A journal that cannot be written says that its
@@ -133,14 +160,14 @@ pub(crate) fn only_files(node: &Inner, entry: &mut Entry, reason: PauseReason) {
         pause.wanted = Kept::Files;
         pause.reason = reason;
     }
-    if let Err(failed) = node.journal.replace_for_good(entry) {
+    if let Err(failed) = node.journal.replace_kept(entry) {
         let error = chain(&failed);
         warn!(sandbox.id = %entry.sandbox, error, "cannot note that only files are kept");
     }
     node.note_paused(entry, 0);
 }
 
-/// The same for what nobody waits for. What cannot be kept now is found, or not, by the next start.
+/// The same for what nobody waits for. What cannot be kept now is tried again by whoever calls.
 pub(crate) async fn files_from_now_on(node: &Inner, entry: &mut Entry, reason: PauseReason) {
     let holds = matches!(&entry.pause, Some(pause) if pause.kept == Kept::Memory);
     if holds && let Err(failed) = give_up_processes(node, entry, reason).await {

@@ -13,7 +13,7 @@ use tracing::{error, info};
 
 use crate::create::ends_at;
 use crate::journal::{Entry, Pause};
-use crate::node::{Inner, runtime_error};
+use crate::node::Inner;
 use crate::pause::{drop_files, give_up_processes};
 use crate::sandbox::Command;
 
@@ -48,9 +48,10 @@ pub(crate) async fn resume(
         return Err(NodeError::Exists(id));
     };
     let before = node.admit_back(&id)?;
-    let from = match (pause.kept, request.from) {
-        (Kept::Memory, Kept::Memory) => Kept::Memory,
-        (Kept::Memory | Kept::Files, _) => Kept::Files,
+    // One whose processes were to be given up may have lost them half-way.
+    let from = match (pause.kept, pause.wanted, request.from) {
+        (Kept::Memory, Kept::Memory, Kept::Memory) => Kept::Memory,
+        (Kept::Memory | Kept::Files, ..) => Kept::Files,
     };
     let resumed = match from {
         Kept::Memory => go_on(node, entry, &request.sandbox).await,
@@ -94,7 +95,10 @@ async fn go_on(node: &Inner, entry: &mut Entry, request: &CreateRequest) -> Resu
             let error = chain(&failed);
             error!(sandbox.id = %entry.sandbox, error, "cannot note that a sandbox is still paused");
         }
-        return Err(runtime_error(failed));
+        // That it does not run here is no word that it is gone: its files may be there.
+        return Err(NodeError::Internal {
+            why: chain(&failed),
+        });
     }
     failpoint::hit(Point::ResumeThawed);
     *entry = next;

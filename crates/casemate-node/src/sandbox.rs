@@ -12,7 +12,7 @@ use casemate_types::{
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
-use crate::journal::Entry;
+use crate::journal::{Entry, JournalError};
 use crate::node::{Inner, snapshot_error};
 use crate::{pause, resume};
 
@@ -80,7 +80,9 @@ pub(crate) async fn own(node: Arc<Inner>, mut entry: Entry, mut inbox: mpsc::Rec
         tell_memory_kills(&node, &mut entry, counted);
     }
     stop(&node, &entry.sandbox, reason).await;
-    if let Some(pause) = &entry.pause {
+    if let Some(pause) = &entry.pause
+        && pause.wanted == Kept::Files
+    {
         pause::drop_files(&node, &pause.files).await;
     }
     die(Point::ExpiryStopped, Point::KillStopped);
@@ -119,11 +121,18 @@ async fn live(
     entry: &mut Entry,
     inbox: &mut mpsc::Receiver<Command>,
 ) -> (EndReason, Option<Done>) {
-    // When a pause at the deadline that failed is tried again.
+    // When a pause that failed is tried again.
     let mut not_before = Timestamp::MIN;
     loop {
         let command = match due(entry, not_before) {
             None => inbox.recv().await,
+            Some(left) if left.is_zero() && entry.pause.is_some() => {
+                not_before = steady::now() + PAUSE_RETRY;
+                let reason = entry.pause.as_ref().map(|pause| pause.reason);
+                let reason = reason.unwrap_or(PauseReason::ProcessesLost);
+                pause::files_from_now_on(node, entry, reason).await;
+                continue;
+            }
             Some(left) if left.is_zero() => match entry.on_timeout {
                 OnTimeout::Kill => return (EndReason::Expired, None),
                 OnTimeout::Pause(kept) => {
@@ -183,12 +192,15 @@ async fn live(
     }
 }
 
-/// How long until its deadline is acted on; never while it rests.
+/// How long until its deadline is acted on; while it rests, until what should be given up of it is
+/// tried again.
 fn due(entry: &Entry, not_before: Timestamp) -> Option<Duration> {
-    if entry.pause.is_some() {
-        return None;
-    }
-    let left = Duration::try_from(entry.ends_at.max(not_before).duration_since(steady::now()));
+    let at = match &entry.pause {
+        None => entry.ends_at.max(not_before),
+        Some(pause) if pause.kept == Kept::Memory && pause.wanted == Kept::Files => not_before,
+        Some(_) => return None,
+    };
+    let left = Duration::try_from(at.duration_since(steady::now()));
     Some(left.unwrap_or_default())
 }
 
@@ -212,6 +224,14 @@ async fn take_snapshot(
     })
 }
 
+/// Writes a change that is no promise itself, but may be of an entry that is one.
+fn rewrite(node: &Inner, entry: &Entry) -> Result<(), JournalError> {
+    match entry.pause {
+        None => node.journal.replace(entry),
+        Some(_) => node.journal.replace_kept(entry),
+    }
+}
+
 fn record(node: &Inner, entry: &mut Entry) {
     if entry.recorded {
         return;
@@ -220,7 +240,7 @@ fn record(node: &Inner, entry: &mut Entry) {
         recorded: true,
         ..entry.clone()
     };
-    match node.journal.replace(&next) {
+    match rewrite(node, &next) {
         Ok(()) => {
             *entry = next;
             node.note_recorded(&entry.sandbox);
@@ -243,7 +263,7 @@ fn tell_memory_kills(node: &Inner, entry: &mut Entry, counted: u64) {
     }
     entry.memory_kills = Some(counted);
     node.note_memory_kills(&entry.sandbox, counted);
-    if let Err(failed) = node.journal.replace(entry) {
+    if let Err(failed) = rewrite(node, entry) {
         // The next change of the entry writes it too.
         let error = chain(&failed);
         warn!(sandbox.id = %entry.sandbox, error, "cannot note ends for want of memory");

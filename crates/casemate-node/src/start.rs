@@ -63,7 +63,11 @@ pub(crate) async fn take_over(node: &Arc<Inner>) -> Result<(), StartError> {
     failpoint::hit(Point::StartSwept);
     let held_entries = held.iter().map(|(entry, _)| entry);
     let named = held_entries.chain(resting.iter().map(|(entry, _)| entry));
-    drop_others(node, &named.filter_map(files_of).collect()).await;
+    if node.journal.has_unreadable()? {
+        warn!("a journal entry cannot be read: files of pauses that nothing names stay");
+    } else {
+        drop_others(node, &named.filter_map(files_of).collect()).await;
+    }
     let (adopted, lost) = (kept.len(), gone.len());
     let paused = held.len() + resting.len();
     for (entry, memory_kills) in gone.iter().chain(&resting) {
@@ -214,6 +218,7 @@ async fn salvage(node: &Inner, entry: &mut Entry) -> Salvaged {
         Err(failed) => {
             let error = chain(&failed);
             error!(sandbox.id = %entry.sandbox, error, "cannot look for the files of a paused sandbox");
+            pause.wanted = Kept::Files;
             Salvaged::Unknown
         }
     }

@@ -31,7 +31,8 @@ pub trait NodePort: Send + Sync {
 
     /// Pauses a sandbox: none of its processes runs on return, and what is kept is journalled for
     /// good. One that is paused already answers as it is; if files alone are asked for and its
-    /// memory is kept, that is given up. On an error it runs on as before.
+    /// memory is kept, that is given up. On an error it runs on as before, or is paused with more
+    /// than was asked for.
     async fn pause(&self, sandbox: &SandboxId, kept: Kept) -> Result<PauseReply, NodeError>;
 
     /// Lets a paused sandbox go on: with its processes where they are kept and wanted, otherwise

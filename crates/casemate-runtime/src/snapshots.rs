@@ -18,7 +18,7 @@ pub struct Taken {
 /// Keeps what sandboxes wrote, beyond them. A snapshot is files only; a sandbox begins with it when
 /// [`CreateSpec::files`](crate::CreateSpec) names it, with a copy of its own.
 ///
-/// What is acknowledged survives a power loss. A call that a crash cuts off has either happened or
+/// What is acknowledged survives a power loss, but for removals: what was removed may be there again. A call that a crash cuts off has either happened or
 /// left nothing but what [`Runtime::sweep`](crate::Runtime::sweep) removes: a snapshot is never
 /// half there. Snapshots are removed by [`Snapshots::remove`] and by a purge alone.
 ///

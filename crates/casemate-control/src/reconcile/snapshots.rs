@@ -4,14 +4,28 @@
 use std::sync::Arc;
 
 use casemate_rpc::SNAPSHOTS_PAGE;
-use casemate_types::SnapshotId;
+use casemate_types::{SnapshotId, chain};
 
 use super::ReconcileError;
 use crate::Control;
+use crate::tasks::TaskKind;
+
+/// Beside everything else: the node measures what it lists.
+pub(super) fn drop_unwanted_soon(control: &Arc<Control>) {
+    let looking = Arc::clone(control);
+    control.tasks.spawn(TaskKind::Cleanup, async move {
+        if let Err(error) = drop_unwanted(&looking).await {
+            tracing::warn!(
+                error = chain(&error),
+                "could not look for files of snapshots that nobody wants; trying again later"
+            );
+        }
+    });
+}
 
 /// Looked for after each watch began and now and then: the first after a start finds what a crash
 /// left, because what is taken meanwhile is known here.
-pub(super) async fn drop_unwanted(control: &Arc<Control>) -> Result<(), ReconcileError> {
+async fn drop_unwanted(control: &Arc<Control>) -> Result<(), ReconcileError> {
     let mut after: Option<SnapshotId> = None;
     loop {
         let page = control.node.snapshots(after.as_ref()).await?;

@@ -47,6 +47,10 @@ pub(super) async fn compare(
     });
     let unsure: Vec<SandboxId> = unsure.into_iter().map(|(id, ..)| id.clone()).collect();
     let routes: Vec<_> = routes.collect();
+    // Before traffic is let in: what was lost of them decides whether it wakes them.
+    for sandbox in &there.paused {
+        control.note_paused(&as_told(sandbox)).await?;
+    }
     control
         .catalog
         .routes_replace(node, &routes, &unsure)
@@ -63,8 +67,7 @@ pub(super) async fn compare(
             (None, _) => {
                 control.note_ended(&row.id, EndReason::Lost, now).await?;
             }
-            (Some(false), _) => control.quota.count(&row.team, &row.id),
-            (Some(true), _) => control.quota.give_back(&row.team, &row.id),
+            (Some(_), _) => {}
         }
     }
     for sandbox in &there.running {
@@ -112,9 +115,9 @@ pub(super) async fn judge(
         }
         SandboxState::Paused { at, .. } => {
             orphans.forget(id);
-            // Its pause is the younger, or the resume that goes on writes the row.
-            if sandbox.started_at > at && control.transitions.of(id).is_none() {
-                control.note_running(sandbox).await?;
+            // Otherwise its pause is the younger.
+            if sandbox.started_at > at {
+                control.note_running_soon(sandbox).await?;
             }
             Ok(())
         }
@@ -141,14 +144,7 @@ pub(super) async fn judge_paused(
         Some(SandboxState::Dead { reason, .. }) => control.end_soon(id, reason),
         Some(SandboxState::Running { .. } | SandboxState::Paused { .. }) => {
             orphans.forget(id);
-            control
-                .note_paused(&Paused {
-                    sandbox: id.clone(),
-                    at: sandbox.at,
-                    kept: sandbox.kept,
-                    reason: sandbox.reason,
-                })
-                .await?;
+            control.note_paused(&as_told(sandbox)).await?;
             control.route_as_noted(id, node).await?;
         }
         None if control.starting.contains(id) => {}
@@ -168,8 +164,18 @@ pub(super) async fn judge_paused(
     Ok(())
 }
 
+fn as_told(sandbox: &PausedSandbox) -> Paused {
+    Paused {
+        sandbox: sandbox.sandbox.clone(),
+        at: sandbox.at,
+        kept: sandbox.kept,
+        reason: sandbox.reason,
+    }
+}
+
 impl Control {
-    /// Puts the route that the row says, unless it leads elsewhere by now.
+    /// Puts the route that the row says, unless it leads elsewhere by now, and counts it as the row
+    /// says.
     async fn route_as_noted(&self, id: &SandboxId, node: &str) -> Result<(), ReconcileError> {
         let _one = self.notes.lock(id).await;
         let Some(row) = self.store.sandbox_by_id(id).await? else {
@@ -179,10 +185,41 @@ impl Control {
             return Ok(());
         }
         match row.state {
-            SandboxState::Running { .. } => self.put_route(&row, false).await,
-            SandboxState::Paused { .. } => self.put_route(&row, true).await,
+            SandboxState::Running { .. } => {
+                self.quota.count(&row.team, id);
+                self.put_route(&row, false).await;
+            }
+            SandboxState::Paused { .. } => {
+                self.put_route(&row, true).await;
+                // One that comes up has its place already.
+                if self.transitions.of(id).is_none() {
+                    self.quota.give_back(&row.team, id);
+                }
+            }
             SandboxState::Dead { .. } => {}
         }
+        Ok(())
+    }
+
+    /// A resume that goes on writes the row itself; if it fails at that, the row is written after it.
+    async fn note_running_soon(
+        self: &Arc<Self>,
+        sandbox: &RunningSandbox,
+    ) -> Result<(), ReconcileError> {
+        let Some(other) = self.transitions.of(&sandbox.sandbox) else {
+            return self.note_running(sandbox).await;
+        };
+        let (control, sandbox) = (Arc::clone(self), sandbox.clone());
+        self.tasks.spawn(TaskKind::Cleanup, async move {
+            other.over().await;
+            if let Err(error) = control.note_running(&sandbox).await {
+                let id = &sandbox.sandbox;
+                tracing::warn!(
+                    sandbox.id = %id, error = chain(&error),
+                    "could not note that sandbox {id} runs"
+                );
+            }
+        });
         Ok(())
     }
 

@@ -138,6 +138,7 @@ impl Control {
         let row = row(caller, &plan, envs, &node, &reply);
         self.record(row, place).await?;
         failpoint::hit(Point::CreateRecorded);
+        self.still_has_its_build(caller, &plan).await?;
         self.counters.create_succeeded();
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::debug!(
@@ -176,6 +177,26 @@ impl Control {
             metadata: ask.metadata,
             envs: ask.envs,
         })
+    }
+
+    /// A snapshot may have been deleted before there was a row that kept it; without its build the
+    /// sandbox could never be started from its files.
+    async fn still_has_its_build(
+        &self,
+        caller: &TeamCaller,
+        plan: &Plan,
+    ) -> Result<(), CreateError> {
+        if plan.build.files.is_none() || self.store.build_by_id(&plan.build.id).await?.is_some() {
+            return Ok(());
+        }
+        // Whatever comes of it: its client is told that there is none.
+        if let Err(error) = self.kill(caller, &plan.sandbox).await {
+            tracing::warn!(
+                sandbox.id = %plan.sandbox, error = chain(&error),
+                "could not end a sandbox whose snapshot was deleted; its deadline does"
+            );
+        }
+        Err(TemplateError::NotFound(plan.template.id.to_string()).into())
     }
 
     fn request(&self, caller: &TeamCaller, plan: &Plan) -> CreateRequest {

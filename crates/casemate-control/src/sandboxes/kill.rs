@@ -49,7 +49,11 @@ impl Control {
             match self.transitions.begin(id, Doing::Killing) {
                 Ok(turn) => break turn,
                 Err(other) => {
-                    other.over().await;
+                    let doing = other.doing;
+                    let over = tokio::time::timeout(self.config.create_timeout, other.over());
+                    if over.await.is_err() {
+                        return Err(super::connect::busy(id, doing));
+                    }
                     let now = self.store.sandbox_by_id(id).await?;
                     if now.is_none_or(|row| matches!(row.state, SandboxState::Dead { .. })) {
                         return Ok(());

@@ -99,7 +99,8 @@ impl Control {
             None
         };
         let now = steady::now();
-        // A pause that goes on, or has just begun by itself, shows before the row says so.
+        // A pause that goes on, or has just begun by itself, shows before the row says so: until then
+        // it is in no list of one state.
         let wanted = |view: &SandboxView| {
             ask.states.contains(&match view.shown {
                 Shown::Running => PublicState::Running,

@@ -114,7 +114,10 @@ impl Control {
         id: &SandboxId,
         kept: Kept,
     ) -> Result<PauseReply, ChangeError> {
-        let reply = match self.node.pause(id, kept).await {
+        // What comes of it later is told by an event.
+        let limit = self.config.create_timeout;
+        let paused = tokio::time::timeout(limit, self.node.pause(id, kept)).await;
+        let reply = match paused.unwrap_or(Err(NodeError::Unreachable)) {
             Ok(reply) => reply,
             Err(NodeError::NotFound(_)) => return Err(ChangeError::NotFound(id.clone())),
             Err(source) => {

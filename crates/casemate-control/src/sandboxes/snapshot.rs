@@ -197,8 +197,9 @@ impl Control {
         drop(pending);
         turn.done();
         let PlacedSnapshot { template, replaced } = placed;
-        self.drop_files(replaced.into_iter().collect());
+        // First, so that nobody begins with files that go.
         self.builds_by_reference.clear();
+        self.drop_files(replaced.into_iter().collect());
         let view = view(
             &caller.team.slug,
             &template,
@@ -238,8 +239,9 @@ impl Control {
         id: &SandboxId,
         files: &SnapshotId,
     ) -> Result<(), ChangeError> {
-        let kept = self.node.snapshot(id, files).await;
-        let reply = match kept {
+        let limit = self.config.create_timeout;
+        let kept = tokio::time::timeout(limit, self.node.snapshot(id, files)).await;
+        let reply = match kept.unwrap_or(Err(NodeError::Unreachable)) {
             Ok(reply) => reply,
             Err(NodeError::NotFound(_)) => return Err(ChangeError::NotFound(id.clone())),
             Err(NodeError::Paused(_)) => return Err(busy(id, Doing::Pausing)),

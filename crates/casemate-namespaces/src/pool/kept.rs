@@ -98,10 +98,11 @@ impl Pool {
 
     /// Waits until what was kept, and that it was, survives a power loss.
     pub fn settle(&self) -> io::Result<()> {
-        self.layers.commit(&self.root)
+        self.layers.commit(&self.root.join(KEPT))
     }
 
-    /// Removes a snapshot; its space comes back in the background. Idempotent.
+    /// Removes a snapshot; its space comes back in the background. Idempotent. After a power loss it
+    /// may be there again, and is found by whoever looks for what nobody wants.
     pub fn forget(&self, snapshot: &SnapshotId) -> io::Result<()> {
         let aside = self.unused_name();
         let trash = self.root.join(TRASH);
@@ -119,7 +120,7 @@ impl Pool {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other?,
         }
-        self.settle()
+        Ok(())
     }
 
     fn kept_at(&self, snapshot: &SnapshotId) -> PathBuf {

@@ -55,8 +55,8 @@ impl Layers for Plain {
         Ok(None)
     }
 
-    fn commit(&self, root: &Path) -> io::Result<()> {
-        let root = rustix::fs::open(root, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    fn commit(&self, kept: &Path) -> io::Result<()> {
+        let root = rustix::fs::open(kept, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(rustix::fs::syncfs(&root)?)
     }
 

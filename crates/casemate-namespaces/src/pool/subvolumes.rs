@@ -113,8 +113,11 @@ impl Layers for Subvolumes {
         }
     }
 
-    fn commit(&self, root: &Path) -> io::Result<()> {
-        btrfs::commit(&File::open(root)?)
+    /// Moving a subvolume cannot be written to the log, so syncing the folder that it came to commits
+    /// the whole, by the caller itself. (The call that asks the kernel's own thread to commit can
+    /// wait for its next turn, half a minute later, when two ask at once.)
+    fn commit(&self, kept: &Path) -> io::Result<()> {
+        File::open(kept)?.sync_all()
     }
 
     /// Recent kernels write the whole file system's state to disk for each subvolume that they take

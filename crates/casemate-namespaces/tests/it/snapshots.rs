@@ -563,7 +563,7 @@ fn counts(world: &World) -> (usize, usize) {
     let layers = ["w", "x", "kept"].map(folder).iter().sum();
     let root = File::open(root).expect("the pool is there");
     // Deleted layers are taken apart after it.
-    btrfs::commit(&root).expect("it is written");
+    rustix::fs::syncfs(&root).expect("it is written");
     let (mut groups, mut next) = (0, 0);
     loop {
         let some = btrfs::qgroups(&root, next).expect("groups are listed");

@@ -220,7 +220,8 @@ impl Dialer for NodeDialer {
     async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<TcpStream, DialFailure> {
         match self.node.dial(sandbox, port).await {
             Ok(stream) => Ok(TcpStream::from_std(stream)?),
-            Err(NodeError::NotFound(_) | NodeError::Paused(_)) => Err(DialFailure::NotFound),
+            Err(NodeError::NotFound(_)) => Err(DialFailure::NotFound),
+            Err(NodeError::Paused(_)) => Err(DialFailure::Paused),
             Err(NodeError::PortClosed { .. }) => Err(DialFailure::PortClosed),
             Err(error) => Err(DialFailure::Node(Box::new(error))),
         }
