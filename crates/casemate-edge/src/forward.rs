@@ -236,7 +236,7 @@ impl Forward<'_> {
             tls,
         } = admitted;
         let (mut head, body) = asked.request.take().expect("it was not sent on");
-        let upgrade = Upgrade::asked(&head);
+        let (version, upgrade) = (head.version, Upgrade::asked(&head));
         let reuse = if self.is_envd() && upgrade.is_none() {
             Reuse::WithinSandbox
         } else {
@@ -265,11 +265,20 @@ impl Forward<'_> {
         let sent = self.send(request, &lease, way, &mut asked.asks);
         let (response, upstream) = match sent.await {
             Ok(answered) => answered,
-            Err(failure) => {
+            Err((failure, unsent)) => {
                 let refusal = if rest.is_broken() {
                     Refusal::BodyBroken
                 } else {
                     let is_paused = matches!(failure, SendFailure::Dial(DialFailure::Paused));
+                    if is_paused
+                        && upgrade.is_none()
+                        && let Some(unsent) = unsent
+                    {
+                        // It may wake it, once its pause is known here.
+                        let (mut head, body) = unsent.into_parts();
+                        head.version = version;
+                        asked.request = Some((head, body));
+                    }
                     if is_paused || (self.is_envd() && failure.may_be_the_end()) {
                         // Cut short by the news: `run` answers then.
                         tokio::time::sleep(NEWS_OF_END).await;
@@ -298,14 +307,15 @@ impl Forward<'_> {
     }
 
     /// Sends the request, over a kept connection if there is one. A request goes out once: on
-    /// another connection only when nothing of it was sent on the first.
+    /// another connection only when nothing of it was sent on the first. It comes back where there
+    /// was no connection.
     async fn send(
         &self,
         mut request: Request<RequestBody>,
         lease: &Lease,
         way: Way<'_>,
         asks: &mut Option<Asks>,
-    ) -> Result<(Response<Incoming>, Upstream), SendFailure> {
+    ) -> Result<(Response<Incoming>, Upstream), (SendFailure, Option<Request<RequestBody>>)> {
         let Way {
             port,
             reuse,
@@ -319,11 +329,11 @@ impl Forward<'_> {
             match upstream.send(request).await {
                 Ok(response) => return Ok((response, upstream)),
                 Err(Unanswered::NotSent(unsent, _)) => request = *unsent,
-                Err(Unanswered::Sent(failure)) => return Err(failure),
+                Err(Unanswered::Sent(failure)) => return Err((failure, None)),
             }
         }
         let parts = self.edge.parts();
-        let mut upstream = Upstream::open(
+        let opened = Upstream::open(
             &*parts.dialer,
             &parts.upstreams,
             self.edge.limits(),
@@ -331,13 +341,16 @@ impl Forward<'_> {
             port,
             reuse,
             tls_host,
-        )
-        .await?;
+        );
+        let mut upstream = match opened.await {
+            Ok(upstream) => upstream,
+            Err(failure) => return Err((failure, Some(request))),
+        };
         *asks = None;
         match upstream.send(request).await {
             Ok(response) => Ok((response, upstream)),
-            Err(Unanswered::NotSent(_, error)) => Err(SendFailure::Sent(error)),
-            Err(Unanswered::Sent(failure)) => Err(failure),
+            Err(Unanswered::NotSent(_, error)) => Err((SendFailure::Sent(error), None)),
+            Err(Unanswered::Sent(failure)) => Err((failure, None)),
         }
     }
 

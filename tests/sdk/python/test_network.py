@@ -6,6 +6,7 @@ import socket
 import subprocess
 
 import e2b
+import edge
 import pytest
 
 from edge import API, ask, serve
@@ -237,3 +238,26 @@ async def test_packages_can_be_installed(sdk):
     await sdk.run(
         sandbox, "sudo apt-get update && sudo apt-get install -y bc && echo 6*7 | bc", timeout=180
     )
+
+
+SPEAKS_TLS = """
+import http.server, ssl
+server = http.server.HTTPServer(("127.0.0.1", 8443), http.server.SimpleHTTPRequestHandler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("pair.pem")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+
+
+async def test_a_service_that_speaks_tls_is_spoken_to_so(sdk):
+    sandbox = await sdk.create(network={"https_ports": [8443]})
+    await sdk.do(sandbox.files.write("serve.py", SPEAKS_TLS))
+    await sdk.do(sandbox.files.write("mark", "by TLS"))
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=nobody -days 1 -keyout k -out c"
+    await sdk.run(sandbox, f"{make} && cat k c > pair.pem")
+    await sdk.run(sandbox, "python3 serve.py", background=True, timeout=0)
+    host = sandbox.get_host(8443)
+    await sdk.until("the server", lambda: edge.ask(host, "/mark")[0] == 200)
+    assert edge.ask(host, "/mark") == (200, b"by TLS")
+    await sdk.do(sandbox.kill())

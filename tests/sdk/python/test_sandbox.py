@@ -153,11 +153,11 @@ async def test_one_idempotency_key_makes_one_sandbox(sdk):
     assert first.sandbox_id == second.sandbox_id
 
 
-async def test_what_is_not_there_yet_says_so(sdk):
+async def test_a_port_of_the_agent_cannot_speak_tls(sdk):
     with pytest.raises(e2b.SandboxException) as caught:
-        await sdk.create(network={"https_ports": [8443]})
-    assert caught.value.status_code == 501
-    assert "'httpsPorts' is not available in this version" in str(caught.value)
+        await sdk.create(network={"https_ports": [49983]})
+    assert caught.value.status_code == 400
+    assert "49983" in str(caught.value)
 
 
 async def test_an_unknown_template_is_not_found(sdk):

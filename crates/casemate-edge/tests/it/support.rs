@@ -39,6 +39,8 @@ pub struct World {
     /// Whoever holds it holds every dial up.
     pub gate: tokio::sync::Mutex<()>,
     pub wakes: AtomicUsize,
+    /// Dials find it paused, whatever its route says.
+    pub paused: Mutex<bool>,
     /// Of the next wake.
     pub wake_failure: Mutex<Option<WakeFailure>>,
     /// Makes lookups fail.
@@ -97,6 +99,9 @@ impl Dialer for World {
     async fn dial(&self, id: &SandboxId, port: u16) -> Result<TcpStream, DialFailure> {
         self.dials.fetch_add(1, Ordering::SeqCst);
         drop(self.gate.lock().await);
+        if *self.paused.lock().unwrap() {
+            return Err(DialFailure::Paused);
+        }
         let at = self.ports.lock().unwrap().get(&(id.clone(), port)).copied();
         let at = at.ok_or(DialFailure::PortClosed)?;
         Ok(TcpStream::connect(at).await?)

@@ -112,3 +112,23 @@ async fn services_see_the_mask_and_envd_does_not() {
         (200, format!("{} ", host(ENVD)))
     );
 }
+
+#[tokio::test]
+async fn a_request_that_meets_a_pause_that_is_not_known_yet_wakes_it() {
+    let stage = Stage::new().await;
+    stage.service(3000, echo()).await;
+    *stage.world.paused.lock().unwrap() = true;
+    let mut client = stage.http1().await;
+    let mut request = get(3000, "/");
+    request.headers_mut().insert("x-mine", "1".parse().unwrap());
+    let asked = tokio::spawn(async move { client.send_request(request).await });
+    eventually("it was dialled", || stage.world.dials() > 0).await;
+    // The news of the pause.
+    stage.world.run(ID, RouteTarget::Asleep);
+    *stage.world.paused.lock().unwrap() = false;
+    stage.edge.forget(&sandbox());
+    let response = asked.await.unwrap().unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(text(response).await, format!("{} ", host(3000)));
+    assert_eq!(stage.world.wakes.load(Ordering::SeqCst), 1);
+}

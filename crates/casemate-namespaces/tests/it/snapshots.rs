@@ -546,8 +546,10 @@ pub async fn what_is_acknowledged_survives_a_power_loss() {
     ] {
         let world = World::open(folder, instance, 2).await;
         let listed = world.runtime.list().await.expect("they are listed");
-        let expected: BTreeSet<_> = kept.iter().map(|(snapshot, _)| *snapshot).collect();
-        assert_eq!(listed.keys().collect::<BTreeSet<_>>(), expected);
+        for (snapshot, _) in &kept {
+            // What was removed may be there again.
+            assert!(listed.contains_key(*snapshot));
+        }
         for (snapshot, sum) in kept {
             let again = begin_with(&world, snapshot).await.sandbox;
             assert_eq!(&world.ok(&again, "md5sum /random").await, sum);

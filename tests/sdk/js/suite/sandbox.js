@@ -116,9 +116,9 @@ test('list filters and pages', async () => {
   assert.deepEqual(oldest.map((info) => info.sandboxId), ids)
 })
 
-test('what is not there yet says so', async () => {
-  const network = { httpsPorts: [8443] }
-  await assert.rejects(create({ network }), /'httpsPorts' is not available in this version/)
+test('a port of the agent cannot speak TLS', async () => {
+  const network = { httpsPorts: [49983] }
+  await assert.rejects(create({ network }), /httpsPorts has 49983/)
 })
 
 test('wrong keys and unknown templates are refused', async () => {
