@@ -86,7 +86,7 @@ pub(crate) enum Row {
         resources: Resources,
         shown: RunningSandbox,
         /// It rests.
-        rest: Option<Rest>,
+        rest: Option<Box<Rest>>,
         /// Something ends it: it takes no more orders.
         ending: bool,
         /// When its log was read last, and before that its start; by the wall clock, as what is in
@@ -136,7 +136,7 @@ impl Table {
 
     fn rests(&self) -> impl Iterator<Item = (&SandboxId, &Rest)> {
         self.sandboxes.iter().filter_map(|(id, row)| match row {
-            Row::Running { rest, .. } => rest.as_ref().map(|rest| (id, rest)),
+            Row::Running { rest, .. } => rest.as_deref().map(|rest| (id, rest)),
             Row::Booting { .. } => None,
         })
     }
@@ -258,9 +258,11 @@ impl Inner {
     /// The same of one that rests.
     pub(crate) fn own_paused(self: &Arc<Self>, entry: Entry, memory_bytes: u64) {
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
-        let rest = paused(&entry).map(|shown| Rest {
-            shown,
-            memory_bytes,
+        let rest = paused(&entry).map(|shown| {
+            Box::new(Rest {
+                shown,
+                memory_bytes,
+            })
         });
         let row = Row::Running {
             resources: entry.resources,
@@ -290,10 +292,10 @@ impl Inner {
                 }
                 if let Row::Running { rest, .. } = row {
                     let shown = shown.clone();
-                    *rest = Some(Rest {
+                    *rest = Some(Box::new(Rest {
                         shown,
                         memory_bytes,
-                    });
+                    }));
                 }
             }
         }
@@ -328,7 +330,7 @@ impl Inner {
     }
 
     /// Gives a paused sandbox its place among those that run; what it was, to be put back.
-    pub(crate) fn admit_back(&self, sandbox: &SandboxId) -> Result<Rest, NodeError> {
+    pub(crate) fn admit_back(&self, sandbox: &SandboxId) -> Result<Box<Rest>, NodeError> {
         let mut table = self.lock();
         let gone = || NodeError::NotFound(sandbox.clone());
         let row = table.sandboxes.get(sandbox).ok_or_else(gone)?;
@@ -346,7 +348,7 @@ impl Inner {
     }
 
     /// It did not go on: it rests as before.
-    pub(crate) fn put_back(&self, sandbox: &SandboxId, before: Rest) {
+    pub(crate) fn put_back(&self, sandbox: &SandboxId, before: Box<Rest>) {
         let mut table = self.lock();
         let table = &mut *table;
         if let Some(row) = table.sandboxes.get_mut(sandbox) {
@@ -427,8 +429,11 @@ impl Inner {
     }
 
     pub(crate) fn note_recorded(&self, sandbox: &SandboxId) {
-        if let Some(Row::Running { shown, .. }) = self.lock().sandboxes.get_mut(sandbox) {
+        if let Some(Row::Running { shown, rest, .. }) = self.lock().sandboxes.get_mut(sandbox) {
             shown.recorded = true;
+            if let Some(rest) = rest {
+                rest.shown.recorded = true;
+            }
         }
     }
 
@@ -774,6 +779,7 @@ fn paused(entry: &Entry) -> Option<PausedSandbox> {
         at: pause.at,
         kept: pause.kept,
         reason: pause.reason,
+        recorded: entry.recorded,
     })
 }
 

@@ -69,7 +69,7 @@ impl Control {
                 match self.resume_or_running(caller, id, resume).await {
                     Ok(Running::Resumed(view)) => {
                         joined = true;
-                        Ok(view)
+                        Ok(*view)
                     }
                     // Somebody was faster.
                     Ok(Running::Already) => continue,

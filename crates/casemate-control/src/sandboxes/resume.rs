@@ -32,7 +32,7 @@ pub(crate) struct Resume {
 }
 
 pub(crate) enum Running {
-    Resumed(SandboxView),
+    Resumed(Box<SandboxView>),
     Already,
 }
 
@@ -89,7 +89,7 @@ impl Control {
                 on_timeout,
             };
             return match self.resume_or_running(caller, id, resume).await {
-                Ok(Running::Resumed(view)) => Ok(view),
+                Ok(Running::Resumed(view)) => Ok(*view),
                 Ok(Running::Already) => Err(ChangeError::AlreadyRunning(id.clone())),
                 Err(ChangeError::Busy { .. }) => continue,
                 Err(error) => Err(error),
@@ -116,7 +116,7 @@ impl Control {
         }
         let row = self.settled(row).await?;
         let view = self.go_on(caller, row, resume).await?;
-        Ok(Running::Resumed(view))
+        Ok(Running::Resumed(Box::new(view)))
     }
 
     /// One whose deadline has come and whose pause was not told of yet: it is paused on return.
