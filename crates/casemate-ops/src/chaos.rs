@@ -145,7 +145,11 @@ async fn murder(
         for point in &next {
             rounds[*point as usize] += 1;
         }
-        round(platform, ledger, &next).await?;
+        round(platform, &next).await?;
+        // What is left then are points alone.
+        if killed < options.kills {
+            kill_at_random(platform, ledger).await?;
+        }
     }
 
     progress(99, "the end of the load");
@@ -157,13 +161,8 @@ async fn murder(
     world.last_look(platform, &fresh).await
 }
 
-/// One start with these points armed, until somebody died at each or nobody is left, and a death at
-/// random.
-async fn round(
-    platform: &mut Platform,
-    ledger: &Ledger,
-    points: &[Point],
-) -> Result<(), ChaosError> {
+/// One start with these points armed, until somebody died at each or nobody is left.
+async fn round(platform: &mut Platform, points: &[Point]) -> Result<(), ChaosError> {
     let deaths = |platform: &Platform| -> Result<Vec<u64>, ChaosError> {
         let deaths = platform.deaths()?;
         let of = |point| deaths.get(point).copied().unwrap_or_default();
@@ -183,6 +182,10 @@ async fn round(
             break;
         }
     }
+    Ok(())
+}
+
+async fn kill_at_random(platform: &mut Platform, ledger: &Ledger) -> Result<(), ChaosError> {
     tokio::time::sleep(Duration::from_millis(lot::between(BREATH_MS))).await;
     let victim = Victim::ALL[lot::index(Victim::ALL.len())];
     if platform.kill(victim)? {

@@ -118,7 +118,7 @@ impl<'a> Life<'a> {
 
 impl Life<'_> {
     async fn live(mut self) {
-        if !self.begin().await {
+        if !self.begin().await && !self.is_in_doubt() {
             return;
         }
         for _ in 0..lot::between(1..STEPS_MAX) {
@@ -129,6 +129,8 @@ impl Life<'_> {
             match self.step().await {
                 Next::GoOn => {}
                 Next::End => break,
+                // Its deadline came in between.
+                Next::Leave if self.is_in_doubt() => break,
                 Next::Leave => return,
             }
         }

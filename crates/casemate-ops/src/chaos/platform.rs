@@ -327,7 +327,7 @@ impl Platform {
         let deadline = Instant::now() + START;
         loop {
             let held = self.held().await?;
-            if held.is_stocked() || Instant::now() > deadline {
+            if held.is_rested() || Instant::now() > deadline {
                 return Ok(held);
             }
             tokio::time::sleep(LOOK).await;
@@ -339,7 +339,17 @@ impl Platform {
         let id = std::fs::read_to_string(self.data_dir.join("instance"));
         let id = id.map_err(ChaosError::io("read the instance's id"))?;
         let pool = Path::new("/run/casemate").join(id.trim()).join("pool");
-        Held::of(&pool).await
+        Held::of(&pool, self.layers_ready().await?).await
+    }
+
+    /// Layers in stock, as the node says. What it has emptied to be used again is among them.
+    async fn layers_ready(&self) -> Result<u64, ChaosError> {
+        let mut status = self.command(&["--json", "status"]);
+        let told = status.output().await;
+        let told = told.map_err(ChaosError::io("run `casemate status`"))?;
+        let told: serde_json::Value = serde_json::from_slice(&told.stdout)
+            .map_err(|error| ChaosError::io("read what `casemate status` says")(error.into()))?;
+        Ok(told["node"]["layers_ready"].as_u64().unwrap_or_default())
     }
 
     /// Ends everything and removes the installation. Its log stays when the run was no good.

@@ -17,7 +17,8 @@ pub(in crate::chaos) struct Held {
     kept: u64,
     /// On their way out.
     leaving: u64,
-    /// In stock, where no sandbox has any.
+    in_stock: u64,
+    /// Beyond the stock: of sandboxes, and copies of snapshots that were made ahead.
     layers: u64,
     /// Subvolumes and their accounts beyond layers.
     subvolumes: u64,
@@ -26,7 +27,7 @@ pub(in crate::chaos) struct Held {
 }
 
 impl Held {
-    pub(super) async fn of(pool: &Path) -> Result<Self, ChaosError> {
+    pub(super) async fn of(pool: &Path, in_stock: u64) -> Result<Self, ChaosError> {
         // What was deleted is cleaned up at the file system's leisure, otherwise.
         btrfs(pool, &["filesystem", "sync"]).await?;
         let count = |name: &str| match std::fs::read_dir(pool.join(name)) {
@@ -34,25 +35,25 @@ impl Held {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
             Err(error) => Err(ChaosError::io("look into the pool")(error)),
         };
-        let layers = count("w")?;
+        let all = count("w")?;
         let room = rustix::fs::statvfs(pool).map_err(io::Error::from);
         let room = room.map_err(ChaosError::io("measure the pool"))?;
         Ok(Self {
             kept: count("kept")?,
             leaving: count("x")?,
-            layers,
+            in_stock,
+            layers: all.saturating_sub(in_stock),
             subvolumes: btrfs(pool, &["subvolume", "list"])
                 .await?
-                .saturating_sub(layers),
-            accounts: btrfs(pool, &["qgroup", "show"])
-                .await?
-                .saturating_sub(layers),
+                .saturating_sub(all),
+            accounts: btrfs(pool, &["qgroup", "show"]).await?.saturating_sub(all),
             used: (room.f_blocks - room.f_bfree) * room.f_frsize,
         })
     }
 
-    pub(super) fn is_stocked(&self) -> bool {
-        self.layers >= SLOT_STOCK
+    /// Its stock is full, and nothing is under way to it.
+    pub(super) fn is_rested(&self) -> bool {
+        self.in_stock >= SLOT_STOCK && self.layers == 0
     }
 
     /// What there is more of than there was, in words.
