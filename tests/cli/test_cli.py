@@ -168,6 +168,93 @@ def test_what_is_not_there_is_said(sandbox):
     assert json.loads(both.stdout)[0]["killed"] is False
 
 
+def states(*args):
+    return {row["sandboxID"]: row["state"] for row in answer("sandbox", "list", *args)}
+
+
+@pytest.mark.parametrize("files", [False, True], ids=["memory", "files"])
+def test_a_paused_sandbox_goes_on_with_what_was_kept(files):
+    id = casemate("sandbox", "create", "--timeout", "300").stdout.decode().strip()
+    inside = lambda script: casemate("sandbox", "exec", id, "--", "sh", "-c", script).stdout
+    how = ["--files"] if files else []
+    try:
+        inside("echo kept > kept; (sleep 4711 >/dev/null 2>&1 & echo $! > pid); sync")
+        said = answer("sandbox", "pause", id, *how)
+        assert said == {"sandboxID": id, "state": "paused", "memory": not files}
+        assert states("--state", "paused")[id] == "paused" and id not in states("--state", "running")
+        assert b"already paused" in casemate("sandbox", "pause", id, check=1).stderr
+        row = casemate("sandbox", "list", "--state", "paused").stdout.decode()
+        assert "paused" in next(line for line in row.splitlines() if line.startswith(id))
+        said = answer("sandbox", "resume", id, "--timeout", "200")
+        assert said == {"sandboxID": id, "state": "running", "resumed": True}
+        assert answer("sandbox", "resume", id)["resumed"] is False
+        assert inside("cat kept") == b"kept\n"
+        # Processes are there exactly if memory was kept.
+        alive = inside("grep -q '[4]711' /proc/$(cat pid)/cmdline 2>/dev/null && echo yes || echo no")
+        assert alive == (b"no\n" if files else b"yes\n")
+    finally:
+        casemate("sandbox", "kill", id)
+
+
+def test_what_sleeps_is_woken_by_exec_and_may_start_anew():
+    id = casemate("sandbox", "create", "--timeout", "300").stdout.decode().strip()
+    inside = lambda script: casemate("sandbox", "exec", id, "--", "sh", "-c", script).stdout
+    try:
+        casemate("sandbox", "pause", id)
+        assert inside("echo awake") == b"awake\n"
+        inside("echo kept > kept; (sleep 4711 >/dev/null 2>&1 & echo $! > pid); sync")
+        casemate("sandbox", "pause", id)
+        assert b"goes on" in casemate("sandbox", "resume", id, "--files").stdout
+        assert inside("cat kept; grep -q '[4]711' /proc/$(cat pid)/cmdline || echo anew") == b"kept\nanew\n"
+    finally:
+        casemate("sandbox", "kill", id)
+
+
+def test_snapshots_are_begun_with_listed_and_deleted(sandbox):
+    write = "echo {} > /home/user/of; sync"
+    casemate("sandbox", "exec", sandbox, "--", "sh", "-c", write.format("snapshot"))
+    unnamed = casemate("sandbox", "snapshot", "create", sandbox).stdout.decode().strip()
+    named = answer("sandbox", "snapshot", "create", sandbox, "--name", "of-the-cli:v1")
+    casemate("sandbox", "exec", sandbox, "--", "sh", "-c", write.format("later"))
+    assert named["snapshotID"].endswith("/of-the-cli:v1")
+    listed = answer("sandbox", "snapshot", "list", "--sandbox", sandbox)
+    assert [one["snapshotID"] for one in listed] == [named["snapshotID"], unnamed]
+    shown = casemate("sandbox", "snapshot", "list").stdout.decode()
+    assert unnamed in shown and "of-the-cli" in shown
+    for snapshot in (unnamed, named["snapshotID"]):
+        made = casemate("sandbox", "create", "--template", snapshot).stdout.decode().strip()
+        try:
+            read = casemate("sandbox", "exec", made, "--", "cat", "/home/user/of").stdout
+            assert read == b"snapshot\n"
+            busy = casemate("sandbox", "snapshot", "delete", snapshot, check=1)
+            assert b"cannot delete" in busy.stderr, busy.stderr
+        finally:
+            casemate("sandbox", "kill", made)
+        casemate("sandbox", "snapshot", "delete", snapshot)
+        gone = casemate("sandbox", "snapshot", "delete", snapshot, check=1)
+        assert b"there is no snapshot" in gone.stderr
+    assert answer("sandbox", "snapshot", "list", "--sandbox", sandbox) == []
+
+
+def test_forks_begin_with_the_files_of_one_that_runs_on(sandbox):
+    script = "echo forked > /home/user/of; sync"
+    casemate("sandbox", "exec", sandbox, "--", "sh", "-c", script)
+    ids = casemate("sandbox", "fork", sandbox, "--count", "3", "--timeout", "60").stdout.decode().split()
+    try:
+        assert len(set(ids)) == 3 and states()[sandbox] == "running"
+        for id in ids:
+            read = casemate("sandbox", "exec", id, "--", "cat", "/home/user/of").stdout
+            assert read == b"forked\n"
+    finally:
+        casemate("sandbox", "kill", *ids)
+    rows = answer("sandbox", "fork", sandbox)
+    assert [row["error"] for row in rows] == [None]
+    casemate("sandbox", "kill", rows[0]["sandboxID"])
+    casemate("sandbox", "fork", sandbox, "--count", "101", check=2)
+    gone = casemate("sandbox", "fork", "nosuchsandbox0", check=1)
+    assert b"404" in gone.stderr
+
+
 class Terminal:
     """A program at a terminal of ours."""
 

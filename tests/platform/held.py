@@ -31,6 +31,7 @@ def held(instance):
         "journal": len(list((instance.data_dir / "node/journal").iterdir())),
         "layers": len(list((pool / "w").iterdir())),
         "leaving": len(list((pool / "x").iterdir())),
+        "kept": len(list((pool / "kept").iterdir())),
         "subvolumes": len(host.output("btrfs", "subvolume", "list", str(pool)).splitlines()),
         "quotas": len(host.output("btrfs", "qgroup", "show", str(pool)).splitlines()),
     }

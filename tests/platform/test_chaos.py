@@ -53,8 +53,11 @@ def test_no_word_is_broken_by_a_death(data_dir):
     assert not unreached, unreached
     assert report["kills"] >= 40 and ran.returncode == 0
     # It looked: a run that finds nothing because it does nothing is no evidence.
-    for counted in ("sandboxes_created", "sandboxes_expired", "looks", "lists"):
+    for counted in ("sandboxes_created", "sandboxes_expired", "looks", "lists", "paused", "resumed"):
         assert report[counted] > 20, (counted, report)
+    for counted in ("paused_with_files_alone", "paused_by_their_deadline", "woken_by_traffic",
+                    "snapshots_taken", "snapshots_deleted", "sandboxes_from_snapshots", "forks"):
+        assert report[counted] > 5, (counted, report)
     assert not data_dir.exists()
     assert not host.loop_devices(data_dir)
 

@@ -1,12 +1,13 @@
 //! The public REST API, as a team and as the administrator.
 //!
-//! Owns who is asked with which credentials and how an answer is judged; `sandboxes` and `keys` are
-//! what can be asked. Nothing is sent twice on its own account: a create that failed may have made
+//! Owns who is asked with which credentials and how an answer is judged; `sandboxes`, `snapshots`,
+//! `history` and `keys` are what can be asked. Nothing is sent twice on its own account: a create that failed may have made
 //! a sandbox, and whether to try again is the caller's to decide.
 
 mod history;
 mod keys;
 mod sandboxes;
+mod snapshots;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -16,10 +17,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use casemate_wire::{
-    CreatedTeamApiKey, ListedSandbox, Sandbox, SandboxDetail, SandboxLogEntry, SandboxMetric,
-    State, TeamApiKey,
+    AutoResume, CreatedTeamApiKey, ErrorBody, ForkResult, ListedSandbox, PauseMode, Sandbox,
+    SandboxDetail, SandboxLogEntry, SandboxMetric, SnapshotInfo, State, TeamApiKey,
 };
-pub use sandboxes::{Egress, NewSandbox, Page, SandboxFilter};
+pub use sandboxes::{Connected, Egress, Kept, NewSandbox, Page, SandboxFilter};
 
 use crate::envd::Envd;
 use crate::error::{ApiError, HttpError};
@@ -175,6 +176,12 @@ fn json(body: &impl Serialize) -> Bytes {
 fn read<T: DeserializeOwned>(operation: &'static str, answer: &Answer) -> Result<T, ApiError> {
     serde_json::from_slice(&answer.body)
         .map_err(|source| ApiError::Unreadable { operation, source })
+}
+
+/// What asks for the page after this one.
+fn next_token(answer: &Answer) -> Option<String> {
+    let token = answer.headers.get("x-next-token")?.to_str().ok()?;
+    (!token.is_empty()).then(|| token.to_owned())
 }
 
 /// Whether what was to be ended was there. Only "not found" is told apart from other refusals.

@@ -135,6 +135,12 @@ impl FakeNode {
         self.lock().failing_pauses = true;
     }
 
+    /// The deadline of one has come, and it is one that rests then.
+    pub fn pause_by_deadline(&self, sandbox: &SandboxId) {
+        self.lock()
+            .rest(sandbox, Kept::Memory, PauseReason::Expired);
+    }
+
     /// A paused one loses its processes, and everybody is told why.
     pub fn lose_processes(&self, sandbox: &SandboxId) {
         let reason = PauseReason::ProcessesLost;
@@ -334,6 +340,7 @@ impl Entry {
             at: rest.at,
             kept: rest.kept,
             reason: rest.reason,
+            recorded: self.facts.recorded,
         })
     }
 }

@@ -21,9 +21,9 @@ pub enum InvalidPlan {
 }
 
 impl Plan {
-    /// One point, at each hit with the probability, which is above 0 and at most 1.
-    pub fn one(point: Point, probability: f64) -> Self {
-        Self(BTreeMap::from([(point, probability)]))
+    /// These points, at each hit with the probability, which is above 0 and at most 1.
+    pub fn of(points: impl IntoIterator<Item = Point>, probability: f64) -> Self {
+        Self(points.into_iter().map(|p| (p, probability)).collect())
     }
 
     pub fn is_empty(&self) -> bool {

@@ -438,8 +438,11 @@ impl Inner {
     }
 
     pub(crate) fn note_recorded(&self, sandbox: &SandboxId) {
-        if let Some(Row::Running { shown, .. }) = self.lock().sandboxes.get_mut(sandbox) {
+        if let Some(Row::Running { shown, rest, .. }) = self.lock().sandboxes.get_mut(sandbox) {
             shown.recorded = true;
+            if let Some(rest) = rest {
+                rest.shown.recorded = true;
+            }
         }
     }
 
@@ -785,6 +788,7 @@ fn paused(entry: &Entry) -> Option<PausedSandbox> {
         at: pause.at,
         kept: pause.kept,
         reason: pause.reason,
+        recorded: entry.recorded,
     })
 }
 

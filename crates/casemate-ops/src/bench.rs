@@ -59,6 +59,12 @@ pub enum Part {
     RoundTrip,
     /// Creates at the same time.
     Burst,
+    /// Pauses, resumes, and wake-ups by traffic.
+    Pause,
+    /// Snapshots, and creates that begin with one.
+    Snapshot,
+    /// Forks at the same time.
+    Forks,
     /// The stock Python SDK.
     Sdk,
     /// Clients that create, run and end at the same time.
@@ -72,25 +78,31 @@ pub enum Part {
 }
 
 impl Part {
-    /// Those that take a minute together.
+    /// Those that take two minutes together.
     ///
     /// Memory first: what the other figures leave in caches would be counted there.
-    pub const USUAL: [Self; 5] = [
+    pub const USUAL: [Self; 8] = [
         Self::Memory,
         Self::Create,
         Self::RoundTrip,
         Self::Burst,
+        Self::Pause,
+        Self::Snapshot,
+        Self::Forks,
         Self::Sdk,
     ];
     /// Those that take minutes and want a platform that is allowed to hold many.
     pub const SCALE: [Self; 4] = [Self::Clients, Self::Mounts, Self::IdleProcessor, Self::Live];
 
     /// Each with the name that users give it.
-    pub const NAMED: [(&str, Self); 9] = [
+    pub const NAMED: [(&str, Self); 12] = [
         ("memory", Self::Memory),
         ("create", Self::Create),
         ("round-trip", Self::RoundTrip),
         ("burst", Self::Burst),
+        ("pause", Self::Pause),
+        ("snapshot", Self::Snapshot),
+        ("forks", Self::Forks),
         ("sdk", Self::Sdk),
         ("clients", Self::Clients),
         ("mounts", Self::Mounts),
@@ -110,6 +122,9 @@ impl Part {
             Self::Create => "create to result of /bin/true",
             Self::RoundTrip => "a command's round trip",
             Self::Burst => "creates at once",
+            Self::Pause => "pause, resume and wake",
+            Self::Snapshot => "snapshots and creates from them",
+            Self::Forks => "forks at once",
             Self::Sdk => "the stock SDK",
             Self::Clients => "many clients at once",
             Self::Mounts => "more mounts on the host",
@@ -122,6 +137,7 @@ impl Part {
     fn weight(self) -> usize {
         match self {
             Self::Memory | Self::Create => 25,
+            Self::Pause | Self::Snapshot | Self::Forks => 15,
             Self::RoundTrip | Self::Burst | Self::Sdk | Self::Clients | Self::Mounts => 15,
             Self::IdleProcessor => 80,
             Self::Live => 60,

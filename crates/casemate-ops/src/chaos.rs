@@ -2,12 +2,15 @@
 //!
 //! ```text
 //! load:    create ─▶ a program that counts ─▶ look at its files and memory … ─▶ kill, or expire
+//!          from base or a snapshot            pause, resume, wake, snapshot, fork
 //! murders: start `up` with one point armed ─▶ a death there, some at random ─▶ start it again …
 //! ```
 //!
 //! What a client was told must stay true: a sandbox that was acknowledged runs on, with its files,
 //! its memory and without a gap, until its client or its deadline ends it, and is listed; one that
-//! has ended is not. A call may fail while nobody is there to answer; it may not lie. What is found
+//! was paused stands still with what was to be kept, and goes on with that; a snapshot can be begun
+//! with and holds what its sandbox had written, no more and no less, until it is deleted; one that
+//! has ended is not there, and in the end nothing is. A call may fail while nobody is there to answer; it may not lie. What is found
 //! is counted and told, nothing is asserted here.
 //!
 //! Owns the installation that it starts, and clears it away.
@@ -20,6 +23,8 @@ mod lot;
 mod memory;
 mod platform;
 mod report;
+mod resting;
+mod snapshots;
 mod world;
 
 use std::path::PathBuf;
@@ -51,9 +56,12 @@ pub struct Options {
     pub sandboxes: usize,
 }
 
-/// Of the armed point, at each hit.
+/// Of an armed point, at each hit.
 const PROBABILITY: f64 = 0.3;
-/// How long one start of the platform is given for its point to be hit.
+/// Points that are armed in one start. A death of the node is the last one there; one of control
+/// leaves the other.
+const ARMED: usize = 2;
+/// How long one start of the platform is given for its points to be hit.
 const ROUND: Duration = Duration::from_secs(8);
 /// How often it is looked whether it was.
 const LOOK: Duration = Duration::from_millis(50);
@@ -105,6 +113,7 @@ async fn murder(
 ) -> Result<(), ChaosError> {
     progress(0, "the first start");
     platform.start(&Plan::default()).await?;
+    let fresh = platform.stocked().await?;
     let world = Arc::new(World::new(platform.server()?, Arc::clone(ledger)));
     let mut load = JoinSet::new();
     for _ in 0..options.sandboxes {
@@ -127,13 +136,20 @@ async fn murder(
             u8::try_from(percent.min(99)).unwrap_or(99),
             &format!("{killed} kills, {missing} points not reached yet"),
         );
-        let next = Point::ALL.iter().min_by_key(|point| {
+        let mut next = Point::ALL.to_vec();
+        next.sort_by_key(|point| {
             let died = deaths.get(point).copied().unwrap_or_default();
-            (died, rounds[**point as usize])
+            (died, rounds[*point as usize])
         });
-        let point = *next.expect("there are points");
-        rounds[point as usize] += 1;
-        round(platform, ledger, point).await?;
+        next.truncate(ARMED);
+        for point in &next {
+            rounds[*point as usize] += 1;
+        }
+        round(platform, &next).await?;
+        // What is left then are points alone.
+        if killed < options.kills {
+            kill_at_random(platform, ledger).await?;
+        }
     }
 
     progress(99, "the end of the load");
@@ -142,21 +158,34 @@ async fn murder(
     while let Some(ended) = load.join_next().await {
         ended.map_err(ChaosError::Load)?;
     }
-    world.last_look(platform).await
+    world.last_look(platform, &fresh).await
 }
 
-/// One start with one point armed, until somebody died there, and a death at random.
-async fn round(platform: &mut Platform, ledger: &Ledger, point: Point) -> Result<(), ChaosError> {
-    let before = platform.deaths()?.get(&point).copied().unwrap_or_default();
-    let plan = Plan::one(point, PROBABILITY);
+/// One start with these points armed, until somebody died at each or nobody is left.
+async fn round(platform: &mut Platform, points: &[Point]) -> Result<(), ChaosError> {
+    let deaths = |platform: &Platform| -> Result<Vec<u64>, ChaosError> {
+        let deaths = platform.deaths()?;
+        let of = |point| deaths.get(point).copied().unwrap_or_default();
+        Ok(points.iter().map(of).collect())
+    };
+    let before = deaths(platform)?;
+    let plan = Plan::of(points.iter().copied(), PROBABILITY);
     platform.restart_against(&plan, STARTS_MAX).await?;
     let deadline = Instant::now() + ROUND;
     while platform.runs() && Instant::now() < deadline {
         tokio::time::sleep(LOOK).await;
-        if platform.deaths()?.get(&point).copied().unwrap_or_default() > before {
+        if deaths(platform)?
+            .iter()
+            .zip(&before)
+            .all(|(now, then)| now > then)
+        {
             break;
         }
     }
+    Ok(())
+}
+
+async fn kill_at_random(platform: &mut Platform, ledger: &Ledger) -> Result<(), ChaosError> {
     tokio::time::sleep(Duration::from_millis(lot::between(BREATH_MS))).await;
     let victim = Victim::ALL[lot::index(Victim::ALL.len())];
     if platform.kill(victim)? {

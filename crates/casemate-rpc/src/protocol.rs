@@ -107,6 +107,8 @@ pub struct PausedSandbox {
     pub kept: Kept,
     /// Why it came to this.
     pub reason: PauseReason,
+    /// As of one that runs: its deadline may have paused one of a create that a crash cut off.
+    pub recorded: bool,
 }
 
 /// A sandbox that the node has, as its journal says.

@@ -8,7 +8,7 @@ use crate::de::{natural, natural_opt, non_null, object, objects, refresh_seconds
 use crate::network::{NetworkConfig, NetworkShown};
 
 /// Whether traffic wakes a paused sandbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = SandboxAutoResumeConfig)]
 pub struct AutoResume {
     pub enabled: bool,

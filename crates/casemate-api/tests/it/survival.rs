@@ -166,6 +166,23 @@ async fn a_create_that_a_crash_cut_off_goes_before_what_a_lost_store_forgot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_create_that_a_crash_cut_off_goes_also_when_its_deadline_has_paused_it() {
+    let world = World::with(|config| config.row_grace = Duration::from_millis(300)).await;
+    world.node.disconnect();
+    let (forgotten, cut_off) = (SandboxId::random(), SandboxId::random());
+    for (id, recorded) in [(&forgotten, true), (&cut_off, false)] {
+        world.node.run_stranger(id, &world.team, recorded);
+        world.node.pause_by_deadline(id);
+    }
+    world.node.reconnect();
+    until("that one is ended", || async {
+        !world.node.running().contains(&cut_off)
+    })
+    .await;
+    assert_eq!(world.node.running(), [forgotten]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_create_cut_off_from_its_node_leaves_nothing() {
     let world = World::new().await;
     world.node.hold_creates();

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use casemate_wire::{
-    ConnectSandboxV2, ListedSandbox, Sandbox, SandboxDetail, SandboxTimeout, State,
+    AutoResume, ConnectSandboxV2, ListedSandbox, PauseSandbox, Sandbox, SandboxDetail,
+    SandboxTimeout, State,
 };
+use http::StatusCode;
 use percent_encoding::utf8_percent_encode;
 use serde::Serialize;
 
-use super::{Api, PIECE, ended, read};
+use super::{Api, PIECE, ended, next_token, read};
 use crate::error::ApiError;
 
 /// The most pages that are followed; a server that never ends its list is an error.
-const PAGES_MAX: usize = 1000;
+pub(super) const PAGES_MAX: usize = 1000;
 
 /// What to create. What is `None` is the server's to choose.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -27,6 +29,12 @@ pub struct NewSandbox {
         serialize_with = "seconds_opt"
     )]
     pub timeout: Option<Duration>,
+    /// It is paused at its deadline instead of ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto_pause: Option<bool>,
+    /// Traffic wakes it while it is paused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto_resume: Option<AutoResume>,
     #[serde(
         rename = "allow_internet_access",
         skip_serializing_if = "Option::is_none"
@@ -64,6 +72,33 @@ pub struct SandboxFilter {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// What a pause keeps, and what a paused sandbox goes on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// Its processes as they are, where they were kept.
+    Memory,
+    /// Its files alone: it starts anew with them.
+    Files,
+}
+
+impl Kept {
+    /// As the wire says it; memory is what it takes a missing word for.
+    fn memory(self) -> Option<bool> {
+        match self {
+            Self::Memory => None,
+            Self::Files => Some(false),
+        }
+    }
+}
+
+/// A sandbox that runs.
+#[derive(Clone)]
+pub struct Connected {
+    pub sandbox: Sandbox,
+    /// It was paused.
+    pub resumed: bool,
+}
+
 /// One page of a list.
 #[derive(Debug, Clone)]
 pub struct Page {
@@ -94,12 +129,8 @@ impl Api {
         next: Option<&str>,
     ) -> Result<Page, ApiError> {
         let answer = self.server.get(&list_path(filter, next)).await?;
-        let next = answer.headers.get("x-next-token");
-        let next = next
-            .and_then(|token| token.to_str().ok())
-            .filter(|token| !token.is_empty());
         Ok(Page {
-            next: next.map(str::to_owned),
+            next: next_token(&answer),
             sandboxes: read("sandbox list", &answer)?,
         })
     }
@@ -139,20 +170,34 @@ impl Api {
         Ok(())
     }
 
-    /// Finds a sandbox, waking it where it sleeps, and the token for its agent. It then lives at
-    /// least this long from now.
+    /// Pauses a running sandbox; answers when nothing of it runs any more.
+    pub async fn sandbox_pause(&self, id: &str, kept: Kept) -> Result<(), ApiError> {
+        let body = PauseSandbox {
+            memory: kept.memory(),
+            require_healthy_guest: None,
+        };
+        self.server.post(&path(id, "/pause"), &body).await?;
+        Ok(())
+    }
+
+    /// Finds a sandbox and the token for its agent; one that is paused goes on. It then lives at
+    /// least this long from now. `from` says nothing of one that runs.
     pub async fn sandbox_connect(
         &self,
         id: &str,
         timeout: Option<Duration>,
-    ) -> Result<Sandbox, ApiError> {
+        from: Kept,
+    ) -> Result<Connected, ApiError> {
         let body = ConnectSandboxV2 {
             timeout: timeout.map(seconds),
-            memory: None,
+            memory: from.memory(),
         };
         let path = format!("/v2{}", path(id, "/connect"));
         let answer = self.server.post(&path, &body).await?;
-        read("sandbox connect", &answer)
+        Ok(Connected {
+            sandbox: read("sandbox connect", &answer)?,
+            resumed: answer.status == StatusCode::CREATED,
+        })
     }
 
     /// Replaces what a sandbox may reach, for new connections from now on.
@@ -162,7 +207,7 @@ impl Api {
     }
 }
 
-fn path(id: &str, below: &str) -> String {
+pub(super) fn path(id: &str, below: &str) -> String {
     format!("/sandboxes/{}{below}", utf8_percent_encode(id, PIECE))
 }
 
@@ -202,7 +247,7 @@ fn metadata(metadata: &BTreeMap<String, String>) -> String {
 }
 
 /// Whole seconds, never fewer than asked for.
-fn seconds(duration: Duration) -> u32 {
+pub(super) fn seconds(duration: Duration) -> u32 {
     let whole = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
     u32::try_from(whole).unwrap_or(u32::MAX)
 }
@@ -260,6 +305,8 @@ mod tests {
         check_create(&base, r#"{"templateID":"base"}"#);
         let all = NewSandbox {
             timeout: Some(Duration::from_millis(1500)),
+            auto_pause: Some(true),
+            auto_resume: Some(AutoResume { enabled: true }),
             allow_internet_access: Some(false),
             network: Some(Egress {
                 deny_out: Some(vec!["8.8.8.8".to_owned()]),
@@ -271,7 +318,7 @@ mod tests {
         };
         check_create(
             &all,
-            r#"{"templateID":"base","timeout":2,"allow_internet_access":false,"network":{"denyOut":["8.8.8.8"]},"metadata":{"a":"b"},"envVars":{"K":"V"}}"#,
+            r#"{"templateID":"base","timeout":2,"autoPause":true,"autoResume":{"enabled":true},"allow_internet_access":false,"network":{"denyOut":["8.8.8.8"]},"metadata":{"a":"b"},"envVars":{"K":"V"}}"#,
         );
     }
 

@@ -1,6 +1,6 @@
 //! The REST API and the files of a sandbox.
 
-use casemate_client::api::{NewSandbox, SandboxFilter};
+use casemate_client::api::{ForkResult, Kept, NewSandbox, SandboxFilter};
 use casemate_client::{Admin, Api, ApiError, EnvdError, HttpError, Transport};
 
 use crate::server::{Answer, Server};
@@ -91,6 +91,78 @@ async fn killing_what_is_gone_is_no_error_but_other_refusals_are() {
     assert!(api.sandbox_kill("a").await.unwrap());
     assert!(!api.sandbox_kill("b").await.unwrap());
     assert!(api.sandbox_kill("c").await.is_err());
+}
+
+const MADE: &str = r#"{"templateID":"t","sandboxID":"s","clientID":"c","envdVersion":"0.6.12"}"#;
+
+#[tokio::test]
+async fn a_pause_and_a_connect_name_only_what_is_not_usual() {
+    let gone = Answer {
+        status: 204,
+        ..Answer::default()
+    };
+    let server = Server::start(vec![
+        ("POST /sandboxes/s/pause", gone.clone()),
+        ("POST /sandboxes/s/pause", gone),
+        ("POST /v2/sandboxes/s/connect", Answer::status(201, MADE)),
+        ("POST /v2/sandboxes/s/connect", Answer::status(200, MADE)),
+    ])
+    .await;
+    let api = api(&server);
+    api.sandbox_pause("s", Kept::Memory).await.unwrap();
+    api.sandbox_pause("s", Kept::Files).await.unwrap();
+    let woken = api.sandbox_connect("s", None, Kept::Files).await;
+    assert!(woken.is_ok_and(|found| found.resumed));
+    let running = api.sandbox_connect("s", None, Kept::Memory).await;
+    assert!(running.is_ok_and(|found| !found.resumed));
+    let bodies = server.seen().into_iter().map(|seen| seen.body);
+    let bodies: Vec<_> = bodies.collect();
+    assert_eq!(
+        bodies,
+        ["{}", r#"{"memory":false}"#, r#"{"memory":false}"#, "{}"]
+    );
+}
+
+#[tokio::test]
+async fn a_snapshots_id_stays_one_piece_of_the_path_and_its_list_is_followed() {
+    let info = |id: &str| format!(r#"{{"snapshotID":"{id}","names":[]}}"#);
+    let page = |id: &str| Answer::ok([format!("[{}]", info(id)).into_bytes()]);
+    let first = Answer {
+        headers: vec![("X-Next-Token", "a=")],
+        ..page("t/b:v1")
+    };
+    let taken = Answer::status(201, &info("t/b:v1"));
+    let gone = Answer {
+        status: 204,
+        ..Answer::default()
+    };
+    let server = Server::start(vec![
+        ("POST /sandboxes/s/snapshots", taken),
+        ("GET /snapshots?sandboxID=s", first),
+        (
+            "GET /snapshots?sandboxID=s&nextToken=a%3D",
+            page("c:default"),
+        ),
+        ("DELETE /templates/t%2Fb%3Av1", gone),
+    ])
+    .await;
+    let api = api(&server);
+    let taken = api.snapshot_take("s", Some("b:v1")).await.unwrap();
+    assert_eq!(server.seen()[0].body, r#"{"name":"b:v1"}"#);
+    let listed = api.snapshot_list(Some("s")).await.unwrap();
+    let ids: Vec<_> = listed.iter().map(|one| &one.snapshot_id[..]).collect();
+    assert_eq!(ids, ["t/b:v1", "c:default"]);
+    assert!(api.snapshot_delete(&taken.snapshot_id).await.unwrap());
+}
+
+#[tokio::test]
+async fn of_forks_some_may_be_refused() {
+    let some = format!(r#"[{{"sandbox":{MADE}}},{{"error":{{"code":429,"message":"full"}}}}]"#);
+    let server = Server::start(vec![("POST /sandboxes/s/fork", Answer::status(201, &some))]).await;
+    let forks = api(&server).sandbox_fork("s", 2, None).await.unwrap();
+    assert!(matches!(&forks[0], ForkResult::Sandbox(made) if made.sandbox_id == "s"));
+    assert!(matches!(&forks[1], ForkResult::Error(error) if error.code == 429));
+    assert_eq!(server.seen()[0].body, r#"{"count":2}"#);
 }
 
 #[tokio::test]

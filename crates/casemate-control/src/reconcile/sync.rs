@@ -144,11 +144,14 @@ pub(super) async fn judge_paused(
         Some(SandboxState::Dead { reason, .. }) => control.end_soon(id, reason),
         Some(SandboxState::Running { .. } | SandboxState::Paused { .. }) => {
             orphans.forget(id);
+            if !sandbox.recorded {
+                control.records.note(id);
+            }
             control.note_paused(&as_told(sandbox)).await?;
             control.route_as_noted(id, node).await?;
         }
         None if control.starting.contains(id) => {}
-        // Only what was acknowledged is ever paused.
+        // Its deadline may have paused what was never acknowledged.
         None => orphans.see(
             &control.config,
             &RunningSandbox {
@@ -157,7 +160,7 @@ pub(super) async fn judge_paused(
                 template: sandbox.template.clone(),
                 started_at: sandbox.started_at,
                 ends_at: sandbox.at,
-                recorded: true,
+                recorded: sandbox.recorded,
             },
         ),
     }

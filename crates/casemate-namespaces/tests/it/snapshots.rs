@@ -390,7 +390,7 @@ pub async fn what_a_crash_cuts_off_happened_or_left_nothing() {
                 what,
             ])
             .env(AGENT_VARIABLE, agent())
-            .env(PLAN, Plan::one(point, 1.0).to_string())
+            .env(PLAN, Plan::of([point], 1.0).to_string())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -24,6 +24,16 @@ pub enum BenchError {
     Http(#[from] HttpError),
     #[error("/bin/true ended with {status}")]
     Command { status: String },
+    #[error("a script in a sandbox ended with {status}")]
+    Script { status: String },
+    #[error("a script in a sandbox wrote {said:?}")]
+    Said { said: String },
+    #[error("only {made} of {count} forks were made: {why}")]
+    Forks {
+        made: usize,
+        count: usize,
+        why: String,
+    },
     #[error("the floor cannot be measured: cannot {action}")]
     Floor {
         action: &'static str,

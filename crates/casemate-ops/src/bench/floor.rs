@@ -6,6 +6,7 @@
 //! the same load. It leaves nothing behind: its only mounts are in its own mount namespace.
 
 mod sandbox;
+mod still;
 
 use std::ffi::CString;
 use std::io::{self, BufRead, Write};
@@ -31,6 +32,10 @@ pub(super) enum Request {
     Together(u16),
     /// fork, exec of `/bin/true`, wait; no namespaces.
     Spawn,
+    /// Three processes, from the order to their control group until all stand still.
+    Freeze,
+    /// The same three, let go on.
+    Thaw,
     /// This many at once, with our agent in them until it serves, then `/bin/true`, then their end.
     Agents(u16),
 }
@@ -74,6 +79,8 @@ fn answer(
         Request::SandboxShell => ground.run(proof, 1, &program(&["/bin/bash", "-l", "-c", "true"])),
         Request::Together(count) => ground.run(proof, count, &program(&["/bin/true"])),
         Request::Spawn => spawn(),
+        Request::Freeze => still::freeze_and_thaw().map(|(freeze, _)| freeze),
+        Request::Thaw => still::freeze_and_thaw().map(|(_, thaw)| thaw),
         Request::Agents(count) => match agent {
             Some(agent) => ground.run_agents(proof, count, agent, spawn),
             None => Err(io::Error::other("this floor needs the agent's binary")),

@@ -2,17 +2,20 @@
 
 mod burst;
 mod create;
+mod forks;
 mod memory;
 mod mounts;
+mod pause;
 mod processor;
 mod round_trip;
 mod scale;
 mod sdk;
+mod snapshot;
 mod throughput;
 
 use std::time::Duration;
 
-use casemate_client::api::{NewSandbox, Sandbox};
+use casemate_client::api::{AutoResume, NewSandbox, Sandbox};
 use casemate_client::envd::process::Command;
 use casemate_client::{Api, BaseUrl, Envd};
 use futures_util::future::join_all;
@@ -26,6 +29,9 @@ use super::{Options, Part};
 const LIFE: Duration = Duration::from_secs(3600);
 /// Runs before counting: connections are made, caches are warm, as in any life longer than one call.
 const WARM_UP: usize = 5;
+
+/// What is read of a script's output.
+const OUTPUT_BYTES_MAX: usize = 64 << 10;
 
 /// How many sandboxes are created at the same time where that is not what is measured.
 const CREATES_AT_ONCE: usize = 16;
@@ -54,6 +60,12 @@ impl Bench<'_> {
             Part::Create => self.create_and_run().await,
             Part::RoundTrip => self.round_trip().await,
             Part::Burst => self.burst().await,
+            Part::Pause => self.pause_and_resume().await,
+            Part::Snapshot => {
+                self.snapshot().await?;
+                self.begin_with_snapshot().await
+            }
+            Part::Forks => self.forks().await,
             Part::Sdk => self.sdk().await,
             Part::Clients => self.throughput(scale).await,
             Part::Mounts => self.beside_mounts(scale).await,
@@ -63,9 +75,15 @@ impl Bench<'_> {
     }
 
     async fn create(&self) -> Result<Sandbox, BenchError> {
+        self.create_from(&self.options.template).await
+    }
+
+    /// From a template or a snapshot.
+    async fn create_from(&self, template: &str) -> Result<Sandbox, BenchError> {
         let new = NewSandbox {
-            template: self.options.template.clone(),
+            template: template.to_owned(),
             timeout: Some(LIFE),
+            auto_resume: Some(AutoResume { enabled: true }),
             ..NewSandbox::default()
         };
         let created = self.api.sandbox_create(&new).await;
@@ -117,6 +135,27 @@ impl Bench<'_> {
                 source,
             }),
         }
+    }
+}
+
+/// Runs a shell's script and answers what it wrote, which is short.
+async fn run_script(envd: &Envd, script: &str) -> Result<String, BenchError> {
+    let fault = |source| BenchError::Envd {
+        action: "run a script",
+        source,
+    };
+    let command = Command {
+        program: "/bin/sh".to_owned(),
+        args: vec!["-c".to_owned(), script.to_owned()],
+        ..Command::default()
+    };
+    let events = envd.process_start(command).await.map_err(fault)?;
+    let read = events.collect(OUTPUT_BYTES_MAX).await.map_err(fault)?;
+    match read.end.exit_code {
+        0 => Ok(String::from_utf8_lossy(&read.stdout).into_owned()),
+        _ => Err(BenchError::Script {
+            status: read.end.status,
+        }),
     }
 }
 

@@ -128,7 +128,7 @@ impl Figure {
             true => "–".to_owned(),
             false => {
                 let floor = self.floor_p50();
-                format!("+{:.2} {unit}, ×{:.1}", self.p50 - floor, self.p50 / floor)
+                format!("{:+.2} {unit}, ×{:.1}", self.p50 - floor, self.p50 / floor)
             }
         };
         let target = match (self.target, self.is_within()) {

@@ -15,6 +15,19 @@ pub(super) struct Ledger {
     pub(super) created: AtomicU64,
     /// Creates that got no answer, or one that says to try again.
     pub(super) unanswered: AtomicU64,
+    pub(super) paused: AtomicU64,
+    /// Of them with their files alone.
+    pub(super) paused_files: AtomicU64,
+    /// Paused by their deadline.
+    pub(super) fell_asleep: AtomicU64,
+    pub(super) resumed: AtomicU64,
+    pub(super) woken: AtomicU64,
+    /// Snapshots that were acknowledged.
+    pub(super) snapshots: AtomicU64,
+    pub(super) snapshots_deleted: AtomicU64,
+    /// Sandboxes that began with one.
+    pub(super) from_snapshots: AtomicU64,
+    pub(super) forked: AtomicU64,
     /// Looks at files and memory of a sandbox.
     pub(super) looks: AtomicU64,
     pub(super) lists: AtomicU64,
@@ -49,6 +62,10 @@ impl Ledger {
 
     pub(super) fn murders_by_victim(&self) -> BTreeMap<Victim, u64> {
         lock(&self.murders).clone()
+    }
+
+    pub(super) fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
     }
 
     pub(super) fn lost(&self, sentence: String) {

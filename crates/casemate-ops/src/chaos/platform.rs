@@ -1,5 +1,7 @@
 //! The installation under test: its start, its processes, their deaths.
 
+mod held;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{File, OpenOptions, Permissions};
@@ -18,13 +20,17 @@ use tokio::process::{Child, Command};
 use super::error::ChaosError;
 use super::{Options, lot};
 
+pub(super) use held::Held;
+
 /// Time to be ready: a start that makes or imports the base template, and any later one.
 const FIRST_START: Duration = Duration::from_secs(600);
 const START: Duration = Duration::from_secs(60);
 /// Time to leave what it does, in the end.
 const END: Duration = Duration::from_secs(20);
 /// A small stock, so that it is filled up all the time.
-const SLOT_STOCK: &str = "8";
+const SLOT_STOCK: u64 = 8;
+/// How often it is looked whether it is full.
+const LOOK: Duration = Duration::from_millis(100);
 /// Only root's environment has settings; what the caller has for another platform is not ours.
 const FOREIGN: [&str; 2] = ["CASEMATE_", "E2B_"];
 
@@ -127,7 +133,7 @@ impl Platform {
             command.env(PLAN, plan.to_string()).env(LOG, &self.deaths);
         }
         command
-            .env("CASEMATE_NODE_SLOT_STOCK", SLOT_STOCK)
+            .env("CASEMATE_NODE_SLOT_STOCK", SLOT_STOCK.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -314,6 +320,36 @@ impl Platform {
         Ok(listed
             .map_err(ChaosError::io("look into the journal"))?
             .count())
+    }
+
+    /// What a fresh installation holds, once its stock is full.
+    pub(super) async fn stocked(&self) -> Result<Held, ChaosError> {
+        let deadline = Instant::now() + START;
+        loop {
+            let held = self.held().await?;
+            if held.is_rested() || Instant::now() > deadline {
+                return Ok(held);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// What the pool of layers holds.
+    pub(super) async fn held(&self) -> Result<Held, ChaosError> {
+        let id = std::fs::read_to_string(self.data_dir.join("instance"));
+        let id = id.map_err(ChaosError::io("read the instance's id"))?;
+        let pool = Path::new("/run/casemate").join(id.trim()).join("pool");
+        Held::of(&pool, self.layers_ready().await?).await
+    }
+
+    /// Layers in stock, as the node says. What it has emptied to be used again is among them.
+    async fn layers_ready(&self) -> Result<u64, ChaosError> {
+        let mut status = self.command(&["--json", "status"]);
+        let told = status.output().await;
+        let told = told.map_err(ChaosError::io("run `casemate status`"))?;
+        let told: serde_json::Value = serde_json::from_slice(&told.stdout)
+            .map_err(|error| ChaosError::io("read what `casemate status` says")(error.into()))?;
+        Ok(told["node"]["layers_ready"].as_u64().unwrap_or_default())
     }
 
     /// Ends everything and removes the installation. Its log stays when the run was no good.

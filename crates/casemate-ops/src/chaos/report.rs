@@ -25,6 +25,16 @@ pub struct Report {
     pub creates_unanswered: u64,
     pub sandboxes_killed: u64,
     pub sandboxes_expired: u64,
+    pub paused: u64,
+    /// Of them with their files alone.
+    pub paused_with_files_alone: u64,
+    pub paused_by_their_deadline: u64,
+    pub resumed: u64,
+    pub woken_by_traffic: u64,
+    pub snapshots_taken: u64,
+    pub snapshots_deleted: u64,
+    pub sandboxes_from_snapshots: u64,
+    pub forks: u64,
     pub looks: u64,
     pub lists: u64,
     /// Calls that failed while nobody was there to answer.
@@ -62,6 +72,15 @@ impl Report {
             creates_unanswered: count(&ledger.unanswered),
             sandboxes_killed: count(&ledger.killed),
             sandboxes_expired: count(&ledger.expired),
+            paused: count(&ledger.paused),
+            paused_with_files_alone: count(&ledger.paused_files),
+            paused_by_their_deadline: count(&ledger.fell_asleep),
+            resumed: count(&ledger.resumed),
+            woken_by_traffic: count(&ledger.woken),
+            snapshots_taken: count(&ledger.snapshots),
+            snapshots_deleted: count(&ledger.snapshots_deleted),
+            sandboxes_from_snapshots: count(&ledger.from_snapshots),
+            forks: count(&ledger.forked),
             looks: count(&ledger.looks),
             lists: count(&ledger.lists),
             retries: count(&ledger.retries),
@@ -107,6 +126,15 @@ impl Report {
         line("creates without an answer", self.creates_unanswered);
         line("sandboxes ended by their client", self.sandboxes_killed);
         line("sandboxes ended by their deadline", self.sandboxes_expired);
+        line("pauses", self.paused);
+        line("of them with files alone", self.paused_with_files_alone);
+        line("pauses by a deadline", self.paused_by_their_deadline);
+        line("resumes", self.resumed);
+        line("wake-ups by traffic", self.woken_by_traffic);
+        line("snapshots taken", self.snapshots_taken);
+        line("snapshots deleted", self.snapshots_deleted);
+        line("sandboxes from snapshots", self.sandboxes_from_snapshots);
+        line("forks", self.forks);
         line("looks at files and memory", self.looks);
         line("looks at the list", self.lists);
         line("calls made again", self.retries);

@@ -5,37 +5,49 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use casemate_client::api::{NewSandbox, SandboxFilter};
+use casemate_client::api::{AutoResume, NewSandbox, SandboxFilter, State};
 use casemate_types::chain;
 
 use super::asking::{ANSWER, PATIENCE, RETRY, is_nobody_there};
 use super::error::ChaosError;
 use super::ledger::{Ledger, add};
-use super::life::Life;
+use super::life::{End, Life};
 use super::lot;
-use super::platform::{Platform, Server};
+use super::memory::Memory;
+use super::platform::{Held, Platform, Server};
+use super::snapshots::{Snapshot, Snapshots};
 
 /// Of sandboxes that their client ends.
-const LONG: Duration = Duration::from_secs(3600);
-/// Of those that end by their deadline, in seconds.
+pub(super) const LONG: Duration = Duration::from_secs(3600);
+/// Of those that end by their deadline or are paused by it, in seconds.
 const SHORT_SECONDS: std::ops::Range<u64> = 3..7;
-/// One in so many ends by its deadline.
-const SHORT_ONE_IN: usize = 3;
+/// How many of ten end by their deadline, and how many are paused by it.
+const EXPIRES_OF_TEN: usize = 3;
+const FALLS_ASLEEP_OF_TEN: usize = 2;
+/// One in so many begins with a snapshot.
+const KEPT_ONE_IN: usize = 3;
+/// How often it is looked whether all is cleared away.
+const LOOK: Duration = Duration::from_secs(1);
 /// So close to its deadline nobody can say whether a sandbox runs.
 pub(super) const DOUBT: Duration = Duration::from_millis(1500);
 
 pub(super) struct World {
     pub(super) server: Server,
     pub(super) ledger: Arc<Ledger>,
+    pub(super) snapshots: Mutex<Snapshots>,
     over: AtomicBool,
-    known: Mutex<HashMap<String, Standing>>,
+    /// With a number that is another one after each change.
+    known: Mutex<HashMap<String, (u64, Standing)>>,
 }
 
 /// What the list must say of an acknowledged sandbox.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Standing {
-    /// It must be there until then, where it has a deadline.
+    /// It must run until then, where it has a deadline.
     Runs(Option<Instant>),
+    Paused,
+    /// It must be there, running or paused.
+    Stands,
     /// Its end was asked for.
     Ending,
     /// It must not be there.
@@ -47,6 +59,7 @@ impl World {
         Self {
             server,
             ledger,
+            snapshots: Mutex::default(),
             over: AtomicBool::new(false),
             known: Mutex::default(),
         }
@@ -60,24 +73,34 @@ impl World {
         self.over.load(Ordering::Relaxed)
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<String, Standing>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<String, (u64, Standing)>> {
         lock(&self.known)
     }
 
     pub(super) fn stand(&self, id: &str, standing: Standing) {
-        self.known().insert(id.to_owned(), standing);
+        let mut known = self.known();
+        let number = known.get(id).map_or(0, |(number, _)| number + 1);
+        known.insert(id.to_owned(), (number, standing));
     }
 
     /// Makes one. A create is not made again on its own account: it may have happened.
     pub(super) async fn create(&self) -> Option<Life<'_>> {
-        let short = lot::index(SHORT_ONE_IN) == 0;
-        let timeout = match short {
-            true => Duration::from_secs(lot::between(SHORT_SECONDS)),
+        let short = Duration::from_secs(lot::between(SHORT_SECONDS));
+        let fate = lot::index(10);
+        let expires = fate < EXPIRES_OF_TEN;
+        let falls_asleep = !expires && fate < EXPIRES_OF_TEN + FALLS_ASLEEP_OF_TEN;
+        let timeout = match expires || falls_asleep {
+            true => short,
             false => LONG,
         };
+        let from = (lot::index(KEPT_ONE_IN) == 0).then(|| self.some_snapshot());
+        let from = from.flatten();
+        let template = from.as_ref().map_or("base", |snapshot| &snapshot.id);
         let new = NewSandbox {
-            template: "base".into(),
+            template: template.to_owned(),
             timeout: Some(timeout),
+            auto_pause: Some(falls_asleep),
+            auto_resume: Some(AutoResume { enabled: true }),
             ..NewSandbox::default()
         };
         let begun = Instant::now();
@@ -85,17 +108,32 @@ impl World {
             Ok(Ok(made)) => {
                 add(&self.ledger.created);
                 // It may have begun to count at any moment of the call.
-                let deadline = short.then(|| begun + timeout);
-                self.stand(&made.sandbox_id, Standing::Runs(deadline));
-                Life::new(self, &made, deadline)
+                let deadline = begun + timeout;
+                let (end, standing) = match (expires, falls_asleep) {
+                    (true, _) => (End::Expires(deadline), Standing::Runs(Some(deadline))),
+                    (_, true) => (End::FallsAsleep(deadline), Standing::Stands),
+                    (false, false) => (End::Asked, Standing::Runs(None)),
+                };
+                self.stand(&made.sandbox_id, standing);
+                let memory = match &from {
+                    Some(snapshot) => {
+                        add(&self.ledger.from_snapshots);
+                        snapshot.memory()
+                    }
+                    None => Memory::default(),
+                };
+                Life::new(self, &made, end, memory, from)
             }
             Ok(Err(error)) if is_nobody_there(&error) => {
                 add(&self.ledger.unanswered);
+                from.iter()
+                    .for_each(|snapshot: &Arc<Snapshot>| snapshot.doubt());
                 None
             }
             Ok(Err(error)) => {
+                let said = chain(&error);
                 self.ledger
-                    .wrong(format!("a create was refused: {}", chain(&error)));
+                    .wrong(format!("a create from {template} was refused: {said}"));
                 None
             }
             Err(_) => {
@@ -125,28 +163,54 @@ impl World {
             }
         };
         add(&self.ledger.lists);
-        let listed: Vec<_> = listed.into_iter().map(|one| one.sandbox_id).collect();
+        let listed: HashMap<_, _> = listed
+            .into_iter()
+            .map(|one| (one.sandbox_id, one.state))
+            .collect();
         let after = self.known().clone();
-        for (id, standing) in &before {
-            let is_listed = listed.contains(id);
-            match (standing, after.get(id)) {
-                // The same before and after the call, so also during it.
-                (Standing::Runs(deadline), Some(Standing::Runs(_)))
-                    if !is_listed && deadline.is_none_or(|at| Instant::now() + DOUBT < at) =>
-                {
-                    self.ledger.lost(format!("{id} runs and is not listed"));
-                }
-                (Standing::Ended(at), _) if is_listed && *at < begun => {
+        for (id, (number, standing)) in &before {
+            // The same before and after the call, so also during it.
+            let is_same = after.get(id).is_some_and(|(then, _)| then == number);
+            let state = listed.get(id);
+            match standing {
+                Standing::Ended(at) if state.is_some() && *at < begun => {
                     self.ledger.wrong(format!("{id} has ended and is listed"));
                 }
-                _ => {}
+                Standing::Runs(deadline)
+                    if is_same && deadline.is_none_or(|at| Instant::now() + DOUBT < at) =>
+                {
+                    self.must_be(id, state, Some(State::Running));
+                }
+                Standing::Paused if is_same => self.must_be(id, state, Some(State::Paused)),
+                Standing::Stands if is_same => self.must_be(id, state, None),
+                Standing::Runs(_)
+                | Standing::Paused
+                | Standing::Stands
+                | Standing::Ending
+                | Standing::Ended(_) => {}
             }
         }
     }
 
+    /// Listed, and in this state.
+    fn must_be(&self, id: &str, listed: Option<&State>, state: Option<State>) {
+        match (listed, state) {
+            (None, _) => self.ledger.lost(format!("{id} is there and not listed")),
+            (Some(said), Some(state)) if *said != state => {
+                let sentence = format!("{id} is {state:?} and listed as {said:?}");
+                self.ledger.wrong(sentence);
+            }
+            (Some(_), _) => {}
+        }
+    }
+
     /// After the load: only sandboxes may be there whose create was never answered. They are ended,
-    /// and then nothing is.
-    pub(super) async fn last_look(&self, platform: &Platform) -> Result<(), ChaosError> {
+    /// and then nothing is, and no more is held than `fresh`.
+    pub(super) async fn last_look(
+        &self,
+        platform: &Platform,
+        fresh: &Held,
+    ) -> Result<(), ChaosError> {
         let filter = SandboxFilter::default();
         let api = &self.server.api;
         for left in api
@@ -161,6 +225,7 @@ impl World {
             }
             api.sandbox_kill(&id).await.map_err(ChaosError::LastLook)?;
         }
+        self.last_snapshots().await?;
         // Those of creates that were cut off go by themselves, soon.
         let deadline = Instant::now() + PATIENCE;
         while platform.journalled()? > 0 {
@@ -172,7 +237,17 @@ impl World {
             }
             tokio::time::sleep(RETRY).await;
         }
-        Ok(())
+        loop {
+            let held = platform.held().await?;
+            let Some(more) = held.beyond(fresh) else {
+                return Ok(());
+            };
+            if Instant::now() > deadline {
+                self.ledger.wrong(format!("left at the end: {more}"));
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 }
 

@@ -2,18 +2,22 @@
 
 mod create;
 mod exec;
+mod fork;
 mod kill;
 mod list;
 mod logs;
 mod metrics;
+mod pause;
+mod resume;
 mod shell;
+mod snapshot;
 mod stdin;
 
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use casemate_client::Envd;
-use casemate_client::api::State;
+use casemate_client::api::{Kept, State};
 use casemate_client::envd::process::End;
 
 use super::server::{Server, ServerArgs};
@@ -36,11 +40,20 @@ enum Verb {
     /// Run a command in a sandbox; ends with the command's exit code.
     Exec(exec::Args),
     /// Open a terminal in a sandbox.
+    #[command(visible_alias = "connect")]
     Shell(shell::Args),
     /// Show what happened to a sandbox, oldest first; also after its end.
     Logs(logs::Args),
     /// Show what a sandbox used, every few seconds; also after its end.
     Metrics(metrics::Args),
+    /// Let a sandbox stand still; it uses no processor and has no deadline until it goes on.
+    Pause(pause::Args),
+    /// Let a paused sandbox go on.
+    Resume(resume::Args),
+    /// Keep the files of sandboxes beyond them.
+    Snapshot(snapshot::Args),
+    /// Make sandboxes that begin with the files of a running one, and say their ids.
+    Fork(fork::Args),
     /// End sandboxes.
     Kill(kill::Args),
 }
@@ -54,6 +67,10 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
         Verb::Shell(args) => shell::run(args, &server, output).await,
         Verb::Logs(args) => logs::run(args, &server, output).await,
         Verb::Metrics(args) => metrics::run(args, &server, output).await,
+        Verb::Pause(args) => pause::run(args, &server, output).await,
+        Verb::Resume(args) => resume::run(args, &server, output).await,
+        Verb::Snapshot(args) => snapshot::run(args, &server, output).await,
+        Verb::Fork(args) => fork::run(args, &server, output).await,
         Verb::Kill(args) => kill::run(args, &server, output).await,
     }
 }
@@ -66,11 +83,8 @@ async fn envd(server: &Server, id: &str) -> anyhow::Result<Envd> {
     let token = match detail.state {
         State::Running => detail.envd_access_token,
         State::Paused => {
-            server
-                .api
-                .sandbox_connect(id, None)
-                .await?
-                .envd_access_token
+            let connected = server.api.sandbox_connect(id, None, Kept::Memory).await?;
+            connected.sandbox.envd_access_token
         }
     };
     Ok(server
