@@ -15,8 +15,9 @@ use tokio::sync::SemaphorePermit;
 use tracing::{info, warn};
 
 use crate::journal::{self, Entry};
-use crate::node::{Inner, Row, internal, memory_bytes};
+use crate::node::{Inner, internal};
 use crate::sandbox::stop;
+use crate::table::{Row, memory_bytes};
 
 /// What the node can make sandboxes of.
 #[derive(Default, Clone)]

@@ -20,10 +20,12 @@ pub mod journal;
 mod look;
 mod node;
 mod pause;
+mod port;
 mod rest;
 mod resume;
 mod sandbox;
 mod start;
+mod table;
 
 pub use admission::{AdmissionLimits, memory_total_bytes};
 pub use node::{Node, NodeConfig};

@@ -15,7 +15,8 @@ use casemate_types::{Sample, SandboxId, Timestamp, Usage, chain, steady};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::warn;
 
-use crate::node::{Inner, Sampled};
+use crate::node::Inner;
+use crate::table::Sampled;
 
 /// How often all are looked at. Those that have no sample yet get one …
 const LOOK: Duration = Duration::from_secs(1);

@@ -1,0 +1,116 @@
+//! The calls of [`NodePort`]: each is an order to one sandbox's task, or a look at the table.
+
+use std::net::TcpStream;
+
+use async_trait::async_trait;
+use casemate_rpc::{
+    CreateReply, CreateRequest, KeptSnapshot, NodeError, NodeEvent, NodeInfo, NodePort, PauseReply,
+    ResumeReply, ResumeRequest, SNAPSHOTS_PAGE, SnapshotReply,
+};
+use casemate_runtime::DialError;
+use casemate_types::{CompiledPolicy, EndReason, Kept, SandboxId, SnapshotId, Timestamp};
+use tokio::sync::mpsc;
+
+use crate::node::{Node, internal, snapshot_error};
+use crate::sandbox::Command;
+
+#[async_trait]
+impl NodePort for Node {
+    async fn create(&self, request: CreateRequest) -> Result<CreateReply, NodeError> {
+        self.inner.create(request).await
+    }
+
+    async fn kill(&self, sandbox: &SandboxId, reason: EndReason) -> Result<(), NodeError> {
+        self.inner.kill(sandbox, reason).await
+    }
+
+    async fn recorded(&self, sandboxes: &[SandboxId]) -> Result<(), NodeError> {
+        for sandbox in sandboxes {
+            // One that has ended meanwhile needs no mark.
+            if let Ok(commands) = self.inner.commands(sandbox) {
+                let _ = commands.send(Command::Recorded).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn set_deadline(&self, sandbox: &SandboxId, ends_at: Timestamp) -> Result<(), NodeError> {
+        self.inner
+            .command(sandbox, |done| Command::SetDeadline { ends_at, done })
+            .await
+    }
+
+    async fn set_network(
+        &self,
+        sandbox: &SandboxId,
+        policy: CompiledPolicy,
+    ) -> Result<(), NodeError> {
+        self.inner
+            .command(sandbox, |done| Command::SetNetwork { policy, done })
+            .await
+    }
+
+    async fn pause(&self, sandbox: &SandboxId, kept: Kept) -> Result<PauseReply, NodeError> {
+        self.inner
+            .command(sandbox, |done| Command::Pause { kept, done })
+            .await
+    }
+
+    async fn resume(&self, request: ResumeRequest) -> Result<ResumeReply, NodeError> {
+        self.inner.resume(request).await
+    }
+
+    async fn snapshot(
+        &self,
+        sandbox: &SandboxId,
+        snapshot: &SnapshotId,
+    ) -> Result<SnapshotReply, NodeError> {
+        let snapshot = snapshot.clone();
+        self.inner
+            .command(sandbox, |done| Command::Snapshot { snapshot, done })
+            .await
+    }
+
+    async fn remove_snapshot(&self, snapshot: &SnapshotId) -> Result<(), NodeError> {
+        let removed = self.inner.snapshots.remove(snapshot).await;
+        removed.map_err(snapshot_error)
+    }
+
+    async fn snapshots(&self, after: Option<&SnapshotId>) -> Result<Vec<KeptSnapshot>, NodeError> {
+        let kept = self.inner.snapshots.list().await.map_err(snapshot_error)?;
+        let asked = kept
+            .into_iter()
+            .filter(|(id, _)| !id.is_of_pause() && after.is_none_or(|after| id > after))
+            .map(|(snapshot, bytes)| KeptSnapshot { snapshot, bytes });
+        Ok(asked.take(SNAPSHOTS_PAGE).collect())
+    }
+
+    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<TcpStream, NodeError> {
+        self.inner.commands(sandbox)?;
+        if self.inner.rests_with(sandbox).is_some() {
+            return Err(NodeError::Paused(sandbox.clone()));
+        }
+        self.inner
+            .runtime
+            .dial(sandbox, port)
+            .await
+            .map_err(|error| match error {
+                DialError::NotFound(sandbox) => NodeError::NotFound(sandbox),
+                DialError::PortClosed { sandbox, port } => NodeError::PortClosed { sandbox, port },
+                DialError::Io { .. } => internal(&error),
+            })
+    }
+
+    async fn info(&self) -> Result<NodeInfo, NodeError> {
+        Ok(self.inner.info())
+    }
+
+    async fn watch(&self) -> Result<mpsc::Receiver<NodeEvent>, NodeError> {
+        let node = &self.inner;
+        let info = NodeEvent::Heartbeat(Box::new(node.info()));
+        let running = || node.running().into_iter().map(NodeEvent::Running);
+        let paused = || node.paused().into_iter().map(NodeEvent::Paused);
+        let first = || [info].into_iter().chain(running()).chain(paused());
+        Ok(node.events.watch(|| first().collect()))
+    }
+}
