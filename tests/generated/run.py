@@ -126,6 +126,14 @@ class Run:
                     told["sandboxID"], told["envdAccessToken"], team, kept=work.kind == "orders"
                 )
                 work.facts["made"] = self.world.add(sandbox)
+        elif work.operation == "POST /sandboxes/{sandboxID}/fork" and answer.status == 201:
+            for fork in json.loads(answer.body):
+                told = fork.get("sandbox")
+                if told and told["sandboxID"].encode() not in self.world.owner_of:
+                    self.world.add(Sandbox(told["sandboxID"], told["envdAccessToken"], team))
+        elif work.operation == "POST /sandboxes/{sandboxID}/pause" and answer.status == 204:
+            for sandbox in [s for s in team.live if s.id.encode() in work.raw]:
+                self.world.rests(sandbox)
         elif work.operation.endswith("api-keys") and answer.status == 201:
             team.key_ids.append(json.loads(answer.body)["id"])
         elif work.operation == "DELETE /sandboxes/{sandboxID}" and answer.status == 204:
@@ -157,13 +165,14 @@ class Run:
         for team in self.world.teams:
             for sandbox in [*team.live, *filter(None, [team.anchor])]:
                 await self.world.end(sandbox)
-            listed = await self.world.call("GET", "/v2/sandboxes", {"X-API-Key": team.key})
-            # What was made while its answer did not come to us.
-            for row in listed:
-                await self.world.call(
-                    "DELETE", f"/sandboxes/{row['sandboxID']}", {"X-API-Key": team.key}
-                )
-            if await self.world.call("GET", "/v2/sandboxes", {"X-API-Key": team.key}):
+            # What was made while its answer did not come to us, a page at a time.
+            for _ in range(10):
+                listed = await self.world.call("GET", "/v2/sandboxes", {"X-API-Key": team.key})
+                for row in listed:
+                    await self.world.call(
+                        "DELETE", f"/sandboxes/{row['sandboxID']}", {"X-API-Key": team.key}
+                    )
+            if listed:
                 self.faults.append((f"sandboxes of team {team.name} cannot be ended", ""))
         self.ends = await self.world.ends()
         self.faults += [(lost, "") for lost in self.world.lost]

@@ -51,6 +51,8 @@ class Sandbox:
     lasting: list = dataclasses.field(default_factory=lambda: [1])
     # The agent's process, as the host sees it.
     agent: int = 0
+    # A request paused it once: at any moment later it may rest.
+    rested: bool = False
 
 
 class Team:
@@ -233,14 +235,22 @@ class World:
         """Whether it runs and goes on running, as its owner sees it: some are just being ended."""
         for _ in range(20):
             try:
-                await self.shown(sandbox)
+                shown = await self.shown(sandbox)
             except RuntimeError as error:
                 if ": 404 " not in str(error):
                     raise
                 self.ended(sandbox)
                 return False
+            if shown["state"] == "paused":
+                self.rests(sandbox)
+            if sandbox.rested:
+                return False
             await asyncio.sleep(0.1)
         return True
+
+    def rests(self, sandbox):
+        """It is still asked about, but nothing is demanded of it; a fresh one takes its place."""
+        sandbox.rested, sandbox.settled = True, False
 
     async def ends(self):
         """Why our sandboxes ended, counted; those that nobody ended are lost. The history hears of
