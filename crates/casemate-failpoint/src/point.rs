@@ -113,10 +113,10 @@ points! {
     /// Node: a snapshot that is to go has lost its name, and is there.
     SnapshotRemoving = "snapshot.removing",
 
-    /// Node: the processes of one to suspend have gone, its layer is still in its place.
-    SuspendStopped = "suspend.stopped",
-    /// Node: its layer is kept, the slot is not given back.
+    /// Node: the layer of one to suspend is kept, its processes stand still.
     SuspendKept = "suspend.kept",
+    /// Node: they have gone, the slot is not given back.
+    SuspendStopped = "suspend.stopped",
 
     /// Node: a writable layer was made and is on no shelf.
     LayerMade = "layer.made",

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The journal comes after the freeze and before anything is given up, so that a crash in between
-//! leaves either a sandbox that runs or one that is paused. Its own files need no sync for a pause
+//! leaves either a sandbox that runs or one that is paused. Where there is no room for its files, it
+//! stays paused with its memory. Its own files need no sync for a pause
 //! with memory: what its programs made sure of is on the disk, and the rest goes with a power loss
 //! as on every machine.
 
@@ -19,7 +20,8 @@ use tracing::{error, info, warn};
 use crate::journal::{Entry, Pause};
 use crate::node::{Inner, internal};
 
-/// Pauses it, or gives up the memory of one that is paused, if that is asked for.
+/// Pauses it, or gives up the memory of one that is paused, if that is asked for and there is room
+/// for its files; the answer says which.
 pub(crate) async fn pause(
     node: &Inner,
     entry: &mut Entry,
@@ -34,7 +36,11 @@ pub(crate) async fn pause(
         .as_ref()
         .is_some_and(|pause| pause.kept == Kept::Memory);
     if is_held && kept == Kept::Files {
-        give_up_processes(node, entry, reason).await?;
+        match give_up_processes(node, entry, reason).await {
+            // It is paused, with more than was asked for.
+            Ok(()) | Err(NodeError::DiskFull { .. }) => {}
+            Err(failed) => return Err(failed),
+        }
     }
     let Some(pause) = &entry.pause else {
         return Err(NodeError::Internal {
@@ -106,7 +112,8 @@ async fn go_on(node: &Inner, entry: &Entry) {
     }
 }
 
-/// Paused with its memory → paused with its files alone.
+/// Paused with its memory → paused with its files alone. [`NodeError::DiskFull`]: it is paused with
+/// its memory still.
 pub(crate) async fn give_up_processes(
     node: &Inner,
     entry: &mut Entry,
@@ -116,7 +123,7 @@ pub(crate) async fn give_up_processes(
     let Some(pause) = &mut entry.pause else {
         return Ok(());
     };
-    let files = pause.files.clone();
+    let (files, reason_before) = (pause.files.clone(), pause.reason);
     if pause.wanted == Kept::Memory {
         // Once its processes may be gone, nobody may take it for one that has them.
         pause.wanted = Kept::Files;
@@ -128,6 +135,14 @@ pub(crate) async fn give_up_processes(
         Ok(()) => {}
         // It does not run here: what was left of it is looked for.
         Err(SnapshotError::NotFound(_)) => find_files(node, entry, &files).await?,
+        Err(failed @ SnapshotError::Capacity(_)) => {
+            if reason != PauseReason::ProcessesLost {
+                keep_processes(node, entry, reason_before).await;
+            }
+            let what = chain(&failed);
+            warn!(sandbox.id = %id, error = what, "sandbox {id} stays paused with its memory");
+            return Err(NodeError::DiskFull { what });
+        }
         Err(failed) => {
             return Err(NodeError::PauseFailed {
                 why: chain(&failed),
@@ -138,6 +153,27 @@ pub(crate) async fn give_up_processes(
     only_files(node, entry, reason);
     info!(sandbox.id = %id, ?reason, "kept the files of sandbox {id} alone");
     Ok(())
+}
+
+/// Notes that its processes stand still as before. Where that is not so or cannot be noted, they are
+/// not let go on: giving them up is tried again.
+async fn keep_processes(node: &Inner, entry: &mut Entry, reason: PauseReason) {
+    let mut next = entry.clone();
+    if let Some(pause) = &mut next.pause {
+        pause.wanted = Kept::Memory;
+        pause.reason = reason;
+    }
+    let failed = match node.runtime.freeze(&entry.sandbox).await {
+        Ok(_) => match node.journal.replace_kept(&next) {
+            Ok(()) => {
+                *entry = next;
+                return;
+            }
+            Err(failed) => chain(&failed),
+        },
+        Err(failed) => chain(&failed),
+    };
+    warn!(sandbox.id = %entry.sandbox, error = failed, "cannot keep a memory that was to be given up");
 }
 
 async fn find_files(node: &Inner, entry: &Entry, files: &SnapshotId) -> Result<(), NodeError> {

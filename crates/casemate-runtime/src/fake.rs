@@ -38,6 +38,7 @@ struct State {
     fail_next_create: bool,
     fail_next_set_network: bool,
     fail_next_freeze: bool,
+    has_no_room: bool,
 }
 
 impl FakeRuntime {
@@ -49,6 +50,11 @@ impl FakeRuntime {
     /// The next change of rules fails.
     pub fn fail_next_set_network(&self) {
         self.lock().fail_next_set_network = true;
+    }
+
+    /// Whether there is no room for any snapshot.
+    pub fn has_no_room(&self, full: bool) {
+        self.lock().has_no_room = full;
     }
 
     /// The next freeze, or snapshot, fails.
@@ -402,6 +408,9 @@ impl State {
         }
         if self.snapshots.contains_key(snapshot) {
             return Err(SnapshotError::Exists(snapshot.clone()));
+        }
+        if self.has_no_room {
+            return Err(SnapshotError::Capacity(snapshot.clone()));
         }
         let files = self.files.get(sandbox).cloned().unwrap_or_default();
         self.snapshots.insert(snapshot.clone(), files);

@@ -18,9 +18,10 @@ pub struct Taken {
 /// Keeps what sandboxes wrote, beyond them. A snapshot is files only; a sandbox begins with it when
 /// [`CreateSpec::files`](crate::CreateSpec) names it, with a copy of its own.
 ///
-/// What is acknowledged survives a power loss, but for removals: what was removed may be there again. A call that a crash cuts off has either happened or
-/// left nothing but what [`Runtime::sweep`](crate::Runtime::sweep) removes: a snapshot is never
-/// half there. Snapshots are removed by [`Snapshots::remove`] and by a purge alone.
+/// What is acknowledged survives a power loss, but for removals: what was removed may be there
+/// again. A call that a crash cuts off has either happened or left nothing but what
+/// [`Runtime::sweep`](crate::Runtime::sweep) removes: a snapshot is never half there, and one whose
+/// files were kept under it cannot be adopted. Snapshots are removed by [`Snapshots::remove`] and by a purge alone.
 ///
 /// For one sandbox, and for one snapshot, the caller serializes the calls. No method is cancel-safe.
 #[async_trait]
@@ -37,7 +38,8 @@ pub trait Snapshots: Send + Sync {
 
     /// Ends all processes of a sandbox, running, frozen, or gone by themselves since, and keeps its
     /// files: what [`Runtime::stop`](crate::Runtime::stop) would remove of them becomes the
-    /// snapshot. On an error before its processes were ended it goes on; after that the call can be repeated.
+    /// snapshot. [`SnapshotError::Capacity`] and [`SnapshotError::Exists`]: it is as it was. After
+    /// another error it may stand still for good, or have no processes, and the call is repeated.
     async fn suspend(
         &self,
         sandbox: &SandboxId,

@@ -4,6 +4,8 @@
 //! is swept like any layer of an earlier process. Only whole, and only once its content survives a
 //! power loss, it is renamed to its place, in which nothing is swept, emptied or written. It has no
 //! limit; whoever begins with it gets a copy with a limit of its own.
+//!
+//! The rename is what can fail for want of room, and changes nothing then.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -54,6 +56,7 @@ impl Pool {
         let folder = self.writable_dir();
         self.layers
             .copy(from, &folder, &layer.0)
+            .and_then(|()| new_work(&folder.join(&layer.0)))
             // Of a copy that is not whole; nothing where none was begun.
             .inspect_err(|_| self.discard(&layer))?;
         Ok(layer)
@@ -65,9 +68,10 @@ impl Pool {
         Ok(syncfs(&root)?)
     }
 
-    /// Makes the layer of a sandbox that has ended the snapshot. `AlreadyExists`: there is one of
-    /// that name. On another error the layer is where it was, or in its place already: then
-    /// [`Pool::settle`] is left to do.
+    /// Makes a layer the snapshot in which nothing is written any more: its sandbox stands still and
+    /// is ended next, or has ended. `AlreadyExists`: there is one of that name. On an error the
+    /// layer is where it was, without a limit; or in its place already: then [`Pool::settle`] is
+    /// left to do.
     pub fn keep(&self, layer: &Layer, snapshot: &SnapshotId) -> io::Result<()> {
         self.sync()?;
         self.put_by(layer, snapshot)
@@ -82,23 +86,22 @@ impl Pool {
 
     fn put_by(&self, layer: &Layer, snapshot: &SnapshotId) -> io::Result<()> {
         let place = self.writable_dir().join(&layer.0);
-        // One that is full could not even be tidied up.
+        // One that is full could not even be noted.
         self.layers.limit(&place, u64::MAX)?;
-        // The overlay's own, and it refuses one that was used before.
-        let work = place.join(INNER[1]);
-        match std::fs::remove_dir_all(&work) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => std::fs::create_dir(&work)?,
-        }
-        self.layers.note_size(&place)?;
         let kept = self.kept_at(snapshot);
         renameat_with(CWD, &place, CWD, &kept, RenameFlags::NOREPLACE)?;
-        self.settle()
+        self.settle(snapshot)
     }
 
-    /// Waits until what was kept, and that it was, survives a power loss.
-    pub fn settle(&self) -> io::Result<()> {
-        self.layers.commit(&self.root.join(KEPT))
+    /// Notes the size of what was kept, and waits until that it was survives a power loss. Its error
+    /// is never one of room: that was found.
+    pub fn settle(&self, snapshot: &SnapshotId) -> io::Result<()> {
+        if let Err(error) = self.layers.note_size(&self.kept_at(snapshot)) {
+            let cause = error.to_string();
+            tracing::warn!(snapshot.id = %snapshot, cause, "the size of {snapshot} is not known");
+        }
+        let kept = self.layers.commit(&self.root.join(KEPT));
+        kept.map_err(io::Error::other)
     }
 
     /// Removes a snapshot; its space comes back in the background. Idempotent. After a power loss it
@@ -125,5 +128,14 @@ impl Pool {
 
     fn kept_at(&self, snapshot: &SnapshotId) -> PathBuf {
         self.root.join(KEPT).join(snapshot.as_str())
+    }
+}
+
+/// Empties the overlay's own folder of a layer that nobody uses; it refuses one that was used before.
+fn new_work(layer: &Path) -> io::Result<()> {
+    let work = layer.join(INNER[1]);
+    match std::fs::remove_dir_all(&work) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => std::fs::create_dir(&work),
     }
 }

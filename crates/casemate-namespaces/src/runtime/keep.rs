@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! take:     sync ─▶ freeze ─▶ copy its layer ─▶ thaw ─▶ keep the copy
-//! suspend:  end its processes ─▶ sync ─▶ keep its layer ─▶ give the slot back
+//! suspend:  sync ─▶ freeze ─▶ keep its layer ─▶ end its processes ─▶ give the slot back
 //! salvage:  sync ─▶ keep its layer                          before the sweep
 //! ```
 //!
 //! What is dirty is written while it runs, so that little is left to write while it stands still.
+//! Room is what may be missing, and it is found before anything is ended: a layer can be kept under
+//! its sandbox, whose processes do nothing any more.
 
 use std::io;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use std::time::{Duration, Instant};
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_runtime::{RuntimeError, RuntimeRecord, SnapshotError, Taken};
 use casemate_types::{SandboxId, SnapshotId};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::adopt::{self, layers_of_running};
 use super::{Entry, Running, Shared, freeze, lock, stop};
@@ -78,7 +81,7 @@ pub(super) async fn suspend(
     }
     let not_found = || SnapshotError::NotFound(sandbox.clone());
     let running = stop::begin(shared, sandbox).ok_or_else(not_found)?;
-    match end_and_keep(shared, &running, snapshot).await {
+    match keep_and_end(shared, &running, snapshot).await {
         Ok(()) => {
             lock(&shared.table).remove(sandbox);
             Ok(())
@@ -91,35 +94,74 @@ pub(super) async fn suspend(
     }
 }
 
-async fn end_and_keep(
+/// Also when that had been done but for the last of it.
+async fn keep_and_end(
     shared: &Arc<Shared>,
-    running: &Running,
+    running: &Arc<Running>,
     snapshot: &SnapshotId,
 ) -> Result<(), SnapshotError> {
+    let (keeper, one, id) = (Arc::clone(shared), Arc::clone(running), snapshot.clone());
+    blocking(snapshot, move || keep_under(&keeper, &one, &id)).await?;
+    failpoint::hit(Point::SuspendKept);
     stop::end_processes(shared, running).await.map_err(ended)?;
     failpoint::hit(Point::SuspendStopped);
-    keep(shared, &running.layer, snapshot).await?;
-    failpoint::hit(Point::SuspendKept);
     stop::give_back(shared, running).await.map_err(ended)
 }
 
+/// Keeps the layer of a sandbox that is there. On an error before that is done it is as it was.
+fn keep_under(shared: &Shared, running: &Running, id: &SnapshotId) -> Result<(), StepError> {
+    let pool = &shared.pool;
+    let runs = pool.contains(&running.layer)
+        && !has_ended(running)
+        && !shared.cgroups.is_frozen(&running.group).unwrap_or(false);
+    if runs {
+        pool.sync().step("write the sandbox's files to disk")?;
+        let frozen = shared.cgroups.freeze(&running.group, freeze::PATIENCE);
+        frozen.step("hold the sandbox still")?;
+    }
+    let kept = keep_now(shared, &running.layer, id);
+    if kept.is_err() && pool.contains(&running.layer) {
+        let machine = running.facts.machine.as_ref();
+        let limited = match machine.and_then(|machine| machine.disk_bytes) {
+            Some(bytes) => pool.limit(&running.layer, bytes),
+            None => Ok(()),
+        };
+        if let Err(error) = limited {
+            let cause = error.to_string();
+            tracing::error!(cause, "layer {} is without a limit", running.layer.name());
+        }
+        if runs {
+            let thawed = shared.cgroups.thaw(&running.group);
+            thawed.step("let the sandbox go on")?;
+        }
+    }
+    kept
+}
+
+/// Whether none of its processes is left.
+fn has_ended(running: &Running) -> bool {
+    let mut first = [PollFd::new(running.process.get_ref(), PollFlags::IN)];
+    matches!(poll(&mut first, Some(&Timespec::default())), Ok(1..))
+}
+
 /// Also when that had been done but for the last of it.
+fn keep_now(shared: &Shared, layer: &Layer, id: &SnapshotId) -> Result<(), StepError> {
+    let pool = &shared.pool;
+    let kept = match pool.contains(layer) {
+        true => pool.keep(layer, id),
+        false if pool.is_kept(id) => pool.settle(id),
+        false => Err(io::ErrorKind::NotFound.into()),
+    };
+    kept.step("keep the sandbox's files")
+}
+
 async fn keep(
     shared: &Arc<Shared>,
     layer: &Layer,
     snapshot: &SnapshotId,
 ) -> Result<(), SnapshotError> {
     let (keeper, layer, id) = (Arc::clone(shared), layer.clone(), snapshot.clone());
-    blocking(snapshot, move || {
-        let pool = &keeper.pool;
-        let kept = match pool.contains(&layer) {
-            true => pool.keep(&layer, &id),
-            false if pool.is_kept(&id) => pool.settle(),
-            false => Err(io::ErrorKind::NotFound.into()),
-        };
-        kept.step("keep the sandbox's files")
-    })
-    .await
+    blocking(snapshot, move || keep_now(&keeper, &layer, &id)).await
 }
 
 pub(super) async fn salvage(
@@ -128,8 +170,8 @@ pub(super) async fn salvage(
     snapshot: &SnapshotId,
 ) -> Result<bool, SnapshotError> {
     if shared.pool.is_kept(snapshot) {
-        let settler = Arc::clone(shared);
-        let settle = move || settler.pool.settle().step("keep the snapshot");
+        let (settler, id) = (Arc::clone(shared), snapshot.clone());
+        let settle = move || settler.pool.settle(&id).step("keep the snapshot");
         return blocking(snapshot, settle).await.map(|()| true);
     }
     let facts = Facts::of(record).step("read the sandbox's record");

@@ -374,8 +374,8 @@ pub async fn what_a_crash_cuts_off_happened_or_left_nothing() {
         ("take", Point::SnapshotFrozen, false),
         ("take", Point::SnapshotMade, false),
         ("take", Point::SnapshotKept, true),
-        ("suspend", Point::SuspendStopped, true),
         ("suspend", Point::SuspendKept, true),
+        ("suspend", Point::SuspendStopped, true),
         ("remove", Point::SnapshotRemoving, false),
     ];
     for (what, point, is_kept) in rounds {
@@ -750,22 +750,23 @@ pub async fn a_full_pool_is_said_and_harms_nobody() {
     println!("  {} of 8 were kept", kept.len());
     let listed = world.runtime.list().await.expect("they are listed");
     assert!(listed.keys().eq(kept.iter().collect::<BTreeSet<_>>()));
-    if kept.is_empty() {
-        // No room is anybody else's to give.
-        world.ok(&one, "rm /fill.1M").await;
-    }
     let last = SnapshotId::random();
     match world.runtime.suspend(&one, &last).await {
         Ok(()) => {}
         Err(SnapshotError::Capacity(_)) => {
+            println!("  and it could not be suspended");
+            // As it was, until there is room.
+            world
+                .ok(&one, "test $(cat /mark) = mark && rm /fill.*")
+                .await;
             for snapshot in &kept {
                 world.runtime.remove(snapshot).await.expect("it is removed");
             }
-            world
-                .runtime
-                .suspend(&one, &last)
-                .await
-                .expect("there is room");
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while let Err(error) = world.runtime.suspend(&one, &last).await {
+                assert!(Instant::now() < deadline, "{error}");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
         }
         Err(other) => panic!("{}", casemate_types::chain(&other)),
     }

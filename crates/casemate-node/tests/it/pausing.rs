@@ -151,6 +151,57 @@ async fn memory_that_is_kept_can_be_given_up_later() {
 }
 
 #[tokio::test]
+async fn without_room_for_its_files_it_is_paused_with_its_memory() {
+    let host = Host::new();
+    let node = host.start().await;
+    let request = request(LONG);
+    let id = made(&host, &node, &request).await;
+    host.runtime.has_no_room(true);
+    let reply = node.pause(&id, Kept::Files).await.unwrap();
+    assert_eq!(reply.kept, Kept::Memory);
+    let failed = node.resume(resume(&request, Kept::Files)).await;
+    assert!(
+        matches!(failed, Err(NodeError::DiskFull { .. })),
+        "{failed:?}"
+    );
+    assert!(host.runtime.is_frozen(&id), "nothing was given up for it");
+
+    drop(node);
+    let node = host.start().await;
+    let resumed = node.resume(resume(&request, Kept::Memory)).await.unwrap();
+    assert_eq!(resumed.from, Kept::Memory);
+    assert!(!host.runtime.is_frozen(&id));
+    node.pause(&id, Kept::Memory).await.unwrap();
+    host.runtime.has_no_room(false);
+    let resumed = node.resume(resume(&request, Kept::Files)).await.unwrap();
+    assert_eq!(resumed.from, Kept::Files);
+    node.kill(&id, EndReason::Killed).await.unwrap();
+    assert_eq!(snapshots(&host).await, 0);
+    assert_eq!(host.journalled(), 0);
+}
+
+#[tokio::test]
+async fn what_lost_its_processes_waits_for_room() {
+    let host = Host::new();
+    let node = host.start().await;
+    let mut events = node.watch().await.unwrap();
+    let id = made(&host, &node, &request(LONG)).await;
+    node.pause(&id, Kept::Memory).await.unwrap();
+    let seen = paused(&mut events, &id).await;
+    assert_eq!(seen.kept, Kept::Memory);
+    host.runtime.has_no_room(true);
+    host.runtime.exit(&id);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(snapshots(&host).await, 0);
+    host.runtime.has_no_room(false);
+    let seen = paused(&mut events, &id).await;
+    assert_eq!(
+        (seen.kept, seen.reason),
+        (Kept::Files, PauseReason::ProcessesLost)
+    );
+}
+
+#[tokio::test]
 async fn one_that_does_not_stand_still_runs_on() {
     let host = Host::new();
     let node = host.start().await;

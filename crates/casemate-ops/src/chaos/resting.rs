@@ -43,8 +43,13 @@ impl Life<'_> {
         self.rest_and_go_on(kept).await
     }
 
-    /// Until its deadline has paused it; then it goes on.
+    /// Until its deadline has paused it; then it goes on. One that was asked for something up to then
+    /// may have been woken by it, for minutes.
     pub(super) async fn fall_asleep(&mut self, deadline: Instant) -> Next {
+        if Instant::now() >= deadline {
+            self.end = End::Asked;
+            return Next::End;
+        }
         tokio::time::sleep_until(deadline.into()).await;
         let mut awake = 0;
         let begun = Instant::now();

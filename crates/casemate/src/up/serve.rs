@@ -96,8 +96,9 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
     let egress_user = user::ensure(user::EGRESS)?;
     user::own(&dir.control(), user)?;
     user::must_reach(&dir.control(), user::CONTROL, user)?;
-    clock::start(&dir).context("fix the origin of steady time")?;
+    // Of what may be refused the first: it leaves nothing below `/run`.
     let certificates = Certificates::open(&config, &dir).context("the certificate for https")?;
+    clock::start(&dir).context("fix the origin of steady time")?;
     let certificate = certificates.as_ref().map(Certificates::follow);
     let setup = control_setup(&config, &dir, &doors, certificate.is_some())?;
     let opened = sandboxes::open(&config, &dir, dns, proxy).await?;
