@@ -1,7 +1,7 @@
 """The verbs of `casemate` that are clients, against a running platform.
 
-CASEMATE names the program, CASEMATE_DATA_DIR the platform's data directory; the environment of its
-credentials.env is set.
+CASEMATE names the program, CASEMATE_DATA_DIR the platform's data directory; of the environment in
+its credentials.env what leads there is set, over http or over https.
 """
 
 import fcntl

@@ -1,7 +1,7 @@
 """E2B's own command line (`@e2b/cli`, as locked in `e2b/`) against a running platform. It brings an
 older SDK of its own, and so calls the first versions of create and connect.
 
-The environment of the platform's credentials.env is set.
+Of the environment in the platform's credentials.env what leads there is set, over http or https.
 """
 
 import json

@@ -1,7 +1,4 @@
 //! Connections that are kept and used again, and the one place that knows how they are made.
-//!
-//! Cleartext for now: the connector is named once, in [`Connector`], so that TLS is a change of this
-//! file alone.
 
 mod base_url;
 mod body;
@@ -12,16 +9,18 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::{ClientConfig, RootCertStore};
 
 pub use base_url::BaseUrl;
 pub(crate) use body::{Body, BodySender, bytes, channel};
 
 use crate::error::HttpError;
 
-type Connector = HttpConnector;
+type Connector = HttpsConnector<HttpConnector>;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,13 +39,32 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Opens nothing yet.
+    /// For http: no certificate is trusted. Opens nothing yet.
     #[must_use]
     pub fn new() -> Self {
-        let mut connector = Connector::new();
+        let trusted = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
+        Self::of(trusted.with_no_client_auth())
+    }
+
+    /// For https as well, trusting whom the system trusts, or instead whom `SSL_CERT_FILE` and
+    /// `SSL_CERT_DIR` name. [`HttpError::Trust`]: that is nobody. Opens nothing yet.
+    pub fn with_system_trust() -> Result<Self, HttpError> {
+        let trusted = ClientConfig::builder().with_native_roots();
+        let trusted = trusted.map_err(|source| HttpError::Trust { source })?;
+        Ok(Self::of(trusted.with_no_client_auth()))
+    }
+
+    fn of(tls: ClientConfig) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
         // Requests are small and answered one by one: waiting to fill a packet only costs time.
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)

@@ -4,7 +4,7 @@ import http.client
 import os
 import urllib.parse
 
-API = urllib.parse.urlsplit(os.environ["E2B_SANDBOX_URL"])
+API = urllib.parse.urlsplit(os.environ["CASEMATE_TEST_URL"])
 
 
 def connect():

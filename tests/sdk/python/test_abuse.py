@@ -7,7 +7,7 @@ import urllib.parse
 
 import e2b
 
-API = urllib.parse.urlsplit(os.environ["E2B_API_URL"])
+API = urllib.parse.urlsplit(os.environ["CASEMATE_TEST_URL"])
 KEY = os.environ["E2B_API_KEY"]
 
 

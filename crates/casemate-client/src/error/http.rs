@@ -8,6 +8,11 @@ use std::time::Duration;
 pub enum HttpError {
     #[error("the address '{url}' cannot be used: {reason}")]
     BaseUrl { url: String, reason: &'static str },
+    #[error("no certificate authority is known; SSL_CERT_FILE can name a file of them")]
+    Trust {
+        #[source]
+        source: std::io::Error,
+    },
     #[error("the path '{path}' cannot be sent")]
     Path {
         path: String,

@@ -1,4 +1,4 @@
-//! Where a server is: `http://host:port`, parsed once.
+//! Where a server is: `https://host:port` or `http://host:port`, parsed once.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,14 +11,20 @@ use crate::error::HttpError;
 /// Scheme, host and port of a server, without a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseUrl {
+    scheme: Scheme,
     authority: Authority,
 }
 
 impl BaseUrl {
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.scheme == Scheme::HTTPS
+    }
+
     /// The address of one path on this server. The path begins with a slash and is already encoded.
     pub(crate) fn join(&self, path_and_query: &str) -> Result<Uri, HttpError> {
         Uri::builder()
-            .scheme(Scheme::HTTP)
+            .scheme(self.scheme.clone())
             .authority(self.authority.clone())
             .path_and_query(path_and_query)
             .build()
@@ -38,13 +44,10 @@ impl FromStr for BaseUrl {
             reason,
         };
         let uri: Uri = text.parse().map_err(|_| refused("it is not a URL"))?;
-        match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTP => {}
-            Some(scheme) if *scheme == Scheme::HTTPS => {
-                return Err(refused("https is not available in this client yet"));
-            }
-            _ => return Err(refused("it must begin with http://")),
-        }
+        let scheme = match uri.scheme() {
+            Some(scheme) if [Scheme::HTTP, Scheme::HTTPS].contains(scheme) => scheme.clone(),
+            _ => return Err(refused("it must begin with https:// or http://")),
+        };
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
             return Err(refused("it must have no path"));
         }
@@ -55,13 +58,13 @@ impl FromStr for BaseUrl {
         if authority.as_str().contains('@') {
             return Err(refused("it must hold no user"));
         }
-        Ok(Self { authority })
+        Ok(Self { scheme, authority })
     }
 }
 
 impl fmt::Display for BaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority)
+        write!(f, "{}://{}", self.scheme, self.authority)
     }
 }
 
@@ -81,11 +84,12 @@ mod tests {
     }
 
     #[test]
-    fn only_a_cleartext_host_is_a_base_url() {
+    fn only_a_scheme_and_a_host_are_a_base_url() {
         check("http://127.0.0.1:8080", Some("http://127.0.0.1:8080"));
         check("http://localhost:8080/", Some("http://localhost:8080"));
         check("http://[::1]:8080", Some("http://[::1]:8080"));
-        check("https://api.example.com", None);
+        check("https://api.example.com", Some("https://api.example.com"));
+        check("ftp://api.example.com", None);
         check("http://host/path", None);
         check("http://host?x=1", None);
         check("http://me:secret@host", None);

@@ -24,10 +24,11 @@ pub struct ServerArgs {
     /// /var/lib/casemate].
     #[arg(long, value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
-    /// Where the API is [default: E2B_API_URL].
+    /// Where the API is [default: E2B_API_URL, else https://api. before E2B_DOMAIN].
     #[arg(long, value_name = "URL", global = true)]
     api_url: Option<String>,
-    /// Where sandboxes are reached [default: E2B_SANDBOX_URL, else where the API is].
+    /// Where sandboxes are reached [default: E2B_SANDBOX_URL; with E2B_DOMAIN alone
+    /// https://sandbox. before it; else where the API is].
     #[arg(long, value_name = "URL", global = true)]
     sandbox_url: Option<String>,
     /// The team's key [default: E2B_API_KEY].
@@ -53,10 +54,11 @@ impl ServerArgs {
         let key = settings.api_key.with_context(missing)?;
         let base: BaseUrl = url.parse()?;
         let edge = settings.sandbox_url.map(|url| url.parse()).transpose()?;
-        let api = Api::new(Transport::new(), base.clone(), &key)?;
+        let edge = edge.unwrap_or_else(|| base.clone());
+        let api = Api::new(transport([&base, &edge])?, base.clone(), &key)?;
         Ok(Server {
             api,
-            edge: edge.unwrap_or_else(|| base.clone()),
+            edge,
             base,
             api_key: key,
         })
@@ -69,15 +71,10 @@ impl ServerArgs {
         let missing = || Needed::Directory.missing(&dir);
         let team = file.get(TEAM_ID).with_context(missing)?;
         let url = self.api_url.as_ref().or_else(|| file.get("E2B_API_URL"));
-        let url = url.with_context(missing)?;
+        let url: BaseUrl = url.with_context(missing)?.parse()?;
         let token = read_private(&dir.join(ADMIN_TOKEN), Needed::Directory)?;
         let token = token.with_context(missing)?;
-        Ok(Admin::new(
-            Transport::new(),
-            url.parse()?,
-            token.trim(),
-            team,
-        )?)
+        Ok(Admin::new(transport([&url])?, url, token.trim(), team)?)
     }
 
     /// The data directory that was named, or the usual one.
@@ -97,6 +94,14 @@ impl ServerArgs {
     }
 }
 
+/// Whom the system trusts is looked up for https only: http needs nobody.
+fn transport<const COUNT: usize>(urls: [&BaseUrl; COUNT]) -> anyhow::Result<Transport> {
+    Ok(match urls.into_iter().any(BaseUrl::is_https) {
+        true => Transport::with_system_trust()?,
+        false => Transport::new(),
+    })
+}
+
 /// What is known about an installation.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Settings {
@@ -106,10 +111,19 @@ struct Settings {
 }
 
 impl Settings {
+    /// As the SDKs read them: an address wins over what is made from the domain.
     fn of(named: impl Fn(&str) -> Option<String>) -> Self {
+        let (api_url, sandbox_url) = (named("E2B_API_URL"), named("E2B_SANDBOX_URL"));
+        let (api_url, sandbox_url) = match (api_url, named("E2B_DOMAIN")) {
+            (None, Some(domain)) => (
+                Some(format!("https://api.{domain}")),
+                sandbox_url.or_else(|| Some(format!("https://sandbox.{domain}"))),
+            ),
+            (api_url, _) => (api_url, sandbox_url),
+        };
         Self {
-            api_url: named("E2B_API_URL"),
-            sandbox_url: named("E2B_SANDBOX_URL"),
+            api_url,
+            sandbox_url,
             api_key: named("E2B_API_KEY"),
         }
     }
@@ -196,7 +210,8 @@ impl Needed {
         match self {
             Self::Any => format!(
                 "no installation is known: {dir} has no credentials (`casemate up` makes them). \
-                 Name another directory with --data-dir, or set E2B_API_URL and E2B_API_KEY"
+                 Name another directory with --data-dir, or set E2B_API_URL (or E2B_DOMAIN) and \
+                 E2B_API_KEY"
             ),
             Self::Directory => format!(
                 "keys are managed by whoever runs the platform, on its machine: {dir} has no \
@@ -251,6 +266,21 @@ mod tests {
             ..Default::default()
         };
         check(&dir, &env, [None, None, None]);
+    }
+
+    #[test]
+    fn a_domain_is_enough_and_an_address_wins_over_it() {
+        let env = [("E2B_DOMAIN", "box.test:8443"), ("E2B_API_KEY", "k")];
+        let none = ServerArgs::default();
+        let (api, edge) = ("https://api.box.test:8443", "https://sandbox.box.test:8443");
+        check(&none, &env, [Some(api), Some(edge), Some("k")]);
+        let both = [("E2B_API_URL", "http://e"), env[0], env[1]];
+        check(&none, &both, [Some("http://e"), None, Some("k")]);
+        let url = ServerArgs {
+            api_url: some("http://f"),
+            ..Default::default()
+        };
+        check(&url, &env, [Some("http://f"), None, Some("k")]);
     }
 
     #[test]

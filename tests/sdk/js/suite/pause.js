@@ -23,7 +23,7 @@ function stays(milliseconds, wanted) {
 /** As the API tells it: its `pauseMode` is there when a pause is over. */
 async function pauseMode(sandbox) {
   const headers = { 'X-API-Key': process.env.E2B_API_KEY }
-  const url = `${process.env.E2B_API_URL}/sandboxes/${sandbox.sandboxId}`
+  const url = `${process.env.CASEMATE_TEST_URL}/sandboxes/${sandbox.sandboxId}`
   return (await (await fetch(url, { headers })).json()).pauseMode
 }
 
