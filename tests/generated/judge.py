@@ -189,7 +189,7 @@ class Judge:
         """502 and cut answers: right when the sandbox is not there."""
         if "no sandbox" in work.facts:
             return None if answer.status == 502 else answer.ended
-        if await self.world.is_there(work.sandbox):
+        if await self.world.is_there(work.sandbox, work.begun):
             return "a running sandbox is not found" if answer.status else "cut"
         if answer.status == 502 and work.method != "HEAD" and reason(answer) != NOT_FOUND:
             return "502 with another reason"
@@ -272,7 +272,7 @@ class Judge:
         )
 
     async def is_gone(self, work):
-        return not await self.world.is_there(work.sandbox)
+        return not await self.world.is_there(work.sandbox, work.begun)
 
 
 def reason(answer):

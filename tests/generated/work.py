@@ -1,6 +1,7 @@
 """One thing to do, and what is known about it for the judge."""
 
 import dataclasses
+import time
 
 
 @dataclasses.dataclass
@@ -20,6 +21,8 @@ class Work:
     sandbox: object = None
     # A stream, from which we hang up after so many seconds.
     stay: float = None
+    # The time of day before it was asked.
+    begun: float = dataclasses.field(default_factory=time.time)
     facts: dict = dataclasses.field(default_factory=dict)
 
     @property

@@ -4,6 +4,7 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import datetime
 import json
 import re
 import secrets
@@ -51,8 +52,8 @@ class Sandbox:
     lasting: list = dataclasses.field(default_factory=lambda: [1])
     # The agent's process, as the host sees it.
     agent: int = 0
-    # A request paused it once: at any moment later it may rest.
-    rested: bool = False
+    # Once a start from files had another agent.
+    made: float = dataclasses.field(default_factory=time.time)
 
 
 class Team:
@@ -222,7 +223,7 @@ class World:
         if (
             sandbox.agent
             and not host.read(f"/proc/{sandbox.agent}/stat")
-            and await self.is_there(sandbox)
+            and await self.is_there(sandbox, sandbox.made)
         ):
             self.lost.append(f"the agent of {sandbox.id} died")
         try:
@@ -231,8 +232,9 @@ class World:
             if ": 404 " not in str(error):
                 raise
 
-    async def is_there(self, sandbox):
-        """Whether it runs and goes on running, as its owner sees it: some are just being ended."""
+    async def is_there(self, sandbox, since=None):
+        """Whether it runs and goes on running, as its owner sees it, and did so since that time of
+        day: some are just being ended, or were paused and resumed meanwhile."""
         for _ in range(20):
             try:
                 shown = await self.shown(sandbox)
@@ -243,14 +245,15 @@ class World:
                 return False
             if shown["state"] == "paused":
                 self.rests(sandbox)
-            if sandbox.rested:
+                return False
+            if since and datetime.datetime.fromisoformat(shown["startedAt"]).timestamp() > since:
                 return False
             await asyncio.sleep(0.1)
         return True
 
     def rests(self, sandbox):
-        """It is still asked about, but nothing is demanded of it; a fresh one takes its place."""
-        sandbox.rested, sandbox.settled = True, False
+        """It is still asked about; a fresh one takes its place."""
+        sandbox.settled = False
 
     async def ends(self):
         """Why our sandboxes ended, counted; those that nobody ended are lost. The history hears of

@@ -49,7 +49,6 @@ struct Entry {
     facts: RunningSandbox,
     policy: CompiledPolicy,
     access_token: Option<String>,
-    on_timeout: OnTimeout,
     envs: BTreeMap<String, String>,
     files: Option<SnapshotId>,
     rest: Option<Rest>,
@@ -102,7 +101,7 @@ impl FakeNode {
                 let now = Timestamp::now();
                 let due = |(id, e): (&SandboxId, &Entry)| {
                     let due = e.rest.is_none() && e.facts.ends_at <= now;
-                    due.then(|| (id.clone(), e.on_timeout))
+                    due.then(|| (id.clone(), e.facts.on_timeout))
                 };
                 let due: Vec<_> = state.running.iter().filter_map(due).collect();
                 for (id, on_timeout) in due {
@@ -147,12 +146,13 @@ impl FakeNode {
         self.lock().rest(sandbox, Kept::Files, reason);
     }
 
-    /// It goes on, and nobody hears of it.
+    /// It goes on, to be paused at its deadline, and nobody hears of it.
     pub fn resume_unheard(&self, sandbox: &SandboxId) {
         if let Some(entry) = self.lock().running.get_mut(sandbox) {
             entry.rest = None;
             entry.facts.started_at = Timestamp::now();
             entry.facts.ends_at = Timestamp::now() + Duration::from_secs(300);
+            entry.facts.on_timeout = OnTimeout::Pause(Kept::Memory);
         }
     }
 
@@ -266,13 +266,13 @@ impl FakeNode {
             template: self.lock().template.template.clone(),
             started_at: now,
             ends_at: now + Duration::from_secs(3600),
+            on_timeout: OnTimeout::Kill,
             recorded,
         };
         self.lock().begin(Entry {
             facts,
             policy: CompiledPolicy::open(),
             access_token: None,
-            on_timeout: OnTimeout::Kill,
             envs: BTreeMap::new(),
             files: None,
             rest: None,
@@ -457,13 +457,13 @@ impl NodePort for FakeNode {
                 template: request.template,
                 started_at,
                 ends_at,
+                on_timeout: request.on_timeout,
                 recorded: false,
             };
             state.begin(Entry {
                 facts,
                 policy: request.network,
                 access_token: request.access_token,
-                on_timeout: request.on_timeout,
                 envs: request.envs,
                 files: request.files,
                 rest: None,
@@ -563,7 +563,7 @@ impl NodePort for FakeNode {
             entry.access_token = request.sandbox.access_token;
             entry.facts.recorded = false;
         }
-        entry.on_timeout = request.sandbox.on_timeout;
+        entry.facts.on_timeout = request.sandbox.on_timeout;
         entry.facts.started_at = Timestamp::now();
         entry.facts.ends_at =
             entry.facts.started_at + Duration::from_millis(request.sandbox.life_ms);

@@ -417,6 +417,7 @@ fn running(entry: &Entry) -> RunningSandbox {
         template: entry.template.clone(),
         started_at: entry.started_at,
         ends_at: entry.ends_at,
+        on_timeout: entry.on_timeout,
         recorded: entry.recorded,
     }
 }

@@ -119,6 +119,7 @@ pub struct RunningSandbox {
     pub template: TemplateId,
     pub started_at: Timestamp,
     pub ends_at: Timestamp,
+    pub on_timeout: OnTimeout,
     /// Control said that it has a row. One without is of a create that is under way, or that a
     /// crash cut off.
     pub recorded: bool,

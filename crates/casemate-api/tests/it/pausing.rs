@@ -372,6 +372,11 @@ async fn pauses_and_resumes_survive_a_restart_and_a_lost_word() {
     assert_eq!(world.control.sandbox_total(), 1);
     assert_eq!(is_asleep(&world, &at_rest).await, Some(true));
     assert_eq!(is_asleep(&world, &resumed_unheard).await, Some(false));
+    let resumed = detail(&world, &resumed_unheard).await;
+    assert_eq!(
+        resumed["lifecycle"]["onTimeout"], "pause",
+        "as it was asked for then"
+    );
     world.node.lose(&at_rest);
     world.restart().await;
     connect(&world, &at_rest, "{}").await.error(404);

@@ -160,6 +160,7 @@ pub(super) async fn judge_paused(
                 template: sandbox.template.clone(),
                 started_at: sandbox.started_at,
                 ends_at: sandbox.at,
+                on_timeout: OnTimeout::Kill,
                 recorded: sandbox.recorded,
             },
         ),
@@ -240,7 +241,7 @@ impl Control {
         let (from, to) = (sandbox.started_at, sandbox.ends_at);
         let written = self
             .store
-            .sandbox_resume(id, row.generation, from, to, row.on_timeout);
+            .sandbox_resume(id, row.generation, from, to, sandbox.on_timeout);
         match written.await {
             Ok(_) => {}
             // Whoever was faster knows better.
@@ -251,6 +252,7 @@ impl Control {
         self.records.note(id);
         let row = Sandbox {
             started_at: from,
+            on_timeout: sandbox.on_timeout,
             ..row
         };
         self.note_resumed(&row, Kept::Memory);
