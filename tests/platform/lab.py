@@ -218,6 +218,46 @@ class Trial:
         numbers = [int(host.read(f"/proc/sys/kernel/{name}")) for name in ("pid_max", "threads-max")]
         assert int(bound.read_text()) <= min(numbers) * 3 // 4
 
+    def rest(self):
+        """Paused with memory and with files alone, kept and forked."""
+        one, boot = self.platform.create(3600), "cat /proc/sys/kernel/random/boot_id"
+        one.commands.run(COUNT, background=True, timeout=0)
+        host.until("it counts", lambda: self.said("test -s /tmp/count && echo yes || true", one), 60)
+        first = self.said(boot, one)
+        for memory in (True, False):
+            assert one.pause(mode="full" if memory else "filesystem")
+            counted = int(one.connect(timeout=3600).files.read("/tmp/count"))
+            assert (self.said(boot, one) == first) == memory
+        print(f"  it counted to {counted}")
+        self.said("echo kept > /home/user/kept", one)
+        snapshot = one.create_snapshot().snapshot_id
+        self.said("echo changed > /home/user/kept", one)
+        begun = self.platform.create(3600, template=snapshot)
+        assert begun.files.read("/home/user/kept") == "kept\n"
+        forks = one.fork(count=3)
+        for fork in forks:
+            assert fork.files.read("/home/user/kept") == "changed\n"
+        assert len({fork.sandbox_id for fork in forks}) == 3
+        for made in (one, begun, *forks):
+            assert self.platform.kill(made.sandbox_id)
+        assert e2b.Sandbox.delete_snapshot(snapshot, **self.platform.client)
+
+    def asleep(self):
+        """One that rests is there after the death of all, and its processes go on."""
+        asleep = self.platform.create(3600)
+        asleep.commands.run(COUNT, background=True, timeout=0)
+        host.until("it counts", lambda: self.said("test -s /tmp/count && echo yes || true", asleep), 60)
+        asleep.pause()
+        self.platform.kill_all()
+        self.platform.up(PATIENCE)
+        (shown,) = [one for one in self.asked("/v2/sandboxes") if one["sandboxID"] == asleep.sandbox_id]
+        assert shown["state"] == "paused"
+        count = lambda: int(asleep.files.read("/tmp/count"))
+        asleep.connect(timeout=3600)
+        first = count()
+        host.until("it counts on", lambda: count() > first, 60, 1)
+        assert self.platform.kill(asleep.sandbox_id)
+
     def crash(self):
         counting = self.one.commands.run(COUNT, background=True, timeout=0)
         short = self.other.commands.run("sleep 5", background=True, timeout=0)
@@ -277,6 +317,8 @@ CHECKS = {
     "the disk ends at the limit": Trial.disk,
     "processor time is held to its quota": Trial.processor,
     "all processes together are bounded": Trial.all_processes,
+    "pauses, snapshots and forks": Trial.rest,
+    "one that is paused outlives kill -9": Trial.asleep,
     "sandboxes outlive kill -9 and are taken over": Trial.crash,
     "limits hold after it": Trial.after_crash,
     "what is shown follows": Trial.memory_is_given_back,
