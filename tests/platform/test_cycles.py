@@ -75,11 +75,13 @@ class Client:
 
 # Counts in memory, and writes every number down.
 COUNTER = """
-import time
+import os, time
 n = 0
 while True:
     n += 1
-    open("/tmp/count", "w").write(f"{n}\\n")
+    with open("/tmp/next", "w") as file:
+        file.write(f"{n}\\n")
+    os.replace("/tmp/next", "/tmp/count")
     time.sleep(0.02)
 """
 
@@ -99,15 +101,16 @@ class Sleeper:
 
     def begin(self):
         self.sandbox.files.write("/home/user/counter.py", COUNTER)
-        self.sandbox.commands.run("rm -f /tmp/count; python3 /home/user/counter.py", background=True)
+        # That of an earlier counter is among the files that were kept.
+        self.sandbox.commands.run("rm -f /tmp/count")
+        self.sandbox.commands.run("python3 /home/user/counter.py", background=True)
         host.until("it counts", lambda: self.sandbox.files.exists("/tmp/count"))
         self.count = 0
 
     def read(self):
-        script = ("sha256sum </home/user/blob; cat /proc/sys/kernel/random/boot_id; "
-                  "until [ -s /tmp/count ]; do :; done; cat /tmp/count")
+        script = "sha256sum </home/user/blob; cat /proc/sys/kernel/random/boot_id /tmp/count"
         blob, boot, count = self.sandbox.commands.run(script).stdout.split("\n")[:3]
-        return {"blob": blob.split()[0], "boot": boot, "count": int(count or 0)}
+        return {"blob": blob.split()[0], "boot": boot, "count": int(count)}
 
     def cycle(self):
         # Every fifth keeps files alone.
