@@ -1,5 +1,7 @@
-"""A hundred sandboxes at once, all ended: nothing is left beyond the stock."""
+"""A hundred sandboxes at once, all ended: nothing is left beyond the stock. A hundred forks of one:
+each is its own, and takes what it writes."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import host
@@ -70,3 +72,59 @@ def test_another_burst_needs_no_more(main):
         return min(found) >= STOCK_LEAST
 
     host.until("the stock is full", settled)
+
+
+FORKS = 100
+MIB = 1 << 20
+
+
+def test_a_hundred_forks_are_a_hundred_sandboxes(main):
+    main.end_all()
+    parent = main.create()
+    count = "n=0; while :; do n=$((n + 1)); echo $n > /tmp/count; sleep 0.1; done"
+    parent.commands.run(count, background=True, timeout=0)
+    big = parent.commands.run("head -c 40000000 /dev/urandom > /home/user/big; sha256sum < /home/user/big").stdout
+    look = "cat /home/user/mine /proc/sys/kernel/random/boot_id; sha256sum < /home/user/big"
+    parent.files.write("/home/user/mine", "of the parent\n")
+    before = parent.get_info()
+
+    os.sync()
+    used = taken(main)
+    # As many as one call of the SDK takes.
+    forks = [fork for _ in range(FORKS // 20) for fork in parent.fork(count=20, timeout=600)]
+    with ThreadPoolExecutor(10) as pool:
+        # What each of them finds, before any has written.
+        found = [one.stdout.split("\n") for one in pool.map(lambda fork: fork.commands.run(look), forks)]
+        list(pool.map(lambda fork: fork.files.write("/home/user/mine", fork.sandbox_id * 50_000), forks))
+        written = list(pool.map(lambda fork: fork.files.read("/home/user/mine"), forks))
+    os.sync()
+    more = taken(main) - used
+
+    assert [text for text, *_ in found] == ["of the parent"] * FORKS
+    assert written == [fork.sandbox_id * 50_000 for fork in forks]
+    assert {sums for *_, sums, _ in found} == {big.strip()}
+    everybody = [parent, *forks]
+    own = parent.commands.run(look).stdout.split("\n")
+    for what, values in {
+        "id": [one.sandbox_id for one in everybody],
+        "token": [one._envd_access_token for one in everybody],
+        # Its addresses follow from it.
+        "slot": [str(main.record(one.sandbox_id)["facts"]["slot"]) for one in everybody],
+        "boot": [lines[1] for lines in (own, *found)],
+        "public host": [one.get_host(80) for one in everybody],
+    }.items():
+        assert len(set(values)) == FORKS + 1 and all(values), (what, sorted(values)[:5])
+    # The parent goes on as it was.
+    assert own[0] == "of the parent" and own[2] == big.strip()
+    first = int(parent.files.read("/tmp/count") or 0)
+    host.until("it counts on", lambda: int(parent.files.read("/tmp/count") or 0) > first)
+    after = parent.get_info()
+    assert (after.end_at, after.started_at) == (before.end_at, before.started_at)
+    # A mebibyte each, and what a sandbox writes by itself; not 40 times as much.
+    assert FORKS * MIB * 0.9 < more < FORKS * 4 * MIB, more
+    main.end_all()
+
+
+def taken(instance):
+    pool = os.statvfs(f"/run/casemate/{instance.id}/pool")
+    return (pool.f_blocks - pool.f_bfree) * pool.f_frsize

@@ -103,9 +103,10 @@ def status(platform):
 
 
 def test_a_full_disk_costs_no_sandbox_and_is_over_when_there_is_room(disk, platform):
-    writer, reader, killed, short = (platform.create() for _ in range(4))
+    writer, reader, killed, short, resting = (platform.create() for _ in range(5))
     kept = "dd if=/dev/urandom of=/home/user/kept bs=1M count=20 status=none; sync"
     total = run(reader, f"{kept}; {SUM}")[1]
+    run(resting, "echo mine > /home/user/mine; sync")
     disk.fill()
     assert disk.free() == 0
 
@@ -119,6 +120,19 @@ def test_a_full_disk_costs_no_sandbox_and_is_over_when_there_is_room(disk, platf
     run(writer, "dd if=/dev/zero of=/home/user/big bs=1M count=3000 conv=fsync")
     # Everybody else reads and runs, and nothing was lost.
     assert run(reader, f"echo 3 > /dev/null; {SUM}") == (0, total)
+
+    # One that rests goes on with what it had; its owner may want to remove files.
+    resting.pause()
+    assert run(resting.connect(), "cat /home/user/mine") == (0, "mine\n")
+    # Kept is what there is room for, and nothing is given up before.
+    resting.pause(mode="filesystem")
+    headers = {"X-API-Key": platform.client["api_key"]}
+    shown = json.loads(platform.get(f"/sandboxes/{resting.sandbox_id}", headers)[2])
+    if shown["pauseMode"] == "full":
+        assert run(resting.connect(), "cat /home/user/mine") == (0, "mine\n")
+    else:
+        with pytest.raises(e2b.exceptions.ServiceBusyException, match="the disk is full"):
+            resting.connect()
 
     answered, headers, body = create_by_hand(platform)
     assert (answered, body["code"]) == (503, 503), body
@@ -142,13 +156,14 @@ def test_a_full_disk_costs_no_sandbox_and_is_over_when_there_is_room(disk, platf
     platform.kill_all()
     disk.fill()
     platform.up()
-    assert set(platform.listed()) == {writer.sandbox_id, reader.sandbox_id}
+    assert set(platform.listed()) == {writer.sandbox_id, reader.sandbox_id, resting.sandbox_id}
     assert run(platform.connect(reader.sandbox_id), SUM) == (0, total)
     assert create_by_hand(platform)[0] == 503
 
     # Whoever took the disk gives it back: everything goes on by itself.
     disk.empty()
     host.until("creates work", lambda: create_by_hand(platform)[0] == 201, 20, 0.5)
+    assert run(resting.connect(), "cat /home/user/mine") == (0, "mine\n")
     more = "rm /home/user/big; dd if=/dev/zero of=/home/user/more bs=1M count=600 conv=fsync"
 
     def writes():

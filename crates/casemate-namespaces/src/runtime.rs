@@ -36,6 +36,7 @@ use casemate_runtime::{
     Taken,
 };
 use casemate_types::{CompiledPolicy, SandboxId, SnapshotId};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
@@ -498,11 +499,27 @@ impl Shared {
             let unasked = shared
                 .running(&sandbox)
                 .is_some_and(|now| Arc::ptr_eq(&now, &running));
-            if let (true, Some(exits)) = (unasked, &*lock(&shared.exits)) {
-                // A subscriber that went away wants to hear no more.
-                let _ = exits.send(Exit { sandbox });
+            if unasked {
+                shared.tell_exit(&sandbox);
             }
         });
+    }
+
+    fn tell_exit(&self, sandbox: &SandboxId) {
+        if let Some(exits) = &*lock(&self.exits) {
+            // A subscriber that went away wants to hear no more.
+            let _ = exits.send(Exit {
+                sandbox: sandbox.clone(),
+            });
+        }
+    }
+}
+
+impl Running {
+    /// Whether none of its processes is left: the kernel tells of the first one's end last.
+    fn has_ended(&self) -> bool {
+        let mut first = [PollFd::new(self.process.get_ref(), PollFlags::IN)];
+        matches!(poll(&mut first, Some(&Timespec::default())), Ok(1..))
     }
 }
 

@@ -71,7 +71,7 @@ impl Inner {
         if table.sandboxes.contains_key(&request.sandbox) {
             return Err(NodeError::Exists(request.sandbox.clone()));
         }
-        self.admit(&table, &request.resources)?;
+        self.admit(&table, &request.resources, false)?;
         let row = Row::Booting {
             resources: request.resources,
             exited: false,

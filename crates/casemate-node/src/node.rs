@@ -152,10 +152,16 @@ impl Inner {
         }
     }
 
-    /// Whether one more sandbox fits among those that run.
-    pub(crate) fn admit(&self, table: &Table, resources: &Resources) -> Result<(), NodeError> {
+    /// Whether one more sandbox fits among those that run. One that has its files needs no disk to go
+    /// on: its owner may want to remove some.
+    pub(crate) fn admit(
+        &self,
+        table: &Table,
+        resources: &Resources,
+        has_files: bool,
+    ) -> Result<(), NodeError> {
         let machine = self.machine.recent(&self.config.journal_dir);
-        let load = Load {
+        let mut load = Load {
             sandboxes: table.awake(),
             memory_promised_bytes: table.memory_promised_bytes,
             memory_total_bytes: machine.memory_total_bytes,
@@ -163,6 +169,9 @@ impl Inner {
             disk_free_bytes: machine.disk_free_bytes,
             layers_left_bytes: self.runtime.stock().bytes_left.unwrap_or(u64::MAX),
         };
+        if has_files {
+            (load.disk_free_bytes, load.layers_left_bytes) = (u64::MAX, u64::MAX);
+        }
         self.config.admission.admit(&load, resources)
     }
 

@@ -37,8 +37,9 @@ pub(crate) async fn pause(
         .is_some_and(|pause| pause.kept == Kept::Memory);
     if is_held && kept == Kept::Files {
         match give_up_processes(node, entry, reason).await {
+            Ok(()) => {}
             // It is paused, with more than was asked for.
-            Ok(()) | Err(NodeError::DiskFull { .. }) => {}
+            Err(NodeError::DiskFull { .. }) => node.bound_paused(),
             Err(failed) => return Err(failed),
         }
     }
@@ -136,7 +137,7 @@ pub(crate) async fn give_up_processes(
         // It does not run here: what was left of it is looked for.
         Err(SnapshotError::NotFound(_)) => find_files(node, entry, &files).await?,
         Err(failed @ SnapshotError::Capacity(_)) => {
-            if reason != PauseReason::ProcessesLost {
+            if ![reason, reason_before].contains(&PauseReason::ProcessesLost) {
                 keep_processes(node, entry, reason_before).await;
             }
             let what = chain(&failed);

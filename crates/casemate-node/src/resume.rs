@@ -47,12 +47,12 @@ pub(crate) async fn resume(
     let Some(pause) = entry.pause.clone() else {
         return Err(NodeError::Exists(id));
     };
-    let before = node.admit_back(&id)?;
     // One whose processes were to be given up may have lost them half-way.
     let from = match (pause.kept, pause.wanted, request.from) {
         (Kept::Memory, Kept::Memory, Kept::Memory) => Kept::Memory,
         (Kept::Memory | Kept::Files, ..) => Kept::Files,
     };
+    let before = node.admit_back(&id, from)?;
     let resumed = match from {
         Kept::Memory => go_on(node, entry, &request.sandbox).await,
         Kept::Files => start_anew(node, entry, request.sandbox, pause).await,

@@ -18,6 +18,8 @@ use crate::sandbox::memory_full;
 
 /// How often the node says how it is.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Memory that had to be kept for want of room is tried to be given up at one in so many.
+const BEATS_A_BOUND: u32 = 6;
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -280,9 +282,12 @@ async fn pass_on_exits(
 
 async fn heartbeat(node: Arc<Inner>) {
     let mut ticks = tokio::time::interval(HEARTBEAT);
-    loop {
+    for beat in 0_u32.. {
         ticks.tick().await;
         node.events
             .publish(NodeEvent::Heartbeat(Box::new(node.info())));
+        if beat % BEATS_A_BOUND == 0 {
+            node.bound_paused();
+        }
     }
 }

@@ -199,12 +199,16 @@ impl Inner {
     }
 
     /// Gives a paused sandbox its place among those that run; what it was, to be put back.
-    pub(crate) fn admit_back(&self, sandbox: &SandboxId) -> Result<Box<Rest>, NodeError> {
+    pub(crate) fn admit_back(
+        &self,
+        sandbox: &SandboxId,
+        from: Kept,
+    ) -> Result<Box<Rest>, NodeError> {
         let mut table = self.lock();
         let gone = || NodeError::NotFound(sandbox.clone());
         let row = table.sandboxes.get(sandbox).ok_or_else(gone)?;
         let resources = *row.resources();
-        self.admit(&table, &resources)?;
+        self.admit(&table, &resources, from == Kept::Memory)?;
         let row = table.sandboxes.get_mut(sandbox).ok_or_else(gone)?;
         let Row::Running { rest, .. } = row else {
             return Err(gone());

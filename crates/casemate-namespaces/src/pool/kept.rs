@@ -74,14 +74,26 @@ impl Pool {
     /// left to do.
     pub fn keep(&self, layer: &Layer, snapshot: &SnapshotId) -> io::Result<()> {
         self.sync()?;
-        self.put_by(layer, snapshot)
+        self.put_by(layer, snapshot)?;
+        // Not before: where it has to stay, the note of what it began with is right.
+        if let Err(error) = self.layers.note_size(&self.kept_at(snapshot)) {
+            let cause = error.to_string();
+            tracing::warn!(snapshot.id = %snapshot, cause, "the size of {snapshot} is not known");
+        }
+        self.settle()
     }
 
     /// The same with what [`Pool::copy`] made. On an error nothing of it is left.
     pub fn keep_copy(&self, copy: &Layer, snapshot: &SnapshotId) -> io::Result<()> {
-        let synced = self.layers.sync_copy(&self.writable_dir().join(&copy.0));
-        let kept = synced.and_then(|()| self.put_by(copy, snapshot));
-        kept.inspect_err(|_| self.discard(copy))
+        let place = self.writable_dir().join(&copy.0);
+        let synced = self.layers.sync_copy(&place);
+        let noted = synced.and_then(|()| self.layers.note_size(&place));
+        let put = noted.and_then(|()| self.put_by(copy, snapshot));
+        put.inspect_err(|_| self.discard(copy))?;
+        self.settle().inspect_err(|_| {
+            // What fails now is found by whoever looks for what nobody wants.
+            let _ = self.forget(snapshot);
+        })
     }
 
     fn put_by(&self, layer: &Layer, snapshot: &SnapshotId) -> io::Result<()> {
@@ -89,17 +101,18 @@ impl Pool {
         // One that is full could not even be noted.
         self.layers.limit(&place, u64::MAX)?;
         let kept = self.kept_at(snapshot);
-        renameat_with(CWD, &place, CWD, &kept, RenameFlags::NOREPLACE)?;
-        self.settle(snapshot)
+        Ok(renameat_with(
+            CWD,
+            &place,
+            CWD,
+            &kept,
+            RenameFlags::NOREPLACE,
+        )?)
     }
 
-    /// Notes the size of what was kept, and waits until that it was survives a power loss. Its error
-    /// is never one of room: that was found.
-    pub fn settle(&self, snapshot: &SnapshotId) -> io::Result<()> {
-        if let Err(error) = self.layers.note_size(&self.kept_at(snapshot)) {
-            let cause = error.to_string();
-            tracing::warn!(snapshot.id = %snapshot, cause, "the size of {snapshot} is not known");
-        }
+    /// Waits until what was kept, and that it was, survives a power loss. Its error is never one of
+    /// room: that was found.
+    pub fn settle(&self) -> io::Result<()> {
         let kept = self.layers.commit(&self.root.join(KEPT));
         kept.map_err(io::Error::other)
     }

@@ -48,8 +48,10 @@ pub(super) async fn thaw(shared: &Arc<Shared>, sandbox: &SandboxId) -> Result<()
     .await
 }
 
+/// One that has ended may still be known: nothing of it stands still or goes on.
 fn running(shared: &Shared, sandbox: &SandboxId) -> Result<Arc<Running>, RuntimeError> {
     shared
         .running(sandbox)
+        .filter(|running| !running.has_ended())
         .ok_or_else(|| RuntimeError::NotFound(sandbox.clone()))
 }

@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_runtime::{RuntimeError, RuntimeRecord, SnapshotError, Taken};
 use casemate_types::{SandboxId, SnapshotId};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::adopt::{self, layers_of_running};
 use super::{Entry, Running, Shared, freeze, lock, stop};
@@ -80,6 +79,7 @@ pub(super) async fn suspend(
         is_free(shared, snapshot).map_err(|error| refused(snapshot, error))?;
     }
     let not_found = || SnapshotError::NotFound(sandbox.clone());
+    let had_ended = running.has_ended();
     let running = stop::begin(shared, sandbox).ok_or_else(not_found)?;
     match keep_and_end(shared, &running, snapshot).await {
         Ok(()) => {
@@ -88,7 +88,11 @@ pub(super) async fn suspend(
         }
         Err(error) => {
             // It is still there, so that it can be suspended again.
-            lock(&shared.table).insert(sandbox.clone(), Entry::Running(running));
+            lock(&shared.table).insert(sandbox.clone(), Entry::Running(Arc::clone(&running)));
+            if !had_ended && running.has_ended() {
+                // Whoever watches it took that for ours.
+                shared.tell_exit(sandbox);
+            }
             Err(error)
         }
     }
@@ -112,7 +116,7 @@ async fn keep_and_end(
 fn keep_under(shared: &Shared, running: &Running, id: &SnapshotId) -> Result<(), StepError> {
     let pool = &shared.pool;
     let runs = pool.contains(&running.layer)
-        && !has_ended(running)
+        && !running.has_ended()
         && !shared.cgroups.is_frozen(&running.group).unwrap_or(false);
     if runs {
         pool.sync().step("write the sandbox's files to disk")?;
@@ -126,22 +130,15 @@ fn keep_under(shared: &Shared, running: &Running, id: &SnapshotId) -> Result<(),
             Some(bytes) => pool.limit(&running.layer, bytes),
             None => Ok(()),
         };
-        if let Err(error) = limited {
-            let cause = error.to_string();
-            tracing::error!(cause, "layer {} is without a limit", running.layer.name());
-        }
         if runs {
             let thawed = shared.cgroups.thaw(&running.group);
             thawed.step("let the sandbox go on")?;
         }
+        // Not for want of room: it is not as it was.
+        let limited = limited.map_err(io::Error::other);
+        limited.step("bound the sandbox's files again")?;
     }
     kept
-}
-
-/// Whether none of its processes is left.
-fn has_ended(running: &Running) -> bool {
-    let mut first = [PollFd::new(running.process.get_ref(), PollFlags::IN)];
-    matches!(poll(&mut first, Some(&Timespec::default())), Ok(1..))
 }
 
 /// Also when that had been done but for the last of it.
@@ -149,7 +146,7 @@ fn keep_now(shared: &Shared, layer: &Layer, id: &SnapshotId) -> Result<(), StepE
     let pool = &shared.pool;
     let kept = match pool.contains(layer) {
         true => pool.keep(layer, id),
-        false if pool.is_kept(id) => pool.settle(id),
+        false if pool.is_kept(id) => pool.settle(),
         false => Err(io::ErrorKind::NotFound.into()),
     };
     kept.step("keep the sandbox's files")
@@ -170,8 +167,8 @@ pub(super) async fn salvage(
     snapshot: &SnapshotId,
 ) -> Result<bool, SnapshotError> {
     if shared.pool.is_kept(snapshot) {
-        let (settler, id) = (Arc::clone(shared), snapshot.clone());
-        let settle = move || settler.pool.settle(&id).step("keep the snapshot");
+        let settler = Arc::clone(shared);
+        let settle = move || settler.pool.settle().step("keep the snapshot");
         return blocking(snapshot, settle).await.map(|()| true);
     }
     let facts = Facts::of(record).step("read the sandbox's record");

@@ -108,23 +108,30 @@ struct Settings {
     api_url: Option<String>,
     sandbox_url: Option<String>,
     api_key: Option<String>,
+    /// The addresses are made from a domain.
+    is_by_domain: bool,
 }
 
 impl Settings {
     /// As the SDKs read them: an address wins over what is made from the domain.
     fn of(named: impl Fn(&str) -> Option<String>) -> Self {
         let (api_url, sandbox_url) = (named("E2B_API_URL"), named("E2B_SANDBOX_URL"));
-        let (api_url, sandbox_url) = match (api_url, named("E2B_DOMAIN")) {
-            (None, Some(domain)) => (
-                Some(format!("https://api.{domain}")),
-                sandbox_url.or_else(|| Some(format!("https://sandbox.{domain}"))),
-            ),
-            (api_url, _) => (api_url, sandbox_url),
-        };
-        Self {
+        let given = Self {
             api_url,
             sandbox_url,
             api_key: named("E2B_API_KEY"),
+            is_by_domain: false,
+        };
+        match named("E2B_DOMAIN") {
+            Some(domain) if given.api_url.is_none() => Self {
+                api_url: Some(format!("https://api.{domain}")),
+                sandbox_url: given
+                    .sandbox_url
+                    .or_else(|| Some(format!("https://sandbox.{domain}"))),
+                is_by_domain: true,
+                ..given
+            },
+            _ => given,
         }
     }
 
@@ -143,6 +150,7 @@ impl Settings {
             api_url: self.api_url.or(other.api_url),
             sandbox_url,
             api_key: self.api_key.or(other.api_key),
+            is_by_domain: self.is_by_domain || other.is_by_domain,
         }
     }
 }
@@ -154,8 +162,13 @@ fn resolve(args: &ServerArgs, environment: impl Fn(&str) -> Option<String>) -> S
         api_url: args.api_url.clone(),
         sandbox_url: args.sandbox_url.clone(),
         api_key: args.api_key.clone(),
+        is_by_domain: false,
     };
-    let environment = Settings::of(environment);
+    let mut environment = Settings::of(environment);
+    if environment.is_by_domain && environment.api_key.is_none() && args.api_key.is_none() {
+        // Nor does a domain alone get the key of this machine's installation.
+        environment = Settings::default();
+    }
     if args.data_dir.is_some() {
         flags
     } else if environment.api_url.is_some() {
@@ -237,13 +250,10 @@ mod tests {
                 .find_map(|(key, value)| (*key == name).then(|| (*value).to_owned()))
         };
         let [api_url, sandbox_url, api_key] = expected.map(|value| value.map(str::to_owned));
+        let found = resolve(args, named);
         assert_eq!(
-            resolve(args, named),
-            Settings {
-                api_url,
-                sandbox_url,
-                api_key
-            }
+            (found.api_url, found.sandbox_url, found.api_key),
+            (api_url, sandbox_url, api_key)
         );
     }
 
@@ -276,6 +286,7 @@ mod tests {
         check(&none, &env, [Some(api), Some(edge), Some("k")]);
         let both = [("E2B_API_URL", "http://e"), env[0], env[1]];
         check(&none, &both, [Some("http://e"), None, Some("k")]);
+        check(&none, &env[..1], [None, None, None]);
         let url = ServerArgs {
             api_url: some("http://f"),
             ..Default::default()
