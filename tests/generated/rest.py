@@ -118,7 +118,9 @@ class Rest:
         if kind < 2 and "anchor" not in work.facts:
             work.facts["other method"] = True
             changed = rng.choice(METHODS)
-            if f"{changed} {work.operation.split(' ')[1]}" in self.place_holders:
+            # Answered as a GET without its body.
+            served = "GET" if changed == "HEAD" else changed
+            if f"{served} {work.operation.split(' ')[1]}" in self.place_holders:
                 work.facts["kind"] = "not yet"
             return changed
         if kind == 2:
