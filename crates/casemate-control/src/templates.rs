@@ -80,7 +80,8 @@ impl Control {
         Ok(resolved)
     }
 
-    async fn look_up_template(
+    /// The same as it is now: of what is remembered nothing counts.
+    pub(crate) async fn look_up_template(
         &self,
         caller: &TeamCaller,
         text: &str,

@@ -116,36 +116,74 @@ impl Control {
         caller: &TeamCaller,
         ask: CreateSandbox,
     ) -> Result<Created, CreateError> {
-        let plan = self.plan(caller, ask).await?;
+        let again = ask.clone();
+        let resolved = self.resolve_template(caller, &ask.template).await?;
+        let plan = self.plan(caller, ask, (*resolved).clone())?;
+        match self.create_as(caller, plan, false).await? {
+            Some(created) => Ok(created),
+            // Its name may lead to others by now, which are taken once.
+            None => {
+                let name = again.template.clone();
+                let resolved = self.look_up_template(caller, &name).await?;
+                let plan = self.plan(caller, again, resolved)?;
+                let created = self.create_as(caller, plan, true).await?;
+                Ok(created.ok_or(TemplateError::NotFound(name))?)
+            }
+        }
+    }
+
+    /// `None`: its snapshot is gone, or seems to be the first time. Nothing is left of it.
+    async fn create_as(
+        &self,
+        caller: &TeamCaller,
+        plan: Plan,
+        is_last: bool,
+    ) -> Result<Option<Created>, CreateError> {
         let place = self
             .quota
             .take(&caller.team.id, &plan.sandbox, caller.limits.sandboxes_max)?;
         let started = std::time::Instant::now();
         let _starting = self.starting.enter(&plan.sandbox);
         let node = self.node_name().ok_or(PlacementError::NoNode)?;
-        let reply = self
-            .place(self.request(caller, &plan))
-            .await
-            .inspect_err(|error| {
+        let reply = match self.place(self.request(caller, &plan)).await {
+            Ok(reply) => reply,
+            Err(PlacementError::Node(NodeError::Unsupported { .. }))
+                if plan.build.files.is_some()
+                    && !(is_last && self.has_its_build(&plan).await?) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => {
                 self.counters.create_failed();
                 tracing::warn!(
                     sandbox.id = %plan.sandbox, team.id = %caller.team.id, error = chain(&error),
                     "could not place sandbox {}", plan.sandbox
                 );
-            })?;
+                return Err(error.into());
+            }
+        };
         failpoint::hit(Point::CreatePlaced);
         let envs = self.keys.seal_envs(&plan.sandbox, &plan.envs);
         let row = row(caller, &plan, envs, &node, &reply);
         self.record(row, place).await?;
         failpoint::hit(Point::CreateRecorded);
-        self.still_has_its_build(caller, &plan).await?;
+        if !self.has_its_build(&plan).await? {
+            // Without its build it could never be started from its files.
+            if let Err(error) = self.kill(caller, &plan.sandbox).await {
+                tracing::warn!(
+                    sandbox.id = %plan.sandbox, error = chain(&error),
+                    "could not end a sandbox whose snapshot was deleted; its deadline does"
+                );
+            }
+            return Ok(None);
+        }
         self.counters.create_succeeded();
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::debug!(
             sandbox.id = %plan.sandbox, team.id = %caller.team.id, template.id = %plan.template.id,
             took_ms, "sandbox {} runs", plan.sandbox
         );
-        Ok(Created {
+        Ok(Some(Created {
             access_token: self.keys.envd_token(&plan.sandbox),
             traffic_token: plan
                 .ingress
@@ -156,12 +194,15 @@ impl Control {
             template: plan.template.id,
             alias: plan.template.alias,
             envd_version: plan.build.envd_version,
-        })
+        }))
     }
 
-    async fn plan(&self, caller: &TeamCaller, ask: CreateSandbox) -> Result<Plan, CreateError> {
-        let resolved = self.resolve_template(caller, &ask.template).await?;
-        let (template, build) = (*resolved).clone();
+    fn plan(
+        &self,
+        caller: &TeamCaller,
+        ask: CreateSandbox,
+        (template, build): (Template, Build),
+    ) -> Result<Plan, CreateError> {
         let (policy, compiled, ingress) = check::check(caller, &ask, &build)?;
         self.may_ask(&compiled).map_err(CreateRefused::from)?;
         Ok(Plan {
@@ -179,24 +220,10 @@ impl Control {
         })
     }
 
-    /// A snapshot may have been deleted before there was a row that kept it; without its build the
-    /// sandbox could never be started from its files.
-    async fn still_has_its_build(
-        &self,
-        caller: &TeamCaller,
-        plan: &Plan,
-    ) -> Result<(), CreateError> {
-        if plan.build.files.is_none() || self.store.build_by_id(&plan.build.id).await?.is_some() {
-            return Ok(());
-        }
-        // Whatever comes of it: its client is told that there is none.
-        if let Err(error) = self.kill(caller, &plan.sandbox).await {
-            tracing::warn!(
-                sandbox.id = %plan.sandbox, error = chain(&error),
-                "could not end a sandbox whose snapshot was deleted; its deadline does"
-            );
-        }
-        Err(TemplateError::NotFound(plan.template.id.to_string()).into())
+    /// A snapshot may be deleted as long as there is no row that keeps it.
+    async fn has_its_build(&self, plan: &Plan) -> Result<bool, StoreError> {
+        let is_kept = plan.build.files.is_none();
+        Ok(is_kept || self.store.build_by_id(&plan.build.id).await?.is_some())
     }
 
     fn request(&self, caller: &TeamCaller, plan: &Plan) -> CreateRequest {
