@@ -449,6 +449,12 @@ impl NodePort for FakeNode {
             if state.running.contains_key(&request.sandbox) {
                 return Err(NodeError::Exists(request.sandbox));
             }
+            if let Some(files) = &request.files
+                && !state.snapshots.contains(files)
+            {
+                let why = "a snapshot is not here".to_owned();
+                return Err(NodeError::Unsupported { why });
+            }
             let started_at = Timestamp::now();
             let ends_at = started_at + Duration::from_millis(request.life_ms);
             let facts = RunningSandbox {

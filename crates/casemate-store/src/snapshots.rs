@@ -79,7 +79,8 @@ pub enum TemplateDeleted {
 #[async_trait]
 pub trait Snapshots {
     /// Writes a snapshot. A name that the team has already takes it as a new build under the tag.
-    /// [`StoreError::Exists`] when the name is that of a template that is no snapshot.
+    /// [`StoreError::Exists`] when the name is that of a template that is no snapshot, or a
+    /// template's id.
     async fn snapshot_insert(&self, snapshot: &NewSnapshot) -> Result<PlacedSnapshot, StoreError>;
 
     /// Newest first, `rows_max` at most.

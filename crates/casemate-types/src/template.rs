@@ -3,6 +3,9 @@
 /// The tag that no tag means.
 pub const DEFAULT_TAG: &str = "default";
 
+/// Characters of a whole name that is given to a template or snapshot (`templates.md` 1.2).
+pub const NAME_CHARS_MAX: usize = 128;
+
 /// A parsed reference. Parts are trimmed and lower-cased.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateRef {
@@ -22,6 +25,10 @@ pub enum TemplateRefError {
     Slashes(String),
     #[error("too many ':' in '{0}': expected [namespace/]alias[:tag]")]
     Colons(String),
+    #[error("'{0}' has more than {NAME_CHARS_MAX} characters")]
+    Long(String),
+    #[error("tag cannot be a UUID: '{0}'")]
+    UuidTag(String),
     #[error("invalid {part} '{text}': allowed are a-z, 0-9, '-' and '_'{more}")]
     Characters {
         part: &'static str,
@@ -31,6 +38,19 @@ pub enum TemplateRefError {
 }
 
 impl TemplateRef {
+    /// The same for a name that is given away: at most [`NAME_CHARS_MAX`] characters, and no tag
+    /// that could be a build's id.
+    pub fn parse_new(text: &str) -> Result<Self, TemplateRefError> {
+        if text.trim().chars().count() > NAME_CHARS_MAX {
+            return Err(TemplateRefError::Long(text.trim().to_owned()));
+        }
+        let reference = Self::parse(text)?;
+        if uuid::Uuid::try_parse(&reference.tag).is_ok() {
+            return Err(TemplateRefError::UuidTag(reference.tag));
+        }
+        Ok(reference)
+    }
+
     pub fn parse(text: &str) -> Result<Self, TemplateRefError> {
         let lower = text.trim().to_lowercase();
         if lower.is_empty() {
@@ -100,6 +120,25 @@ mod tests {
             "", " ", "a/b/c", "a:b:c", "a.b", "/a", "a/", "a:", "ä", "a b", "../x",
         ] {
             check_ref(wrong, None);
+        }
+    }
+
+    #[test]
+    fn names_that_are_given_away_have_bounds() {
+        let longest = format!("{}:{}", "a".repeat(100), "b".repeat(27));
+        assert!(TemplateRef::parse_new(&format!(" {longest} ")).is_ok());
+        let long = format!("{longest}b");
+        assert!(TemplateRef::parse(&long).is_ok());
+        let error = TemplateRef::parse_new(&long).unwrap_err();
+        assert_eq!(error, TemplateRefError::Long(long));
+        for tag in [
+            "0fe0c5b4-4a2e-4b0c-9d0e-6c5b8f2d7a11",
+            "0FE0C5B44A2E4B0C9D0E6C5B8F2D7A11",
+        ] {
+            let name = format!("a:{tag}");
+            assert!(TemplateRef::parse(&name).is_ok());
+            let error = TemplateRef::parse_new(&name).unwrap_err();
+            assert_eq!(error, TemplateRefError::UuidTag(tag.to_lowercase()));
         }
     }
 }

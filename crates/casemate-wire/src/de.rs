@@ -67,6 +67,13 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
     }
 }
 
+/// A field that must not be there (use with `default`).
+pub(crate) fn set_at_create<'de, D: Deserializer<'de>>(_: D) -> Result<(), D::Error> {
+    Err(D::Error::custom(
+        "is set when a sandbox is created and cannot be changed",
+    ))
+}
+
 /// An int32 of at least 0 that must be there.
 pub(crate) fn natural<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     let value = i32::deserialize(deserializer)?;

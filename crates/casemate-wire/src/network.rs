@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::de::{non_null, object_or_null};
+use crate::de::{non_null, object_or_null, set_at_create};
 
 /// A proxy for what leaves the sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
@@ -51,6 +51,7 @@ pub struct NetworkConfig {
 }
 
 /// Body of `PUT /sandboxes/{sandboxID}/network`: the whole egress part, an absent field clears.
+/// What concerns traffic to the sandbox is refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = SandboxNetworkUpdate)]
@@ -76,6 +77,16 @@ pub struct NetworkUpdate {
     )]
     #[schema(nullable = false)]
     pub allow_internet_access: Option<bool>,
+    // What a create sets for good: to ignore it here would leave open what somebody wants closed.
+    #[serde(default, deserialize_with = "set_at_create")]
+    #[schema(ignore)]
+    allow_public_traffic: (),
+    #[serde(default, deserialize_with = "set_at_create")]
+    #[schema(ignore)]
+    mask_request_host: (),
+    #[serde(default, deserialize_with = "set_at_create")]
+    #[schema(ignore)]
+    https_ports: (),
 }
 
 /// `network` of an answer: as it was asked for.

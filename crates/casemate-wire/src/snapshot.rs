@@ -53,11 +53,11 @@ pub struct ForkSandbox {
     /// 1 by default.
     #[serde(
         default,
-        deserialize_with = "natural_opt",
+        deserialize_with = "non_null",
         skip_serializing_if = "Option::is_none"
     )]
     #[schema(nullable = false, minimum = 1, maximum = 100)]
-    pub count: Option<u32>,
+    pub count: Option<i32>,
 }
 
 /// One fork, or why there is none.

@@ -34,7 +34,8 @@ pub(crate) async fn fork(
     let body = body.unwrap_or_default();
     let seconds = body.timeout.unwrap_or(LIFE_SECONDS_DEFAULT_V1);
     let timeout = Duration::from_secs(seconds.into());
-    let count = body.count.unwrap_or(1);
+    // One below 0 is told the same as none.
+    let count = u32::try_from(body.count.unwrap_or(1)).unwrap_or(0);
     let control = state.control.clone();
     let work = async move { control.fork(&caller, &id, timeout, count).await };
     let forks = state.control.tasks().detached(work).await?;

@@ -116,6 +116,16 @@ async fn wrong_updates_change_nothing() {
         let found = put(&world, &sandbox, body).await.error(status);
         assert!(found.contains(message), "{body}: {found}");
     }
+    for (field, value) in [
+        ("allowPublicTraffic", "false"),
+        ("maskRequestHost", r#""a.com""#),
+        ("httpsPorts", "[443]"),
+    ] {
+        let body = format!(r#"{{"denyOut":[],"{field}":{value}}}"#);
+        let found = put(&world, &sandbox, &body).await.error(400);
+        let words = "is set when a sandbox is created and cannot be changed";
+        assert!(found.contains(&format!("\"/{field}\": {words}")), "{found}");
+    }
     assert_eq!(world.node.policy(&sandbox).unwrap().deny.len(), 1);
     let gone = SandboxId::parse("nonexistingsandbox").unwrap();
     put(&world, &gone, "{}").await.error(404);

@@ -166,6 +166,53 @@ async fn a_tag_that_moves_serves_the_new_files_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_create_whose_snapshot_goes_meanwhile_takes_what_the_name_leads_to() {
+    let world = Arc::new(World::new().await);
+    let id = world.create("").await;
+    let named = snapshot(&world, &id, r#"{"name":"moves"}"#).await;
+    let begin = || {
+        world.node.hold_creates();
+        let (there, named) = (world.clone(), named.clone());
+        tokio::spawn(async move { create_from(&there, &named).await })
+    };
+    let create = begin();
+    until("the create is at the node", || async {
+        world.node.creates() == 2
+    })
+    .await;
+    let old = world.node.snapshot_ids();
+    snapshot(&world, &id, r#"{"name":"moves"}"#).await;
+    until("the old files are gone", || async {
+        world.node.snapshot_ids().is_disjoint(&old)
+    })
+    .await;
+    world.node.release_creates();
+    let made = create.await.unwrap();
+    assert_eq!(made.status, 201, "{}", made.text);
+    let files = world.node.began_with(&id_of(&made)).unwrap();
+    assert_eq!(world.node.snapshot_ids(), BTreeSet::from([files]));
+    let killed = world.api("DELETE", &format!("/sandboxes/{}", id_of(&made)));
+    assert_eq!(killed.send().await.status, 204);
+
+    let create = begin();
+    until("the create is at the node", || async {
+        world.node.creates() == 4
+    })
+    .await;
+    let deleted = world.api("DELETE", &path_of(&named)).send().await;
+    assert_eq!(deleted.status, 204);
+    until("all files are gone", || async {
+        world.node.snapshot_ids().is_empty()
+    })
+    .await;
+    world.node.release_creates();
+    let message = create.await.unwrap().error(404);
+    assert_eq!(message, "template 'first/moves' not found");
+    assert_eq!(world.node.running(), [id]);
+    assert_eq!(world.control.sandbox_total(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_snapshot_is_named() {
     let world = World::new().await;
     let id = world.create("").await;
@@ -180,6 +227,12 @@ async fn what_is_wrong_with_a_snapshot_is_named() {
         "must match your team 'first'",
     )
     .await;
+    let long = format!(r#"{{"name":"{}"}}"#, "a".repeat(129));
+    check(&long, 400, "more than 128 characters").await;
+    let by_id = r#"{"name":"a:0fe0c5b4-4a2e-4b0c-9d0e-6c5b8f2d7a11"}"#;
+    check(by_id, 400, "tag cannot be a UUID").await;
+    let base = format!(r#"{{"name":"{}"}}"#, world.node.template());
+    check(&base, 409, "is already used").await;
     check(r#"{"memory":true}"#, 400, "cannot be kept").await;
     let code = post(&world, &id, "snapshots", r#"{"memory":true}"#)
         .await
@@ -240,6 +293,7 @@ async fn forks_are_sandboxes_of_their_own() {
     .await;
     for (body, words) in [
         (r#"{"count":0}"#, "Count must be at least 1"),
+        (r#"{"count":-1}"#, "Count must be at least 1"),
         (r#"{"count":101}"#, "Count cannot be greater than 100"),
         (r#"{"timeout":0}"#, "Timeout must be greater than 0"),
         (

@@ -66,7 +66,7 @@ impl Api {
     ) -> Result<Vec<ForkResult>, ApiError> {
         let body = ForkSandbox {
             timeout: timeout.map(seconds),
-            count: Some(count),
+            count: Some(i32::try_from(count).unwrap_or(i32::MAX)),
         };
         let answer = self.server.post(&path(id, "/fork"), &body).await?;
         read("sandbox fork", &answer)

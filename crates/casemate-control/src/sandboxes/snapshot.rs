@@ -41,8 +41,10 @@ pub enum SnapshotError {
     Name(#[from] TemplateRefError),
     #[error("namespace '{namespace}' must match your team '{team}'")]
     Namespace { namespace: String, team: String },
-    /// The name is that of a template that was built.
-    #[error("the name '{0}' belongs to a template that is no snapshot")]
+    #[error(
+        "Alias '{0}' is already used: it is the id of a template, or the name of one that is no \
+         snapshot"
+    )]
     Taken(String),
     /// This isolation kind keeps files, and memory was asked for by name.
     #[error(
@@ -417,7 +419,7 @@ impl Control {
 
 /// What a team may call its snapshot.
 fn own_name(caller: &TeamCaller, text: &str) -> Result<TemplateRef, SnapshotError> {
-    let name = TemplateRef::parse(text)?;
+    let name = TemplateRef::parse_new(text)?;
     match &name.namespace {
         Some(namespace) if *namespace != caller.team.slug => Err(SnapshotError::Namespace {
             namespace: namespace.clone(),

@@ -245,6 +245,11 @@ pub async fn a_snapshot_is_written_once_and_for_a_team(store: &dyn Store) {
     );
     store.snapshot_insert(&nothing).await.unwrap();
     check_exists(store.snapshot_insert(&nothing).await);
+    // A name that is a template's id would hide that template.
+    let id = nothing.build.template.as_str();
+    let hiding = a_snapshot(&team, Some(id), "default", 51);
+    check_exists(store.snapshot_insert(&hiding).await);
+    assert_eq!(store.snapshot_wanted(&[files(&hiding)]).await.unwrap(), []);
 }
 
 pub async fn old_snapshots_go_but_for_those_in_use(store: &dyn Store) {

@@ -216,7 +216,8 @@ async fn named_template(
     };
     let found: Option<(String, String)> = sqlx::query_as(
         "SELECT t.id, t.source FROM template_aliases a JOIN templates t ON t.id = a.template_id \
-         WHERE a.namespace = $1 AND a.alias = $2",
+         WHERE a.namespace = $1 AND a.alias = $2 \
+         UNION ALL SELECT id, '' FROM templates WHERE id = $2 ORDER BY 2 DESC LIMIT 1",
     )
     .bind(&snapshot.namespace)
     .bind(alias)
