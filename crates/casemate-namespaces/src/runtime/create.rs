@@ -21,10 +21,8 @@ use tokio::net::unix::pipe;
 use super::log::Log;
 use super::look::Sight;
 use super::memory::{bounded, sealed, text_of};
-use super::{
-    Entry, ROOM_DATA, ROOM_WRITABLE, Running, Shared, blocking, copies, enforced, lock, stop,
-    watched,
-};
+use super::open::{ROOM_DATA, ROOM_WRITABLE, enforced};
+use super::{Entry, Running, Shared, blocking, copies, lock, stop, watched};
 use crate::cgroup::Limits;
 use crate::launcher::message::{Order, Parts, Reply, Request};
 use crate::launchers::LauncherError;

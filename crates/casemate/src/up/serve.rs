@@ -1,25 +1,24 @@
 //! The life of the platform: bring it up, keep its children, take it down.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+mod admins;
+mod front;
+
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::Context;
 use casemate_node::{AdmissionLimits, Node, NodeConfig};
-use casemate_rpc::{NodePort, server};
 use casemate_runtime::{Runtime, Snapshots};
 use casemate_tls::Pair;
-use casemate_types::{EndReason, steady};
-use rustix::process::Signal;
-use tokio::net::{UnixListener, UnixStream};
+use casemate_types::steady;
 use tokio::sync::{mpsc, watch};
-use tracing::{info, warn};
 
-use super::certificates::{self, Certificates};
+use super::certificates::Certificates;
 use super::doors::Doors;
 use super::{base, clock, ready, room, sandboxes};
-use crate::child::{self, End, Pids};
+use crate::admin;
+use crate::child::{self, Pids};
 use crate::config::Config;
 use crate::config::tls::{Certificate, Challenge};
 use crate::control::ControlSetup;
@@ -28,9 +27,8 @@ use crate::data_dir::{DataDir, admin_socket};
 use crate::egress::EgressSetup;
 use crate::output::Output;
 use crate::signals::EndSignals;
-use crate::space::measure;
 use crate::user::{self, SystemUser};
-use crate::{admin, data_dir, hand_over};
+use front::FrontDoor;
 
 /// Everything that lives as long as `up` does.
 struct Platform {
@@ -51,30 +49,11 @@ struct Platform {
     over: tokio::sync::Mutex<bool>,
 }
 
-/// What becomes of the control process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FrontDoor {
-    /// One runs; when it dies, the next one.
-    Open,
-    /// The one that runs leaves, and none follows.
-    Closing,
-    /// It takes no requests, and asks the node nothing.
-    Closed,
-}
-
 enum Asked {
     Down,
     /// To end without a word: the successor has everything.
     HandedOver,
 }
-
-/// How long the control process may take to leave: longer than it gives its requests.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(25);
-/// How long one that has left may take to end what is open: longer than the edge gives it.
-const SEE_OFF_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// A process that is killed lets go of its sockets a moment before it is gone.
-const SOCKET_FIRST: Duration = Duration::from_millis(100);
 
 /// What a predecessor handed over, or was made anew.
 pub struct Inherited {
@@ -126,12 +105,12 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
 
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(keep_egress(Arc::clone(&platform), egress_user));
-    tasks.spawn(keep_control(Arc::clone(&platform), user, setup));
+    tasks.spawn(front::keep_control(Arc::clone(&platform), user, setup));
     tasks.spawn(room::hold(platform.dir.control()));
     if let Some(certificates) = certificates {
         tasks.spawn(certificates.keep());
     }
-    tasks.spawn(answer_admins(Arc::clone(&platform), socket));
+    tasks.spawn(admins::answer_admins(Arc::clone(&platform), socket));
     tasks.spawn(Arc::clone(&opened.runtime).keep_rules(platform.config.manage_firewall));
     let offered = Arc::clone(&platform);
     let bring = base::offer(&platform.config, &platform.node, &opened, output);
@@ -277,48 +256,6 @@ fn asked_to_end(platform: &Platform, asked: Option<Asked>, output: &Output) -> a
     Ok(())
 }
 
-async fn keep_control(platform: Arc<Platform>, user: SystemUser, setup: ControlSetup) {
-    let (platform, setup) = (&*platform, &setup);
-    let begin = || {
-        anyhow::Ok(async move {
-            platform.may_open().await;
-            let (mut process, socket) = platform.start_control(user, setup)?;
-            platform.pids.note("control", process.id());
-            if *platform.front.borrow() == FrontDoor::Closing {
-                // Closed while this one was started, and nobody to tell.
-                platform.signal_control(Signal::TERM);
-            }
-            let node: Arc<dyn NodePort> = Arc::new(platform.node.clone());
-            // Calls in flight run to their end by themselves: the next process does not wait for
-            // what may take long, such as the end of a sandbox that resists.
-            let mut serving = tokio::spawn(server::serve(socket, node));
-            tokio::select! {
-                ended = process.wait() => Ok(ended?.into()),
-                served = &mut serving => match platform.ended_too(&mut process).await {
-                    Some(end) => Ok(end),
-                    // It left, or without its socket it ends by itself: what it has open needs
-                    // none of us, and the next one need not wait for that.
-                    None => {
-                        tokio::spawn(see_off(process));
-                        served??;
-                        Ok(End::Left)
-                    }
-                },
-            }
-        })
-    };
-    child::keep("control", platform.pids.clone(), begin).await;
-}
-
-async fn see_off(mut process: tokio::process::Child) {
-    let ended = tokio::time::timeout(SEE_OFF_TIMEOUT, process.wait()).await;
-    if ended.is_err()
-        && let Err(error) = process.kill().await
-    {
-        warn!(%error, "cannot end a control process that has left");
-    }
-}
-
 async fn keep_egress(platform: Arc<Platform>, user: SystemUser) {
     let egress = &platform.egress;
     let setup = EgressSetup::new(&platform.config);
@@ -331,228 +268,4 @@ async fn keep_egress(platform: Arc<Platform>, user: SystemUser) {
         anyhow::Ok(async move { Ok(process.wait().await?.into()) })
     };
     child::keep("egress", platform.pids.clone(), begin).await;
-}
-
-async fn answer_admins(platform: Arc<Platform>, socket: UnixListener) {
-    let mut answers = tokio::task::JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
-            Some(_) = answers.join_next() => continue,
-        };
-        let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            continue;
-        };
-        // Beside each other: who waits for an end asks meanwhile whether we live.
-        let platform = Arc::clone(&platform);
-        answers.spawn(async move {
-            if let Err(error) = platform.answer_admin(stream).await {
-                warn!(
-                    error = format!("{error:#}"),
-                    "could not answer on the admin socket"
-                );
-            }
-        });
-    }
-}
-
-impl Platform {
-    /// A control process with all listeners, and what tells it the certificate.
-    fn start_control(
-        &self,
-        user: SystemUser,
-        setup: &ControlSetup,
-    ) -> anyhow::Result<(tokio::process::Child, OwnedFd)> {
-        let mut fds: Vec<BorrowedFd<'_>> = self.doors.values().map(AsFd::as_fd).collect();
-        let Some(certificate) = &self.certificate else {
-            return child::start("control", user, setup, &fds);
-        };
-        let (ours, theirs) = UnixStream::pair().context("make a socket pair")?;
-        let theirs = theirs.into_std()?;
-        fds.push(theirs.as_fd());
-        let started = child::start("control", user, setup, &fds)?;
-        let certificate = certificate.clone();
-        tokio::spawn(async move {
-            if let Err(error) = certificates::feed(ours, certificate).await {
-                warn!(%error, "a control process cannot be told the certificate");
-            }
-        });
-        Ok(started)
-    }
-
-    /// How a control process ended whose socket did, where it is not one that leaves: then it takes
-    /// its time.
-    async fn ended_too(&self, process: &mut tokio::process::Child) -> Option<End> {
-        if *self.front.borrow() != FrontDoor::Open {
-            return None;
-        }
-        let ended = tokio::time::timeout(SOCKET_FIRST, process.wait()).await;
-        ended.ok()?.ok().map(End::from)
-    }
-
-    /// Waits until a control process may begin.
-    async fn may_open(&self) {
-        let mut front = self.front.subscribe();
-        loop {
-            // Also when it was opened and closed again before we looked.
-            self.front.send_if_modified(|front| {
-                let closing = *front == FrontDoor::Closing;
-                if closing {
-                    *front = FrontDoor::Closed;
-                }
-                closing
-            });
-            if *front.borrow_and_update() == FrontDoor::Open {
-                return;
-            }
-            // The sender is ours, so it does not go.
-            let _ = front.changed().await;
-        }
-    }
-
-    /// Lets the control process answer what it has, and leave. None follows.
-    async fn close_front_door(&self) {
-        let mut front = self.front.subscribe();
-        self.front.send_replace(FrontDoor::Closing);
-        let closed = async {
-            let _ = front.wait_for(|front| *front == FrontDoor::Closed).await;
-        };
-        let mut closed = std::pin::pin!(closed);
-        self.signal_control(Signal::TERM);
-        if tokio::time::timeout(LEAVE_TIMEOUT, &mut closed)
-            .await
-            .is_err()
-        {
-            warn!("the control process does not leave: ending it");
-            self.signal_control(Signal::KILL);
-            closed.await;
-        }
-    }
-
-    fn signal_control(&self, signal: Signal) {
-        // None while it starts again: then the next one does not begin.
-        let pid = self.pids.of("control").and_then(|pid| {
-            let pid = i32::try_from(pid).ok()?;
-            rustix::process::Pid::from_raw(pid)
-        });
-        if let Some(pid) = pid
-            && let Err(error) = rustix::process::kill_process(pid, signal)
-        {
-            warn!(%error, "cannot signal the control process");
-        }
-    }
-
-    /// Gives everything to a successor. One that is gone meanwhile leaves us as we were.
-    async fn hand_over(&self, successor: &UnixStream) -> anyhow::Result<()> {
-        info!("another casemate takes over");
-        self.close_front_door().await;
-        self.node.drain().await;
-        let sent = hand_over::send(successor, &self.dir, &self.doors, &self.egress).await;
-        if let Err(error) = sent {
-            self.node.undrain();
-            self.front.send_replace(FrontDoor::Open);
-            return Err(error.context("the successor is gone; going on"));
-        }
-        Ok(())
-    }
-
-    async fn answer_admin(&self, mut stream: UnixStream) -> anyhow::Result<()> {
-        let done = match admin::read_request(&mut stream).await? {
-            admin::Request::Status => self.status().await,
-            admin::Request::Space => self.space().await,
-            admin::Request::Down => return self.answer_down(stream).await,
-            admin::Request::HandOver => {
-                let mut over = self.over.lock().await;
-                self.must_serve(&stream, *over)?;
-                self.hand_over(&stream).await?;
-                *over = true;
-                return Ok(self.asked.send(Asked::HandedOver).await?);
-            }
-        };
-        admin::write(&mut stream, &done.unwrap_or_else(failed)).await
-    }
-
-    async fn answer_down(&self, mut stream: UnixStream) -> anyhow::Result<()> {
-        let mut over = self.over.lock().await;
-        self.must_serve(&stream, *over)?;
-        let ended = self.end_all(&stream).await;
-        *over = ended.is_ok();
-        let reply = ended.map(|()| admin::Reply::Ending).unwrap_or_else(failed);
-        let told = admin::write(&mut stream, &reply).await;
-        if *over {
-            // Whether or not anybody heard it.
-            self.asked.send(Asked::Down).await?;
-        }
-        told
-    }
-
-    /// A caller that gave up, as on a platform that was stopped, was told that nothing happened.
-    fn must_serve(&self, caller: &UnixStream, over: bool) -> anyhow::Result<()> {
-        anyhow::ensure!(!over, "the platform is ending already");
-        anyhow::ensure!(admin::waits(caller), "who asked for the end is gone");
-        Ok(())
-    }
-
-    async fn status(&self) -> anyhow::Result<admin::Reply> {
-        Ok(admin::Reply::Status(Box::new(admin::Status {
-            pid: std::process::id(),
-            url: credentials::local_url(&self.config),
-            domain: self.config.domain.clone(),
-            instance: self.dir.instance().to_string(),
-            listen: Some(self.config.listen),
-            doors: super::doors::wanted(&self.config),
-            ready: self.ready.load(Ordering::SeqCst),
-            answers: ready::answers(self.config.listen).await,
-            answers_beside: true,
-            node: self.node.info().await?,
-            processes: self.pids.all(),
-        })))
-    }
-
-    async fn space(&self) -> anyhow::Result<admin::Reply> {
-        let pool = self.runtime.space().await?;
-        let templates = self.node.info().await?.templates;
-        let root = self.dir.root().to_owned();
-        let measured = tokio::task::spawn_blocking(move || measure(&root, pool, &templates));
-        Ok(admin::Reply::Space(Box::new(measured.await??)))
-    }
-
-    /// Ends every sandbox while control still listens, so that the store learns of it. Where that
-    /// fails, or whoever asked is gone by then, the platform goes on.
-    async fn end_all(&self, caller: &UnixStream) -> anyhow::Result<()> {
-        self.node.drain().await;
-        let ended = match self.must_serve(caller, false) {
-            Ok(()) => self.end_running().await,
-            gone => gone,
-        };
-        if ended.is_err() {
-            self.node.undrain();
-        }
-        ended?;
-        // The last ends travel to control in these moments.
-        tokio::time::sleep(data_dir::SETTLE).await;
-        Ok(())
-    }
-
-    async fn end_running(&self) -> anyhow::Result<()> {
-        let running = self.node.running();
-        info!(sandboxes = running.len(), "ending all sandboxes");
-        let mut kills = tokio::task::JoinSet::new();
-        for sandbox in running {
-            let node = self.node.clone();
-            kills.spawn(async move { node.kill(&sandbox.sandbox, EndReason::Killed).await });
-        }
-        while let Some(killed) = kills.join_next().await {
-            match killed? {
-                Ok(()) | Err(casemate_rpc::NodeError::NotFound(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
-}
-
-fn failed(error: anyhow::Error) -> admin::Reply {
-    admin::Reply::Failed(format!("{error:#}"))
 }

@@ -1,0 +1,252 @@
+//! The port of the fake node.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use casemate_rpc::{
+    CreateReply, CreateRequest, KeptSnapshot, NodeError, NodeEvent, NodeInfo, NodePort, PauseReply,
+    ResumeReply, ResumeRequest, RunningSandbox, SnapshotReply,
+};
+use casemate_types::{
+    CompiledPolicy, EndReason, Kept, PauseReason, SandboxId, SnapshotId, Timestamp,
+};
+use tokio::sync::mpsc;
+
+use super::FakeNode;
+use super::state::Entry;
+
+const EVENTS: usize = 4096;
+
+#[async_trait]
+impl NodePort for FakeNode {
+    async fn create(&self, request: CreateRequest) -> Result<CreateReply, NodeError> {
+        self.reachable()?.creates += 1;
+        // The node carries out what was sent to it, whether or not the caller waits.
+        let node = self.clone();
+        let work = tokio::spawn(async move {
+            loop {
+                let released = node.released.notified();
+                if !node.lock().held {
+                    break;
+                }
+                released.await;
+            }
+            let mut state = node.lock();
+            if let Some(failure) = state.failure.clone() {
+                return Err(failure);
+            }
+            if state.running.contains_key(&request.sandbox) {
+                return Err(NodeError::Exists(request.sandbox));
+            }
+            if let Some(files) = &request.files
+                && !state.snapshots.contains(files)
+            {
+                let why = "a snapshot is not here".to_owned();
+                return Err(NodeError::Unsupported { why });
+            }
+            let started_at = Timestamp::now();
+            let ends_at = started_at + Duration::from_millis(request.life_ms);
+            let facts = RunningSandbox {
+                sandbox: request.sandbox,
+                team: request.team,
+                template: request.template,
+                started_at,
+                ends_at,
+                on_timeout: request.on_timeout,
+                recorded: false,
+            };
+            state.begin(Entry {
+                facts,
+                policy: request.network,
+                access_token: request.access_token,
+                envs: request.envs,
+                files: request.files,
+                rest: None,
+            });
+            if !state.reachable {
+                return Err(NodeError::Unreachable);
+            }
+            Ok(CreateReply {
+                started_at,
+                ends_at,
+            })
+        });
+        let lost = |_| NodeError::Internal {
+            why: "the fake's task ended".into(),
+        };
+        work.await.map_err(lost)?
+    }
+
+    async fn recorded(&self, sandboxes: &[SandboxId]) -> Result<(), NodeError> {
+        let mut state = self.lock();
+        if !state.reachable {
+            return Err(NodeError::Unreachable);
+        }
+        for sandbox in sandboxes {
+            if let Some(entry) = state.running.get_mut(sandbox) {
+                entry.facts.recorded = true;
+            }
+        }
+        Ok(())
+    }
+
+    async fn kill(&self, sandbox: &SandboxId, reason: EndReason) -> Result<(), NodeError> {
+        self.lock().kills += 1;
+        if self.lock().resisting.contains(sandbox) {
+            std::future::pending::<()>().await;
+        }
+        // Calls for one sandbox take effect in order: behind a create that is held.
+        loop {
+            let released = self.released.notified();
+            if !self.reachable()?.held {
+                break;
+            }
+            released.await;
+        }
+        tokio::task::yield_now().await;
+        if self.reachable()?.end(sandbox, reason) {
+            Ok(())
+        } else {
+            Err(NodeError::NotFound(sandbox.clone()))
+        }
+    }
+
+    async fn pause(&self, sandbox: &SandboxId, kept: Kept) -> Result<PauseReply, NodeError> {
+        loop {
+            let released = self.released.notified();
+            if !self.reachable()?.held_pauses {
+                break;
+            }
+            released.await;
+        }
+        let mut state = self.reachable()?;
+        if state.failing_pauses {
+            return Err(NodeError::PauseFailed {
+                why: "told to fail".into(),
+            });
+        }
+        let before = state.entry(sandbox)?.rest;
+        if before.is_none_or(|rest| rest.kept == Kept::Memory && kept == Kept::Files) {
+            state.rest(sandbox, kept, PauseReason::Asked);
+        }
+        let gone = || NodeError::NotFound(sandbox.clone());
+        let rest = state.entry(sandbox)?.rest.ok_or_else(gone)?;
+        Ok(PauseReply {
+            at: rest.at,
+            kept: rest.kept,
+        })
+    }
+
+    async fn resume(&self, request: ResumeRequest) -> Result<ResumeReply, NodeError> {
+        let mut state = self.reachable()?;
+        if let Some(failure) = state.failure.clone() {
+            return Err(failure);
+        }
+        let id = request.sandbox.sandbox.clone();
+        if request.from == Kept::Files {
+            // Said before it starts.
+            state.rest(&id, Kept::Files, PauseReason::Asked);
+        }
+        let entry = state.entry(&id)?;
+        let rest = entry.rest.take().ok_or(NodeError::Exists(id))?;
+        let from = match (rest.kept, request.from) {
+            (Kept::Memory, Kept::Memory) => Kept::Memory,
+            (Kept::Memory | Kept::Files, _) => Kept::Files,
+        };
+        if from == Kept::Files {
+            entry.envs = request.sandbox.envs;
+            entry.access_token = request.sandbox.access_token;
+            entry.facts.recorded = false;
+        }
+        entry.facts.on_timeout = request.sandbox.on_timeout;
+        entry.facts.started_at = Timestamp::now();
+        entry.facts.ends_at =
+            entry.facts.started_at + Duration::from_millis(request.sandbox.life_ms);
+        let facts = entry.facts.clone();
+        state.tell(NodeEvent::Running(facts.clone()));
+        Ok(ResumeReply {
+            started_at: facts.started_at,
+            ends_at: facts.ends_at,
+            from,
+        })
+    }
+
+    async fn snapshot(
+        &self,
+        sandbox: &SandboxId,
+        snapshot: &SnapshotId,
+    ) -> Result<SnapshotReply, NodeError> {
+        let mut state = self.reachable()?;
+        if state.entry(sandbox)?.rest.is_some() {
+            return Err(NodeError::Paused(sandbox.clone()));
+        }
+        state.snapshots.insert(snapshot.clone());
+        Ok(SnapshotReply { frozen_us: 100 })
+    }
+
+    async fn remove_snapshot(&self, snapshot: &SnapshotId) -> Result<(), NodeError> {
+        self.reachable()?.snapshots.remove(snapshot);
+        Ok(())
+    }
+
+    async fn snapshots(&self, after: Option<&SnapshotId>) -> Result<Vec<KeptSnapshot>, NodeError> {
+        let state = self.reachable()?;
+        let kept = state.snapshots.iter();
+        let asked = kept.filter(|id| after.is_none_or(|after| *id > after));
+        let named = asked.map(|snapshot| KeptSnapshot {
+            snapshot: snapshot.clone(),
+            bytes: Some(0),
+        });
+        Ok(named.collect())
+    }
+
+    async fn set_deadline(&self, sandbox: &SandboxId, ends_at: Timestamp) -> Result<(), NodeError> {
+        let mut state = self.reachable()?;
+        if state.entry(sandbox)?.rest.is_some() {
+            return Err(NodeError::Paused(sandbox.clone()));
+        }
+        state.entry(sandbox)?.facts.ends_at = ends_at;
+        if ends_at <= Timestamp::now() {
+            state.end(sandbox, EndReason::Expired);
+        }
+        Ok(())
+    }
+
+    async fn set_network(
+        &self,
+        sandbox: &SandboxId,
+        policy: CompiledPolicy,
+    ) -> Result<(), NodeError> {
+        self.reachable()?.entry(sandbox)?.policy = policy;
+        Ok(())
+    }
+
+    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<std::net::TcpStream, NodeError> {
+        self.reachable()?.entry(sandbox)?;
+        Err(NodeError::PortClosed {
+            sandbox: sandbox.clone(),
+            port,
+        })
+    }
+
+    async fn info(&self) -> Result<NodeInfo, NodeError> {
+        Ok(self.reachable()?.info())
+    }
+
+    async fn watch(&self) -> Result<mpsc::Receiver<NodeEvent>, NodeError> {
+        let mut state = self.reachable()?;
+        let (sender, receiver) = mpsc::channel(EVENTS);
+        state.events = Some(sender);
+        let first = state.running.values().map(|entry| match entry.paused() {
+            None => NodeEvent::Running(entry.facts.clone()),
+            Some(paused) => NodeEvent::Paused(paused),
+        });
+        for event in first.collect::<Vec<_>>() {
+            state.tell(event);
+        }
+        state.tell(NodeEvent::Synced);
+        let info = state.info();
+        state.tell(NodeEvent::Heartbeat(Box::new(info)));
+        Ok(receiver)
+    }
+}

@@ -1,0 +1,174 @@
+//! What the fake node knows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use casemate_rpc::{
+    NodeDisk, NodeError, NodeEvent, NodeInfo, NodeProcessor, NodeTemplate, PausedSandbox,
+    RunningSandbox,
+};
+use casemate_types::{
+    CompiledPolicy, EndReason, Kept, PauseReason, Resources, SandboxId, SnapshotId, TemplateId,
+    Timestamp,
+};
+use tokio::sync::mpsc;
+
+pub(super) struct State {
+    pub(super) running: BTreeMap<SandboxId, Entry>,
+    pub(super) events: Option<mpsc::Sender<NodeEvent>>,
+    pub(super) template: NodeTemplate,
+    pub(super) failure: Option<NodeError>,
+    pub(super) reachable: bool,
+    pub(super) held: bool,
+    pub(super) creates: usize,
+    pub(super) kills: usize,
+    pub(super) resisting: BTreeSet<SandboxId>,
+    pub(super) held_pauses: bool,
+    pub(super) failing_pauses: bool,
+    pub(super) snapshots: BTreeSet<SnapshotId>,
+}
+
+pub(super) struct Entry {
+    pub(super) facts: RunningSandbox,
+    pub(super) policy: CompiledPolicy,
+    pub(super) access_token: Option<String>,
+    pub(super) envs: BTreeMap<String, String>,
+    pub(super) files: Option<SnapshotId>,
+    pub(super) rest: Option<Rest>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Rest {
+    pub(super) at: Timestamp,
+    pub(super) kept: Kept,
+    pub(super) reason: PauseReason,
+}
+
+impl Entry {
+    pub(super) fn paused(&self) -> Option<PausedSandbox> {
+        let rest = self.rest?;
+        Some(PausedSandbox {
+            sandbox: self.facts.sandbox.clone(),
+            team: self.facts.team.clone(),
+            template: self.facts.template.clone(),
+            started_at: self.facts.started_at,
+            at: rest.at,
+            kept: rest.kept,
+            reason: rest.reason,
+            recorded: self.facts.recorded,
+        })
+    }
+}
+
+impl State {
+    pub(super) fn new() -> Self {
+        Self {
+            running: BTreeMap::new(),
+            events: None,
+            template: base_template(),
+            failure: None,
+            reachable: true,
+            held: false,
+            creates: 0,
+            kills: 0,
+            resisting: BTreeSet::new(),
+            held_pauses: false,
+            failing_pauses: false,
+            snapshots: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn begin(&mut self, entry: Entry) {
+        self.tell(NodeEvent::Running(entry.facts.clone()));
+        self.running.insert(entry.facts.sandbox.clone(), entry);
+    }
+
+    /// Pauses it, or keeps less of it.
+    pub(super) fn rest(&mut self, sandbox: &SandboxId, kept: Kept, reason: PauseReason) {
+        let Some(entry) = self.running.get_mut(sandbox) else {
+            return;
+        };
+        let at = entry.rest.map_or_else(Timestamp::now, |rest| rest.at);
+        entry.rest = Some(Rest { at, kept, reason });
+        if let Some(paused) = entry.paused() {
+            self.tell(NodeEvent::Paused(paused));
+        }
+    }
+
+    pub(super) fn end(&mut self, sandbox: &SandboxId, reason: EndReason) -> bool {
+        let known = self.running.remove(sandbox).is_some();
+        if known {
+            self.tell(NodeEvent::Ended {
+                sandbox: sandbox.clone(),
+                reason,
+                at: Timestamp::now(),
+            });
+        }
+        known
+    }
+
+    pub(super) fn tell(&mut self, event: NodeEvent) {
+        if let Some(events) = &self.events
+            && events.try_send(event).is_err()
+        {
+            self.events = None;
+        }
+    }
+
+    pub(super) fn info(&self) -> NodeInfo {
+        NodeInfo {
+            node: "fake".into(),
+            version: "0.1.0".into(),
+            ready: true,
+            sandboxes: u32::try_from(self.running.len()).unwrap_or(u32::MAX),
+            sandboxes_paused: 0,
+            sandboxes_max: 1000,
+            queue_length: 0,
+            slots_ready: 8,
+            layers_ready: 8,
+            cpu_count: 2,
+            memory_total_bytes: 8 << 30,
+            memory_available_bytes: 4 << 30,
+            disk_free_bytes: 16 << 30,
+            disk_reserve_bytes: 1 << 29,
+            layers_left_bytes: 8 << 30,
+            memory_promised_bytes: 0,
+            memory_paused_bytes: 0,
+            vcpus_promised: 4,
+            cpu_percent: 25,
+            processor: NodeProcessor {
+                family: "25".into(),
+                model: "1".into(),
+                name: "A processor".into(),
+                architecture: "x86_64".into(),
+            },
+            disk: Some(NodeDisk {
+                mount_point: "/".into(),
+                device: "/dev/vda".into(),
+                file_system: "ext4".into(),
+                used_bytes: 1 << 30,
+                total_bytes: 16 << 30,
+            }),
+            disk_limit_enforced: true,
+            templates: vec![self.template.clone()],
+        }
+    }
+
+    pub(super) fn entry(&mut self, sandbox: &SandboxId) -> Result<&mut Entry, NodeError> {
+        let missing = || NodeError::NotFound(sandbox.clone());
+        self.running.get_mut(sandbox).ok_or_else(missing)
+    }
+}
+
+fn base_template() -> NodeTemplate {
+    NodeTemplate {
+        template: TemplateId::random(),
+        build: casemate_store::BuildId::random().to_string(),
+        alias: crate::nodes::BASE_ALIAS.into(),
+        layers: vec!["base".into()],
+        resources: Resources::BASE,
+        default_user: "user".into(),
+        default_workdir: Some("/home/user".into()),
+        agent_version: "0.6.12".into(),
+        created_at: Timestamp::now(),
+    }
+}
