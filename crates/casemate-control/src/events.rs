@@ -79,9 +79,10 @@ impl Control {
         self.note(row, EventKind::Updated, Timestamp::now(), data);
     }
 
-    pub(crate) fn note_pause(&self, row: &Sandbox, paused: &Paused) {
+    /// `at`: when it was paused, or when what was kept became less.
+    pub(crate) fn note_pause(&self, row: &Sandbox, paused: &Paused, at: Timestamp) {
         let data = json!({ "kept": paused.kept, "reason": paused.reason });
-        self.note(row, EventKind::Paused, steady::to_wall(paused.at), data);
+        self.note(row, EventKind::Paused, steady::to_wall(at), data);
     }
 
     pub(crate) fn note_snapshot(&self, row: &Sandbox, snapshot: &str) {

@@ -100,6 +100,15 @@ impl FakeNode {
         self.lock().rest(sandbox, Kept::Files, reason);
     }
 
+    /// A paused one loses its processes, and nobody has heard of it yet.
+    pub fn lose_processes_unheard(&self, sandbox: &SandboxId) {
+        let mut state = self.lock();
+        let rest = state.running.get_mut(sandbox).map(|entry| &mut entry.rest);
+        if let Some(Some(rest)) = rest {
+            rest.kept = Kept::Files;
+        }
+    }
+
     /// It goes on, to be paused at its deadline, and nobody hears of it.
     pub fn resume_unheard(&self, sandbox: &SandboxId) {
         if let Some(entry) = self.lock().running.get_mut(sandbox) {

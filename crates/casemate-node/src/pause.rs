@@ -7,9 +7,8 @@
 //!
 //! The journal comes after the freeze and before anything is given up, so that a crash in between
 //! leaves either a sandbox that runs or one that is paused. Where there is no room for its files, it
-//! stays paused with its memory. Its own files need no sync for a pause
-//! with memory: what its programs made sure of is on the disk, and the rest goes with a power loss
-//! as on every machine.
+//! stays paused with its memory. Its own files need no sync for a pause with memory: what its
+//! programs made sure of is on the disk, and the rest goes with a power loss as on every machine.
 
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::{NodeError, PauseReply};
@@ -121,16 +120,24 @@ pub(crate) async fn give_up_processes(
     reason: PauseReason,
 ) -> Result<(), NodeError> {
     let id = entry.sandbox.clone();
-    let Some(pause) = &mut entry.pause else {
+    let Some(pause) = entry.pause.clone() else {
         return Ok(());
     };
     let (files, reason_before) = (pause.files.clone(), pause.reason);
     if pause.wanted == Kept::Memory {
-        // Once its processes may be gone, nobody may take it for one that has them.
-        pause.wanted = Kept::Files;
-        pause.reason = reason;
-        let noted = node.journal.replace_kept(entry);
+        // Once its processes may be gone, nobody may take it for one that has them. As long as that
+        // is not written, it is one that has them.
+        let next = Entry {
+            pause: Some(Pause {
+                wanted: Kept::Files,
+                reason,
+                ..pause
+            }),
+            ..entry.clone()
+        };
+        let noted = node.journal.replace_kept(&next);
         noted.map_err(|failed| internal(&failed))?;
+        *entry = next;
     }
     match node.snapshots.suspend(&id, &files).await {
         Ok(()) => {}

@@ -52,6 +52,10 @@ pub(crate) async fn resume(
         (Kept::Memory, Kept::Memory, Kept::Memory) => Kept::Memory,
         (Kept::Memory | Kept::Files, ..) => Kept::Files,
     };
+    // Before anything is changed: more may have been kept when it was asked for.
+    if from == Kept::Files && request.with_memory_only {
+        return Err(NodeError::FilesOnly(id));
+    }
     let before = node.admit_back(&id, from)?;
     let resumed = match from {
         Kept::Memory => go_on(node, entry, &request.sandbox).await,

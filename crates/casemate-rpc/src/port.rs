@@ -36,7 +36,7 @@ pub trait NodePort: Send + Sync {
     async fn pause(&self, sandbox: &SandboxId, kept: Kept) -> Result<PauseReply, NodeError>;
 
     /// Lets a paused sandbox go on: with its processes where they are kept and wanted, otherwise
-    /// started anew with its files. Once the call was sent the node carries it out. On an error it
+    /// started anew with its files, unless that is not wanted ([`NodeError::FilesOnly`]). Once the call was sent the node carries it out. On an error it
     /// is paused as before. [`NodeError::Exists`] when it runs.
     async fn resume(&self, request: ResumeRequest) -> Result<ResumeReply, NodeError>;
 
@@ -89,6 +89,9 @@ pub enum NodeError {
     Exists(SandboxId),
     #[error("sandbox {0} is paused")]
     Paused(SandboxId),
+    /// It was to go on with its processes, and they are not kept any more.
+    #[error("of sandbox {0} only files are kept")]
+    FilesOnly(SandboxId),
     /// It could not be held still, or its files not kept; it runs on.
     #[error("could not pause: {why}")]
     PauseFailed { why: String },
@@ -131,6 +134,7 @@ impl NodeError {
             Self::NotFound(_)
             | Self::Exists(_)
             | Self::Paused(_)
+            | Self::FilesOnly(_)
             | Self::PauseFailed { .. }
             | Self::Unsupported { .. }
             | Self::CreateFailed { .. }

@@ -43,6 +43,8 @@ pub struct ResumeRequest {
     pub sandbox: CreateRequest,
     /// [`Kept::Files`]: its processes are given up, and it starts anew.
     pub from: Kept,
+    /// It goes on with its processes or not at all.
+    pub with_memory_only: bool,
 }
 
 impl std::fmt::Debug for CreateRequest {

@@ -164,7 +164,7 @@ impl Init {
         let Config { hostname, .. } = &self.config;
         if let Some(hostname) = hostname.as_deref().filter(|name| !name.is_empty()) {
             // Without it `sudo` is slow, and nothing worse.
-            let _ = hosts::set(hosts::HOSTS, "127.0.1.1", hostname);
+            let _ = hosts::set_own(hosts::HOSTS, hostname);
         }
         write_facts(&self.config, true);
     }

@@ -259,6 +259,7 @@ fn of_node(error: &NodeError) -> (StatusCode, &'static str, &'static str) {
         NodeError::NotFound(_)
         | NodeError::Exists(_)
         | NodeError::Paused(_)
+        | NodeError::FilesOnly(_)
         | NodeError::PauseFailed { .. }
         | NodeError::StillEnding(_)
         | NodeError::PortClosed { .. }

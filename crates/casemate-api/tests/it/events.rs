@@ -1,6 +1,7 @@
 //! Lifecycle events, from what happens to the answers.
 
 use casemate_store::Standing;
+use casemate_types::Timestamp;
 use serde_json::{Value, json};
 
 use crate::world::{World, until};
@@ -78,6 +79,22 @@ async fn ends_that_nobody_asked_for_say_why() {
     let expired = world.create(r#","timeout":1"#).await;
     let told = of_count(&world, &format!("/events/sandboxes/{expired}"), 2).await;
     assert_eq!(told[0]["event_data"], json!({"reason": "expired"}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_lost_of_a_paused_one_is_told_with_its_own_time() {
+    let world = World::new().await;
+    let sandbox = world.create("").await;
+    let pause = world.api("POST", &format!("/sandboxes/{sandbox}/pause"));
+    assert_eq!(pause.json("{}").send().await.status, 204);
+    let lost = Timestamp::now();
+    world.node.lose_processes(&sandbox);
+    let list = format!("/events/sandboxes/{sandbox}?orderAsc=true");
+    let told = of_count(&world, &list, 3).await;
+    assert_eq!(words(&told), ["create", "pause", "pause"]);
+    assert_eq!(told[2]["event_data"]["kept"], "files");
+    let at = |event: &Value| event["timestamp"].as_str().unwrap().parse::<Timestamp>();
+    assert!(at(&told[1]).unwrap() <= lost && at(&told[2]).unwrap() >= lost);
 }
 
 #[tokio::test(flavor = "multi_thread")]

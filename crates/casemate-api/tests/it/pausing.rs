@@ -8,7 +8,7 @@ use casemate_catalog::Catalog;
 use casemate_control::sandboxes::wake::{Knock, WakeError};
 use casemate_rpc::{NodeError, NodePort};
 use casemate_store::Sandboxes;
-use casemate_types::{Kept, SandboxId, Timestamp};
+use casemate_types::{Kept, SandboxId, SandboxState, Timestamp};
 use serde_json::{Value, json};
 
 use crate::world::{Answer, World, until};
@@ -149,6 +149,18 @@ async fn who_comes_during_a_pause_joins_waits_or_is_refused() {
     }
     let network = world.api("PUT", &format!("/sandboxes/{id}/network"));
     assert_eq!(network.json("{}").send().await.error(409), busy);
+    // Its node may tell of the pause before it answers, as it does while it gives up a memory.
+    world.node.pause_by_deadline(&id);
+    until("its row says paused", || async {
+        let row = world.store.sandbox_by_id(&id).await.unwrap().unwrap();
+        matches!(row.state, SandboxState::Paused { .. })
+    })
+    .await;
+    assert!(detail(&world, &id).await.get("pauseMode").is_none());
+    for what in ["snapshots", "fork"] {
+        let message = post(&world, &id, what, "{}").await.error(409);
+        assert!(message.ends_with("while in 'pausing' state"), "{message}");
+    }
     let (second, waiting) = (spawn("pause"), spawn("connect"));
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(!second.is_finished() && !waiting.is_finished());
@@ -157,6 +169,42 @@ async fn who_comes_during_a_pause_joins_waits_or_is_refused() {
     assert_eq!(second.await.unwrap(), 204);
     assert_eq!(waiting.await.unwrap(), 201);
     assert_eq!(detail(&world, &id).await["state"], "running");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_connects_while_others_pause_is_connected() {
+    const ROUNDS: usize = 300;
+    let world = Arc::new(World::new().await);
+    let id = world.create("").await;
+    let again = |what: &'static str| {
+        let (world, id) = (Arc::clone(&world), id.clone());
+        tokio::spawn(async move {
+            for _ in 0..ROUNDS {
+                match what {
+                    "connect" => {
+                        let answer = connect(&world, &id, "{}").await;
+                        assert!(
+                            [200, 201].contains(&answer.status.as_u16()),
+                            "{}",
+                            answer.text
+                        );
+                    }
+                    what => {
+                        let answer = post(&world, &id, what, "{}").await;
+                        assert!(
+                            [201, 204, 409].contains(&answer.status.as_u16()),
+                            "{}",
+                            answer.text
+                        );
+                    }
+                }
+            }
+        })
+    };
+    let all = ["pause", "pause", "resume", "connect", "connect", "connect"].map(again);
+    for one in all {
+        one.await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -440,8 +488,15 @@ async fn traffic_wakes_what_asked_for_it_with_the_right_token() {
     );
     let answer = connect(&world, &private, "{}").await.json();
     assert_eq!(answer["trafficAccessToken"], traffic);
-    // With files alone there is nothing that could answer.
+    // With files alone there is nothing that could answer, also where nobody knows that yet.
     assert_eq!(pause(&world, &open).await, 204);
+    world.node.lose_processes_unheard(&open);
+    assert!(matches!(
+        wake(&open, true, Some(&token), None).await,
+        Err(WakeError::NotFound)
+    ));
+    assert_eq!(world.node.kept(&open), Some(Kept::Files), "it rests");
+    assert_eq!(detail(&world, &open).await["pauseMode"], "full");
     world.node.lose_processes(&open);
     until("files are left", || async {
         detail(&world, &open).await["pauseMode"] == "filesystem"

@@ -293,21 +293,11 @@ impl Control {
         }
         let (control, id) = (Arc::clone(self), id.clone());
         self.tasks.spawn(TaskKind::Cleanup, async move {
-            let paused = match control.node.pause(&id, kept).await {
-                Ok(reply) => {
-                    let paused = Paused {
-                        sandbox: id.clone(),
-                        at: reply.at,
-                        kept: reply.kept,
-                        reason: PauseReason::Expired,
-                    };
-                    control
-                        .note_paused(&paused)
-                        .await
-                        .map_err(ReconcileError::from)
-                }
-                Err(error) => Err(error.into()),
+            let paused = async {
+                let reply = control.ask_node_to_pause(&id, kept).await?;
+                control.record_pause(&id, reply, PauseReason::Expired).await
             };
+            let paused = paused.await;
             control.ending.done(&id);
             if let Err(error) = paused {
                 tracing::warn!(

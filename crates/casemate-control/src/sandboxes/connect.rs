@@ -1,7 +1,7 @@
 //! Connecting to a sandbox: the life of one that runs is extended, never cut; one that is paused
 //! goes on.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use casemate_types::{Kept, SandboxId, SandboxState, steady};
 
@@ -11,8 +11,9 @@ use crate::Control;
 use crate::auth::TeamCaller;
 use crate::transitions::Doing;
 
-/// Changes that one connect waits for; more can only be somebody who plays with it.
-const WAITS_MAX: u32 = 8;
+/// How long one connect waits for changes that others make; more can only be somebody who plays
+/// with it.
+const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// A sandbox that runs.
 pub struct Connected {
@@ -42,7 +43,8 @@ impl Control {
         }
         let not_found = || ChangeError::NotFound(id.clone());
         let mut joined = false;
-        for _ in 0..WAITS_MAX {
+        let begun = Instant::now();
+        while begun.elapsed() < WAIT_MAX {
             // Whose it is comes before what is done to it.
             let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
             let state = stands(&row, steady::now()).ok_or_else(not_found)?;
@@ -64,6 +66,7 @@ impl Control {
                 let resume = Resume {
                     life: timeout,
                     from,
+                    with_memory_only: false,
                     on_timeout: None,
                 };
                 match self.resume_or_running(caller, id, resume).await {
@@ -83,8 +86,9 @@ impl Control {
                         resumed: joined,
                     });
                 }
-                // Another change began in between.
-                Err(ChangeError::Busy { .. }) => {}
+                // Another change began in between, or is over already; whether it is there at all
+                // is looked at again.
+                Err(ChangeError::Busy { .. } | ChangeError::NotFound(_)) => {}
                 Err(error) => return Err(error),
             }
         }

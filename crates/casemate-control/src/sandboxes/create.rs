@@ -315,6 +315,7 @@ fn may_have_happened(error: &NodeError) -> bool {
         NodeError::NotFound(_)
         | NodeError::Exists(_)
         | NodeError::Paused(_)
+        | NodeError::FilesOnly(_)
         | NodeError::PauseFailed { .. }
         | NodeError::Full { .. }
         | NodeError::DiskFull { .. }

@@ -53,7 +53,13 @@ impl Control {
         count: u32,
     ) -> Result<Vec<Result<Created, CreateError>>, ForkError> {
         check(caller, timeout, count)?;
-        let row = self.forkable(caller, id).await?;
+        let row = self.forkable(caller, id).await;
+        // What is being paused may have a row that says paused already.
+        if let Some(other) = self.transitions.of(id) {
+            self.must_stand(caller, id).await?;
+            return Err(in_state(id, other.doing));
+        }
+        let row = row?;
         let turn = self.transitions.begin(id, Doing::Snapshotting);
         let turn = turn.map_err(|other| in_state(id, other.doing))?;
         // It may have been paused before the turn was ours.

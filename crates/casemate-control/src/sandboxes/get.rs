@@ -3,7 +3,7 @@
 use casemate_store::{Sandbox, StoreError};
 use casemate_types::{SandboxId, SandboxState, Timestamp, steady};
 
-use super::{SandboxView, Shown, stands};
+use super::{ChangeError, SandboxView, Shown, stands};
 use crate::Control;
 use crate::auth::TeamCaller;
 use crate::transitions::Doing;
@@ -29,6 +29,19 @@ impl Control {
         Ok(row.filter(|row| row.team == caller.team.id))
     }
 
+    /// Refuses one that is not there, or not the caller's.
+    pub(crate) async fn must_stand(
+        &self,
+        caller: &TeamCaller,
+        id: &SandboxId,
+    ) -> Result<(), ChangeError> {
+        let row = self.own_row(caller, id).await?;
+        let stands = row.is_some_and(|row| stands(&row, steady::now()).is_some());
+        stands
+            .then_some(())
+            .ok_or_else(|| ChangeError::NotFound(id.clone()))
+    }
+
     /// As it stands, with what is being done to it; `None` when it is not there.
     pub(crate) fn view(&self, sandbox: Sandbox, now: Timestamp) -> Option<SandboxView> {
         let state = stands(&sandbox, now)?;
@@ -39,6 +52,8 @@ impl Control {
                 (Shown::Paused(None), ends_at.min(now))
             }
             (SandboxState::Running { ends_at }, _) => (Shown::Running, ends_at),
+            // Less may be kept of it in the end.
+            (SandboxState::Paused { at, .. }, Some(Doing::Pausing)) => (Shown::Paused(None), at),
             (SandboxState::Paused { at, kept }, _) => {
                 let over = matches!(sandbox.state, SandboxState::Paused { .. });
                 (Shown::Paused(over.then_some(kept)), at)

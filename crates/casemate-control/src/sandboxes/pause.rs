@@ -109,7 +109,7 @@ impl Control {
         }
     }
 
-    async fn ask_node_to_pause(
+    pub(crate) async fn ask_node_to_pause(
         &self,
         id: &SandboxId,
         kept: Kept,
@@ -134,7 +134,7 @@ impl Control {
         Ok(reply)
     }
 
-    async fn record_pause(
+    pub(crate) async fn record_pause(
         &self,
         id: &SandboxId,
         reply: PauseReply,
@@ -178,7 +178,12 @@ impl Control {
                 self.put_route(&row, true).await;
                 self.quota.give_back(&row.team, id);
             }
-            self.note_pause(&row, paused);
+            // What less is kept of later is told of with the time of the pause.
+            let at = match super::connect::runs(&row.state) {
+                true => paused.at,
+                false => steady::now(),
+            };
+            self.note_pause(&row, paused, at);
             tracing::debug!(
                 sandbox.id = %id, team.id = %row.team, reason = ?paused.reason, kept = ?paused.kept,
                 "sandbox {id} is paused"

@@ -15,7 +15,6 @@ use casemate_types::{
 
 use super::connect::{busy, runs};
 use super::create::PlacementError;
-use super::pause::Paused;
 use super::{ChangeError, SandboxView, Shown, stands};
 use crate::Control;
 use crate::auth::TeamCaller;
@@ -27,6 +26,8 @@ pub(crate) struct Resume {
     pub(crate) life: Duration,
     /// [`Kept::Files`]: it starts anew whatever is kept.
     pub(crate) from: Kept,
+    /// Not where its processes are not kept any more.
+    pub(crate) with_memory_only: bool,
     /// What happens at the new deadline; `None` is what happened at the old one.
     pub(crate) on_timeout: Option<OnTimeout>,
 }
@@ -81,6 +82,7 @@ impl Control {
             let resume = Resume {
                 life: timeout,
                 from,
+                with_memory_only: false,
                 on_timeout,
             };
             return match self.resume_or_running(caller, id, resume).await {
@@ -92,8 +94,8 @@ impl Control {
         }
     }
 
-    /// Lets a paused sandbox of the caller's team go on; `None`: it runs. [`ChangeError::Busy`] when another change
-    /// began first.
+    /// Lets a paused sandbox of the caller's team go on; `None`: it runs. [`ChangeError::Busy`] when
+    /// another change began first.
     pub(crate) async fn resume_or_running(
         &self,
         caller: &TeamCaller,
@@ -123,23 +125,9 @@ impl Control {
             return Ok(row);
         }
         let not_found = || ChangeError::NotFound(row.id.clone());
-        let reply = match self.node.pause(&row.id, kept).await {
-            Ok(reply) => reply,
-            Err(NodeError::NotFound(_)) => return Err(not_found()),
-            Err(source) => {
-                return Err(ChangeError::Node {
-                    sandbox: row.id,
-                    source,
-                });
-            }
-        };
-        self.note_paused(&Paused {
-            sandbox: row.id.clone(),
-            at: reply.at,
-            kept: reply.kept,
-            reason: PauseReason::Expired,
-        })
-        .await?;
+        let reply = self.ask_node_to_pause(&row.id, kept).await?;
+        self.record_pause(&row.id, reply, PauseReason::Expired)
+            .await?;
         let row = self.store.sandbox_by_id(&row.id).await?;
         row.ok_or_else(not_found)
     }
@@ -158,6 +146,7 @@ impl Control {
         let request = ResumeRequest {
             sandbox: self.as_made(&row, resume.life, on_timeout).await?,
             from: resume.from,
+            with_memory_only: resume.with_memory_only,
         };
         let reply = self.ask_node_to_resume(&row, request).await?;
         failpoint::hit(Point::ResumeAnswered);
@@ -237,6 +226,7 @@ impl Control {
                 self.note_ended(id, EndReason::Lost, now).await?;
                 Err(ChangeError::NotFound(id.clone()))
             }
+            Ok(Err(less @ NodeError::FilesOnly(_))) => Err(ChangeError::Placement(less.into())),
             Ok(Err(error)) => {
                 tracing::warn!(
                     sandbox.id = %id, team.id = %row.team, error = chain(&error),

@@ -218,11 +218,13 @@ impl Control {
         caller: &TeamCaller,
         id: &SandboxId,
     ) -> Result<Sandbox, SnapshotError> {
-        let row = self.snapshottable_row(caller, id.clone()).await?;
-        match self.transitions.of(id).map(|other| other.doing) {
-            None => Ok(row),
-            Some(doing) => Err(in_state(id, doing)),
+        let row = self.snapshottable_row(caller, id.clone()).await;
+        // What is being paused may have a row that says paused already.
+        if let Some(other) = self.transitions.of(id) {
+            self.must_stand(caller, id).await?;
+            return Err(in_state(id, other.doing));
         }
+        Ok(row?)
     }
 
     async fn snapshottable_row(

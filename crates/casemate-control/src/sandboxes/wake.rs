@@ -84,6 +84,7 @@ impl Control {
             let resume = Resume {
                 life: row.timeout.max(LIFE_MIN).min(limits.life_max()),
                 from: Kept::Memory,
+                with_memory_only: true,
                 on_timeout: None,
             };
             match self.resume_or_running(&caller, id, resume).await {

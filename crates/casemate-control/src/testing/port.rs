@@ -143,6 +143,10 @@ impl NodePort for FakeNode {
             return Err(failure);
         }
         let id = request.sandbox.sandbox.clone();
+        let kept = state.entry(&id)?.rest.map(|rest| rest.kept);
+        if request.with_memory_only && kept == Some(Kept::Files) {
+            return Err(NodeError::FilesOnly(id));
+        }
         if request.from == Kept::Files {
             // Said before it starts.
             state.rest(&id, Kept::Files, PauseReason::Asked);

@@ -28,6 +28,7 @@ fn resume(request: &CreateRequest, from: Kept) -> ResumeRequest {
     ResumeRequest {
         sandbox: request.clone(),
         from,
+        with_memory_only: false,
     }
 }
 
@@ -319,6 +320,26 @@ async fn beyond_the_bound_who_rested_for_longest_loses_its_processes() {
         (info.memory_promised_bytes, info.memory_paused_bytes),
         (0, 200)
     );
+}
+
+#[tokio::test]
+async fn one_that_lost_its_processes_is_not_started_for_who_wants_them() {
+    let host = Host::new();
+    let node = host.start().await;
+    let request = request(LONG);
+    let id = made(&host, &node, &request).await;
+    node.pause(&id, Kept::Files).await.unwrap();
+    let wanted = ResumeRequest {
+        with_memory_only: true,
+        ..resume(&request, Kept::Memory)
+    };
+    let refused = node.resume(wanted.clone()).await;
+    assert_eq!(refused, Err(NodeError::FilesOnly(id.clone())));
+    let started = node.resume(resume(&request, Kept::Memory)).await.unwrap();
+    assert_eq!(started.from, Kept::Files);
+    node.pause(&id, Kept::Memory).await.unwrap();
+    let woken = node.resume(wanted).await.unwrap();
+    assert_eq!(woken.from, Kept::Memory);
 }
 
 #[tokio::test]

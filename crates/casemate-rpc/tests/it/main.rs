@@ -239,6 +239,7 @@ async fn pauses_and_snapshots_travel_and_a_page_of_them_fits() {
     let request = ResumeRequest {
         sandbox: request(5),
         from: Kept::Files,
+        with_memory_only: false,
     };
     let resumed = client.resume(request).await.unwrap();
     assert_eq!(resumed.ends_at.as_millisecond(), 5);
