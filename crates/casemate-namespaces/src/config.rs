@@ -31,6 +31,8 @@ pub struct NamespacesConfig {
     pub pool_bytes_max: Option<u64>,
     /// Of the disk's free space, what the pool never takes, bytes.
     pub disk_reserve_bytes: u64,
+    /// Nothing that sandboxes wrote is wanted: whoever opens it takes all away.
+    pub gives_pool_up: bool,
     /// Divided among the instances of this host; must not be routed anywhere else.
     pub slot_range: Ipv4Net,
     /// Closed ranges that the operator opens to all sandboxes.
@@ -53,6 +55,7 @@ impl NamespacesConfig {
             layers_by_path: false,
             pool_bytes_max: None,
             disk_reserve_bytes: 0,
+            gives_pool_up: false,
             slot_range: Ipv4Net::new_assert([100, 64, 0, 0].into(), 10),
             allow_ranges: Vec::new(),
             connections_per_slot_max: casemate_net::CONNECTIONS_PER_SLOT_DEFAULT,

@@ -73,6 +73,26 @@ pub struct PoolConfig {
     pub bytes_max: Option<u64>,
     /// Of the file system's free space, what the pool never takes, bytes.
     pub disk_reserve: u64,
+    /// Nothing in it is wanted: one that cannot be opened is no error.
+    pub is_given_up: bool,
+}
+
+/// Why there is no pool.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// It is there, and cannot be opened: a device, a module of the kernel or descriptors may be
+    /// missing for a while.
+    #[error(
+        "what sandboxes wrote is in {} and cannot be reached; nothing was changed \
+         (`casemate down --purge` gives it up)", image.display()
+    )]
+    Unreachable {
+        image: PathBuf,
+        #[source]
+        source: StepError,
+    },
 }
 
 /// A writable layer: a folder with `upper` and `work`, on its own under its limit.
@@ -141,19 +161,37 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Mounts the image, making it on the first start, or falls back to plain folders.
-    pub fn open(config: PoolConfig) -> Result<Self, StepError> {
+    /// Opens what the data directory has: its image, or plain folders with something in them. Where
+    /// it has neither, an image is made, or plain folders where that does not work.
+    pub fn open(config: PoolConfig) -> Result<Self, PoolError> {
         std::fs::create_dir_all(config.folder.join("layers")).step("make the layers' folder")?;
-        let (root, backing, layers): (PathBuf, _, Box<dyn Layers>) = match image::mount(&config) {
-            Ok((quotas, backing)) => (
+        let plain = config.folder.join("writable");
+        let is_plain = holds_any(&plain).step("look into the pool's folders")?;
+        let mounted = match image::exists(&config) {
+            false if is_plain => None,
+            has_image => match image::mount(&config) {
+                Ok(mounted) => Some(mounted),
+                // What sandboxes wrote must not seem to be gone: it would be given up for good.
+                Err(source) if has_image && !is_plain && !config.is_given_up => {
+                    let image = image::path(&config);
+                    return Err(PoolError::Unreachable { image, source });
+                }
+                Err(error) => {
+                    let cause = error.source.to_string();
+                    tracing::warn!(cause, "{error}");
+                    None
+                }
+            },
+        };
+        let (root, backing, layers): (PathBuf, _, Box<dyn Layers>) = match mounted {
+            Some((quotas, backing)) => (
                 config.mount.clone(),
                 Some(backing),
                 Box::new(subvolumes::Subvolumes::new(quotas)),
             ),
-            Err(error) => {
-                let cause = error.source.to_string();
-                tracing::warn!(cause, "disk limits are advisory: {error}");
-                (config.folder.join("writable"), None, Box::new(plain::Plain))
+            None => {
+                tracing::warn!("disk limits are advisory: sandboxes write to plain folders");
+                (plain, None, Box::new(plain::Plain))
             }
         };
         for folder in [IN_USE, kept::KEPT, TRASH] {
@@ -428,6 +466,19 @@ impl Pool {
         }
         Ok(())
     }
+}
+
+/// Whether plain folders have a layer that somebody may want.
+fn holds_any(root: &Path) -> io::Result<bool> {
+    for folder in [IN_USE, kept::KEPT] {
+        match names(&root.join(folder)) {
+            Ok(names) if names.is_empty() => {}
+            Ok(_) => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
 }
 
 fn names(folder: &Path) -> io::Result<Vec<String>> {

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -30,8 +30,13 @@ const RELEASE_SECONDS: u64 = 120;
 /// `statfs` type of btrfs.
 const BTRFS_MAGIC: u64 = 0x9123_683E;
 
-fn path(config: &PoolConfig) -> PathBuf {
+pub(super) fn path(config: &PoolConfig) -> PathBuf {
     config.folder.join("pool.img")
+}
+
+/// Of an image that is being made.
+fn half_path(config: &PoolConfig) -> PathBuf {
+    path(config).with_extension("new")
 }
 
 /// A setuid file that a sandbox wrote must not be one for the host: ids lie there unshifted.
@@ -48,20 +53,15 @@ const OPTIONS: &std::ffi::CStr = c"nodiscard,metadata_ratio=8";
 pub(super) fn mount(config: &PoolConfig) -> Result<(Quotas, Backing), StepError> {
     std::fs::create_dir_all(&config.mount).step("make the pool's mount point")?;
     if !is_mounted(config)? {
-        let image = open_or_make(config)?;
-        let found = loopdev::find(&image).step("look for the pool's loop device")?;
-        // The handle keeps the device until it is mounted.
-        let (device, _held) = match found {
-            Some(device) => (device, None),
-            None => {
-                let (device, held) =
-                    loopdev::attach(image.as_fd()).step("attach the pool to a loop device")?;
-                (device, Some(held))
-            }
-        };
-        rustix::mount::mount(&device, &config.mount, "btrfs", FLAGS, OPTIONS)
-            .step("mount the pool (does this kernel have btrfs?)")?;
+        match File::options().read(true).write(true).open(path(config)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => mount_new(config)?,
+            image => mount_image(config, &image.step("open the pool's image")?)?,
+        }
     } else {
+        if !exists(config) {
+            // A crash came before it got its name.
+            put_in_place(config)?;
+        }
         let flags = FLAGS | MountFlags::BIND;
         rustix::mount::mount_remount(&config.mount, flags, c"").step("protect the pool")?;
         // Earlier versions gave freed blocks back. One that stopped is no reason to leave it.
@@ -76,6 +76,43 @@ pub(super) fn mount(config: &PoolConfig) -> Result<(Quotas, Backing), StepError>
     let (folder, mount) = (config.folder.clone(), config.mount.clone());
     let backing = Backing::open(image, folder, mount, config.disk_reserve);
     Ok((quotas, backing.step("measure the pool")?))
+}
+
+fn mount_image(config: &PoolConfig, image: &File) -> Result<(), StepError> {
+    let found = loopdev::find(image).step("look for the pool's loop device")?;
+    // The handle keeps the device until it is mounted.
+    let (device, _held) = match found {
+        Some(device) => (device, None),
+        None => {
+            let (device, held) =
+                loopdev::attach(image.as_fd()).step("attach the pool to a loop device")?;
+            (device, Some(held))
+        }
+    };
+    rustix::mount::mount(&device, &config.mount, "btrfs", FLAGS, OPTIONS)
+        .step("mount the pool (does this kernel have btrfs?)")
+}
+
+/// Makes an image and mounts it. It has its name only then: an image that has it was in use once,
+/// and one that cannot be mounted here never gets it.
+fn mount_new(config: &PoolConfig) -> Result<(), StepError> {
+    let half = half_path(config);
+    let mounted = make(config, &half).and_then(|image| mount_image(config, &image));
+    if mounted.is_err() {
+        // Where there is none, as on a full disk, that is as good.
+        let _ = std::fs::remove_file(half);
+    }
+    mounted?;
+    put_in_place(config)
+}
+
+fn put_in_place(config: &PoolConfig) -> Result<(), StepError> {
+    std::fs::rename(half_path(config), path(config)).step("put the pool's image in place")
+}
+
+/// Whether there is an image, and with it perhaps what sandboxes wrote.
+pub(super) fn exists(config: &PoolConfig) -> bool {
+    !matches!(path(config).try_exists(), Ok(false))
 }
 
 fn is_mounted(config: &PoolConfig) -> Result<bool, StepError> {
@@ -95,13 +132,7 @@ fn is_mount_point(config: &PoolConfig) -> bool {
         .is_some_and(|parent| device(parent) != device(&config.mount))
 }
 
-fn open_or_make(config: &PoolConfig) -> Result<File, StepError> {
-    let image = path(config);
-    let open = || File::options().read(true).write(true).open(&image);
-    match open() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        other => return other.step("open the pool's image"),
-    }
+fn make(config: &PoolConfig, half: &Path) -> Result<File, StepError> {
     let bytes = match config.bytes_max {
         Some(bytes) => bytes,
         None => {
@@ -112,11 +143,11 @@ fn open_or_make(config: &PoolConfig) -> Result<File, StepError> {
     if bytes < BYTES_MIN {
         return Err(io::Error::from(io::ErrorKind::StorageFull)).step("make the pool's image");
     }
-    // Under another name until it is whole: a crash must not leave half a file system.
-    let half = image.with_extension("new");
     let bytes = bytes / 4096 * 4096;
     let first = (backing::ahead(bytes) + FIRST_BYTES).clamp(BYTES_MIN, bytes);
-    let file = File::create(&half).step("make the pool's image")?;
+    let mut file = File::options();
+    let file = file.read(true).write(true).create(true).truncate(true);
+    let file = file.open(half).step("make the pool's image")?;
     // Where files are written anew at each change, blocks that they have are no room for it.
     let _ = rustix::fs::ioctl_setflags(&file, rustix::fs::IFlags::NOCOW);
     file.set_len(first).step("make the pool's image")?;
@@ -131,7 +162,7 @@ fn open_or_make(config: &PoolConfig) -> Result<File, StepError> {
             "--byte-count",
         ])
         .arg(first.to_string())
-        .arg(&half)
+        .arg(half)
         .stdin(Stdio::null())
         .output()
         .step("run mkfs.btrfs (is btrfs-progs installed?)")?;
@@ -140,8 +171,7 @@ fn open_or_make(config: &PoolConfig) -> Result<File, StepError> {
         return Err(io::Error::other(text)).step("format the pool's image");
     }
     file.set_len(bytes).step("make the pool's image")?;
-    std::fs::rename(&half, &image).step("put the pool's image in place")?;
-    open().step("open the pool's image")
+    Ok(file)
 }
 
 /// Unmounts and waits until the kernel has let go of the file.
@@ -169,7 +199,7 @@ pub(super) fn unmount(config: &PoolConfig) -> Result<(), StepError> {
 
 /// Deletes the image; it must be unmounted.
 pub(super) fn delete(config: &PoolConfig) -> Result<(), StepError> {
-    for file in [path(config), path(config).with_extension("new")] {
+    for file in [path(config), half_path(config)] {
         match std::fs::remove_file(file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(error).step("delete the pool's image");

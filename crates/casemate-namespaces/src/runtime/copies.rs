@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use casemate_runtime::DiskLimit;
 use casemate_types::{SnapshotId, chain};
 use tokio::sync::mpsc;
 
@@ -93,8 +94,11 @@ pub(super) fn begin_with(shared: &Shared, snapshot: &SnapshotId) -> io::Result<L
         Some(layer) => layer,
         None => shared.pool.begin_with(snapshot, LAYER_BYTES)?,
     };
-    // Closed only when the runtime itself is gone.
-    let _ = shared.copies.wanted.send(snapshot.clone());
+    // What a pause kept goes right after; and a copy that shares nothing costs all it holds.
+    if !snapshot.is_of_pause() && shared.pool.disk_limit() == DiskLimit::Enforced {
+        // Closed only when the runtime itself is gone.
+        let _ = shared.copies.wanted.send(snapshot.clone());
+    }
     Ok(layer)
 }
 

@@ -18,7 +18,7 @@ use crate::dialer::Dialer;
 use crate::launcher::message::Use;
 use crate::launchers::{LauncherError, LauncherSpec, Launchers};
 use crate::lease::{Lease, LeaseError};
-use crate::pool::{Pool, PoolConfig};
+use crate::pool::{Pool, PoolConfig, PoolError};
 use crate::record::boot_id;
 use crate::shelf::Shelf;
 use crate::slots::{self, Slots};
@@ -41,6 +41,8 @@ pub enum OpenError {
     Network(#[from] casemate_net::NetError),
     #[error(transparent)]
     Step(#[from] StepError),
+    #[error(transparent)]
+    Pool(#[from] PoolError),
     #[error("cannot start launchers")]
     Launchers(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -75,6 +77,7 @@ impl NamespacesRuntime {
             mount: run_dir.join("pool"),
             bytes_max: config.pool_bytes_max,
             disk_reserve: config.disk_reserve_bytes,
+            is_given_up: config.gives_pool_up,
         })?);
         let net = Arc::new(NetPool::open(NetConfig {
             instance: config.instance.clone(),

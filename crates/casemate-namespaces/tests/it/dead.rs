@@ -70,6 +70,7 @@ async fn end(folder: &Path, instance: &InstanceId) -> Result<(), String> {
             mount,
             bytes_max: None,
             disk_reserve: 0,
+            is_given_up: true,
         };
         let pool = Pool::open(config).map_err(|error| chain(&error).to_string())?;
         pool.close(true).map_err(|error| error.to_string())?;
@@ -77,7 +78,8 @@ async fn end(folder: &Path, instance: &InstanceId) -> Result<(), String> {
         // Its launchers hold what it held until they notice.
         let deadline = Instant::now() + PATIENCE;
         let runtime = loop {
-            let config = world::config(folder.to_owned(), instance.clone());
+            let mut config = world::config(folder.to_owned(), instance.clone());
+            config.gives_pool_up = true;
             match NamespacesRuntime::open(config).await {
                 Ok(runtime) => break runtime,
                 Err(error) if Instant::now() > deadline => return Err(chain(&error).to_string()),

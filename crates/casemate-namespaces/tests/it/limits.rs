@@ -168,6 +168,7 @@ fn open_pool(folder: &Path, bytes_max: u64) -> Pool {
         mount: folder.join("pool"),
         bytes_max: Some(bytes_max),
         disk_reserve: 0,
+        is_given_up: false,
     });
     pool.expect("the pool opens")
 }

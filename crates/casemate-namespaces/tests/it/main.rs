@@ -97,6 +97,8 @@ const TESTS: &[Test] = tests![
     snapshots::kept_ones_survive_sweeps_and_starts,
     snapshots::what_a_crash_cuts_off_happened_or_left_nothing,
     snapshots::what_ran_when_the_host_went_is_salvaged_before_the_sweep,
+    snapshots::an_image_that_cannot_be_reached_is_no_empty_pool,
+    snapshots::plain_folders_that_hold_something_are_not_left_for_an_image,
     snapshots::what_is_acknowledged_survives_a_power_loss,
     snapshots::many_cycles_leave_nothing,
     snapshots::a_refused_one_leaves_the_sandbox_as_it_was,

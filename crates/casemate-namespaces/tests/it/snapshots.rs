@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use casemate_failpoint::{PLAN, Plan, Point};
 use casemate_linux::btrfs;
+use casemate_namespaces::NamespacesRuntime;
 use casemate_runtime::{
     AdoptError, CreateError, CreateSpec, DiskLimit, Runtime, RuntimeRecord, SnapshotError,
     Snapshots, conformance,
 };
-use casemate_types::{InstanceId, SandboxId, SnapshotId};
+use casemate_types::{InstanceId, SandboxId, SnapshotId, chain};
 use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
 
 use crate::world::{self, AGENT_VARIABLE, World, agent};
@@ -506,6 +507,66 @@ pub async fn what_ran_when_the_host_went_is_salvaged_before_the_sweep() {
     assert!(!gone.expect("it is looked for"), "the sweep took it");
     let again = begin_with(&world, &snapshot).await.sandbox;
     assert_eq!(world.ok(&again, "cat /mark").await, "kept");
+    world.purge().await;
+}
+
+/// A pool that cannot be mounted for a while is no empty one: what lies in it would be given up.
+pub async fn an_image_that_cannot_be_reached_is_no_empty_pool() {
+    let world = World::new().await;
+    let sandbox = world.create().await;
+    world.ok(&sandbox, "echo here > /mark").await;
+    let kept = suspend(&world, &sandbox).await;
+    world.runtime.teardown(false).await.expect("it ends");
+    let (instance, folder) = (world.instance.clone(), world.folder.clone());
+    drop(world);
+    let (image, aside) = (folder.join("node/pool.img"), folder.join("aside"));
+    let hide = || {
+        std::fs::rename(&image, &aside).expect("it is moved");
+        let other = File::create(&image).expect("another is made");
+        other.set_len(512 << 20).expect("it has a size");
+    };
+    hide();
+    let config = world::config(folder.clone(), instance.clone());
+    let refused = NamespacesRuntime::open(config).await.map(drop);
+    let error = chain(&refused.expect_err("it is refused")).to_string();
+    assert!(
+        error.contains("pool.img") && error.contains("mount"),
+        "{error}"
+    );
+    assert!(!folder.join("node/writable").exists());
+    std::fs::rename(&aside, &image).expect("it is back");
+    let world = World::open(folder.clone(), instance.clone(), 2).await;
+    let again = begin_with(&world, &kept).await.sandbox;
+    assert_eq!(world.ok(&again, "cat /mark").await, "here");
+    world.runtime.teardown(false).await.expect("it ends");
+    drop(world);
+    hide();
+    let mut config = world::config(folder, instance);
+    config.gives_pool_up = true;
+    World::open_config(config).await.purge().await;
+}
+
+/// Nor is one that became possible a reason to leave folders that hold something.
+pub async fn plain_folders_that_hold_something_are_not_left_for_an_image() {
+    let world = plain_world().await;
+    let sandbox = world.create().await;
+    world.ok(&sandbox, "echo here > /mark").await;
+    let kept = suspend(&world, &sandbox).await;
+    let (instance, folder) = (world.instance.clone(), world.folder.clone());
+    let again = async |world: World| {
+        world.runtime.teardown(false).await.expect("it ends");
+        drop(world);
+        let world = World::open(folder.clone(), instance.clone(), 2).await;
+        world.runtime.sweep(&BTreeSet::new()).await.expect("sweeps");
+        world
+    };
+    let world = again(world).await;
+    assert_eq!(world.runtime.capabilities().disk_limit, DiskLimit::Advisory);
+    let sandbox = begin_with(&world, &kept).await.sandbox;
+    assert_eq!(world.ok(&sandbox, "cat /mark").await, "here");
+    world.runtime.remove(&kept).await.expect("it is removed");
+    let world = again(world).await;
+    assert_eq!(world.runtime.capabilities().disk_limit, DiskLimit::Enforced);
     world.purge().await;
 }
 

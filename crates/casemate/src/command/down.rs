@@ -9,7 +9,8 @@ use casemate_runtime::Runtime;
 use crate::admin::{Reply, Request, ask, ask_watching};
 use crate::data_dir::{DataDir, admin_socket};
 use crate::output::Output;
-use crate::up::{config_of, sandboxes};
+use crate::up::config_of;
+use crate::up::sandboxes::{self, Purpose};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -37,7 +38,11 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     let socket = admin_socket(&root);
     let dir = end(&root, &socket, output).await?;
     // Whatever a platform that died left is found and ended here, by the code of its start.
-    let opened = sandboxes::open(&config, &dir, None, None)
+    let purpose = match args.purge {
+        true => Purpose::Purge,
+        false => Purpose::End,
+    };
+    let opened = sandboxes::open(&config, &dir, purpose)
         .await
         .context("look for what is left")?;
     let paused = match args.purge {

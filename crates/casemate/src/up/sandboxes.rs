@@ -50,14 +50,22 @@ pub fn disk_reserve_bytes(config: &Config, data_dir: &Path) -> u64 {
     }
 }
 
-/// Opens the pool, the network and the launchers of an instance. `dns` and `proxy`: the sockets of
-/// the egress process as a predecessor had them, with the questions and connections that came since.
-pub async fn open(
-    config: &Config,
-    dir: &DataDir,
-    dns: Option<DnsSockets>,
-    proxy: Option<ProxySockets>,
-) -> anyhow::Result<Opened> {
+/// What the runtime is opened for.
+pub enum Purpose {
+    /// With the sockets of the egress process as a predecessor had them, with the questions and
+    /// connections that came since.
+    Serve {
+        dns: Option<DnsSockets>,
+        proxy: Option<ProxySockets>,
+    },
+    /// To end what runs.
+    End,
+    /// To take everything away, also what cannot be reached any more.
+    Purge,
+}
+
+/// Opens the pool, the network and the launchers of an instance.
+pub async fn open(config: &Config, dir: &DataDir, purpose: Purpose) -> anyhow::Result<Opened> {
     let agent = programs::agent(dir.root())?;
     let mut settings = NamespacesConfig::new(dir.instance().clone(), dir.root().to_owned(), agent);
     settings.launcher = programs::launcher(dir.root())?;
@@ -69,6 +77,11 @@ pub async fn open(
     settings.slot_range = config.subnet_base;
     settings.allow_ranges = config.allow_ranges.clone();
     settings.connections_per_slot_max = config.conntrack_per_sandbox_max;
+    settings.gives_pool_up = matches!(purpose, Purpose::Purge);
+    let (dns, proxy) = match purpose {
+        Purpose::Serve { dns, proxy } => (dns, proxy),
+        Purpose::End | Purpose::Purge => (None, None),
+    };
     make_run_dir(&settings.run_dir)?;
     let inner = open_runtime(settings).await?;
     programs::forget_other_launchers(dir.root())?;

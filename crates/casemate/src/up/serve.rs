@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::certificates::Certificates;
 use super::doors::Doors;
+use super::sandboxes::Purpose;
 use super::{base, clock, ready, room, sandboxes};
 use crate::admin;
 use crate::child::{self, Pids};
@@ -80,7 +81,7 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
     clock::start(&dir).context("fix the origin of steady time")?;
     let certificate = certificates.as_ref().map(Certificates::follow);
     let setup = control_setup(&config, &dir, &doors, certificate.is_some())?;
-    let opened = sandboxes::open(&config, &dir, dns, proxy).await?;
+    let opened = sandboxes::open(&config, &dir, Purpose::Serve { dns, proxy }).await?;
     let runtime: Arc<dyn Runtime> = Arc::clone(&opened.runtime) as _;
     let snapshots: Arc<dyn Snapshots> = Arc::clone(&opened.runtime) as _;
     let node = Node::start(node_config(&config, &dir), runtime, snapshots)

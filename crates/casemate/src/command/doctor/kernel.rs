@@ -84,7 +84,7 @@ pub(super) fn file_systems() -> Finding {
         return Finding::warning(
             "file systems",
             "no btrfs: what a sandbox writes is not limited in sum",
-            "Use a kernel with btrfs (modprobe btrfs)",
+            "Use a kernel with btrfs (modprobe btrfs); a data directory that has sandboxes keeps its way",
         );
     }
     Finding::good("file systems", "overlayfs and btrfs")
