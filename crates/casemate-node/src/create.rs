@@ -42,7 +42,15 @@ impl Inner {
         let made = node.boot(request, &offer).await;
         if let Err(failed) = &made {
             node.release(&sandbox);
-            warn!(sandbox.id = %sandbox, error = %failed, "could not create sandbox {sandbox}");
+            match failed {
+                // As from a snapshot that was deleted just now.
+                NodeError::Unsupported { .. } => {
+                    info!(sandbox.id = %sandbox, error = %failed, "did not create sandbox {sandbox}");
+                }
+                _ => {
+                    warn!(sandbox.id = %sandbox, error = %failed, "could not create sandbox {sandbox}")
+                }
+            }
         }
         made
     }

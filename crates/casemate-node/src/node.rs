@@ -152,13 +152,13 @@ impl Inner {
         }
     }
 
-    /// Whether one more sandbox fits among those that run. One that has its files needs no disk to go
-    /// on: its owner may want to remove some.
+    /// Whether one more sandbox fits among those that run. One that goes on with its processes needs
+    /// no disk, for what it wrote lies where it was: its owner may want to remove some.
     pub(crate) fn admit(
         &self,
         table: &Table,
         resources: &Resources,
-        has_files: bool,
+        goes_on: bool,
     ) -> Result<(), NodeError> {
         let machine = self.machine.recent(&self.config.journal_dir);
         let mut load = Load {
@@ -169,7 +169,7 @@ impl Inner {
             disk_free_bytes: machine.disk_free_bytes,
             layers_left_bytes: self.runtime.stock().bytes_left.unwrap_or(u64::MAX),
         };
-        if has_files {
+        if goes_on {
             (load.disk_free_bytes, load.layers_left_bytes) = (u64::MAX, u64::MAX);
         }
         self.config.admission.admit(&load, resources)

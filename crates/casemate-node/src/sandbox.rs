@@ -23,7 +23,6 @@ pub(crate) const COMMANDS_MAX: usize = 64;
 const DEADLINE_LOOK: Duration = Duration::from_secs(20);
 /// A stop that failed is tried again after this long.
 const STOP_RETRY: Duration = Duration::from_secs(1);
-
 /// A pause at the deadline that failed is tried again after this long.
 const PAUSE_RETRY: Duration = Duration::from_secs(5);
 

@@ -1,6 +1,7 @@
 //! The runtime of this machine as `up` and `down` open it, with the resolver told of every slot.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,8 @@ use casemate_runtime::{
     RuntimeError, RuntimeRecord, Seen, SnapshotError, Snapshots, Stock, Taken,
 };
 use casemate_types::{CompiledPolicy, SandboxId, SnapshotId};
-use tokio::sync::mpsc;
+use rustix::net::sockopt;
+use tokio::sync::{Notify, mpsc};
 
 use super::programs;
 use crate::config::Config;
@@ -119,11 +121,7 @@ pub async fn open(config: &Config, dir: &DataDir, purpose: Purpose) -> anyhow::R
             }
         }
     };
-    let egress = Arc::new(Egress {
-        dns,
-        proxy,
-        state: Mutex::default(),
-    });
+    let egress = Arc::new(Egress::new(dns, proxy));
     let layers_dir = inner.layers_dir();
     let runtime = Arc::new(Sandboxes {
         inner,
@@ -193,11 +191,17 @@ fn is_at(socket: &OwnedFd, address: Ipv4Addr, port: u16) -> bool {
     bound.is_ok_and(|at| SocketAddrV4::try_from(at) == Ok(SocketAddrV4::new(address, port)))
 }
 
+/// How long the egress process may take to read what it is told, once its socket is full. Whoever
+/// tells it waits meanwhile, once.
+const HEAR_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// What the egress process is told: kept, so that one that starts again hears all of it.
 pub struct Egress {
     pub dns: DnsSockets,
     pub proxy: ProxySockets,
     state: Mutex<EgressState>,
+    /// It does not read what it is told.
+    deaf: Notify,
 }
 
 #[derive(Default)]
@@ -207,13 +211,48 @@ struct EgressState {
 }
 
 impl Egress {
-    /// A resolver process listens at the other end of `socket`.
-    pub fn attach(&self, socket: OwnedFd) {
-        let mut state = self.lock();
-        for (ip, policy) in &state.slots {
-            tell(Some(&socket), *ip, Some(policy.clone()));
+    pub fn new(dns: DnsSockets, proxy: ProxySockets) -> Self {
+        Self {
+            dns,
+            proxy,
+            state: Mutex::default(),
+            deaf: Notify::new(),
         }
+    }
+
+    /// An egress process listens at the other end of `socket`. Waits for it where it has to hear
+    /// more than fits the socket.
+    pub fn attach(&self, socket: OwnedFd) -> io::Result<()> {
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(HEAR_TIMEOUT))?;
+        let mut state = self.lock();
         state.socket = Some(socket);
+        let all: Vec<_> = state.slots.clone().into_iter().collect();
+        for (ip, policy) in all {
+            self.tell(&mut state, ip, Some(policy));
+        }
+        Ok(())
+    }
+
+    /// Returns when the egress process that is attached has stopped to read: it has to go.
+    pub async fn deaf(&self) {
+        self.deaf.notified().await;
+    }
+
+    /// One that cannot be told is one that died, or hangs: the next one hears everything.
+    fn tell(&self, state: &mut EgressState, ip: Ipv4Addr, policy: Option<SlotPolicy>) {
+        let Some(socket) = &state.socket else {
+            return;
+        };
+        let Err(error) = casemate_egress::send(socket.as_fd(), &EgressUpdate { ip, policy }) else {
+            return;
+        };
+        if error.kind() == io::ErrorKind::WouldBlock {
+            tracing::error!("the egress process does not read what it is told; ending it");
+            self.deaf.notify_one();
+        } else {
+            tracing::debug!(%error, "the egress process was not told of a slot");
+        }
+        state.socket = None;
     }
 
     fn set(&self, ip: Ipv4Addr, policy: &CompiledPolicy) {
@@ -232,28 +271,19 @@ impl Egress {
 
     fn put(&self, ip: Ipv4Addr, policy: SlotPolicy) {
         let mut state = self.lock();
-        tell(state.socket.as_ref(), ip, Some(policy.clone()));
+        self.tell(&mut state, ip, Some(policy.clone()));
         state.slots.insert(ip, policy);
     }
 
     /// Answers with what held for it.
     fn clear(&self, ip: Ipv4Addr) -> Option<SlotPolicy> {
         let mut state = self.lock();
-        tell(state.socket.as_ref(), ip, None);
+        self.tell(&mut state, ip, None);
         state.slots.remove(&ip)
     }
 
     fn lock(&self) -> MutexGuard<'_, EgressState> {
         self.state.lock().expect("no holder of this lock panics")
-    }
-}
-
-/// A resolver that cannot be told is one that died: the next one hears everything.
-fn tell(socket: Option<&OwnedFd>, ip: Ipv4Addr, policy: Option<SlotPolicy>) {
-    if let Some(socket) = socket
-        && let Err(error) = casemate_egress::send(socket.as_fd(), &EgressUpdate { ip, policy })
-    {
-        tracing::debug!(%error, "the resolver was not told of a slot");
     }
 }
 
@@ -432,5 +462,48 @@ impl Snapshots for Sandboxes {
 
     async fn list(&self) -> Result<BTreeMap<SnapshotId, Option<u64>>, SnapshotError> {
         self.inner.list().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use casemate_linux::scm;
+    use casemate_types::NetworkPolicy;
+
+    fn null() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    /// Whoever makes or ends a sandbox meanwhile waits once, not for ever.
+    #[tokio::test]
+    async fn an_egress_process_that_hears_nothing_holds_nobody_up() {
+        let (udp, tcp, http, tls) = (null(), null(), null(), null());
+        let egress = Egress::new(DnsSockets { udp, tcp }, ProxySockets { http, tls });
+        let (ours, theirs) = scm::pair().unwrap();
+        egress.attach(ours).unwrap();
+        let domains = (0..256).map(|n| format!("{n}.{}.example", "a".repeat(60)));
+        let policy = NetworkPolicy {
+            allow_out: Some(domains.collect()),
+            deny_out: Some(vec!["0.0.0.0/0".into()]),
+            ..Default::default()
+        };
+        let policy = policy.compile().unwrap();
+        let begun = Instant::now();
+        for n in 0..2000 {
+            egress.set(Ipv4Addr::from(n), &policy);
+        }
+        assert!(begun.elapsed() >= HEAR_TIMEOUT, "the socket takes them all");
+        egress.deaf().await;
+        // The next one hears everything.
+        drop(theirs);
+        let (ours, theirs) = scm::pair().unwrap();
+        let heard = std::thread::spawn(move || {
+            let mut buffer = vec![0; scm::BYTES_MAX];
+            let lengths = (0..2000).map(|_| scm::recv(&theirs, &mut buffer).unwrap().0);
+            lengths.filter(|length| *length > 0).count()
+        });
+        egress.attach(ours).unwrap();
+        assert_eq!(heard.join().unwrap(), 2000);
     }
 }

@@ -265,8 +265,15 @@ async fn keep_egress(platform: Arc<Platform>, user: SystemUser) {
         let sockets = [&dns.udp, &dns.tcp, &proxy.http, &proxy.tls].map(|socket| socket.as_fd());
         let (mut process, socket) = child::start("egress", user, &setup, &sockets)?;
         platform.pids.note("egress", process.id());
-        egress.attach(socket);
-        anyhow::Ok(async move { Ok(process.wait().await?.into()) })
+        egress.attach(socket)?;
+        anyhow::Ok(async move {
+            tokio::select! {
+                ended = process.wait() => return Ok(ended?.into()),
+                () = egress.deaf() => {}
+            }
+            process.start_kill()?;
+            Ok(process.wait().await?.into())
+        })
     };
     child::keep("egress", platform.pids.clone(), begin).await;
 }
