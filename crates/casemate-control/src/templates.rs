@@ -1,5 +1,7 @@
 //! From a template reference to a build that the caller may use (`api.md` 1.5).
 
+pub mod delete;
+
 use std::sync::Arc;
 
 use casemate_store::{Build, Resolution, StoreError, Template};

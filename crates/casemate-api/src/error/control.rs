@@ -12,10 +12,9 @@ use casemate_control::sandboxes::create::{
 use casemate_control::sandboxes::fork::ForkError;
 use casemate_control::sandboxes::list::ListError;
 use casemate_control::sandboxes::network::NetworkError;
-use casemate_control::sandboxes::snapshot::{
-    DeleteTemplateError, ListSnapshotsError, SnapshotError,
-};
+use casemate_control::sandboxes::snapshot::{ListSnapshotsError, SnapshotError};
 use casemate_control::tasks::TaskLost;
+use casemate_control::templates::delete::DeleteTemplateError;
 use casemate_control::templates::{AliasError, TemplateError};
 use casemate_history::HistoryError;
 use casemate_rpc::NodeError;

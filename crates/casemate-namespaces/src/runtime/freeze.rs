@@ -19,7 +19,7 @@ pub(super) async fn freeze(
     shared: &Arc<Shared>,
     sandbox: &SandboxId,
 ) -> Result<Frozen, RuntimeError> {
-    let running = running(shared, sandbox)?;
+    let running = living(shared, sandbox)?;
     let shared = Arc::clone(shared);
     blocking("freeze the sandbox", move || -> io::Result<_> {
         let cgroups = &shared.cgroups;
@@ -40,7 +40,7 @@ pub(super) async fn freeze(
 }
 
 pub(super) async fn thaw(shared: &Arc<Shared>, sandbox: &SandboxId) -> Result<(), RuntimeError> {
-    let running = running(shared, sandbox)?;
+    let running = living(shared, sandbox)?;
     let shared = Arc::clone(shared);
     blocking("thaw the sandbox", move || {
         shared.cgroups.thaw(&running.group)
@@ -49,7 +49,7 @@ pub(super) async fn thaw(shared: &Arc<Shared>, sandbox: &SandboxId) -> Result<()
 }
 
 /// One that has ended may still be known: nothing of it stands still or goes on.
-fn running(shared: &Shared, sandbox: &SandboxId) -> Result<Arc<Running>, RuntimeError> {
+fn living(shared: &Shared, sandbox: &SandboxId) -> Result<Arc<Running>, RuntimeError> {
     shared
         .running(sandbox)
         .filter(|running| !running.has_ended())
