@@ -7,15 +7,16 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// Whom the resolver asks, and the limits of resolver and proxy.
+/// Whom the resolver asks, and the limits of resolver and proxy. A limit for one slot is its share
+/// while others have few places; it shrinks as they take more.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EgressConfig {
     pub upstreams: Upstreams,
     /// Questions of one slot under way at once; one more is answered `REFUSED`.
     pub questions_per_slot_max: usize,
-    /// Questions of all slots under way at once; one more is answered `SERVFAIL`. Each holds a
-    /// socket and some 10 KiB.
+    /// Questions of all slots under way at once; one more is answered `SERVFAIL`, and so is one
+    /// beyond a share that others shrank. Each holds a socket and some 10 KiB.
     pub questions_max: usize,
     /// TCP connections of one slot at once; one more is closed.
     pub connections_per_slot_max: usize,

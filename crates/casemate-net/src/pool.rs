@@ -1,6 +1,7 @@
 //! The instance's network as a whole: opened once, slots and policies made through it, ended.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use casemate_types::InstanceId;
 use casemate_types::network::CompiledPolicy;
 use ipnet::{IpNet, Ipv4Net};
+use rustix::net::sockopt;
 
 use crate::elements::{self, Change, SlotRules};
 use crate::links::SlotLink;
@@ -23,6 +25,13 @@ use crate::{NetError, Subnet, conntrack, forwarding, links, tool};
 /// Connections that one slot may have tracked at once, by default. The kernel's table (262,144
 /// entries as a rule) is shared by all; a slot at its limit gets new connections refused.
 pub const CONNECTIONS_PER_SLOT_DEFAULT: u32 = 2048;
+
+/// Room for questions that wait for the resolver, bytes; the kernel takes twice as much. With its
+/// usual 208 KiB, two slots that ask all that they may at once would lose some.
+const QUESTIONS_BYTES: usize = 1024 * 1024;
+/// Connections that wait to be accepted by resolver or proxy. With the 128 of the standard library,
+/// one slot that connects as often as it may at once would make others' wait a second.
+const CONNECTS_WAITING: i32 = 4096;
 
 /// What the network of an instance is made from.
 #[derive(Debug, Clone)]
@@ -144,7 +153,9 @@ impl NetPool {
         let address = self.gateway();
         let failed = |source| NetError::DnsSocket { address, source };
         let udp = UdpSocket::bind((address, 53)).map_err(failed)?;
-        let tcp = TcpListener::bind((address, 53)).map_err(failed)?;
+        sockopt::set_socket_recv_buffer_size_force(&udp, QUESTIONS_BYTES)
+            .map_err(|error| failed(error.into()))?;
+        let tcp = listener(address, 53).map_err(failed)?;
         Ok((udp, tcp))
     }
 
@@ -152,8 +163,7 @@ impl NetPool {
     pub fn proxy_sockets(&self) -> Result<(TcpListener, TcpListener), NetError> {
         let address = self.gateway();
         let bind = |port| {
-            let bound = TcpListener::bind((address, port));
-            bound.map_err(|source| NetError::ProxySocket {
+            listener(address, port).map_err(|source| NetError::ProxySocket {
                 address,
                 port,
                 source,
@@ -379,6 +389,12 @@ impl NetPool {
             .collect();
         links::links_delete(&mut host, &doomed).map_err(NetError::netlink("delete links"))
     }
+}
+
+fn listener(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind((address, port))?;
+    rustix::net::listen(&listener, CONNECTS_WAITING)?;
+    Ok(listener)
 }
 
 /// Nothing is left half changed by a panic under these locks: the kernel's answer decides.

@@ -5,12 +5,17 @@
 //! The anti-spoof set names every slot that the subnet has, used or not: a slot's link, address and
 //! name follow from its index.
 //!
-//! Order of judgement for a packet from a slot: sender's address (`spoof`), the host's own addresses
-//! before anybody's address translation (`guard`), DNS to the resolver and what is judged by name to
-//! the proxy (`turned`), then for what is forwarded other sandboxes, the operator's opened ranges,
-//! closed ranges, the tenant's allowances and denials (`from_slot`, `judge`), the number of
-//! connections (`counted`). There is no shortcut for established connections: a changed policy also
-//! ends those that it no longer allows.
+//! Order of judgement for a packet from a slot: sender's address, and questions beyond the slot's
+//! rate (`spoof`), the host's own addresses before anybody's address translation (`guard`), DNS to
+//! the resolver and what is judged by name to the proxy (`turned`), then for what is forwarded other
+//! sandboxes, the operator's opened ranges, closed ranges, the tenant's allowances and denials
+//! (`from_slot`, `judge`), the number of connections (`counted`). There is no shortcut for
+//! established connections: a changed policy also ends those that it no longer allows.
+//!
+//! One thread and one UDP socket answer all slots, so what a slot sends there has a rate: without
+//! one, a slot in a loop would fill the socket's buffer, and its neighbours' questions would be lost.
+//! Too many questions are dropped before anything is done for them, too many connections before they
+//! are tracked for good; a dropped one is tried again by the kernel that sent it.
 //!
 //! A slot whose policy has domains is in `by_name`. Its TCP connections to ports 80 and 443 of
 //! addresses that it is not allowed go to the proxy, wherever they were sent: the proxy looks at the
@@ -34,6 +39,40 @@ use crate::names::Names;
 pub const PROXY_HTTP_PORT: u16 = 27_080;
 /// See [`PROXY_HTTP_PORT`].
 pub const PROXY_TLS_PORT: u16 = 27_443;
+
+/// One counter for each slot: its tracked connections, and the two rates below.
+const CONNECTIONS_SET: &str = "connections";
+const QUESTIONS_SET: &str = "questions";
+const CONNECTS_SET: &str = "connects";
+/// Questions over UDP that a slot may send, to any address; more are dropped. A program waits for
+/// answers, and the resolver works on 64 of a slot at once.
+const QUESTIONS_RATE: Rate = Rate {
+    per_second: 500,
+    burst: 200,
+};
+/// Connections that a slot may begin to the resolver and the proxy; the first packet of more is
+/// dropped. The proxy carries 256 of a slot at once.
+const CONNECTS_RATE: Rate = Rate {
+    per_second: 200,
+    burst: 400,
+};
+
+/// How much a slot may send.
+struct Rate {
+    per_second: u32,
+    /// At once, after a pause.
+    burst: u32,
+}
+
+impl Rate {
+    /// Holds for what is beyond the rate of its sender, who is counted in `set`.
+    fn exceeded(&self, set: &str) -> String {
+        let Self { per_second, burst } = self;
+        format!(
+            "update @{set} {{ ip saddr limit rate over {per_second}/second burst {burst} packets }}"
+        )
+    }
+}
 
 /// What the table is made from.
 pub(crate) struct Table<'a> {
@@ -72,8 +111,11 @@ impl Table<'_> {
         set(text, DENY_SET, pairs, self.spans(|rules| &rules.deny));
         set(text, BY_NAME_SET, pairs, self.spans(|rules| &rules.by_name));
         let size = self.subnet.slots();
+        // No element needs to time out: senders that get so far are the subnet's slots.
         let counters = format!("type ipv4_addr; size {size}; flags dynamic");
-        set(text, "connections", &counters, std::iter::empty());
+        for name in [CONNECTIONS_SET, QUESTIONS_SET, CONNECTS_SET] {
+            set(text, name, &counters, std::iter::empty());
+        }
     }
 
     fn spans<'a>(
@@ -96,6 +138,8 @@ impl Table<'_> {
         let max = self.connections_per_slot_max;
         let dns = "meta l4proto { tcp, udp } th dport 53";
         let proxy = format!("tcp dport {{ {PROXY_HTTP_PORT}, {PROXY_TLS_PORT} }}");
+        let too_many_questions = QUESTIONS_RATE.exceeded(QUESTIONS_SET);
+        let too_many_connects = CONNECTS_RATE.exceeded(CONNECTS_SET);
         let _ = write!(
             text,
             r#"
@@ -105,8 +149,13 @@ impl Table<'_> {
   }}
 
   chain counted {{
-    ct state new add @connections {{ ip saddr ct count over {max} }} goto refuse
+    ct state new add @{CONNECTIONS_SET} {{ ip saddr ct count over {max} }} goto refuse
     accept
+  }}
+
+  chain paced {{
+    meta l4proto tcp ct state new {too_many_connects} drop
+    goto counted
   }}
 
   chain spoof {{
@@ -114,6 +163,7 @@ impl Table<'_> {
     iifname != {link} accept
     meta nfproto != ipv4 drop
     iifname . ip saddr != @slots drop
+    udp dport 53 {too_many_questions} drop
   }}
 
   chain guard {{
@@ -143,8 +193,8 @@ impl Table<'_> {
 
   chain from_slot_here {{
     ct direction reply accept
-    ip daddr {gateway} {dns} goto counted
-    ip daddr {gateway} {proxy} ip saddr . ip daddr @{BY_NAME_SET} goto counted
+    ip daddr {gateway} {dns} goto paced
+    ip daddr {gateway} {proxy} ip saddr . ip daddr @{BY_NAME_SET} goto paced
     goto refuse
   }}
 
@@ -236,7 +286,17 @@ mod tests {
         check_line(&text, "iifname \"cmab12cd-*\" goto from_slot");
         check_line(
             &text,
-            "ip daddr 100.64.0.1 meta l4proto { tcp, udp } th dport 53 goto counted",
+            "ip daddr 100.64.0.1 meta l4proto { tcp, udp } th dport 53 goto paced",
+        );
+        check_line(
+            &text,
+            "udp dport 53 update @questions { ip saddr limit rate over 500/second burst 200 \
+             packets } drop",
+        );
+        check_line(
+            &text,
+            "meta l4proto tcp ct state new update @connects { ip saddr limit rate over \
+             200/second burst 400 packets } drop",
         );
     }
 

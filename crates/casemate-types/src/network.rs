@@ -101,6 +101,8 @@ pub enum PolicyError {
 }
 
 const EVERYTHING_V4: &str = "0.0.0.0/0";
+/// Bits before the IPv4 address in one of IPv6 that stands for it.
+const MAPPED_PREFIX_LEN: u8 = 96;
 
 impl CompiledPolicy {
     /// The policy of a sandbox that asked for nothing.
@@ -202,13 +204,23 @@ fn denied(text: &str) -> Result<IpNet, PolicyError> {
     }
 }
 
-/// An address or a range; a bare address is a range of one.
+/// An address or a range; a bare address is a range of one. What stands for IPv4 addresses in IPv6
+/// (`::ffff:8.8.8.8`) is those addresses: packets to them leave a sandbox as IPv4.
 fn range(text: &str) -> Option<IpNet> {
     let net = match text.parse::<IpNet>() {
         Ok(net) => net,
         Err(_) => IpNet::from(text.parse::<IpAddr>().ok()?),
     };
-    Some(net.trunc())
+    let net = net.trunc();
+    Some(mapped(&net).map_or(net, IpNet::V4))
+}
+
+/// The IPv4 addresses that a range of IPv6 stands for, if it holds nothing else.
+fn mapped(net: &IpNet) -> Option<Ipv4Net> {
+    let IpNet::V6(net) = net else { return None };
+    let address = net.network().to_ipv4_mapped()?;
+    let bits = net.prefix_len().checked_sub(MAPPED_PREFIX_LEN)?;
+    Ipv4Net::new(address, bits).ok()
 }
 
 fn unspecified(net: &IpNet) -> bool {
@@ -378,5 +390,42 @@ mod tests {
         ];
         assert_eq!(compiled.deny, expected);
         assert!(compiled.dns);
+    }
+
+    #[test]
+    fn mapped_addresses_are_the_ipv4_ones() {
+        let nets = |texts: &[&str]| -> Vec<IpNet> {
+            let parsed = texts.iter().map(|text| text.parse());
+            parsed.collect::<Result<_, _>>().unwrap()
+        };
+        let mapped = ["::ffff:8.8.8.8", "::FFFF:a09:807/120", "::ffff:9.1.1.1/104"];
+        let expected = nets(&["8.8.8.8/32", "10.9.8.0/24", "9.0.0.0/8"]);
+        let compiled = policy(None, &mapped, &mapped).compile().unwrap();
+        assert_eq!(compiled.deny, expected);
+        assert_eq!(compiled.allow, expected);
+        // Wider ranges are of IPv6, and so are other ways to write IPv4 in them.
+        let others = ["::fffe:0:0/95", "64:ff9b::808:808/128", "::8.8.8.8/128"];
+        let compiled = policy(None, &[], &others).compile().unwrap();
+        assert_eq!(compiled.deny, nets(&others));
+    }
+
+    #[test]
+    fn mapped_addresses_meet_the_same_checks() {
+        for everything in ["::ffff:0.0.0.0", "::ffff:0:0/96", "::ffff:0.0.0.0/104"] {
+            check_refused(
+                &policy(None, &[everything], &[]),
+                &format!("invalid allowed address {everything}"),
+            );
+            check_refused(
+                &policy(None, &[], &[everything]),
+                &format!("invalid denied CIDR {everything}"),
+            );
+        }
+        // Closed ranges are closed whoever allows them, once they are told apart.
+        let compiled = policy(None, &["::ffff:10.0.0.1"], &[]).compile().unwrap();
+        let [IpNet::V4(private)] = compiled.allow[..] else {
+            panic!("{:?}", compiled.allow);
+        };
+        assert!(is_closed(private.addr(), &[]));
     }
 }

@@ -7,6 +7,13 @@ use casemate_types::network::DomainName;
 /// have some 2000.
 pub(super) const HELLO_BYTES_MAX: usize = 16 * 1024;
 
+/// Most records of one hello. Clients need one, those that hide the name from simple filters two or
+/// three. All of it is read again for each, so that a hello in small pieces costs the others time.
+const RECORDS_MAX: usize = 16;
+/// Most extensions. Browsers send some 20, the made-up ones that keep servers tolerant (GREASE)
+/// among them. Each is compared with all before it.
+const EXTENSIONS_MAX: usize = 64;
+
 const RECORD_HEADER_LEN: usize = 5;
 const RECORD_HANDSHAKE: u8 = 22;
 const HANDSHAKE_HEADER_LEN: usize = 4;
@@ -24,7 +31,7 @@ const EXTENSIONS_HIDING: [u16; 2] = [0xfe0d, 0xffce];
 pub(super) enum Unfit {
     /// At least so many bytes from the begin are needed to tell.
     More(usize),
-    /// No TLS, no hello, none that is whole within the limit, or one with two meanings.
+    /// No TLS, no hello, none that is whole within the limits, or one with two meanings.
     NotAHello,
     /// It names no host.
     Nameless,
@@ -43,7 +50,7 @@ pub(super) fn server_name(bytes: &[u8]) -> Result<DomainName, Unfit> {
 fn hello(bytes: &[u8]) -> Result<Vec<u8>, Unfit> {
     let mut message = Vec::new();
     let mut at = 0;
-    loop {
+    for _ in 0..RECORDS_MAX {
         let record = at + RECORD_HEADER_LEN;
         let Some(&[kind, major, minor, high, low]) = bytes.get(at..record) else {
             return Err(more(bytes, at, record));
@@ -67,6 +74,7 @@ fn hello(bytes: &[u8]) -> Result<Vec<u8>, Unfit> {
             return Ok(body.to_vec());
         }
     }
+    Err(Unfit::NotAHello)
 }
 
 /// Needs bytes up to `end`; within the limit, and if what is there of a record may be one.
@@ -87,7 +95,7 @@ fn named(body: &[u8]) -> Result<DomainName, Unfit> {
     while !extensions.0.is_empty() {
         let extension = extensions.u16().zip(extensions.long());
         let (kind, data) = extension.ok_or(Unfit::NotAHello)?;
-        if seen.contains(&kind) {
+        if seen.len() == EXTENSIONS_MAX || seen.contains(&kind) {
             return Err(Unfit::NotAHello);
         }
         if EXTENSIONS_HIDING.contains(&kind) {

@@ -9,6 +9,8 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use casemate_types::network::DomainName;
 use http::header::{
@@ -37,6 +39,9 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const ANSWER_HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Most fields of either; beyond it 431 or 502.
 const FIELDS_MAX: usize = 100;
+/// Informational answers (1xx) that a server may send before its answer, each with a head of at most
+/// that size; beyond it 502. They go no further than here, and servers send one or two.
+const INFORMATIONAL_MAX: u32 = 100;
 /// Fields that are about one connection only, and those that ask for another protocol.
 const HOP_FIELDS: [&str; 6] = [
     "connection",
@@ -129,8 +134,12 @@ impl Exchange {
         self.name.replace(Some(name.clone()));
         let server = self.caller.dial(&policy, name, PORT).await?;
         let client = prepare(&mut request).then(|| hyper::upgrade::on(&mut request));
-        let mut answer = self.send(server, request).await.map_err(|error| {
+        let sent = self.send(server, request).await.map_err(|error| {
             tracing::debug!(%name, %error, "a server did not answer");
+            Refused::Unreachable
+        })?;
+        let mut answer = sent.ok_or_else(|| {
+            tracing::debug!(%name, "a server sent too many informational answers");
             Refused::Unreachable
         })?;
         strip(answer.headers_mut());
@@ -144,27 +153,41 @@ impl Exchange {
         Ok(answer.map(Either::Left))
     }
 
-    /// Sends one request over a connection of its own, which ends with the answer.
+    /// Sends one request over a connection of its own, which ends with the answer. `None`: too many
+    /// informational answers came. hyper reads them away for as long as they come, and a server that
+    /// never ends them would keep the thread of all slots busy.
     async fn send(
         &self,
         server: TcpStream,
-        request: Request<Incoming>,
-    ) -> hyper::Result<Response<Incoming>> {
+        mut request: Request<Incoming>,
+    ) -> hyper::Result<Option<Response<Incoming>>> {
         let (mut sender, connection) = client::Builder::new()
             .max_buf_size(ANSWER_HEAD_BYTES_MAX)
             .max_headers(FIELDS_MAX)
             .preserve_header_case(true)
             .handshake(TokioIo::new(server))
             .await?;
-        {
+        let driver = {
             let mut servers = self.servers.borrow_mut();
             while servers.try_join_next().is_some() {}
             servers.spawn_local(async move {
                 // The request that it carries says what went wrong.
                 let _ = connection.with_upgrades().await;
-            });
+            })
+        };
+        let informational = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&informational);
+        hyper::ext::on_informational(&mut request, move |_| {
+            if count.fetch_add(1, Ordering::Relaxed) >= INFORMATIONAL_MAX {
+                driver.abort();
+            }
+        });
+        let sent = sender.send_request(request).await;
+        // Also when the answer came behind them: its connection is being cut.
+        if informational.load(Ordering::Relaxed) > INFORMATIONAL_MAX {
+            return Ok(None);
         }
-        sender.send_request(request).await
+        sent.map(Some)
     }
 
     /// After an accepted upgrade the bytes go through as they are.

@@ -80,8 +80,8 @@ async fn read_hello(stream: &mut TcpStream) -> io::Result<Result<(DomainName, Ve
             Err(Unfit::More(needed)) => needed,
             Err(unfit) => return Ok(Err(unfit)),
         };
-        // It is looked at again only when that can tell more: bytes that come one by one cost no
-        // more than those that come together.
+        // It is looked at again only when that can tell more, twice for each record, of which
+        // there are few: bytes that come one by one cost no more than those that come together.
         while bytes.len() < needed {
             let room = HELLO_BYTES_MAX.saturating_sub(bytes.len()) as u64;
             if (&mut *stream).take(room).read_buf(&mut bytes).await? == 0 {

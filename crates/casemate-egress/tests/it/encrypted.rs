@@ -148,6 +148,10 @@ fn other_names_are_refused() {
     let padding = [&[0, 21], &*long(&[0; 17_000])].concat();
     exchange(SLOT, &hello_with(Some("good.org"), &padding));
     assert!(seen.at(GOOD).is_empty(), "a hello that is too large");
+    let pieces = hello("good.org")[5..].to_vec();
+    let pieces: Vec<u8> = pieces.iter().flat_map(|b| [22, 3, 1, 0, 1, *b]).collect();
+    exchange(SLOT, &pieces);
+    assert!(seen.at(GOOD).is_empty(), "a hello in too many records");
     assert!(seen.at(EVIL).is_empty());
     assert_eq!(
         exchange(OTHER_SLOT, &hello("good.org")),

@@ -28,6 +28,7 @@ pub const CLOSED: [&str; 7] = [
     "192.0.0.192",
     "192.168.7.7",
 ];
+const HINT: &[u8] = b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n";
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What servers received.
@@ -153,7 +154,7 @@ fn serve_tls(mut stream: TcpStream, address: Ipv4Addr, seen: Seen) {
 }
 
 /// Answers every head that comes on a connection, as a server does that keeps connections open; a
-/// WebSocket says back what it hears.
+/// WebSocket says back what it hears. As many informational answers come before as the path says.
 fn serve_http(mut stream: TcpStream, address: Ipv4Addr, seen: Seen) {
     let connection = seen.begin(address);
     let mut heard = Vec::new();
@@ -170,6 +171,11 @@ fn serve_http(mut stream: TcpStream, address: Ipv4Addr, seen: Seen) {
         heard.extend_from_slice(&buffer[..len]);
         while let Some(at) = heard.windows(4).position(|w| w == b"\r\n\r\n") {
             let head: Vec<u8> = heard.drain(..at + 4).collect();
+            let hints = hints_asked_for(&head);
+            let began = (0..hints).all(|_| stream.write_all(HINT).is_ok());
+            if !began {
+                return;
+            }
             let answer = if contains(&head.to_ascii_lowercase(), b"upgrade: websocket") {
                 switched = true;
                 "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n".into()
@@ -182,6 +188,12 @@ fn serve_http(mut stream: TcpStream, address: Ipv4Addr, seen: Seen) {
             let _ = stream.write_all(answer.as_bytes());
         }
     }
+}
+
+fn hints_asked_for(head: &[u8]) -> usize {
+    let text = String::from_utf8_lossy(head);
+    let number = text.strip_prefix("GET /hints/");
+    number.map_or(0, |rest| rest.split(' ').next().unwrap().parse().unwrap())
 }
 
 /// A name server that knows these names.

@@ -308,6 +308,24 @@ fn only_websockets_are_upgraded() {
 }
 
 #[test]
+fn a_server_that_never_answers_in_earnest_is_cut_off() {
+    if !enabled() {
+        return;
+    }
+    let (_egress, _seen) = world();
+    let get = |hints: usize| {
+        let request = format!("GET /hints/{hints} HTTP/1.1\r\nHost: good.org\r\n\r\n");
+        exchange(request.as_bytes())
+    };
+    let heard = get(100);
+    assert_eq!(statuses(&heard), ["200"], "{heard}");
+    for too_many in [101, usize::MAX] {
+        let heard = get(too_many);
+        assert_eq!(statuses(&heard), ["502"], "{too_many}: {heard}");
+    }
+}
+
+#[test]
 fn slow_heads_and_silent_clients_are_closed() {
     if !enabled() {
         return;

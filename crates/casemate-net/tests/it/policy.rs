@@ -182,3 +182,23 @@ fn connections_are_bounded_for_each_slot() {
         "the neighbour has its own count"
     );
 }
+
+#[test]
+fn mapped_addresses_are_refused_and_allowed_as_ipv4() {
+    if !world::enabled() {
+        return;
+    }
+    let world = World::new();
+    let pool = world.pool();
+    let slot = pool.slot_create(0).unwrap();
+    let denied = compiled(None, &[], &["::ffff:8.8.8.8"]);
+    pool.policy_apply(0, &denied).unwrap();
+    assert_eq!(tcp(&slot, "8.8.8.8"), Outcome::Refused);
+    assert_eq!(tcp(&slot, "::ffff:8.8.8.8"), Outcome::Refused);
+    assert!(tcp(&slot, "1.1.1.1").is_reached());
+    let allowed = compiled(Some(false), &["::ffff:8.8.8.8", "::ffff:10.9.8.7"], &[]);
+    pool.policy_apply(0, &allowed).unwrap();
+    assert!(tcp(&slot, "8.8.8.8").is_reached());
+    assert_eq!(tcp(&slot, "1.1.1.1"), Outcome::Refused);
+    assert_eq!(tcp(&slot, "10.9.8.7"), Outcome::Refused, "closed to all");
+}

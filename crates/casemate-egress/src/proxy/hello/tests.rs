@@ -34,6 +34,13 @@ fn record(part: &[u8]) -> Vec<u8> {
     [&[RECORD_HANDSHAKE, 3, 1], &*long(part)].concat()
 }
 
+/// A message in records that end at these places, and one with the rest.
+fn cut(message: &[u8], ends: &[usize]) -> Vec<u8> {
+    let places = [&[0], ends, &[message.len()]].concat();
+    let parts = places.windows(2).map(|part| &message[part[0]..part[1]]);
+    parts.flat_map(record).collect()
+}
+
 fn with(extensions: &[Vec<u8>]) -> Vec<u8> {
     record(&message(&extensions.concat()))
 }
@@ -63,13 +70,39 @@ fn the_name_is_found_in_whole_and_in_pieces() {
     }
     // One hello over many records, the first ones shorter than its header.
     let message = &whole[RECORD_HEADER_LEN..];
-    for size in [1, 3, 50] {
-        let records: Vec<u8> = message.chunks(size).flat_map(record).collect();
-        assert_eq!(found(&records), Ok("www.example.com".into()));
+    for cuts in [&[1][..], &[3, 4], &[1, 2, 3, 4, 50]] {
+        assert_eq!(found(&cut(message, cuts)), Ok("www.example.com".into()));
     }
     // Early data follows.
     let early = [&*whole, &[20, 3, 3, 0, 1, 1, 23, 3, 3, 0, 2, 1, 2]].concat();
     assert_eq!(found(&early), Ok("www.example.com".into()));
+}
+
+#[test]
+fn a_hello_has_few_records() {
+    let whole = ordinary("example.com");
+    let message = &whole[RECORD_HEADER_LEN..];
+    let records = |count: usize| cut(message, &(1..count).collect::<Vec<_>>());
+    assert_eq!(found(&records(RECORDS_MAX)), Ok("example.com".into()));
+    let one_more = records(RECORDS_MAX + 1);
+    assert_eq!(found(&one_more), Err(Unfit::NotAHello));
+    // Refused with the last record that may be, before anything of the next.
+    let pieces: Vec<u8> = message[..RECORDS_MAX].chunks(1).flat_map(record).collect();
+    assert_eq!(found(&pieces), Err(Unfit::NotAHello));
+    let fewer = &pieces[..pieces.len() - 1];
+    assert_eq!(found(fewer), Err(Unfit::More(pieces.len())));
+}
+
+#[test]
+fn a_hello_has_few_extensions() {
+    let extensions = |count: u16| {
+        let more = (1..count).map(|number| extension(0x1000 + number, &[0; 4]));
+        let all: Vec<Vec<u8>> = more.chain([names(&[b"example.com"])]).collect();
+        with(&all)
+    };
+    let max = u16::try_from(EXTENSIONS_MAX).unwrap();
+    assert_eq!(found(&extensions(max)), Ok("example.com".into()));
+    assert_eq!(found(&extensions(max + 1)), Err(Unfit::NotAHello));
 }
 
 /// What OpenSSL 3.0 says for `www.example.com`.
