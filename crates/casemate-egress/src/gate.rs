@@ -104,6 +104,7 @@ mod tests {
         let _fourth = gate.enter(c).unwrap();
         assert_eq!(gate.inside.borrow().len(), 3);
     }
+
     fn slot(number: u8) -> Ipv4Addr {
         Ipv4Addr::new(10, 0, 0, number)
     }

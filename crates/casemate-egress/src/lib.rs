@@ -5,10 +5,10 @@
 //! tells it, address by address, what each slot may ask. It ends when the node does, and a new node
 //! starts a new one. Must not know sandboxes, teams or SQL: a slot is an address.
 //!
-//! A slot that the node has not named gets `REFUSED`, and its connections are closed. The node names a slot before it is used, and
-//! every question and every proxied name is judged after all that the node has said by then, so a
-//! first one is never refused by a race. A changed policy ends the proxied connections that it no
-//! longer opens.
+//! A slot that the node has not named gets `REFUSED`, and its connections are closed. The node names
+//! a slot before it is used, and every question and every proxied name is judged after all that the
+//! node has said by then, so a first one is never refused by a race. A changed policy ends the
+//! proxied connections that it no longer opens.
 
 mod config;
 mod control;
