@@ -197,6 +197,12 @@ impl Forward<'_> {
         route.map_err(|failure| self.failed(&failure, "the sandbox could not be looked up"))
     }
 
+    /// Whether the sandbox ended since it was looked up: its services end before it does.
+    async fn is_gone(&self) -> bool {
+        let route = self.edge.parts().routes.lookup(&self.target.sandbox).await;
+        matches!(route, Ok(None))
+    }
+
     async fn wake(&self, asked: &mut Asked) -> Result<(), Refusal> {
         let headers = &asked.head().headers;
         let knock = Knock {
@@ -283,7 +289,11 @@ impl Forward<'_> {
                         // Cut short by the news: `run` answers then.
                         tokio::time::sleep(NEWS_OF_END).await;
                     }
-                    self.refusal_of(failure)
+                    if failure.may_be_the_end() && self.is_gone().await {
+                        Refusal::NotFound(self.target.sandbox.clone())
+                    } else {
+                        self.refusal_of(failure)
+                    }
                 };
                 return asked.refuse(&refusal, &self.host);
             }
