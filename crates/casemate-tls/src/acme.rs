@@ -61,19 +61,22 @@ pub enum Challenge {
 pub async fn keep(config: AcmeConfig, current: Arc<Current>, challenges: Challenges) {
     let store = Store::new(config.dir.clone());
     let order = async || order::run(&config, &store, &challenges).await;
-    keep_ordered(&config.names, &store, &current, order).await;
+    let shown = stored(&store, &config.names);
+    if let Some(checked) = &shown {
+        current.show(checked.clone());
+    }
+    // Before an order, which may make the same ones.
+    order::remove_left(&config, &store).await;
+    keep_ordered(&config.names, &store, &current, shown, order).await;
 }
 
 async fn keep_ordered(
     names: &[String],
     store: &Store,
     current: &Current,
+    mut shown: Option<Checked>,
     order: impl AsyncFn() -> Result<Pair, AcmeError>,
 ) {
-    let mut shown = stored(store, names);
-    if let Some(checked) = &shown {
-        current.show(checked.clone());
-    }
     let (mut wait, mut unwritten) = (RETRY_FIRST, None);
     loop {
         keep_unwritten(store, &mut unwritten);
