@@ -43,8 +43,9 @@ pub struct EdgeLimits {
     pub head_timeout: Duration,
     /// Time for which a client's connection may stay without a request. Default 620 s.
     pub client_idle_timeout: Duration,
-    /// Streams open at once on one HTTP/2 connection; further ones wait. Default 256: a command
-    /// that runs holds one, and few clients open a second connection.
+    /// Streams open at once on one HTTP/2 connection; further ones wait. Default 100, the least that
+    /// RFC 9113 recommends: a command that runs holds one, and few clients open a second connection,
+    /// but each may make us hold some 90 KiB of an answer that is not read.
     pub h2_streams_max: u32,
     /// Connections kept open to one sandbox's envd; further ones are closed after their request.
     /// Default 16.
@@ -83,7 +84,7 @@ impl Default for EdgeLimits {
             head_bytes_max: 64 * 1024,
             head_timeout: Duration::from_secs(10),
             client_idle_timeout: Duration::from_secs(620),
-            h2_streams_max: 256,
+            h2_streams_max: 100,
             envd_idle_max: 16,
             envd_idle_timeout: Duration::from_secs(60),
             dial_timeout: Duration::from_secs(30),

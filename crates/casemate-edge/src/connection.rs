@@ -29,8 +29,11 @@ use crate::seats::{Activity, Seat};
 const HTTP1_BUFFER_MIN: usize = 256 * 1024;
 /// Bytes that one HTTP/2 stream may have under way without being read.
 const H2_STREAM_WINDOW: u32 = 1024 * 1024;
-/// Bytes of all streams of one HTTP/2 connection: what a client can make us hold.
+/// Bytes of all streams of one HTTP/2 connection: what uploads can make us hold.
 const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Bytes of one stream's answer that wait to be written, beside the piece that fills it up. hyper's
+/// own 400 KiB are held for each stream of a client with large windows that reads nothing.
+const H2_SEND_BUFFER: usize = 16 * 1024;
 /// A silent HTTP/2 client is asked for a sign of life after this, and cut without one.
 const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(15);
@@ -234,6 +237,7 @@ impl Edge {
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.h2_streams_max)
+            .max_send_buf_size(H2_SEND_BUFFER)
             .initial_stream_window_size(H2_STREAM_WINDOW)
             .initial_connection_window_size(H2_CONNECTION_WINDOW)
             .keep_alive_interval(H2_PING_INTERVAL)

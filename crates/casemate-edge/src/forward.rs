@@ -86,7 +86,7 @@ struct Admitted {
 struct Way<'a> {
     port: u16,
     reuse: Reuse,
-    /// With TLS, for this host.
+    /// With TLS, for the host that the service is sent.
     tls_host: Option<&'a str>,
 }
 
@@ -197,6 +197,12 @@ impl Forward<'_> {
         route.map_err(|failure| self.failed(&failure, "the sandbox could not be looked up"))
     }
 
+    /// Whether the sandbox ended since it was looked up: its services end before it does.
+    async fn is_gone(&self) -> bool {
+        let route = self.edge.parts().routes.lookup(&self.target.sandbox).await;
+        matches!(route, Ok(None))
+    }
+
     async fn wake(&self, asked: &mut Asked) -> Result<(), Refusal> {
         let headers = &asked.head().headers;
         let knock = Knock {
@@ -256,11 +262,11 @@ impl Forward<'_> {
         let rest = body.rest();
         let mut request = Request::from_parts(head, body);
         let client = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
-        let host = self.tls_host();
+        let tls_host = tls.then(|| header_rules::host_name(request.headers()).to_owned());
         let way = Way {
             port,
             reuse,
-            tls_host: tls.then_some(host.as_str()),
+            tls_host: tls_host.as_deref(),
         };
         let sent = self.send(request, &lease, way, &mut asked.asks);
         let (response, upstream) = match sent.await {
@@ -283,7 +289,11 @@ impl Forward<'_> {
                         // Cut short by the news: `run` answers then.
                         tokio::time::sleep(NEWS_OF_END).await;
                     }
-                    self.refusal_of(failure)
+                    if failure.may_be_the_end() && self.is_gone().await {
+                        Refusal::NotFound(self.target.sandbox.clone())
+                    } else {
+                        self.refusal_of(failure)
+                    }
                 };
                 return asked.refuse(&refusal, &self.host);
             }
@@ -405,19 +415,6 @@ impl Forward<'_> {
                 );
                 self.port_closed()
             }
-        }
-    }
-
-    /// The host as the client wrote it, without its port.
-    fn tls_host(&self) -> String {
-        let host = self
-            .host
-            .strip_prefix('[')
-            .and_then(|rest| rest.split_once(']'));
-        match (host, self.host.rsplit_once(':')) {
-            (Some((address, _)), _) => address.to_owned(),
-            (None, Some((name, _))) => name.to_owned(),
-            (None, None) => self.host.clone(),
         }
     }
 

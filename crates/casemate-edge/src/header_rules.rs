@@ -132,6 +132,16 @@ pub(crate) fn switched(response: &mut http::response::Parts, upgrade: &Upgrade) 
     }
 }
 
+/// What `Host` says without its port; empty where it says nothing that could be a name.
+pub(crate) fn host_name(headers: &HeaderMap) -> &str {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.unwrap_or_default();
+    if let Some((address, _)) = host.strip_prefix('[').and_then(|h| h.split_once(']')) {
+        return address;
+    }
+    host.rsplit_once(':').map_or(host, |(name, _)| name)
+}
+
 /// Bytes of a request head, near enough to what travelled.
 pub(crate) fn head_bytes(request: &Parts) -> usize {
     let uri = request.uri.path_and_query().map_or(0, |p| p.as_str().len());

@@ -120,8 +120,8 @@ pub trait Dialer: Send + Sync + 'static {
     async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<TcpStream, DialFailure>;
 
     /// Speaks TLS with a service over a connection to it. Whose certificate it shows does not
-    /// matter: that the connection ends in the sandbox is known. `host` is what the client asked
-    /// for, without a port.
+    /// matter: that the connection ends in the sandbox is known. `host` is what the request's `Host`
+    /// says there, without a port; it need not be a name.
     async fn speak_tls(&self, stream: TcpStream, host: &str) -> io::Result<Box<dyn Wire>>;
 }
 

@@ -8,10 +8,11 @@
 mod activity;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use casemate_types::peer;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -77,7 +78,7 @@ impl Seats {
 
     /// A seat for a connection that `cut` ends; `None` when none is free and nobody can go.
     pub(crate) fn take(self: &Arc<Self>, peer: SocketAddr, cut: CancellationToken) -> Option<Seat> {
-        let peer = counted_as(peer.ip());
+        let peer = peer::counted_as(peer.ip());
         let mut plan = self.plan();
         let crowded = peer.is_some() && plan.crowd(peer).seated >= self.peer_seats_max;
         if crowded && !self.clear(&mut plan, peer, self.peer_seats_max) {
@@ -230,19 +231,6 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.seats.plan().leave(self.number);
-    }
-}
-
-/// The address that a client's share is counted under: of IPv6 the network, for one client has all
-/// of it; of loopback none, for there a proxy speaks for everybody.
-fn counted_as(ip: IpAddr) -> Option<IpAddr> {
-    match ip.to_canonical() {
-        ip if ip.is_loopback() => None,
-        IpAddr::V6(ip) => {
-            let network = ip.to_bits() & !u128::from(u64::MAX);
-            Some(Ipv6Addr::from_bits(network).into())
-        }
-        ip => Some(ip),
     }
 }
 

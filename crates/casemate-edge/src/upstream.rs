@@ -39,6 +39,10 @@ const DIAL_WAIT_STEP: Duration = Duration::from_millis(100);
 /// than a moment only when the request's body is still on its way. Half of what envd gives such a
 /// body (`envd/src/limits.rs`), so that the connection is never kept while envd loses patience.
 const REUSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// What hyper reads of an answer at once, and so the largest head. A client that takes nothing makes
+/// us hold two or three such pieces for each of its requests. Twice as much moves no more bytes a
+/// second, half of it moves half.
+const BUFFER_MAX: usize = 32 * 1024;
 /// Informational answers (1xx) that a service may send before its answer. They go no further than
 /// here, and services send one or two; one every 20 s says for half an hour that work goes on.
 const INFORMATIONAL_MAX: u32 = 100;
@@ -120,7 +124,9 @@ impl Upstream {
         tasks: &TaskTracker,
         reuse: Reuse,
     ) -> Result<Self, SendFailure> {
-        let (sender, driver) = http1::handshake(TokioIo::new(wire))
+        let (sender, driver) = http1::Builder::new()
+            .max_buf_size(BUFFER_MAX)
+            .handshake(TokioIo::new(wire))
             .await
             .map_err(SendFailure::Prepare)?;
         let driver = tasks.spawn(async move {

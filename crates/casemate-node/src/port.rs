@@ -90,15 +90,14 @@ impl NodePort for Node {
         if self.inner.rests_with(sandbox).is_some() {
             return Err(NodeError::Paused(sandbox.clone()));
         }
-        self.inner
-            .runtime
-            .dial(sandbox, port)
-            .await
-            .map_err(|error| match error {
-                DialError::NotFound(sandbox) => NodeError::NotFound(sandbox),
-                DialError::PortClosed { sandbox, port } => NodeError::PortClosed { sandbox, port },
-                DialError::Io { .. } => internal(&error),
-            })
+        let dialled = self.inner.runtime.dial(sandbox, port).await;
+        dialled.map_err(|error| match error {
+            // It ended under the dial: of its ports nothing can be said.
+            _ if self.inner.commands(sandbox).is_err() => NodeError::NotFound(sandbox.clone()),
+            DialError::NotFound(sandbox) => NodeError::NotFound(sandbox),
+            DialError::PortClosed { sandbox, port } => NodeError::PortClosed { sandbox, port },
+            DialError::Io { .. } => internal(&error),
+        })
     }
 
     async fn info(&self) -> Result<NodeInfo, NodeError> {

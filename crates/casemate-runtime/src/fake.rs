@@ -21,6 +21,8 @@ use crate::{
 #[derive(Default)]
 pub struct FakeRuntime {
     state: Mutex<State>,
+    /// Whoever holds it holds dials up.
+    dials: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -45,6 +47,11 @@ impl FakeRuntime {
     /// Every sandbox answers on `port` with what listens at `target`.
     pub fn open_port(&self, port: u16, target: SocketAddr) {
         self.lock().ports.insert(port, target);
+    }
+
+    /// Dials that have found their sandbox wait for as long as the guard lives.
+    pub async fn hold_dials(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.dials.lock().await
     }
 
     /// The next change of rules fails.
@@ -259,6 +266,7 @@ impl Runtime for FakeRuntime {
             }
             state.ports.get(&port).copied()
         };
+        drop(self.hold_dials().await);
         let closed = || DialError::PortClosed {
             sandbox: sandbox.clone(),
             port,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use casemate_types::{Timestamp, chain};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 pub use challenges::Challenges;
 pub use dns_hook::{DnsHook, HookError};
@@ -60,48 +60,81 @@ pub enum Challenge {
 /// Failures are logged, and what is shown stays.
 pub async fn keep(config: AcmeConfig, current: Arc<Current>, challenges: Challenges) {
     let store = Store::new(config.dir.clone());
-    let mut shown = stored(&store, &config.names);
+    let order = async || order::run(&config, &store, &challenges).await;
+    let shown = stored(&store, &config.names);
     if let Some(checked) = &shown {
         current.show(checked.clone());
     }
-    let mut wait = RETRY_FIRST;
+    // Before an order, which may make the same ones.
+    order::remove_left(&config, &store).await;
+    keep_ordered(&config.names, &store, &current, shown, order).await;
+}
+
+async fn keep_ordered(
+    names: &[String],
+    store: &Store,
+    current: &Current,
+    mut shown: Option<Checked>,
+    order: impl AsyncFn() -> Result<Pair, AcmeError>,
+) {
+    let (mut wait, mut unwritten) = (RETRY_FIRST, None);
     loop {
+        keep_unwritten(store, &mut unwritten);
         if let Some(left) = shown.as_ref().and_then(until_due) {
-            tokio::time::sleep(left.min(LOOK_EVERY)).await;
+            let look = if unwritten.is_some() {
+                RETRY_FIRST
+            } else {
+                LOOK_EVERY
+            };
+            tokio::time::sleep(left.min(look)).await;
+            wait = RETRY_FIRST;
             continue;
         }
-        match renew(&config, &store, &challenges).await {
-            Ok(checked) => {
-                let names = config.names.join(", ");
+        match checked(order().await) {
+            Ok((pair, checked)) => {
                 let end = checked.validity.not_after;
                 let end = Timestamp::from_second(end).unwrap_or(Timestamp::MAX);
-                info!(%end, "got a certificate for {names}, until {end}");
+                info!(%end, "got a certificate for {}, until {end}", names.join(", "));
+                // Before it is kept: an authority counts those that it gave, and a full disk is no
+                // reason to ask for another.
                 current.show(checked.clone());
-                shown = Some(checked);
-                wait = RETRY_FIRST;
-            }
-            Err(failed) => {
-                error!(
-                    error = %chain(&failed),
+                unwritten = Some(pair);
+                if until_due(shown.insert(checked)).is_some() {
+                    continue;
+                }
+                keep_unwritten(store, &mut unwritten);
+                warn!(
                     retry_seconds = wait.as_secs(),
-                    "no certificate could be had; trying again later"
+                    "the new certificate is to be renewed already: is the clock right?"
                 );
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(RETRY_LAST);
             }
+            Err(failed) => error!(
+                error = %chain(&failed),
+                retry_seconds = wait.as_secs(),
+                "no certificate could be had; trying again later"
+            ),
         }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RETRY_LAST);
     }
 }
 
-async fn renew(
-    config: &AcmeConfig,
-    store: &Store,
-    challenges: &Challenges,
-) -> Result<Checked, AcmeError> {
-    let pair = order::run(config, store, challenges).await?;
+fn checked(ordered: Result<Pair, AcmeError>) -> Result<(Pair, Checked), AcmeError> {
+    let pair = ordered?;
     let checked = pair.check(now()).map_err(AcmeError::Pair)?;
-    store.keep_pair(&pair)?;
-    Ok(checked)
+    Ok((pair, checked))
+}
+
+/// Writes what is shown and not kept yet; what cannot be written stays for the next time.
+fn keep_unwritten(store: &Store, unwritten: &mut Option<Pair>) {
+    let Some(pair) = unwritten else { return };
+    match store.keep_pair(pair) {
+        Ok(()) => *unwritten = None,
+        Err(failed) => error!(
+            error = %chain(&failed),
+            "the new certificate is shown and could not be kept; trying again"
+        ),
+    }
 }
 
 /// What is kept, if it can be shown and has all names.
@@ -128,3 +161,6 @@ fn now() -> i64 {
         .unwrap_or_default();
     i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

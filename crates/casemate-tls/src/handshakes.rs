@@ -5,9 +5,10 @@
 //! a few round trips.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use casemate_types::peer;
 use tokio_util::sync::CancellationToken;
 
 /// All handshakes of a listener.
@@ -45,8 +46,8 @@ impl Handshakes {
     }
 
     /// A place; where none is free the oldest one ends, of the same address if that has half.
-    pub(crate) fn begin(self: &Arc<Self>, peer: IpAddr) -> Place {
-        let peer = counted_as(peer);
+    pub(crate) fn begin(self: &Arc<Self>, ip: IpAddr) -> Place {
+        let peer = peer::counted_as(ip);
         let cut = CancellationToken::new();
         let mut open = self.open();
         let of_peer = |begun: &&Begun| peer.is_some() && begun.peer == peer;
@@ -82,16 +83,6 @@ impl Handshakes {
 impl Drop for Place {
     fn drop(&mut self) {
         self.handshakes.open().all.remove(&self.number);
-    }
-}
-
-/// Of IPv6 the network, for one client has all of it; of loopback nobody, for there a proxy speaks
-/// for everybody.
-fn counted_as(ip: IpAddr) -> Option<IpAddr> {
-    match ip.to_canonical() {
-        ip if ip.is_loopback() => None,
-        IpAddr::V6(ip) => Some(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into()),
-        ip => Some(ip),
     }
 }
 

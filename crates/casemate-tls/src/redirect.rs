@@ -12,13 +12,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::acme::Challenges;
+use crate::handshakes::{Handshakes, Place};
 
-/// Connections at once; more wait to be accepted.
+/// Connections at once, half of them from one address but loopback; for one more the oldest ends, so
+/// that an authority that looks for its challenge is always answered.
 const CONNECTIONS_MAX: usize = 256;
 /// Life of one connection; it carries one request.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,22 +39,17 @@ pub struct Redirect {
 impl Redirect {
     /// Serves until `shutdown`; what is open then is cut, for a redirection can be asked again.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
-        let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let places = Arc::new(Handshakes::new(CONNECTIONS_MAX));
         loop {
-            let seat = Arc::clone(&seats).acquire_owned().await;
-            let seat = seat.expect("nobody closes it");
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => {
-                    let served = self.clone().serve_one(stream);
+                Ok((stream, peer)) => {
+                    let served = self.clone().serve_one(stream, places.begin(peer.ip()));
                     let shutdown = shutdown.clone();
-                    tokio::spawn(async move {
-                        shutdown.run_until_cancelled(served).await;
-                        drop(seat);
-                    });
+                    tokio::spawn(async move { shutdown.run_until_cancelled(served).await });
                 }
                 Err(error) => {
                     warn!(%error, "connections cannot be accepted at the moment");
@@ -63,7 +59,7 @@ impl Redirect {
         }
     }
 
-    async fn serve_one(self, stream: TcpStream) {
+    async fn serve_one(self, stream: TcpStream, place: Place) {
         let answer = |request| {
             let answer = self.answer(&request);
             async { Ok::<_, Infallible>(answer) }
@@ -73,7 +69,14 @@ impl Redirect {
             .keep_alive(false)
             .max_buf_size(16 * 1024)
             .serve_connection(TokioIo::new(stream), service_fn(answer));
-        match tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
+        let served = tokio::select! {
+            served = tokio::time::timeout(CONNECTION_TIMEOUT, connection) => served,
+            () = place.cut.cancelled() => {
+                debug!("too many connections to the plain listener: the oldest ends");
+                return;
+            }
+        };
+        match served {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(%error, "a connection to the plain listener failed"),
             Err(_) => debug!("a connection to the plain listener took too long"),
@@ -132,6 +135,8 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[track_caller]
@@ -160,5 +165,32 @@ mod tests {
         ] {
             check(no_host, "/", 443, None);
         }
+    }
+
+    #[tokio::test]
+    async fn idle_connections_keep_nobody_from_the_challenges() {
+        let challenges = Challenges::default();
+        challenges.open("token".into(), "proof".into());
+        let redirect = Redirect {
+            challenges,
+            port: 443,
+        };
+        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(redirect.serve(listener, CancellationToken::new()));
+        let mut idle = Vec::new();
+        for _ in 0..CONNECTIONS_MAX + 10 {
+            idle.push(TcpStream::connect(("127.0.0.1", port)).await.unwrap());
+        }
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let to = ([127, 0, 0, 1], port).into();
+        let mut other = socket.connect(to).await.unwrap();
+        let ask = b"GET /.well-known/acme-challenge/token HTTP/1.1\r\nhost: a.example\r\n\r\n";
+        other.write_all(ask).await.unwrap();
+        let mut answer = String::new();
+        let read = tokio::time::timeout(CONNECTION_TIMEOUT / 4, other.read_to_string(&mut answer));
+        read.await.expect("at once").unwrap();
+        assert!(answer.ends_with("proof"), "{answer}");
     }
 }

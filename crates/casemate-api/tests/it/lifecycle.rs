@@ -196,6 +196,26 @@ async fn kills_at_the_same_time_all_succeed() {
     }
 }
 
+/// Its route goes after its processes; who asks in between is to know.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_known_of_one_that_is_being_killed() {
+    let world = World::new().await;
+    let (sandbox, other) = (world.create("").await, world.create("").await);
+    assert!(!world.control.is_being_killed(&sandbox));
+    world.node.hold_creates();
+    let kill = world.api("DELETE", &format!("/sandboxes/{sandbox}"));
+    let kill = tokio::spawn(kill.send());
+    until("the kill began", || async {
+        world.control.is_being_killed(&sandbox)
+    })
+    .await;
+    assert!(world.catalog.route_by_id(&sandbox).await.unwrap().is_some());
+    assert!(!world.control.is_being_killed(&other));
+    world.node.release_creates();
+    assert_eq!(kill.await.unwrap().status, 204);
+    assert!(!world.control.is_being_killed(&sandbox));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_that_the_node_cannot_hear_can_be_tried_again() {
     let world = World::new().await;

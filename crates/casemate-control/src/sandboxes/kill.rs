@@ -20,6 +20,12 @@ impl Control {
         self.end_everywhere(&row, EndReason::Killed).await
     }
 
+    /// Whether it is being ended by a call: its processes may be gone, and its route is not yet.
+    pub fn is_being_killed(&self, id: &SandboxId) -> bool {
+        let under_way = self.transitions.of(id);
+        under_way.is_some_and(|change| change.doing == Doing::Killing)
+    }
+
     /// Ends one that was paused before that, unless it has been resumed since.
     pub(crate) async fn end_paused(
         &self,

@@ -111,6 +111,37 @@ async fn the_end_is_told_although_the_agent_broke_off_before() {
     assert!(body.contains("was not found"), "{body}");
 }
 
+/// The processes of a sandbox that is being ended go before the edge is told, and nobody waits for
+/// that on a service's port: one more look at the route says it.
+#[tokio::test]
+async fn the_end_is_told_of_a_service_that_broke_off() {
+    let stage = Stage::new().await;
+    let listener = stage.listener(3000).await;
+    let mut client = stage.http1().await;
+    let pending = tokio::spawn(async move { client.send_request(get(3000, "/slow")).await });
+    let (mut stream, _) = listener.accept().await.unwrap();
+    read_until(&mut stream, "\r\n\r\n").await;
+    stage.world.end(ID);
+    drop(stream);
+    let answer = pending.await.unwrap().unwrap();
+    assert_eq!(answer.status(), 502);
+    let body = text(answer).await;
+    assert!(body.contains("was not found"), "{body}");
+}
+
+#[tokio::test]
+async fn the_end_is_told_of_a_port_that_is_closed_by_it() {
+    let stage = Stage::new().await;
+    let gate = stage.world.gate.lock().await;
+    let mut client = stage.http1().await;
+    let pending = tokio::spawn(async move { client.send_request(get(3000, "/")).await });
+    eventually("it is dialled", || stage.world.dials() > 0).await;
+    stage.world.end(ID);
+    drop(gate);
+    let body = text(pending.await.unwrap().unwrap()).await;
+    assert!(body.contains("was not found"), "{body}");
+}
+
 /// Whether it listens no more, or never did on the connection that was waiting.
 #[tokio::test]
 async fn the_end_is_told_although_the_agent_cannot_be_dialled_any_more() {

@@ -73,7 +73,7 @@ async fn the_api_and_routing_headers_work_too() {
 
 #[tokio::test]
 async fn many_streams_are_open_at_once() {
-    const STREAMS: usize = 150;
+    const STREAMS: usize = 100;
     let stage = Stage::new().await;
     let all = Arc::new(Barrier::new(STREAMS));
     let router = Router::new().fallback(move || {

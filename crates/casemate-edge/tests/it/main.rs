@@ -10,6 +10,7 @@ mod load;
 mod pool;
 mod refusals;
 mod routing;
+mod stalled;
 mod streaming;
 mod support;
 mod upgrade;

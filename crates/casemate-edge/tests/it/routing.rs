@@ -1,7 +1,7 @@
 //! Which requests reach which service, over real connections.
 
 use axum::Router;
-use casemate_edge::{Edge, EdgeConfig, InvalidHost};
+use casemate_edge::{Edge, EdgeConfig, InvalidHost, RouteTarget};
 use http::HeaderMap;
 use http_body_util::BodyExt;
 use tokio_util::sync::CancellationToken;
@@ -141,6 +141,34 @@ async fn the_shared_host_is_rewritten_and_told() {
         body.contains(&format!("\nx-forwarded-host: {shared}")),
         "{body}"
     );
+}
+
+#[tokio::test]
+async fn tls_with_a_service_is_for_the_host_that_it_is_sent() {
+    let stage = stage().await;
+    let web = format!("3000-{ID}.{DOMAIN}");
+    let shared = format!("sandbox.{DOMAIN}");
+    let by_header = [("e2b-sandbox-id", ID), ("e2b-sandbox-port", "3000")];
+    let name = format!("3000-{ID}.demo.test");
+    let cases = [
+        (None, &*web, &[][..], &*name),
+        (None, &*shared, &by_header[..], &*name),
+        (Some("masked.example:${PORT}"), &*web, &[], "masked.example"),
+        (Some("localhost"), &*shared, &by_header, "localhost"),
+        (Some("[::1]:${PORT}"), &*web, &[], "::1"),
+    ];
+    for (mask, host, headers, told) in cases {
+        let target = RouteTarget::Running {
+            traffic_token: None,
+            mask_host: mask.map(str::to_owned),
+            https_ports: vec![3000],
+        };
+        stage.world.run(ID, target);
+        let (status, body) = ask(&stage, host, headers).await;
+        assert_eq!(status, 200, "{body}");
+        let hosts = std::mem::take(&mut *stage.world.tls_hosts.lock().unwrap());
+        assert_eq!(hosts, [told], "{mask:?} {host}");
+    }
 }
 
 #[tokio::test]

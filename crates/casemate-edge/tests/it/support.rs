@@ -24,6 +24,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::stalled::Endless;
+
 pub const ID: &str = "iabcdefghij0123456789";
 pub const DOMAIN: &str = "demo.test:8443";
 pub const ENVD: u16 = 49983;
@@ -43,6 +45,10 @@ pub struct World {
     pub paused: Mutex<bool>,
     /// Of the next wake.
     pub wake_failure: Mutex<Option<WakeFailure>>,
+    /// Hosts that services were told in TLS.
+    pub tls_hosts: Mutex<Vec<String>>,
+    /// Services that speak TLS answer without end, and what is taken of that is counted here.
+    pub endless: Mutex<Option<Arc<AtomicUsize>>>,
     /// Makes lookups fail.
     pub broken: Mutex<bool>,
 }
@@ -107,8 +113,12 @@ impl Dialer for World {
         Ok(TcpStream::connect(at).await?)
     }
 
-    async fn speak_tls(&self, stream: TcpStream, _: &str) -> io::Result<Box<dyn Wire>> {
-        Ok(Box::new(stream))
+    async fn speak_tls(&self, stream: TcpStream, host: &str) -> io::Result<Box<dyn Wire>> {
+        self.tls_hosts.lock().unwrap().push(host.to_owned());
+        Ok(match &*self.endless.lock().unwrap() {
+            Some(taken) => Box::new(Endless::new(Arc::clone(taken))),
+            None => Box::new(stream),
+        })
     }
 }
 

@@ -194,6 +194,23 @@ async fn kills_of_one_sandbox_at_once_all_succeed_and_later_ones_find_nothing() 
 }
 
 #[tokio::test]
+async fn of_one_that_ends_under_a_dial_no_port_is_closed() {
+    let host = Host::new();
+    let node = host.start().await;
+    let sandbox = request(HOUR);
+    node.create(sandbox.clone()).await.unwrap();
+    let id = &sandbox.sandbox;
+    let held = host.runtime.hold_dials().await;
+    let mut dial = std::pin::pin!(node.dial(id, 80));
+    let soon = tokio::time::timeout(Duration::from_millis(20), &mut dial);
+    assert!(soon.await.is_err());
+    node.kill(id, EndReason::Killed).await.unwrap();
+    drop(held);
+    let gone = NodeError::NotFound(id.clone());
+    assert_eq!(dial.await.map(drop), Err(gone));
+}
+
+#[tokio::test]
 async fn an_exit_from_inside_ends_it() {
     let host = Host::new();
     let node = host.start().await;

@@ -18,7 +18,7 @@ impl Challenges {
         open.get(token).cloned()
     }
 
-    pub(super) fn open(&self, token: String, answer: String) {
+    pub(crate) fn open(&self, token: String, answer: String) {
         let mut open = self.0.write().unwrap_or_else(PoisonError::into_inner);
         open.insert(token, answer);
     }

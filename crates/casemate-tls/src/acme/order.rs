@@ -1,5 +1,5 @@
 //! One order, from the account to the certificate. What was shown to the authority is taken away
-//! again, however it ends.
+//! again, however it ends; what a process that ended with it left, at the next start.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,8 +12,8 @@ use instant_acme::{
 };
 use tracing::warn;
 
-use super::store::Store;
-use super::{AcmeConfig, Challenge, Challenges, HookError};
+use super::store::{Record, Store};
+use super::{AcmeConfig, Challenge, Challenges, DnsHook, HookError};
 use crate::pair::{Pair, PairError};
 
 /// Time for the authority to look at everything, and for it to sign.
@@ -56,7 +56,7 @@ pub enum AcmeError {
 /// Something that is shown to the authority now.
 enum Shown {
     Token(String),
-    Record { name: String, value: String },
+    Record(Record),
 }
 
 pub(super) async fn run(
@@ -68,7 +68,11 @@ pub(super) async fn run(
     let ordered = tokio::time::timeout(ORDER_TIMEOUT, order(config, store, challenges, &mut shown));
     let ordered = ordered.await.unwrap_or(Err(AcmeError::Timeout));
     for shown in shown {
-        take_away(config, challenges, shown).await;
+        match (shown, &config.challenge) {
+            (Shown::Token(token), _) => challenges.close(&token),
+            (Shown::Record(record), Challenge::Dns01(hook)) => remove(hook, store, &record).await,
+            (Shown::Record(_), Challenge::Http01) => {}
+        }
     }
     if let Err(AcmeError::Asked(instant_acme::Error::Api(problem))) = &ordered
         && problem.r#type.as_deref() == Some(NO_ACCOUNT)
@@ -87,7 +91,7 @@ async fn order(
     let account = account(config, store).await?;
     let names: Vec<_> = config.names.iter().cloned().map(Identifier::Dns).collect();
     let mut order = account.new_order(&NewOrder::new(&names)).await?;
-    show_all(&mut order, config, challenges, shown).await?;
+    show_all(&mut order, config, store, challenges, shown).await?;
     if let Challenge::Dns01(hook) = &config.challenge {
         tokio::time::sleep(hook.wait).await;
     }
@@ -147,6 +151,7 @@ async fn account(config: &AcmeConfig, store: &Store) -> Result<Account, AcmeErro
 async fn show_all(
     order: &mut Order,
     config: &AcmeConfig,
+    store: &Store,
     challenges: &Challenges,
     shown: &mut Vec<Shown>,
 ) -> Result<(), AcmeError> {
@@ -174,28 +179,41 @@ async fn show_all(
                 shown.push(Shown::Token(challenge.token.clone()));
             }
             Challenge::Dns01(hook) => {
-                let (name, value) = (format!("_acme-challenge.{host}"), proof.dns_value());
-                // Before it is known to be there: one that failed may have made it all the same.
-                shown.push(Shown::Record {
-                    name: name.clone(),
-                    value: value.clone(),
-                });
-                hook.present(&name, &value).await?;
+                let record = Record {
+                    name: format!("_acme-challenge.{host}"),
+                    value: proof.dns_value(),
+                };
+                // Before it is known to be there: one that failed may have made it all the same,
+                // and we may end in the middle of it.
+                if let Err(failed) = store.note_record(&record) {
+                    warn!(error = %chain(&failed), "a DNS record could not be noted");
+                }
+                shown.push(Shown::Record(record.clone()));
+                hook.present(&record.name, &record.value).await?;
             }
         }
     }
     Ok(())
 }
 
-async fn take_away(config: &AcmeConfig, challenges: &Challenges, shown: Shown) {
-    match (shown, &config.challenge) {
-        (Shown::Token(token), _) => challenges.close(&token),
-        (Shown::Record { name, value }, Challenge::Dns01(hook)) => {
-            if let Err(failed) = hook.cleanup(&name, &value).await {
-                warn!(error = %chain(&failed), "a record of {name} may be left");
-            }
-        }
-        (Shown::Record { .. }, Challenge::Http01) => {}
+/// Removes what a process made that ended in the middle of its order.
+pub(super) async fn remove_left(config: &AcmeConfig, store: &Store) {
+    let Challenge::Dns01(hook) = &config.challenge else {
+        return;
+    };
+    for record in store.records() {
+        remove(hook, store, &record).await;
+    }
+}
+
+/// Tried once: a record that stays does no harm but to order.
+async fn remove(hook: &DnsHook, store: &Store, record: &Record) {
+    let name = &record.name;
+    if let Err(failed) = hook.cleanup(name, &record.value).await {
+        warn!(error = %chain(&failed), "a record of {name} may be left");
+    }
+    if let Err(failed) = store.forget_record(record) {
+        warn!(error = %chain(&failed), "a record of {name} will be removed once more");
     }
 }
 

@@ -1,4 +1,5 @@
-//! What ACME keeps between starts: the account, and the certificate with its key.
+//! What ACME keeps between starts: the account, the certificate with its key, and which DNS records
+//! are made and not removed.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::AcmeError;
 use crate::pair::Pair;
 
-/// Of the account's record.
+/// Of the account's file and of the records'.
 const VERSION: u32 = 1;
 
 /// Where the certificate lies below an ACME folder, with its key, in one file: so both are replaced
@@ -22,6 +23,19 @@ pub fn certificate_path(dir: &Path) -> PathBuf {
 
 pub(super) struct Store {
     dir: PathBuf,
+}
+
+/// A TXT record that the operator's command was asked to make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) name: String,
+    pub(super) value: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Records {
+    version: u32,
+    records: Vec<Record>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -76,6 +90,40 @@ impl Store {
     /// The authority knows it no more.
     pub(super) fn forget_account(&self) {
         let _ = fs::remove_file(self.account_path());
+    }
+
+    /// Records that may be there.
+    pub(super) fn records(&self) -> Vec<Record> {
+        let text = fs::read_to_string(self.records_path()).unwrap_or_default();
+        let noted = serde_json::from_str::<Records>(&text).ok();
+        let ours = noted.filter(|noted| noted.version == VERSION);
+        ours.map(|noted| noted.records).unwrap_or_default()
+    }
+
+    /// To be called before the record is made.
+    pub(super) fn note_record(&self, record: &Record) -> Result<(), AcmeError> {
+        let mut records = self.records();
+        records.push(record.clone());
+        self.keep_records(records)
+    }
+
+    pub(super) fn forget_record(&self, record: &Record) -> Result<(), AcmeError> {
+        let mut records = self.records();
+        records.retain(|noted| noted != record);
+        self.keep_records(records)
+    }
+
+    fn keep_records(&self, records: Vec<Record>) -> Result<(), AcmeError> {
+        let records = Records {
+            version: VERSION,
+            records,
+        };
+        let text = serde_json::to_vec_pretty(&records).expect("records are plain text");
+        self.write(&self.records_path(), &text)
+    }
+
+    fn records_path(&self) -> PathBuf {
+        self.dir.join("records.json")
     }
 
     fn account_path(&self) -> PathBuf {

@@ -174,6 +174,10 @@ impl Routes for CatalogRoutes {
     async fn lookup(&self, sandbox: &SandboxId) -> Result<Option<RouteTarget>, LookupFailure> {
         // Where it stands is known when its pause is over.
         self.control.pause_over(sandbox).await;
+        // Its route goes last, after its processes.
+        if self.control.is_being_killed(sandbox) {
+            return Ok(None);
+        }
         let look = || async {
             let route = self.catalog.route_by_id(sandbox).await;
             route.map_err(|error| LookupFailure(Box::new(error)))
