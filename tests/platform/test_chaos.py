@@ -75,7 +75,8 @@ def test_a_run_that_is_stopped_leaves_nothing(data_dir, begun, when):
     report = json.loads(said)
     assert report["stopped"] and report["log"] is None, report
     assert (report["lost"], report["wrong_answers"]) == (0, 0), report["findings"]
-    assert (report["sandboxes_created"] > 5) == (when == "under-load"), report
+    # What stands in the journal need not have been answered: kills may have cut off all but few.
+    assert (report["sandboxes_created"] > 0) == (when == "under-load"), report
     assert host.traces(id, data_dir) == []
     assert left_in_tmp(begun) == []
 
