@@ -84,6 +84,10 @@ text_id!(
     SnapshotId, "snapshot id", "1 to 64 characters of a-z and 0-9", |t| lower_alnum(t, 1, 64)
 );
 text_id!(
+    /// A read-only layer that was made of kept files: `t-` and 1 to 32 characters.
+    LayerId, "layer id", "t- and 1 to 32 characters of a-z and 0-9", layer_form
+);
+text_id!(
     /// One installation on a host (decision 1): 8 characters that every host-global name carries.
     InstanceId, "instance id", "8 characters of a-z and 0-9", |t| lower_alnum(t, 8, 8)
 );
@@ -136,6 +140,13 @@ impl SnapshotId {
     }
 }
 
+impl LayerId {
+    /// A new random id: `t-` and 20 characters.
+    pub fn random() -> Self {
+        Self(format!("t-{}", random_text(20)).into())
+    }
+}
+
 impl InstanceId {
     pub fn random() -> Self {
         Self(random_text(8).into())
@@ -147,6 +158,11 @@ fn lower_alnum(text: &str, min: usize, max: usize) -> bool {
         && text
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+}
+
+fn layer_form(text: &str) -> bool {
+    text.strip_prefix("t-")
+        .is_some_and(|rest| lower_alnum(rest, 1, 32))
 }
 
 fn uuid_form(text: &str) -> bool {

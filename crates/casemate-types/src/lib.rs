@@ -3,6 +3,7 @@
 //! Pure values. It must not know async, SQL, HTTP or any isolation kind; everything here is
 //! parsed once at the rim and trusted inside.
 
+pub mod build;
 mod chain;
 pub mod id;
 pub mod ingress;
@@ -15,8 +16,9 @@ pub mod steady;
 pub mod template;
 pub mod usage;
 
+pub use build::{BuildContext, BuildFailure, BuildStatus, Distribution, Startup};
 pub use chain::chain;
-pub use id::{InstanceId, SandboxId, SnapshotId, TeamId, TemplateId, UserId};
+pub use id::{InstanceId, LayerId, SandboxId, SnapshotId, TeamId, TemplateId, UserId};
 pub use ingress::Ingress;
 pub use jiff::Timestamp;
 pub use network::{CompiledPolicy, NetworkPolicy};
