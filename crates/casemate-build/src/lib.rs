@@ -9,6 +9,7 @@ pub mod base;
 pub mod draft;
 pub mod host;
 pub mod progress;
+pub mod recipe;
 pub mod site;
 
 pub use progress::{Progress, Silent};

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use casemate_types::{CompiledPolicy, EndReason, Kept, SandboxId, SnapshotId, Timestamp};
+use casemate_types::{CompiledPolicy, EndReason, Kept, LayerId, SandboxId, SnapshotId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 use crate::frame::{Channel, buffer};
 use crate::protocol::{
     self, Call, CreateReply, CreateRequest, KeptSnapshot, NodeEvent, NodeInfo, PauseReply, Reply,
-    ReplyFrame, RequestFrame, ResumeReply, ResumeRequest, SnapshotReply,
+    ReplyFrame, RequestFrame, ResumeReply, ResumeRequest, SealReply, SnapshotReply,
 };
 use crate::{NodeError, NodePort};
 
@@ -255,6 +255,27 @@ impl NodePort for NodeClient {
         let after = after.cloned();
         match self.call(Call::Snapshots { after }).await? {
             (Reply::Snapshots(kept), _) => Ok(kept),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    async fn seal(&self, snapshot: &SnapshotId, layer: &LayerId) -> Result<SealReply, NodeError> {
+        let (snapshot, layer) = (snapshot.clone(), layer.clone());
+        match self.call(Call::Seal { snapshot, layer }).await? {
+            (Reply::Sealed(reply), _) => Ok(reply),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    async fn remove_layer(&self, layer: &LayerId) -> Result<(), NodeError> {
+        let layer = layer.clone();
+        self.done(Call::RemoveLayer { layer }).await
+    }
+
+    async fn layers(&self, after: Option<&LayerId>) -> Result<Vec<LayerId>, NodeError> {
+        let after = after.cloned();
+        match self.call(Call::Layers { after }).await? {
+            (Reply::Layers(layers), _) => Ok(layers),
             (other, _) => Err(unexpected(&other)),
         }
     }

@@ -15,6 +15,6 @@ pub use client::NodeClient;
 pub use port::{NodeError, NodePort, SNAPSHOTS_PAGE};
 pub use protocol::{
     CreateReply, CreateRequest, KeptSnapshot, NodeDisk, NodeEvent, NodeInfo, NodeProcessor,
-    NodeTemplate, PauseReply, PausedSandbox, ResumeReply, ResumeRequest, RunningSandbox,
+    NodeTemplate, PauseReply, PausedSandbox, ResumeReply, ResumeRequest, RunningSandbox, SealReply,
     SnapshotReply,
 };

@@ -1,13 +1,13 @@
 //! What a node does for control and for the edge.
 
 use async_trait::async_trait;
-use casemate_types::{CompiledPolicy, EndReason, Kept, SandboxId, SnapshotId, Timestamp};
+use casemate_types::{CompiledPolicy, EndReason, Kept, LayerId, SandboxId, SnapshotId, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::protocol::{
     CreateReply, CreateRequest, KeptSnapshot, NodeEvent, NodeInfo, PauseReply, ResumeReply,
-    ResumeRequest, SnapshotReply,
+    ResumeRequest, SealReply, SnapshotReply,
 };
 
 /// Snapshots that one answer names at most, so that it fits a frame.
@@ -54,6 +54,19 @@ pub trait NodePort: Send + Sync {
     /// [`SNAPSHOTS_PAGE`] at most.
     async fn snapshots(&self, after: Option<&SnapshotId>) -> Result<Vec<KeptSnapshot>, NodeError>;
 
+    /// Makes of a snapshot a read-only layer that sandboxes can have below them; for good on return.
+    /// The snapshot stays. Takes time with what is in it. One that is there already is left as it is.
+    /// [`NodeError::NoSnapshot`].
+    async fn seal(&self, snapshot: &SnapshotId, layer: &LayerId) -> Result<SealReply, NodeError>;
+
+    /// Removes a layer that [`NodePort::seal`] made; one that is not there is `Ok`.
+    /// [`NodeError::InUse`] when a sandbox of the node, running or paused, has it below it.
+    async fn remove_layer(&self, layer: &LayerId) -> Result<(), NodeError>;
+
+    /// What [`NodePort::seal`] made and nobody removed, in order of their ids and after this one:
+    /// [`SNAPSHOTS_PAGE`] at most.
+    async fn layers(&self, after: Option<&LayerId>) -> Result<Vec<LayerId>, NodeError>;
+
     /// Moves the moment at which the node ends the sandbox, or pauses it, by itself; the past means
     /// at once. [`NodeError::Paused`] when it has none.
     async fn set_deadline(&self, sandbox: &SandboxId, ends_at: Timestamp) -> Result<(), NodeError>;
@@ -92,6 +105,10 @@ pub enum NodeError {
     /// It was to go on with its processes, and they are not kept any more.
     #[error("of sandbox {0} only files are kept")]
     FilesOnly(SandboxId),
+    #[error("there is no snapshot {0} on this node")]
+    NoSnapshot(SnapshotId),
+    #[error("layer {0} is below a sandbox of this node")]
+    InUse(LayerId),
     /// It could not be held still, or its files not kept; it runs on.
     #[error("could not pause: {why}")]
     PauseFailed { why: String },
@@ -135,6 +152,8 @@ impl NodeError {
             | Self::Exists(_)
             | Self::Paused(_)
             | Self::FilesOnly(_)
+            | Self::NoSnapshot(_)
+            | Self::InUse(_)
             | Self::PauseFailed { .. }
             | Self::Unsupported { .. }
             | Self::CreateFailed { .. }

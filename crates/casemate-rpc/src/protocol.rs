@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use casemate_types::{
-    CompiledPolicy, EndReason, Kept, OnTimeout, PauseReason, Resources, Sample, SandboxId,
-    SnapshotId, TeamId, TemplateId, Timestamp,
+    CompiledPolicy, Distribution, EndReason, Kept, LayerId, OnTimeout, PauseReason, Resources,
+    Sample, SandboxId, SnapshotId, Startup, TeamId, TemplateId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::NodeError;
 
 /// Of everything in this module; the first message of each side names it.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// A sandbox to be made.
 #[derive(Clone, Serialize, Deserialize)]
@@ -19,8 +19,13 @@ pub struct CreateRequest {
     pub sandbox: SandboxId,
     pub team: TeamId,
     pub template: TemplateId,
-    /// Names of the template's layers at the node, topmost first.
+    /// Names of the template's layers at the node, topmost first. Without any it begins with nothing
+    /// but the folders that its mounts need, so that the files of an image can be put there.
     pub layers: Vec<String>,
+    /// What the lowest layer holds: the operator's settings for it are laid right over that. `None`
+    /// where nothing is to be.
+    #[serde(default)]
+    pub distribution: Option<Distribution>,
     pub resources: Resources,
     pub network: CompiledPolicy,
     pub envs: BTreeMap<String, String>,
@@ -33,6 +38,9 @@ pub struct CreateRequest {
     pub on_timeout: OnTimeout,
     /// What its files begin with; `None` for what the template has alone.
     pub files: Option<SnapshotId>,
+    /// What the agent runs in it once it serves; nobody waits for that here.
+    #[serde(default)]
+    pub startup: Option<Startup>,
 }
 
 /// A paused sandbox that is to go on.
@@ -94,6 +102,13 @@ pub struct KeptSnapshot {
     pub snapshot: SnapshotId,
     /// What its removal would give back; `None` where that is not known.
     pub bytes: Option<u64>,
+}
+
+/// Kept files became a read-only layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealReply {
+    /// What the layer takes on the node's disk.
+    pub bytes: u64,
 }
 
 /// A sandbox that rests on the node, as its journal says.
@@ -283,6 +298,16 @@ pub(crate) enum Call {
     Snapshots {
         after: Option<SnapshotId>,
     },
+    Seal {
+        snapshot: SnapshotId,
+        layer: LayerId,
+    },
+    RemoveLayer {
+        layer: LayerId,
+    },
+    Layers {
+        after: Option<LayerId>,
+    },
     SetDeadline {
         sandbox: SandboxId,
         ends_at: Timestamp,
@@ -322,6 +347,8 @@ pub(crate) enum Reply {
     Resumed(ResumeReply),
     Snapshot(SnapshotReply),
     Snapshots(Vec<KeptSnapshot>),
+    Sealed(SealReply),
+    Layers(Vec<LayerId>),
     Done,
     Dialled,
     Info(Box<NodeInfo>),

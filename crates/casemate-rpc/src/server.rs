@@ -85,6 +85,12 @@ async fn carry_out(call: Call, node: &dyn NodePort) -> Result<(Reply, Option<Own
             Reply::Done
         }
         Call::Snapshots { after } => Reply::Snapshots(node.snapshots(after.as_ref()).await?),
+        Call::Seal { snapshot, layer } => Reply::Sealed(node.seal(&snapshot, &layer).await?),
+        Call::RemoveLayer { layer } => {
+            node.remove_layer(&layer).await?;
+            Reply::Done
+        }
+        Call::Layers { after } => Reply::Layers(node.layers(after.as_ref()).await?),
         Call::SetDeadline { sandbox, ends_at } => {
             node.set_deadline(&sandbox, ends_at).await?;
             Reply::Done

@@ -85,7 +85,9 @@ pub enum SnapshotError {
     NotFound(SandboxId),
     #[error("snapshot {0} exists already")]
     Exists(SnapshotId),
-    /// The disk of snapshots is full.
+    #[error("there is no snapshot {0}")]
+    NoSnapshot(SnapshotId),
+    /// The disk of snapshots, or of layers, is full.
     #[error("no room for snapshot {0}")]
     Capacity(SnapshotId),
     #[error("cannot {step}")]

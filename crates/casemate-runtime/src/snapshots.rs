@@ -1,10 +1,10 @@
 //! The port of kept files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use casemate_types::{SandboxId, SnapshotId};
+use casemate_types::{LayerId, SandboxId, SnapshotId};
 
 use crate::{RuntimeRecord, SnapshotError};
 
@@ -58,6 +58,19 @@ pub trait Snapshots: Send + Sync {
     /// Removes a snapshot; its space comes back soon after. Sandboxes that began with it keep their
     /// files. Idempotent: one that is not there is `Ok`.
     async fn remove(&self, snapshot: &SnapshotId) -> Result<(), SnapshotError>;
+
+    /// Makes of a snapshot a read-only layer on this machine, to lie below sandboxes
+    /// ([`CreateSpec::lowers`](crate::CreateSpec)) over the layers that its sandbox had: the bytes
+    /// that it takes. The snapshot stays. One of this name that is there is left as it is.
+    /// [`SnapshotError::NoSnapshot`]; [`SnapshotError::Capacity`] when the disk of layers is full.
+    async fn seal(&self, snapshot: &SnapshotId, layer: &LayerId) -> Result<u64, SnapshotError>;
+
+    /// Removes what [`Snapshots::seal`] made. The caller knows that no sandbox has it below it.
+    /// Idempotent: one that is not there is `Ok`.
+    async fn remove_layer(&self, layer: &LayerId) -> Result<(), SnapshotError>;
+
+    /// All that [`Snapshots::seal`] made and nobody removed.
+    async fn layers(&self) -> Result<BTreeSet<LayerId>, SnapshotError>;
 
     /// All that are kept, with the bytes that removing each would give back, at most: less where
     /// others share them and that is not counted. `None` where nothing is known.

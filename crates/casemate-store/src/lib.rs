@@ -1,7 +1,7 @@
 //! Durable records: what should exist and what was promised (decision 4).
 //!
-//! Owns the ports ([`Teams`], [`Users`], [`Keys`], [`Templates`], [`Sandboxes`], [`Snapshots`], [`Idempotency`],
-//! [`Settings`], together [`Store`]), their rows, and the adapters with their migrations. It must
+//! Owns the ports ([`Teams`], [`Users`], [`Keys`], [`Templates`], [`Builds`], [`BuildCache`], [`Sandboxes`],
+//! [`Snapshots`], [`Idempotency`], [`Settings`], together [`Store`]), their rows, and the adapters with their migrations. It must
 //! not know HTTP, nodes, or who may do what: it keeps and finds, callers decide.
 //!
 //! What holds for every port:
@@ -12,6 +12,8 @@
 //! - Sandboxes, idempotency keys and `last_used` survive the death of the process; all else
 //!   survives a power loss too once the call has returned.
 
+pub mod build_cache;
+pub mod builds;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod error;
@@ -31,6 +33,11 @@ pub mod users;
 
 use async_trait::async_trait;
 
+pub use build_cache::{BuildCache, CacheKey, CachedLayer, Dropped, Upload};
+pub use builds::{
+    BuildBegun, BuildRecord, BuildRequested, Builds, CreatedCursor, NewBuild, TagAssignment,
+    TemplateOrder, TemplateSummary,
+};
 pub use error::StoreError;
 pub use id::{BuildId, KeyId};
 pub use idempotency::{Begun, Idempotency, RequestHash};
@@ -49,7 +56,18 @@ pub use users::{Membership, User, Users};
 /// All ports over one database.
 #[async_trait]
 pub trait Store:
-    Teams + Users + Keys + Templates + Sandboxes + Snapshots + Idempotency + Settings + Send + Sync
+    Teams
+    + Users
+    + Keys
+    + Templates
+    + Builds
+    + BuildCache
+    + Sandboxes
+    + Snapshots
+    + Idempotency
+    + Settings
+    + Send
+    + Sync
 {
     /// Whether the database answers; for readiness.
     async fn ping(&self) -> Result<(), StoreError>;

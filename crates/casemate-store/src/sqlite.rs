@@ -6,6 +6,7 @@
 //! [`BUSY_WAIT`]. Statements keep to what PostgreSQL also understands (`$1`, `ON CONFLICT`,
 //! `RETURNING`); where they cannot, as with JSON functions, a comment says so.
 
+mod builds;
 mod checkpoint;
 mod idempotency;
 mod keys;

@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 use casemate_types::template::TemplateRef;
-use casemate_types::{Resources, SnapshotId, TeamId, TemplateId, Timestamp};
+use casemate_types::{Distribution, Resources, SnapshotId, Startup, TeamId, TemplateId, Timestamp};
 
 use crate::{BuildId, StoreError};
 
@@ -46,6 +46,9 @@ pub struct Build {
     pub envd_version: String,
     /// What sandboxes made from it begin with beyond the layers: kept files at a node.
     pub files: Option<SnapshotId>,
+    /// What runs in a sandbox made from it before it is given away.
+    pub startup: Option<Startup>,
+    pub distribution: Distribution,
     pub created_at: Timestamp,
 }
 
@@ -79,13 +82,15 @@ pub struct NodeReport {
 pub trait Templates {
     /// Finds what `reference` means to a team whose namespace is `home`: in the namespace that it
     /// names and there only; else the alias in `home`, else the promoted alias, else the id.
-    /// Whether the team may use it is not judged here.
+    /// A tag leads to the build that is ready and got it last; a tag that is a build's id leads to
+    /// that build. Whether the team may use it is not judged here.
     async fn template_resolve(
         &self,
         home: &str,
         reference: &TemplateRef,
     ) -> Result<Resolution, StoreError>;
 
+    /// One that is ready.
     async fn build_by_id(&self, id: &BuildId) -> Result<Option<Build>, StoreError>;
 
     async fn template_by_id(&self, id: &TemplateId) -> Result<Option<Template>, StoreError>;

@@ -136,6 +136,8 @@ fn read_build(row: BuildRow) -> Result<Build, Misread> {
         default_workdir: row.default_workdir,
         envd_version: row.envd_version,
         files: row.files.as_deref().map(SnapshotId::parse).transpose()?,
+        startup: None,
+        distribution: casemate_types::Distribution::Other,
         created_at: timestamp(row.created_at)?,
     })
 }

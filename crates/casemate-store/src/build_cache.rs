@@ -1,0 +1,110 @@
+//! What builds left for the next ones: states of file systems by the hash of the recipe that led to
+//! them, and archives that clients uploaded. Both belong to a team, and no other ever finds them.
+
+use async_trait::async_trait;
+use casemate_types::{BuildContext, Distribution, LayerId, SnapshotId, TeamId, Timestamp};
+
+use crate::StoreError;
+
+/// SHA-256 of a recipe so far, or the client's name of an archive: 64 hexadecimal characters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CacheKey(String);
+
+impl CacheKey {
+    /// Lower-case hexadecimal only.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
+        (text.len() == 64 && text.bytes().all(is_hex)).then(|| Self(text.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A state of a file system at the nodes, and how commands go on in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CachedLayer {
+    /// Read-only layers, topmost first; at least one.
+    pub layers: Vec<String>,
+    /// What was written above them.
+    pub files: Option<SnapshotId>,
+    pub context: BuildContext,
+    pub distribution: Distribution,
+}
+
+/// An uploaded archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upload {
+    /// Of its content: its name where it lies, checked on every read. 64 hexadecimal characters.
+    pub sha256: String,
+    pub bytes: u64,
+}
+
+/// What is not needed any more, once its rows are gone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dropped {
+    pub rows: u64,
+    /// Kept files that no row names any more.
+    pub files: Vec<SnapshotId>,
+}
+
+#[async_trait]
+pub trait BuildCache {
+    /// Finds a layer and notes that it was used. It is there as long as its row is: whoever removes
+    /// what it names removes the row first.
+    async fn layer_find(
+        &self,
+        team: &TeamId,
+        key: &CacheKey,
+        at: Timestamp,
+    ) -> Result<Option<CachedLayer>, StoreError>;
+
+    /// Writes a layer; one of the same key is replaced, and the files that nothing names any more are
+    /// answered.
+    async fn layer_put(
+        &self,
+        team: &TeamId,
+        key: &CacheKey,
+        layer: &CachedLayer,
+        at: Timestamp,
+    ) -> Result<Dropped, StoreError>;
+
+    /// Removes rows of layers that were last used before `before`, and of what is left the least
+    /// recently used beyond `rows_max` of each team.
+    async fn layer_expire(&self, before: Timestamp, rows_max: u32) -> Result<Dropped, StoreError>;
+
+    /// Which of these read-only layers some build that is ready, some cached layer, or some sandbox
+    /// that is not dead (by its build) needs.
+    async fn layer_wanted(&self, layers: &[LayerId]) -> Result<Vec<LayerId>, StoreError>;
+
+    /// Finds an upload and notes that it was used.
+    async fn upload_find(
+        &self,
+        team: &TeamId,
+        key: &CacheKey,
+        at: Timestamp,
+    ) -> Result<Option<Upload>, StoreError>;
+
+    /// Writes an upload; the last one of a key holds.
+    async fn upload_put(
+        &self,
+        team: &TeamId,
+        key: &CacheKey,
+        upload: &Upload,
+        at: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// Removes rows of uploads that were last used before `before`; how many.
+    async fn upload_expire(&self, before: Timestamp) -> Result<u64, StoreError>;
+
+    /// Which of these contents some upload of the team has.
+    async fn upload_wanted(
+        &self,
+        team: &TeamId,
+        sha256: &[String],
+    ) -> Result<Vec<String>, StoreError>;
+
+    /// Bytes that a team's uploads take together; equal contents count once.
+    async fn upload_bytes(&self, team: &TeamId) -> Result<u64, StoreError>;
+}
