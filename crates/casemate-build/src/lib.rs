@@ -6,6 +6,7 @@
 
 pub mod archive;
 pub mod base;
+pub mod builder;
 pub mod draft;
 pub mod host;
 pub mod progress;

@@ -1,0 +1,253 @@
+//! The end of a build: the last touches, one read-only layer of all that the steps wrote, and a
+//! sandbox of it in which the start command proves itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use casemate_store::CachedLayer;
+use casemate_types::{BuildContext, Startup};
+use tokio::time::Instant;
+
+use super::ground::Ground;
+use super::log::{Level, Phase};
+use super::sandbox::{BuildSandbox, COMMAND_LIMIT, Script};
+use super::steps::ADMINISTRATOR;
+use super::work::{State, Work};
+use super::{BuildError, Built, key};
+
+/// Run at the end of every build; a part of the key of what comes of it.
+pub(super) const CONFIGURE: &str = include_str!("configure.sh");
+/// Reason's word for what happens behind the last step.
+const STEP: &str = "finalize";
+/// Numbers of `templates.md` 4.9.
+const CONFIGURE_LIMIT: Duration = Duration::from_secs(300);
+const READY_LIMIT: Duration = Duration::from_secs(600);
+const READY_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// A template that is up at once is not to wait for two seconds.
+const READY_PAUSE_FIRST: Duration = Duration::from_millis(50);
+/// What waits for a start command without a ready command.
+const READY_DEFAULT: &str = "sleep 20";
+/// Layers of a template that still fit below a sandbox with the operator's own.
+pub const LAYERS_MAX: usize = 14;
+
+impl Work<'_> {
+    pub(super) async fn finalize(&mut self, last: State) -> Result<Built, BuildError> {
+        let phase = self.phase(STEP, STEP.into());
+        phase.say(Level::Info, "Finalizing template build");
+        let context = last.is.context.clone();
+        let is = self.sealed(last, &phase).await?;
+        self.leave_sandbox().await;
+        let startup = self.startup(&context);
+        if let Some(startup) = &startup {
+            self.prove(&is, startup, &phase).await?;
+        }
+        let (default_user, default_workdir) = match self.job.sets_user {
+            true => (context.user, context.workdir),
+            // Clients of that age expect this whatever the steps said.
+            false => ("user".into(), None),
+        };
+        Ok(Built {
+            layers: is.layers,
+            default_user,
+            default_workdir,
+            envs: context.envs,
+            startup,
+            distribution: is.distribution,
+            files_mib: is.size_mib,
+        })
+    }
+
+    /// All that was written above the ground as one layer.
+    async fn sealed(&mut self, last: State, phase: &Phase) -> Result<CachedLayer, BuildError> {
+        let key = key::of_end(&last.key);
+        let (_turn, found) = self.wanted(&key, phase).await?;
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        if last.is.layers.len() >= LAYERS_MAX {
+            let message = format!(
+                "the template stands on {} others, one on the other: at most {LAYERS_MAX} work",
+                last.is.layers.len()
+            );
+            return Err(BuildError::recipe(STEP, message));
+        }
+        let sandbox = self.sandbox_of(&last.is).await?;
+        let size_mib = configure(&sandbox, phase).await?;
+        let layer = self.seal(&sandbox).await?;
+        let layers = [layer.to_string()].into_iter().chain(last.is.layers);
+        let is = CachedLayer {
+            layers: layers.collect(),
+            files: None,
+            size_mib,
+            ..last.is
+        };
+        self.put(&key, &is).await?;
+        Ok(is)
+    }
+
+    /// What was asked for, or what the template below has.
+    fn startup(&self, context: &BuildContext) -> Option<Startup> {
+        let recipe = &self.job.recipe;
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
+        let (start, ready) = (given(&recipe.start), given(&recipe.ready));
+        if start.is_none() && ready.is_none() {
+            return match &self.job.ground {
+                Ground::Template { build, .. } => build.startup.clone(),
+                Ground::Image { .. } => None,
+            };
+        }
+        Some(Startup {
+            start,
+            ready: ready.unwrap_or_else(|| READY_DEFAULT.into()),
+            context: context.clone(),
+        })
+    }
+
+    /// Starts a sandbox as clients get it and waits until it is ready.
+    async fn prove(
+        &self,
+        is: &CachedLayer,
+        startup: &Startup,
+        phase: &Phase,
+    ) -> Result<(), BuildError> {
+        let sandbox = self.begin(self.maker().make(is)?).await?;
+        let outcome = self.run_startup(&sandbox, startup, phase).await;
+        self.end(&sandbox).await;
+        outcome
+    }
+
+    async fn run_startup(
+        &self,
+        sandbox: &Arc<BuildSandbox>,
+        startup: &Startup,
+        phase: &Phase,
+    ) -> Result<(), BuildError> {
+        let failed = |message: String| BuildError::recipe(STEP, message);
+        let output = self.phase(STEP, "start".into());
+        let start = async {
+            match &startup.start {
+                Some(script) => {
+                    phase.say(Level::Info, format_args!("Running start command: {script}"));
+                    let run = Script {
+                        script,
+                        context: &startup.context,
+                        user: None,
+                        phase: Some(&output),
+                        keeps_stdout: false,
+                        limit: COMMAND_LIMIT,
+                    };
+                    sandbox.run(run).await
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let ready = until_ready(sandbox, startup, phase, self.phase(STEP, "ready".into()));
+        tokio::pin!(start, ready);
+        let mut has_ended = false;
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut start, if !has_ended => {
+                    let ended = ended.map_err(|error| match super::refused(&error) {
+                        Some(why) => failed(format!("start command failed: {why}")),
+                        None => error,
+                    })?;
+                    if !ended.is_ok() {
+                        let tail = ended.tail.lines(20);
+                        if !tail.is_empty() {
+                            let text = format!("the last output was:\n{tail}");
+                            phase.say(Level::Error, text);
+                        }
+                        return Err(failed(format!(
+                            "start command failed: error running start command: {}",
+                            super::steps::status(&ended.end)
+                        )));
+                    }
+                    has_ended = true;
+                }
+                ready = &mut ready => {
+                    ready?;
+                    phase.say(Level::Info, "Template is ready");
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+async fn until_ready(
+    sandbox: &BuildSandbox,
+    startup: &Startup,
+    phase: &Phase,
+    output: Phase,
+) -> Result<(), BuildError> {
+    let script = &startup.ready;
+    let output = output.with_output(Level::Debug);
+    phase.say(
+        Level::Info,
+        format_args!("Waiting for template to be ready: {script}"),
+    );
+    let end = Instant::now() + READY_LIMIT;
+    let mut pause = READY_PAUSE_FIRST;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let run = Script {
+            script,
+            context: &startup.context,
+            user: None,
+            phase: Some(&output),
+            keeps_stdout: false,
+            limit: left.max(Duration::from_millis(1)),
+        };
+        let why = match tokio::time::timeout(left, sandbox.run(run)).await {
+            Ok(Ok(ran)) if ran.is_ok() => return Ok(()),
+            Ok(Ok(ran)) => super::steps::status(&ran.end),
+            Ok(Err(error)) => match super::refused(&error) {
+                Some(why) => why,
+                None => return Err(error),
+            },
+            Err(_) => "it takes too long".into(),
+        };
+        phase.say(Level::Debug, format_args!("Template is not ready: {why}"));
+        if Instant::now() + pause >= end {
+            let minutes = READY_LIMIT.as_secs() / 60;
+            let message =
+                format!("ready command failed: ready command timed out after {minutes}m0s");
+            return Err(BuildError::recipe(STEP, message));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(READY_PAUSE_MAX);
+    }
+}
+
+/// The size of all files, MiB.
+async fn configure(sandbox: &BuildSandbox, phase: &Phase) -> Result<u32, BuildError> {
+    let root = BuildContext {
+        user: "root".into(),
+        workdir: Some("/".into()),
+        envs: Default::default(),
+    };
+    let script = format!(
+        "{{ {}\n}} >&2\ndu -sxm / 2>/dev/null | cut -f1",
+        CONFIGURE.replace("#administrator\n", ADMINISTRATOR)
+    );
+    let ran = sandbox.run(Script {
+        script: &script,
+        context: &root,
+        user: Some("root"),
+        phase: Some(&phase.clone().with_output(Level::Debug)),
+        keeps_stdout: true,
+        limit: CONFIGURE_LIMIT,
+    });
+    let ran = ran.await?;
+    if !ran.is_ok() {
+        let message = format!(
+            "configuration script failed: {}: {}",
+            super::steps::status(&ran.end),
+            ran.tail.lines(10)
+        );
+        return Err(BuildError::recipe(STEP, message));
+    }
+    let size = String::from_utf8_lossy(&ran.stdout);
+    Ok(size.trim().parse().unwrap_or(0))
+}

@@ -1,0 +1,278 @@
+//! What a recipe stands on: an image, unpacked and provisioned, or another template.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use casemate_images::{Image, ImageError, Layer};
+use casemate_store::{Build, CacheKey, CachedLayer};
+use casemate_types::{BuildContext, Distribution, LayerId, Resources, SnapshotId};
+use envd_client::process::Command;
+
+use super::log::{Level, Phase};
+use super::sandbox::BuildSandbox;
+use super::work::Work;
+use super::{BuildError, key};
+use crate::recipe::RegistryLogin;
+
+/// Run in every image; a part of the key of what comes of it.
+pub(super) const PROVISION: &str = include_str!("provision.sh");
+/// Reason's word for what happens before the first step.
+pub(super) const STEP: &str = "base";
+/// Of provisioning (`templates.md` 4.9).
+const PROVISION_LIMIT: Duration = Duration::from_secs(300);
+/// Lines of provisioning that a failure shows.
+const TAIL_LINES: usize = 30;
+/// What is read of `/etc/os-release`.
+const OS_RELEASE_BYTES_MAX: usize = 64 * 1024;
+/// Unpacking wants little memory, and the page cache helps.
+const UNPACK_MEMORY_MIB: u32 = 1024;
+
+/// On what the first step stands.
+#[derive(Debug, Clone)]
+pub enum Ground {
+    Image {
+        /// As the recipe says it.
+        reference: String,
+        login: Option<RegistryLogin>,
+    },
+    Template {
+        /// As the recipe says it.
+        name: String,
+        /// What it stands for; ready, and the team may use it.
+        build: Box<Build>,
+    },
+}
+
+impl Ground {
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Image { reference, .. } => format!("FROM {reference}"),
+            Self::Template { name, .. } => format!("FROM TEMPLATE {name}"),
+        }
+    }
+
+    pub(super) fn key(&self) -> CacheKey {
+        match self {
+            Self::Image { reference, .. } => key::of_image(reference),
+            Self::Template { build, .. } => key::of_template(build.id),
+        }
+    }
+}
+
+/// What a template's children begin with.
+pub(super) fn of_template(build: &Build) -> CachedLayer {
+    CachedLayer {
+        layers: build.layers.clone(),
+        files: build.files.clone(),
+        context: BuildContext {
+            user: build.default_user.clone(),
+            workdir: build.default_workdir.clone(),
+            envs: build.envs.clone(),
+        },
+        distribution: build.distribution.clone(),
+    }
+}
+
+impl Work<'_> {
+    /// An image's files, provisioned.
+    pub(super) async fn of_image(
+        &mut self,
+        reference: &str,
+        login: Option<&RegistryLogin>,
+        phase: &Phase,
+    ) -> Result<CachedLayer, BuildError> {
+        let credentials = super::login::credentials(login);
+        let scope = self.job.team.to_string();
+        let images = Arc::clone(&self.builder.images);
+        let image = images.resolve(reference, &credentials, &scope).await;
+        let image = image.map_err(|error| image_error(phase, error))?;
+        let size = image.compressed_bytes();
+        phase.say(Level::Info, format_args!("Base Docker image size: {}", shown(size)));
+        let unpacked = self.unpacked(&image, phase).await?;
+        let provisioned = self.provisioned(unpacked, phase).await?;
+        Ok(provisioned)
+    }
+
+    /// The image's files as a layer; unpacked when the team has it not yet.
+    async fn unpacked(&mut self, image: &Image, phase: &Phase) -> Result<CachedLayer, BuildError> {
+        let key = key::of_unpacked(image.scope(), &image.digest().to_string());
+        let _turn = self.turn(&key, phase).await;
+        if let Some(found) = self.find(&key).await? {
+            // What the reference means today.
+            let context = context_of(image);
+            return Ok(CachedLayer { context, ..found });
+        }
+        let say = |text: &str| phase.say(Level::Info, text);
+        say("Creating file system and pulling Docker image");
+        let resources = Resources {
+            memory_mib: self.job.resources.memory_mib.max(UNPACK_MEMORY_MIB),
+            disk_mib: self.builder.limits.image_mib_max,
+            ..self.job.resources
+        };
+        let sandbox = self.begin(self.maker().make_empty(resources)?).await?;
+        for layer in image.layers() {
+            self.unpack(&sandbox, image, layer, phase).await?;
+        }
+        say("Layers extracted");
+        let distribution = distribution_of(&sandbox).await?;
+        let layer = self.seal(&sandbox).await?;
+        self.end_sandbox().await;
+        let unpacked = CachedLayer {
+            layers: vec![layer.to_string()],
+            files: None,
+            context: context_of(image),
+            distribution,
+        };
+        self.put(&key, &unpacked).await?;
+        Ok(unpacked)
+    }
+
+    async fn unpack(
+        &self,
+        sandbox: &BuildSandbox,
+        image: &Image,
+        layer: &Layer,
+        phase: &Phase,
+    ) -> Result<(), BuildError> {
+        let size = shown(layer.bytes());
+        let digest = layer.digest();
+        phase.say(Level::Info, format_args!("Uncompressing layer {digest} {size}"));
+        let reader = self.builder.images.layer(image, layer).await;
+        let reader = reader.map_err(|error| image_error(phase, error))?;
+        let (body, fault) = super::body::of_layer(reader);
+        let answer = sandbox.envd().post_stream("/build/layer", body).await;
+        // What ended the stream says more than that it ended.
+        if let Some(error) = fault.take() {
+            return Err(image_error(phase, error));
+        }
+        let answer = answer?;
+        if answer.status.is_success() {
+            return Ok(());
+        }
+        let message = super::refusal(&answer);
+        Err(BuildError::recipe(
+            phase.step(),
+            match answer.status.as_u16() {
+                507 => format!(
+                    "the uncompressed Docker image size exceeds the maximum filesystem size \
+                     ({} MB). Please reduce your Docker image size.",
+                    self.builder.limits.image_mib_max
+                ),
+                _ => format!("failed to unpack layer {digest} of the image: {message}"),
+            },
+        ))
+    }
+
+    async fn provisioned(
+        &mut self,
+        unpacked: CachedLayer,
+        phase: &Phase,
+    ) -> Result<CachedLayer, BuildError> {
+        phase.say(Level::Info, "Provisioning sandbox template");
+        let sandbox = self.begin(self.maker().make(&unpacked)?).await?;
+        let command = Command {
+            program: "/bin/sh".into(),
+            args: vec!["-c".into(), PROVISION.into()],
+            working_dir: Some("/".into()),
+            limit: Some(PROVISION_LIMIT),
+            ..Command::default()
+        };
+        let output = phase.clone().with_output(Level::Debug);
+        let ran = sandbox.run_command("root", command, Some(&output), false).await;
+        let ran = ran.map_err(|error| match super::refused(&error) {
+            // Without a shell there is nothing that could be provisioned.
+            Some(why) => BuildError::recipe(STEP, format!(
+                "error waiting for provisioning sandbox: {why}"
+            )),
+            None => error,
+        })?;
+        if !ran.is_ok() {
+            return Err(BuildError::recipe(STEP, format!(
+                "error waiting for provisioning sandbox: exit status: {}; provisioning output \
+                 tail:\n{}",
+                ran.end.exit_code,
+                ran.tail.lines(TAIL_LINES)
+            )));
+        }
+        phase.say(Level::Info, "Provisioning was successful, cleaning up");
+        let files = self.keep(&sandbox).await?;
+        phase.say(Level::Info, "Sandbox template provisioned");
+        Ok(CachedLayer {
+            files: Some(files),
+            ..unpacked
+        })
+    }
+}
+
+/// What an image says of commands: only its variables count.
+fn context_of(image: &Image) -> BuildContext {
+    BuildContext {
+        user: "root".into(),
+        workdir: None,
+        envs: image.envs().iter().cloned().collect::<BTreeMap<_, _>>(),
+    }
+}
+
+/// What of the operator's settings fits. The file is the image's: anything may be in it.
+async fn distribution_of(sandbox: &BuildSandbox) -> Result<Distribution, BuildError> {
+    for path in ["/etc/os-release", "/usr/lib/os-release"] {
+        let envd = sandbox.envd().clone().as_user("root");
+        let Ok(content) = envd.file_read(path, OS_RELEASE_BYTES_MAX).await else {
+            continue;
+        };
+        return Ok(distribution_in(&String::from_utf8_lossy(&content)));
+    }
+    Ok(Distribution::Other)
+}
+
+fn distribution_in(os_release: &str) -> Distribution {
+    let value = |name: &str| {
+        let line = os_release.lines().find_map(|line| line.strip_prefix(name));
+        line.map(|value| value.trim().trim_matches(['"', '\'']).to_owned())
+    };
+    match (value("ID="), value("VERSION_CODENAME=")) {
+        (Some(id), Some(suite)) if id == "debian" => {
+            Distribution::debian(&suite).unwrap_or(Distribution::Other)
+        }
+        _ => Distribution::Other,
+    }
+}
+
+fn image_error(phase: &Phase, error: ImageError) -> BuildError {
+    match error.is_ours() {
+        true => BuildError::Internal(casemate_types::chain(&error)),
+        false => BuildError::recipe(phase.step(), error.to_string()),
+    }
+}
+
+/// A size for people.
+fn shown(bytes: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "it is shown with one digit")]
+    let bytes = bytes as f64;
+    match bytes {
+        ..1e6 => format!("{:.1} kB", bytes / 1e3),
+        ..1e9 => format!("{:.1} MB", bytes / 1e6),
+        _ => format!("{:.1} GB", bytes / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_distribution_is_read_from_what_an_image_says() {
+        let debian = "PRETTY_NAME=\"Debian\"\nID=debian\nVERSION_CODENAME=trixie\n";
+        assert_eq!(distribution_in(debian), Distribution::Debian("trixie".into()));
+        for other in [
+            "",
+            "ID=ubuntu\nVERSION_CODENAME=jammy\n",
+            "ID=debian\n",
+            "ID=debian\nVERSION_CODENAME=../../etc\n",
+            "ID=\"alpine\"\n",
+        ] {
+            assert_eq!(distribution_in(other), Distribution::Other, "{other}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What builds that are under way rest on, and no row may name yet: whoever removes what nobody wants
+//! leaves these.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use casemate_types::{LayerId, SnapshotId};
+
+/// Of all builds of a process. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Held(Arc<Mutex<Counts>>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    files: HashMap<SnapshotId, usize>,
+    layers: HashMap<LayerId, usize>,
+}
+
+impl Held {
+    pub fn has_files(&self, files: &SnapshotId) -> bool {
+        self.lock().files.contains_key(files)
+    }
+
+    pub fn has_layer(&self, layer: &LayerId) -> bool {
+        self.lock().layers.contains_key(layer)
+    }
+
+    pub(super) fn hold(&self) -> Hold {
+        Hold {
+            of: self.clone(),
+            files: Vec::new(),
+            layers: Vec::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// What one build holds, until it is dropped.
+#[derive(Debug)]
+pub struct Hold {
+    of: Held,
+    files: Vec<SnapshotId>,
+    layers: Vec<LayerId>,
+}
+
+impl Hold {
+    pub(super) fn files(&mut self, files: &SnapshotId) {
+        add(&mut self.of.lock().files, files);
+        self.files.push(files.clone());
+    }
+
+    /// Others than sealed ones are never removed.
+    pub(super) fn layer(&mut self, name: &str) {
+        if let Ok(layer) = LayerId::parse(name) {
+            add(&mut self.of.lock().layers, &layer);
+            self.layers.push(layer);
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut counts = self.of.lock();
+        for files in &self.files {
+            take(&mut counts.files, files);
+        }
+        for layer in &self.layers {
+            take(&mut counts.layers, layer);
+        }
+    }
+}
+
+fn add<T: Clone + Eq + Hash>(counts: &mut HashMap<T, usize>, one: &T) {
+    *counts.entry(one.clone()).or_default() += 1;
+}
+
+fn take<T: Eq + Hash>(counts: &mut HashMap<T, usize>, one: &T) {
+    if let Some(count) = counts.get_mut(one) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(one);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_two_hold_is_held_until_both_let_go() {
+        let held = Held::default();
+        let (files, layer) = (SnapshotId::random(), LayerId::random());
+        let mut first = held.hold();
+        let mut second = held.hold();
+        for hold in [&mut first, &mut second] {
+            hold.files(&files);
+            hold.layer(layer.as_str());
+            hold.layer("b-base");
+        }
+        drop(first);
+        assert!(held.has_files(&files) && held.has_layer(&layer));
+        drop(second);
+        assert!(!held.has_files(&files) && !held.has_layer(&layer));
+    }
+}

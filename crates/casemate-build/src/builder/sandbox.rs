@@ -1,0 +1,315 @@
+//! The sandbox in which a build's steps run: made of a state, ended with the build.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use casemate_rpc::{CreateRequest, NodeError, NodePort};
+use casemate_store::CachedLayer;
+use casemate_types::{
+    BuildContext, CompiledPolicy, EndReason, OnTimeout, Resources, SandboxId, SnapshotId, TeamId,
+    TemplateId, chain,
+};
+use envd_client::process::{Command, End, Event};
+use envd_client::{BaseUrl, Dial, Envd, Transport};
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+use super::BuildError;
+use super::log::{Level, Phase};
+
+/// One command may take this long, and so may each step (`templates.md` 4.9).
+pub(super) const COMMAND_LIMIT: Duration = Duration::from_secs(3600);
+/// The node ends a build's sandbox by itself after this, if nobody does.
+const LIFE: Duration = Duration::from_secs(2 * 3600);
+/// What a command may print for a value that is read; more is an error.
+pub(super) const VALUE_BYTES_MAX: usize = 128 * 1024;
+/// What is appended to a `PATH` that a recipe set.
+const PATH_MORE: &str = ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What is needed to make sandboxes for a build.
+#[derive(Clone)]
+pub(super) struct Maker {
+    pub(super) node: Arc<dyn NodePort>,
+    pub(super) team: TeamId,
+    pub(super) template: TemplateId,
+    pub(super) resources: Resources,
+    pub(super) network: CompiledPolicy,
+}
+
+/// A sandbox that runs, or is on its way.
+pub(super) struct BuildSandbox {
+    node: Arc<dyn NodePort>,
+    id: SandboxId,
+    envd: Envd,
+    /// Making it goes on when whoever waits for it does not: else nobody would end it.
+    making: Mutex<Option<JoinHandle<Result<(), NodeError>>>>,
+}
+
+/// How a command ended.
+pub(super) struct Ran {
+    pub(super) end: End,
+    pub(super) stdout: Vec<u8>,
+    /// The last lines of both streams, for messages.
+    pub(super) tail: Tail,
+}
+
+impl Ran {
+    pub(super) fn is_ok(&self) -> bool {
+        self.end.exited && self.end.exit_code == 0
+    }
+}
+
+/// A command and how it is run.
+pub(super) struct Script<'a> {
+    pub(super) script: &'a str,
+    pub(super) context: &'a BuildContext,
+    /// Of the context's; another one to run it as.
+    pub(super) user: Option<&'a str>,
+    /// Lines of it; `None` keeps them to the answer.
+    pub(super) phase: Option<&'a Phase>,
+    /// Standard output is a value: it is kept, and no line of the log.
+    pub(super) keeps_stdout: bool,
+    pub(super) limit: Duration,
+}
+
+impl Maker {
+    /// Begins to make one of a state; it can be used once [`BuildSandbox::ready`] returned.
+    pub(super) fn make(&self, state: &CachedLayer) -> Result<BuildSandbox, BuildError> {
+        self.begin(
+            state.layers.clone(),
+            state.files.clone(),
+            Some(state.distribution.clone()),
+            self.resources,
+        )
+    }
+
+    /// One that holds nothing.
+    pub(super) fn make_empty(&self, resources: Resources) -> Result<BuildSandbox, BuildError> {
+        self.begin(Vec::new(), None, None, resources)
+    }
+
+    fn begin(
+        &self,
+        layers: Vec<String>,
+        files: Option<SnapshotId>,
+        distribution: Option<casemate_types::Distribution>,
+        resources: Resources,
+    ) -> Result<BuildSandbox, BuildError> {
+        let id = SandboxId::random();
+        let mut token = [0; 32];
+        getrandom::fill(&mut token).expect("the kernel's random source answers once booted");
+        let token = hex::encode(token);
+        let dial = Arc::new(NodeDial {
+            node: Arc::clone(&self.node),
+            sandbox: id.clone(),
+        });
+        let base: BaseUrl = "http://build.invalid".parse()?;
+        let envd = Envd::new(Transport::dialled(dial), base, id.as_str(), Some(&token))?;
+        let request = CreateRequest {
+            sandbox: id.clone(),
+            team: self.team.clone(),
+            template: self.template.clone(),
+            layers,
+            distribution,
+            resources,
+            network: self.network.clone(),
+            envs: BTreeMap::new(),
+            access_token: Some(token),
+            default_user: "root".into(),
+            default_workdir: Some("/".into()),
+            life_ms: u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX),
+            on_timeout: OnTimeout::Kill,
+            files,
+            startup: None,
+        };
+        let node = Arc::clone(&self.node);
+        let making = tokio::spawn(async move { node.create(request).await.map(drop) });
+        Ok(BuildSandbox {
+            node: Arc::clone(&self.node),
+            id,
+            envd,
+            making: Mutex::new(Some(making)),
+        })
+    }
+}
+
+impl BuildSandbox {
+    /// Waits until it serves.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn ready(&self) -> Result<(), BuildError> {
+        let mut being_made = self.making.lock().await;
+        if let Some(making) = &mut *being_made {
+            let made = making.await;
+            *being_made = None;
+            made.map_err(|error| BuildError::Internal(error.to_string()))??;
+        }
+        Ok(())
+    }
+
+    pub(super) fn envd(&self) -> &Envd {
+        &self.envd
+    }
+
+    /// Keeps its files as they are now.
+    pub(super) async fn keep(&self, files: &SnapshotId) -> Result<(), BuildError> {
+        self.node.snapshot(&self.id, files).await?;
+        Ok(())
+    }
+
+    /// Ends it, also one that is still being made. What cannot be ended now ends by its deadline.
+    pub(super) async fn end(&self) {
+        if let Some(making) = self.making.lock().await.take() {
+            match making.await {
+                Ok(Ok(())) => {}
+                Ok(Err(NodeError::Unreachable)) => {}
+                // Nothing is left of it.
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
+        match self.node.kill(&self.id, EndReason::Killed).await {
+            Ok(()) | Err(NodeError::NotFound(_)) => {}
+            Err(error) => tracing::warn!(
+                sandbox.id = %self.id, error = chain(&error),
+                "could not end the sandbox of a build yet"
+            ),
+        }
+    }
+
+    /// Runs a command to its end.
+    pub(super) async fn run(&self, run: Script<'_>) -> Result<Ran, BuildError> {
+        let user = run.user.unwrap_or(&run.context.user);
+        let command = Command {
+            program: "/bin/bash".into(),
+            args: vec!["-l".into(), "-c".into(), run.script.into()],
+            env: variables(run.context),
+            working_dir: run.context.workdir.clone(),
+            limit: Some(run.limit),
+            ..Command::default()
+        };
+        self.run_command(user, command, run.phase, run.keeps_stdout)
+            .await
+    }
+
+    pub(super) async fn run_command(
+        &self,
+        user: &str,
+        command: Command,
+        phase: Option<&Phase>,
+        keeps_stdout: bool,
+    ) -> Result<Ran, BuildError> {
+        let envd = self.envd.clone().as_user(user);
+        let mut events = envd.process_start(command).await?;
+        let mut stdout = Vec::new();
+        let mut tail = Tail::default();
+        let mut lines = phase.map(|phase| (phase.output("stdout"), phase.output("stderr")));
+        while let Some(event) = events.next().await? {
+            match event {
+                Event::Stdout(bytes) if keeps_stdout => {
+                    if stdout.len() + bytes.len() > VALUE_BYTES_MAX {
+                        let why = "a command printed more than a value can hold";
+                        return Err(BuildError::Internal(why.into()));
+                    }
+                    stdout.extend_from_slice(&bytes);
+                }
+                Event::Stdout(bytes) => {
+                    tail.push(&bytes);
+                    if let Some((out, _)) = &mut lines {
+                        out.push(&bytes);
+                    }
+                }
+                Event::Stderr(bytes) => {
+                    tail.push(&bytes);
+                    if let Some((_, err)) = &mut lines {
+                        err.push(&bytes);
+                    }
+                }
+                Event::Ended(end) => {
+                    if let Some((out, err)) = &mut lines {
+                        out.end();
+                        err.end();
+                    }
+                    return Ok(Ran { end, stdout, tail });
+                }
+                Event::Started { .. } | Event::Terminal(_) => {}
+            }
+        }
+        Err(BuildError::Internal("a command had no end".into()))
+    }
+
+    /// Runs a script whose standard output is a value.
+    pub(super) async fn value(
+        &self,
+        script: &str,
+        context: &BuildContext,
+        phase: &Phase,
+    ) -> Result<Result<String, Ran>, BuildError> {
+        let ran = self
+            .run(Script {
+                script,
+                context,
+                user: Some("root"),
+                phase: Some(&phase.clone().with_output(Level::Debug)),
+                keeps_stdout: true,
+                limit: COMMAND_LIMIT,
+            })
+            .await?;
+        match ran.is_ok() {
+            true => Ok(Ok(String::from_utf8_lossy(&ran.stdout).into_owned())),
+            false => Ok(Err(ran)),
+        }
+    }
+}
+
+/// What commands of a recipe see beyond what every command sees.
+pub(super) fn variables(context: &BuildContext) -> Vec<(String, String)> {
+    let with_path = |(name, value): (&String, &String)| match name.as_str() {
+        "PATH" => (name.clone(), format!("{value}{PATH_MORE}")),
+        _ => (name.clone(), value.clone()),
+    };
+    context.envs.iter().map(with_path).collect()
+}
+
+/// The end of what was printed: so many bytes, cut to whole lines.
+#[derive(Default)]
+pub(super) struct Tail(Vec<u8>);
+
+const TAIL_BYTES: usize = 4 * 1024;
+
+impl Tail {
+    fn push(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+        if self.0.len() > 2 * TAIL_BYTES {
+            self.0.drain(..self.0.len() - TAIL_BYTES);
+        }
+    }
+
+    /// The last lines, at most so many.
+    pub(super) fn lines(&self, max: usize) -> String {
+        let text = String::from_utf8_lossy(&self.0);
+        let lines: Vec<_> = text.lines().map(str::trim_end).collect();
+        let lines: Vec<_> = lines.into_iter().filter(|line| !line.is_empty()).collect();
+        lines[lines.len().saturating_sub(max)..].join("\n")
+    }
+}
+
+struct NodeDial {
+    node: Arc<dyn NodePort>,
+    sandbox: SandboxId,
+}
+
+#[async_trait]
+impl Dial for NodeDial {
+    async fn dial(&self) -> io::Result<TcpStream> {
+        let dialled = self.node.dial(&self.sandbox, ENVD_PORT).await;
+        dialled.map_err(io::Error::other)
+    }
+}
+
+/// Where the agent listens in every sandbox.
+const ENVD_PORT: u16 = 49983;
