@@ -10,6 +10,7 @@ mod sandboxes;
 mod snapshots;
 
 use bytes::Bytes;
+use envd_client::{ANSWER_TIMEOUT, Answer, BaseUrl, Envd, HttpError, Transport};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
@@ -22,9 +23,7 @@ pub use casemate_wire::{
 };
 pub use sandboxes::{Connected, Egress, Kept, NewSandbox, Page, SandboxFilter};
 
-use crate::envd::Envd;
-use crate::error::{ApiError, HttpError};
-use crate::transport::{self, Answer, BaseUrl, Transport};
+use crate::error::ApiError;
 
 /// The most that is read of an answer. A full page of sandboxes with metadata fits.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
@@ -143,7 +142,7 @@ impl Server {
         let mut request = Request::builder()
             .method(method)
             .uri(self.base.join(path)?)
-            .body(transport::bytes(body))
+            .body(body)
             .map_err(|source| HttpError::Path {
                 path: path.to_owned(),
                 source,
@@ -152,15 +151,14 @@ impl Server {
         if let Some(content_type) = content_type {
             request.headers_mut().insert(CONTENT_TYPE, content_type);
         }
-        let answer = self.transport.call(request, ANSWER_BYTES_MAX).await?;
+        let answer = self
+            .transport
+            .call(request, ANSWER_BYTES_MAX, ANSWER_TIMEOUT)
+            .await?;
         if answer.status.is_success() {
             Ok(answer)
         } else {
-            Err(ApiError::refused(
-                answer.status,
-                &answer.headers,
-                &answer.body,
-            ))
+            Err(ApiError::refused(&answer))
         }
     }
 }

@@ -1,15 +1,14 @@
-//! Our client of what Casemate serves to everyone: the public REST API and the agent inside a
-//! sandbox, reached through the edge. The command line, the bench and our own tests use it.
+//! Our client of what Casemate serves to everyone: the public REST API, and beside it the agent
+//! inside a sandbox, whose client (`envd-client`) is handed on here. The command line, the bench and
+//! our own tests use it.
 //!
-//! Owns connections, addresses, errors and the order of bytes on the wire. Must not know any server
+//! Owns what is asked of the REST API and how its answers are judged. Must not know any server
 //! crate: what it can do, the stock SDKs can do too.
 
 pub mod api;
-pub mod envd;
 mod error;
-mod transport;
 
 pub use api::{Admin, Api};
-pub use envd::Envd;
-pub use error::{ApiError, EnvdError, HttpError, RpcCode};
-pub use transport::{BaseUrl, Transport};
+pub use envd_client as envd;
+pub use envd_client::{BaseUrl, Envd, EnvdError, HttpError, RpcCode, Transport};
+pub use error::ApiError;

@@ -1,5 +1,5 @@
 //! The client against servers that say exactly what a test wrote, byte for byte.
 
 mod api;
-mod process;
+#[path = "../../../envd-client/tests/it/server.rs"]
 mod server;

@@ -204,6 +204,8 @@ fn is_cut_off(error: &EnvdError) -> bool {
         EnvdError::NotRunning { .. }
         | EnvdError::PortClosed { .. }
         | EnvdError::Unreadable { .. }
-        | EnvdError::Unwritable { .. } => false,
+        | EnvdError::UnreadableAnswer { .. }
+        | EnvdError::Unwritable { .. }
+        | EnvdError::CommandTimeout { .. } => false,
     }
 }

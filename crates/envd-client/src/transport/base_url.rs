@@ -22,7 +22,10 @@ impl BaseUrl {
     }
 
     /// The address of one path on this server. The path begins with a slash and is already encoded.
-    pub(crate) fn join(&self, path_and_query: &str) -> Result<Uri, HttpError> {
+    ///
+    /// # Errors
+    /// [`HttpError::Path`]: it is not encoded.
+    pub fn join(&self, path_and_query: &str) -> Result<Uri, HttpError> {
         Uri::builder()
             .scheme(self.scheme.clone())
             .authority(self.authority.clone())

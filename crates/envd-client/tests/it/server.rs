@@ -1,11 +1,11 @@
-//! A server that answers each path with what the test wrote, in the pieces that it wrote.
+//! A server that answers each path with what the test wrote, in the pieces that it wrote. The tests
+//! of `casemate-client` use it too.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use casemate_client::{BaseUrl, Envd, Transport};
 use http::{HeaderMap, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, StreamBody};
@@ -24,6 +24,8 @@ pub struct Answer {
     pub cut: bool,
     /// Answer before the request's body has ended.
     pub early: bool,
+    /// Neither go on nor end after the pieces.
+    pub hangs: bool,
 }
 
 impl Answer {
@@ -54,22 +56,24 @@ pub struct Seen {
 
 #[derive(Clone)]
 pub struct Server {
-    pub base: BaseUrl,
+    /// `http://host:port`.
+    pub url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
     connections: Arc<AtomicUsize>,
+    /// Requests whose bodies broke off.
+    pub cut_off: Arc<AtomicUsize>,
 }
 
 impl Server {
     /// Answers `METHOD /path?query`; several answers for one line are given in turn.
     pub async fn start(answers: Vec<(&'static str, Answer)>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap())
-            .parse()
-            .unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
         let server = Self {
-            base,
+            url,
             seen: Arc::default(),
             connections: Arc::default(),
+            cut_off: Arc::default(),
         };
         let mut table: HashMap<&str, Vec<Answer>> = HashMap::new();
         for (line, answer) in answers {
@@ -108,11 +112,13 @@ impl Server {
             .unwrap_or_else(|| Answer::status(418, &format!("no answer for {line}")));
         let body = match answer.early {
             true => Bytes::new(),
-            false => body
-                .collect()
-                .await
-                .map_err(std::io::Error::other)?
-                .to_bytes(),
+            false => match body.collect().await {
+                Ok(body) => body.to_bytes(),
+                Err(error) => {
+                    self.cut_off.fetch_add(1, Ordering::Relaxed);
+                    return Err(std::io::Error::other(error));
+                }
+            },
         };
         self.seen.lock().unwrap().push(Seen {
             line,
@@ -125,6 +131,9 @@ impl Server {
                 let _ = sender.send(Ok(Frame::data(Bytes::from(piece)))).await;
                 // Let the piece go out by itself.
                 tokio::task::yield_now().await;
+            }
+            if answer.hangs {
+                std::future::pending::<()>().await;
             }
             if answer.cut {
                 let _ = sender.send(Err(std::io::Error::other("cut"))).await;
@@ -140,16 +149,6 @@ impl Server {
             .unwrap())
     }
 
-    pub fn envd(&self) -> Envd {
-        Envd::new(
-            Transport::new(),
-            self.base.clone(),
-            "sandbox1",
-            Some("token1"),
-        )
-        .unwrap()
-    }
-
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
@@ -157,12 +156,4 @@ impl Server {
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
-}
-
-/// A message in its envelope, written here by hand and not by the client's own code.
-pub fn envelope(flags: u8, payload: &[u8]) -> Vec<u8> {
-    let mut out = vec![flags];
-    out.extend_from_slice(&u32::try_from(payload.len()).unwrap().to_be_bytes());
-    out.extend_from_slice(payload);
-    out
 }

@@ -1,11 +1,13 @@
 //! Faults of the sandbox's agent and of the edge in front of it.
 
+use std::time::Duration;
+
 use envd_wire::CodecError;
 use http::StatusCode;
 use serde::Deserialize;
 
 use super::HttpError;
-use super::api::shown;
+use crate::transport::Answer;
 
 /// A call to a sandbox that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -27,12 +29,21 @@ pub enum EnvdError {
         #[source]
         source: CodecError,
     },
+    #[error("{target} answered something that this client cannot read")]
+    UnreadableAnswer {
+        target: String,
+        #[source]
+        source: serde_json::Error,
+    },
     #[error("a request of {method} cannot be written")]
     Unwritable {
         method: &'static str,
         #[source]
         source: CodecError,
     },
+    /// A command took longer than its caller allowed, and is being killed.
+    #[error("the command took longer than {} s", after.as_secs())]
+    CommandTimeout { after: Duration },
     #[error("{method} broke the rules of its stream: {fault}")]
     Stream {
         method: &'static str,
@@ -54,11 +65,13 @@ impl EnvdError {
     }
 
     /// Reads the error of a unary call, of a plain HTTP route, or of the edge.
-    pub(crate) fn refused(status: StatusCode, body: &[u8]) -> Self {
-        let Ok(error) = serde_json::from_slice::<ErrorBody>(body) else {
+    #[must_use]
+    pub fn refused(answer: &Answer) -> Self {
+        let status = answer.status;
+        let Ok(error) = serde_json::from_slice::<ErrorBody>(&answer.body) else {
             return Self::Refused {
                 code: RpcCode::of_status(status),
-                message: shown(status, body),
+                message: answer.shown(),
             };
         };
         let message = error.message;
@@ -233,11 +246,12 @@ mod tests {
 
     #[track_caller]
     fn check(status: u16, body: &str, expected: &str) {
-        let status = StatusCode::from_u16(status).unwrap();
-        assert_eq!(
-            format!("{:?}", EnvdError::refused(status, body.as_bytes())),
-            expected
-        );
+        let answer = Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: http::HeaderMap::new(),
+            body: body.to_owned().into(),
+        };
+        assert_eq!(format!("{:?}", EnvdError::refused(&answer)), expected);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod event;
 mod input;
+mod run;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use envd_wire::process::{
 
 pub use event::{End, Event, Events};
 pub use input::{Input, InputSender};
+pub use run::Run;
 
 use super::Envd;
 use crate::error::EnvdError;
@@ -39,6 +41,17 @@ pub struct Command {
     pub mode: Mode,
     /// How long it may run; then the agent kills it. None: as long as the sandbox.
     pub limit: Option<Duration>,
+}
+
+impl Command {
+    /// A line for a login shell: `/bin/bash -l -c LINE`.
+    pub fn of_login_shell(line: impl Into<String>) -> Self {
+        Self {
+            program: "/bin/bash".to_owned(),
+            args: vec!["-l".to_owned(), "-c".to_owned(), line.into()],
+            ..Self::default()
+        }
+    }
 }
 
 /// What a process's standard streams are.

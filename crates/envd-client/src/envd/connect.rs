@@ -2,17 +2,20 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use envd_wire::{Codec, WireMessage};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::request::Builder;
-use http::{HeaderName, HeaderValue, Method, StatusCode};
-use tokio::sync::mpsc::error::SendError;
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+use hyper::body::Incoming;
 
 use super::envelope::{self, MESSAGE_BYTES_MAX};
 use super::stream::MessageStream;
 use super::{ANSWER_BYTES_MAX, Envd};
 use crate::error::{EnvdError, HttpError};
-use crate::transport::{self, Answer, BodySender};
+use crate::transport::{
+    ANSWER_TIMEOUT, Answer, BodySender, Dropped, NotWanted, channel, whole, within,
+};
 
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("connect-protocol-version");
 const TIMEOUT_MS: HeaderName = HeaderName::from_static("connect-timeout-ms");
@@ -35,10 +38,13 @@ impl Envd {
         let builder = self
             .rpc(method)?
             .header(CONTENT_TYPE, unary_type(self.codec));
-        let request = self.finish(builder, method, transport::bytes(body))?;
-        let answer = self.transport.call(request, ANSWER_BYTES_MAX).await?;
+        let request = self.finish(builder, method, Bytes::from(body))?;
+        let answer = self
+            .transport
+            .call(request, ANSWER_BYTES_MAX, ANSWER_TIMEOUT)
+            .await?;
         if answer.status != StatusCode::OK {
-            return Err(EnvdError::refused(answer.status, &answer.body));
+            return Err(EnvdError::refused(&answer));
         }
         self.codec
             .decode(&answer.body)
@@ -63,13 +69,13 @@ impl Envd {
             let milliseconds = limit.as_millis().clamp(1, 9_999_999_999);
             builder = builder.header(TIMEOUT_MS, milliseconds.to_string());
         }
-        let request = self.finish(builder, method, transport::bytes(body))?;
-        let response = self.transport.send(request).await?;
-        if response.status() != StatusCode::OK {
-            let answer = Answer::read(response, method, MESSAGE_BYTES_MAX).await?;
-            return Err(EnvdError::refused(answer.status, &answer.body));
-        }
-        Ok(MessageStream::new(method, self.codec, response.into_body()))
+        let request = self.finish(builder, method, whole(body))?;
+        let opened = async {
+            let response = self.transport.send(request).await?;
+            accepted(method, response).await
+        };
+        let body = within(ANSWER_TIMEOUT, method, opened).await?;
+        Ok(MessageStream::new(method, self.codec, body))
     }
 
     /// A stream of requests, one answer. Answers the writer and the call itself, which has to be
@@ -84,7 +90,8 @@ impl Envd {
         ),
         EnvdError,
     > {
-        let (pieces, body) = transport::channel();
+        // Every message is whole in its envelope: where they stop, the stream is over.
+        let (pieces, body) = channel(Dropped::Ends);
         let builder = self
             .rpc(method)?
             .header(CONTENT_TYPE, stream_type(self.codec));
@@ -92,11 +99,8 @@ impl Envd {
         let (transport, codec) = (self.transport.clone(), self.codec);
         let call = async move {
             let response = transport.send(request).await?;
-            if response.status() != StatusCode::OK {
-                let answer = Answer::read(response, method, MESSAGE_BYTES_MAX).await?;
-                return Err(EnvdError::refused(answer.status, &answer.body));
-            }
-            let mut answers = MessageStream::new(method, codec, response.into_body());
+            let body = accepted(method, response).await?;
+            let mut answers = MessageStream::new(method, codec, body);
             let no_answer = EnvdError::Stream {
                 method,
                 fault: "it ended without an answer",
@@ -132,6 +136,18 @@ impl Envd {
     }
 }
 
+/// The stream of an answer, or why there is none.
+async fn accepted(
+    method: &'static str,
+    response: Response<Incoming>,
+) -> Result<Incoming, EnvdError> {
+    if response.status() == StatusCode::OK {
+        return Ok(response.into_body());
+    }
+    let answer = Answer::read(response, method, MESSAGE_BYTES_MAX).await?;
+    Err(EnvdError::refused(&answer))
+}
+
 /// Writes the requests of a client stream. Dropping it ends the stream.
 #[derive(Debug)]
 pub(super) struct MessageSender<Q> {
@@ -152,7 +168,7 @@ impl<Q: WireMessage> MessageSender<Q> {
         })?;
         match self.pieces.send(bytes).await {
             Ok(()) => Ok(true),
-            Err(SendError(_)) => Ok(false),
+            Err(NotWanted) => Ok(false),
         }
     }
 }

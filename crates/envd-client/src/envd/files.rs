@@ -7,9 +7,9 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::Envd;
+use super::{Envd, REPORT_BYTES_MAX};
 use crate::error::{EnvdError, HttpError};
-use crate::transport::{self, Answer};
+use crate::transport::{ANSWER_TIMEOUT, Answer, whole, within};
 
 /// What stays as it is in a query: what RFC 3986 calls unreserved, and the slash.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC
@@ -19,32 +19,34 @@ const QUERY: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~')
     .remove(b'/');
 
-/// The most that is read of an answer that only says how it went.
-const REPORT_BYTES_MAX: usize = 64 << 10;
-
 impl Envd {
     /// A file's content. More than `bytes_max` is an error, not a shortened file.
     pub async fn file_read(&self, path: &str, bytes_max: usize) -> Result<Bytes, EnvdError> {
         let target = self.file_target(path);
-        let answer = self.transport.call(self.get(&target)?, bytes_max).await?;
+        let answer = self
+            .transport
+            .call(self.get(&target)?, bytes_max, ANSWER_TIMEOUT)
+            .await?;
         match answer.status {
             StatusCode::OK => Ok(answer.body),
-            status => Err(EnvdError::refused(status, &answer.body)),
+            _ => Err(EnvdError::refused(&answer)),
         }
     }
 
     /// A file's content, piece by piece, however long it is.
     pub async fn file_open(&self, path: &str) -> Result<Download, EnvdError> {
         let target = self.file_target(path);
-        let response = self.transport.send(self.get(&target)?).await?;
-        if response.status() == StatusCode::OK {
-            return Ok(Download {
-                target,
-                body: response.into_body(),
-            });
-        }
-        let answer = Answer::read(response, &target, REPORT_BYTES_MAX).await?;
-        Err(EnvdError::refused(answer.status, &answer.body))
+        let request = self.get(&target)?.map(whole);
+        let opened = async {
+            let response = self.transport.send(request).await?;
+            if response.status() == StatusCode::OK {
+                return Ok(response.into_body());
+            }
+            let answer = Answer::read(response, &target, REPORT_BYTES_MAX).await?;
+            Err(EnvdError::refused(&answer))
+        };
+        let body = within(ANSWER_TIMEOUT, &target, opened).await?;
+        Ok(Download { target, body })
     }
 
     /// Writes a whole file, making the folders above it.
@@ -53,11 +55,14 @@ impl Envd {
         let builder = self
             .request(Method::POST, &target)?
             .header(CONTENT_TYPE, "application/octet-stream");
-        let request = self.finish(builder, &target, transport::bytes(content))?;
-        let answer = self.transport.call(request, REPORT_BYTES_MAX).await?;
+        let request = self.finish(builder, &target, content.into())?;
+        let answer = self
+            .transport
+            .call(request, REPORT_BYTES_MAX, ANSWER_TIMEOUT)
+            .await?;
         match answer.status {
             StatusCode::OK => Ok(()),
-            status => Err(EnvdError::refused(status, &answer.body)),
+            _ => Err(EnvdError::refused(&answer)),
         }
     }
 

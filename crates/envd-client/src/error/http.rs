@@ -27,6 +27,13 @@ pub enum HttpError {
         #[source]
         source: hyper_util::client::legacy::Error,
     },
+    /// What was to be sent could not be read here; its receiver got a request that is cut off.
+    #[error("the content for {target} cannot be read")]
+    Content {
+        target: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("the answer of {target} broke off")]
     Read {
         target: String,
@@ -40,7 +47,8 @@ pub enum HttpError {
 }
 
 impl HttpError {
-    /// Nobody listens at the address: the platform is not up, or is somewhere else.
+    /// No connection was made. Nobody listens at the address: the platform is not up, or is
+    /// somewhere else.
     #[must_use]
     pub fn is_connect(&self) -> bool {
         matches!(self, Self::Send { source, .. } if source.is_connect())

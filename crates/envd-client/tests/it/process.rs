@@ -1,11 +1,11 @@
 //! Process calls, in JSON, whose bytes can be read here as they are on the wire.
 
 use bytes::Bytes;
-use casemate_client::envd::process::{Command, Event, Input, Mode, Process, TerminalSize};
-use casemate_client::{EnvdError, RpcCode};
-use envd_wire::Codec;
+use envd_client::process::{Command, Event, Input, Mode, Process, TerminalSize};
+use envd_client::{Codec, EnvdError, RpcCode};
 
-use crate::server::{Answer, Server, envelope};
+use crate::agent::{agent, envelope};
+use crate::server::{Answer, Server};
 
 const START: &str = "POST /process.Process/Start";
 const STREAM_INPUT: &str = "POST /process.Process/StreamInput";
@@ -49,7 +49,7 @@ async fn a_command_is_followed_to_its_end_whatever_the_pieces() {
     for piece in [1, 3, 7, wire.len()] {
         let pieces = wire.chunks(piece).map(<[u8]>::to_vec);
         let server = Server::start(vec![(START, Answer::ok(pieces))]).await;
-        let envd = server.envd().with_codec(Codec::Json).as_user("root");
+        let envd = agent(&server).with_codec(Codec::Json).as_user("root");
         let finished = envd
             .process_start(command())
             .await
@@ -88,7 +88,7 @@ async fn a_terminal_and_a_limit_are_asked_for() {
         limit,
         ..command()
     };
-    let envd = server.envd().with_codec(Codec::Json);
+    let envd = agent(&server).with_codec(Codec::Json);
     assert_eq!(
         envd.process_start(command)
             .await
@@ -108,7 +108,7 @@ async fn a_terminal_and_a_limit_are_asked_for() {
 async fn a_finished_stream_leaves_its_connection_for_the_next_call() {
     let whole = Answer::ok([started(), ended(), envelope(2, b"{}")]);
     let server = Server::start(vec![(START, whole.clone()), (START, whole)]).await;
-    let envd = server.envd().with_codec(Codec::Json);
+    let envd = agent(&server).with_codec(Codec::Json);
     for _ in 0..2 {
         envd.process_start(command())
             .await
@@ -139,7 +139,7 @@ async fn a_refusal_comes_in_the_last_message_of_a_stream_or_as_a_status() {
         (START, Answer::status(502, gone)),
     ])
     .await;
-    let envd = server.envd().with_codec(Codec::Json);
+    let envd = agent(&server).with_codec(Codec::Json);
     let error = envd
         .process_start(command())
         .await
@@ -171,8 +171,7 @@ async fn a_stream_that_breaks_off_is_never_taken_for_success() {
     let answers = broken.into_iter().map(|answer| (START, answer)).collect();
     let server = Server::start(answers).await;
     for case in 0..count {
-        let mut events = server
-            .envd()
+        let mut events = agent(&server)
             .with_codec(Codec::Json)
             .process_start(command())
             .await
@@ -190,8 +189,7 @@ async fn a_stream_that_breaks_off_is_never_taken_for_success() {
 async fn collected_output_has_a_limit() {
     let answer = Answer::ok([started(), said_hi(), said_hi(), ended(), envelope(2, b"{}")]);
     let server = Server::start(vec![(START, answer)]).await;
-    let events = server
-        .envd()
+    let events = agent(&server)
         .with_codec(Codec::Json)
         .process_start(command())
         .await
@@ -203,7 +201,7 @@ async fn collected_output_has_a_limit() {
 async fn input_is_streamed_in_order() {
     let answer = Answer::ok([envelope(0, b"{}"), envelope(2, b"{}")]);
     let server = Server::start(vec![(STREAM_INPUT, answer)]).await;
-    let envd = server.envd().with_codec(Codec::Json);
+    let envd = agent(&server).with_codec(Codec::Json);
     let (input, call) = envd.process_stream_input(Process::Pid(7)).await.unwrap();
     let feed = async {
         for byte in [&b"a"[..], b"b"] {
@@ -234,7 +232,7 @@ async fn input_for_no_process_is_refused_while_more_is_sent() {
         ..Answer::ok([envelope(2, failed)])
     };
     let server = Server::start(vec![(STREAM_INPUT, answer)]).await;
-    let envd = server.envd().with_codec(Codec::Json);
+    let envd = agent(&server).with_codec(Codec::Json);
     let (input, call) = envd.process_stream_input(Process::Pid(7)).await.unwrap();
     let error = call.await.unwrap_err();
     assert!(error.is_not_found());
