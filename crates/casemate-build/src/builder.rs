@@ -38,10 +38,10 @@ use casemate_types::{
 };
 use envd_client::{Answer, EnvdError};
 use serde::Deserialize;
+use tokio::io::AsyncRead;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub use body::UploadBody;
 pub use error::{BuildError, INTERNAL};
 pub use ground::Ground;
 pub use held::{Held, Hold};
@@ -117,7 +117,7 @@ pub enum UploadError {
 #[async_trait]
 pub trait Uploads: Send + Sync {
     /// The archive of this name; of the team's own only.
-    async fn open(&self, team: &TeamId, key: &CacheKey) -> Result<UploadBody, UploadError>;
+    async fn open(&self, team: &TeamId, key: &CacheKey) -> Result<Box<dyn AsyncRead + Send + Unpin>, UploadError>;
 }
 
 impl Builder {

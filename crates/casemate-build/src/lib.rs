@@ -1,9 +1,12 @@
-//! Makes what sandboxes start from: the base template's root file system, and the small layer of
-//! operator settings that lies above every template. Builds of users' templates will join here.
+//! Makes what sandboxes start from: the base template's root file system, the small layer of
+//! operator settings that lies over every template's lowest one, and what users' recipes say.
 //!
-//! Everything in it is blocking, runs at start-up or by hand, and never on the create path.
-//! It must not know the public API, stores, runtimes or teams.
+//! Two halves that share a purpose. [`base`], [`site`] and what they need are blocking, run as root
+//! at start-up or by hand. [`builder`] runs in the control process, without privileges, and does
+//! everything through the node port, in sandboxes. Neither must know the public API or an isolation
+//! kind.
 
+pub mod agent;
 pub mod archive;
 pub mod base;
 pub mod builder;

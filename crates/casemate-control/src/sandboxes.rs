@@ -15,6 +15,7 @@ pub mod network;
 pub mod pause;
 pub mod resume;
 pub mod snapshot;
+pub mod startup;
 pub mod timeout;
 pub mod wake;
 

@@ -4,6 +4,8 @@
 //! alias ([namespace,] name) ──▶ template ──tag──▶ build
 //! ```
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use casemate_types::template::TemplateRef;
 use casemate_types::{Distribution, Resources, SnapshotId, Startup, TeamId, TemplateId, Timestamp};
@@ -46,10 +48,22 @@ pub struct Build {
     pub envd_version: String,
     /// What sandboxes made from it begin with beyond the layers: kept files at a node.
     pub files: Option<SnapshotId>,
+    /// Variables that its steps set: for templates that are built on it, and for no sandbox.
+    pub envs: BTreeMap<String, String>,
     /// What runs in a sandbox made from it before it is given away.
     pub startup: Option<Startup>,
     pub distribution: Distribution,
     pub created_at: Timestamp,
+}
+
+impl Build {
+    /// What a sandbox made from it waits for: a start command, and what tells that it is ready. A
+    /// ready command alone was the build's to wait for.
+    pub fn started_with(&self) -> Option<&Startup> {
+        self.startup
+            .as_ref()
+            .filter(|startup| startup.start.is_some())
+    }
 }
 
 /// What became of a reference (`api.md` 1.5, steps 2 to 4).

@@ -105,12 +105,12 @@ impl Work<'_> {
 
     /// Starts a sandbox as clients get it and waits until it is ready.
     async fn prove(
-        &self,
+        &mut self,
         is: &CachedLayer,
         startup: &Startup,
         phase: &Phase,
     ) -> Result<(), BuildError> {
-        let sandbox = self.begin(self.maker().make(is)?).await?;
+        let sandbox = self.begin(self.maker().plan(is)?).await?;
         let outcome = self.run_startup(&sandbox, startup, phase).await;
         self.end(&sandbox).await;
         outcome

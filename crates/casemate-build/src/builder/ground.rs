@@ -39,6 +39,8 @@ pub enum Ground {
     Template {
         /// As the recipe says it.
         name: String,
+        /// It said so of an image, and that is at hand as this template.
+        is_image: bool,
         /// What it stands for; ready, and the team may use it.
         build: Box<Build>,
     },
@@ -48,6 +50,11 @@ impl Ground {
     pub(super) fn text(&self) -> String {
         match self {
             Self::Image { reference, .. } => format!("FROM {reference}"),
+            Self::Template {
+                name,
+                is_image: true,
+                ..
+            } => format!("FROM {name}"),
             Self::Template { name, .. } => format!("FROM TEMPLATE {name}"),
         }
     }
@@ -110,14 +117,14 @@ impl Work<'_> {
             disk_mib: self.builder.limits.image_mib_max,
             ..self.job.resources
         };
-        let sandbox = self.begin(self.maker().make_empty(resources)?).await?;
+        let sandbox = self.begin(self.maker().plan_empty(resources)?).await?;
         for layer in image.layers() {
             self.unpack(&sandbox, image, layer, phase).await?;
         }
         say("Layers extracted");
         let distribution = distribution_of(&sandbox).await?;
         let layer = self.seal(&sandbox).await?;
-        self.end_sandbox().await;
+        self.end(&sandbox).await;
         let unpacked = CachedLayer {
             layers: vec![layer.to_string()],
             files: None,
@@ -170,7 +177,7 @@ impl Work<'_> {
         phase: &Phase,
     ) -> Result<CachedLayer, BuildError> {
         phase.say(Level::Info, "Provisioning sandbox template");
-        let sandbox = self.begin(self.maker().make(&unpacked)?).await?;
+        let sandbox = self.begin(self.maker().plan(&unpacked)?).await?;
         let command = Command {
             program: "/bin/sh".into(),
             args: vec!["-c".into(), PROVISION.into()],
@@ -197,6 +204,8 @@ impl Work<'_> {
         }
         phase.say(Level::Info, "Provisioning was successful, cleaning up");
         let files = self.keep(&sandbox).await?;
+        // The first step goes on in it.
+        self.sandbox = Some(sandbox);
         phase.say(Level::Info, "Sandbox template provisioned");
         Ok(CachedLayer {
             files: Some(files),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use casemate_types::{LayerId, SnapshotId};
+use casemate_types::{LayerId, SandboxId, SnapshotId};
 
 /// Of all builds of a process. Clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +15,7 @@ pub struct Held(Arc<Mutex<Counts>>);
 struct Counts {
     files: HashMap<SnapshotId, usize>,
     layers: HashMap<LayerId, usize>,
+    sandboxes: HashMap<SandboxId, usize>,
 }
 
 impl Held {
@@ -26,11 +27,17 @@ impl Held {
         self.lock().layers.contains_key(layer)
     }
 
+    /// Whether it is the sandbox of a build that is under way.
+    pub fn has_sandbox(&self, sandbox: &SandboxId) -> bool {
+        self.lock().sandboxes.contains_key(sandbox)
+    }
+
     pub(super) fn hold(&self) -> Hold {
         Hold {
             of: self.clone(),
             files: Vec::new(),
             layers: Vec::new(),
+            sandboxes: Vec::new(),
         }
     }
 
@@ -45,12 +52,18 @@ pub struct Hold {
     of: Held,
     files: Vec<SnapshotId>,
     layers: Vec<LayerId>,
+    sandboxes: Vec<SandboxId>,
 }
 
 impl Hold {
     pub(super) fn files(&mut self, files: &SnapshotId) {
         add(&mut self.of.lock().files, files);
         self.files.push(files.clone());
+    }
+
+    pub(super) fn sandbox(&mut self, sandbox: &SandboxId) {
+        add(&mut self.of.lock().sandboxes, sandbox);
+        self.sandboxes.push(sandbox.clone());
     }
 
     /// Others than sealed ones are never removed.
@@ -70,6 +83,9 @@ impl Drop for Hold {
         }
         for layer in &self.layers {
             take(&mut counts.layers, layer);
+        }
+        for sandbox in &self.sandboxes {
+            take(&mut counts.sandboxes, sandbox);
         }
     }
 }

@@ -1,25 +1,23 @@
 //! The sandbox in which a build's steps run: made of a state, ended with the build.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use casemate_rpc::{CreateRequest, NodeError, NodePort};
 use casemate_store::CachedLayer;
 use casemate_types::{
-    BuildContext, CompiledPolicy, EndReason, OnTimeout, Resources, SandboxId, SnapshotId, TeamId,
+    BuildContext, CompiledPolicy, Distribution, EndReason, OnTimeout, Resources, SandboxId, SnapshotId, TeamId,
     TemplateId, chain,
 };
 use envd_client::process::{Command, End, Event};
-use envd_client::{BaseUrl, Dial, Envd, Transport};
+use envd_client::Envd;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use super::BuildError;
 use super::log::{Level, Phase};
+use crate::agent;
 
 /// One command may take this long, and so may each step (`templates.md` 4.9).
 pub(super) const COMMAND_LIMIT: Duration = Duration::from_secs(3600);
@@ -76,46 +74,47 @@ pub(super) struct Script<'a> {
     pub(super) limit: Duration,
 }
 
+/// One that is about to be made.
+pub(super) struct Planned {
+    node: Arc<dyn NodePort>,
+    envd: Envd,
+    request: CreateRequest,
+}
+
 impl Maker {
-    /// Begins to make one of a state; it can be used once [`BuildSandbox::ready`] returned.
-    pub(super) fn make(&self, state: &CachedLayer) -> Result<BuildSandbox, BuildError> {
-        self.begin(
-            state.layers.clone(),
-            state.files.clone(),
-            Some(state.distribution.clone()),
-            self.resources,
-        )
+    /// One that begins with a state.
+    pub(super) fn plan(&self, state: &CachedLayer) -> Result<Planned, BuildError> {
+        self.plan_of(Beginning {
+            layers: state.layers.clone(),
+            files: state.files.clone(),
+            distribution: Some(state.distribution.clone()),
+            resources: self.resources,
+        })
     }
 
     /// One that holds nothing.
-    pub(super) fn make_empty(&self, resources: Resources) -> Result<BuildSandbox, BuildError> {
-        self.begin(Vec::new(), None, None, resources)
+    pub(super) fn plan_empty(&self, resources: Resources) -> Result<Planned, BuildError> {
+        self.plan_of(Beginning {
+            layers: Vec::new(),
+            files: None,
+            distribution: None,
+            resources,
+        })
     }
 
-    fn begin(
-        &self,
-        layers: Vec<String>,
-        files: Option<SnapshotId>,
-        distribution: Option<casemate_types::Distribution>,
-        resources: Resources,
-    ) -> Result<BuildSandbox, BuildError> {
+    fn plan_of(&self, beginning: Beginning) -> Result<Planned, BuildError> {
         let id = SandboxId::random();
         let mut token = [0; 32];
         getrandom::fill(&mut token).expect("the kernel's random source answers once booted");
         let token = hex::encode(token);
-        let dial = Arc::new(NodeDial {
-            node: Arc::clone(&self.node),
-            sandbox: id.clone(),
-        });
-        let base: BaseUrl = "http://build.invalid".parse()?;
-        let envd = Envd::new(Transport::dialled(dial), base, id.as_str(), Some(&token))?;
+        let envd = agent::of(&self.node, &id, &token)?;
         let request = CreateRequest {
-            sandbox: id.clone(),
+            sandbox: id,
             team: self.team.clone(),
             template: self.template.clone(),
-            layers,
-            distribution,
-            resources,
+            layers: beginning.layers,
+            distribution: beginning.distribution,
+            resources: beginning.resources,
             network: self.network.clone(),
             envs: BTreeMap::new(),
             access_token: Some(token),
@@ -123,17 +122,40 @@ impl Maker {
             default_workdir: Some("/".into()),
             life_ms: u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX),
             on_timeout: OnTimeout::Kill,
-            files,
+            files: beginning.files,
             startup: None,
         };
-        let node = Arc::clone(&self.node);
-        let making = tokio::spawn(async move { node.create(request).await.map(drop) });
-        Ok(BuildSandbox {
+        Ok(Planned {
             node: Arc::clone(&self.node),
-            id,
             envd,
-            making: Mutex::new(Some(making)),
+            request,
         })
+    }
+}
+
+/// What a sandbox begins with.
+struct Beginning {
+    layers: Vec<String>,
+    files: Option<SnapshotId>,
+    distribution: Option<Distribution>,
+    resources: Resources,
+}
+
+impl Planned {
+    pub(super) fn id(&self) -> &SandboxId {
+        &self.request.sandbox
+    }
+
+    /// Begins to make it; it can be used once [`BuildSandbox::ready`] returned.
+    pub(super) fn make(self) -> BuildSandbox {
+        let (node, id) = (Arc::clone(&self.node), self.request.sandbox.clone());
+        let making = tokio::spawn(async move { node.create(self.request).await.map(drop) });
+        BuildSandbox {
+            node: self.node,
+            id,
+            envd: self.envd,
+            making: Mutex::new(Some(making)),
+        }
     }
 }
 
@@ -204,7 +226,7 @@ impl BuildSandbox {
         keeps_stdout: bool,
     ) -> Result<Ran, BuildError> {
         let envd = self.envd.clone().as_user(user);
-        let mut events = envd.process_start(command).await?;
+        let mut events = envd.process_run(command).await?;
         let mut stdout = Vec::new();
         let mut tail = Tail::default();
         let mut lines = phase.map(|phase| (phase.output("stdout"), phase.output("stderr")));
@@ -297,19 +319,3 @@ impl Tail {
         lines[lines.len().saturating_sub(max)..].join("\n")
     }
 }
-
-struct NodeDial {
-    node: Arc<dyn NodePort>,
-    sandbox: SandboxId,
-}
-
-#[async_trait]
-impl Dial for NodeDial {
-    async fn dial(&self) -> io::Result<TcpStream> {
-        let dialled = self.node.dial(&self.sandbox, ENVD_PORT).await;
-        dialled.map_err(io::Error::other)
-    }
-}
-
-/// Where the agent listens in every sandbox.
-const ENVD_PORT: u16 = 49983;

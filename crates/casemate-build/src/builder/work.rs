@@ -10,7 +10,7 @@ use super::flights::Turn;
 use super::ground::{self, Ground};
 use super::held::Hold;
 use super::log::{BuildLog, Level, Phase};
-use super::sandbox::{BuildSandbox, Maker};
+use super::sandbox::{BuildSandbox, Maker, Planned};
 use super::steps::{Action, Bench, Left};
 use super::{BuildError, Builder, Job, Uploads, key};
 use crate::recipe::Step;
@@ -227,11 +227,10 @@ impl Work<'_> {
     }
 
     /// Makes one and waits until it serves.
-    pub(super) async fn begin(
-        &self,
-        sandbox: BuildSandbox,
-    ) -> Result<Arc<BuildSandbox>, BuildError> {
-        let sandbox = Arc::new(sandbox);
+    pub(super) async fn begin(&mut self, planned: Planned) -> Result<Arc<BuildSandbox>, BuildError> {
+        // Before anybody hears of it.
+        self.hold.sandbox(planned.id());
+        let sandbox = Arc::new(planned.make());
         self.begun.lock().push(Arc::clone(&sandbox));
         sandbox.ready().await?;
         Ok(sandbox)
@@ -250,7 +249,7 @@ impl Work<'_> {
         if let Some(sandbox) = &self.sandbox {
             return Ok(Arc::clone(sandbox));
         }
-        let sandbox = self.begin(self.maker().make(state)?).await?;
+        let sandbox = self.begin(self.maker().plan(state)?).await?;
         self.sandbox = Some(Arc::clone(&sandbox));
         Ok(sandbox)
     }

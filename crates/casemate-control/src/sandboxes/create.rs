@@ -28,6 +28,7 @@ pub use check::CreateRefused;
 pub use idempotent::{IdempotencyError, IdempotencyKey, InvalidIdempotencyKey};
 
 use super::network::NetworkAsk;
+use super::startup::StartupError;
 use crate::Control;
 use crate::auth::TeamCaller;
 use crate::quota::{Place, QuotaReached};
@@ -75,6 +76,9 @@ pub enum CreateError {
     Placement(#[from] PlacementError),
     #[error(transparent)]
     Idempotency(#[from] IdempotencyError),
+    /// Its template's start command failed in it; it is gone again.
+    #[error(transparent)]
+    Startup(#[from] StartupError),
     /// It was made and could not be recorded; it is gone again.
     #[error("record a sandbox")]
     Store(#[from] StoreError),
@@ -163,6 +167,9 @@ impl Control {
             }
         };
         failpoint::hit(Point::CreatePlaced);
+        let reply = self
+            .started_in(&plan.sandbox, plan.build.started_with(), plan.life, reply)
+            .await?;
         let envs = self.keys.seal_envs(&plan.sandbox, &plan.envs);
         let row = row(caller, &plan, envs, &node, &reply);
         self.record(row, place).await?;
@@ -232,6 +239,7 @@ impl Control {
             team: caller.team.id.clone(),
             template: plan.template.id.clone(),
             layers: plan.build.layers.clone(),
+            distribution: Some(plan.build.distribution.clone()),
             resources: plan.build.resources,
             network: plan.compiled.clone(),
             envs: plan.envs.clone(),
@@ -241,6 +249,7 @@ impl Control {
             life_ms: u64::try_from(plan.life.as_millis()).unwrap_or(u64::MAX),
             on_timeout: plan.on_timeout,
             files: plan.build.files.clone(),
+            startup: plan.build.started_with().cloned(),
         }
     }
 
@@ -293,7 +302,7 @@ impl Control {
 
     /// Ends a sandbox that its client was not told of. One that the node is still making is ended
     /// when it says that it runs, and one of a node that cannot be reached once that is back.
-    fn take_back(&self, sandbox: SandboxId) {
+    pub(super) fn take_back(&self, sandbox: SandboxId) {
         self.recent.doom(&sandbox);
         let node = std::sync::Arc::clone(&self.node);
         self.tasks.spawn(TaskKind::Cleanup, async move {

@@ -129,6 +129,7 @@ impl Control {
             }
         })?;
         request.files = Some(files.clone());
+        let startup = request.startup.clone();
         let reply = self.place(request).await.inspect_err(|error| {
             self.counters.create_failed();
             tracing::warn!(
@@ -136,6 +137,9 @@ impl Control {
                 "could not place a fork of sandbox {}", parent.id
             );
         })?;
+        let reply = self
+            .started_in(&id, startup.as_ref(), timeout, reply)
+            .await?;
         let row = Sandbox {
             started_at: reply.started_at,
             state: SandboxState::Running {

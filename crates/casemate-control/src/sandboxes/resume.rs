@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::{CreateRequest, NodeError, ResumeReply, ResumeRequest};
-use casemate_store::{Sandbox, StoreError};
+use casemate_store::{Build, Sandbox, StoreError};
 use casemate_types::{
-    EndReason, Kept, OnTimeout, PauseReason, SandboxId, SandboxState, chain, steady,
+    Distribution, EndReason, Kept, OnTimeout, PauseReason, SandboxId, SandboxState, chain, steady,
 };
 
 use super::connect::{busy, runs};
@@ -148,8 +148,18 @@ impl Control {
             from: resume.from,
             with_memory_only: resume.with_memory_only,
         };
+        let startup = request.sandbox.startup.clone();
         let reply = self.ask_node_to_resume(&row, request).await?;
         failpoint::hit(Point::ResumeAnswered);
+        if reply.from == Kept::Files
+            && let Err(error) = self.started(&id, startup.as_ref()).await
+        {
+            // Its files are its owner's all the same.
+            tracing::warn!(
+                sandbox.id = %id, error = chain(&error),
+                "sandbox {id} goes on without the start command of its template"
+            );
+        }
         // What is told of its pause at the same time comes before or after row and route.
         let one = self.notes.lock(&id).await;
         let generation = self.record_resume(&row, &reply, on_timeout).await?;
@@ -253,15 +263,13 @@ impl Control {
             tracing::error!(sandbox.id = %id, %error, "sandbox {id} goes on without its variables");
             Default::default()
         });
-        let (layers, default_user, default_workdir) = match build {
-            Some(build) => (build.layers, build.default_user, build.default_workdir),
-            None => Default::default(),
-        };
+        let build = build.unwrap_or_else(|| nothing_to_make(row));
         Ok(CreateRequest {
             sandbox: id.clone(),
             team: row.team.clone(),
             template: row.template.clone(),
-            layers,
+            layers: build.layers,
+            distribution: Some(build.distribution),
             resources: row.resources,
             network: row
                 .network
@@ -269,11 +277,30 @@ impl Control {
                 .map_err(super::network::NetworkError::from)?,
             envs,
             access_token: row.secured.then(|| self.keys.envd_token(id)),
-            default_user,
-            default_workdir,
+            default_user: build.default_user,
+            default_workdir: build.default_workdir,
             life_ms: u64::try_from(life.as_millis()).unwrap_or(u64::MAX),
             on_timeout,
             files: None,
+            startup: build.started_with().cloned(),
         })
+    }
+}
+
+/// Stands for a build that is gone: no node has its layer, so that nothing is started of it.
+fn nothing_to_make(row: &Sandbox) -> Build {
+    Build {
+        id: row.build,
+        template: row.template.clone(),
+        layers: vec!["gone".into()],
+        resources: row.resources,
+        default_user: String::new(),
+        default_workdir: None,
+        envs: Default::default(),
+        envd_version: row.envd_version.clone(),
+        files: None,
+        startup: None,
+        distribution: Distribution::Other,
+        created_at: row.started_at,
     }
 }

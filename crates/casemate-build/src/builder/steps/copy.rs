@@ -4,6 +4,7 @@ use casemate_store::CacheKey;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Bench, Copy, Left, said};
+use crate::builder::sandbox::COMMAND_LIMIT;
 use crate::builder::{BuildError, UploadError, refusal, shell};
 
 /// What stays as it is in a query.
@@ -49,7 +50,7 @@ impl Bench<'_> {
             }
         }
         let envd = self.sandbox.envd();
-        let answer = envd.post_stream(&query, upload).await?;
+        let answer = envd.post_stream(&query, upload, COMMAND_LIMIT).await?;
         if answer.status.is_success() {
             return Ok(Left::Files(self.context.clone()));
         }

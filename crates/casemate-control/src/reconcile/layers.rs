@@ -1,0 +1,50 @@
+//! Read-only layers that a node has and nothing needs: of builds that failed, templates that were
+//! deleted, caches that expired.
+
+use std::sync::Arc;
+
+use casemate_rpc::{NodeError, SNAPSHOTS_PAGE};
+use casemate_types::{LayerId, chain};
+
+use super::ReconcileError;
+use crate::Control;
+use crate::tasks::TaskKind;
+
+/// Beside everything else.
+pub(crate) fn drop_unwanted_soon(control: &Arc<Control>) {
+    let looking = Arc::clone(control);
+    control.tasks.spawn(TaskKind::Cleanup, async move {
+        if let Err(error) = drop_unwanted(&looking).await {
+            tracing::warn!(
+                error = chain(&error),
+                "could not look for layers that nobody wants; trying again later"
+            );
+        }
+    });
+}
+
+async fn drop_unwanted(control: &Arc<Control>) -> Result<(), ReconcileError> {
+    let mut after: Option<LayerId> = None;
+    loop {
+        let page = control.node.layers(after.as_ref()).await?;
+        // Before the rows are read: what gets one meanwhile is in one of the two.
+        let free: Vec<LayerId> = page
+            .iter()
+            .filter(|layer| !control.builder.held().has_layer(layer))
+            .cloned()
+            .collect();
+        let wanted = control.store.layer_wanted(&free).await?;
+        for layer in free.iter().filter(|layer| !wanted.contains(layer)) {
+            match control.node.remove_layer(layer).await {
+                Ok(()) => tracing::info!(layer.id = %layer, "removed layer {layer}, which nothing needs"),
+                // A sandbox of another team, or one that is just ending.
+                Err(NodeError::InUse(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        match page.last() {
+            Some(last) if page.len() == SNAPSHOTS_PAGE => after = Some(last.clone()),
+            Some(_) | None => return Ok(()),
+        }
+    }
+}

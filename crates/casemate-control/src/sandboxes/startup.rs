@@ -1,0 +1,147 @@
+//! Sandboxes of templates with a start command are given away when that is ready (`templates.md` 6.1):
+//! clients connect at once to what it serves.
+
+use std::time::Duration;
+
+use casemate_build::agent;
+use casemate_rpc::CreateReply;
+use casemate_types::{SandboxId, Startup, chain, steady};
+use envd_client::EnvdError;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use crate::Control;
+
+/// Why a start command did not come to be ready.
+#[derive(Debug, thiserror::Error)]
+pub enum StartupError {
+    /// In words for the client.
+    #[error("the start command of the template failed: {0}")]
+    Failed(String),
+    #[error("the start command of the template was not ready within {} s", .0.as_secs())]
+    TimedOut(Duration),
+    #[error("ask the agent of a sandbox for its start command")]
+    Agent(#[source] EnvdError),
+}
+
+/// What the agent says of it.
+#[derive(Deserialize)]
+struct Report {
+    state: State,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    output: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    None,
+    Starting,
+    Ready,
+    Failed,
+}
+
+/// The agent answers at least so often.
+const WAIT: Duration = Duration::from_secs(20);
+/// Of what the command said, for the client.
+const OUTPUT_CHARS_MAX: usize = 500;
+
+impl Control {
+    /// Waits until the start command of a new sandbox is ready; its life is counted from then. On an
+    /// error the sandbox goes.
+    pub(super) async fn started_in(
+        &self,
+        id: &SandboxId,
+        startup: Option<&Startup>,
+        life: Duration,
+        reply: CreateReply,
+    ) -> Result<CreateReply, StartupError> {
+        if startup.is_none() {
+            return Ok(reply);
+        }
+        if let Err(error) = self.started(id, startup).await {
+            self.counters.create_failed();
+            self.take_back(id.clone());
+            tracing::warn!(
+                sandbox.id = %id, error = chain(&error),
+                "the start command of sandbox {id} failed; ending it"
+            );
+            return Err(error);
+        }
+        let ends_at = steady::now() + life;
+        match self.node.set_deadline(id, ends_at).await {
+            Ok(()) => Ok(CreateReply { ends_at, ..reply }),
+            Err(error) => {
+                tracing::warn!(
+                    sandbox.id = %id, error = chain(&error),
+                    "the life of sandbox {id} counts from before its start command was ready"
+                );
+                Ok(reply)
+            }
+        }
+    }
+
+    /// Waits until the start command of a sandbox that has just begun is ready.
+    pub(super) async fn started(
+        &self,
+        id: &SandboxId,
+        startup: Option<&Startup>,
+    ) -> Result<(), StartupError> {
+        if startup.is_none() {
+            return Ok(());
+        }
+        let token = self.keys.envd_token(id);
+        let asked = agent::of(&self.node, id, &token);
+        let envd = asked.map_err(|error| StartupError::Agent(error.into()))?;
+        let limit = self.config.create_timeout;
+        let end = Instant::now() + limit;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(StartupError::TimedOut(limit));
+            }
+            let wait = left.min(WAIT);
+            let path = format!("/startup?wait_ms={}", wait.as_millis());
+            let report = envd.get_json(&path, wait + WAIT).await;
+            let Report {
+                state,
+                message,
+                output,
+            } = report.map_err(StartupError::Agent)?;
+            match state {
+                State::Ready | State::None => return Ok(()),
+                State::Starting => {}
+                State::Failed => return Err(StartupError::Failed(shown(&message, &output))),
+            }
+        }
+    }
+}
+
+/// What came out of a sandbox is cut and made one line.
+fn shown(message: &str, output: &str) -> String {
+    let tail: String = {
+        let skipped = output.chars().count().saturating_sub(OUTPUT_CHARS_MAX);
+        output.trim_end().chars().skip(skipped).collect()
+    };
+    let text = match tail.is_empty() {
+        true => message.to_owned(),
+        false => format!("{message}: {tail}"),
+    };
+    let text = text.chars().take(2 * OUTPUT_CHARS_MAX);
+    text.map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_command_said_is_one_bounded_line() {
+        let text = shown("exit status 1", &format!("{}\nlast\u{1b}[0m\n", "x".repeat(5000)));
+        assert!(text.ends_with(" last [0m"), "{text}");
+        assert!(text.len() < 1000 && text.starts_with("exit status 1: x"));
+        assert_eq!(shown("exit status 1", ""), "exit status 1");
+    }
+}

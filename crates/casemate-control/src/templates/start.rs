@@ -1,0 +1,301 @@
+//! Running builds: begun for a client, cancelled by another, ended with this process.
+//!
+//! ```text
+//! begin ─▶ ground ─▶ Builder::run ─▶ log written ─▶ ready, or failed
+//! ```
+//!
+//! The recipe is in memory alone: a build whose process ends is failed, and what it had finished is in
+//! the cache for the next one.
+
+mod log;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use casemate_build::builder::{BuildError, BuildLog, Built, Ground, Job, Level};
+use casemate_build::recipe::Recipe;
+use casemate_images::Reference;
+use casemate_store::{Build, BuildBegun, BuildId, BuildRecord, StoreError};
+use casemate_types::{BuildFailure, TemplateId, Timestamp, chain};
+use tokio_util::sync::CancellationToken;
+
+use crate::Control;
+use crate::auth::TeamCaller;
+use crate::tasks::TaskKind;
+use log::Written;
+
+/// What a client starts a build with.
+#[derive(Debug, Clone)]
+pub struct StartBuild {
+    pub recipe: Recipe,
+    /// Its SDK expects steps to run as `user` (`templates.md` 2.2.4, build version 2.1.0).
+    pub sets_user: bool,
+}
+
+/// Why a build was not started. The texts are E2B's.
+#[derive(Debug, thiserror::Error)]
+pub enum StartBuildError {
+    #[error("Invalid build ID: {0}")]
+    InvalidBuildId(String),
+    #[error("build is not in waiting state")]
+    NotWaiting,
+    #[error("User does not have access to the template")]
+    NotYours,
+    #[error("Error when getting template: there is no build {0} of this template")]
+    NotFound(String),
+    /// The build has failed of it.
+    #[error("Error when starting template build: {0}")]
+    Source(&'static str),
+    #[error("Error when getting available build client")]
+    Unavailable,
+    #[error("the store failed at the start of a build")]
+    Store(#[from] StoreError),
+}
+
+/// What a build that this process cannot end fails of.
+pub(crate) fn interrupted() -> BuildFailure {
+    BuildFailure {
+        message: "the build was interrupted because the platform was restarted; start it again"
+            .into(),
+        step: None,
+    }
+}
+
+/// Builds of this process that are under way.
+#[derive(Default)]
+pub(crate) struct Building(Mutex<HashMap<BuildId, CancellationToken>>);
+
+impl Building {
+    fn lock(&self) -> MutexGuard<'_, HashMap<BuildId, CancellationToken>> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+
+    fn begin(&self, build: BuildId) -> CancellationToken {
+        let cancel = CancellationToken::new();
+        self.lock().insert(build, cancel.clone());
+        cancel
+    }
+
+    fn end(&self, build: &BuildId) {
+        self.lock().remove(build);
+    }
+
+    fn cancel(&self, build: &BuildId) {
+        if let Some(cancel) = self.lock().get(build) {
+            cancel.cancel();
+        }
+    }
+
+    fn all(&self) -> Vec<BuildId> {
+        self.lock().keys().copied().collect()
+    }
+}
+
+impl Control {
+    /// Begins a build that waits. What is wrong with its recipe is the build's failure, not this
+    /// call's.
+    pub async fn start_build(
+        self: &Arc<Self>,
+        caller: &TeamCaller,
+        template: &str,
+        build: &str,
+        ask: StartBuild,
+    ) -> Result<(), StartBuildError> {
+        let record = self.own_build(caller, template, build).await?;
+        if self.node_name().is_none() {
+            return Err(StartBuildError::Unavailable);
+        }
+        let now = Timestamp::now();
+        let rivals = match self.store.build_begin(&record.id, now).await? {
+            BuildBegun::Began { rivals } => rivals,
+            BuildBegun::NotWaiting => return Err(StartBuildError::NotWaiting),
+            BuildBegun::Unknown => return Err(StartBuildError::NotFound(build.to_owned())),
+        };
+        let cancelled = BuildError::Cancelled.failure();
+        self.cancel_builds(&rivals, cancelled).await;
+        let recipe = &ask.recipe;
+        let source = match (&recipe.from_image, &recipe.from_template) {
+            (Some(_), Some(_)) => Err("cannot specify both fromImage and fromTemplate"),
+            (None, None) => Err("must specify either fromImage or fromTemplate"),
+            _ => Ok(()),
+        };
+        if let Err(why) = source {
+            let message = format!("error when building env: {why}");
+            let failure = BuildFailure {
+                message,
+                step: None,
+            };
+            self.store.build_fail(&record.id, &failure, now).await?;
+            return Err(StartBuildError::Source(why));
+        }
+        let ground = match self.ground(caller, recipe).await {
+            Ok(ground) => ground,
+            Err(message) => {
+                let step = Some("base".into());
+                let failure = BuildFailure { message, step };
+                self.store.build_fail(&record.id, &failure, now).await?;
+                return Ok(());
+            }
+        };
+        let job = Job {
+            team: caller.team.id.clone(),
+            template: record.template.clone(),
+            build: record.id,
+            recipe: ask.recipe,
+            ground,
+            resources: record.resources,
+            sets_user: ask.sets_user,
+        };
+        let cancel = self.building.begin(job.build);
+        let control = Arc::clone(self);
+        self.tasks.spawn(TaskKind::Request, async move {
+            let build = job.build;
+            control.run_build(job, record, cancel).await;
+            control.building.end(&build);
+        });
+        Ok(())
+    }
+
+    /// A build of a template of the caller's team.
+    async fn own_build(
+        &self,
+        caller: &TeamCaller,
+        template: &str,
+        build: &str,
+    ) -> Result<BuildRecord, StartBuildError> {
+        let invalid = |_| StartBuildError::InvalidBuildId(build.to_owned());
+        let id = BuildId::parse(build).map_err(invalid)?;
+        let not_found = || StartBuildError::NotFound(build.to_owned());
+        let template = TemplateId::parse(template).map_err(|_| not_found())?;
+        let found = self.store.template_by_id(&template).await?;
+        let found = found.ok_or_else(not_found)?;
+        if found.owner.as_ref() != Some(&caller.team.id) {
+            return Err(StartBuildError::NotYours);
+        }
+        let record = self.store.build_record(&id).await?;
+        record
+            .filter(|record| record.template == template)
+            .ok_or_else(not_found)
+    }
+
+    /// What the recipe stands on; the error is the build's, about its base.
+    async fn ground(&self, caller: &TeamCaller, recipe: &Recipe) -> Result<Ground, String> {
+        let name = match (&recipe.from_image, &recipe.from_template) {
+            (Some(image), _) => {
+                let at_hand = Reference::parse(image).ok().and_then(|reference| {
+                    let images = &self.config.builds.images_at_hand;
+                    images.get(&reference.to_string()).cloned()
+                });
+                let Some(template) = at_hand else {
+                    return Ok(Ground::Image {
+                        reference: image.clone(),
+                        login: recipe.registry.clone(),
+                    });
+                };
+                template
+            }
+            (None, Some(template)) => template.clone(),
+            (None, None) => return Err("there is neither an image nor a template".into()),
+        };
+        let resolved = self.look_up_template(caller, &name).await;
+        let (_, build) = resolved.map_err(|error| match &error {
+            crate::templates::TemplateError::Store { .. } => {
+                tracing::error!(error = chain(&error), "could not look for the base of a build");
+                casemate_build::builder::INTERNAL.to_owned()
+            }
+            other => other.to_string(),
+        })?;
+        Ok(Ground::Template {
+            name: recipe.from_image.clone().unwrap_or(name),
+            is_image: recipe.from_image.is_some(),
+            build: Box::new(build),
+        })
+    }
+
+    async fn run_build(self: &Arc<Self>, job: Job, record: BuildRecord, cancel: CancellationToken) {
+        let id = job.build;
+        let written = Written::begin(self, &job);
+        let log: Arc<dyn BuildLog> = Arc::clone(&written) as _;
+        let running = tokio::spawn({
+            let control = Arc::clone(self);
+            async move { control.builder.run(&job, &*control, &log, &cancel).await }
+        });
+        let outcome = running.await.unwrap_or_else(|error| {
+            let why = format!("the task of the build ended: {error}");
+            Err(BuildError::Internal(why))
+        });
+        let noted = match outcome {
+            Ok((built, hold)) => {
+                written.finish().await;
+                let noted = self.note_built(&record, built).await;
+                drop(hold);
+                noted
+            }
+            Err(error) => {
+                if let Some(why) = error.for_operators() {
+                    tracing::error!(build.id = %id, error = why, "build {id} failed");
+                }
+                written.finish().await;
+                let now = Timestamp::now();
+                let failed = self.store.build_fail(&id, &error.failure(), now).await;
+                failed.map(drop)
+            }
+        };
+        if let Err(error) = noted {
+            tracing::error!(build.id = %id, error = chain(&error), "could not note the end of build {id}");
+        }
+    }
+
+    async fn note_built(&self, record: &BuildRecord, built: Built) -> Result<(), StoreError> {
+        let disk_mib = record.resources.disk_mib.saturating_add(built.files_mib);
+        let build = Build {
+            id: record.id,
+            template: record.template.clone(),
+            layers: built.layers,
+            resources: record.resources,
+            default_user: built.default_user,
+            default_workdir: built.default_workdir,
+            envs: built.envs,
+            envd_version: self.config.builds.agent_version.clone(),
+            files: None,
+            startup: built.startup,
+            distribution: built.distribution,
+            created_at: record.created_at,
+        };
+        let now = Timestamp::now();
+        let is_ready = self.store.build_finish(&build, disk_mib, now).await?;
+        if is_ready {
+            self.builds_by_reference.clear();
+            let id = record.id;
+            tracing::info!(build.id = %id, template.id = %record.template, "build {id} is ready");
+        }
+        Ok(())
+    }
+
+    /// Fails builds that wait or run; those that run stop soon.
+    pub(crate) async fn cancel_builds(&self, builds: &[BuildId], failure: BuildFailure) {
+        for build in builds {
+            let now = Timestamp::now();
+            if let Err(error) = self.store.build_fail(build, &failure, now).await {
+                tracing::warn!(build.id = %build, error = chain(&error), "could not cancel build {build}");
+            }
+            self.building.cancel(build);
+        }
+    }
+
+    /// Stops what this process builds: it ends.
+    pub(crate) async fn interrupt_builds(&self) {
+        self.cancel_builds(&self.building.all(), interrupted()).await;
+    }
+}
+
+/// As they are kept.
+fn level(level: Level) -> casemate_history::LogLevel {
+    use casemate_history::LogLevel;
+    match level {
+        Level::Debug => LogLevel::Debug,
+        Level::Info => LogLevel::Info,
+        Level::Warn => LogLevel::Warn,
+        Level::Error => LogLevel::Error,
+    }
+}
