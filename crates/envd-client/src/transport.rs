@@ -31,8 +31,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// never written to a connection that the server is closing.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long an answer may take that is not a stream, and the beginning of one that is.
+/// How long an answer may take that is not a stream.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long the beginning of a stream may take. The edge may wake a sandbox and dial it before, which
+/// takes up to 90 s until it answers by itself that it could not.
+pub(crate) const BEGIN_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A pool of connections to any number of servers. Cheap to clone; clones share the pool.
 #[derive(Debug, Clone)]

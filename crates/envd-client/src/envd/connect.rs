@@ -14,7 +14,7 @@ use super::stream::MessageStream;
 use super::{ANSWER_BYTES_MAX, Envd};
 use crate::error::{EnvdError, HttpError};
 use crate::transport::{
-    ANSWER_TIMEOUT, Answer, BodySender, Dropped, NotWanted, channel, whole, within,
+    ANSWER_TIMEOUT, Answer, BEGIN_TIMEOUT, BodySender, Dropped, NotWanted, channel, whole, within,
 };
 
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("connect-protocol-version");
@@ -74,7 +74,7 @@ impl Envd {
             let response = self.transport.send(request).await?;
             accepted(method, response).await
         };
-        let body = within(ANSWER_TIMEOUT, method, opened).await?;
+        let body = within(BEGIN_TIMEOUT, method, opened).await?;
         Ok(MessageStream::new(method, self.codec, body))
     }
 

@@ -9,7 +9,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Envd, REPORT_BYTES_MAX};
 use crate::error::{EnvdError, HttpError};
-use crate::transport::{ANSWER_TIMEOUT, Answer, whole, within};
+use crate::transport::{ANSWER_TIMEOUT, Answer, BEGIN_TIMEOUT, whole, within};
 
 /// What stays as it is in a query: what RFC 3986 calls unreserved, and the slash.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC
@@ -45,7 +45,7 @@ impl Envd {
             let answer = Answer::read(response, &target, REPORT_BYTES_MAX).await?;
             Err(EnvdError::refused(&answer))
         };
-        let body = within(ANSWER_TIMEOUT, &target, opened).await?;
+        let body = within(BEGIN_TIMEOUT, &target, opened).await?;
         Ok(Download { target, body })
     }
 

@@ -42,7 +42,7 @@ pub enum EnvdError {
         source: CodecError,
     },
     /// A command took longer than its caller allowed, and is being killed.
-    #[error("the command took longer than {} s", after.as_secs())]
+    #[error("the command took longer than {after:?}")]
     CommandTimeout { after: Duration },
     #[error("{method} broke the rules of its stream: {fault}")]
     Stream {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use envd_client::process::Command;
 use envd_client::{BaseUrl, Dial, Envd, EnvdError, HttpError, Transport};
 
 use crate::server::{Answer, Server};
@@ -123,4 +124,44 @@ async fn what_cannot_be_a_header_is_refused_before_anything_is_dialled() {
             name: "x-access-token"
         })
     ));
+}
+
+/// A server that takes connections and says nothing.
+async fn mute() -> Arc<Dialer> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            kept.push(stream);
+        }
+    });
+    Dialer::new(Way::To(address))
+}
+
+#[tokio::test]
+async fn an_agent_that_never_answers_is_given_up() {
+    let envd = Envd::dialled(mute().await, None).unwrap();
+    let asked = [
+        tokio::spawn({
+            let envd = envd.clone();
+            async move {
+                envd.process_run(Command::of_login_shell("true"))
+                    .await
+                    .err()
+            }
+        }),
+        tokio::spawn({
+            let envd = envd.clone();
+            async move { envd.file_open("/a").await.err() }
+        }),
+        tokio::spawn(async move { envd.health().await.err() }),
+    ];
+    // The connections are made while time goes as usual.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::pause();
+    for error in asked {
+        let error = error.await.unwrap().unwrap();
+        assert!(matches!(error, EnvdError::Http(HttpError::Timeout { .. })));
+    }
 }

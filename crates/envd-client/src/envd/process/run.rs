@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{Command, Event, Events, Kill, Process};
 use crate::envd::Envd;
 use crate::error::EnvdError;
-use crate::transport::{ANSWER_TIMEOUT, within};
+use crate::transport::{BEGIN_TIMEOUT, within};
 
 /// What the agent adds to a command's limit before it ends the command by itself, which it does in
 /// case that we are gone. Until then the end is ours, and is told as what it is.
@@ -52,7 +52,7 @@ impl Envd {
             let pid = events.pid().await?;
             Ok::<_, EnvdError>((events, pid))
         };
-        let (events, pid) = within(ANSWER_TIMEOUT, "Start", started).await?;
+        let (events, pid) = within(BEGIN_TIMEOUT, "Start", started).await?;
         Ok(Run {
             envd: self.clone(),
             events,
