@@ -1,5 +1,6 @@
 //! What the binary tells control; checked there, trusted here.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use casemate_history::Retention;
@@ -34,6 +35,37 @@ pub struct ControlConfig {
     pub activity_every: Duration,
     /// How long a create waits for its node; beyond it 504 and the sandbox is ended.
     pub create_timeout: Duration,
+    pub builds: BuildsConfig,
+}
+
+/// Settings of template builds.
+#[derive(Debug, Clone)]
+pub struct BuildsConfig {
+    /// Templates that stand for images, by the images' whole references.
+    pub images_at_hand: BTreeMap<String, String>,
+    /// What `envdVersion` says of builds.
+    pub agent_version: String,
+    /// Builds that run at once; others wait.
+    pub at_once: usize,
+    /// All files of an image, MiB.
+    pub image_mib_max: u32,
+    /// How long a step's result is kept after its last use.
+    pub cache: Duration,
+    /// Results of steps that are kept of each team.
+    pub cache_steps_max: u32,
+}
+
+impl Default for BuildsConfig {
+    fn default() -> Self {
+        Self {
+            images_at_hand: BTreeMap::new(),
+            agent_version: String::new(),
+            at_once: 2,
+            image_mib_max: 25_000,
+            cache: Duration::from_secs(7 * 24 * 3600),
+            cache_steps_max: 2000,
+        }
+    }
 }
 
 impl ControlConfig {
@@ -50,6 +82,7 @@ impl ControlConfig {
             retention: Retention::default(),
             activity_every: Duration::from_secs(15),
             create_timeout: Duration::from_secs(60),
+            builds: BuildsConfig::default(),
         }
     }
 }

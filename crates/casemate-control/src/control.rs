@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use casemate_build::builder::{Builder, BuilderLimits};
 use casemate_catalog::Catalog;
 use casemate_history::History;
+use casemate_images::Images;
 use casemate_rpc::NodePort;
 use casemate_store::{Build, KeyHash, KeyId, Store, StoreError, Team, Template};
+use casemate_types::{CompiledPolicy, Timestamp};
 use tokio::sync::watch;
 
 use crate::config::ControlConfig;
@@ -21,6 +24,7 @@ use crate::recorder::Recorder;
 use crate::sandboxes::snapshot::Unrecorded;
 use crate::tasks::{TaskKind, Tasks};
 use crate::templates::ResolvedFor;
+use crate::templates::start::{self, Building};
 use crate::transitions::Transitions;
 use crate::{janitor, reconcile, recorder};
 
@@ -46,6 +50,8 @@ pub struct Control {
     pub(crate) starting: Starting,
     pub(crate) ending: Ending,
     pub(crate) records: Records,
+    pub(crate) builder: Builder,
+    pub(crate) building: Building,
     pub(crate) counters: Counters,
     pub(crate) heard: watch::Sender<Heard>,
     /// This process, another name after each start: what it holds when it dies is found by it.
@@ -66,6 +72,7 @@ impl Control {
         catalog: Arc<dyn Catalog>,
         node: Arc<dyn NodePort>,
         history: Arc<dyn History>,
+        images: Arc<Images>,
     ) -> Result<Arc<Self>, StartError> {
         let owner = KeyId::random().to_string();
         // One control process for each store: all others are dead.
@@ -78,6 +85,12 @@ impl Control {
                 "creates of an earlier process have no known outcome"
             );
         }
+        let failure = start::interrupted();
+        let failed = store.build_fail_building(&failure, Timestamp::now()).await?;
+        if !failed.is_empty() {
+            let builds = failed.len();
+            tracing::info!(builds, "{builds} builds were cut off with an earlier process");
+        }
         let quota = Arc::new(Quota::default());
         for row in store.sandbox_list_alive().await? {
             if row.is_running() {
@@ -85,6 +98,20 @@ impl Control {
             }
         }
         let (records, waiting) = Records::new();
+        let builder = Builder::new(
+            Arc::clone(&node),
+            Arc::clone(&store),
+            images,
+            // As a sandbox that asks for nothing.
+            CompiledPolicy {
+                dns: true,
+                ..CompiledPolicy::default()
+            },
+            BuilderLimits {
+                builds_at_once: config.builds.at_once,
+                image_mib_max: config.builds.image_mib_max,
+            },
+        );
         let control = Arc::new(Self {
             keys: Keys::derive(&config.root_secret),
             config,
@@ -105,6 +132,8 @@ impl Control {
             starting: Starting::default(),
             ending: Ending::default(),
             records,
+            builder,
+            building: Building::default(),
             counters: Counters::default(),
             heard: watch::Sender::new(Heard::default()),
             owner,
@@ -135,6 +164,7 @@ impl Control {
     /// Stops the reconcilers, waits for every change that is under way and writes down what
     /// happened.
     pub async fn shutdown(&self) {
+        self.interrupt_builds().await;
         self.tasks.shutdown().await;
         self.recorder.write_all(&*self.history).await;
     }

@@ -34,7 +34,7 @@ pub mod testing;
 pub mod transitions;
 
 pub use bootstrap::{Bootstrap, BootstrapError, Bootstrapped};
-pub use config::{AdminToken, ControlConfig, Limits};
+pub use config::{AdminToken, BuildsConfig, ControlConfig, Limits};
 pub use control::{Control, StartError};
 pub use keys::RootSecret;
 pub use quota::QuotaReached;

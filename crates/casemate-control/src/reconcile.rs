@@ -11,6 +11,7 @@
 
 mod orphans;
 pub(crate) mod records;
+mod layers;
 mod snapshots;
 pub(crate) mod sync;
 
@@ -97,7 +98,10 @@ async fn follow(
                 handle(control, orphans, &node, event).await?;
             }
             () = orphans.next_due() => orphans.end_overdue(control).await?,
-            _ = snapshots.tick() => snapshots::drop_unwanted_soon(control),
+            _ = snapshots.tick() => {
+                snapshots::drop_unwanted_soon(control);
+                layers::drop_unwanted_soon(control);
+            }
             _ = round.tick() => {
                 sync::end_expired(control, &node).await?;
             }

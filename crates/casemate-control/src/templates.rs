@@ -1,6 +1,7 @@
 //! From a template reference to a build that the caller may use (`api.md` 1.5).
 
 pub mod delete;
+pub mod start;
 
 use std::sync::Arc;
 

@@ -5,6 +5,7 @@
 
 mod environment;
 mod guide;
+pub mod images;
 pub mod raw;
 pub mod tls;
 
@@ -88,6 +89,8 @@ pub struct Config {
     pub manage_firewall: bool,
     pub guest: raw::Guest,
     pub history: raw::History,
+    pub images: images::Images,
+    pub builds: images::Builds,
     /// An archive to import as the base template.
     pub base: Option<PathBuf>,
     pub orphan_grace: Duration,
@@ -170,6 +173,8 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
     limits.check()?;
     raw.node.check()?;
     raw.history.check()?;
+    raw.images.check()?;
+    raw.builds.check()?;
     if !raw.auth.api_key_secret.is_empty() {
         ensure!(
             raw.auth.api_key_secret.expose().len() >= 32,
@@ -204,6 +209,8 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
         node: raw.node,
         guest: raw.guest,
         history: raw.history,
+        images: raw.images,
+        builds: raw.builds,
         base: flags.base.clone(),
     };
     config.check_tls_names()?;

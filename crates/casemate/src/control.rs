@@ -11,8 +11,11 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use casemate_catalog::{Catalog, MemoryCatalog};
-use casemate_control::{AdminToken, Bootstrapped, Control, ControlConfig, Limits, RootSecret};
+use casemate_control::{
+    AdminToken, Bootstrapped, BuildsConfig, Control, ControlConfig, Limits, RootSecret,
+};
 use casemate_history::{History, Retention, SqliteHistory};
+use casemate_images::Images;
 use casemate_rpc::{NodeClient, NodePort};
 use casemate_store::{SqliteStore, Store};
 use casemate_types::steady;
@@ -23,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, Secret};
 use crate::credentials::Bootstrap;
 use crate::up::doors::{Door, Doors};
+use crate::up::programs::AGENT_VERSION;
 use crate::{child, log};
 
 /// What the process is started with; the listeners come along, and then the socket over which it
@@ -106,8 +110,21 @@ async fn serve(
         MemoryCatalog::default(),
     )));
     let config = control_config(&setup)?;
+    let images = setup
+        .config
+        .images
+        .config(setup.control_dir.join("images"))?;
+    let images = Images::open(images).await.context("images of registries")?;
     let written: Arc<dyn Catalog> = Arc::clone(&catalog) as _;
-    let control = Control::start(config, store, written, Arc::clone(&node), history).await?;
+    let control = Control::start(
+        config,
+        store,
+        written,
+        Arc::clone(&node),
+        history,
+        Arc::new(images),
+    )
+    .await?;
     let first = Bootstrapped {
         team: setup
             .bootstrap
@@ -189,6 +206,14 @@ fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {
         events: days(history.events_days),
         logs: days(history.logs_days),
         bytes_max: history.mib_max.saturating_mul(1024 * 1024),
+    };
+    config.builds = BuildsConfig {
+        images_at_hand: setup.config.images.at_hand()?,
+        agent_version: AGENT_VERSION.into(),
+        at_once: setup.config.builds.at_once(),
+        image_mib_max: setup.config.images.image_mib_max,
+        cache: days(setup.config.builds.cache_days),
+        cache_steps_max: setup.config.builds.cache_steps_max,
     };
     config.limits = Limits {
         sandboxes_max: setup.config.limits.team_sandboxes_max,

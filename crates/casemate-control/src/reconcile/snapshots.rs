@@ -33,7 +33,9 @@ async fn drop_unwanted(control: &Arc<Control>) -> Result<(), ReconcileError> {
         // Before the rows are read: what gets one meanwhile is in one of the two.
         let unrecorded: Vec<SnapshotId> = kept
             .iter()
-            .filter(|files| !control.unrecorded.contains(files))
+            .filter(|files| {
+                !control.unrecorded.contains(files) && !control.builder.held().has_files(files)
+            })
             .cloned()
             .collect();
         let wanted = control.store.snapshot_wanted(&unrecorded).await?;

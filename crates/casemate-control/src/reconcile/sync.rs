@@ -91,8 +91,8 @@ pub(super) async fn judge(
         control.end_soon(id, EndReason::Killed);
         return Ok(());
     }
-    if control.starting.contains(id) {
-        // Its create writes row and route.
+    if control.starting.contains(id) || control.builder.held().has_sandbox(id) {
+        // Its create writes row and route; or it has none because it is a build's.
         return Ok(());
     }
     let Some(row) = control.store.sandbox_by_id(id).await? else {

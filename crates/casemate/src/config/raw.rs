@@ -7,6 +7,7 @@ use anyhow::ensure;
 use serde::{Deserialize, Serialize};
 
 use super::Secret;
+use super::images::{Builds, Images};
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -20,6 +21,8 @@ pub struct RawConfig {
     pub network: Network,
     pub guest: Guest,
     pub history: History,
+    pub images: Images,
+    pub builds: Builds,
 }
 
 impl RawConfig {
