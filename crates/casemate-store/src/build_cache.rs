@@ -31,6 +31,8 @@ pub struct CachedLayer {
     pub files: Option<SnapshotId>,
     pub context: BuildContext,
     pub distribution: Distribution,
+    /// What all files of it take together, MiB; 0 where nobody looked.
+    pub size_mib: u32,
 }
 
 /// An uploaded archive.

@@ -1,17 +1,18 @@
 //! What a recipe stands on: an image, unpacked and provisioned, or another template.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use casemate_images::{Image, ImageError, Layer};
+use casemate_images::{Image, ImageError};
 use casemate_store::{Build, CacheKey, CachedLayer};
-use casemate_types::{BuildContext, Distribution, LayerId, Resources, SnapshotId};
+use casemate_types::{BuildContext, Distribution, Resources, chain};
 use envd_client::process::Command;
+use http::StatusCode;
 
 use super::log::{Level, Phase};
-use super::sandbox::BuildSandbox;
+use super::sandbox::{BuildSandbox, COMMAND_LIMIT};
 use super::work::Work;
+use super::error::DISK_FULL;
 use super::{BuildError, key};
 use crate::recipe::RegistryLogin;
 
@@ -78,6 +79,7 @@ pub(super) fn of_template(build: &Build) -> CachedLayer {
             envs: build.envs.clone(),
         },
         distribution: build.distribution.clone(),
+        size_mib: 0,
     }
 }
 
@@ -94,8 +96,8 @@ impl Work<'_> {
         let images = Arc::clone(&self.builder.images);
         let image = images.resolve(reference, &credentials, &scope).await;
         let image = image.map_err(|error| image_error(phase, error))?;
-        let size = image.compressed_bytes();
-        phase.say(Level::Info, format_args!("Base Docker image size: {}", shown(size)));
+        let size = shown(image.compressed_bytes);
+        phase.say(Level::Info, format_args!("Base Docker image size: {size}"));
         let unpacked = self.unpacked(&image, phase).await?;
         let provisioned = self.provisioned(unpacked, phase).await?;
         Ok(provisioned)
@@ -103,7 +105,7 @@ impl Work<'_> {
 
     /// The image's files as a layer; unpacked when the team has it not yet.
     async fn unpacked(&mut self, image: &Image, phase: &Phase) -> Result<CachedLayer, BuildError> {
-        let key = key::of_unpacked(image.scope(), &image.digest().to_string());
+        let key = key::of_unpacked(&image.digest.to_string());
         let _turn = self.turn(&key, phase).await;
         if let Some(found) = self.find(&key).await? {
             // What the reference means today.
@@ -118,8 +120,8 @@ impl Work<'_> {
             ..self.job.resources
         };
         let sandbox = self.begin(self.maker().plan_empty(resources)?).await?;
-        for layer in image.layers() {
-            self.unpack(&sandbox, image, layer, phase).await?;
+        for number in 0..image.layers.len() {
+            self.unpack(&sandbox, image, number, phase).await?;
         }
         say("Layers extracted");
         let distribution = distribution_of(&sandbox).await?;
@@ -130,6 +132,7 @@ impl Work<'_> {
             files: None,
             context: context_of(image),
             distribution,
+            size_mib: 0,
         };
         self.put(&key, &unpacked).await?;
         Ok(unpacked)
@@ -139,36 +142,39 @@ impl Work<'_> {
         &self,
         sandbox: &BuildSandbox,
         image: &Image,
-        layer: &Layer,
+        number: usize,
         phase: &Phase,
     ) -> Result<(), BuildError> {
-        let size = shown(layer.bytes());
-        let digest = layer.digest();
+        let layer = &image.layers[number];
+        let (digest, size) = (&layer.digest, shown(layer.compressed_bytes));
         phase.say(Level::Info, format_args!("Uncompressing layer {digest} {size}"));
-        let reader = self.builder.images.layer(image, layer).await;
+        let reader = self.builder.images.layer(image, number, |_| {}).await;
         let reader = reader.map_err(|error| image_error(phase, error))?;
-        let (body, fault) = super::body::of_layer(reader);
-        let answer = sandbox.envd().post_stream("/build/layer", body).await;
-        // What ended the stream says more than that it ended.
-        if let Some(error) = fault.take() {
-            return Err(image_error(phase, error));
-        }
-        let answer = answer?;
-        if answer.status.is_success() {
-            return Ok(());
-        }
-        let message = super::refusal(&answer);
-        Err(BuildError::recipe(
-            phase.step(),
-            match answer.status.as_u16() {
-                507 => format!(
+        let (body, verdict) = super::body::of_layer(reader);
+        let envd = sandbox.envd();
+        let answer = envd.post_stream("/build/layer", body, COMMAND_LIMIT).await;
+        if let Ok(answer) = &answer
+            && !answer.status.is_success()
+        {
+            let message = super::refusal(answer);
+            let message = match answer.status {
+                StatusCode::INSUFFICIENT_STORAGE => format!(
                     "the uncompressed Docker image size exceeds the maximum filesystem size \
-                     ({} MB). Please reduce your Docker image size.",
+                     ({} MB). Please reduce your Docker image size and build again",
                     self.builder.limits.image_mib_max
                 ),
                 _ => format!("failed to unpack layer {digest} of the image: {message}"),
-            },
-        ))
+            };
+            return Err(BuildError::recipe(phase.step(), message));
+        }
+        // What was wrong with the content says more than that it ended.
+        if let Ok(verdict) = verdict.await {
+            verdict.map_err(|error| image_error(phase, error))?;
+            answer?;
+            return Ok(());
+        }
+        answer?;
+        Err(BuildError::Internal("a layer was not read to its end".into()))
     }
 
     async fn provisioned(
@@ -219,7 +225,7 @@ fn context_of(image: &Image) -> BuildContext {
     BuildContext {
         user: "root".into(),
         workdir: None,
-        envs: image.envs().iter().cloned().collect::<BTreeMap<_, _>>(),
+        envs: image.env.iter().cloned().collect(),
     }
 }
 
@@ -249,9 +255,13 @@ fn distribution_in(os_release: &str) -> Distribution {
 }
 
 fn image_error(phase: &Phase, error: ImageError) -> BuildError {
-    match error.is_ours() {
-        true => BuildError::Internal(casemate_types::chain(&error)),
-        false => BuildError::recipe(phase.step(), error.to_string()),
+    match &error {
+        ImageError::DiskFull => BuildError::Refused(DISK_FULL.into()),
+        ImageError::Disk { .. } => BuildError::Internal(chain(&error)),
+        _ => {
+            tracing::debug!(error = chain(&error), "an image was not had");
+            BuildError::recipe(phase.step(), error.to_string())
+        }
     }
 }
 

@@ -14,8 +14,8 @@ use super::finalize::CONFIGURE;
 const VERSION: &str = "casemate 1";
 
 /// Of an image's files alone, by what its registry answered.
-pub(super) fn of_unpacked(scope: &str, digest: &str) -> CacheKey {
-    hash(&[VERSION, "unpacked", scope, digest])
+pub(super) fn of_unpacked(digest: &str) -> CacheKey {
+    hash(&[VERSION, "unpacked", digest])
 }
 
 /// Of an image, provisioned.
