@@ -86,10 +86,15 @@ impl Control {
             );
         }
         let failure = start::interrupted();
-        let failed = store.build_fail_building(&failure, Timestamp::now()).await?;
+        let failed = store
+            .build_fail_building(&failure, Timestamp::now())
+            .await?;
         if !failed.is_empty() {
             let builds = failed.len();
-            tracing::info!(builds, "{builds} builds were cut off with an earlier process");
+            tracing::info!(
+                builds,
+                "{builds} builds were cut off with an earlier process"
+            );
         }
         let quota = Arc::new(Quota::default());
         for row in store.sandbox_list_alive().await? {

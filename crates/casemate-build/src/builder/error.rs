@@ -74,9 +74,7 @@ impl From<HttpError> for BuildError {
 impl From<NodeError> for BuildError {
     fn from(error: NodeError) -> Self {
         match error {
-            NodeError::DiskFull { .. } => {
-                Self::Refused(DISK_FULL.into())
-            }
+            NodeError::DiskFull { .. } => Self::Refused(DISK_FULL.into()),
             NodeError::Full { .. } | NodeError::QueueFull { .. } => {
                 Self::Refused("the platform has no room for a build now; try again later".into())
             }

@@ -231,15 +231,17 @@ async fn configure(sandbox: &BuildSandbox, phase: &Phase) -> Result<u32, BuildEr
         "{{ {}\n}} >&2\ndu -sxm / 2>/dev/null | cut -f1",
         CONFIGURE.replace("#administrator\n", ADMINISTRATOR)
     );
-    let ran = sandbox.run(Script {
-        script: &script,
-        context: &root,
-        user: Some("root"),
-        phase: Some(&phase.clone().with_output(Level::Debug)),
-        keeps_stdout: true,
-        limit: CONFIGURE_LIMIT,
-    });
-    let ran = ran.await?;
+    let output = phase.clone().with_output(Level::Debug);
+    let ran = sandbox
+        .run(Script {
+            script: &script,
+            context: &root,
+            user: Some("root"),
+            phase: Some(&output),
+            keeps_stdout: true,
+            limit: CONFIGURE_LIMIT,
+        })
+        .await?;
     if !ran.is_ok() {
         let message = format!(
             "configuration script failed: {}: {}",

@@ -9,10 +9,10 @@ use casemate_types::{BuildContext, Distribution, Resources, chain};
 use envd_client::process::Command;
 use http::StatusCode;
 
+use super::error::DISK_FULL;
 use super::log::{Level, Phase};
 use super::sandbox::{BuildSandbox, COMMAND_LIMIT};
 use super::work::Work;
-use super::error::DISK_FULL;
 use super::{BuildError, key};
 use crate::recipe::RegistryLogin;
 
@@ -147,7 +147,10 @@ impl Work<'_> {
     ) -> Result<(), BuildError> {
         let layer = &image.layers[number];
         let (digest, size) = (&layer.digest, shown(layer.compressed_bytes));
-        phase.say(Level::Info, format_args!("Uncompressing layer {digest} {size}"));
+        phase.say(
+            Level::Info,
+            format_args!("Uncompressing layer {digest} {size}"),
+        );
         let reader = self.builder.images.layer(image, number, |_| {}).await;
         let reader = reader.map_err(|error| image_error(phase, error))?;
         let (body, verdict) = super::body::of_layer(reader);
@@ -174,7 +177,9 @@ impl Work<'_> {
             return Ok(());
         }
         answer?;
-        Err(BuildError::Internal("a layer was not read to its end".into()))
+        Err(BuildError::Internal(
+            "a layer was not read to its end".into(),
+        ))
     }
 
     async fn provisioned(
@@ -192,21 +197,27 @@ impl Work<'_> {
             ..Command::default()
         };
         let output = phase.clone().with_output(Level::Debug);
-        let ran = sandbox.run_command("root", command, Some(&output), false).await;
+        let ran = sandbox
+            .run_command("root", command, Some(&output), false)
+            .await;
         let ran = ran.map_err(|error| match super::refused(&error) {
             // Without a shell there is nothing that could be provisioned.
-            Some(why) => BuildError::recipe(STEP, format!(
-                "error waiting for provisioning sandbox: {why}"
-            )),
+            Some(why) => BuildError::recipe(
+                STEP,
+                format!("error waiting for provisioning sandbox: {why}"),
+            ),
             None => error,
         })?;
         if !ran.is_ok() {
-            return Err(BuildError::recipe(STEP, format!(
-                "error waiting for provisioning sandbox: exit status: {}; provisioning output \
+            return Err(BuildError::recipe(
+                STEP,
+                format!(
+                    "error waiting for provisioning sandbox: exit status: {}; provisioning output \
                  tail:\n{}",
-                ran.end.exit_code,
-                ran.tail.lines(TAIL_LINES)
-            )));
+                    ran.end.exit_code,
+                    ran.tail.lines(TAIL_LINES)
+                ),
+            ));
         }
         phase.say(Level::Info, "Provisioning was successful, cleaning up");
         let files = self.keep(&sandbox).await?;
@@ -283,7 +294,10 @@ mod tests {
     #[test]
     fn a_distribution_is_read_from_what_an_image_says() {
         let debian = "PRETTY_NAME=\"Debian\"\nID=debian\nVERSION_CODENAME=trixie\n";
-        assert_eq!(distribution_in(debian), Distribution::Debian("trixie".into()));
+        assert_eq!(
+            distribution_in(debian),
+            Distribution::Debian("trixie".into())
+        );
         for other in [
             "",
             "ID=ubuntu\nVERSION_CODENAME=jammy\n",

@@ -7,8 +7,8 @@
 use casemate_store::{BuildId, CacheKey};
 use sha2::{Digest, Sha256};
 
-use super::ground::PROVISION;
 use super::finalize::CONFIGURE;
+use super::ground::PROVISION;
 
 /// Changes all keys when the way of building changes so that older layers do not fit.
 const VERSION: &str = "casemate 1";
@@ -20,7 +20,13 @@ pub(super) fn of_unpacked(digest: &str) -> CacheKey {
 
 /// Of an image, provisioned.
 pub(super) fn of_image(reference: &str) -> CacheKey {
-    hash(&[VERSION, "image", std::env::consts::ARCH, PROVISION, reference])
+    hash(&[
+        VERSION,
+        "image",
+        std::env::consts::ARCH,
+        PROVISION,
+        reference,
+    ])
 }
 
 /// Of another template's build.

@@ -160,7 +160,7 @@ impl Work<'_> {
     }
 
     /// What the cache has, unless it must not be asked; and the right to make it, if it has not.
-    async fn wanted(
+    pub(super) async fn wanted(
         &mut self,
         key: &CacheKey,
         phase: &Phase,
@@ -227,7 +227,10 @@ impl Work<'_> {
     }
 
     /// Makes one and waits until it serves.
-    pub(super) async fn begin(&mut self, planned: Planned) -> Result<Arc<BuildSandbox>, BuildError> {
+    pub(super) async fn begin(
+        &mut self,
+        planned: Planned,
+    ) -> Result<Arc<BuildSandbox>, BuildError> {
         // Before anybody hears of it.
         self.hold.sandbox(planned.id());
         let sandbox = Arc::new(planned.make());

@@ -200,7 +200,10 @@ impl Control {
         let resolved = self.look_up_template(caller, &name).await;
         let (_, build) = resolved.map_err(|error| match &error {
             crate::templates::TemplateError::Store { .. } => {
-                tracing::error!(error = chain(&error), "could not look for the base of a build");
+                tracing::error!(
+                    error = chain(&error),
+                    "could not look for the base of a build"
+                );
                 casemate_build::builder::INTERNAL.to_owned()
             }
             other => other.to_string(),
@@ -285,7 +288,8 @@ impl Control {
 
     /// Stops what this process builds: it ends.
     pub(crate) async fn interrupt_builds(&self) {
-        self.cancel_builds(&self.building.all(), interrupted()).await;
+        self.cancel_builds(&self.building.all(), interrupted())
+            .await;
     }
 }
 

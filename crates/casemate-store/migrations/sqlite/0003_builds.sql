@@ -1,6 +1,7 @@
 -- A build is asked for, built and ends. Those from before were all made at once of what a node has.
 ALTER TABLE builds ADD COLUMN status TEXT NOT NULL DEFAULT 'ready'; -- waiting, building, ready, error
 ALTER TABLE builds ADD COLUMN failure TEXT; -- {"v":1,"is":{"message","step"}}; NULL unless 'error'
+ALTER TABLE builds ADD COLUMN envs TEXT; -- {"v":1,"is":{names: values}}; NULL for none
 ALTER TABLE builds ADD COLUMN startup TEXT; -- {"v":1,"is":commands}; NULL for none
 ALTER TABLE builds ADD COLUMN distribution TEXT NOT NULL DEFAULT 'debian:bookworm';
 ALTER TABLE builds ADD COLUMN disk_size_mib INTEGER; -- of the whole root; NULL: not known
@@ -34,6 +35,7 @@ CREATE TABLE cached_layers (
     files TEXT, -- kept files above them
     context TEXT NOT NULL, -- {"v":1,"is":user, folder and variables}
     distribution TEXT NOT NULL,
+    size_mib INTEGER NOT NULL, -- of all its files; 0: nobody looked
     used_at INTEGER NOT NULL, -- to the minute
     PRIMARY KEY (team_id, key)
 ) STRICT;

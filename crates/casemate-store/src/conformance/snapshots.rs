@@ -26,6 +26,7 @@ fn a_snapshot(team: &Team, alias: Option<&str>, tag: &str, created: i64) -> NewS
             default_workdir: None,
             envd_version: "0.6.12".into(),
             files: Some(SnapshotId::random()),
+            envs: Default::default(),
             startup: None,
             distribution: Distribution::Other,
             created_at: at(created, 0),

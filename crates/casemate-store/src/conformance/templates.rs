@@ -17,6 +17,7 @@ fn a_report(alias: &str, created: i64) -> NodeReport {
             default_workdir: Some("/home/user".into()),
             envd_version: "0.6.12".into(),
             files: None,
+            envs: Default::default(),
             startup: None,
             distribution: Distribution::Other,
             created_at: at(created, 3),

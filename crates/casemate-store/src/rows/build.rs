@@ -1,5 +1,7 @@
 //! Builds, and what they left for the next ones.
 
+use std::collections::BTreeMap;
+
 use casemate_types::{
     BuildContext, BuildFailure, BuildStatus, Distribution, Resources, SnapshotId, Startup,
     TemplateId,
@@ -21,6 +23,7 @@ pub(crate) struct BuildRow {
     default_workdir: Option<String>,
     envd_version: String,
     files: Option<String>,
+    envs: Option<String>,
     startup: Option<String>,
     distribution: String,
     created_at: i64,
@@ -50,6 +53,7 @@ pub(crate) struct CachedLayerRow {
     files: Option<String>,
     context: String,
     distribution: String,
+    size_mib: i64,
     pub(crate) used_at: i64,
 }
 
@@ -82,6 +86,11 @@ pub(crate) fn failure_text(failure: &BuildFailure) -> String {
 
 pub(crate) fn startup_text(startup: &Startup) -> String {
     to_json(startup)
+}
+
+/// `None` for none.
+pub(crate) fn envs_text(envs: &BTreeMap<String, String>) -> Option<String> {
+    (!envs.is_empty()).then(|| to_json(envs))
 }
 
 pub(crate) fn context_text(context: &BuildContext) -> String {
@@ -130,6 +139,12 @@ fn read_build(row: BuildRow) -> Result<Build, Misread> {
         default_workdir: row.default_workdir,
         envd_version: row.envd_version,
         files: row.files.as_deref().map(SnapshotId::parse).transpose()?,
+        envs: row
+            .envs
+            .as_deref()
+            .map(from_json)
+            .transpose()?
+            .unwrap_or_default(),
         startup: row.startup.as_deref().map(from_json).transpose()?,
         distribution: distribution(&row.distribution)?,
         created_at: timestamp(row.created_at)?,
@@ -163,6 +178,7 @@ fn read_layer(row: CachedLayerRow) -> Result<CachedLayer, Misread> {
         files: row.files.as_deref().map(SnapshotId::parse).transpose()?,
         context: from_json(&row.context)?,
         distribution: distribution(&row.distribution)?,
+        size_mib: small(row.size_mib)?,
     })
 }
 

@@ -21,7 +21,7 @@ impl BuildCache for SqliteStore {
         at: Timestamp,
     ) -> Result<Option<CachedLayer>, StoreError> {
         let row: Option<CachedLayerRow> = sqlx::query_as(
-            "SELECT key, layers, files, context, distribution, used_at FROM cached_layers \
+            "SELECT key, layers, files, context, distribution, size_mib, used_at FROM cached_layers \
              WHERE team_id = $1 AND key = $2",
         )
         .bind(team.as_str())
@@ -67,8 +67,8 @@ impl BuildCache for SqliteStore {
         .map_err(refused)?;
         sqlx::query(
             "INSERT INTO cached_layers \
-             (team_id, key, layers, files, context, distribution, used_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+             (team_id, key, layers, files, context, distribution, used_at, size_mib) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         )
         .bind(team.as_str())
         .bind(key.as_str())
@@ -77,6 +77,7 @@ impl BuildCache for SqliteStore {
         .bind(context_text(&layer.context))
         .bind(layer.distribution.word())
         .bind(micros(at))
+        .bind(i64::from(layer.size_mib))
         .execute(&mut *tx)
         .await
         .map_err(refused)?;

@@ -4,14 +4,14 @@ use casemate_types::{TemplateId, Timestamp};
 use sqlx::{SqliteConnection, SqliteExecutor};
 
 use super::failed;
-use crate::rows::{BuildRow, layers_text, micros, startup_text};
+use crate::rows::{BuildRow, envs_text, layers_text, micros, startup_text};
 use crate::{Build, BuildId, StoreError};
 
 /// Of [`BuildRow`], from `builds b`.
 macro_rules! build_columns {
     () => {
         "b.id, b.template_id, b.layers, b.vcpus, b.memory_mib, b.disk_mib, b.processes_max, \
-         b.default_user, b.default_workdir, b.envd_version, b.startup, b.distribution, \
+         b.default_user, b.default_workdir, b.envd_version, b.envs, b.startup, b.distribution, \
          b.created_at, (SELECT s.files FROM snapshots s WHERE s.build_id = b.id) AS files"
     };
 }
@@ -74,13 +74,13 @@ pub(super) async fn put_build(
     sqlx::query(
         "INSERT INTO builds (id, template_id, layers, vcpus, memory_mib, disk_mib, \
          processes_max, default_user, default_workdir, envd_version, startup, distribution, \
-         created_at, status, updated_at, finished_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'ready', $14, $14) \
+         created_at, status, updated_at, finished_at, envs) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'ready', $14, $14, $15) \
          ON CONFLICT (id) DO UPDATE SET layers = excluded.layers, vcpus = excluded.vcpus, \
          memory_mib = excluded.memory_mib, disk_mib = excluded.disk_mib, \
          processes_max = excluded.processes_max, default_user = excluded.default_user, \
          default_workdir = excluded.default_workdir, envd_version = excluded.envd_version, \
-         startup = excluded.startup, distribution = excluded.distribution, \
+         envs = excluded.envs, startup = excluded.startup, distribution = excluded.distribution, \
          updated_at = excluded.updated_at",
     )
     .bind(build.id.to_string())
@@ -97,6 +97,7 @@ pub(super) async fn put_build(
     .bind(build.distribution.word())
     .bind(micros(build.created_at))
     .bind(micros(now))
+    .bind(envs_text(&build.envs))
     .execute(&mut *tx)
     .await
     .map_err(refused)?;

@@ -7,7 +7,9 @@ use super::template_pages::{self, record_columns};
 use super::{SqliteStore, build_requests, failed, tags};
 use crate::builds::FORGET_BUILDS_MAX;
 use crate::error::Cause;
-use crate::rows::{Named, RecordRow, failure_text, layers_text, micros, signed, startup_text};
+use crate::rows::{
+    Named, RecordRow, envs_text, failure_text, layers_text, micros, signed, startup_text,
+};
 use crate::{
     Build, BuildBegun, BuildId, BuildRecord, BuildRequested, Builds, CreatedCursor, NewBuild,
     StoreError, TagAssignment, TemplateOrder, TemplateSummary,
@@ -49,7 +51,7 @@ impl Builds for SqliteStore {
         let done = sqlx::query(
             "UPDATE builds SET status = 'ready', layers = $2, default_user = $3, \
              default_workdir = $4, envd_version = $5, startup = $6, distribution = $7, \
-             disk_size_mib = $8, updated_at = $9, finished_at = $9 \
+             disk_size_mib = $8, updated_at = $9, finished_at = $9, envs = $10 \
              WHERE id = $1 AND status = 'building'",
         )
         .bind(build.id.to_string())
@@ -61,6 +63,7 @@ impl Builds for SqliteStore {
         .bind(build.distribution.word())
         .bind(i64::from(disk_size_mib))
         .bind(micros(at))
+        .bind(envs_text(&build.envs))
         .execute(&self.durable)
         .await
         .map_err(|error| failed(WHAT, build.id, error))?;

@@ -97,6 +97,7 @@ pub fn report() -> NodeReport {
             default_workdir: Some("/home/user".into()),
             envd_version: "0.6.12".into(),
             files: None,
+            envs: Default::default(),
             startup: None,
             distribution: Distribution::Debian("bookworm".into()),
             created_at: at(6),

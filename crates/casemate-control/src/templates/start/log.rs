@@ -102,7 +102,11 @@ async fn write(
     while waiting.recv_many(&mut lines, BATCH).await > 0 {
         let appended = control.history.build_logs_append(&team, &build, &lines);
         if let Err(error) = appended.await {
-            tracing::warn!(build.id = build, error = chain(&error), "lines of a build's log are lost");
+            tracing::warn!(
+                build.id = build,
+                error = chain(&error),
+                "lines of a build's log are lost"
+            );
         }
         lines.clear();
         if !waiting.is_closed() {

@@ -32,6 +32,7 @@ fn build() -> Build {
         default_workdir: None,
         envd_version: "0.6.12".into(),
         files: None,
+        envs: Default::default(),
         startup: None,
         distribution: Distribution::Other,
         created_at: Timestamp::UNIX_EPOCH,
