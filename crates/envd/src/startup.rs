@@ -16,6 +16,7 @@ pub mod route;
 mod tail;
 
 use std::cell::RefCell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -126,16 +127,21 @@ async fn run(guest: &Guest, wanted: &config::Startup, patience: Duration) -> Sta
                 start_wrote.borrow_mut().push(&chunk.bytes);
             }
         };
-        tokio::pin!(reading);
-        let end = tokio::select! {
-            end = exit(&process) => end,
-            () = async { (&mut reading).await; std::future::pending().await } => return String::new(),
+        let (mut reading, mut ended) = (pin!(reading), pin!(exit(&process)));
+        let mut read_to_end = false;
+        let end = loop {
+            tokio::select! {
+                end = &mut ended => break end,
+                () = &mut reading, if !read_to_end => read_to_end = true,
+            }
         };
         if end.exited && end.exit_code == 0 {
             return std::future::pending().await;
         }
-        // Others may hold its output for ever.
-        drop(timeout(LAST_WORDS, reading).await);
+        if !read_to_end {
+            // Others may hold its output for ever.
+            drop(timeout(LAST_WORDS, reading).await);
+        }
         end.status
     };
     tokio::select! {

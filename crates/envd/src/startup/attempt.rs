@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
 use tokio::time::sleep;
 
 use super::context::Context;
@@ -52,12 +52,8 @@ struct Running(Rc<Process>);
 impl Drop for Running {
     fn drop(&mut self) {
         if self.0.ended().is_none() {
-            // It leads a session of its own. Not reaped yet, so the number is nobody else's.
-            let own = i32::try_from(self.0.pid).ok().and_then(Pid::from_raw);
-            if let Some(own) = own {
-                // Gone already is fine.
-                let _ = kill_process_group(own, Signal::KILL);
-            }
+            // Gone already is fine.
+            let _ = self.0.signal(Signal::KILL);
         }
     }
 }
