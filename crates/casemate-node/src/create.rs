@@ -224,6 +224,7 @@ impl Offer {
                 default_user: request.default_user.clone(),
                 default_workdir: request.default_workdir.clone(),
                 hostname,
+                startup: None,
             },
         })
     }

@@ -299,6 +299,7 @@ mod tests {
                 default_user: "user".into(),
                 default_workdir: None,
                 hostname: "box".into(),
+                startup: None,
             },
             sandbox,
             lowers: vec![PathBuf::from("/")],

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use casemate_types::{CompiledPolicy, Resources, SandboxId, SnapshotId, TemplateId};
+use casemate_types::{CompiledPolicy, Resources, SandboxId, SnapshotId, Startup, TemplateId};
 use serde::{Deserialize, Serialize};
 
 /// Everything that a runtime needs to make one sandbox.
@@ -38,10 +38,12 @@ pub struct AgentConfig {
     pub default_user: String,
     pub default_workdir: Option<String>,
     pub hostname: String,
+    /// What the template starts before the sandbox is given away; since version 2.
+    pub startup: Option<Startup>,
 }
 
 impl AgentConfig {
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 }
 
 impl fmt::Debug for AgentConfig {
@@ -50,6 +52,7 @@ impl fmt::Debug for AgentConfig {
             .field("sandbox_id", &self.sandbox_id)
             .field("template_id", &self.template_id)
             .field("secured", &self.access_token.is_some())
+            .field("starts", &self.startup.is_some())
             .field("envs", &format_args!("{} names", self.envs.len()))
             .finish_non_exhaustive()
     }

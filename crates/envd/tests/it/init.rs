@@ -57,7 +57,7 @@ impl Sandbox {
 
     fn secured() -> Self {
         let config = json!({
-            "version": 1, "sandbox_id": "i1", "template_id": "t1", "access_token": TOKEN,
+            "version": 2, "sandbox_id": "i1", "template_id": "t1", "access_token": TOKEN,
             "envs": {"FOO": "bar"}, "default_user": "root", "default_workdir": "/usr",
             "hostname": "my-sandbox", "from_the_future": true
         });
