@@ -24,6 +24,9 @@ pub struct FakeRuntime {
     state: Mutex<State>,
     /// Whoever holds it holds dials up.
     dials: tokio::sync::Mutex<()>,
+    /// The same for removals of layers.
+    removals: tokio::sync::Mutex<()>,
+    removal_waits: tokio::sync::Notify,
 }
 
 #[derive(Default)]
@@ -59,6 +62,16 @@ impl FakeRuntime {
     /// Dials that have found their sandbox wait for as long as the guard lives.
     pub async fn hold_dials(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.dials.lock().await
+    }
+
+    /// Removals of layers wait for as long as the guard lives.
+    pub async fn hold_removals(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.removals.lock().await
+    }
+
+    /// Until a removal has come that waits, or one that does not.
+    pub async fn removal_waits(&self) {
+        self.removal_waits.notified().await;
     }
 
     /// The next change of rules fails.
@@ -437,6 +450,8 @@ impl Snapshots for FakeRuntime {
     }
 
     async fn remove_layer(&self, layer: &LayerId) -> Result<(), SnapshotError> {
+        self.removal_waits.notify_one();
+        drop(self.hold_removals().await);
         self.lock().layers.remove(layer);
         Ok(())
     }
