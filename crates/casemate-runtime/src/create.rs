@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone)]
 pub struct CreateSpec {
     pub sandbox: SandboxId,
-    /// Read-only layers, topmost first, 1 to 8; directories of this machine.
+    /// Read-only layers, topmost first, 1 to 16; directories of this machine.
     pub lowers: Vec<PathBuf>,
     /// What it has written already: a copy of these kept files; `None` begins with none. They were
     /// kept from a sandbox over the same layers of its template.

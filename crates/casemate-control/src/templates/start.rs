@@ -12,7 +12,7 @@ mod log;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use casemate_build::builder::{BuildError, BuildLog, Built, Ground, Job, Level};
+use casemate_build::builder::{BuildError, BuildLog, Built, Ground, Job};
 use casemate_build::recipe::Recipe;
 use casemate_images::Reference;
 use casemate_store::{Build, BuildBegun, BuildId, BuildRecord, StoreError};
@@ -290,16 +290,5 @@ impl Control {
     pub(crate) async fn interrupt_builds(&self) {
         self.cancel_builds(&self.building.all(), interrupted())
             .await;
-    }
-}
-
-/// As they are kept.
-fn level(level: Level) -> casemate_history::LogLevel {
-    use casemate_history::LogLevel;
-    match level {
-        Level::Debug => LogLevel::Debug,
-        Level::Info => LogLevel::Info,
-        Level::Warn => LogLevel::Warn,
-        Level::Error => LogLevel::Error,
     }
 }
