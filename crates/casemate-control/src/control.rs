@@ -21,6 +21,8 @@ use crate::recorder::Recorder;
 use crate::sandboxes::snapshot::Unrecorded;
 use crate::tasks::{TaskKind, Tasks};
 use crate::templates::ResolvedFor;
+use crate::templates::spawned::{self, Spawned};
+use crate::templates::uploads::Uploads;
 use crate::transitions::Transitions;
 use crate::{janitor, reconcile, recorder};
 
@@ -40,6 +42,8 @@ pub struct Control {
     pub(crate) locks: SandboxLocks,
     pub(crate) transitions: Transitions,
     pub(crate) unrecorded: Unrecorded,
+    pub(crate) uploads: Uploads,
+    pub(crate) spawned: Spawned,
     /// Held while the end of a sandbox is noted, inside of [`Self::locks`].
     pub(crate) notes: SandboxLocks,
     pub(crate) recent: Recent,
@@ -100,6 +104,8 @@ impl Control {
             locks: SandboxLocks::default(),
             transitions: Transitions::default(),
             unrecorded: Unrecorded::default(),
+            uploads: Uploads::default(),
+            spawned: Spawned::default(),
             notes: SandboxLocks::default(),
             recent: Recent::default(),
             starting: Starting::default(),
@@ -115,6 +121,7 @@ impl Control {
         tasks.spawn(TaskKind::Reconciler, tell);
         tasks.spawn(TaskKind::Reconciler, janitor::run(Arc::clone(&control)));
         tasks.spawn(TaskKind::Reconciler, recorder::run(Arc::clone(&control)));
+        tasks.spawn(TaskKind::Reconciler, spawned::run(Arc::clone(&control)));
         Ok(control)
     }
 
@@ -137,5 +144,6 @@ impl Control {
     pub async fn shutdown(&self) {
         self.tasks.shutdown().await;
         self.recorder.write_all(&*self.history).await;
+        self.spawned.write(&*self.store).await;
     }
 }

@@ -178,6 +178,7 @@ impl Control {
             return Ok(None);
         }
         self.counters.create_succeeded();
+        self.spawned.note(&plan.template.id);
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::debug!(
             sandbox.id = %plan.sandbox, team.id = %caller.team.id, template.id = %plan.template.id,
