@@ -20,7 +20,7 @@ use std::time::Duration;
 use casemate_catalog::CatalogError;
 use casemate_rpc::{NodeError, NodeEvent, NodeInfo, PausedSandbox, RunningSandbox};
 use casemate_store::{BuildId, NodeReport, StoreError};
-use casemate_types::{EndReason, SandboxId, Timestamp, chain};
+use casemate_types::{Distribution, EndReason, SandboxId, Timestamp, chain};
 use tokio::sync::mpsc;
 
 use crate::Control;
@@ -254,6 +254,8 @@ impl Control {
                     default_workdir: template.default_workdir.clone(),
                     envd_version: template.agent_version.clone(),
                     files: None,
+                    startup: None,
+                    distribution: Distribution::Debian("bookworm".into()),
                     created_at: template.created_at,
                 },
                 alias: template.alias.clone(),

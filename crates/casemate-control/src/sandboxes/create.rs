@@ -233,6 +233,7 @@ impl Control {
             team: caller.team.id.clone(),
             template: plan.template.id.clone(),
             layers: plan.build.layers.clone(),
+            distribution: Some(plan.build.distribution.clone()),
             resources: plan.build.resources,
             network: plan.compiled.clone(),
             envs: plan.envs.clone(),
@@ -242,6 +243,7 @@ impl Control {
             life_ms: u64::try_from(plan.life.as_millis()).unwrap_or(u64::MAX),
             on_timeout: plan.on_timeout,
             files: plan.build.files.clone(),
+            startup: plan.build.startup.clone(),
         }
     }
 
@@ -317,6 +319,8 @@ fn may_have_happened(error: &NodeError) -> bool {
         | NodeError::Exists(_)
         | NodeError::Paused(_)
         | NodeError::FilesOnly(_)
+        | NodeError::NoSnapshot(_)
+        | NodeError::InUse(_)
         | NodeError::PauseFailed { .. }
         | NodeError::Full { .. }
         | NodeError::DiskFull { .. }

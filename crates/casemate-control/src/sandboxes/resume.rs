@@ -253,6 +253,10 @@ impl Control {
             tracing::error!(sandbox.id = %id, %error, "sandbox {id} goes on without its variables");
             Default::default()
         });
+        let (distribution, startup) = match &build {
+            Some(build) => (Some(build.distribution.clone()), build.startup.clone()),
+            None => (None, None),
+        };
         let (layers, default_user, default_workdir) = match build {
             Some(build) => (build.layers, build.default_user, build.default_workdir),
             None => Default::default(),
@@ -262,6 +266,7 @@ impl Control {
             team: row.team.clone(),
             template: row.template.clone(),
             layers,
+            distribution,
             resources: row.resources,
             network: row
                 .network
@@ -274,6 +279,7 @@ impl Control {
             life_ms: u64::try_from(life.as_millis()).unwrap_or(u64::MAX),
             on_timeout,
             files: None,
+            startup,
         })
     }
 }

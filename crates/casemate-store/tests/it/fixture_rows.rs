@@ -9,8 +9,8 @@ use casemate_store::{
     NodeReport, Sandbox, Standing, Team, User,
 };
 use casemate_types::{
-    EndReason, Ingress, Kept, NetworkPolicy, OnTimeout, Resources, SandboxId, SandboxState,
-    SnapshotId, TeamId, TemplateId, Timestamp, UserId,
+    Distribution, EndReason, Ingress, Kept, NetworkPolicy, OnTimeout, Resources, SandboxId,
+    SandboxState, SnapshotId, TeamId, TemplateId, Timestamp, UserId,
 };
 
 pub const IDEMPOTENCY_KEY: &str = "fixture-key";
@@ -97,6 +97,8 @@ pub fn report() -> NodeReport {
             default_workdir: Some("/home/user".into()),
             envd_version: "0.6.12".into(),
             files: None,
+            startup: None,
+            distribution: Distribution::Debian("bookworm".into()),
             created_at: at(6),
         },
         alias: "base".into(),
