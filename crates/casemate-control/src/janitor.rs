@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_store::StoreError;
+use casemate_store::builds::FORGET_BUILDS_MAX;
 use casemate_store::sandboxes::FORGET_ROWS_MAX;
 use casemate_types::{BuildFailure, EndReason, Timestamp, chain, steady};
 
@@ -17,6 +18,8 @@ const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// How long a build waits for its recipe (`templates.md` 1.5).
 const RECIPE_WAIT: Duration = Duration::from_secs(40 * 60);
+/// Builds that failed are shown this long.
+const FAILED_KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// For ever.
 pub(crate) async fn run(control: Arc<Control>) {
@@ -47,6 +50,12 @@ pub(crate) async fn run(control: Arc<Control>) {
                 "could not remove old rows; trying again later"
             );
         }
+        if let Err(error) = control.forget_build_logs().await {
+            tracing::warn!(
+                error = chain(&error),
+                "could not remove logs of builds that are gone; trying again later"
+            );
+        }
     }
 }
 
@@ -60,7 +69,10 @@ async fn end_waiting(control: &Control) -> Result<(), StoreError> {
     let ended = control.store.build_fail_waiting(before, &failure, now);
     let builds = ended.await?.len();
     if builds > 0 {
-        tracing::info!(builds, "{builds} builds waited for their recipes for too long");
+        tracing::info!(
+            builds,
+            "{builds} builds waited for their recipes for too long"
+        );
     }
     Ok(())
 }
@@ -75,6 +87,15 @@ async fn tidy(control: &Control) -> Result<(), StoreError> {
             break;
         }
     }
+    let failed_before = Timestamp::now() - FAILED_KEPT_FOR;
+    loop {
+        let forgotten = control.store.build_forget_failed(failed_before).await?;
+        gone += forgotten;
+        if forgotten < u64::from(FORGET_BUILDS_MAX) {
+            break;
+        }
+    }
+    control.drop_files(control.store.template_purge().await?);
     tracing::debug!(rows = gone, "removed old rows");
     Ok(())
 }

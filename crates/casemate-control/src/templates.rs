@@ -3,6 +3,7 @@
 pub mod builds;
 pub mod cancel;
 pub mod delete;
+mod forget;
 pub mod list;
 mod owned;
 pub mod request;

@@ -88,6 +88,7 @@ pub struct Config {
     pub manage_firewall: bool,
     pub guest: raw::Guest,
     pub history: raw::History,
+    pub uploads: raw::Uploads,
     /// An archive to import as the base template.
     pub base: Option<PathBuf>,
     pub orphan_grace: Duration,
@@ -170,6 +171,7 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
     limits.check()?;
     raw.node.check()?;
     raw.history.check()?;
+    raw.uploads.check()?;
     if !raw.auth.api_key_secret.is_empty() {
         ensure!(
             raw.auth.api_key_secret.expose().len() >= 32,
@@ -204,6 +206,7 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
         node: raw.node,
         guest: raw.guest,
         history: raw.history,
+        uploads: raw.uploads,
         base: flags.base.clone(),
     };
     config.check_tls_names()?;

@@ -61,7 +61,9 @@ impl Control {
         let (order, mut all, mut after) = (TemplateOrder::OldestFirst, Vec::new(), None);
         loop {
             let team = &caller.team.id;
-            let page = self.store.template_page(team, order, after.as_ref(), PAGE_ROWS_MAX);
+            let page = self
+                .store
+                .template_page(team, order, after.as_ref(), PAGE_ROWS_MAX);
             let page = page.await?;
             let is_last = page.len() < PAGE_ROWS_MAX as usize;
             after = page.last().map(of_template);
@@ -81,9 +83,14 @@ impl Control {
     ) -> Result<TemplatePage, ListTemplatesError> {
         let caller = self.chosen_team(asker, team).await?;
         let after = self.created_after(&caller, Created::Templates, ask)?;
-        let (limit, order) = (ask.limit.clamp(1, PAGE_ROWS_MAX), TemplateOrder::NewestFirst);
+        let (limit, order) = (
+            ask.limit.clamp(1, PAGE_ROWS_MAX),
+            TemplateOrder::NewestFirst,
+        );
         let team = &caller.team.id;
-        let page = self.store.template_page(team, order, after.as_ref(), limit + 1);
+        let page = self
+            .store
+            .template_page(team, order, after.as_ref(), limit + 1);
         let mut templates = page.await?;
         let more = templates.len() > limit as usize;
         templates.truncate(limit as usize);
@@ -135,9 +142,7 @@ impl Control {
     ) -> Result<Option<CreatedCursor>, InvalidCursor> {
         match ask.next_token.as_deref() {
             None | Some("") => Ok(None),
-            Some(token) => {
-                cursor::decode_created(&self.keys, &caller.team.id, of, token).map(Some)
-            }
+            Some(token) => cursor::decode_created(&self.keys, &caller.team.id, of, token).map(Some),
         }
     }
 
@@ -147,7 +152,12 @@ impl Control {
         of: Created,
         last: Option<CreatedCursor>,
     ) -> Option<String> {
-        Some(cursor::encode_created(&self.keys, &caller.team.id, of, &last?))
+        Some(cursor::encode_created(
+            &self.keys,
+            &caller.team.id,
+            of,
+            &last?,
+        ))
     }
 }
 

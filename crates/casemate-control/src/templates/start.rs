@@ -82,7 +82,10 @@ impl Control {
 
     pub(crate) async fn cancel_builds(&self, builds: &[BuildId], failure: BuildFailure) {
         for build in builds {
-            let failed = self.store.build_fail(build, &failure, Timestamp::now()).await;
+            let failed = self
+                .store
+                .build_fail(build, &failure, Timestamp::now())
+                .await;
             if let Err(error) = failed {
                 tracing::warn!(build.id = %build, error = chain(&error), "could not cancel build {build}");
             }

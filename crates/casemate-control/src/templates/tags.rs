@@ -80,7 +80,9 @@ impl Control {
             });
         };
         let (template, now) = (&template.id, Timestamp::now());
-        self.store.tags_assign(template, &build.id, &tags, now).await?;
+        self.store
+            .tags_assign(template, &build.id, &tags, now)
+            .await?;
         self.builds_by_reference.clear();
         Ok(TagsAssigned {
             tags,
@@ -107,7 +109,9 @@ impl Control {
             return Err(TagsError::NameWithTag);
         }
         own_namespace(caller, &reference)?;
-        let template = self.tagged(caller, &reference, WhenBlocked::Refused).await?;
+        let template = self
+            .tagged(caller, &reference, WhenBlocked::Refused)
+            .await?;
         self.store.tags_remove(&template.id, &tags).await?;
         self.builds_by_reference.clear();
         Ok(())
@@ -120,7 +124,9 @@ impl Control {
         text: &str,
     ) -> Result<Vec<TagAssignment>, TagsError> {
         let reference = TemplateRef::parse(text).map_err(TagsError::Reference)?;
-        let template = self.tagged(caller, &reference, WhenBlocked::Allowed).await?;
+        let template = self
+            .tagged(caller, &reference, WhenBlocked::Allowed)
+            .await?;
         Ok(self.store.tags_list(&template.id).await?)
     }
 
@@ -133,13 +139,18 @@ impl Control {
     ) -> Result<(bool, String), TagsError> {
         let reference = TemplateRef::parse(text).map_err(TagsError::Reference)?;
         let tag = parse_new_tag(tag).map_err(TagsError::Tag)?;
-        let template = self.tagged(caller, &reference, WhenBlocked::Allowed).await?;
+        let template = self
+            .tagged(caller, &reference, WhenBlocked::Allowed)
+            .await?;
         let named = TemplateRef {
             namespace: None,
             name: template.id.to_string(),
             tag: tag.clone(),
         };
-        let found = self.store.template_resolve(&caller.team.slug, &named).await?;
+        let found = self
+            .store
+            .template_resolve(&caller.team.slug, &named)
+            .await?;
         Ok((matches!(found, Resolution::Found { .. }), tag))
     }
 

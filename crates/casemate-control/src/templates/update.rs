@@ -1,8 +1,8 @@
 //! Publishing a template, and taking that back.
 
 use casemate_store::{StoreError, TemplateSource};
-use casemate_types::template::{TemplateRef, TemplateRefError};
 use casemate_types::Timestamp;
+use casemate_types::template::{TemplateRef, TemplateRefError};
 
 use super::owned::{Asker, Owned};
 use super::written;

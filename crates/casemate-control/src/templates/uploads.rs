@@ -28,8 +28,8 @@ use crate::Control;
 use crate::auth::WhenBlocked;
 use crate::keys::Keys;
 
-pub use receive::{Receiving, UploadError};
 pub(crate) use receive::Uploads;
+pub use receive::{Receiving, UploadError};
 
 /// How long a link may be used. An upload that began in time may end later.
 const LINK_LIFE: Duration = Duration::from_secs(30 * 60);
@@ -218,7 +218,13 @@ mod tests {
             let changed = String::from_utf8(bytes).unwrap();
             assert_eq!(Ticket::read(&keys(1), &changed), None, "{at}");
         }
-        for wrong in ["", "x", "====", &"A".repeat(4096), &token[..token.len() - 4]] {
+        for wrong in [
+            "",
+            "x",
+            "====",
+            &"A".repeat(4096),
+            &token[..token.len() - 4],
+        ] {
             assert_eq!(Ticket::read(&keys(1), wrong), None, "{wrong}");
         }
         let at = |second| Timestamp::from_second(second).unwrap();

@@ -33,7 +33,9 @@ pub enum UploadError {
     Expired,
     #[error("the archive has more than {0} bytes, which is the most that one may have")]
     TooLarge(u64),
-    #[error("the team's uploads together have more than {0} bytes, which is the most that they may have")]
+    #[error(
+        "the team's uploads together have more than {0} bytes, which is the most that they may have"
+    )]
     TeamFull(u64),
     #[error("the archive ended early: {had} of {wanted} bytes came")]
     CutOff { had: u64, wanted: u64 },
