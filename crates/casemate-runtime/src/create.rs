@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use casemate_types::{CompiledPolicy, Resources, SandboxId, SnapshotId, TemplateId};
+use casemate_types::{CompiledPolicy, Resources, SandboxId, SnapshotId, Startup, TemplateId};
 use serde::{Deserialize, Serialize};
 
 /// Everything that a runtime needs to make one sandbox.
 #[derive(Debug, Clone)]
 pub struct CreateSpec {
     pub sandbox: SandboxId,
-    /// Read-only layers, topmost first, 1 to 8; directories of this machine.
+    /// Read-only layers, topmost first, 1 to 16; directories of this machine.
     pub lowers: Vec<PathBuf>,
     /// What it has written already: a copy of these kept files; `None` begins with none. They were
     /// kept from a sandbox over the same layers of its template.
@@ -38,6 +38,9 @@ pub struct AgentConfig {
     pub default_user: String,
     pub default_workdir: Option<String>,
     pub hostname: String,
+    /// What it runs once it serves; nobody outside waits for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup: Option<Startup>,
 }
 
 impl AgentConfig {
