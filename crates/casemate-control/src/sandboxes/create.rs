@@ -185,6 +185,7 @@ impl Control {
             return Ok(None);
         }
         self.counters.create_succeeded();
+        self.spawned.note(&plan.template.id);
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::debug!(
             sandbox.id = %plan.sandbox, team.id = %caller.team.id, template.id = %plan.template.id,
@@ -325,6 +326,8 @@ fn may_have_happened(error: &NodeError) -> bool {
         | NodeError::Exists(_)
         | NodeError::Paused(_)
         | NodeError::FilesOnly(_)
+        | NodeError::NoSnapshot(_)
+        | NodeError::InUse(_)
         | NodeError::PauseFailed { .. }
         | NodeError::Full { .. }
         | NodeError::DiskFull { .. }

@@ -7,6 +7,7 @@
 //! The recipe is in memory alone: a build whose process ends is failed, and what it had finished is in
 //! the cache for the next one.
 
+mod archives;
 mod log;
 
 use std::collections::HashMap;
