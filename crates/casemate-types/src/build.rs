@@ -105,7 +105,14 @@ mod tests {
         for known in [Distribution::Debian("bookworm".into()), Distribution::Other] {
             assert_eq!(Distribution::of_word(&known.word()), Some(known));
         }
-        for wrong in ["", "debian", "debian:", "debian:../x", "other:x", "ubuntu:jammy"] {
+        for wrong in [
+            "",
+            "debian",
+            "debian:",
+            "debian:../x",
+            "other:x",
+            "ubuntu:jammy",
+        ] {
             assert_eq!(Distribution::of_word(wrong), None, "{wrong:?}");
         }
     }
