@@ -114,7 +114,10 @@ async fn serve(
         .config
         .images
         .config(setup.control_dir.join("images"))?;
-    let images = Images::open(images).await.context("images of registries")?;
+    let images = tokio::task::spawn_blocking(move || Images::open(images))
+        .await
+        .context("open the images of registries")?
+        .context("images of registries")?;
     let written: Arc<dyn Catalog> = Arc::clone(&catalog) as _;
     let control = Control::start(
         config,
