@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use casemate_images::{Credentials, Digest, ImageError, Images};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use crate::files::{
@@ -63,36 +64,41 @@ fn write_config(dir: &Path, host: &str, auth: bool) {
     fs::write(dir.join("config.yml"), text).unwrap();
 }
 
+/// A registry cannot be told to choose a port: each has an address of its own, which no other program
+/// happens to take one of.
+fn own_address() -> String {
+    static COUNT: AtomicU16 = AtomicU16::new(5000);
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    let port = COUNT.fetch_add(1, Ordering::SeqCst);
+    format!("127.{}.{middle}.{low}:{port}", 64 + high)
+}
+
 impl Registry {
     async fn start(auth: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        // Free until the registry has it: it cannot be told to choose one itself.
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let host = free.local_addr().unwrap().to_string();
-        drop(free);
+        let host = own_address();
         write_config(dir.path(), &host, auth);
-        let child = Command::new("docker-registry")
+        let mut child = Command::new("docker-registry")
             .args(["serve".as_ref(), dir.path().join("config.yml").as_os_str()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("docker-registry is installed");
-        let login = if auth { LOGIN } else { "" };
-        let registry = Self {
-            host,
-            login,
-            child,
-            _dir: dir,
-        };
         let ready = async {
-            while TcpStream::connect(&registry.host).await.is_err() {
+            while TcpStream::connect(&host).await.is_err() {
+                assert_eq!(child.try_wait().unwrap(), None, "it runs");
                 sleep(Duration::from_millis(20)).await;
             }
         };
         timeout(Duration::from_secs(20), ready)
             .await
             .expect("it listens");
-        registry
+        Self {
+            host,
+            login: if auth { LOGIN } else { "" },
+            child,
+            _dir: dir,
+        }
     }
 
     /// One request of the API of registries; the status and the head.
