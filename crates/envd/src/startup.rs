@@ -136,6 +136,10 @@ async fn run(guest: &Guest, wanted: &config::Startup, patience: Duration) -> Sta
             }
         };
         if end.exited && end.exit_code == 0 {
+            if !read_to_end {
+                // What it left in the background must not wait for us.
+                reading.await;
+            }
             return std::future::pending().await;
         }
         if !read_to_end {

@@ -128,10 +128,15 @@ impl<R: Read> Archive<R> {
                 b'L' => long_name = Some(until_nul(self.extension(&block)?)),
                 b'K' => long_link = Some(until_nul(self.extension(&block)?)),
                 // The label of a volume.
-                b'V' => self.enter(block.size()?),
+                b'V' => self.enter(block.size()?)?,
                 _ => return self.entry(&block, local, long_name, long_link).map(Some),
             }
         }
+    }
+
+    /// How much of the current content is left to read, in bytes.
+    pub fn left(&self) -> u64 {
+        self.left
     }
 
     /// The content of the entry that [`Archive::next_entry`] gave last; an archive that ends too
@@ -189,7 +194,7 @@ impl<R: Read> Archive<R> {
             }
             sparse = Some(Sparse::of_headers(block, &blocks)?);
         }
-        self.enter(size);
+        self.enter(size)?;
         if kind == Kind::File && pax.sparse.is_used() {
             sparse = Some(pax.sparse.map(&mut self.content())?);
         }
@@ -208,9 +213,14 @@ impl<R: Read> Archive<R> {
         })
     }
 
-    fn enter(&mut self, size: u64) {
+    fn enter(&mut self, size: u64) -> Result<(), TarError> {
+        // No file is longer, and sums of it and less stay numbers.
+        if size > i64::MAX.unsigned_abs() {
+            return Err(TarError::Field("size"));
+        }
         self.left = size;
         self.padding = size.wrapping_neg() % BLOCK as u64;
+        Ok(())
     }
 
     /// The whole content of a header that extends another.
@@ -219,7 +229,7 @@ impl<R: Read> Archive<R> {
         if size > TAR_EXTENSION_BYTES {
             return Err(TarError::LongExtension);
         }
-        self.enter(size);
+        self.enter(size)?;
         let mut all = Vec::new();
         self.content()
             .read_to_end(&mut all)

@@ -153,8 +153,10 @@ fn pour<R: Read>(
     entry: &Entry,
     archive: &mut Archive<R>,
 ) -> Result<u64, BuildError> {
+    let expected = usize::try_from(archive.left().min(most)).unwrap_or(usize::MAX);
+    // Most files are small: no more memory is cleared than they need.
+    let mut buffer = vec![0; expected.min(FILE_CHUNK_BYTES)];
     let mut content = archive.content().take(most);
-    let mut buffer = vec![0; FILE_CHUNK_BYTES];
     let mut written = 0;
     loop {
         let mut filled = 0;

@@ -48,7 +48,6 @@ impl Context {
             args: ["-l", "-c", command].map(str::to_owned).into(),
             envs: self.envs.iter().cloned().collect(),
             cwd: Some(self.cwd.clone()),
-            ..Default::default()
         };
         StartRequest {
             process: config.into(),

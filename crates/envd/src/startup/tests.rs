@@ -90,6 +90,12 @@ fn a_start_that_ended_well_is_waited_for_no_less() {
         State::Ready
     );
     assert_eq!(outcome(commands(None, "true"), LONG), State::Ready);
+    // What it leaves in the background writes freely.
+    let dir = tempfile::tempdir().unwrap();
+    let flag = dir.path().join("written").display().to_string();
+    let start = format!("(head -c 5000000 /dev/zero; touch {flag}; exec sleep 15) & true");
+    let ready = format!("test -e {flag}");
+    assert_eq!(outcome(commands(Some(&start), &ready), LONG), State::Ready);
     // What the ready command leaves behind holds nothing up.
     let begun = Instant::now();
     assert_eq!(

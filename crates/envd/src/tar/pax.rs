@@ -10,6 +10,7 @@ use percent_encoding::percent_decode;
 
 use super::sparse::Records;
 use super::{TarError, Time};
+use crate::limits::TAR_EXTENSION_BYTES;
 
 /// What the records of one header, or of several, say.
 #[derive(Debug, Clone, Default)]
@@ -23,7 +24,12 @@ pub struct Pax {
     /// Of Schilling's form, and of libarchive's, which archives have beside it for the same.
     pub attributes: Vec<(Vec<u8>, Vec<u8>)>,
     pub sparse: Records,
+    /// Of all records read so far, as one entry may have many headers.
+    bytes: u64,
 }
+
+/// Of one file; no more than kernels list.
+const ATTRIBUTES_MAX: usize = 256;
 
 /// libarchive leaves the padding out.
 const UNPADDED: GeneralPurpose = GeneralPurpose::new(
@@ -34,6 +40,10 @@ const UNPADDED: GeneralPurpose = GeneralPurpose::new(
 impl Pax {
     /// Takes over all records; later ones win.
     pub fn read(&mut self, mut bytes: &[u8]) -> Result<(), TarError> {
+        self.bytes += bytes.len() as u64;
+        if self.bytes > TAR_EXTENSION_BYTES {
+            return Err(TarError::LongExtension);
+        }
         // Some writers fill up with NULs.
         while bytes.first().is_some_and(|byte| *byte != 0) {
             let (record, rest) = split(bytes).ok_or(TarError::Extension)?;
@@ -57,10 +67,10 @@ impl Pax {
             b"mtime" => self.modified = time(value)?,
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    self.attribute(name.to_vec(), value.to_vec());
+                    self.attribute(name.to_vec(), value.to_vec())?;
                 } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
                     let value = UNPADDED.decode(value).map_err(|_| TarError::Extension)?;
-                    self.attribute(percent_decode(name).collect(), value);
+                    self.attribute(percent_decode(name).collect(), value)?;
                 } else if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
                     self.sparse.take(key, value)?;
                 }
@@ -69,11 +79,14 @@ impl Pax {
         Ok(())
     }
 
-    fn attribute(&mut self, name: Vec<u8>, value: Vec<u8>) {
+    fn attribute(&mut self, name: Vec<u8>, value: Vec<u8>) -> Result<(), TarError> {
+        let is_full = self.attributes.len() >= ATTRIBUTES_MAX;
         match self.attributes.iter_mut().find(|(own, _)| *own == name) {
             Some((_, old)) => *old = value,
+            None if is_full => return Err(TarError::LongExtension),
             None => self.attributes.push((name, value)),
         }
+        Ok(())
     }
 }
 

@@ -142,6 +142,30 @@ fn extended_headers_have_bounds() {
     block[124..135].copy_from_slice(b"77777777777");
     checksum(&mut block);
     assert!(refused(&block).starts_with("extended header of more than"));
+    let mut block = header(&Item::file("f", ""));
+    block[124..136].copy_from_slice(b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff");
+    checksum(&mut block);
+    assert_eq!(refused(&block), "the archive ends within an entry");
+    let mut writer = Writer::default();
+    writer.pax(&[("size", b"18446744073709551615")]);
+    writer.item(&Item::file("f", ""));
+    assert!(refused(&writer.end()).contains("size"));
+    // Many headers for one entry, and many attributes in one.
+    let mut writer = Writer::default();
+    let value = vec![b'v'; 900_000];
+    writer.pax(&[("SCHILY.xattr.user.a", &value)]);
+    writer.pax(&[("SCHILY.xattr.user.b", &value)]);
+    writer.item(&Item::file("f", ""));
+    assert!(refused(&writer.end()).starts_with("extended header of more than"));
+    let names: Vec<String> = (0..300).map(|n| format!("SCHILY.xattr.user.{n}")).collect();
+    let records: Vec<(&str, &[u8])> = names
+        .iter()
+        .map(|name| (name.as_str(), &b"x"[..]))
+        .collect();
+    let mut writer = Writer::default();
+    writer.pax(&records);
+    writer.item(&Item::file("f", ""));
+    assert!(refused(&writer.end()).starts_with("extended header of more than"));
     let long = vec![b'n'; 5000];
     for kind in [b'L', b'K'] {
         let mut writer = Writer::default();
