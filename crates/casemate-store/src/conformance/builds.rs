@@ -401,9 +401,13 @@ pub async fn failed_builds_are_forgotten_and_ready_ones_kept(store: &dyn Store) 
     assert!(store.build_forget_failed(at(-8500, 0)).await.unwrap() >= 1);
     assert_eq!(store.build_record(&old.build).await.unwrap(), None);
     check_status(store, young.build, BuildStatus::Failed).await;
-    assert_eq!(resolved(store, &team, "mine").await, Some(kept));
-    let tags = store.tags_list(&young.template).await.unwrap();
-    assert_eq!(tags, [], "it had a template of that name already");
+    assert_eq!(resolved(store, &team, "mine").await, Some(kept.clone()));
+    let tags = store.tags_list(&kept.template).await.unwrap();
+    assert_eq!(tags[0].build, young.build);
+    let again = store.build_forget_failed(at(-7000, 0)).await.unwrap();
+    assert!(again >= 1);
+    let tags = store.tags_list(&kept.template).await.unwrap();
+    assert_eq!((tags.len(), tags[0].build), (1, kept.id));
 }
 
 pub async fn tags_are_given_moved_and_taken(store: &dyn Store) {
