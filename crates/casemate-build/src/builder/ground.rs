@@ -44,6 +44,8 @@ pub enum Ground {
         is_image: bool,
         /// What it stands for; ready, and the team may use it.
         build: Box<Build>,
+        /// All its files, MiB; 0 where nobody looked.
+        files_mib: u32,
     },
 }
 
@@ -69,7 +71,7 @@ impl Ground {
 }
 
 /// What a template's children begin with.
-pub(super) fn of_template(build: &Build) -> CachedLayer {
+pub(super) fn of_template(build: &Build, files_mib: u32) -> CachedLayer {
     CachedLayer {
         layers: build.layers.clone(),
         files: build.files.clone(),
@@ -79,7 +81,7 @@ pub(super) fn of_template(build: &Build) -> CachedLayer {
             envs: build.envs.clone(),
         },
         distribution: build.distribution.clone(),
-        size_mib: 0,
+        size_mib: files_mib,
     }
 }
 
@@ -125,14 +127,14 @@ impl Work<'_> {
         }
         say("Layers extracted");
         let distribution = distribution_of(&sandbox).await?;
-        let layer = self.seal(&sandbox).await?;
+        let (layer, bytes) = self.seal(&sandbox).await?;
         self.end(&sandbox).await;
         let unpacked = CachedLayer {
             layers: vec![layer.to_string()],
             files: None,
             context: context_of(image),
             distribution,
-            size_mib: 0,
+            size_mib: super::finalize::mib(bytes),
         };
         self.put(&key, &unpacked).await?;
         Ok(unpacked)

@@ -152,7 +152,7 @@ impl Control {
         let reply = match self.place(self.request(caller, &plan)).await {
             Ok(reply) => reply,
             Err(PlacementError::Node(NodeError::Unsupported { .. }))
-                if plan.build.files.is_some()
+                if plan.template.owner.is_some()
                     && !(is_last && self.has_its_build(&plan).await?) =>
             {
                 return Ok(None);
@@ -228,9 +228,10 @@ impl Control {
         })
     }
 
-    /// A snapshot may be deleted as long as there is no row that keeps it.
+    /// A template may be deleted as long as there is no row that keeps it; the platform's own never
+    /// is.
     async fn has_its_build(&self, plan: &Plan) -> Result<bool, StoreError> {
-        let is_kept = plan.build.files.is_none();
+        let is_kept = plan.template.owner.is_none();
         Ok(is_kept || self.store.build_by_id(&plan.build.id).await?.is_some())
     }
 

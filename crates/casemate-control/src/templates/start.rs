@@ -209,7 +209,10 @@ impl Control {
             }
             other => other.to_string(),
         })?;
+        let record = self.store.build_record(&build.id).await.unwrap_or_default();
+        let size = record.and_then(|record| record.disk_size_mib);
         Ok(Ground::Template {
+            files_mib: size.map_or(0, |size| size.saturating_sub(build.resources.disk_mib)),
             name: recipe.from_image.clone().unwrap_or(name),
             is_image: recipe.from_image.is_some(),
             build: Box::new(build),
