@@ -14,7 +14,11 @@ fn commands(start: Option<&str>, ready: &str) -> config::Startup {
         context: config::Context {
             user: "root".to_owned(),
             workdir: Some("/usr".to_owned()),
-            envs: BTreeMap::from([("A".to_owned(), "b c".to_owned())]),
+            // The machine's own profile may take its time, and does not like to be killed.
+            envs: BTreeMap::from(
+                [("A", "b c"), ("HOME", "/nonexistent")]
+                    .map(|(name, value)| (name.to_owned(), value.to_owned())),
+            ),
         },
     }
 }

@@ -162,7 +162,9 @@ fn startup(sandbox: &Sandbox, query: &str) -> Value {
 }
 
 fn with_startup(start: &str, ready: &str) -> Sandbox {
-    let context = json!({"user": "root", "workdir": null, "envs": {"A": "1"}});
+    // The machine's own profile may take its time, and does not like to be killed.
+    let envs = json!({"A": "1", "HOME": "/nonexistent"});
+    let context = json!({"user": "root", "workdir": "/", "envs": envs});
     let startup = json!({"start": start, "ready": ready, "context": context});
     Sandbox::ready(AROUND, json!({ "startup": startup }))
 }
