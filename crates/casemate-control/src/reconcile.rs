@@ -21,7 +21,7 @@ use std::time::Duration;
 use casemate_catalog::CatalogError;
 use casemate_rpc::{NodeError, NodeEvent, NodeInfo, PausedSandbox, RunningSandbox};
 use casemate_store::{BuildId, NodeReport, StoreError};
-use casemate_types::{Distribution, EndReason, SandboxId, Timestamp, chain};
+use casemate_types::{EndReason, SandboxId, Timestamp, chain};
 use tokio::sync::mpsc;
 
 use crate::Control;
@@ -260,7 +260,7 @@ impl Control {
                     files: None,
                     envs: Default::default(),
                     startup: None,
-                    distribution: Distribution::Debian("bookworm".into()),
+                    distribution: template.distribution.clone(),
                     created_at: template.created_at,
                 },
                 alias: template.alias.clone(),

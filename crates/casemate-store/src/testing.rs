@@ -88,6 +88,7 @@ pub async fn build_ready(
         default_workdir: None,
         envd_version: "0.6.13".into(),
         files: None,
+        envs: Default::default(),
         startup: None,
         distribution: Distribution::Other,
         created_at: at,

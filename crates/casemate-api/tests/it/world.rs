@@ -14,6 +14,7 @@ use casemate_catalog::MemoryCatalog;
 use casemate_control::testing::FakeNode;
 use casemate_control::{AdminToken, Bootstrap, Control, ControlConfig, RootSecret};
 use casemate_history::testing::TempHistory;
+use casemate_images::{Images, ImagesConfig};
 use casemate_store::testing::TempStore;
 use casemate_store::{LimitOverrides, Standing, Store, Team, Teams};
 use casemate_types::peer::{OverTls, PeerAddr};
@@ -181,9 +182,19 @@ async fn start(
     change(&mut config);
     let store: Arc<dyn Store> = store.share();
     let node = Arc::new(node.clone());
-    Control::start(config, store, catalog.clone(), node, history.share())
-        .await
-        .unwrap()
+    // No image is ever asked for here.
+    let images = ImagesConfig::new(uploads.join("images"), 1 << 20);
+    let images = Arc::new(Images::open(images).unwrap());
+    Control::start(
+        config,
+        store,
+        catalog.clone(),
+        node,
+        history.share(),
+        images,
+    )
+    .await
+    .unwrap()
 }
 
 pub fn guarded(open_on_loopback: bool) -> MetricsAccess {

@@ -3,6 +3,7 @@
 mod copy;
 
 use casemate_types::BuildContext;
+use casemate_types::limits::ENV_BYTES_MAX;
 use envd_client::EnvdError;
 use envd_client::process::End;
 
@@ -106,11 +107,11 @@ impl Action {
                 && !value.contains('\0')
                 && name.len() + value.len() <= VALUE_BYTES_MAX - 2
         };
-        pairs.iter().all(is_plain).then(|| {
-            let mut context = context.clone();
-            context.envs.extend(pairs.iter().cloned());
-            context
-        })
+        let mut context = context.clone();
+        context.envs.extend(pairs.iter().cloned());
+        // What is too much is refused where it can be said.
+        let fits = pairs.iter().all(is_plain) && bytes_of(&context) <= ENV_BYTES_MAX;
+        fits.then_some(context)
     }
 }
 
@@ -212,6 +213,10 @@ impl Bench<'_> {
             }
             context.envs.insert(name.clone(), value);
         }
+        if bytes_of(&context) > ENV_BYTES_MAX {
+            let message = format!("all variables together have more than {ENV_BYTES_MAX} bytes");
+            return Err(self.failed(message));
+        }
         Ok(Left::Context(context))
     }
 
@@ -294,6 +299,11 @@ impl Bench<'_> {
             }
         }
     }
+}
+
+fn bytes_of(context: &BuildContext) -> usize {
+    let bytes = |(name, value): (&String, &String)| name.len() + value.len() + 2;
+    context.envs.iter().map(bytes).sum()
 }
 
 /// Bytes of a path at most, the kernel's limit.

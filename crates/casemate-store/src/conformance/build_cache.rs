@@ -24,6 +24,7 @@ fn a_layer(files: Option<&SnapshotId>) -> CachedLayer {
             envs: BTreeMap::from([("A \"b\"".into(), "c\nd".into())]),
         },
         distribution: Distribution::Debian("trixie".into()),
+        size_mib: 7,
     }
 }
 

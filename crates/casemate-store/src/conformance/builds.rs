@@ -62,6 +62,7 @@ pub(super) fn finished(new: &NewBuild, template: &TemplateId) -> Build {
         default_workdir: Some("/srv".into()),
         envd_version: "0.6.13".into(),
         files: None,
+        envs: std::collections::BTreeMap::from([("LANG".into(), "C.UTF-8".into())]),
         startup: Some(Startup {
             start: Some("serve \"it\"".into()),
             ready: "true".into(),

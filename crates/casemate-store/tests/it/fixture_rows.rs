@@ -260,6 +260,7 @@ pub fn cached_layer() -> CachedLayer {
         files: Some(SnapshotId::parse("sfixture0000000000001").expect("a snapshot id")),
         context: context(),
         distribution: Distribution::Debian("trixie".into()),
+        size_mib: 12,
     }
 }
 

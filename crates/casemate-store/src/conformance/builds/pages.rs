@@ -215,6 +215,7 @@ pub async fn a_report_leaves_what_is_counted(store: &dyn Store) {
         default_workdir: None,
         envd_version: "0.6.12".into(),
         files: None,
+        envs: Default::default(),
         startup: None,
         distribution: Distribution::Debian("bookworm".into()),
         created_at: at(1, 0),
