@@ -255,6 +255,8 @@ impl FakeNode {
             access_token: None,
             envs: BTreeMap::new(),
             files: None,
+            layers: Vec::new(),
+            startup: None,
             rest: None,
         });
     }
