@@ -11,6 +11,13 @@ use crate::{BuildBegun, BuildId, BuildRequested, NewBuild, StoreError, TemplateS
 
 const WHAT: &str = "build";
 
+/// `$1` the team, `$2` since when, `$3` a template whose builds under `$4` are left out.
+pub(super) const COUNT_OPEN: &str = "\
+    SELECT COUNT(*) FROM builds b JOIN templates t ON t.id = b.template_id \
+    WHERE b.status IN ('waiting', 'building') AND b.created_at >= $2 AND t.team_id = $1 \
+     AND NOT (b.template_id = $3 AND EXISTS (SELECT 1 FROM template_tags g \
+         WHERE g.build_id = b.id AND g.tag IN (SELECT value FROM json_each($4))))";
+
 /// Id, team, source and whether it is public.
 type NamedRow = (String, Option<String>, String, bool);
 
@@ -86,19 +93,14 @@ async fn count_open(
     new: &NewBuild,
     template: &TemplateId,
 ) -> Result<i64, StoreError> {
-    sqlx::query_scalar(
-        "SELECT COUNT(*) FROM builds b JOIN templates t ON t.id = b.template_id \
-         WHERE b.status IN ('waiting', 'building') AND b.created_at >= $2 AND t.team_id = $1 \
-         AND NOT (b.template_id = $3 AND EXISTS (SELECT 1 FROM template_tags g \
-             WHERE g.build_id = b.id AND g.tag IN (SELECT value FROM json_each($4))))",
-    )
-    .bind(new.team.as_str())
-    .bind(micros(new.counted_from))
-    .bind(template.as_str())
-    .bind(tags_text(&new.tags))
-    .fetch_one(tx)
-    .await
-    .map_err(|error| failed("builds of team", &new.team, error))
+    sqlx::query_scalar(COUNT_OPEN)
+        .bind(new.team.as_str())
+        .bind(micros(new.counted_from))
+        .bind(template.as_str())
+        .bind(tags_text(&new.tags))
+        .fetch_one(tx)
+        .await
+        .map_err(|error| failed("builds of team", &new.team, error))
 }
 
 async fn put_template(tx: &mut SqliteConnection, new: &NewBuild) -> Result<(), StoreError> {

@@ -15,6 +15,23 @@ use crate::{
 
 const WHAT: &str = "build";
 
+/// The literals make the index of the open ones serve.
+const FAIL_WAITING: &str = "\
+    UPDATE builds SET status = 'error', failure = $2, updated_at = $3, finished_at = $3 \
+    WHERE status IN ('waiting', 'building') AND status = 'waiting' AND created_at < $1 \
+    RETURNING id";
+const OLD_FAILED: &str = "\
+    SELECT id FROM builds WHERE status = 'error' AND finished_at < $1 \
+    ORDER BY finished_at LIMIT $2";
+
+/// With the index that each goes along; for the test of their plans.
+#[cfg(test)]
+pub(super) const SWEEPS: [(&str, &str); 3] = [
+    (FAIL_WAITING, "builds_open"),
+    (OLD_FAILED, "builds_failed"),
+    (build_requests::COUNT_OPEN, "builds_open"),
+];
+
 #[async_trait]
 impl Builds for SqliteStore {
     async fn build_request(&self, new: &NewBuild) -> Result<BuildRequested, StoreError> {
@@ -92,17 +109,13 @@ impl Builds for SqliteStore {
         failure: &BuildFailure,
         at: Timestamp,
     ) -> Result<Vec<BuildId>, StoreError> {
-        let failed_ids: Vec<String> = sqlx::query_scalar(
-            "UPDATE builds SET status = 'error', failure = $2, updated_at = $3, finished_at = $3 \
-             WHERE status IN ('waiting', 'building') AND status = 'waiting' AND created_at < $1 \
-             RETURNING id",
-        )
-        .bind(micros(before))
-        .bind(failure_text(failure))
-        .bind(micros(at))
-        .fetch_all(&self.durable)
-        .await
-        .map_err(|error| failed("table", "builds", error))?;
+        let failed_ids: Vec<String> = sqlx::query_scalar(FAIL_WAITING)
+            .bind(micros(before))
+            .bind(failure_text(failure))
+            .bind(micros(at))
+            .fetch_all(&self.durable)
+            .await
+            .map_err(|error| failed("table", "builds", error))?;
         read_ids(&failed_ids)
     }
 
@@ -152,15 +165,12 @@ impl Builds for SqliteStore {
         let refused = |error| failed("table", "builds", error);
         let tx = self.durable.begin_with("BEGIN IMMEDIATE").await;
         let mut tx = tx.map_err(refused)?;
-        let old: Vec<String> = sqlx::query_scalar(
-            "SELECT id FROM builds WHERE status = 'error' AND finished_at < $1 \
-             ORDER BY finished_at LIMIT $2",
-        )
-        .bind(micros(before))
-        .bind(i64::from(FORGET_BUILDS_MAX))
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(refused)?;
+        let old: Vec<String> = sqlx::query_scalar(OLD_FAILED)
+            .bind(micros(before))
+            .bind(i64::from(FORGET_BUILDS_MAX))
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(refused)?;
         let old = serde_json::Value::from(old).to_string();
         sqlx::query(
             "DELETE FROM template_tags WHERE build_id IN (SELECT value FROM json_each($1))",
