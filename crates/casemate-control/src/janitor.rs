@@ -38,6 +38,12 @@ pub(crate) async fn run(control: Arc<Control>) {
                 "could not end builds that wait for too long; trying again later"
             );
         }
+        if let Err(error) = end_cached_layers(&control).await {
+            tracing::warn!(
+                error = chain(&error),
+                "could not forget old results of steps; trying again later"
+            );
+        }
         if let Err(error) = control.sweep_uploads().await {
             tracing::warn!(
                 error = chain(&error),
@@ -57,6 +63,24 @@ pub(crate) async fn run(control: Arc<Control>) {
             );
         }
     }
+}
+
+/// Their files go with the next look for what nobody wants.
+async fn end_cached_layers(control: &Control) -> Result<(), StoreError> {
+    let builds = &control.config.builds;
+    let before = Timestamp::now().checked_sub(builds.cache);
+    let before = before.unwrap_or(Timestamp::MIN);
+    let dropped = control
+        .store
+        .layer_expire(before, builds.cache_steps_max)
+        .await?;
+    if dropped.rows > 0 {
+        tracing::info!(
+            layers = dropped.rows,
+            "forgot results of steps that were not used"
+        );
+    }
+    Ok(())
 }
 
 async fn end_waiting(control: &Control) -> Result<(), StoreError> {

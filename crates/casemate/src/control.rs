@@ -26,7 +26,11 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, Secret};
 use crate::credentials::Bootstrap;
 use crate::up::doors::{Door, Doors};
+<<<<<<< HEAD
 use crate::up::programs::AGENT_VERSION;
+=======
+use crate::up::sandboxes::disk_reserve_bytes;
+>>>>>>> t6-e
 use crate::{child, log};
 
 /// What the process is started with; the listeners come along, and then the socket over which it
@@ -223,7 +227,7 @@ fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {
     let uploads = &setup.config.uploads;
     config.uploads.upload_bytes_max = uploads.upload_mib_max.saturating_mul(MIB);
     config.uploads.team_bytes_max = uploads.team_mib_max.saturating_mul(MIB);
-    config.uploads.disk_reserve_bytes = setup.config.node.disk_reserve_mib.saturating_mul(MIB);
+    config.uploads.disk_reserve_bytes = disk_reserve_bytes(&setup.config, &setup.control_dir);
     config.uploads.kept_for = days(uploads.days);
     config.template_resources.disk_mib = setup.config.limits.disk_mib;
     config.template_resources.processes_max = setup.config.limits.processes_max;

@@ -235,7 +235,7 @@ async fn others_use_what_is_public_and_change_nothing() {
         .error(403);
     assert_eq!(message, "You don't have access to template 'base'");
     patch("/v2/templates/nothing", "{}").await.error(404);
-    let message = patch("/v2/templates/a b", "{}").await;
+    let message = patch("/v2/templates/a%20b", "{}").await;
     assert_eq!(message.status, 400);
 }
 
@@ -442,8 +442,6 @@ async fn a_deleted_template_takes_its_builds_along() {
     world.api("GET", &path).send().await.error(400);
     assert_eq!(world.api("GET", "/templates").send().await.text, "[]");
     assert_eq!(delete("x").await.error(404), "template 'x' not found");
-    let hidden = format!(r#"{{"name":"{}"}}"#, mine.template);
-    try_ask(&world, &hidden).await.error(409);
     let anew = ask(&world, r#"{"name":"x"}"#).await;
     assert_ne!(anew.template, mine.template);
 }

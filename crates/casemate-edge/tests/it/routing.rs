@@ -2,8 +2,11 @@
 
 use axum::Router;
 use casemate_edge::{Edge, EdgeConfig, InvalidHost, RouteTarget};
+use casemate_types::peer::OverTls;
 use http::HeaderMap;
 use http_body_util::BodyExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{DOMAIN, ENVD, ID, Stage, World, get, read_all, text};
@@ -214,6 +217,42 @@ async fn an_edge_without_an_api_refuses_other_hosts() {
     );
     drop(sender);
     serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_api_knows_which_connections_came_over_tls() {
+    let world = std::sync::Arc::new(World::default());
+    let api = Router::new().fallback(async |request: axum::extract::Request| {
+        match request.extensions().get::<OverTls>() {
+            Some(OverTls) => "tls",
+            None => "plain",
+        }
+    });
+    let edge = Edge::new(EdgeConfig::new(DOMAIN), world.clone(), world, api);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let plain = TcpStream::connect(listener.local_addr().unwrap()).await;
+    let (secure, accepted) = tokio::io::duplex(4096);
+    let shutdown = CancellationToken::new();
+    tokio::spawn({
+        let (edge, shutdown) = (edge.clone(), shutdown.clone());
+        async move { edge.serve(listener, shutdown).await }
+    });
+    let peer = "192.0.2.1:1".parse().unwrap();
+    tokio::spawn(async move { edge.serve_stream(accepted, peer, shutdown).await });
+    for (answer, expected) in [
+        (asked(plain.unwrap()).await, "plain"),
+        (asked(secure).await, "tls"),
+    ] {
+        assert!(answer.ends_with(expected), "{answer}");
+    }
+}
+
+async fn asked(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
+    let ask = b"GET / HTTP/1.1\r\nhost: api.demo.test\r\nconnection: close\r\n\r\n";
+    stream.write_all(ask).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 #[tokio::test]
