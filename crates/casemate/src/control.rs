@@ -26,11 +26,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, Secret};
 use crate::credentials::Bootstrap;
 use crate::up::doors::{Door, Doors};
-<<<<<<< HEAD
 use crate::up::programs::AGENT_VERSION;
-=======
 use crate::up::sandboxes::disk_reserve_bytes;
->>>>>>> t6-e
 use crate::{child, log};
 
 /// What the process is started with; the listeners come along, and then the socket over which it
