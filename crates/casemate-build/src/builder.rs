@@ -54,7 +54,7 @@ const BUILD_LIMIT: Duration = Duration::from_secs(3600);
 /// What an operator decides.
 #[derive(Debug, Clone)]
 pub struct BuilderLimits {
-    /// Builds that run at once; others wait.
+    /// Builds that run at once; others wait, for ever where it is none.
     pub builds_at_once: usize,
     /// An image's files at most, MiB.
     pub image_mib_max: u32,
@@ -135,7 +135,7 @@ impl Builder {
             cache,
             images,
             network,
-            turns: Semaphore::new(limits.builds_at_once.max(1)),
+            turns: Semaphore::new(limits.builds_at_once),
             limits,
             flights: flights::Flights::default(),
             held: Held::default(),

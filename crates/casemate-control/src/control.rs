@@ -18,6 +18,7 @@ use crate::nodes::{Counters, Heard, Starting};
 use crate::quota::Quota;
 use crate::recall::Recall;
 use crate::recent::Recent;
+use crate::reconcile::Unwanted;
 use crate::reconcile::records::Records;
 use crate::reconcile::sync::Ending;
 use crate::recorder::Recorder;
@@ -56,6 +57,7 @@ pub struct Control {
     pub(crate) records: Records,
     pub(crate) builder: Builder,
     pub(crate) building: Building,
+    pub(crate) unwanted: Unwanted,
     pub(crate) counters: Counters,
     pub(crate) heard: watch::Sender<Heard>,
     /// This process, another name after each start: what it holds when it dies is found by it.
@@ -145,6 +147,7 @@ impl Control {
             records,
             builder,
             building: Building::default(),
+            unwanted: Unwanted::default(),
             counters: Counters::default(),
             heard: watch::Sender::new(Heard::default()),
             owner,

@@ -15,7 +15,7 @@ pub(crate) mod records;
 mod snapshots;
 pub(crate) mod sync;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use casemate_catalog::CatalogError;
@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 
 use crate::Control;
 use crate::agent_log::Read;
+use crate::tasks::TaskKind;
 use orphans::Orphans;
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -71,6 +72,58 @@ pub(crate) async fn run(control: Arc<Control>) {
     }
 }
 
+/// Kept files and layers that nothing needs; beside everything else.
+pub(crate) fn drop_unwanted_soon(control: &Arc<Control>) {
+    if control.unwanted.begin() {
+        let looking = Arc::clone(control);
+        control.tasks.spawn(TaskKind::Cleanup, async move {
+            while looking.unwanted.is_wanted() {
+                snapshots::drop_unwanted_or_warn(&looking).await;
+                layers::drop_unwanted_or_warn(&looking).await;
+                if looking.tasks.stopping() {
+                    break;
+                }
+            }
+        });
+    }
+}
+
+/// One look at a time; whoever wants one while one is under way gets another one behind it.
+#[derive(Default)]
+pub(crate) struct Unwanted(Mutex<Looking>);
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Looking {
+    #[default]
+    No,
+    Now,
+    NowAndAgain,
+}
+
+impl Unwanted {
+    /// Whether somebody has to begin.
+    fn begin(&self) -> bool {
+        let mut looking = self.lock();
+        let was = *looking;
+        *looking = Looking::NowAndAgain;
+        was == Looking::No
+    }
+
+    /// Whether one more look is wanted; it begins.
+    fn is_wanted(&self) -> bool {
+        let mut looking = self.lock();
+        *looking = match *looking {
+            Looking::NowAndAgain => Looking::Now,
+            Looking::Now | Looking::No => Looking::No,
+        };
+        *looking == Looking::Now
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Looking> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+}
+
 async fn follow(
     control: &Arc<Control>,
     orphans: &mut Orphans,
@@ -98,10 +151,7 @@ async fn follow(
                 handle(control, orphans, &node, event).await?;
             }
             () = orphans.next_due() => orphans.end_overdue(control).await?,
-            _ = snapshots.tick() => {
-                snapshots::drop_unwanted_soon(control);
-                layers::drop_unwanted_soon(control);
-            }
+            _ = snapshots.tick() => drop_unwanted_soon(control),
             _ = round.tick() => {
                 sync::end_expired(control, &node).await?;
             }

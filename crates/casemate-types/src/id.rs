@@ -79,8 +79,8 @@ text_id!(
     TemplateId, "template id", "1 to 64 characters of a-z and 0-9", |t| lower_alnum(t, 1, 64)
 );
 text_id!(
-    /// Kept files of a sandbox: 1 to 64 characters of `[a-z0-9]`; those that we make are `s`, or `p`
-    /// for those of a pause, and 20 more.
+    /// Kept files of a sandbox: 1 to 64 characters of `[a-z0-9]`; those that we make are `s`, `p`
+    /// for those of a pause or `b` for those of a build, and 20 more.
     SnapshotId, "snapshot id", "1 to 64 characters of a-z and 0-9", |t| lower_alnum(t, 1, 64)
 );
 text_id!(
@@ -133,6 +133,15 @@ impl SnapshotId {
     /// For what a pause keeps: a node removes those that no paused sandbox of its own names.
     pub fn random_of_pause() -> Self {
         Self(format!("p{}", random_text(20)).into())
+    }
+
+    /// For what a step of a template build wrote: the next step begins with it, seldom more.
+    pub fn random_of_build() -> Self {
+        Self(format!("b{}", random_text(20)).into())
+    }
+
+    pub fn is_of_build(&self) -> bool {
+        self.0.starts_with('b')
     }
 
     pub fn is_of_pause(&self) -> bool {

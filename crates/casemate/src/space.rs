@@ -35,6 +35,8 @@ pub struct Space {
     pub pool: Pool,
     pub sandboxes: Sandboxes,
     pub snapshots: Snapshots,
+    /// What steps of builds wrote, kept for the next build.
+    pub build_steps: Snapshots,
     /// Layers of templates.
     pub layers: Layers,
     /// The store: teams, keys, sandboxes, templates.
@@ -129,7 +131,9 @@ pub fn measure(
         .collect();
     let used = pool.is_counted.then(|| sum(&counted));
     largest(&mut counted, SANDBOXES_MAX);
-    let snapshots = snapshots(pool.kept, pool.is_counted);
+    let (steps, kept) = pool.kept.into_iter().partition(|(id, _)| id.is_of_build());
+    let snapshots = snapshots_of(kept, pool.is_counted);
+    let build_steps = snapshots_of(steps, pool.is_counted);
     let layers = layers(&node.join("layers"), templates)?;
     let image = existing(fs::metadata(node.join("pool.img")))?.map(|file| on_disk(&file));
     let (store, history) = (
@@ -156,6 +160,7 @@ pub fn measure(
             largest: counted,
         },
         snapshots,
+        build_steps,
         layers,
         store,
         history,
@@ -163,7 +168,7 @@ pub fn measure(
     })
 }
 
-fn snapshots(kept: BTreeMap<SnapshotId, Option<u64>>, is_counted: bool) -> Snapshots {
+fn snapshots_of(kept: BTreeMap<SnapshotId, Option<u64>>, is_counted: bool) -> Snapshots {
     let count = kept.len();
     let named = |(id, bytes): (SnapshotId, Option<u64>)| {
         Some(Named {

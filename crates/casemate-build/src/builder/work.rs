@@ -268,7 +268,7 @@ impl Work<'_> {
 
     /// Keeps the files of a sandbox as they are now.
     pub(super) async fn keep(&mut self, sandbox: &BuildSandbox) -> Result<SnapshotId, BuildError> {
-        let files = SnapshotId::random();
+        let files = SnapshotId::random_of_build();
         self.hold.files(&files);
         sandbox.keep(&files).await?;
         Ok(files)

@@ -8,19 +8,14 @@ use casemate_types::{LayerId, chain};
 
 use super::ReconcileError;
 use crate::Control;
-use crate::tasks::TaskKind;
 
-/// Beside everything else.
-pub(crate) fn drop_unwanted_soon(control: &Arc<Control>) {
-    let looking = Arc::clone(control);
-    control.tasks.spawn(TaskKind::Cleanup, async move {
-        if let Err(error) = drop_unwanted(&looking).await {
-            tracing::warn!(
-                error = chain(&error),
-                "could not look for layers that nobody wants; trying again later"
-            );
-        }
-    });
+pub(super) async fn drop_unwanted_or_warn(control: &Arc<Control>) {
+    if let Err(error) = drop_unwanted(control).await {
+        tracing::warn!(
+            error = chain(&error),
+            "could not look for layers that nobody wants; trying again later"
+        );
+    }
 }
 
 async fn drop_unwanted(control: &Arc<Control>) -> Result<(), ReconcileError> {

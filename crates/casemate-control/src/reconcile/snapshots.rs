@@ -8,19 +8,15 @@ use casemate_types::{SnapshotId, chain};
 
 use super::ReconcileError;
 use crate::Control;
-use crate::tasks::TaskKind;
 
-/// Beside everything else: the node measures what it lists.
-pub(super) fn drop_unwanted_soon(control: &Arc<Control>) {
-    let looking = Arc::clone(control);
-    control.tasks.spawn(TaskKind::Cleanup, async move {
-        if let Err(error) = drop_unwanted(&looking).await {
-            tracing::warn!(
-                error = chain(&error),
-                "could not look for files of snapshots that nobody wants; trying again later"
-            );
-        }
-    });
+/// The node measures what it lists: it takes a while.
+pub(super) async fn drop_unwanted_or_warn(control: &Arc<Control>) {
+    if let Err(error) = drop_unwanted(control).await {
+        tracing::warn!(
+            error = chain(&error),
+            "could not look for files of snapshots that nobody wants; trying again later"
+        );
+    }
 }
 
 /// Looked for after each watch began and now and then: the first after a start finds what a crash

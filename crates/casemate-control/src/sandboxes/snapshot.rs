@@ -264,7 +264,9 @@ impl Control {
 
     /// Removes files at the node that nothing wants. What cannot be removed now is found by the next
     /// comparison.
-    pub(crate) fn drop_files(&self, all: Vec<SnapshotId>) {
+    pub(crate) fn drop_files(&self, mut all: Vec<SnapshotId>) {
+        // A build that goes on with them is over by then.
+        all.retain(|files| !self.builder.held().has_files(files));
         if all.is_empty() {
             return;
         }

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Control;
 use crate::auth::TeamCaller;
+use crate::reconcile;
 use crate::tasks::TaskKind;
 use log::Written;
 
@@ -153,6 +154,8 @@ impl Control {
             let build = job.build;
             control.run_build(job, record, cancel).await;
             control.building.end(&build);
+            // Of one that failed something may lie at the node that nothing needs.
+            reconcile::drop_unwanted_soon(&control);
         });
         Ok(())
     }

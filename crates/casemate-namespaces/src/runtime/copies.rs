@@ -95,7 +95,8 @@ pub(super) fn begin_with(shared: &Shared, snapshot: &SnapshotId) -> io::Result<L
         None => shared.pool.begin_with(snapshot, LAYER_BYTES)?,
     };
     // What a pause kept goes right after; and a copy that shares nothing costs all it holds.
-    if !snapshot.is_of_pause() && shared.pool.disk_limit() == DiskLimit::Enforced {
+    let is_begun_with_again = !snapshot.is_of_pause() && !snapshot.is_of_build();
+    if is_begun_with_again && shared.pool.disk_limit() == DiskLimit::Enforced {
         // Closed only when the runtime itself is gone.
         let _ = shared.copies.wanted.send(snapshot.clone());
     }

@@ -50,6 +50,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     let limit = usize::from(args.limit);
     space.sandboxes.largest.truncate(limit);
     space.snapshots.largest.truncate(limit);
+    space.build_steps.largest.truncate(limit);
     space.layers.largest.truncate(limit);
     output.value(&space, || words(&space));
     Ok(())
@@ -86,6 +87,11 @@ fn words(space: &Space) -> String {
     }
     for one in &space.snapshots.largest {
         rows.push(row(&format!("  · {}", one.name), named(one), None));
+    }
+    if space.build_steps.count > 0 {
+        let what = format!("· {} results of build steps", space.build_steps.count);
+        let used = space.build_steps.used.map_or(unknown.clone(), own);
+        rows.push(row(&what, used, None));
     }
     rows.push(row(
         &format!("{} layers of templates", space.layers.count),
