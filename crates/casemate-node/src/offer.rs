@@ -105,3 +105,55 @@ impl Offer {
         own.or_else(|| self.sites.get(&Distribution::Other))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use casemate_types::{CompiledPolicy, OnTimeout, Resources, SandboxId};
+
+    use super::*;
+
+    #[test]
+    fn what_a_request_sets_wins_over_the_operators_variables() {
+        let envs = |all: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let owned = all
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into()));
+            owned.collect()
+        };
+        let site = Site {
+            dir: "/layers/s-1".into(),
+            envs: envs(&[("PROXY", "site"), ("LANG", "site")]),
+        };
+        let mut offer = Offer {
+            layers_dir: "/".into(),
+            sites: [(Distribution::Other, site)].into(),
+            ..Offer::default()
+        };
+        let mut request = CreateRequest {
+            sandbox: SandboxId::random(),
+            team: "0b7a2b0e-6f5c-4b43-9c0c-1d2e3f405162".parse().unwrap(),
+            template: "base".parse().unwrap(),
+            // A folder of every machine.
+            layers: vec!["proc".into()],
+            distribution: Some(Distribution::Debian("buster".into())),
+            resources: Resources::BASE,
+            network: CompiledPolicy::open(),
+            envs: envs(&[("LANG", "own")]),
+            access_token: None,
+            default_user: "user".into(),
+            default_workdir: None,
+            life_ms: 0,
+            on_timeout: OnTimeout::Kill,
+            files: None,
+            startup: None,
+        };
+        let told = |offer: &Offer, request: &CreateRequest| offer.spec(request).unwrap().agent.envs;
+        let both = envs(&[("PROXY", "site"), ("LANG", "own")]);
+        assert_eq!(told(&offer, &request), both);
+        request.distribution = None;
+        assert_eq!(told(&offer, &request), request.envs);
+        request.distribution = Some(Distribution::Other);
+        offer.sites.clear();
+        assert_eq!(told(&offer, &request), request.envs);
+    }
+}

@@ -109,6 +109,13 @@ async fn no_create_begins_with_a_layer_that_is_being_removed() {
         with_memory_only: false,
     };
     resume.sandbox.layers.insert(0, "t-one".into());
+    let mut over_nothing = resume.clone();
+    over_nothing.sandbox.layers.clear();
+    let refused = node.resume(over_nothing).await;
+    assert!(
+        matches!(refused, Err(NodeError::Unsupported { .. })),
+        "{refused:?}"
+    );
     let refused = node.resume(resume).await;
     assert!(
         matches!(refused, Err(NodeError::Unsupported { .. })),
