@@ -10,6 +10,7 @@
 
 mod receive;
 mod sweep;
+mod under_way;
 
 use std::io;
 use std::path::PathBuf;
@@ -28,8 +29,8 @@ use crate::Control;
 use crate::auth::WhenBlocked;
 use crate::keys::Keys;
 
-pub(crate) use receive::Uploads;
 pub use receive::{Receiving, UploadError};
+pub(crate) use under_way::Uploads;
 
 /// How long a link may be used. An upload that began in time may end later.
 const LINK_LIFE: Duration = Duration::from_secs(30 * 60);

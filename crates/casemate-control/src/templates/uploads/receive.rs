@@ -1,26 +1,24 @@
 //! Taking an archive in: bounded, hashed on its way to the disk, and there as a whole or not at all.
 
-use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use casemate_store::{CacheKey, StoreError, Upload};
 use casemate_types::{TeamId, chain, steady};
 use sha2::{Digest, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::spawn_blocking;
 
 use super::Ticket;
+use super::under_way::Place;
 use crate::Control;
 use crate::auth::{WhenBlocked, standing};
 
 /// Bytes that are gathered before they go to the disk: what an upload takes of our memory.
 const CHUNK_BYTES: usize = 256 * 1024;
-/// Uploads of one team at once; further ones wait, and their clients' bytes with them.
-const TEAM_UPLOADS_MAX: usize = 32;
 /// Beginning of the names of files that are not whole yet.
 pub(super) const TEMPORARY: &str = "tmp-";
 
@@ -64,78 +62,6 @@ impl From<StoreError> for UploadError {
             error => Self::Store(error),
         }
     }
-}
-
-/// Uploads that are under way.
-#[derive(Default)]
-pub(crate) struct Uploads {
-    teams: Arc<Mutex<HashMap<TeamId, UnderWay>>>,
-    /// Held while files and rows are brought together.
-    pub(super) settling: tokio::sync::Mutex<()>,
-}
-
-struct UnderWay {
-    turns: Arc<Semaphore>,
-    /// Bytes that came, or were announced.
-    bytes: u64,
-    /// Places that there are; with the last one the entry goes.
-    places: usize,
-}
-
-/// One upload in the sum of its team.
-struct Place {
-    teams: Arc<Mutex<HashMap<TeamId, UnderWay>>>,
-    team: TeamId,
-    bytes: u64,
-}
-
-impl Uploads {
-    fn place(&self, team: &TeamId) -> (Place, Arc<Semaphore>) {
-        let mut teams = lock(&self.teams);
-        let entry = teams.entry(team.clone()).or_insert_with(|| UnderWay {
-            turns: Arc::new(Semaphore::new(TEAM_UPLOADS_MAX)),
-            bytes: 0,
-            places: 0,
-        });
-        entry.places += 1;
-        let place = Place {
-            teams: Arc::clone(&self.teams),
-            team: team.clone(),
-            bytes: 0,
-        };
-        (place, Arc::clone(&entry.turns))
-    }
-}
-
-impl Place {
-    /// Counts this many bytes for it; what all of the team's have then.
-    fn grow_to(&mut self, bytes: u64) -> u64 {
-        let mut teams = lock(&self.teams);
-        let Some(entry) = teams.get_mut(&self.team) else {
-            return bytes;
-        };
-        let more = bytes.saturating_sub(self.bytes);
-        entry.bytes = entry.bytes.saturating_add(more);
-        self.bytes += more;
-        entry.bytes
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut teams = lock(&self.teams);
-        if let Some(entry) = teams.get_mut(&self.team) {
-            entry.bytes = entry.bytes.saturating_sub(self.bytes);
-            entry.places -= 1;
-            if entry.places == 0 {
-                teams.remove(&self.team);
-            }
-        }
-    }
-}
-
-fn lock(teams: &Mutex<HashMap<TeamId, UnderWay>>) -> MutexGuard<'_, HashMap<TeamId, UnderWay>> {
-    teams.lock().expect("no holder of this lock panics")
 }
 
 /// An archive of which a part is there. Dropped before [`Receiving::finish`], it leaves nothing.
@@ -240,7 +166,7 @@ impl Receiving {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.bytes = self.bytes.saturating_add(length);
         check_size(&self.ticket, self.bytes)?;
-        if self.bytes > self.place.bytes {
+        if self.bytes > self.place.bytes() {
             // More than was announced.
             let under_way = self.place.grow_to(self.bytes);
             self.control.check_sum(self.stored, under_way)?;
