@@ -8,7 +8,6 @@ import uuid
 
 import e2b
 import pytest
-from e2b.exceptions import CommandExitException
 
 VALUES = {
     "QUOTES": "it's \"quoted\"",
@@ -314,7 +313,7 @@ async def test_a_sandbox_is_as_asked_for(sdk):
     # Others' nothing: the next one of the same begins anew.
     await sdk.run(sandbox, "echo mine > /home/user/mine; sudo touch /etc/mine")
     other = await sdk.create(built.info.template_id)
-    with pytest.raises(CommandExitException):
+    with pytest.raises(e2b.CommandExitException):
         await sdk.run(other, "ls /home/user/mine")
     # Pauses, snapshots and forks are as with any other.
     await sdk.do(sandbox.pause())
