@@ -60,7 +60,7 @@ def of(sdk, context, **options):
 async def tree(sdk, sandbox, path):
     """Type, mode, owners, name and link target of everything below."""
     form = "%y %m %u:%g %P %l\\n"
-    listed = await sdk.run(sandbox, f"sudo find {path} -mindepth 1 -printf '{form}' | sort -k4")
+    listed = await sdk.run(sandbox, f"sudo find {path} -mindepth 1 -printf '{form}' | LC_ALL=C sort -k4")
     return [line.rstrip() for line in listed.stdout.splitlines()]
 
 

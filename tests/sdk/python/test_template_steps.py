@@ -94,7 +94,7 @@ async def test_files_and_folders(sdk):
     builder.remove("with space").remove(["one/none", "two/none"], force=True)
     builder.remove("two", recursive=True, user="root")
     sandbox = await sdk.started(builder)
-    listed = "find . -mindepth 1 -not -name '.*' -printf '%y %m %u %p %l\\n' | sort -k4"
+    listed = "find . -mindepth 1 -not -name '.*' -printf '%y %m %u %p %l\\n' | LC_ALL=C sort -k4"
     assert (await sdk.run(sandbox, listed)).stdout.replace(" \n", "\n") == (
         "d 755 user ./a folder\n"
         "d 700 user ./a folder/below\n"

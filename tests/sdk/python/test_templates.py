@@ -46,9 +46,8 @@ async def test_builds_and_names(sdk):
     ]
     assert len(first.info.template_id) == 20 and uuid.UUID(first.info.build_id).version == 4
     assert await sdk.do(sdk.Template.alias_exists(name)) is True
-    again = await sdk.build(small(sdk, "again"), alias=name.upper(), name="")
-    assert again.info.template_id == first.info.template_id
-    assert again.info.build_id != first.info.build_id
+    again = await sdk.do(sdk.Template.build(small(sdk, "again"), alias=name.upper()))
+    assert again.template_id == first.info.template_id and again.build_id != first.info.build_id
     tagged = await sdk.build(small(sdk, "tagged"), f"{name}:v1", tags=["v1", "A"])
     assert tagged.info.template_id == first.info.template_id and sorted(tagged.info.tags) == ["a", "v1"]
     template = first.info.template_id
@@ -60,7 +59,7 @@ async def test_builds_and_names(sdk):
         (f"{template}:v1", "tagged"),
         (f"default/{name}:a", "tagged"),
         (f"{name}:{first.info.build_id}", "first"),
-        (f"{template}:{again.info.build_id}", "again"),
+        (f"{template}:{again.build_id}", "again"),
     ]:
         assert await said_by(sdk, reference) == said, reference
     for reference, expected in [
