@@ -205,7 +205,7 @@ def test_status_and_trigger():
     assert raw.trigger(*ids, steps="none")[0] == 400
     for query in ("logsOffset=-1", "limit=101", "level=loud", "logsOffset=x"):
         assert raw.ask("GET", f"/templates/{ids[0]}/builds/{ids[1]}/status?{query}")[0] == 400, query
-    status, told = raw.trigger(*ids, fromImage="e2bdev/base", steps=[run("echo out; echo err >&2")])
+    status, told = raw.trigger(*ids, fromImage="e2bdev/base", steps=[run("echo out; echo err >&2")], readyCmd="echo asked")
     assert (status, told) == (202, None)
     status, told = raw.trigger(*ids, fromImage="e2bdev/base")
     assert (status, told["message"]) == (400, "build is not in waiting state")
@@ -213,7 +213,8 @@ def test_status_and_trigger():
     status, told = raw.trigger(*ids, fromImage="e2bdev/base")
     assert (status, told["message"]) == (400, "build is not in waiting state")
     everything = raw.messages(*ids)
-    assert raw.messages(*ids, level="info") and len(raw.messages(*ids, level="info")) < len(everything)
+    loud = raw.messages(*ids, level="info")
+    assert "[ready] [stdout]: asked" in everything and "[ready] [stdout]: asked" not in loud and loud
     assert raw.messages(*ids, level="error") == []
     assert len(raw.status(*ids, limit=2)["logEntries"]) == 2
     step = [e for e in raw.status(*ids, level="info")["logEntries"] if e.get("step") == "1"]
@@ -388,7 +389,7 @@ async def test_references_that_are_wrong(sdk):
     waiting = raw.request(name)
     assert await sdk.do(sdk.Template.exists(name)) is True
     assert await sdk.do(sdk.Template.exists(f"{name}:default")) is False
-    await refused(sdk, name, 404, f"tag 'default' does not exist for template '{name}'")
+    await refused(sdk, name, 404, f"tag 'default' does not exist for template 'default/{name}'")
     await refused(sdk, f"{name}:{waiting['buildID']}", 404, "does not exist for template")
     await refused(sdk, f"nobody/{name}", 404, "not found")
     await refused(sdk, "Not a name!", 400, "Invalid template reference: ")
