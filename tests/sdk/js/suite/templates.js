@@ -143,10 +143,10 @@ test('images of registries', async () => {
     Template().fromImage(`${OPEN}/debian:12`),
     Template().fromImage(`${PRIVATE}/debian:12`, LOGIN),
   ]) {
-    const sandbox = await started(template.runCmd('echo $FROM_IMAGE > seen'))
+    const sandbox = await started(template.runCmd('echo $FROM_IMAGE > ~/seen'))
     assert.equal(await said(sandbox, 'cat seen'), 'yes\n')
   }
-  const denied = Template().fromImage(`${PRIVATE}/debian:12`)
+  const denied = Template().skipCache().fromImage(`${PRIVATE}/debian:12`)
   await assert.rejects(build(denied), { name: 'BuildError', message: /^access denied to/ })
 })
 
