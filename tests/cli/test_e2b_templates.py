@@ -15,7 +15,7 @@ FROM ubuntu:22.04
 ENV GREETING=hello
 WORKDIR /srv/app
 COPY page ./page
-RUN echo "$GREETING" > greeting
+RUN echo $GREETING > greeting
 """
 
 
