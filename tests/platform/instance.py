@@ -7,10 +7,12 @@ import pathlib
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 import urllib.error
 import urllib.request
+import uuid
 
 import e2b
 
@@ -44,14 +46,17 @@ def casemate(*args, entering=(), **options):
 
 
 class Instance:
-    def __init__(self, name, netns=None, address="127.0.0.1", data_dir=None, program=CASEMATE, **settings):
+    def __init__(
+        self, name, netns=None, address="127.0.0.1", data_dir=None, program=CASEMATE, config=None, **settings
+    ):
         """In a network namespace of the test, by its name, or in the host's; with another program
-        as `up`, or in another place."""
+        as `up`, in another place, or with a file of settings."""
         self.name = name
         self.entering = ["nsenter", f"--net=/run/netns/{netns}"] if netns else []
         self.address = address
         self.settings = settings
         self.program = str(program)
+        self.config = ["--config", str(config)] if config else []
         self.data_dir = data_dir or ROOT / f"platform-{name}-{os.getpid()}"
         self.port = free_port()
         self.log = ROOT / "logs" / f"platform-{name}.log"
@@ -73,7 +78,7 @@ class Instance:
     def spawn(self, *more, listen=None):
         """`up`, which may be refused."""
         command = [*self.entering, self.program, "up", "--data-dir", str(self.data_dir)]
-        command += ["--listen", listen or f"{self.address}:{self.port}", "--base", BASE, *more]
+        command += ["--listen", listen or f"{self.address}:{self.port}", "--base", BASE, *self.config, *more]
         self.mark = self.log.stat().st_size if self.log.exists() else 0
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
@@ -164,6 +169,32 @@ class Instance:
     def credentials(self):
         text = (self.data_dir / "credentials.env").read_text()
         return dict(re.findall(r"^(\w+)=['\"]?([^'\"\n]*)['\"]?$", text, re.M))
+
+    def team(self, slug):
+        """Makes another team; gives a key of it. There is no request for the first of the two."""
+        id = str(uuid.uuid4())
+        with sqlite3.connect(self.data_dir / "control/store.sqlite", timeout=20) as store:
+            store.execute(
+                "INSERT INTO teams (id, slug, name, standing, created_at) VALUES (?, ?, ?, 'good', ?)",
+                (id, slug, slug, int(time.time() * 1_000_000)),
+            )
+        store.close()
+        token = (self.data_dir / "secrets/admin_token").read_text().strip()
+        request = urllib.request.Request(
+            f"{self.url}/admin/teams/{id}/api-keys",
+            data=b'{"name":"of a test"}',
+            headers={"X-Admin-Token": token, "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.load(answer)["key"]
+
+    def rows(self, query):
+        """What the store says; nothing is written."""
+        store = sqlite3.connect(f"file:{self.data_dir}/control/store.sqlite?mode=ro", uri=True, timeout=20)
+        try:
+            return store.execute(query).fetchall()
+        finally:
+            store.close()
 
     @property
     def client(self):

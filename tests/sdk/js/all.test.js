@@ -12,6 +12,8 @@ import './suite/git.js'
 import './suite/network.js'
 import './suite/pause.js'
 import './suite/snapshots.js'
+import './suite/builder.js'
+import './suite/templates.js'
 
 test('every public method is called or listed', () => {
   const methods = publicMethods()

@@ -21,6 +21,7 @@ const LABELS = [
   'Git',
   'SandboxPaginator',
   'SnapshotPaginator',
+  'TemplateBase',
 ]
 const PARENTS = { Sandbox: 'SandboxApi', SandboxPaginator: 'Paginator', SnapshotPaginator: 'Paginator' }
 
@@ -67,8 +68,10 @@ export function noted(value) {
   return LABELS.includes(label) ? watched(value, label) : value
 }
 
+const targets = new WeakMap()
+
 function watched(target, label) {
-  return new Proxy(target, {
+  const proxy = new Proxy(target, {
     get(_, name) {
       const value = target[name]
       if (typeof name === 'string') called.add(`${label}.${name}`)
@@ -76,13 +79,22 @@ function watched(target, label) {
       return noted(value)
     },
   })
+  targets.set(proxy, target)
+  return proxy
 }
 
-/** The class itself, whose static methods are noted too. */
-export const Sandbox = new Proxy(e2b.Sandbox, {
-  get(target, name) {
-    const value = target[name]
-    if (typeof name === 'string') called.add(`static Sandbox.${name}`)
-    return typeof value === 'function' ? (...args) => noted(value.apply(target, args)) : value
-  },
-})
+/** A class itself, whose static methods are noted too; the SDK is handed the real objects. */
+function watchedClass(target, label) {
+  return new Proxy(target, {
+    get(_, name) {
+      const value = target[name]
+      if (typeof name === 'string') called.add(`static ${label}.${name}`)
+      if (typeof value !== 'function') return value
+      return (...args) => noted(value.apply(target, args.map((arg) => targets.get(arg) ?? arg)))
+    },
+    apply: (_, self, args) => noted(target.apply(self, args)),
+  })
+}
+
+export const Sandbox = watchedClass(e2b.Sandbox, 'Sandbox')
+export const Template = watchedClass(e2b.Template, 'TemplateBase')

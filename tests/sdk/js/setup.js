@@ -2,11 +2,11 @@ import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { after } from 'node:test'
 
-import { Sandbox } from './noted.js'
+import { Sandbox, Template } from './noted.js'
 
 // The SDK knows of the platform what these say, over http or https; the tests' own requests go to
 // its listener of http.
-for (const name of ['E2B_API_KEY', 'CASEMATE_TEST_URL']) {
+for (const name of ['E2B_API_KEY', 'CASEMATE_TEST_URL', 'CASEMATE_TEST_REGISTRY']) {
   if (!process.env[name]) throw new Error(`${name} is not set: see scripts/test`)
 }
 
@@ -26,7 +26,28 @@ export function shared() {
   return one
 }
 
-after(() => Promise.all(made.map((sandbox) => sandbox.kill())))
+const templates = new Set()
+
+export const freshName = () => `t-js-${randomBytes(6).toString('hex')}`
+
+/** Builds a template that is deleted when the tests are over; what was said meanwhile is in `lines`. */
+export async function build(template, name = freshName(), options = {}) {
+  const lines = []
+  const onBuildLogs = (entry) => lines.push(entry.message)
+  const info = await Template.build(template, name, { onBuildLogs, ...options })
+  templates.add(info.templateId)
+  return { ...info, lines }
+}
+
+/** A sandbox of a template that is built for it. */
+export async function started(template, name, options) {
+  return create((await build(template, name, options)).templateId)
+}
+
+after(async () => {
+  await Promise.all(made.map((sandbox) => sandbox.kill()))
+  await Promise.all([...templates].map((id) => Sandbox.deleteSnapshot(id)))
+})
 
 export const freshPath = () => `/home/user/t-${randomBytes(6).toString('hex')}`
 

@@ -22,6 +22,7 @@ from e2b.sandbox_async.filesystem import watch_handle as async_watch_handle
 from e2b.sandbox_sync import git, paginator
 from e2b.sandbox_sync.commands import command, command_handle, pty
 from e2b.sandbox_sync.filesystem import filesystem, watch_handle
+from e2b.template import main as template, readycmd
 
 CLASSES = {
     "Sandbox": e2b.Sandbox,
@@ -33,6 +34,9 @@ CLASSES = {
     "Git": git.Git,
     "SandboxPaginator": paginator.SandboxPaginator,
     "SnapshotPaginator": paginator.SnapshotPaginator,
+    "Template": e2b.Template,
+    "TemplateBuilder": template.TemplateBuilder,
+    "ReadyCmd": readycmd.ReadyCmd,
     "AsyncSandbox": e2b.AsyncSandbox,
     "AsyncCommands": async_command.Commands,
     "AsyncCommandHandle": async_command_handle.AsyncCommandHandle,
@@ -43,6 +47,7 @@ CLASSES = {
     "AsyncGit": async_git.Git,
     "AsyncSandboxPaginator": async_paginator.AsyncSandboxPaginator,
     "AsyncSnapshotPaginator": async_paginator.AsyncSnapshotPaginator,
+    "AsyncTemplate": e2b.AsyncTemplate,
 }
 
 # Public methods that no test calls yet, with the title of the issue that brings them.
