@@ -5,6 +5,7 @@
 //! `de`. It must not know decisions: defaults, limits of teams and conversions live beside the
 //! handlers. Unknown fields are accepted and ignored, as E2B's schemas do.
 
+mod build;
 mod de;
 mod error;
 mod events;
@@ -15,9 +16,15 @@ mod network;
 mod nodes;
 mod sandbox;
 mod snapshot;
+mod tags;
 mod teams;
 mod template;
 
+pub use build::{
+    BuildLogEntry, BuildStatusReason, CancelledBuilds, ImageRegistry, NewTemplateBuild,
+    RequestedTemplateBuild, StartTemplateBuild, TemplateBuildInfo, TemplateBuildLogs,
+    TemplateFilesUpload, TemplateStep,
+};
 pub use error::ErrorBody;
 pub use events::SandboxEvent;
 pub use keys::{CreatedTeamApiKey, KeyMask, KeyName, TeamApiKey, TeamUser};
@@ -31,8 +38,13 @@ pub use sandbox::{
     SandboxDetail, SandboxTimeout, State, VolumeMount,
 };
 pub use snapshot::{ForkResult, ForkSandbox, NewSnapshot, SnapshotInfo};
+pub use tags::{
+    AssignTags, AssignedTags, DeleteTags, TemplateTag, TemplateTagCount, TemplateTagExists,
+};
 pub use teams::{KilledSandboxes, Team};
-pub use template::TemplateAlias;
+pub use template::{
+    Template, TemplateAlias, TemplateBuild, TemplateUpdate, TemplateWithBuilds, UpdatedTemplate,
+};
 
 /// `clientID` of every answer: deprecated, constant, required by the SDKs' parsers.
 pub const CLIENT_ID: &str = "6532622b";
