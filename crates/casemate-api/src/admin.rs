@@ -1,4 +1,5 @@
 //! What administrators do beside the teams' own operations.
 
+pub(crate) mod builds;
 pub(crate) mod keys;
 pub(crate) mod sandboxes;

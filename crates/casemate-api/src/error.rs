@@ -3,6 +3,7 @@
 //! Public texts are E2B's where E2B has one; causes stay inside and are logged here, once.
 
 mod control;
+mod templates;
 
 pub use control::quota_text;
 

@@ -285,6 +285,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Segment {
     }
 }
 
+/// The two parameters of a path, decoded.
+pub(crate) struct TwoSegments(pub(crate) String, pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for TwoSegments {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        path.map(|Path((first, second))| Self(first, second))
+            .map_err(|_| undecodable())
+    }
+}
+
 /// `{teamID}`.
 pub(crate) struct TeamPath(pub(crate) TeamId);
 
@@ -314,9 +327,7 @@ impl<S: Send + Sync> FromRequestParts<S> for TeamKeyPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Path((team, key)) = Path::<(String, String)>::from_request_parts(parts, state)
-            .await
-            .map_err(|_| undecodable())?;
+        let TwoSegments(team, key) = TwoSegments::from_request_parts(parts, state).await?;
         Ok(Self(team_id(&team)?, key_id(&key)?))
     }
 }

@@ -38,32 +38,16 @@ type Row = (Method, &'static str, Access, Answer);
 
 #[rustfmt::skip]
 fn rows() -> Vec<Row> {
-    use Access::{Admin, Anybody, Provider, ProviderTeam, Team, TeamOrToken, UserOrProviderTeam};
+    use Access::{Admin, Anybody, Provider, ProviderTeam, Team, UserOrProviderTeam};
     use Answer::{Gone, Missing, Secrets, Volumes};
     let (get, post) = (Method::GET, Method::POST);
     let (put, patch, delete) = (Method::PUT, Method::PATCH, Method::DELETE);
     vec![
         (post.clone(), "/nodes/{nodeID}", Admin, Missing("Changing a node's status")),
-        (post.clone(), "/admin/teams/{teamID}/builds/cancel", Admin, Missing("Cancelling builds")),
         (post.clone(), "/access-tokens", Provider, Missing("Creating access tokens")),
         (delete.clone(), "/access-tokens/{accessTokenID}", Provider, Missing("Deleting access tokens")),
         (post.clone(), "/api-keys", ProviderTeam, Missing("Creating API keys without an administrator")),
-        (post.clone(), "/v3/templates", Team, Missing("Building templates")),
-        (post.clone(), "/v2/templates/{templateID}/builds/{buildID}", Team, Missing("Building templates")),
-        (get.clone(), "/templates/{templateID}/files/{hash}", TeamOrToken, Missing("Building templates")),
-        (get.clone(), "/templates/{templateID}/builds/{buildID}/status", TeamOrToken, Missing("Building templates")),
-        (get.clone(), "/templates/{templateID}/builds/{buildID}/logs", TeamOrToken, Missing("Building templates")),
-        (get.clone(), "/templates", TeamOrToken, Missing("Listing templates")),
-        (get.clone(), "/v2/templates", TeamOrToken, Missing("Listing templates")),
         (get.clone(), "/default-templates", Team, Missing("Listing default templates")),
-        (get.clone(), "/templates/{templateID}", Team, Missing("Reading a template")),
-        (patch.clone(), "/templates/{templateID}", TeamOrToken, Missing("Changing templates")),
-        (patch.clone(), "/v2/templates/{templateID}", TeamOrToken, Missing("Changing templates")),
-        (post.clone(), "/templates/tags", Team, Missing("Tagging templates")),
-        (delete.clone(), "/templates/tags", Team, Missing("Tagging templates")),
-        (get.clone(), "/templates/{templateID}/tags", Team, Missing("Reading template tags")),
-        (get.clone(), "/templates/{templateID}/tags/count", Team, Missing("Reading template tags")),
-        (get.clone(), "/templates/{templateID}/tags/exists", Team, Missing("Reading template tags")),
         (get.clone(), "/templates/{templateID}/tags/groups", Team, Missing("Reading template tags")),
         (get.clone(), "/templates/{templateID}/tags/{tag}/assignments", Team, Missing("Reading template tags")),
         (post.clone(), "/v2/templates", Team, Gone(NEW_BUILDS)),

@@ -26,6 +26,8 @@ pub(crate) struct Operation {
     pub(crate) access: Access,
     pub(crate) when_blocked: WhenBlocked,
     pub(crate) kind: Kind,
+    /// It may take longer than requests do, and bounds its time itself.
+    pub(crate) is_long: bool,
     pub(crate) handler: MethodRouter<ApiState>,
 }
 
@@ -50,6 +52,7 @@ impl Operation {
             access,
             when_blocked: WhenBlocked::Refused,
             kind,
+            is_long: false,
             handler: on(filter, handler),
         }
     }
@@ -70,6 +73,12 @@ impl Operation {
     /// Reading or ending what exists: open to blocked teams.
     pub(crate) fn also_when_blocked(mut self) -> Self {
         self.when_blocked = WhenBlocked::Allowed;
+        self
+    }
+
+    /// Bounds its time itself.
+    pub(crate) fn long(mut self) -> Self {
+        self.is_long = true;
         self
     }
 }

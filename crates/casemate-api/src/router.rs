@@ -51,16 +51,23 @@ impl ApiState {
 
 /// Everything that is answered under the API's host.
 pub fn router(state: ApiState) -> Router {
-    let mut router = Router::new();
+    let (mut timed, mut long) = (Router::new(), Router::new());
     for operation in operations() {
         let demand = auth::Demand::of(&operation);
         let guarded = from_fn_with_state((state.clone(), demand), auth::guard);
-        router = router.route(operation.path, operation.handler.route_layer(guarded));
+        let router = if operation.is_long {
+            &mut long
+        } else {
+            &mut timed
+        };
+        let routes = std::mem::take(router);
+        *router = routes.route(operation.path, operation.handler.route_layer(guarded));
     }
-    router
+    timed
+        .layer(from_fn(layers::deadline))
+        .merge(long)
         .fallback(no_operation)
         .method_not_allowed_fallback(no_method)
-        .layer(from_fn(layers::deadline))
         .layer(from_fn(layers::secrets))
         .layer(from_fn(layers::cors))
         .layer(from_fn(layers::panics))
@@ -70,7 +77,7 @@ pub fn router(state: ApiState) -> Router {
 
 /// Every operation, served or not yet.
 pub(crate) fn operations() -> Vec<Operation> {
-    use Access::{Admin, Anybody, ProviderTeamOrAdmin, Team, TeamOrToken, User};
+    use Access::{Admin, Anybody, ProviderTeamOrAdmin, Team, User};
     let (get, post) = (Method::GET, Method::POST);
     let (put, patch, delete) = (Method::PUT, Method::PATCH, Method::DELETE);
     let served = vec![
@@ -148,13 +155,6 @@ pub(crate) fn operations() -> Vec<Operation> {
         ),
         Operation::served(get.clone(), "/snapshots", Team, snapshots::list).also_when_blocked(),
         Operation::served(
-            delete.clone(),
-            "/templates/{templateID}",
-            TeamOrToken,
-            templates::delete,
-        )
-        .also_when_blocked(),
-        Operation::served(
             put.clone(),
             "/sandboxes/{sandboxID}/network",
             Team,
@@ -213,13 +213,6 @@ pub(crate) fn operations() -> Vec<Operation> {
         .also_when_blocked(),
         Operation::served(
             get.clone(),
-            "/templates/aliases/{alias}",
-            Team,
-            templates::alias,
-        )
-        .also_when_blocked(),
-        Operation::served(
-            get.clone(),
             "/api-keys",
             ProviderTeamOrAdmin,
             api_keys::list,
@@ -264,8 +257,15 @@ pub(crate) fn operations() -> Vec<Operation> {
             Admin,
             admin::sandboxes::running_counts,
         ),
+        Operation::served(
+            post.clone(),
+            "/admin/teams/{teamID}/builds/cancel",
+            Admin,
+            admin::builds::cancel_all,
+        ),
     ];
-    served.into_iter().chain(not_yet::operations()).collect()
+    let all = served.into_iter().chain(templates::operations());
+    all.chain(not_yet::operations()).collect()
 }
 
 /// Paths of SDKs that are older than any that we serve.
@@ -293,7 +293,9 @@ mod tests {
     fn only_these_are_open_to_anybody() {
         let open = |path: &str| {
             let served = ["/health", "/ready", "/metrics", "/openapi.json"];
-            served.contains(&path) || path.starts_with("/volumecontent/")
+            // The link of an upload is its key.
+            let by_link = ["/volumecontent/", "/uploads/"];
+            served.contains(&path) || by_link.iter().any(|start| path.starts_with(start))
         };
         for operation in operations() {
             let expected = open(operation.path);

@@ -33,9 +33,7 @@ use async_trait::async_trait;
 use casemate_images::Images;
 use casemate_rpc::NodePort;
 use casemate_store::{BuildCache, BuildId, CacheKey};
-use casemate_types::{
-    CompiledPolicy, Distribution, Resources, Startup, TeamId, TemplateId,
-};
+use casemate_types::{CompiledPolicy, Distribution, Resources, Startup, TeamId, TemplateId};
 use envd_client::{Answer, EnvdError};
 use serde::Deserialize;
 use tokio::io::AsyncRead;
@@ -117,7 +115,11 @@ pub enum UploadError {
 #[async_trait]
 pub trait Uploads: Send + Sync {
     /// The archive of this name; of the team's own only.
-    async fn open(&self, team: &TeamId, key: &CacheKey) -> Result<Box<dyn AsyncRead + Send + Unpin>, UploadError>;
+    async fn open(
+        &self,
+        team: &TeamId,
+        key: &CacheKey,
+    ) -> Result<Box<dyn AsyncRead + Send + Unpin>, UploadError>;
 }
 
 impl Builder {
@@ -157,7 +159,11 @@ impl Builder {
     ) -> Result<(Built, Hold), BuildError> {
         let started = Instant::now();
         let (template, build) = (&job.template, job.build);
-        log.line(Level::Info, None, format!("Building template {template}/{build}"));
+        log.line(
+            Level::Info,
+            None,
+            format!("Building template {template}/{build}"),
+        );
         let mut hold = self.held.hold();
         let begun = Begun::default();
         let work = async {
@@ -185,7 +191,11 @@ impl Builder {
         match outcome {
             Ok(built) => {
                 let took = started.elapsed().as_secs_f64();
-                log.line(Level::Info, None, format!("Build finished, took {took:.1}s"));
+                log.line(
+                    Level::Info,
+                    None,
+                    format!("Build finished, took {took:.1}s"),
+                );
                 Ok((built, hold))
             }
             Err(error) => {

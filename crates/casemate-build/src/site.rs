@@ -1,9 +1,10 @@
-//! The site layer: what the operator's network needs, laid over every template.
+//! Site layers: what the operator's network needs, laid over the lowest layer of every template.
 //!
-//! Extra certificates, package sources and mirrors, the resolver's address and the host name. The
-//! layer is named by its content (`s-…`): a changed host gives another layer, running sandboxes
-//! keep theirs, and [`sweep`] removes what nobody uses. Credentials of the host never come here
-//! (see [`crate::host`]).
+//! Extra certificates, mirrors, the resolver's address and the host name; and package sources, which
+//! are why there is one layer for each Debian release and one for all other distributions, without
+//! them. A layer is named by its content (`s-…`): a changed host gives another one, running
+//! sandboxes keep theirs, and [`sweep`] removes what nobody uses. Credentials of the host never come
+//! here (see [`crate::host`]).
 
 mod compose;
 
@@ -14,10 +15,12 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use casemate_types::Distribution;
 use sha2::{Digest, Sha256};
 
 use crate::draft::{self, Draft};
 use crate::host::HostError;
+use compose::Composed;
 
 /// What site layers start with.
 pub const LAYER_PREFIX: &str = "s-";
@@ -40,12 +43,12 @@ pub enum Mirror {
     Host,
     /// What the template has.
     None,
-    /// As it is: for apt a folder laid over `/etc/apt`, for pip and npm a file. The operator named
-    /// it, so nothing is left out of it.
+    /// As it is: for apt a folder laid over `/etc/apt` of the base's release alone, for pip and npm a
+    /// file. The operator named it, so nothing is left out of it.
     Path(PathBuf),
 }
 
-/// What the layer is made of.
+/// What the layers are made of.
 #[derive(Debug, Clone)]
 pub struct SiteConfig {
     /// Holds layer folders; on the pool's file system.
@@ -62,7 +65,7 @@ pub struct SiteConfig {
     pub host_root: PathBuf,
 }
 
-/// A layer, ready to be laid over the template it was made for.
+/// A layer, ready to be laid over the distribution it was made for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Site {
     /// The folder name below the layers folder.
@@ -92,13 +95,23 @@ pub enum SiteError {
 /// A layer's files: relative path → content. All are root's, 0644.
 type Files = BTreeMap<PathBuf, Vec<u8>>;
 
-/// The site layer for a template whose layers are `template` (folders, highest first); made if it
-/// is not there yet. Blocks for some file operations and one run of `apt-config`.
-pub fn ensure(config: &SiteConfig, template: &[&Path]) -> Result<Site, SiteError> {
-    let composed = compose::compose(config, template)?;
-    let layer = layer_name(&composed.files);
+/// The site layer of every Debian release that can be named, and of all else; made where it is not
+/// there yet. Extra certificates are added to those that the base trusts, whose layers are `base`
+/// (folders, highest first). Blocks for some file operations and one run of `apt-config`.
+pub fn ensure(
+    config: &SiteConfig,
+    base: &[&Path],
+) -> Result<BTreeMap<Distribution, Site>, SiteError> {
+    let composed = compose::compose(config, base)?;
+    composed
+        .into_iter()
+        .map(|(distribution, composed)| Ok((distribution, layer_of(config, composed)?)))
+        .collect()
+}
+
+fn layer_of(config: &SiteConfig, composed: Composed) -> Result<Site, SiteError> {
     let site = Site {
-        layer,
+        layer: layer_name(&composed.files),
         env: composed.env,
         notes: composed.notes,
     };

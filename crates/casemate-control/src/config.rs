@@ -1,10 +1,12 @@
 //! What the binary tells control; checked there, trusted here.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use casemate_history::Retention;
 use casemate_store::Team;
+use casemate_types::Resources;
 use casemate_types::limits::LIFE_HOURS_MAX_DEFAULT;
 use ipnet::IpNet;
 
@@ -33,6 +35,10 @@ pub struct ControlConfig {
     /// How often it is noted how many sandboxes each team has. Shorter takes more room; longer
     /// shows less.
     pub activity_every: Duration,
+    /// What a template gets that is built without naming it. Its disk is also the most that a build
+    /// may ask for.
+    pub template_resources: Resources,
+    pub uploads: UploadConfig,
     /// How long a create waits for its node; beyond it 504 and the sandbox is ended.
     pub create_timeout: Duration,
     pub builds: BuildsConfig,
@@ -70,7 +76,11 @@ impl Default for BuildsConfig {
 
 impl ControlConfig {
     /// The defaults of `docs/configuration.md`.
-    pub fn new(root_secret: RootSecret, domain: impl Into<String>) -> Self {
+    pub fn new(
+        root_secret: RootSecret,
+        domain: impl Into<String>,
+        uploads: impl Into<PathBuf>,
+    ) -> Self {
         Self {
             root_secret,
             admin_token: None,
@@ -81,8 +91,44 @@ impl ControlConfig {
             row_grace: Duration::from_secs(5),
             retention: Retention::default(),
             activity_every: Duration::from_secs(15),
+            template_resources: Resources {
+                memory_mib: 1024,
+                ..Resources::BASE
+            },
+            uploads: UploadConfig::new(uploads),
             create_timeout: Duration::from_secs(60),
             builds: BuildsConfig::default(),
+        }
+    }
+}
+
+/// Archives that clients upload for their builds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadConfig {
+    /// A folder of ours, made when it is missing; each team has one in it.
+    pub dir: PathBuf,
+    /// One archive, bytes; beyond it 413.
+    pub upload_bytes_max: u64,
+    /// All of a team's together, those under way included; beyond it 413.
+    pub team_bytes_max: u64,
+    /// What must stay free on the disk, bytes; below it 507.
+    pub disk_reserve_bytes: u64,
+    /// One that no build used for so long goes.
+    pub kept_for: Duration,
+    /// How long nothing may come of one that is under way; beyond it 408.
+    pub silence_max: Duration,
+}
+
+impl UploadConfig {
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        const GIB: u64 = 1 << 30;
+        Self {
+            dir: dir.into(),
+            upload_bytes_max: 4 * GIB,
+            team_bytes_max: 20 * GIB,
+            disk_reserve_bytes: 0,
+            kept_for: Duration::from_secs(7 * 24 * 3600),
+            silence_max: Duration::from_secs(60),
         }
     }
 }
@@ -119,6 +165,8 @@ pub struct Limits {
     pub paused_days: u32,
     /// Days that a snapshot is kept; 0: for ever.
     pub snapshot_days: u32,
+    /// Builds of a team that may be waiting or under way; beyond it 429.
+    pub builds_max: u32,
 }
 
 impl Default for Limits {
@@ -131,6 +179,7 @@ impl Default for Limits {
             memory_mib_max: 8192,
             paused_days: 0,
             snapshot_days: 0,
+            builds_max: 20,
         }
     }
 }
@@ -147,6 +196,7 @@ impl Limits {
             memory_mib_max: own.memory_mib_max.unwrap_or(self.memory_mib_max),
             paused_days: own.paused_days.unwrap_or(self.paused_days),
             snapshot_days: own.snapshot_days.unwrap_or(self.snapshot_days),
+            builds_max: self.builds_max,
         }
     }
 

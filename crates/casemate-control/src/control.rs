@@ -24,7 +24,9 @@ use crate::recorder::Recorder;
 use crate::sandboxes::snapshot::Unrecorded;
 use crate::tasks::{TaskKind, Tasks};
 use crate::templates::ResolvedFor;
+use crate::templates::spawned::{self, Spawned};
 use crate::templates::start::{self, Building};
+use crate::templates::uploads::Uploads;
 use crate::transitions::Transitions;
 use crate::{janitor, reconcile, recorder};
 
@@ -44,6 +46,8 @@ pub struct Control {
     pub(crate) locks: SandboxLocks,
     pub(crate) transitions: Transitions,
     pub(crate) unrecorded: Unrecorded,
+    pub(crate) uploads: Uploads,
+    pub(crate) spawned: Spawned,
     /// Held while the end of a sandbox is noted, inside of [`Self::locks`].
     pub(crate) notes: SandboxLocks,
     pub(crate) recent: Recent,
@@ -86,10 +90,15 @@ impl Control {
             );
         }
         let failure = start::interrupted();
-        let failed = store.build_fail_building(&failure, Timestamp::now()).await?;
+        let failed = store
+            .build_fail_building(&failure, Timestamp::now())
+            .await?;
         if !failed.is_empty() {
             let builds = failed.len();
-            tracing::info!(builds, "{builds} builds were cut off with an earlier process");
+            tracing::info!(
+                builds,
+                "{builds} builds were cut off with an earlier process"
+            );
         }
         let quota = Arc::new(Quota::default());
         for row in store.sandbox_list_alive().await? {
@@ -100,7 +109,7 @@ impl Control {
         let (records, waiting) = Records::new();
         let builder = Builder::new(
             Arc::clone(&node),
-            Arc::clone(&store),
+            Arc::clone(&store) as _,
             images,
             // As a sandbox that asks for nothing.
             CompiledPolicy {
@@ -127,6 +136,8 @@ impl Control {
             locks: SandboxLocks::default(),
             transitions: Transitions::default(),
             unrecorded: Unrecorded::default(),
+            uploads: Uploads::default(),
+            spawned: Spawned::default(),
             notes: SandboxLocks::default(),
             recent: Recent::default(),
             starting: Starting::default(),
@@ -144,6 +155,7 @@ impl Control {
         tasks.spawn(TaskKind::Reconciler, tell);
         tasks.spawn(TaskKind::Reconciler, janitor::run(Arc::clone(&control)));
         tasks.spawn(TaskKind::Reconciler, recorder::run(Arc::clone(&control)));
+        tasks.spawn(TaskKind::Reconciler, spawned::run(Arc::clone(&control)));
         Ok(control)
     }
 
@@ -167,5 +179,6 @@ impl Control {
         self.interrupt_builds().await;
         self.tasks.shutdown().await;
         self.recorder.write_all(&*self.history).await;
+        self.spawned.write(&*self.store).await;
     }
 }

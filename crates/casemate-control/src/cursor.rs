@@ -5,7 +5,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
-use casemate_store::{BuildId, Cursor, Order, SnapshotCursor};
+use casemate_store::{BuildId, CreatedCursor, Cursor, Order, SnapshotCursor};
 use casemate_types::{SandboxId, TeamId, Timestamp};
 
 use crate::keys::Keys;
@@ -56,6 +56,54 @@ pub(crate) fn decode_snapshot(
     token: &str,
 ) -> Result<SnapshotCursor, InvalidCursor> {
     parse_snapshot(&verified(keys, team, token)?).ok_or(InvalidCursor)
+}
+
+/// Of which list a cursor by creation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Created {
+    Templates,
+    Builds,
+}
+
+impl Created {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Templates => "t1",
+            Self::Builds => "b1",
+        }
+    }
+}
+
+/// Of a page of templates or builds; the text is `t1 <micros> <id>` or `b1 <micros> <id>`.
+pub(crate) fn encode_created(
+    keys: &Keys,
+    team: &TeamId,
+    of: Created,
+    cursor: &CreatedCursor,
+) -> String {
+    let micros = cursor.created_at.as_microsecond();
+    sign(keys, team, &format!("{} {micros} {}", of.word(), cursor.id))
+}
+
+pub(crate) fn decode_created(
+    keys: &Keys,
+    team: &TeamId,
+    of: Created,
+    token: &str,
+) -> Result<CreatedCursor, InvalidCursor> {
+    parse_created(&verified(keys, team, token)?, of).ok_or(InvalidCursor)
+}
+
+fn parse_created(text: &[u8], of: Created) -> Option<CreatedCursor> {
+    let mut words = std::str::from_utf8(text).ok()?.split(' ');
+    let (version, micros, id) = (words.next()?, words.next()?, words.next()?);
+    if version != of.word() || words.next().is_some() {
+        return None;
+    }
+    Some(CreatedCursor {
+        created_at: Timestamp::from_microsecond(micros.parse().ok()?).ok()?,
+        id: id.to_owned(),
+    })
 }
 
 /// The text of a token that was issued to this team.
@@ -126,6 +174,16 @@ mod tests {
         assert_eq!(decode_snapshot(&keys, &team, &token), Ok(cursor));
         let other = TeamId::parse(OTHER).unwrap();
         assert_eq!(decode_snapshot(&keys, &other, &token), Err(InvalidCursor));
+        let created = CreatedCursor {
+            created_at: Timestamp::from_microsecond(1_764_093_229_123_456).unwrap(),
+            id: "base00000000000000000".into(),
+        };
+        let of_templates = encode_created(&keys, &team, Created::Templates, &created);
+        let decode_as = |of, token: &str| decode_created(&keys, &team, of, token);
+        assert_eq!(decode_as(Created::Templates, &of_templates), Ok(created));
+        for wrong in [&of_templates, &token] {
+            assert_eq!(decode_as(Created::Builds, wrong), Err(InvalidCursor));
+        }
         let as_sandbox = decode(&keys, &team, Order::NewestFirst, &token);
         assert_eq!(as_sandbox, Err(InvalidCursor));
     }

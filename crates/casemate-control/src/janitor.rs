@@ -1,12 +1,13 @@
-//! Removes what nobody needs any more: old rows, and paused sandboxes and snapshots that were kept for
-//! as long as their team keeps such (decision 21).
+//! Removes what nobody needs any more: old rows, builds whose recipe never came, uploads, and paused
+//! sandboxes and snapshots that were kept for as long as their team keeps such (decision 21).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_store::StoreError;
+use casemate_store::builds::FORGET_BUILDS_MAX;
 use casemate_store::sandboxes::FORGET_ROWS_MAX;
-use casemate_types::{EndReason, Timestamp, chain, steady};
+use casemate_types::{BuildFailure, EndReason, Timestamp, chain, steady};
 
 use crate::Control;
 
@@ -14,6 +15,11 @@ const ROUND: Duration = Duration::from_secs(600);
 /// Idempotency keys are kept this long (`api.md` 3.0), and so are rows of dead sandboxes: a node
 /// that was away is still told to end what it runs.
 const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a build waits for its recipe (`templates.md` 1.5).
+const RECIPE_WAIT: Duration = Duration::from_secs(40 * 60);
+/// Builds that failed are shown this long.
+const FAILED_KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// For ever.
 pub(crate) async fn run(control: Arc<Control>) {
@@ -26,13 +32,49 @@ pub(crate) async fn run(control: Arc<Control>) {
                 "could not look for what was kept for long enough; trying again later"
             );
         }
+        if let Err(error) = end_waiting(&control).await {
+            tracing::warn!(
+                error = chain(&error),
+                "could not end builds that wait for too long; trying again later"
+            );
+        }
+        if let Err(error) = control.sweep_uploads().await {
+            tracing::warn!(
+                error = chain(&error),
+                "could not remove old uploads; trying again later"
+            );
+        }
         if let Err(error) = tidy(&control).await {
             tracing::warn!(
                 error = chain(&error),
                 "could not remove old rows; trying again later"
             );
         }
+        if let Err(error) = control.forget_build_logs().await {
+            tracing::warn!(
+                error = chain(&error),
+                "could not remove logs of builds that are gone; trying again later"
+            );
+        }
     }
+}
+
+async fn end_waiting(control: &Control) -> Result<(), StoreError> {
+    let now = Timestamp::now();
+    let before = now.checked_sub(RECIPE_WAIT).unwrap_or(Timestamp::MIN);
+    let failure = BuildFailure {
+        message: "build is in waiting state for too long".into(),
+        step: None,
+    };
+    let ended = control.store.build_fail_waiting(before, &failure, now);
+    let builds = ended.await?.len();
+    if builds > 0 {
+        tracing::info!(
+            builds,
+            "{builds} builds waited for their recipes for too long"
+        );
+    }
+    Ok(())
 }
 
 async fn tidy(control: &Control) -> Result<(), StoreError> {
@@ -45,6 +87,15 @@ async fn tidy(control: &Control) -> Result<(), StoreError> {
             break;
         }
     }
+    let failed_before = Timestamp::now() - FAILED_KEPT_FOR;
+    loop {
+        let forgotten = control.store.build_forget_failed(failed_before).await?;
+        gone += forgotten;
+        if forgotten < u64::from(FORGET_BUILDS_MAX) {
+            break;
+        }
+    }
+    control.drop_files(control.store.template_purge().await?);
     tracing::debug!(rows = gone, "removed old rows");
     Ok(())
 }

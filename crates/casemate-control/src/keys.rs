@@ -38,6 +38,7 @@ pub struct Keys {
     envd_seed: [u8; 32],
     traffic_seed: [u8; 32],
     cursor: [u8; 32],
+    upload: [u8; 32],
     envs: [u8; 32],
 }
 
@@ -62,6 +63,7 @@ impl Keys {
             envd_seed: key("casemate/v1/envd-token"),
             traffic_seed: key("casemate/v1/traffic-token"),
             cursor: key("casemate/v1/page-cursor"),
+            upload: key("casemate/v1/upload-link"),
             envs: key("casemate/v1/sandbox-envs"),
         }
     }
@@ -124,6 +126,15 @@ impl Keys {
     pub(crate) fn cursor_tag(&self, team: &TeamId, cursor: &[u8]) -> Vec<u8> {
         let parts: [&[u8]; 3] = [team.as_str().as_bytes(), b"/", cursor];
         tag(&self.cursor, &parts)[..CURSOR_TAG_BYTES].to_vec()
+    }
+
+    /// Makes what the link of an upload says unforgeable.
+    pub(crate) fn upload_tag(&self, text: &[u8]) -> [u8; 32] {
+        tag(&self.upload, &[text])
+    }
+
+    pub(crate) fn upload_fits(&self, text: &[u8], given: &[u8]) -> bool {
+        self.upload_tag(text).ct_eq(given).into()
     }
 
     pub(crate) fn cursor_fits(&self, team: &TeamId, cursor: &[u8], given: &[u8]) -> bool {

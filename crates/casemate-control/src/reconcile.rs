@@ -9,9 +9,9 @@
 //! The list is read *before* the watch begins: a row that was there then stands for a sandbox that
 //! the node either names or has ended. It does the same after a crash as before it.
 
+mod layers;
 mod orphans;
 pub(crate) mod records;
-mod layers;
 mod snapshots;
 pub(crate) mod sync;
 
@@ -258,6 +258,9 @@ impl Control {
                     default_workdir: template.default_workdir.clone(),
                     envd_version: template.agent_version.clone(),
                     files: None,
+                    envs: Default::default(),
+                    startup: None,
+                    distribution: template.distribution.clone(),
                     created_at: template.created_at,
                 },
                 alias: template.alias.clone(),

@@ -1,13 +1,27 @@
 //! From a template reference to a build that the caller may use (`api.md` 1.5).
 
+pub mod builds;
+pub mod cancel;
 pub mod delete;
+mod forget;
+pub mod list;
+mod owned;
+pub mod request;
+pub(crate) mod spawned;
 pub mod start;
+pub mod tags;
+pub mod update;
+pub mod uploads;
 
 use std::sync::Arc;
+
+pub use casemate_build::recipe;
 
 use casemate_store::{Build, Resolution, StoreError, Template};
 use casemate_types::template::{TemplateRef, TemplateRefError};
 use casemate_types::{TeamId, TemplateId};
+
+pub use owned::{Asker, TeamChoiceError};
 
 use crate::Control;
 use crate::auth::TeamCaller;

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use casemate_rpc::{NodeError, NodeEvent, RunningSandbox};
 use casemate_types::{
-    CompiledPolicy, EndReason, Kept, OnTimeout, PauseReason, Sample, SandboxId, SnapshotId, TeamId,
-    TemplateId, Timestamp, Usage,
+    CompiledPolicy, EndReason, Kept, LayerId, OnTimeout, PauseReason, Sample, SandboxId,
+    SnapshotId, Startup, TeamId, TemplateId, Timestamp, Usage,
 };
 use tokio::sync::Notify;
 
@@ -71,6 +71,23 @@ impl FakeNode {
     /// Every create from now on fails so; `None` makes them work again.
     pub fn fail_creates(&self, failure: Option<NodeError>) {
         self.lock().failure = failure;
+    }
+
+    /// The layers that were made of snapshots.
+    pub fn sealed(&self) -> BTreeSet<LayerId> {
+        self.lock().layers.clone()
+    }
+
+    /// Names of the layers that a sandbox was made over last.
+    pub fn layers_of(&self, sandbox: &SandboxId) -> Vec<String> {
+        let state = self.lock();
+        let entry = state.running.get(sandbox);
+        entry.map_or_else(Vec::new, |entry| entry.layers.clone())
+    }
+
+    /// What a sandbox was told to run when it was made last.
+    pub fn startup_of(&self, sandbox: &SandboxId) -> Option<Startup> {
+        self.lock().running.get(sandbox)?.startup.clone()
     }
 
     /// Pauses wait until [`FakeNode::release_pauses`].
@@ -238,6 +255,8 @@ impl FakeNode {
             access_token: None,
             envs: BTreeMap::new(),
             files: None,
+            layers: Vec::new(),
+            startup: None,
             rest: None,
         });
     }

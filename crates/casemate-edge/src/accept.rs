@@ -96,7 +96,7 @@ impl Edge {
                 let _ = refusal.now_or_never();
                 continue;
             };
-            let conn = ClientConn::new(peer, tasks.clone(), cuts, seat, self.arrives());
+            let conn = ClientConn::new(peer, tasks.clone(), cuts, seat, self.arrives()).over_tls();
             tasks.spawn(self.clone().drive(stream, Arc::new(conn), shutdown.clone()));
         }
         drop(takes);
@@ -122,6 +122,7 @@ impl Edge {
             return Drained::Cut(1);
         };
         let conn = ClientConn::new(peer, tasks.clone(), cuts.clone(), seat, self.arrives());
+        let conn = conn.over_tls();
         tasks.spawn(self.clone().drive(stream, Arc::new(conn), shutdown.clone()));
         tasks.close();
         tokio::select! {

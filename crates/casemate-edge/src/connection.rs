@@ -65,6 +65,7 @@ pub(crate) struct ClientConn {
     /// Holds the drain open; upgraded connections outlive their HTTP connection on it.
     pub(crate) tasks: TaskTracker,
     pub(crate) cuts: Cuts,
+    is_tls: bool,
     seat: Seat,
     /// Until the first request begins.
     arrives: Mutex<Option<TaskTrackerToken>>,
@@ -84,10 +85,21 @@ impl ClientConn {
             peer,
             tasks,
             cuts,
+            is_tls: false,
             seat,
             arrives: Mutex::new(Some(arrives)),
             reset: Mutex::new(None),
         }
+    }
+
+    /// It came over TLS, which somebody else took off.
+    pub(crate) fn over_tls(mut self) -> Self {
+        self.is_tls = true;
+        self
+    }
+
+    pub(crate) fn is_tls(&self) -> bool {
+        self.is_tls
     }
 
     /// Counts a new request; `None`: another connection has taken this one's seat.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use casemate_types::peer::OverTls;
 use casemate_types::{PeerAddr, SandboxId};
 use http::header::{CONNECTION, HOST, HeaderValue};
 use http::request::Parts;
@@ -90,7 +91,7 @@ impl LastTime {
 
 impl Edge {
     /// An edge in front of `api`: an axum `Router`, or [`InvalidHost`](crate::InvalidHost). Each
-    /// request to it carries its client's [`PeerAddr`] as an extension.
+    /// request to it carries its client's [`PeerAddr`] as an extension, and [`OverTls`] where it came so.
     pub fn new<A, B>(
         config: EdgeConfig,
         routes: Arc<dyn Routes>,
@@ -276,7 +277,11 @@ impl Edge {
     }
 
     async fn ask_api(&self, conn: &ClientConn, asked: &mut Asked) -> Response<EdgeBody> {
-        asked.head().extensions.insert(PeerAddr(conn.peer));
+        let extensions = &mut asked.head().extensions;
+        extensions.insert(PeerAddr(conn.peer));
+        if conn.is_tls() {
+            extensions.insert(OverTls);
+        }
         let (head, body) = asked.request.take().expect("it was not sent on");
         let request = Request::from_parts(head, body);
         let response = self.parts.api.call(request, asked.busy.clone()).await;

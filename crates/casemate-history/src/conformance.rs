@@ -4,6 +4,7 @@
 //! trimming want one of their own. An adapter's tests call [`history_conformance!`].
 
 mod activity;
+mod build_logs;
 mod events;
 mod logs;
 mod samples;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use casemate_types::{SandboxId, TeamId, Timestamp};
 
 pub use activity::*;
+pub use build_logs::*;
 pub use events::*;
 pub use logs::*;
 pub use samples::*;
@@ -41,8 +43,16 @@ macro_rules! history_conformance {
             logs_are_filtered_by_level_and_letters,
             logs_of_a_sandbox_are_its_teams_alone,
             log_texts_are_data,
+            build_logs_are_paged_in_the_order_in_which_they_came,
+            build_logs_are_paged_within_their_levels,
+            build_logs_are_read_around_a_moment,
+            build_logs_are_their_teams_alone,
+            build_logs_are_listed_and_removed,
+            build_log_texts_are_data,
             what_is_too_old_is_forgotten_and_the_rest_kept,
             what_is_too_much_goes_oldest_first,
+            logs_of_builds_have_no_age,
+            logs_of_builds_go_last_but_leave_half,
         }
     };
     (@ $open:path, $($case:ident,)+) => {

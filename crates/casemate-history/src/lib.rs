@@ -1,7 +1,7 @@
-//! What happened: samples, activity of teams, lifecycle events, logs.
+//! What happened: samples, activity of teams, lifecycle events, logs of sandboxes and of builds.
 //!
-//! Owns the ports ([`Samples`], [`Activity`], [`Events`], [`Logs`], together [`History`]), their
-//! rows, retention and the embedded adapter. Everything that grows with time is here and never in
+//! Owns the ports ([`Samples`], [`Activity`], [`Events`], [`Logs`], [`BuildLogs`], together
+//! [`History`]), their rows, retention and the embedded adapter. Everything that grows with time is here and never in
 //! the store: losing a history loses the past, not a promise. It must not know HTTP, nor who may
 //! read what beyond the team that each row carries.
 //!
@@ -16,6 +16,7 @@
 //! and read a range of one sandbox or one team.
 
 pub mod activity;
+pub mod build_logs;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod error;
@@ -31,6 +32,7 @@ use async_trait::async_trait;
 use casemate_types::Timestamp;
 
 pub use activity::{Activity, TeamPoint};
+pub use build_logs::{BuildLogEntry, BuildLogPage, BuildLogRange, BuildLogs};
 pub use error::HistoryError;
 pub use events::{EventKind, EventPage, Events, LifecycleEvent};
 pub use logs::{LogDirection, LogEntry, LogLevel, LogLine, LogQuery, Logs};
@@ -40,7 +42,7 @@ pub use sqlite::{OpenError, SqliteHistory};
 
 /// All ports over one history.
 #[async_trait]
-pub trait History: Samples + Activity + Events + Logs + Send + Sync {
+pub trait History: Samples + Activity + Events + Logs + BuildLogs + Send + Sync {
     /// Forgets what `keep` does not keep. Idempotent; called every minute.
     async fn trim(&self, now: Timestamp, keep: &Retention) -> Result<Trimmed, HistoryError>;
 }

@@ -8,8 +8,10 @@ pub struct Retention {
     /// Samples of sandboxes and the activity of teams.
     pub metrics: Duration,
     pub events: Duration,
+    /// Of sandboxes; those of builds live as long as their build.
     pub logs: Duration,
-    /// Of everything together; beyond it the oldest tenth goes, whatever its age, until it fits.
+    /// Of everything together; beyond it the oldest tenth goes, whatever its age, until it fits. Logs
+    /// of builds go last, but do not keep more than half of it from the rest.
     pub bytes_max: u64,
 }
 

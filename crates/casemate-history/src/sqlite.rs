@@ -12,6 +12,7 @@
 //! sample.
 
 mod activity;
+mod build_logs;
 mod codec;
 mod events;
 mod logs;

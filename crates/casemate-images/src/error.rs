@@ -218,4 +218,15 @@ mod tests {
         assert_eq!(size(26_214_400_000), "26.2 GB");
         assert_eq!(size(u64::MAX), "18446.7 PB");
     }
+
+    #[test]
+    fn a_full_disk_is_told_from_a_broken_one() {
+        let path = std::path::Path::new("/cache");
+        let of = |kind: io::ErrorKind| ImageError::disk(path, kind.into()).to_string();
+        let full = "no space left on the host's disk";
+        assert_eq!(of(io::ErrorKind::StorageFull), full);
+        assert_eq!(of(io::ErrorKind::QuotaExceeded), full);
+        let broken = "the cache of images failed at /cache";
+        assert_eq!(of(io::ErrorKind::PermissionDenied), broken);
+    }
 }

@@ -128,7 +128,7 @@ impl Source {
     ) -> Result<Reply, PullError> {
         let mut ask = Ask::get();
         if from > 0 {
-            ask = ask.from_byte(from);
+            ask = ask.starting_at(from);
         }
         let reply = self.send(web, &format!("blobs/{digest}"), ask).await?;
         match reply.status() {
@@ -226,7 +226,8 @@ impl Source {
 
 impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.at, self.repository)
+        let host = self.at.for_header(!self.insecure);
+        write!(f, "{host}/{}", self.repository)
     }
 }
 

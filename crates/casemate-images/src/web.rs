@@ -75,7 +75,7 @@ impl Ask {
     }
 
     /// Everything from this byte on.
-    pub(crate) fn from_byte(mut self, first: u64) -> Self {
+    pub(crate) fn starting_at(mut self, first: u64) -> Self {
         let value = format!("bytes={first}-");
         let value = HeaderValue::try_from(value).expect("digits are visible characters");
         self.headers.insert(RANGE, value);

@@ -5,7 +5,7 @@
 //! where btrfs does not work, bounded file by file only. Used layers are moved aside at once and
 //! dealt with later, so a large one never holds up whoever ends a sandbox: one that holds little is
 //! emptied and used again, any other is deleted. What is kept beyond its sandbox lies apart
-//! (`kept`).
+//! (`kept`), and can be made a layer for others (`sealed`).
 //!
 //! Template layers do *not* live in the image. Subvolumes number their files from the same start,
 //! and an overlay of two of them shows different files under one number, which breaks `cp`, `find`
@@ -19,6 +19,7 @@ mod copy;
 mod image;
 mod kept;
 mod plain;
+mod sealed;
 mod still;
 mod subvolumes;
 
@@ -455,6 +456,7 @@ impl Pool {
         image::unmount(&self.config)?;
         if purge {
             image::delete(&self.config)?;
+            self.delete_sealed().step("delete sealed layers")?;
             for left in ["writable", "layers"] {
                 match std::fs::remove_dir_all(self.config.folder.join(left)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -19,6 +19,7 @@ mod log;
 mod look;
 mod memory;
 mod open;
+mod seal;
 mod space;
 mod stock;
 mod stop;
@@ -36,11 +37,11 @@ use casemate_runtime::{
     IsolationKind, Runtime, RuntimeError, RuntimeRecord, Seen, SnapshotError, Snapshots, Stock,
     Taken,
 };
-use casemate_types::{CompiledPolicy, SandboxId, SnapshotId};
+use casemate_types::{CompiledPolicy, LayerId, SandboxId, SnapshotId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
 use crate::cgroup::Cgroups;
@@ -75,6 +76,8 @@ struct Shared {
     slots: Slots,
     layers: Shelf<Layer>,
     copies: Copies,
+    /// Turns for making layers of snapshots.
+    seals: Semaphore,
     /// Of sandboxes that ended and that could not be kept yet: no sweep takes them.
     spared: Mutex<BTreeSet<Layer>>,
     /// What was left of the pool when it was looked at last.
@@ -331,16 +334,23 @@ impl Snapshots for NamespacesRuntime {
         keep::blocking(snapshot, remove).await
     }
 
+    async fn seal(&self, snapshot: &SnapshotId, layer: &LayerId) -> Result<u64, SnapshotError> {
+        seal::seal(&self.shared, snapshot, layer).await
+    }
+
+    async fn remove_layer(&self, layer: &LayerId) -> Result<(), SnapshotError> {
+        let (pool, layer) = (Arc::clone(&self.shared.pool), layer.clone());
+        seal::blocking("remove the layer", move || pool.remove_sealed(&layer)).await
+    }
+
+    async fn layers(&self) -> Result<BTreeSet<LayerId>, SnapshotError> {
+        let pool = Arc::clone(&self.shared.pool);
+        seal::blocking("list layers", move || pool.sealed()).await
+    }
+
     async fn list(&self) -> Result<BTreeMap<SnapshotId, Option<u64>>, SnapshotError> {
         let pool = Arc::clone(&self.shared.pool);
-        let failed = |source| SnapshotError::Step {
-            step: "list snapshots",
-            source,
-        };
-        let listed = tokio::task::spawn_blocking(move || pool.kept()).await;
-        listed
-            .map_err(|error| failed(error.into()))?
-            .map_err(|error| failed(error.into()))
+        seal::blocking("list snapshots", move || pool.kept()).await
     }
 }
 

@@ -1,32 +1,22 @@
 //! Making a sandbox: admission, a place in the table, the runtime, the journal, its task.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use casemate_failpoint::{self as failpoint, Point};
-use casemate_rpc::{CreateReply, CreateRequest, NodeError, NodeTemplate};
-use casemate_runtime::{AgentConfig, CreateError, CreateSpec, RuntimeRecord};
+use casemate_rpc::{CreateReply, CreateRequest, NodeError};
+use casemate_runtime::{CreateError, CreateSpec, RuntimeRecord};
 use casemate_types::{EndReason, SandboxId, Timestamp, chain, steady};
 use tokio::sync::SemaphorePermit;
 use tracing::{info, warn};
 
 use crate::journal::{self, Entry};
 use crate::node::{Inner, internal};
+use crate::offer::Offer;
 use crate::sandbox::stop;
 use crate::table::{Row, memory_bytes};
-
-/// What the node can make sandboxes of.
-#[derive(Default, Clone)]
-pub(crate) struct Offer {
-    pub(crate) templates: Vec<NodeTemplate>,
-    pub(crate) layers_dir: PathBuf,
-    pub(crate) site: Option<PathBuf>,
-    pub(crate) envs: BTreeMap<String, String>,
-}
 
 impl Inner {
     /// Makes a sandbox, in turn.
@@ -80,8 +70,10 @@ impl Inner {
             return Err(NodeError::Exists(request.sandbox.clone()));
         }
         self.admit(&table, &request.resources, false)?;
+        table.refuse_leaving(&request.layers)?;
         let row = Row::Booting {
             resources: request.resources,
+            layers: request.layers.clone(),
             exited: false,
         };
         table.sandboxes.insert(request.sandbox.clone(), row);
@@ -128,6 +120,7 @@ impl Inner {
                 sandbox: request.sandbox.clone(),
                 team: request.team.clone(),
                 template: request.template.clone(),
+                layers: request.layers.clone(),
                 resources: request.resources,
                 network: request.network.clone(),
                 started_at,
@@ -185,48 +178,6 @@ impl Inner {
 pub(crate) fn ends_at(started_at: Timestamp, life_ms: u64) -> Timestamp {
     let life = jiff::SignedDuration::from_millis(i64::try_from(life_ms).unwrap_or(i64::MAX / 4));
     started_at.checked_add(life).unwrap_or(Timestamp::MAX)
-}
-
-impl Offer {
-    pub(crate) fn spec(&self, request: &CreateRequest) -> Result<CreateSpec, NodeError> {
-        let named = |name: &str| {
-            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-            let known = !name.is_empty() && name.chars().all(plain);
-            let dir = self.layers_dir.join(name);
-            if known && dir.is_dir() {
-                return Ok(dir);
-            }
-            Err(NodeError::Unsupported {
-                why: format!("layer {name:?} is not on this node"),
-            })
-        };
-        let layers = request
-            .layers
-            .iter()
-            .map(|name| named(name))
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut envs = self.envs.clone();
-        envs.extend(request.envs.clone());
-        let hostname = request.sandbox.to_string();
-        Ok(CreateSpec {
-            sandbox: request.sandbox.clone(),
-            lowers: self.site.iter().cloned().chain(layers).collect(),
-            files: request.files.clone(),
-            resources: request.resources,
-            network: request.network.clone(),
-            hostname: hostname.clone(),
-            agent: AgentConfig {
-                version: AgentConfig::VERSION,
-                sandbox_id: request.sandbox.clone(),
-                template_id: request.template.clone(),
-                access_token: request.access_token.clone(),
-                envs,
-                default_user: request.default_user.clone(),
-                default_workdir: request.default_workdir.clone(),
-                hostname,
-            },
-        })
-    }
 }
 
 fn create_error(error: CreateError) -> NodeError {

@@ -29,6 +29,10 @@ pub struct Entry {
     pub sandbox: SandboxId,
     pub team: TeamId,
     pub template: TemplateId,
+    /// Names of those that it lies over, topmost first, but for the operator's. Earlier versions had
+    /// none that can be removed, and did not write them down.
+    #[serde(default)]
+    pub layers: Vec<String>,
     pub resources: Resources,
     /// Its egress rules: part of them lives in processes of ours and is set anew when they start.
     pub network: CompiledPolicy,
@@ -298,6 +302,7 @@ mod tests {
             sandbox: SandboxId::random(),
             team: "f902e559-8344-424f-abda-41e58dedaca5".parse().unwrap(),
             template: TemplateId::random(),
+            layers: vec!["base".into()],
             resources: Resources::BASE,
             network: CompiledPolicy::open(),
             started_at: at(1_800_000_000),

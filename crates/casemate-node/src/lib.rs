@@ -17,8 +17,10 @@ mod create;
 mod events;
 mod hardware;
 pub mod journal;
+mod layers;
 mod look;
 mod node;
+mod offer;
 mod pause;
 mod port;
 mod rest;
@@ -29,5 +31,6 @@ mod table;
 
 pub use admission::{AdmissionLimits, memory_total_bytes};
 pub use node::{Node, NodeConfig};
+pub use offer::{Offer, Site};
 pub use rest::{RestError, forget_others, keep_paused};
 pub use start::StartError;

@@ -1,12 +1,11 @@
 //! The node itself: what it is made of, who may have a place, and orders to one sandbox's task.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use casemate_rpc::{NodeError, NodeEvent, NodeInfo, NodeTemplate, RunningSandbox};
+use casemate_rpc::{NodeError, NodeEvent, NodeInfo, RunningSandbox};
 use casemate_runtime::{DiskLimit, Runtime, RuntimeError, SnapshotError, Snapshots};
 use casemate_types::{EndReason, PauseReason, Resources, SandboxId, chain};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -14,10 +13,10 @@ use tokio_util::task::TaskTracker;
 use tracing::error;
 
 use crate::admission::{Load, Machine, Measured};
-use crate::create::Offer;
 use crate::events::Events;
 use crate::hardware::{self, Hardware};
 use crate::journal::{self, Entry, Journal};
+use crate::offer::Offer;
 use crate::sandbox::{Command, Done};
 use crate::table::{Row, Table};
 use crate::{AdmissionLimits, StartError};
@@ -96,21 +95,9 @@ impl Node {
         Ok(Self { inner })
     }
 
-    /// What sandboxes can be made of from now on: templates with their layers under `layers_dir`,
-    /// the operator's layer above them, and variables that every sandbox gets.
-    pub fn offer(
-        &self,
-        templates: Vec<NodeTemplate>,
-        layers_dir: PathBuf,
-        site: Option<PathBuf>,
-        envs: BTreeMap<String, String>,
-    ) {
-        self.inner.lock().offer = Offer {
-            templates,
-            layers_dir,
-            site,
-            envs,
-        };
+    /// What sandboxes can be made of from now on.
+    pub fn offer(&self, offer: Offer) {
+        self.inner.lock().offer = offer;
         self.inner
             .events
             .publish(NodeEvent::Heartbeat(Box::new(self.inner.info())));
@@ -275,6 +262,7 @@ async fn give<T>(
 pub(crate) fn snapshot_error(error: SnapshotError) -> NodeError {
     match error {
         SnapshotError::NotFound(sandbox) => NodeError::NotFound(sandbox),
+        SnapshotError::NoSnapshot(snapshot) => NodeError::NoSnapshot(snapshot),
         SnapshotError::Capacity(_) => NodeError::DiskFull {
             what: "the disk of sandboxes is full".into(),
         },

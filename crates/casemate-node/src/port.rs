@@ -5,10 +5,10 @@ use std::net::TcpStream;
 use async_trait::async_trait;
 use casemate_rpc::{
     CreateReply, CreateRequest, KeptSnapshot, NodeError, NodeEvent, NodeInfo, NodePort, PauseReply,
-    ResumeReply, ResumeRequest, SNAPSHOTS_PAGE, SnapshotReply,
+    ResumeReply, ResumeRequest, SNAPSHOTS_PAGE, SealReply, SnapshotReply,
 };
 use casemate_runtime::DialError;
-use casemate_types::{CompiledPolicy, EndReason, Kept, SandboxId, SnapshotId, Timestamp};
+use casemate_types::{CompiledPolicy, EndReason, Kept, LayerId, SandboxId, SnapshotId, Timestamp};
 use tokio::sync::mpsc;
 
 use crate::node::{Node, internal, snapshot_error};
@@ -83,6 +83,18 @@ impl NodePort for Node {
             .filter(|(id, _)| !id.is_of_pause() && after.is_none_or(|after| id > after))
             .map(|(snapshot, bytes)| KeptSnapshot { snapshot, bytes });
         Ok(asked.take(SNAPSHOTS_PAGE).collect())
+    }
+
+    async fn seal(&self, snapshot: &SnapshotId, layer: &LayerId) -> Result<SealReply, NodeError> {
+        self.inner.seal(snapshot, layer).await
+    }
+
+    async fn remove_layer(&self, layer: &LayerId) -> Result<(), NodeError> {
+        self.inner.remove_layer(layer).await
+    }
+
+    async fn layers(&self, after: Option<&LayerId>) -> Result<Vec<LayerId>, NodeError> {
+        self.inner.layers(after).await
     }
 
     async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<TcpStream, NodeError> {

@@ -69,7 +69,7 @@ pub(crate) async fn resume(
             before.shown.kept = Kept::Files;
             before.memory_bytes = 0;
         }
-        node.put_back(&id, before);
+        node.put_back(entry, before);
         error!(sandbox.id = %id, error = %failed, "cannot resume sandbox {id}");
         return Err(failed);
     }
@@ -117,6 +117,13 @@ async fn start_anew(
 ) -> Result<(), NodeError> {
     give_up_if_held(node, entry, &pause).await?;
     request.files = Some(pause.files.clone());
+    // A row whose build is gone names none: over nothing its files would be no system.
+    if request.layers.is_empty() {
+        return Err(NodeError::Unsupported {
+            why: "the layers of a paused sandbox are not known".into(),
+        });
+    }
+    node.hold_layers(&request.sandbox, &request.layers)?;
     let offer = node.offered();
     let spec = offer.spec(&request)?;
     *entry = node.start(&request, spec, Point::ResumeServes).await?;

@@ -1,18 +1,18 @@
 //! The table of sandboxes: what the node knows of each without asking its task, and the events that
 //! tell of its changes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use casemate_rpc::{NodeError, NodeEvent, PausedSandbox, RunningSandbox};
 use casemate_runtime::Seen;
-use casemate_types::{Kept, PauseReason, Resources, SandboxId, TeamId, Timestamp, steady};
+use casemate_types::{Kept, LayerId, PauseReason, Resources, SandboxId, TeamId, Timestamp, steady};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::create::Offer;
 use crate::journal::Entry;
 use crate::node::Inner;
+use crate::offer::Offer;
 use crate::sandbox::{COMMANDS_MAX, Command, own};
 
 const MIB: u64 = 1024 * 1024;
@@ -22,13 +22,21 @@ pub(crate) struct Table {
     pub(crate) sandboxes: BTreeMap<SandboxId, Row>,
     pub(crate) memory_promised_bytes: u64,
     pub(crate) offer: Offer,
+    /// Layers that are being removed.
+    pub(crate) leaving: BTreeSet<LayerId>,
 }
 
 pub(crate) enum Row {
     /// Being made: it holds its place.
-    Booting { resources: Resources, exited: bool },
+    Booting {
+        resources: Resources,
+        /// Names of those that it lies over, but for the operator's.
+        layers: Vec<String>,
+        exited: bool,
+    },
     Running {
         resources: Resources,
+        layers: Vec<String>,
         shown: RunningSandbox,
         /// It rests.
         rest: Option<Box<Rest>>,
@@ -60,6 +68,18 @@ impl Row {
     fn resources(&self) -> &Resources {
         match self {
             Self::Booting { resources, .. } | Self::Running { resources, .. } => resources,
+        }
+    }
+
+    pub(crate) fn layers(&self) -> &[String] {
+        match self {
+            Self::Booting { layers, .. } | Self::Running { layers, .. } => layers,
+        }
+    }
+
+    pub(crate) fn layers_mut(&mut self) -> &mut Vec<String> {
+        match self {
+            Self::Booting { layers, .. } | Self::Running { layers, .. } => layers,
         }
     }
 
@@ -102,6 +122,7 @@ impl Inner {
         let shown = running(&entry);
         let row = Row::Running {
             resources: entry.resources,
+            layers: entry.layers.clone(),
             shown: shown.clone(),
             rest: None,
             ending: false,
@@ -135,6 +156,7 @@ impl Inner {
         });
         let row = Row::Running {
             resources: entry.resources,
+            layers: entry.layers.clone(),
             shown: running(&entry),
             rest,
             ending: false,
@@ -186,10 +208,12 @@ impl Inner {
                     shown,
                     memory_kills,
                     rest,
+                    layers,
                     ..
                 } = row
                 {
                     *rest = None;
+                    layers.clone_from(&entry.layers);
                     *shown = running.clone();
                     *memory_kills = entry.memory_kills;
                 }
@@ -220,16 +244,17 @@ impl Inner {
         Ok(rest)
     }
 
-    /// It did not go on: it rests as before.
-    pub(crate) fn put_back(&self, sandbox: &SandboxId, before: Box<Rest>) {
+    /// It did not go on: it rests as before, as its entry says.
+    pub(crate) fn put_back(&self, entry: &Entry, before: Box<Rest>) {
         {
             let mut table = self.lock();
             let table = &mut *table;
-            if let Some(row) = table.sandboxes.get_mut(sandbox) {
+            if let Some(row) = table.sandboxes.get_mut(&entry.sandbox) {
                 if row.is_awake() {
                     table.memory_promised_bytes -= memory_bytes_of(row);
                 }
-                if let Row::Running { rest, .. } = row {
+                if let Row::Running { rest, layers, .. } = row {
+                    layers.clone_from(&entry.layers);
                     *rest = Some(before.clone());
                 }
             }

@@ -55,12 +55,13 @@ pub trait NodePort: Send + Sync {
     async fn snapshots(&self, after: Option<&SnapshotId>) -> Result<Vec<KeptSnapshot>, NodeError>;
 
     /// Makes of a snapshot a read-only layer that sandboxes can have below them; for good on return.
-    /// The snapshot stays. Takes time with what is in it. One that is there already is left as it is.
-    /// [`NodeError::NoSnapshot`].
+    /// The snapshot stays. Takes time with what is in it, minutes for gigabytes. A layer that is there
+    /// already is left as it is, and needs no snapshot any more.
+    /// [`NodeError::NoSnapshot`]; [`NodeError::DiskFull`]: nothing of it is left.
     async fn seal(&self, snapshot: &SnapshotId, layer: &LayerId) -> Result<SealReply, NodeError>;
 
     /// Removes a layer that [`NodePort::seal`] made; one that is not there is `Ok`.
-    /// [`NodeError::InUse`] when a sandbox of the node, running or paused, has it below it.
+    /// [`NodeError::InUse`] when a sandbox of the node, running, paused or being made, has it below it.
     async fn remove_layer(&self, layer: &LayerId) -> Result<(), NodeError>;
 
     /// What [`NodePort::seal`] made and nobody removed, in order of their ids and after this one:

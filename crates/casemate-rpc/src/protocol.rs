@@ -22,8 +22,8 @@ pub struct CreateRequest {
     /// Names of the template's layers at the node, topmost first. Without any it begins with nothing
     /// but the folders that its mounts need, so that the files of an image can be put there.
     pub layers: Vec<String>,
-    /// What the lowest layer holds: the operator's settings for it are laid right over that. `None`
-    /// where nothing is to be.
+    /// What the lowest layer holds: the operator's settings for it are laid right over that, and all
+    /// other layers over them. `None` where there are to be none.
     #[serde(default)]
     pub distribution: Option<Distribution>,
     pub resources: Resources,
@@ -191,12 +191,20 @@ pub struct NodeTemplate {
     /// Name under which everybody finds it (a promoted alias).
     pub alias: String,
     pub layers: Vec<String>,
+    /// What the lowest of them holds.
+    #[serde(default = "of_the_base")]
+    pub distribution: Distribution,
     pub resources: Resources,
     pub default_user: String,
     pub default_workdir: Option<String>,
     /// What `envdVersion` says.
     pub agent_version: String,
     pub created_at: Timestamp,
+}
+
+/// What all templates of nodes held that did not say it.
+fn of_the_base() -> Distribution {
+    Distribution::Debian("bookworm".into())
 }
 
 /// What a node is and holds.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use casemate_types::{CompiledPolicy, SandboxId, SnapshotId};
+use casemate_types::{CompiledPolicy, LayerId, SandboxId, SnapshotId};
 
 use crate::{
     AdoptError, CreateError, CreateSpec, DialError, Runtime, RuntimeError, SnapshotError, Snapshots,
@@ -36,6 +36,7 @@ pub async fn all_of_snapshots<R: Runtime + Snapshots>(runtime: &R, new_spec: New
     a_frozen_one_stays_frozen_in_a_snapshot(runtime, new_spec).await;
     what_nobody_runs_cannot_be_kept(runtime).await;
     a_sweep_keeps_snapshots(runtime, new_spec).await;
+    a_sealed_layer_is_its_own_and_stays_until_it_is_removed(runtime, new_spec).await;
 }
 
 async fn an_id_is_made_once(runtime: &dyn Runtime, new_spec: NewSpec<'_>) {
@@ -277,6 +278,34 @@ async fn a_sweep_keeps_snapshots<R: Runtime + Snapshots>(runtime: &R, new_spec: 
     runtime.remove(&snapshot).await.expect("it is removed");
 }
 
+async fn a_sealed_layer_is_its_own_and_stays_until_it_is_removed<R: Runtime + Snapshots>(
+    runtime: &R,
+    new_spec: NewSpec<'_>,
+) {
+    let (spec, snapshot, layer) = (new_spec(), SnapshotId::random(), LayerId::random());
+    let missing = runtime.seal(&snapshot, &layer).await;
+    assert!(matches!(missing, Err(SnapshotError::NoSnapshot(id)) if id == snapshot));
+    let all = async || runtime.layers().await.expect("layers are listed");
+    assert!(!all().await.contains(&layer), "nothing is left of it");
+    runtime.create(spec.clone()).await.expect("it is made");
+    let kept = runtime.suspend(&spec.sandbox, &snapshot).await;
+    kept.expect("it is kept");
+    let bytes = runtime.seal(&snapshot, &layer).await.expect("it is sealed");
+    let again = runtime.seal(&snapshot, &layer).await;
+    assert_eq!(again.expect("sealing is idempotent"), bytes);
+    assert!(is_kept(runtime, &snapshot).await, "the snapshot stays");
+    runtime.remove(&snapshot).await.expect("it is removed");
+    let again = runtime.seal(&snapshot, &layer).await;
+    assert_eq!(again.expect("the layer is its own"), bytes);
+    runtime.sweep(&BTreeSet::new()).await.expect("sweeps");
+    assert!(all().await.contains(&layer), "no sweep takes it");
+    for _ in 0..2 {
+        let removed = runtime.remove_layer(&layer).await;
+        removed.expect("removing is idempotent");
+        assert!(!all().await.contains(&layer));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
@@ -299,6 +328,7 @@ mod tests {
                 default_user: "user".into(),
                 default_workdir: None,
                 hostname: "box".into(),
+                startup: None,
             },
             sandbox,
             lowers: vec![PathBuf::from("/")],

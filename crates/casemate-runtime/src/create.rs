@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use casemate_types::{CompiledPolicy, Resources, SandboxId, SnapshotId, TemplateId};
+use casemate_types::{CompiledPolicy, Resources, SandboxId, SnapshotId, Startup, TemplateId};
 use serde::{Deserialize, Serialize};
 
 /// Everything that a runtime needs to make one sandbox.
 #[derive(Debug, Clone)]
 pub struct CreateSpec {
     pub sandbox: SandboxId,
-    /// Read-only layers, topmost first, 1 to 8; directories of this machine.
+    /// Read-only layers, topmost first, 1 to 16; directories of this machine.
     pub lowers: Vec<PathBuf>,
     /// What it has written already: a copy of these kept files; `None` begins with none. They were
     /// kept from a sandbox over the same layers of its template.
@@ -38,10 +38,12 @@ pub struct AgentConfig {
     pub default_user: String,
     pub default_workdir: Option<String>,
     pub hostname: String,
+    /// What the template starts before the sandbox is given away; since version 2.
+    pub startup: Option<Startup>,
 }
 
 impl AgentConfig {
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 }
 
 impl fmt::Debug for AgentConfig {
@@ -50,6 +52,7 @@ impl fmt::Debug for AgentConfig {
             .field("sandbox_id", &self.sandbox_id)
             .field("template_id", &self.template_id)
             .field("secured", &self.access_token.is_some())
+            .field("starts", &self.startup.is_some())
             .field("envs", &format_args!("{} names", self.envs.len()))
             .finish_non_exhaustive()
     }

@@ -4,11 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use casemate_types::{CompiledPolicy, SandboxId, SnapshotId};
+use casemate_types::{CompiledPolicy, LayerId, SandboxId, SnapshotId, Startup};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -23,6 +24,9 @@ pub struct FakeRuntime {
     state: Mutex<State>,
     /// Whoever holds it holds dials up.
     dials: tokio::sync::Mutex<()>,
+    /// The same for removals of layers.
+    removals: tokio::sync::Mutex<()>,
+    removal_waits: tokio::sync::Notify,
 }
 
 #[derive(Default)]
@@ -32,6 +36,12 @@ struct State {
     /// What each has written, also of those that ended and were not swept.
     files: BTreeMap<SandboxId, String>,
     snapshots: BTreeMap<SnapshotId, String>,
+    /// Made of snapshots.
+    layers: BTreeMap<LayerId, String>,
+    /// What each was told to run when it was made last.
+    startups: BTreeMap<SandboxId, Startup>,
+    /// Over what each was made last.
+    lowers: BTreeMap<SandboxId, Vec<PathBuf>>,
     consumption: BTreeMap<SandboxId, Consumption>,
     logs: BTreeMap<SandboxId, String>,
     memory_kills: BTreeMap<SandboxId, u64>,
@@ -54,12 +64,22 @@ impl FakeRuntime {
         self.dials.lock().await
     }
 
+    /// Removals of layers wait for as long as the guard lives.
+    pub async fn hold_removals(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.removals.lock().await
+    }
+
+    /// Until a removal has come that waits, or one that does not.
+    pub async fn removal_waits(&self) {
+        self.removal_waits.notified().await;
+    }
+
     /// The next change of rules fails.
     pub fn fail_next_set_network(&self) {
         self.lock().fail_next_set_network = true;
     }
 
-    /// Whether there is no room for any snapshot.
+    /// Whether there is no room for any snapshot, nor for a layer.
     pub fn has_no_room(&self, full: bool) {
         self.lock().has_no_room = full;
     }
@@ -99,6 +119,16 @@ impl FakeRuntime {
     /// What the sandbox has written.
     pub fn files(&self, sandbox: &SandboxId) -> String {
         self.lock().files.get(sandbox).cloned().unwrap_or_default()
+    }
+
+    /// Over which layers it was made last, topmost first.
+    pub fn lowers(&self, sandbox: &SandboxId) -> Vec<PathBuf> {
+        self.lock().lowers.get(sandbox).cloned().unwrap_or_default()
+    }
+
+    /// What its agent was told to run when it was made last.
+    pub fn startup(&self, sandbox: &SandboxId) -> Option<Startup> {
+        self.lock().startups.get(sandbox).cloned()
     }
 
     /// The next create fails as if its agent had not started: after its birth was told.
@@ -200,6 +230,11 @@ impl Runtime for FakeRuntime {
             });
         }
         state.files.insert(spec.sandbox.clone(), files);
+        state.lowers.insert(spec.sandbox.clone(), spec.lowers);
+        match spec.agent.startup {
+            Some(startup) => state.startups.insert(spec.sandbox.clone(), startup),
+            None => state.startups.remove(&spec.sandbox),
+        };
         state.running.insert(spec.sandbox, spec.network);
         Ok(record)
     }
@@ -396,6 +431,33 @@ impl Snapshots for FakeRuntime {
     async fn remove(&self, snapshot: &SnapshotId) -> Result<(), SnapshotError> {
         self.lock().snapshots.remove(snapshot);
         Ok(())
+    }
+
+    async fn seal(&self, snapshot: &SnapshotId, layer: &LayerId) -> Result<u64, SnapshotError> {
+        let bytes = |files: &String| u64::try_from(files.len()).unwrap_or(u64::MAX);
+        let mut state = self.lock();
+        if let Some(files) = state.layers.get(layer) {
+            return Ok(bytes(files));
+        }
+        let missing = || SnapshotError::NoSnapshot(snapshot.clone());
+        let files = state.snapshots.get(snapshot).cloned().ok_or_else(missing)?;
+        if state.has_no_room {
+            return Err(SnapshotError::Capacity(snapshot.clone()));
+        }
+        let taken = bytes(&files);
+        state.layers.insert(layer.clone(), files);
+        Ok(taken)
+    }
+
+    async fn remove_layer(&self, layer: &LayerId) -> Result<(), SnapshotError> {
+        self.removal_waits.notify_one();
+        drop(self.hold_removals().await);
+        self.lock().layers.remove(layer);
+        Ok(())
+    }
+
+    async fn layers(&self) -> Result<BTreeSet<LayerId>, SnapshotError> {
+        Ok(self.lock().layers.keys().cloned().collect())
     }
 
     async fn list(&self) -> Result<BTreeMap<SnapshotId, Option<u64>>, SnapshotError> {

@@ -23,7 +23,7 @@ pub struct Taken {
 /// [`Runtime::sweep`](crate::Runtime::sweep) removes: a snapshot is never half there, and one whose
 /// files were kept under it cannot be adopted. Snapshots are removed by [`Snapshots::remove`] and by a purge alone.
 ///
-/// For one sandbox, and for one snapshot, the caller serializes the calls. No method is cancel-safe.
+/// For one sandbox, one snapshot and one layer, the caller serializes the calls. No method is cancel-safe.
 #[async_trait]
 pub trait Snapshots: Send + Sync {
     /// Keeps the files of a sandbox as they are at one moment. A running one stands still for that
@@ -61,11 +61,14 @@ pub trait Snapshots: Send + Sync {
 
     /// Makes of a snapshot a read-only layer on this machine, to lie below sandboxes
     /// ([`CreateSpec::lowers`](crate::CreateSpec)) over the layers that its sandbox had: the bytes
-    /// that it takes. The snapshot stays. One of this name that is there is left as it is.
+    /// that it takes. The snapshot stays. Takes time with what is in it. A layer of this name that
+    /// is there is left as it is, whether or not there is such a snapshot.
     /// [`SnapshotError::NoSnapshot`]; [`SnapshotError::Capacity`] when the disk of layers is full.
+    /// On an error nothing of the layer is left.
     async fn seal(&self, snapshot: &SnapshotId, layer: &LayerId) -> Result<u64, SnapshotError>;
 
-    /// Removes what [`Snapshots::seal`] made. The caller knows that no sandbox has it below it.
+    /// Removes what [`Snapshots::seal`] made: it is not there any more on return, whatever a crash
+    /// or an error leaves of its files. The caller knows that no sandbox has it below it.
     /// Idempotent: one that is not there is `Ok`.
     async fn remove_layer(&self, layer: &LayerId) -> Result<(), SnapshotError>;
 

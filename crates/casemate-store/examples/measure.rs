@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use casemate_store::sandboxes::FIRST_GENERATION;
 use casemate_store::{
-    BuildId, LimitOverrides, Order, Page, Sandbox, SandboxFilter, Sandboxes, SqliteStore, Standing,
-    Team, Teams,
+    BuildCache, BuildId, Builds, CreatedCursor, LimitOverrides, NewBuild, Order, Page, Sandbox,
+    SandboxFilter, Sandboxes, SqliteStore, Standing, Team, Teams, TemplateOrder,
 };
+use casemate_types::template::DEFAULT_TAG;
 use casemate_types::{
-    EndReason, Ingress, NetworkPolicy, OnTimeout, Resources, SandboxId, SandboxState, TeamId,
-    TemplateId, Timestamp,
+    BuildFailure, EndReason, Ingress, LayerId, NetworkPolicy, OnTimeout, Resources, SandboxId,
+    SandboxState, TeamId, TemplateId, Timestamp,
 };
 
 #[tokio::main]
@@ -102,7 +103,62 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         times.push(start.elapsed());
     }
     report("end", times);
+    measure_templates(&store, &team, count).await?;
     store.close().await;
+    Ok(())
+}
+
+/// Requests, pages and sweeps with as many templates, each with a build that waits.
+async fn measure_templates(
+    store: &SqliteStore,
+    team: &TeamId,
+    count: usize,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let mut times = Vec::new();
+    for number in 0..count {
+        let now = Timestamp::now();
+        let new = NewBuild {
+            team: team.clone(),
+            namespace: team.to_string(),
+            alias: format!("template-{number}"),
+            tags: vec![DEFAULT_TAG.into()],
+            build: BuildId::random(),
+            template: TemplateId::random(),
+            resources: Resources::BASE,
+            at: now,
+            builds_max: u32::MAX,
+            counted_from: now,
+            superseded: BuildFailure {
+                message: String::new(),
+                step: None,
+            },
+        };
+        let start = Instant::now();
+        store.build_request(&new).await?;
+        times.push(start.elapsed());
+    }
+    report("request of a build", times);
+    let (mut times, mut after) = (Vec::new(), None);
+    loop {
+        let start = Instant::now();
+        let order = TemplateOrder::NewestFirst;
+        let page = store
+            .template_page(team, order, after.as_ref(), 101)
+            .await?;
+        times.push(start.elapsed());
+        let Some(last) = page.last() else { break };
+        after = Some(CreatedCursor {
+            created_at: last.template.created_at,
+            id: last.template.id.to_string(),
+        });
+    }
+    let last = times[times.len().saturating_sub(2)];
+    println!("first page of templates: {:?}, last: {last:?}", times[0]);
+    report("page of 100 templates", times);
+    let layers: Vec<LayerId> = (0..count).map(|_| LayerId::random()).collect();
+    let start = Instant::now();
+    store.layer_wanted(&layers).await?;
+    println!("layers that are wanted: {:?}", start.elapsed());
     Ok(())
 }
 

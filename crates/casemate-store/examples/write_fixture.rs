@@ -7,7 +7,8 @@ mod fixture_rows;
 use std::path::PathBuf;
 
 use casemate_store::{
-    Idempotency, Keys, Sandboxes, Settings, Snapshots, SqliteStore, Teams, Templates, Users,
+    BuildCache, Builds, Idempotency, Keys, Sandboxes, Settings, Snapshots, SqliteStore, Teams,
+    Templates, Users,
 };
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
@@ -46,6 +47,21 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     store.sandbox_insert(&fixture_rows::dead()).await?;
     store.sandbox_insert(&fixture_rows::paused()).await?;
     store.snapshot_insert(&fixture_rows::snapshot()).await?;
+    let [ready, failed] = fixture_rows::requests();
+    store.build_request(&ready).await?;
+    store
+        .build_begin(&ready.build, fixture_rows::at(21))
+        .await?;
+    let (built, at) = (fixture_rows::built(), fixture_rows::at(22));
+    store.build_finish(&built, 700, at).await?;
+    store.build_request(&failed).await?;
+    let (failure, at) = (fixture_rows::failure(), fixture_rows::at(31));
+    store.build_fail(&failed.build, &failure, at).await?;
+    let (key, at) = (fixture_rows::cache_key(), fixture_rows::at(23));
+    let layer = fixture_rows::cached_layer();
+    store.layer_put(&team.id, &key, &layer, at).await?;
+    let upload = fixture_rows::upload();
+    store.upload_put(&team.id, &key, &upload, at).await?;
     let (key, now) = (fixture_rows::IDEMPOTENCY_KEY, fixture_rows::reported_at());
     store
         .idempotency_begin(&team.id, key, &[1; 32], "fixture", now)

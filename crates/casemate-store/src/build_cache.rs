@@ -1,10 +1,15 @@
 //! What builds left for the next ones: states of file systems by the hash of the recipe that led to
 //! them, and archives that clients uploaded. Both belong to a team, and no other ever finds them.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use casemate_types::{BuildContext, Distribution, LayerId, SnapshotId, TeamId, Timestamp};
 
 use crate::StoreError;
+
+/// When something was used is noted again once the last note is this old.
+pub const USED_STEP: Duration = Duration::from_secs(60);
 
 /// SHA-256 of a recipe so far, or the client's name of an archive: 64 hexadecimal characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,6 +36,8 @@ pub struct CachedLayer {
     pub files: Option<SnapshotId>,
     pub context: BuildContext,
     pub distribution: Distribution,
+    /// What all files of it take together, MiB; 0 where nobody looked.
+    pub size_mib: u32,
 }
 
 /// An uploaded archive.
@@ -44,14 +51,15 @@ pub struct Upload {
 /// What is not needed any more, once its rows are gone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dropped {
+    /// How many rows are gone, those that were replaced among them.
     pub rows: u64,
-    /// Kept files that no row names any more.
+    /// Kept files that neither a cached layer nor a snapshot names any more.
     pub files: Vec<SnapshotId>,
 }
 
 #[async_trait]
 pub trait BuildCache {
-    /// Finds a layer and notes that it was used. It is there as long as its row is: whoever removes
+    /// Finds a layer and notes that it was used, to the [`USED_STEP`]. It is there as long as its row is: whoever removes
     /// what it names removes the row first.
     async fn layer_find(
         &self,
@@ -78,7 +86,7 @@ pub trait BuildCache {
     /// that is not dead (by its build) needs.
     async fn layer_wanted(&self, layers: &[LayerId]) -> Result<Vec<LayerId>, StoreError>;
 
-    /// Finds an upload and notes that it was used.
+    /// Finds an upload and notes that it was used, to the [`USED_STEP`].
     async fn upload_find(
         &self,
         team: &TeamId,

@@ -13,6 +13,10 @@ use casemate_types::{BuildFailure, BuildStatus, Resources, TeamId, TemplateId, T
 
 use crate::{Build, BuildId, StoreError, Template};
 
+/// Builds that one call of [`Builds::build_forget_failed`] removes at most; call again when it removed
+/// that many.
+pub const FORGET_BUILDS_MAX: u32 = 500;
+
 /// A build that somebody asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewBuild {
@@ -27,7 +31,6 @@ pub struct NewBuild {
     /// The id of a template that is made.
     pub template: TemplateId,
     pub resources: Resources,
-    /// Free disk that was asked for, MiB; kept, and nothing is made of it here.
     pub at: Timestamp,
     /// Builds of the team that may be waiting or building, this one among them; those of the same
     /// template that share a tag with this one are not counted, nor are those asked for before
@@ -125,16 +128,19 @@ pub struct TagAssignment {
 #[async_trait]
 pub trait Builds {
     /// Writes a build that waits, with its template where that is new, its tags, and the failure of
-    /// those that it supersedes. One transaction.
+    /// those that it supersedes. One transaction. [`StoreError::Exists`] when the build's id, or that
+    /// of a template that is made, is taken; [`StoreError::Dangling`] when there is no such team.
     async fn build_request(&self, new: &NewBuild) -> Result<BuildRequested, StoreError>;
 
+    /// Not of a template that was deleted.
     async fn build_record(&self, id: &BuildId) -> Result<Option<BuildRecord>, StoreError>;
 
     /// waiting → building.
     async fn build_begin(&self, id: &BuildId, at: Timestamp) -> Result<BuildBegun, StoreError>;
 
     /// building → ready, with everything that sandboxes are made from; `false` when it is not
-    /// building any more, and nothing was written. Its resources stay those asked for.
+    /// building any more, and nothing was written. Its template, its resources and its creation stay
+    /// what they were; [`Build::files`] is not kept, because what a build writes ends in its layers.
     async fn build_finish(
         &self,
         build: &Build,
@@ -168,6 +174,14 @@ pub trait Builds {
     /// Those of a team that wait or build.
     async fn build_list_open(&self, team: &TeamId) -> Result<Vec<BuildId>, StoreError>;
 
+    /// Which of these builds there are, whatever became of them; for whoever keeps more of builds
+    /// elsewhere, such as their logs.
+    async fn build_known(&self, ids: &[BuildId]) -> Result<Vec<BuildId>, StoreError>;
+
+    /// Removes builds that failed before `before`, [`FORGET_BUILDS_MAX`] at most, with their places in
+    /// the history of tags; how many.
+    async fn build_forget_failed(&self, before: Timestamp) -> Result<u64, StoreError>;
+
     /// Of a template, newest first, then by id from the greatest; `rows_max` at most.
     async fn build_page(
         &self,
@@ -200,13 +214,15 @@ pub trait Builds {
         at: Timestamp,
     ) -> Result<bool, StoreError>;
 
-    /// Counts sandboxes that were made; templates that are gone are left out.
+    /// Counts sandboxes that were made, with the time of the last; templates that are gone are left
+    /// out.
     async fn template_spawned(
         &self,
         spawned: &[(TemplateId, u64, Timestamp)],
     ) -> Result<(), StoreError>;
 
-    /// Gives a build of a template more tags; those that it or others have move to it.
+    /// Gives a build of a template more tags; those that others have move to it, those that it has
+    /// stay as they are. [`StoreError::Dangling`] when the template has no such build that is ready.
     async fn tags_assign(
         &self,
         template: &TemplateId,
@@ -215,7 +231,8 @@ pub trait Builds {
         at: Timestamp,
     ) -> Result<(), StoreError>;
 
-    /// Takes tags away, with their history; those that are not there are no error.
+    /// Takes tags away, with their history; those that are not there are no error. Builds stay, and
+    /// are found by their ids.
     async fn tags_remove(&self, template: &TemplateId, tags: &[String]) -> Result<(), StoreError>;
 
     /// One entry for each tag, its last assignment whatever became of the build; by tag.

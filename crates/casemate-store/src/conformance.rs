@@ -3,6 +3,8 @@
 //! Each case makes its own teams and ids, so that cases may share a database; those that look at
 //! everything only look for their own. An adapter's tests call [`store_conformance!`].
 
+mod build_cache;
+mod builds;
 mod idempotency;
 mod keys;
 mod sandboxes;
@@ -16,6 +18,8 @@ use casemate_types::{TeamId, Timestamp, UserId};
 
 use crate::{KeyId, LimitOverrides, Standing, Store, StoreError, Team, User};
 
+pub use build_cache::*;
+pub use builds::*;
 pub use idempotency::*;
 pub use keys::*;
 pub use sandboxes::*;
@@ -63,6 +67,28 @@ macro_rules! store_conformance {
             old_snapshots_go_but_for_those_in_use,
             the_long_paused_are_listed,
             a_snapshot_is_written_once_and_for_a_team,
+            a_build_goes_from_waiting_to_ready,
+            a_failed_build_leaves_the_tag_where_it_was,
+            a_new_request_supersedes_those_that_wait_for_its_tags,
+            builds_at_once_are_bounded_for_each_team,
+            a_name_belongs_to_one_template_of_its_team,
+            builds_that_nobody_builds_fail_together,
+            failed_builds_are_forgotten_and_ready_ones_kept,
+            tags_are_given_moved_and_taken,
+            a_summary_tells_the_build_of_the_default_tag,
+            sandboxes_of_a_template_are_counted,
+            a_template_is_published_and_taken_back,
+            templates_are_paged_in_both_orders,
+            builds_of_a_template_are_paged_newest_first,
+            a_report_leaves_what_is_counted,
+            a_cached_layer_is_its_teams_alone,
+            cached_layers_expire_by_their_last_use,
+            cached_layers_beyond_their_number_go_least_used_first,
+            files_are_wanted_as_long_as_somebody_names_them,
+            layers_are_wanted_by_builds_and_by_the_cache,
+            what_other_teams_run_from_outlives_a_deletion,
+            a_snapshot_without_a_tag_expires_like_others,
+            uploads_are_found_counted_and_expired,
             pages_are_ordered_and_complete,
             page_goes_on_after_a_row_that_is_gone,
             page_filters_all_hold,

@@ -1,16 +1,18 @@
 //! Durable records: what should exist and what was promised (decision 4).
 //!
-//! Owns the ports ([`Teams`], [`Users`], [`Keys`], [`Templates`], [`Builds`], [`BuildCache`], [`Sandboxes`],
-//! [`Snapshots`], [`Idempotency`], [`Settings`], together [`Store`]), their rows, and the adapters with their migrations. It must
-//! not know HTTP, nodes, or who may do what: it keeps and finds, callers decide.
+//! Owns the ports ([`Teams`], [`Users`], [`Keys`], [`Templates`], [`Builds`], [`BuildCache`],
+//! [`Sandboxes`], [`Snapshots`], [`Idempotency`], [`Settings`], together [`Store`]), their rows, and
+//! the adapters with their migrations. It must not know HTTP, nodes, or who may do what: it keeps
+//! and finds, callers decide.
 //!
 //! What holds for every port:
 //! - A lookup that finds nothing is `Ok(None)`.
 //! - On an error nothing was written, except for [`StoreError::Unavailable`] from a write, after
 //!   which either is possible.
 //! - Times are kept to the microsecond; what is finer is cut off.
-//! - Sandboxes, idempotency keys and `last_used` survive the death of the process; all else
-//!   survives a power loss too once the call has returned.
+//! - Sandboxes, idempotency keys, `last_used` and its like in the build cache, and counts of
+//!   sandboxes survive the death of the process; all else survives a power loss too once the call
+//!   has returned.
 
 pub mod build_cache;
 pub mod builds;

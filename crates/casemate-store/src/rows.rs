@@ -1,6 +1,7 @@
 //! Rows as the databases hold them, and how they become what the ports speak of. Shared by all
 //! adapters: numbers are `i64`, the rest text, so that each dialect decodes them alike.
 
+mod build;
 mod keys;
 mod sandbox;
 mod team;
@@ -13,13 +14,17 @@ use serde::{Deserialize, Serialize};
 use crate::StoreError;
 use crate::error::Cause;
 
+pub(crate) use build::{
+    BuildRow, CachedLayerRow, RecordRow, context_text, envs_text, failure_text, layers_text,
+    startup_text, status_word,
+};
 pub(crate) use keys::{ApiKeyRow, OwnedKeyRow, TokenRow};
 pub(crate) use sandbox::{
     AliveRow, SandboxRow, ingress_text, kept_word, network_text, on_timeout_word, reason_word,
     state_word,
 };
 pub(crate) use team::{MembershipRow, TeamRow, standing_words};
-pub(crate) use template::{BuildRow, MatchRow, SnapshotRow, TemplateRow, layers_text, source_word};
+pub(crate) use template::{MatchRow, SnapshotRow, SummaryRow, TemplateRow, source_word};
 
 /// A value that is not what this version writes; the row's name is added by [`Named`].
 pub(crate) type Misread = Cause;

@@ -69,9 +69,9 @@ pub struct SnapshotCursor {
 /// What became of a deletion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TemplateDeleted {
-    /// With these files.
+    /// Nothing needs these files any more.
     Done(Vec<SnapshotId>),
-    /// There are sandboxes of it in this state; nothing was changed.
+    /// Its team has sandboxes of it in this state; nothing was changed.
     InUse(PublicState),
     Unknown,
 }
@@ -91,7 +91,7 @@ pub trait Snapshots {
         rows_max: u32,
     ) -> Result<Vec<Snapshot>, StoreError>;
 
-    /// Which of these files are wanted.
+    /// Which of these files are wanted: a snapshot or a cached layer names them.
     async fn snapshot_wanted(&self, files: &[SnapshotId]) -> Result<Vec<SnapshotId>, StoreError>;
 
     /// Removes the snapshots of a team that were taken before `before`, and with their last one their
@@ -103,7 +103,13 @@ pub trait Snapshots {
         before: Timestamp,
     ) -> Result<Vec<SnapshotId>, StoreError>;
 
-    /// Removes a template with all its tags and builds, unless sandboxes of it are there. Whose it
-    /// is is not judged here.
+    /// Removes a template with all its tags and builds, whatever became of them, unless sandboxes of
+    /// the team whose it is are there; of any team for the platform's own. Whose it is is not judged
+    /// here. Builds from which other teams' sandboxes run are found by [`crate::Templates::build_by_id`]
+    /// alone, until those are dead ([`Snapshots::template_purge`]).
     async fn template_delete(&self, id: &TemplateId) -> Result<TemplateDeleted, StoreError>;
+
+    /// Removes what was left of deleted templates for sandboxes that are dead now: the files that
+    /// nothing needs any more. Idempotent, and cheap when there is nothing.
+    async fn template_purge(&self) -> Result<Vec<SnapshotId>, StoreError>;
 }

@@ -6,15 +6,21 @@
 //! [`BUSY_WAIT`]. Statements keep to what PostgreSQL also understands (`$1`, `ON CONFLICT`,
 //! `RETURNING`); where they cannot, as with JSON functions, a comment says so.
 
+mod build_cache;
+mod build_requests;
+mod build_rows;
 mod builds;
 mod checkpoint;
 mod idempotency;
+mod kept_files;
 mod keys;
 mod open;
 mod sandboxes;
 mod settings;
 mod snapshots;
+mod tags;
 mod teams;
+mod template_pages;
 mod templates;
 #[cfg(test)]
 mod tests;

@@ -67,6 +67,10 @@ impl Build {
 }
 
 /// What became of a reference (`api.md` 1.5, steps 2 to 4).
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each request, and it is taken apart at once"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolution {
     /// No alias and no id of this name.

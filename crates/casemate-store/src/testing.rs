@@ -1,11 +1,12 @@
-//! A store that lives as long as the test.
+//! A store that lives as long as the test, and builds that nobody built.
 
 use std::ops::Deref;
 use std::sync::Arc;
 
+use casemate_types::{BuildFailure, Distribution, Resources, TemplateId, Timestamp};
 use tempfile::TempDir;
 
-use crate::SqliteStore;
+use crate::{Build, BuildId, BuildRequested, NewBuild, SqliteStore, Store, Team};
 
 /// Dropping it removes the files; keep it while the store is in use.
 pub struct TempStore {
@@ -45,4 +46,56 @@ impl Deref for TempStore {
     fn deref(&self) -> &SqliteStore {
         &self.store
     }
+}
+
+/// A build of this name and these tags that is ready, over one layer `base`.
+///
+/// # Panics
+/// When the store refuses it.
+pub async fn build_ready(
+    store: &dyn Store,
+    team: &Team,
+    alias: &str,
+    tags: &[&str],
+    at: Timestamp,
+) -> Build {
+    let new = NewBuild {
+        team: team.id.clone(),
+        namespace: team.slug.clone(),
+        alias: alias.into(),
+        tags: tags.iter().map(|tag| (*tag).into()).collect(),
+        build: BuildId::random(),
+        template: TemplateId::random(),
+        resources: Resources::BASE,
+        at,
+        builds_max: u32::MAX,
+        counted_from: at,
+        superseded: BuildFailure {
+            message: "superseded".into(),
+            step: None,
+        },
+    };
+    let asked = store.build_request(&new).await.expect("ask for a build");
+    let BuildRequested::Done { template, .. } = asked else {
+        panic!("{alias} was refused: {asked:?}");
+    };
+    let build = Build {
+        id: new.build,
+        template,
+        layers: vec!["base".into()],
+        resources: new.resources,
+        default_user: "user".into(),
+        default_workdir: None,
+        envd_version: "0.6.13".into(),
+        files: None,
+        envs: Default::default(),
+        startup: None,
+        distribution: Distribution::Other,
+        created_at: at,
+    };
+    let begun = store.build_begin(&build.id, at).await;
+    begun.expect("begin a build");
+    let done = store.build_finish(&build, 1024, at).await;
+    assert!(done.expect("finish a build"), "it is not building");
+    build
 }

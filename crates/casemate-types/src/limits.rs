@@ -35,3 +35,10 @@ pub const RPC_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Forks that one request makes at most.
 pub const FORKS_MAX: u32 = 100;
+
+/// Tags of one request about a template at most; beyond it 400.
+pub const TEMPLATE_TAGS_MAX: usize = 100;
+/// Steps of a recipe at most; beyond it 400.
+pub const BUILD_STEPS_MAX: usize = 10_000;
+/// Log lines of a build in one answer, at most and by default.
+pub const BUILD_LOG_LINES_MAX: u32 = 100;

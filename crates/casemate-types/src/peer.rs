@@ -7,6 +7,11 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerAddr(pub SocketAddr);
 
+/// The request's connection came over TLS. The edge puts it beside [`PeerAddr`]; without it links that
+/// we hand out begin with `http`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverTls;
+
 /// The address that a client's share of anything is counted under: of IPv6 the network, for one
 /// client has all of it; of loopback none, for there a proxy speaks for everybody.
 pub fn counted_as(ip: IpAddr) -> Option<IpAddr> {

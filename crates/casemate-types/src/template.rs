@@ -25,11 +25,11 @@ pub enum TemplateRefError {
     Slashes(String),
     #[error("too many ':' in '{0}': expected [namespace/]alias[:tag]")]
     Colons(String),
-    #[error("'{0}' has more than {NAME_CHARS_MAX} characters")]
-    Long(String),
+    #[error("{what} '{text}' has more than {NAME_CHARS_MAX} characters")]
+    Long { what: &'static str, text: String },
     #[error("tag cannot be a UUID: '{0}'")]
     UuidTag(String),
-    #[error("invalid {part} '{text}': allowed are a-z, 0-9, '-' and '_'{more}")]
+    #[error("invalid {part}: {text} (allowed are a-z, 0-9, '-' and '_'{more})")]
     Characters {
         part: &'static str,
         text: String,
@@ -42,12 +42,13 @@ impl TemplateRef {
     /// that could be a build's id.
     pub fn parse_new(text: &str) -> Result<Self, TemplateRefError> {
         if text.trim().chars().count() > NAME_CHARS_MAX {
-            return Err(TemplateRefError::Long(text.trim().to_owned()));
+            return Err(TemplateRefError::Long {
+                what: "name",
+                text: text.trim().to_owned(),
+            });
         }
         let reference = Self::parse(text)?;
-        if uuid::Uuid::try_parse(&reference.tag).is_ok() {
-            return Err(TemplateRefError::UuidTag(reference.tag));
-        }
+        no_uuid(&reference.tag)?;
         Ok(reference)
     }
 
@@ -66,7 +67,7 @@ impl TemplateRef {
             Some((_, name)) if name.contains('/') => return Err(TemplateRefError::Slashes(lower)),
             Some((namespace, name)) => (Some(namespace.trim()), name.trim()),
         };
-        check("alias", name, "")?;
+        check("template ID", name, "")?;
         namespace.map_or(Ok(()), |namespace| check("namespace", namespace, ""))?;
         check("tag", tag, ".")?;
         Ok(Self {
@@ -74,6 +75,28 @@ impl TemplateRef {
             name: name.into(),
             tag: tag.into(),
         })
+    }
+}
+
+/// A tag that is given to a build: trimmed and lower-cased, at most [`NAME_CHARS_MAX`] characters, and
+/// none that could be a build's id.
+pub fn parse_new_tag(text: &str) -> Result<String, TemplateRefError> {
+    let tag = text.trim().to_lowercase();
+    if tag.chars().count() > NAME_CHARS_MAX {
+        return Err(TemplateRefError::Long {
+            what: "tag",
+            text: tag,
+        });
+    }
+    check("tag", &tag, ".")?;
+    no_uuid(&tag)?;
+    Ok(tag)
+}
+
+fn no_uuid(tag: &str) -> Result<(), TemplateRefError> {
+    match uuid::Uuid::try_parse(tag) {
+        Ok(_) => Err(TemplateRefError::UuidTag(tag.to_owned())),
+        Err(_) => Ok(()),
     }
 }
 
@@ -130,7 +153,7 @@ mod tests {
         let long = format!("{longest}b");
         assert!(TemplateRef::parse(&long).is_ok());
         let error = TemplateRef::parse_new(&long).unwrap_err();
-        assert_eq!(error, TemplateRefError::Long(long));
+        assert!(matches!(error, TemplateRefError::Long { text, .. } if text == long));
         for tag in [
             "0fe0c5b4-4a2e-4b0c-9d0e-6c5b8f2d7a11",
             "0FE0C5B44A2E4B0C9D0E6C5B8F2D7A11",
@@ -139,6 +162,11 @@ mod tests {
             assert!(TemplateRef::parse(&name).is_ok());
             let error = TemplateRef::parse_new(&name).unwrap_err();
             assert_eq!(error, TemplateRefError::UuidTag(tag.to_lowercase()));
+            assert_eq!(parse_new_tag(tag), Err(error));
+        }
+        assert_eq!(parse_new_tag(" V1.0-a_b ").as_deref(), Ok("v1.0-a_b"));
+        for wrong in ["", " ", "a b", "a:b", "a/b", &"a".repeat(129)] {
+            assert!(parse_new_tag(wrong).is_err(), "{wrong:?}");
         }
     }
 }

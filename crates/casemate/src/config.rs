@@ -91,6 +91,7 @@ pub struct Config {
     pub history: raw::History,
     pub images: images::Images,
     pub builds: images::Builds,
+    pub uploads: raw::Uploads,
     /// An archive to import as the base template.
     pub base: Option<PathBuf>,
     pub orphan_grace: Duration,
@@ -175,6 +176,7 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
     raw.history.check()?;
     raw.images.check()?;
     raw.builds.check()?;
+    raw.uploads.check()?;
     if !raw.auth.api_key_secret.is_empty() {
         ensure!(
             raw.auth.api_key_secret.expose().len() >= 32,
@@ -211,6 +213,7 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
         history: raw.history,
         images: raw.images,
         builds: raw.builds,
+        uploads: raw.uploads,
         base: flags.base.clone(),
     };
     config.check_tls_names()?;

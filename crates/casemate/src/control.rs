@@ -114,7 +114,10 @@ async fn serve(
         .config
         .images
         .config(setup.control_dir.join("images"))?;
-    let images = Images::open(images).await.context("images of registries")?;
+    let images = tokio::task::spawn_blocking(move || Images::open(images))
+        .await
+        .context("open the images of registries")?
+        .context("images of registries")?;
     let written: Arc<dyn Catalog> = Arc::clone(&catalog) as _;
     let control = Control::start(
         config,
@@ -195,7 +198,8 @@ async fn leave(
 fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {
     let secret = RootSecret::new(setup.api_key_secret.expose().as_bytes().to_vec())
         .context("auth.api_key_secret")?;
-    let mut config = ControlConfig::new(secret, setup.config.domain.clone());
+    let uploads_dir = setup.control_dir.join("uploads");
+    let mut config = ControlConfig::new(secret, setup.config.domain.clone(), uploads_dir);
     config.admin_token = Some(AdminToken::new(setup.admin_token.expose().to_owned()));
     config.orphan_grace = setup.config.orphan_grace;
     config.allow_ranges = setup.config.allow_ranges.clone();
@@ -215,12 +219,21 @@ fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {
         cache: days(setup.config.builds.cache_days),
         cache_steps_max: setup.config.builds.cache_steps_max,
     };
+    const MIB: u64 = 1024 * 1024;
+    let uploads = &setup.config.uploads;
+    config.uploads.upload_bytes_max = uploads.upload_mib_max.saturating_mul(MIB);
+    config.uploads.team_bytes_max = uploads.team_mib_max.saturating_mul(MIB);
+    config.uploads.disk_reserve_bytes = setup.config.node.disk_reserve_mib.saturating_mul(MIB);
+    config.uploads.kept_for = days(uploads.days);
+    config.template_resources.disk_mib = setup.config.limits.disk_mib;
+    config.template_resources.processes_max = setup.config.limits.processes_max;
     config.limits = Limits {
         sandboxes_max: setup.config.limits.team_sandboxes_max,
         life_seconds_default: setup.config.limits.sandbox_timeout_seconds,
         life_hours_max: setup.config.limits.life_hours_max,
         paused_days: setup.config.limits.paused_days,
         snapshot_days: setup.config.limits.snapshot_days,
+        builds_max: setup.config.limits.team_builds_max,
         ..Limits::default()
     };
     Ok(config)

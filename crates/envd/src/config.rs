@@ -9,7 +9,7 @@ use crate::limits::CONFIG_BYTES;
 
 /// The version that this agent understands. Unknown fields are ignored, other versions refused:
 /// a field that must not be ignored comes with a new version.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct Config {
@@ -28,6 +28,32 @@ pub struct Config {
     pub default_workdir: Option<String>,
     #[serde(default)]
     pub hostname: Option<String>,
+    /// What the template starts. Since version 2: an agent that ignored it would give away sandboxes
+    /// in which nothing runs.
+    #[serde(default)]
+    pub startup: Option<Startup>,
+}
+
+/// Commands of a template.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Startup {
+    /// Goes on running, or ends with 0.
+    #[serde(default)]
+    pub start: Option<String>,
+    /// Tried until it ends with 0.
+    pub ready: String,
+    pub context: Context,
+}
+
+/// How both are run.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Context {
+    pub user: String,
+    /// `None`: the user's home.
+    #[serde(default)]
+    pub workdir: Option<String>,
+    #[serde(default)]
+    pub envs: BTreeMap<String, String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -78,25 +104,29 @@ mod tests {
     #[test]
     fn a_full_configuration_with_unknown_fields() {
         let config = Config::parse(
-            br#"{"version":1,"sandbox_id":"i1","template_id":"base","access_token":"ab",
-                "envs":{"A":"1"},"default_user":"user","default_workdir":null,"hostname":"h","x":2}"#,
+            br#"{"version":2,"sandbox_id":"i1","template_id":"base","access_token":"ab",
+                "envs":{"A":"1"},"default_user":"user","default_workdir":null,"hostname":"h","x":2,
+                "startup":{"start":null,"ready":"true","context":{"user":"u","workdir":"/w","envs":{}}}}"#,
         )
         .unwrap();
         assert_eq!(config.sandbox_id, "i1");
         assert_eq!(config.access_token.as_deref(), Some("ab"));
         assert_eq!(config.envs["A"], "1");
         assert_eq!(config.default_workdir, None);
+        let startup = config.startup.unwrap();
+        assert_eq!((startup.start, startup.ready.as_str()), (None, "true"));
+        assert_eq!(startup.context.workdir.as_deref(), Some("/w"));
     }
 
     #[test]
     fn refused() {
         assert!(matches!(
-            Config::parse(br#"{"version":2}"#),
-            Err(ConfigError::Version(2))
+            Config::parse(br#"{"version":1}"#),
+            Err(ConfigError::Version(1))
         ));
         assert!(matches!(Config::parse(b"{}"), Err(ConfigError::Parse(_))));
         assert!(matches!(
-            Config::parse(br#"{"version":1,"access_token":""}"#),
+            Config::parse(br#"{"version":2,"access_token":""}"#),
             Err(ConfigError::EmptyToken)
         ));
         let long = vec![b' '; usize::try_from(CONFIG_BYTES).unwrap() + 1];

@@ -5,11 +5,13 @@ use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use crate::build;
 use crate::config::Config;
 use crate::filesystem::watchers::Watchers;
 use crate::log::Log;
 use crate::process::table::ProcessTable;
 use crate::settings::{Authority, Settings};
+use crate::startup::Startup;
 
 /// Shared by all requests.
 pub struct Guest {
@@ -24,6 +26,10 @@ pub struct Guest {
     pub ca_turn: tokio::sync::Mutex<Option<String>>,
     /// One freeze or thaw of the file system at a time.
     pub freeze_turn: tokio::sync::Mutex<()>,
+    /// One layer or COPY step at a time.
+    pub build_turn: build::receive::Turn,
+    /// How the start of the template goes.
+    pub startup: Startup,
     /// An authorised `/init` came.
     pub initialised: Cell<bool>,
     pub cpu: crate::metrics::CpuSince,
@@ -46,6 +52,8 @@ impl Guest {
             init_turn: tokio::sync::Mutex::new(()),
             ca_turn: tokio::sync::Mutex::new(None),
             freeze_turn: tokio::sync::Mutex::new(()),
+            build_turn: build::receive::Turn::default(),
+            startup: Startup::default(),
             initialised: Cell::new(false),
             cpu: crate::metrics::CpuSince::default(),
             disk: crate::metrics::Disk::new(disk),

@@ -30,6 +30,7 @@ use crate::config::{Config, ConfigError};
 use crate::control::hosts;
 use crate::descriptors;
 use crate::server::{ServeError, Start, serve};
+use crate::startup::Record;
 
 const CONFIG_FD: i32 = 3;
 const LISTENER_FD: i32 = 4;
@@ -76,6 +77,8 @@ pub fn run() -> Result<(), InitError> {
         source,
     })?;
     let config = Config::read(config).map_err(InitError::Config)?;
+    // Without it a server that is started again says that the start failed.
+    let startup = config.startup.as_ref().and_then(|_| Record::new().ok());
 
     prepare("init");
     let mask = block_for_init().map_err(InitError::Signals)?;
@@ -85,6 +88,7 @@ pub fn run() -> Result<(), InitError> {
         ready,
         disk,
         log,
+        startup,
         mask,
     }
     .keep()
@@ -106,6 +110,8 @@ struct Init {
     ready: OwnedFd,
     disk: Option<OwnedFd>,
     log: Option<OwnedFd>,
+    /// How the start of the template went.
+    startup: Option<Record>,
     /// Signals as they were before the init took them all: for the server.
     mask: SignalMask,
 }
@@ -125,7 +131,7 @@ enum Server {
 impl Init {
     fn keep(self) -> Result<(), InitError> {
         let mut pause = FIRST_PAUSE;
-        let mut server = self.start()?;
+        let mut server = self.start(true)?;
         // While the server gets up: nobody waits for these.
         self.write_down();
         loop {
@@ -152,7 +158,7 @@ impl Init {
                 Some(Caught::Other(_)) => {}
                 None => {
                     if let Server::Down { .. } = server {
-                        server = self.start()?;
+                        server = self.start(false)?;
                     }
                 }
             }
@@ -169,18 +175,18 @@ impl Init {
         write_facts(&self.config, true);
     }
 
-    fn start(&self) -> Result<Server, InitError> {
+    fn start(&self, is_first: bool) -> Result<Server, InitError> {
         match fork_single_threaded().map_err(InitError::Fork)? {
             Fork::Parent { child } => Ok(Server::Running {
                 pid: child,
                 since: Instant::now(),
             }),
-            Fork::Child => Err(self.be_server()),
+            Fork::Child => Err(self.be_server(is_first)),
         }
     }
 
     /// The child's life; it returns only if it cannot serve.
-    fn be_server(&self) -> InitError {
+    fn be_server(&self, is_first: bool) -> InitError {
         prepare("envd");
         if let Err(error) = self.mask.restore() {
             return InitError::Signals(error);
@@ -203,6 +209,11 @@ impl Init {
             // Without it figures of the whole disk are told.
             disk: self.disk.as_ref().and_then(|disk| disk.try_clone().ok()),
             log: self.log.as_ref().and_then(|log| log.try_clone().ok()),
+            is_first,
+            startup: self
+                .startup
+                .as_ref()
+                .and_then(|record| record.try_clone().ok()),
             ready: Box::new(move || {
                 // A platform that has gone does not matter to the sandbox.
                 let _ = ready.and_then(|pipe| File::from(pipe).write_all(b"1"));

@@ -1,4 +1,5 @@
-//! The agent inside a sandbox: processes, terminals, files, watches, and the init that keeps it up.
+//! The agent inside a sandbox: processes, terminals, files, watches, what templates are built with,
+//! and the init that keeps it up.
 //!
 //! It speaks the E2B agent's protocol on TCP port 49983. It owns what happens inside the sandbox
 //! and knows nothing of the platform outside, except the configuration that it is handed.
@@ -13,6 +14,7 @@ mod answer;
 pub mod args;
 mod auth;
 mod body;
+mod build;
 pub mod config;
 mod connect;
 mod control;
@@ -32,6 +34,8 @@ mod ready;
 mod route;
 pub mod server;
 mod settings;
+pub mod startup;
+mod tar;
 mod users;
 mod workers;
 

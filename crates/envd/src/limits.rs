@@ -85,6 +85,36 @@ pub const METADATA_BYTES: usize = 4096;
 /// Sources of one compose call.
 pub const COMPOSE_SOURCES: usize = 10_000;
 
+/// What one build route takes, unpacked or not: refused beyond. The largest images have a third.
+pub const BUILD_BYTES: u64 = 64 << 30;
+/// Entries of one archive, headers that extend others counted.
+pub const BUILD_ENTRIES: u64 = 4_000_000;
+/// A build route whose body stalls for so long is ended. Longer than an upload: what is behind it may
+/// be a registry.
+pub const BUILD_IDLE: Duration = Duration::from_secs(300);
+/// Pieces of a body that wait for the disk; each is at most as long as the HTTP layer's buffer.
+pub const BUILD_PIECES: usize = 8;
+/// One extended header of an archive. Attributes of a file have 64 KiB each at most.
+pub const TAR_EXTENSION_BYTES: u64 = 1024 * 1024;
+/// Pieces of one sparse file.
+pub const SPARSE_PIECES: usize = 1 << 18;
+/// Names kept while an archive is unpacked: of folders, and of what lies in older ones.
+pub const BUILD_NAME_BYTES: usize = 256 * 1024 * 1024;
+/// Owners and groups: what a sandbox's user namespace has.
+pub const BUILD_OWNER: u32 = 65_535;
+/// Symbolic links followed on the way to one folder, as the kernel has it.
+pub const SYMLINKS: u32 = 40;
+
+/// How long a template's start is waited for.
+pub const STARTUP: Duration = Duration::from_secs(600);
+/// Between two tries of the ready command: doubled from the first to the last.
+pub const READY_PAUSE: Duration = Duration::from_millis(20);
+pub const READY_PAUSE_LONGEST: Duration = Duration::from_secs(2);
+/// Of what the commands wrote, kept for the words of a failure.
+pub const STARTUP_OUTPUT_BYTES: usize = 4096;
+/// How long one request waits for the outcome of a start; longer waits are cut to this.
+pub const STARTUP_WAIT: Duration = Duration::from_secs(60);
+
 /// One line of the log, with its end: what a pipe takes in one piece.
 pub const LOG_LINE_BYTES: usize = 4096;
 /// Of a command and its arguments in the log; the rest is cut off.

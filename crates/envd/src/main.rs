@@ -86,6 +86,8 @@ fn server(port: u16, config: Option<String>, in_sandbox: bool) -> Result<(), Mai
         in_sandbox,
         disk: None,
         log: None,
+        is_first: true,
+        startup: None,
         ready,
     }) {
         Ok(never) => match never {},

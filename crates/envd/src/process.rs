@@ -7,17 +7,17 @@
 
 pub mod connect;
 mod end;
-mod environment;
+pub mod environment;
 pub mod follow;
 pub mod input;
-mod launch;
+pub mod launch;
 pub mod list;
-mod live;
+pub mod live;
 mod output;
 mod pace;
 mod selector;
 pub mod signal;
 pub mod start;
-mod supervise;
+pub mod supervise;
 pub mod table;
 pub mod update;

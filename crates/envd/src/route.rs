@@ -10,7 +10,7 @@ use crate::body::RequestBody;
 use crate::connect::{self, Call, Context, RpcError};
 use crate::guest::Guest;
 use crate::users::User;
-use crate::{control, cors, files, filesystem, metrics, process, workers};
+use crate::{build, control, cors, files, filesystem, metrics, process, startup, workers};
 
 /// A request to a plain HTTP route.
 pub struct Plain {
@@ -55,6 +55,9 @@ async fn plain(call: Plain, path: &str) -> Answer {
         ("/files", &Method::GET) => files::download::download(call).await,
         ("/files", &Method::POST) => files::upload::upload(call).await,
         ("/files/compose", &Method::POST) => files::compose::compose(call).await,
+        ("/build/layer", &Method::POST) => build::layer::layer(call).await,
+        ("/build/copy", &Method::POST) => build::copy::copy(call).await,
+        ("/startup", &Method::GET) => startup::route::startup(call).await,
         ("/init", &Method::POST) => control::init::init(call).await,
         ("/freeze", &Method::POST) => control::freeze::freeze(&call),
         ("/unfreeze", &Method::POST) => control::freeze::unfreeze(),
@@ -62,11 +65,11 @@ async fn plain(call: Plain, path: &str) -> Answer {
         ("/fsthaw", &Method::POST) => control::freeze::filesystem_thaw(call).await,
         ("/collapse", &Method::POST) => control::freeze::collapse(),
         ("/upgrade", &Method::POST) => control::upgrade::upgrade(&call),
-        ("/health" | "/metrics" | "/envs", _) => answer::wrong_method("GET"),
+        ("/health" | "/metrics" | "/envs" | "/startup", _) => answer::wrong_method("GET"),
         ("/files", _) => answer::wrong_method("GET, POST"),
         (
-            "/files/compose" | "/init" | "/freeze" | "/unfreeze" | "/fsfreeze" | "/fsthaw"
-            | "/collapse" | "/upgrade",
+            "/files/compose" | "/build/layer" | "/build/copy" | "/init" | "/freeze" | "/unfreeze"
+            | "/fsfreeze" | "/fsthaw" | "/collapse" | "/upgrade",
             _,
         ) => answer::wrong_method("POST"),
         _ => answer::not_found(),

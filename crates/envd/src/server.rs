@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::guest::Guest;
 use crate::limits;
 use crate::route::route;
+use crate::startup::{self, Record};
 
 /// How a server is to run.
 pub struct Start {
@@ -34,6 +35,10 @@ pub struct Start {
     pub disk: Option<OwnedFd>,
     /// A pipe that does not wait, for lines of the log.
     pub log: Option<OwnedFd>,
+    /// The first server of the sandbox's life runs what the template starts; others only tell of it.
+    pub is_first: bool,
+    /// Where the outcome of that is kept for servers that come after this one.
+    pub startup: Option<Record>,
     /// Called once, when requests are answered.
     pub ready: Box<dyn FnOnce()>,
 }
@@ -73,6 +78,15 @@ async fn accept(start: Start) -> Result<Infallible, ServeError> {
     (start.ready)();
     // After it: nobody waits for this.
     guest.log.started();
+    if let Some(wanted) = start.config.and_then(|config| config.startup) {
+        startup::begin(
+            &guest,
+            wanted,
+            start.is_first,
+            start.startup,
+            limits::STARTUP,
+        );
+    }
     loop {
         // The semaphore is never closed; further connections wait in the kernel's queue.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {

@@ -28,6 +28,11 @@ impl User {
     }
 }
 
+/// The number of the group of that name, if there is one.
+pub fn group_by_name(name: &str) -> Option<u32> {
+    find_group(&read(GROUP), name)
+}
+
 /// Names by number, for listings.
 #[derive(Default)]
 pub struct Names {
@@ -85,6 +90,16 @@ fn find_user(passwd: &str, wanted: &str) -> Option<User> {
     })
 }
 
+fn find_group(group: &str, wanted: &str) -> Option<u32> {
+    group.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        fields
+            .next()
+            .filter(|name| *name == wanted && !name.is_empty())?;
+        fields.nth(1)?.parse().ok()
+    })
+}
+
 fn groups_of(group: &str, user: &str, primary: u32) -> Vec<u32> {
     let mut groups = vec![primary];
     for line in group.lines() {
@@ -135,6 +150,14 @@ mod tests {
         assert_eq!(find_user(PASSWD, "bare").unwrap().home, "/");
         for missing in ["", "nobody", "odd", "broken", "use"] {
             assert_eq!(find_user(PASSWD, missing), None, "{missing}");
+        }
+    }
+
+    #[test]
+    fn groups_by_name() {
+        assert_eq!(find_group(GROUP, "docker"), Some(999));
+        for missing in ["", "bad", "dock", "x"] {
+            assert_eq!(find_group(GROUP, missing), None, "{missing}");
         }
     }
 

@@ -13,13 +13,11 @@ use casemate_control::sandboxes::fork::ForkError;
 use casemate_control::sandboxes::list::ListError;
 use casemate_control::sandboxes::network::NetworkError;
 use casemate_control::sandboxes::snapshot::{ListSnapshotsError, SnapshotError};
+use casemate_control::sandboxes::startup::StartupError;
 use casemate_control::tasks::TaskLost;
-use casemate_control::templates::delete::DeleteTemplateError;
-use casemate_control::templates::{AliasError, TemplateError};
 use casemate_history::HistoryError;
 use casemate_rpc::NodeError;
 use casemate_store::StoreError;
-use casemate_types::chain;
 use casemate_types::network::PolicyError;
 
 use super::ApiError;
@@ -116,33 +114,26 @@ impl From<CreateError> for ApiError {
             CreateError::Refused(error) => error.into(),
             CreateError::Quota(quota) => quota.into(),
             CreateError::Placement(error) => error.into(),
+            CreateError::Startup(error) => error.into(),
             CreateError::Idempotency(error) => error.into(),
             CreateError::Store(error) => error.into(),
         }
     }
 }
 
-impl From<TemplateError> for ApiError {
-    fn from(error: TemplateError) -> Self {
-        match &error {
-            TemplateError::Reference(_) => Self::bad_request(error),
-            TemplateError::NotFound(_) | TemplateError::NoBuild { .. } => Self::not_found(error),
-            TemplateError::Store { source, .. } => {
-                tracing::error!(error = chain(source), "could not resolve a template");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+impl From<StartupError> for ApiError {
+    fn from(error: StartupError) -> Self {
+        let status = match &error {
+            // What the command said is for whoever made the template.
+            StartupError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            StartupError::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
+            StartupError::Agent(_) => {
+                return Self::internal("the sandbox's agent failed", &error);
             }
-        }
-    }
-}
-
-impl From<AliasError> for ApiError {
-    fn from(error: AliasError) -> Self {
-        match error {
-            AliasError::Reference(_) | AliasError::Namespace { .. } => Self::bad_request(error),
-            AliasError::NotYours => Self::forbidden(error.to_string()),
-            AliasError::NotFound(_) | AliasError::NoBuild { .. } => Self::not_found(error),
-            AliasError::Store(error) => error.into(),
-        }
+        };
+        Self::new(status, error.to_string())
+            .code("sandbox_start_command_failed")
+            .never_retry()
     }
 }
 
@@ -259,6 +250,8 @@ fn of_node(error: &NodeError) -> (StatusCode, &'static str, &'static str) {
         | NodeError::Exists(_)
         | NodeError::Paused(_)
         | NodeError::FilesOnly(_)
+        | NodeError::NoSnapshot(_)
+        | NodeError::InUse(_)
         | NodeError::PauseFailed { .. }
         | NodeError::StillEnding(_)
         | NodeError::PortClosed { .. }
@@ -343,19 +336,6 @@ impl From<ListSnapshotsError> for ApiError {
             | ListSnapshotsError::Name(_)
             | ListSnapshotsError::Namespace { .. } => Self::bad_request(error),
             ListSnapshotsError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<DeleteTemplateError> for ApiError {
-    fn from(error: DeleteTemplateError) -> Self {
-        match error {
-            DeleteTemplateError::Reference(_) | DeleteTemplateError::InUse { .. } => {
-                Self::bad_request(error)
-            }
-            DeleteTemplateError::NotFound(_) => Self::not_found(error),
-            DeleteTemplateError::NotYours => Self::forbidden(error.to_string()),
-            DeleteTemplateError::Store(error) => error.into(),
         }
     }
 }

@@ -85,7 +85,7 @@ fn direction(params: &Params) -> Result<LogDirection, ApiError> {
     }
 }
 
-fn level(params: &Params) -> Result<LogLevel, ApiError> {
+pub(crate) fn level(params: &Params) -> Result<LogLevel, ApiError> {
     match params.text("level") {
         None | Some("debug") => Ok(LogLevel::Debug),
         Some("info") => Ok(LogLevel::Info),
@@ -110,7 +110,7 @@ fn search(params: &Params) -> Result<Option<String>, ApiError> {
     }
 }
 
-fn word(level: LogLevel) -> &'static str {
+pub(crate) fn word(level: LogLevel) -> &'static str {
     match level {
         LogLevel::Debug => "debug",
         LogLevel::Info => "info",

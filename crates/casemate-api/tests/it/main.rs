@@ -2,6 +2,7 @@
 
 mod auth;
 mod bodies;
+mod builds;
 mod create;
 mod events;
 mod idempotency;
@@ -16,4 +17,6 @@ mod pausing;
 mod platform;
 mod snapshots;
 mod survival;
+mod templates;
+mod uploads;
 mod world;

@@ -6,11 +6,9 @@ use crate::world::{ACCESS_TOKEN, World};
 async fn missing_operations_are_501() {
     let world = World::new().await;
     for (method, path) in [
-        ("POST", "/v3/templates"),
-        ("GET", "/v2/templates"),
-        ("GET", "/templates"),
-        ("DELETE", "/templates/tags"),
-        ("GET", "/templates/x/tags"),
+        ("GET", "/default-templates"),
+        ("GET", "/templates/x/tags/groups"),
+        ("GET", "/templates/x/tags/t/assignments"),
     ] {
         let message = world.api(method, path).json("{}").send().await.error(501);
         let end = " is not available in this version of Casemate";

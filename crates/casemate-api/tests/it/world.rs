@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,11 +14,13 @@ use casemate_catalog::MemoryCatalog;
 use casemate_control::testing::FakeNode;
 use casemate_control::{AdminToken, Bootstrap, Control, ControlConfig, RootSecret};
 use casemate_history::testing::TempHistory;
+use casemate_images::{Images, ImagesConfig};
 use casemate_store::testing::TempStore;
 use casemate_store::{LimitOverrides, Standing, Store, Team, Teams};
-use casemate_types::peer::PeerAddr;
+use casemate_types::peer::{OverTls, PeerAddr};
 use casemate_types::{SandboxId, TeamId, Timestamp};
 use serde_json::Value;
+use tempfile::TempDir;
 use tower::ServiceExt;
 
 pub const API_KEY: &str = "e2b_00112233445566778899aabbccddeeff00112233";
@@ -35,6 +38,7 @@ pub struct World {
     pub control: Arc<Control>,
     pub team: TeamId,
     pub router: Router,
+    pub uploads: TempDir,
 }
 
 pub struct Answer {
@@ -67,7 +71,8 @@ impl World {
         let store = TempStore::open().await;
         let history = TempHistory::open().await;
         let catalog = Arc::new(MemoryCatalog::new());
-        let control = start(change, &store, &history, &catalog, &node).await;
+        let uploads = tempfile::tempdir().unwrap();
+        let control = start(change, (&store, &history, &catalog, &node), uploads.path()).await;
         let first = Bootstrap {
             team_slug: "first".into(),
             team_name: "First".into(),
@@ -85,6 +90,7 @@ impl World {
             control,
             team: made.team,
             router,
+            uploads,
         }
     }
 
@@ -95,14 +101,8 @@ impl World {
 
     pub async fn restart_with(&mut self, change: impl FnOnce(&mut ControlConfig)) {
         self.control.shutdown().await;
-        self.control = start(
-            change,
-            &self.store,
-            &self.history,
-            &self.catalog,
-            &self.node,
-        )
-        .await;
+        let ports = (&self.store, &self.history, &self.catalog, &self.node);
+        self.control = start(change, ports, self.uploads.path()).await;
         self.router = router(ApiState::new(Arc::clone(&self.control), guarded(false)));
         self.ready().await;
     }
@@ -173,20 +173,28 @@ impl World {
 
 async fn start(
     change: impl FnOnce(&mut ControlConfig),
-    store: &TempStore,
-    history: &TempHistory,
-    catalog: &Arc<MemoryCatalog>,
-    node: &FakeNode,
+    (store, history, catalog, node): (&TempStore, &TempHistory, &Arc<MemoryCatalog>, &FakeNode),
+    uploads: &Path,
 ) -> Arc<Control> {
     let root = RootSecret::new(vec![7; 32]).unwrap();
-    let mut config = ControlConfig::new(root, "localhost:8080");
+    let mut config = ControlConfig::new(root, "localhost:8080", uploads);
     config.admin_token = Some(AdminToken::new(ADMIN.into()));
     change(&mut config);
     let store: Arc<dyn Store> = store.share();
     let node = Arc::new(node.clone());
-    Control::start(config, store, catalog.clone(), node, history.share())
-        .await
-        .unwrap()
+    // No image is ever asked for here.
+    let images = ImagesConfig::new(uploads.join("images"), 1 << 20);
+    let images = Arc::new(Images::open(images).unwrap());
+    Control::start(
+        config,
+        store,
+        catalog.clone(),
+        node,
+        history.share(),
+        images,
+    )
+    .await
+    .unwrap()
 }
 
 pub fn guarded(open_on_loopback: bool) -> MetricsAccess {
@@ -223,6 +231,12 @@ impl Call {
 
     pub fn from(mut self, peer: &str) -> Self {
         self.peer = peer.parse().unwrap();
+        self
+    }
+
+    /// The edge says that it came so.
+    pub fn over_tls(mut self) -> Self {
+        self.request = self.request.extension(OverTls);
         self
     }
 

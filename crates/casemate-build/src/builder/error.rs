@@ -9,6 +9,8 @@ use envd_client::{EnvdError, HttpError};
 pub const INTERNAL: &str =
     "An internal error occurred. Please try again or contact support with the build ID.";
 
+pub(super) const DISK_FULL: &str = "the disk of the platform is full: the build cannot go on";
+
 /// Why a build failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -72,9 +74,7 @@ impl From<HttpError> for BuildError {
 impl From<NodeError> for BuildError {
     fn from(error: NodeError) -> Self {
         match error {
-            NodeError::DiskFull { .. } => {
-                Self::Refused("the disk of the platform is full: the build cannot go on".into())
-            }
+            NodeError::DiskFull { .. } => Self::Refused(DISK_FULL.into()),
             NodeError::Full { .. } | NodeError::QueueFull { .. } => {
                 Self::Refused("the platform has no room for a build now; try again later".into())
             }

@@ -72,13 +72,13 @@ impl Work<'_> {
             return Err(BuildError::recipe(STEP, message));
         }
         let sandbox = self.sandbox_of(&last.is).await?;
-        let size_mib = configure(&sandbox, phase).await?;
-        let layer = self.seal(&sandbox).await?;
+        configure(&sandbox, phase).await?;
+        let (layer, bytes) = self.seal(&sandbox).await?;
         let layers = [layer.to_string()].into_iter().chain(last.is.layers);
         let is = CachedLayer {
             layers: layers.collect(),
             files: None,
-            size_mib,
+            size_mib: last.is.size_mib.saturating_add(mib(bytes)),
             ..last.is
         };
         self.put(&key, &is).await?;
@@ -220,26 +220,29 @@ async fn until_ready(
     }
 }
 
-/// The size of all files, MiB.
-async fn configure(sandbox: &BuildSandbox, phase: &Phase) -> Result<u32, BuildError> {
+/// Rounded up: a template of nothing has a size.
+pub(super) fn mib(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX)
+}
+
+async fn configure(sandbox: &BuildSandbox, phase: &Phase) -> Result<(), BuildError> {
     let root = BuildContext {
         user: "root".into(),
         workdir: Some("/".into()),
         envs: Default::default(),
     };
-    let script = format!(
-        "{{ {}\n}} >&2\ndu -sxm / 2>/dev/null | cut -f1",
-        CONFIGURE.replace("#administrator\n", ADMINISTRATOR)
-    );
-    let ran = sandbox.run(Script {
-        script: &script,
-        context: &root,
-        user: Some("root"),
-        phase: Some(&phase.clone().with_output(Level::Debug)),
-        keeps_stdout: true,
-        limit: CONFIGURE_LIMIT,
-    });
-    let ran = ran.await?;
+    let script = CONFIGURE.replace("#administrator\n", ADMINISTRATOR);
+    let output = phase.clone().with_output(Level::Debug);
+    let ran = sandbox
+        .run(Script {
+            script: &script,
+            context: &root,
+            user: Some("root"),
+            phase: Some(&output),
+            keeps_stdout: false,
+            limit: CONFIGURE_LIMIT,
+        })
+        .await?;
     if !ran.is_ok() {
         let message = format!(
             "configuration script failed: {}: {}",
@@ -248,6 +251,5 @@ async fn configure(sandbox: &BuildSandbox, phase: &Phase) -> Result<u32, BuildEr
         );
         return Err(BuildError::recipe(STEP, message));
     }
-    let size = String::from_utf8_lossy(&ran.stdout);
-    Ok(size.trim().parse().unwrap_or(0))
+    Ok(())
 }

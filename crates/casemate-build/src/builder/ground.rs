@@ -1,16 +1,17 @@
 //! What a recipe stands on: an image, unpacked and provisioned, or another template.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use casemate_images::{Image, ImageError, Layer};
+use casemate_images::{Image, ImageError};
 use casemate_store::{Build, CacheKey, CachedLayer};
-use casemate_types::{BuildContext, Distribution, LayerId, Resources, SnapshotId};
+use casemate_types::{BuildContext, Distribution, Resources, chain};
 use envd_client::process::Command;
+use http::StatusCode;
 
+use super::error::DISK_FULL;
 use super::log::{Level, Phase};
-use super::sandbox::BuildSandbox;
+use super::sandbox::{BuildSandbox, COMMAND_LIMIT};
 use super::work::Work;
 use super::{BuildError, key};
 use crate::recipe::RegistryLogin;
@@ -43,6 +44,8 @@ pub enum Ground {
         is_image: bool,
         /// What it stands for; ready, and the team may use it.
         build: Box<Build>,
+        /// All its files, MiB; 0 where nobody looked.
+        files_mib: u32,
     },
 }
 
@@ -68,7 +71,7 @@ impl Ground {
 }
 
 /// What a template's children begin with.
-pub(super) fn of_template(build: &Build) -> CachedLayer {
+pub(super) fn of_template(build: &Build, files_mib: u32) -> CachedLayer {
     CachedLayer {
         layers: build.layers.clone(),
         files: build.files.clone(),
@@ -78,6 +81,7 @@ pub(super) fn of_template(build: &Build) -> CachedLayer {
             envs: build.envs.clone(),
         },
         distribution: build.distribution.clone(),
+        size_mib: files_mib,
     }
 }
 
@@ -94,8 +98,8 @@ impl Work<'_> {
         let images = Arc::clone(&self.builder.images);
         let image = images.resolve(reference, &credentials, &scope).await;
         let image = image.map_err(|error| image_error(phase, error))?;
-        let size = image.compressed_bytes();
-        phase.say(Level::Info, format_args!("Base Docker image size: {}", shown(size)));
+        let size = shown(image.compressed_bytes);
+        phase.say(Level::Info, format_args!("Base Docker image size: {size}"));
         let unpacked = self.unpacked(&image, phase).await?;
         let provisioned = self.provisioned(unpacked, phase).await?;
         Ok(provisioned)
@@ -103,7 +107,7 @@ impl Work<'_> {
 
     /// The image's files as a layer; unpacked when the team has it not yet.
     async fn unpacked(&mut self, image: &Image, phase: &Phase) -> Result<CachedLayer, BuildError> {
-        let key = key::of_unpacked(image.scope(), &image.digest().to_string());
+        let key = key::of_unpacked(&image.digest.to_string());
         let _turn = self.turn(&key, phase).await;
         if let Some(found) = self.find(&key).await? {
             // What the reference means today.
@@ -118,18 +122,19 @@ impl Work<'_> {
             ..self.job.resources
         };
         let sandbox = self.begin(self.maker().plan_empty(resources)?).await?;
-        for layer in image.layers() {
-            self.unpack(&sandbox, image, layer, phase).await?;
+        for number in 0..image.layers.len() {
+            self.unpack(&sandbox, image, number, phase).await?;
         }
         say("Layers extracted");
         let distribution = distribution_of(&sandbox).await?;
-        let layer = self.seal(&sandbox).await?;
+        let (layer, bytes) = self.seal(&sandbox).await?;
         self.end(&sandbox).await;
         let unpacked = CachedLayer {
             layers: vec![layer.to_string()],
             files: None,
             context: context_of(image),
             distribution,
+            size_mib: super::finalize::mib(bytes),
         };
         self.put(&key, &unpacked).await?;
         Ok(unpacked)
@@ -139,35 +144,43 @@ impl Work<'_> {
         &self,
         sandbox: &BuildSandbox,
         image: &Image,
-        layer: &Layer,
+        number: usize,
         phase: &Phase,
     ) -> Result<(), BuildError> {
-        let size = shown(layer.bytes());
-        let digest = layer.digest();
-        phase.say(Level::Info, format_args!("Uncompressing layer {digest} {size}"));
-        let reader = self.builder.images.layer(image, layer).await;
+        let layer = &image.layers[number];
+        let (digest, size) = (&layer.digest, shown(layer.compressed_bytes));
+        phase.say(
+            Level::Info,
+            format_args!("Uncompressing layer {digest} {size}"),
+        );
+        let reader = self.builder.images.layer(image, number, |_| {}).await;
         let reader = reader.map_err(|error| image_error(phase, error))?;
-        let (body, fault) = super::body::of_layer(reader);
-        let answer = sandbox.envd().post_stream("/build/layer", body).await;
-        // What ended the stream says more than that it ended.
-        if let Some(error) = fault.take() {
-            return Err(image_error(phase, error));
-        }
-        let answer = answer?;
-        if answer.status.is_success() {
-            return Ok(());
-        }
-        let message = super::refusal(&answer);
-        Err(BuildError::recipe(
-            phase.step(),
-            match answer.status.as_u16() {
-                507 => format!(
+        let (body, verdict) = super::body::of_layer(reader);
+        let envd = sandbox.envd();
+        let answer = envd.post_stream("/build/layer", body, COMMAND_LIMIT).await;
+        if let Ok(answer) = &answer
+            && !answer.status.is_success()
+        {
+            let message = super::refusal(answer);
+            let message = match answer.status {
+                StatusCode::INSUFFICIENT_STORAGE => format!(
                     "the uncompressed Docker image size exceeds the maximum filesystem size \
-                     ({} MB). Please reduce your Docker image size.",
+                     ({} MB). Please reduce your Docker image size and build again",
                     self.builder.limits.image_mib_max
                 ),
                 _ => format!("failed to unpack layer {digest} of the image: {message}"),
-            },
+            };
+            return Err(BuildError::recipe(phase.step(), message));
+        }
+        // What was wrong with the content says more than that it ended.
+        if let Ok(verdict) = verdict.await {
+            verdict.map_err(|error| image_error(phase, error))?;
+            answer?;
+            return Ok(());
+        }
+        answer?;
+        Err(BuildError::Internal(
+            "a layer was not read to its end".into(),
         ))
     }
 
@@ -186,21 +199,27 @@ impl Work<'_> {
             ..Command::default()
         };
         let output = phase.clone().with_output(Level::Debug);
-        let ran = sandbox.run_command("root", command, Some(&output), false).await;
+        let ran = sandbox
+            .run_command("root", command, Some(&output), false)
+            .await;
         let ran = ran.map_err(|error| match super::refused(&error) {
             // Without a shell there is nothing that could be provisioned.
-            Some(why) => BuildError::recipe(STEP, format!(
-                "error waiting for provisioning sandbox: {why}"
-            )),
+            Some(why) => BuildError::recipe(
+                STEP,
+                format!("error waiting for provisioning sandbox: {why}"),
+            ),
             None => error,
         })?;
         if !ran.is_ok() {
-            return Err(BuildError::recipe(STEP, format!(
-                "error waiting for provisioning sandbox: exit status: {}; provisioning output \
+            return Err(BuildError::recipe(
+                STEP,
+                format!(
+                    "error waiting for provisioning sandbox: exit status: {}; provisioning output \
                  tail:\n{}",
-                ran.end.exit_code,
-                ran.tail.lines(TAIL_LINES)
-            )));
+                    ran.end.exit_code,
+                    ran.tail.lines(TAIL_LINES)
+                ),
+            ));
         }
         phase.say(Level::Info, "Provisioning was successful, cleaning up");
         let files = self.keep(&sandbox).await?;
@@ -219,7 +238,7 @@ fn context_of(image: &Image) -> BuildContext {
     BuildContext {
         user: "root".into(),
         workdir: None,
-        envs: image.envs().iter().cloned().collect::<BTreeMap<_, _>>(),
+        envs: image.env.iter().cloned().collect(),
     }
 }
 
@@ -249,9 +268,13 @@ fn distribution_in(os_release: &str) -> Distribution {
 }
 
 fn image_error(phase: &Phase, error: ImageError) -> BuildError {
-    match error.is_ours() {
-        true => BuildError::Internal(casemate_types::chain(&error)),
-        false => BuildError::recipe(phase.step(), error.to_string()),
+    match &error {
+        ImageError::DiskFull => BuildError::Refused(DISK_FULL.into()),
+        ImageError::Disk { .. } => BuildError::Internal(chain(&error)),
+        _ => {
+            tracing::debug!(error = chain(&error), "an image was not had");
+            BuildError::recipe(phase.step(), error.to_string())
+        }
     }
 }
 
@@ -273,7 +296,10 @@ mod tests {
     #[test]
     fn a_distribution_is_read_from_what_an_image_says() {
         let debian = "PRETTY_NAME=\"Debian\"\nID=debian\nVERSION_CODENAME=trixie\n";
-        assert_eq!(distribution_in(debian), Distribution::Debian("trixie".into()));
+        assert_eq!(
+            distribution_in(debian),
+            Distribution::Debian("trixie".into())
+        );
         for other in [
             "",
             "ID=ubuntu\nVERSION_CODENAME=jammy\n",

@@ -7,20 +7,26 @@
 use casemate_store::{BuildId, CacheKey};
 use sha2::{Digest, Sha256};
 
-use super::ground::PROVISION;
 use super::finalize::CONFIGURE;
+use super::ground::PROVISION;
 
 /// Changes all keys when the way of building changes so that older layers do not fit.
 const VERSION: &str = "casemate 1";
 
 /// Of an image's files alone, by what its registry answered.
-pub(super) fn of_unpacked(scope: &str, digest: &str) -> CacheKey {
-    hash(&[VERSION, "unpacked", scope, digest])
+pub(super) fn of_unpacked(digest: &str) -> CacheKey {
+    hash(&[VERSION, "unpacked", digest])
 }
 
 /// Of an image, provisioned.
 pub(super) fn of_image(reference: &str) -> CacheKey {
-    hash(&[VERSION, "image", std::env::consts::ARCH, PROVISION, reference])
+    hash(&[
+        VERSION,
+        "image",
+        std::env::consts::ARCH,
+        PROVISION,
+        reference,
+    ])
 }
 
 /// Of another template's build.

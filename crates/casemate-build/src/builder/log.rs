@@ -95,7 +95,8 @@ impl Lines {
             };
             let room = LINE_BYTES_MAX - self.pending.len();
             self.is_cut |= text.len() > room;
-            self.pending.extend_from_slice(&text[..text.len().min(room)]);
+            self.pending
+                .extend_from_slice(&text[..text.len().min(room)]);
             if ends {
                 self.end();
             }
@@ -144,7 +145,10 @@ mod tests {
         lines.push(&vec![b'x'; 3 * LINE_BYTES_MAX]);
         lines.push(b"\nlast");
         lines.end();
-        let long = format!("Info 2 [builder 2/3] [stdout]: {} …", "x".repeat(LINE_BYTES_MAX));
+        let long = format!(
+            "Info 2 [builder 2/3] [stdout]: {} …",
+            "x".repeat(LINE_BYTES_MAX)
+        );
         let expected = [
             "Info 2 [builder 2/3] [stdout]: one",
             "Info 2 [builder 2/3] [stdout]: two",

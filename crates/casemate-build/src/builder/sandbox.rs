@@ -7,11 +7,11 @@ use std::time::Duration;
 use casemate_rpc::{CreateRequest, NodeError, NodePort};
 use casemate_store::CachedLayer;
 use casemate_types::{
-    BuildContext, CompiledPolicy, Distribution, EndReason, OnTimeout, Resources, SandboxId, SnapshotId, TeamId,
-    TemplateId, chain,
+    BuildContext, CompiledPolicy, Distribution, EndReason, OnTimeout, Resources, SandboxId,
+    SnapshotId, TeamId, TemplateId, chain,
 };
-use envd_client::process::{Command, End, Event};
 use envd_client::Envd;
+use envd_client::process::{Command, End, Event};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 

@@ -3,6 +3,7 @@
 mod copy;
 
 use casemate_types::BuildContext;
+use casemate_types::limits::ENV_BYTES_MAX;
 use envd_client::EnvdError;
 use envd_client::process::End;
 
@@ -106,11 +107,11 @@ impl Action {
                 && !value.contains('\0')
                 && name.len() + value.len() <= VALUE_BYTES_MAX - 2
         };
-        pairs.iter().all(is_plain).then(|| {
-            let mut context = context.clone();
-            context.envs.extend(pairs.iter().cloned());
-            context
-        })
+        let mut context = context.clone();
+        context.envs.extend(pairs.iter().cloned());
+        // What is too much is refused where it can be said.
+        let fits = pairs.iter().all(is_plain) && bytes_of(&context) <= ENV_BYTES_MAX;
+        fits.then_some(context)
     }
 }
 
@@ -159,7 +160,11 @@ impl Bench<'_> {
             keeps_stdout: false,
             limit: COMMAND_LIMIT,
         };
-        let ran = self.sandbox.run(run).await.map_err(|error| self.refused(error))?;
+        let ran = self
+            .sandbox
+            .run(run)
+            .await
+            .map_err(|error| self.refused(error))?;
         if ran.is_ok() {
             return Ok(Left::Files(self.context.clone()));
         }
@@ -208,6 +213,10 @@ impl Bench<'_> {
             }
             context.envs.insert(name.clone(), value);
         }
+        if bytes_of(&context) > ENV_BYTES_MAX {
+            let message = format!("all variables together have more than {ENV_BYTES_MAX} bytes");
+            return Err(self.failed(message));
+        }
         Ok(Left::Context(context))
     }
 
@@ -226,10 +235,12 @@ impl Bench<'_> {
             base = shell::word(base),
             user = shell::word(&self.context.user),
         );
-        let made = self.sandbox.value(&script, self.context, self.phase).await?;
-        let made = made.map_err(|ran| {
-            self.failed(format!("failed to create workdir: {}", said(&ran)))
-        })?;
+        let made = self
+            .sandbox
+            .value(&script, self.context, self.phase)
+            .await?;
+        let made =
+            made.map_err(|ran| self.failed(format!("failed to create workdir: {}", said(&ran))))?;
         let workdir = made.trim_end_matches('\n').to_owned();
         let is_path = workdir.starts_with('/') && !workdir.contains(['\n', '\0']);
         if !is_path || workdir.len() > PATH_BYTES_MAX {
@@ -254,7 +265,10 @@ impl Bench<'_> {
              id -un -- \"$name\"",
             name = shell::expanded(name),
         );
-        let made = self.sandbox.value(&script, self.context, self.phase).await?;
+        let made = self
+            .sandbox
+            .value(&script, self.context, self.phase)
+            .await?;
         let made =
             made.map_err(|ran| self.failed(format!("failed to create user: {}", said(&ran))))?;
         let user = made.trim_end().to_owned();
@@ -274,15 +288,22 @@ impl Bench<'_> {
 
     async fn administrator(&self, user: &str) -> Result<(), BuildError> {
         let script = format!("name={}\n{ADMINISTRATOR}", shell::word(user));
-        let done = self.sandbox.value(&script, self.context, self.phase).await?;
+        let done = self
+            .sandbox
+            .value(&script, self.context, self.phase)
+            .await?;
         match done {
             Ok(_) => Ok(()),
-            Err(ran) => Err(self.failed(format!(
-                "failed to add user to sudo group: {}",
-                said(&ran)
-            ))),
+            Err(ran) => {
+                Err(self.failed(format!("failed to add user to sudo group: {}", said(&ran))))
+            }
         }
     }
+}
+
+fn bytes_of(context: &BuildContext) -> usize {
+    let bytes = |(name, value): (&String, &String)| name.len() + value.len() + 2;
+    context.envs.iter().map(bytes).sum()
 }
 
 /// Bytes of a path at most, the kernel's limit.
@@ -352,9 +373,18 @@ mod tests {
         copy.files_hash = None;
         for (step, expected) in [
             (step("RUN", &[]), "RUN requires command argument"),
-            (step("ENV", &[]), "ENV does not support passing no arguments"),
-            (step("ENV", &["A"]), "ENV requires both a key and value arguments"),
-            (step("ENV", &["A=B", "c"]), "'A=B' cannot be the name of a variable"),
+            (
+                step("ENV", &[]),
+                "ENV does not support passing no arguments",
+            ),
+            (
+                step("ENV", &["A"]),
+                "ENV requires both a key and value arguments",
+            ),
+            (
+                step("ENV", &["A=B", "c"]),
+                "'A=B' cannot be the name of a variable",
+            ),
             (step("WORKDIR", &[""]), "WORKDIR requires a path argument"),
             (step("USER", &[]), "USER requires a username argument"),
             (
@@ -362,7 +392,10 @@ mod tests {
                 "COPY requires a local path and a container path argument",
             ),
             (copy, "COPY requires files hash to be set"),
-            (step("volume", &["/x"]), "command type VOLUME is not implemented"),
+            (
+                step("volume", &["/x"]),
+                "command type VOLUME is not implemented",
+            ),
         ] {
             assert_eq!(Action::of(&step).unwrap_err(), expected);
         }

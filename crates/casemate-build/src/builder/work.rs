@@ -88,8 +88,10 @@ impl Work<'_> {
         let (ground, key) = (&self.job.ground, self.job.ground.key());
         let text = ground.text();
         let (reference, login) = match ground {
-            Ground::Template { build, .. } => {
-                let is = ground::of_template(build);
+            Ground::Template {
+                build, files_mib, ..
+            } => {
+                let is = ground::of_template(build, *files_mib);
                 self.hold_state(&is);
                 phase.begin(true, text, key.as_str());
                 return Ok(State { key, is });
@@ -160,7 +162,7 @@ impl Work<'_> {
     }
 
     /// What the cache has, unless it must not be asked; and the right to make it, if it has not.
-    async fn wanted(
+    pub(super) async fn wanted(
         &mut self,
         key: &CacheKey,
         phase: &Phase,
@@ -227,7 +229,10 @@ impl Work<'_> {
     }
 
     /// Makes one and waits until it serves.
-    pub(super) async fn begin(&mut self, planned: Planned) -> Result<Arc<BuildSandbox>, BuildError> {
+    pub(super) async fn begin(
+        &mut self,
+        planned: Planned,
+    ) -> Result<Arc<BuildSandbox>, BuildError> {
         // Before anybody hears of it.
         self.hold.sandbox(planned.id());
         let sandbox = Arc::new(planned.make());
@@ -269,8 +274,11 @@ impl Work<'_> {
         Ok(files)
     }
 
-    /// Makes a read-only layer of the files of a sandbox as they are now.
-    pub(super) async fn seal(&mut self, sandbox: &BuildSandbox) -> Result<LayerId, BuildError> {
+    /// Makes a read-only layer of the files of a sandbox as they are now, and says what it takes.
+    pub(super) async fn seal(
+        &mut self,
+        sandbox: &BuildSandbox,
+    ) -> Result<(LayerId, u64), BuildError> {
         let files = self.keep(sandbox).await?;
         let layer = LayerId::random();
         self.hold.layer(layer.as_str());
@@ -282,8 +290,7 @@ impl Work<'_> {
                 "could not remove what a layer was made of yet"
             );
         }
-        sealed?;
-        Ok(layer)
+        Ok((layer, sealed?.bytes))
     }
 }
 

@@ -4,12 +4,28 @@
 //! sources stay out: their keys and packages are the host's own business.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{HostError, Settings, files_ending, read, unfit};
 
 /// Debian's keys, on a Debian host and in the base alike.
 pub const DEBIAN_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// The same file as Debian names it since trixie, where the other name is a link.
+const DEBIAN_KEYRING_PGP: &str = "/usr/share/keyrings/debian-archive-keyring.pgp";
+
+/// The Debian releases whose sources can be named: all that get updates, and the rolling one.
+pub const RELEASES: [&str; 5] = ["bullseye", "bookworm", "trixie", "forky", ROLLING];
+/// It has no updates and no security of its own.
+const ROLLING: &str = "sid";
+/// What else names releases in sources.
+const OTHER_NAMES: [&str; 6] = [
+    "buster",
+    "oldoldstable",
+    "oldstable",
+    "stable",
+    "testing",
+    "unstable",
+];
 
 const COMPONENTS: [&str; 4] = ["main", "contrib", "non-free", "non-free-firmware"];
 
@@ -26,13 +42,33 @@ struct Source {
 /// The host's sources for `release` (such as `bookworm`) in deb822 form; the text is empty when
 /// it has none.
 pub fn debian_sources(host_root: &Path, release: &str) -> Result<Settings, HostError> {
+    let sources = sources(host_root)?;
+    Ok(collect(&sources, release, |source| fit(source, release)))
+}
+
+/// The same; where the host has none for that release, the mirrors of those that it has for others,
+/// with the release's names. Mirrors hold all releases as a rule.
+pub fn debian_sources_like(host_root: &Path, release: &str) -> Result<Settings, HostError> {
+    let sources = sources(host_root)?;
+    let own = collect(&sources, release, |source| fit(source, release));
+    if !own.text.is_empty() {
+        return Ok(own);
+    }
+    let renamed = |source: Source| fit(source.renamed(release), release);
+    Ok(collect(&sources, release, renamed))
+}
+
+/// A source, and the file that it is in.
+type Found = (PathBuf, Source);
+
+fn sources(host_root: &Path) -> Result<Vec<Found>, HostError> {
     let apt = host_root.join("etc/apt");
     let mut files = vec![apt.join("sources.list")];
     files.extend(files_ending(
         &apt.join("sources.list.d"),
         &["list", "sources"],
     )?);
-    let mut settings = Settings::default();
+    let mut found = Vec::new();
     for file in files {
         let Some(text) = read(&file)? else { continue };
         let paragraphs = file.extension().is_some_and(|ending| ending == "sources");
@@ -41,17 +77,33 @@ pub fn debian_sources(host_root: &Path, release: &str) -> Result<Settings, HostE
         } else {
             text.lines().filter_map(parse_line).collect()
         };
-        for source in sources {
-            match fit(source, release) {
-                Ok(source) => settings.text.push_str(&source.paragraph()),
-                Err(reason) => settings.notes.push(format!(
-                    "a source of {} was left out: {reason}",
-                    file.display()
-                )),
+        found.extend(sources.into_iter().map(|source| (file.clone(), source)));
+    }
+    Ok(found)
+}
+
+fn collect(
+    found: &[Found],
+    release: &str,
+    fit: impl Fn(Source) -> Result<Source, &'static str>,
+) -> Settings {
+    let mut settings = Settings::default();
+    for (file, source) in found {
+        match fit(source.clone()) {
+            Ok(source) => {
+                // Several releases of one mirror become one.
+                let paragraph = source.paragraph(release);
+                if !settings.text.contains(&paragraph) {
+                    settings.text.push_str(&paragraph);
+                }
             }
+            Err(reason) => settings.notes.push(format!(
+                "a source of {} was left out: {reason}",
+                file.display()
+            )),
         }
     }
-    Ok(settings)
+    settings
 }
 
 /// What of a source may pass, or why none of it.
@@ -66,18 +118,44 @@ fn fit(mut source: Source, release: &str) -> Result<Source, &'static str> {
     if source
         .signed_by
         .as_deref()
-        .is_some_and(|key| key != DEBIAN_KEYRING)
+        .is_some_and(|key| ![DEBIAN_KEYRING, DEBIAN_KEYRING_PGP].contains(&key))
     {
         return Err("it is signed by others than Debian");
     }
     source.suites.retain(|suite| of_release(suite, release));
     source
         .components
-        .retain(|component| COMPONENTS.contains(&component.as_str()));
+        .retain(|component| components(release).contains(&component.as_str()));
     if source.suites.is_empty() || source.components.is_empty() {
         return Err("it is not one of this Debian release");
     }
     Ok(source)
+}
+
+/// Firmware was part of `non-free` before bookworm.
+fn components(release: &str) -> &'static [&'static str] {
+    match release {
+        "bullseye" => &COMPONENTS[..3],
+        _ => &COMPONENTS,
+    }
+}
+
+/// What a suite of any release is called in this one; `None` where this one may not have it.
+fn in_release(suite: &str, release: &str) -> Option<String> {
+    let names = RELEASES.iter().chain(&OTHER_NAMES);
+    let part = names
+        .filter_map(|name| suite.strip_prefix(name))
+        .find(|rest| {
+            let parts = ["", "-updates", "-security", "/updates"];
+            parts.contains(rest)
+        })?;
+    match part {
+        "" => Some(release.to_owned()),
+        _ if release == ROLLING => None,
+        "-updates" => Some(format!("{release}-updates")),
+        // As it is called since bullseye.
+        _ => Some(format!("{release}-security")),
+    }
 }
 
 fn of_release(suite: &str, release: &str) -> bool {
@@ -94,10 +172,30 @@ fn of_release(suite: &str, release: &str) -> bool {
 }
 
 impl Source {
-    fn paragraph(&self) -> String {
+    /// The same of another release.
+    fn renamed(mut self, release: &str) -> Self {
+        let mut suites: Vec<String> = Vec::new();
+        for suite in self
+            .suites
+            .iter()
+            .flat_map(|suite| in_release(suite, release))
+        {
+            if !suites.contains(&suite) {
+                suites.push(suite);
+            }
+        }
+        self.suites = suites;
+        self
+    }
+
+    fn paragraph(&self, release: &str) -> String {
+        let keyring = match release {
+            "bullseye" | "bookworm" => DEBIAN_KEYRING,
+            _ => DEBIAN_KEYRING_PGP,
+        };
         let trust = if self.trusted { "Trusted: yes\n" } else { "" };
         format!(
-            "Types: deb\nURIs: {}\nSuites: {}\nComponents: {}\nSigned-By: {DEBIAN_KEYRING}\n{trust}\n",
+            "Types: deb\nURIs: {}\nSuites: {}\nComponents: {}\nSigned-By: {keyring}\n{trust}\n",
             self.uris.join(" "),
             self.suites.join(" "),
             self.components.join(" "),
@@ -247,5 +345,59 @@ mod tests {
             &[],
             0,
         );
+    }
+
+    /// A host of bookworm, with mirrors of its own.
+    const HOST: &str = "Types: deb\nURIs: http://m/debian\nComponents: main non-free-firmware\n\
+        Suites: bookworm bookworm-updates bookworm-backports\n\n\
+        Types: deb\nURIs: http://m/debian-security\nSuites: bookworm-security\n\
+        Components: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.pgp\n";
+
+    #[track_caller]
+    fn check_like(content: &str, release: &str, expected: &str) {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("etc/apt/sources.list.d");
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("debian.sources"), content).unwrap();
+        let found = debian_sources_like(root.path(), release).unwrap();
+        let text = found.text.replace("Types: deb\n", "").replace('\n', "|");
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn the_hosts_mirrors_are_named_for_other_releases() {
+        let gpg = "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg";
+        let pgp = "Signed-By: /usr/share/keyrings/debian-archive-keyring.pgp";
+        let (debian, security) = ("URIs: http://m/debian", "URIs: http://m/debian-security");
+        let own = "Suites: bookworm bookworm-updates bookworm-backports";
+        check_like(
+            HOST,
+            "bookworm",
+            &format!(
+                "{debian}|{own}|Components: main non-free-firmware|{gpg}||\
+                 {security}|Suites: bookworm-security|Components: main|{gpg}||"
+            ),
+        );
+        check_like(
+            HOST,
+            "bullseye",
+            &format!(
+                "{debian}|Suites: bullseye bullseye-updates|Components: main|{gpg}||\
+                 {security}|Suites: bullseye-security|Components: main|{gpg}||"
+            ),
+        );
+        check_like(
+            HOST,
+            "sid",
+            &format!("{debian}|Suites: sid|Components: main non-free-firmware|{pgp}||"),
+        );
+        let several = "Types: deb\nURIs: http://m/debian\nSuites: stable unstable\n\
+                       Components: main\n\nTypes: deb\nURIs: http://m/debian\n\
+                       Suites: bookworm\nComponents: main\n";
+        let one = format!("{debian}|Suites: trixie|Components: main|{pgp}||");
+        check_like(several, "trixie", &one);
+        let others = "Types: deb\nURIs: http://m/ubuntu\nSuites: noble noble-updates\n\
+                      Components: main\n";
+        check_like(others, "trixie", "");
     }
 }

@@ -1,14 +1,17 @@
-//! Decides what the files of a site layer are.
+//! Decides what the files of site layers are.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use casemate_types::Distribution;
+
 use super::{Certificates, Files, Mirror, SiteConfig, SiteError};
 use crate::base::packages::SUITE;
+use crate::host::apt_sources::{self, RELEASES};
 use crate::host::certificates::{self, Certificate};
-use crate::host::{self, HostError, apt_conf, apt_sources, registries};
+use crate::host::{self, HostError, Settings, apt_conf, registries};
 
 /// Every Debian program's list of authorities.
 const BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
@@ -22,27 +25,43 @@ const BUNDLE_VARIABLES: [&str; 4] = [
 /// Files of `guest.apt = PATH` at most, and how deep; beyond it the folder was a mistake.
 const APT_FILES_MAX: usize = 200;
 const APT_DEPTH_MAX: usize = 3;
+/// What is left of a `sources.list` whose sources are elsewhere.
+const MOVED_SOURCES: &str = "# See /etc/apt/sources.list.d/debian.sources\n";
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Composed {
     pub(super) files: Files,
     pub(super) env: BTreeMap<String, String>,
     pub(super) notes: Vec<String>,
 }
 
-pub(super) fn compose(config: &SiteConfig, template: &[&Path]) -> Result<Composed, SiteError> {
-    let mut composed = Composed::default();
-    names(config, &mut composed)?;
+/// One for each distribution: what they have in common, and the package sources of each.
+pub(super) fn compose(
+    config: &SiteConfig,
+    base: &[&Path],
+) -> Result<BTreeMap<Distribution, Composed>, SiteError> {
+    let mut common = Composed::default();
+    names(config, &mut common)?;
     let extra = match &config.certificates {
         Certificates::Host => certificates::host_certificates(&config.host_root)?,
         Certificates::None => Vec::new(),
         Certificates::Files(files) => certificates::certificates(files)?,
     };
-    let trusting = add_certificates(&extra, template, &mut composed)?;
-    apt(config, &mut composed)?;
-    pip(config, trusting, &mut composed)?;
-    npm(config, trusting, &mut composed)?;
-    Ok(composed)
+    let trusting = add_certificates(&extra, base, &mut common)?;
+    pip(config, trusting, &mut common)?;
+    npm(config, trusting, &mut common)?;
+    let options = match config.apt {
+        Mirror::Host => apt_conf::apt_options(&config.host_root)?,
+        Mirror::None | Mirror::Path(_) => Settings::default(),
+    };
+    let mut all = BTreeMap::new();
+    for release in RELEASES {
+        let mut composed = common.clone();
+        apt(config, release, &options, &mut composed)?;
+        all.insert(Distribution::Debian(release.into()), composed);
+    }
+    all.insert(Distribution::Other, common);
+    Ok(all)
 }
 
 /// Modes of folders that are not 0755 in the base: an upper folder's mode wins in an overlay.
@@ -75,10 +94,10 @@ fn names(config: &SiteConfig, composed: &mut Composed) -> Result<(), SiteError> 
     Ok(())
 }
 
-/// Adds authorities to the template's bundle; `true` when programs must be told of it.
+/// Adds authorities to the base's bundle; `true` when programs must be told of it.
 fn add_certificates(
     extra: &[Certificate],
-    template: &[&Path],
+    base: &[&Path],
     composed: &mut Composed,
 ) -> Result<bool, SiteError> {
     if extra.is_empty() {
@@ -89,8 +108,8 @@ fn add_certificates(
         let path = format!("usr/local/share/ca-certificates/{}", certificate.name);
         composed.put(&path, certificate.pem.clone());
     }
-    let Some(mut bundle) = topmost(template, BUNDLE)? else {
-        let note = "the template has no certificate bundle: extra certificates are not in use";
+    let Some(mut bundle) = topmost(base, BUNDLE)? else {
+        let note = "the base has no certificate bundle: extra certificates are not in use";
         composed.notes.push(note.into());
         return Ok(false);
     };
@@ -109,10 +128,10 @@ fn add_certificates(
     Ok(true)
 }
 
-/// A file as the template's layers show it. Not followed when it is a link: a template could name
-/// a file of the host.
-fn topmost(template: &[&Path], path: &str) -> Result<Option<String>, SiteError> {
-    for layer in template {
+/// A file as the base's layers show it. Not followed when it is a link: a base could name a file of
+/// the host.
+fn topmost(base: &[&Path], path: &str) -> Result<Option<String>, SiteError> {
+    for layer in base {
         let path = layer.join(path);
         match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -124,22 +143,32 @@ fn topmost(template: &[&Path], path: &str) -> Result<Option<String>, SiteError> 
     Ok(None)
 }
 
-fn apt(config: &SiteConfig, composed: &mut Composed) -> Result<(), SiteError> {
+fn apt(
+    config: &SiteConfig,
+    release: &str,
+    options: &Settings,
+    composed: &mut Composed,
+) -> Result<(), SiteError> {
     match &config.apt {
         Mirror::None => {}
+        // It names one release, and that is the base's.
+        Mirror::Path(_) if release != SUITE => {}
         Mirror::Path(dir) => copy_folder(dir, Path::new("etc/apt"), 0, composed)?,
         Mirror::Host => {
-            let sources = apt_sources::debian_sources(&config.host_root, SUITE)?;
+            let sources = apt_sources::debian_sources_like(&config.host_root, release)?;
             if !sources.text.is_empty() {
-                // The base's own file has this name: it is replaced, not added to.
+                // The file of this name that the base has, and images since bookworm: it is
+                // replaced, not added to. Earlier images have another.
                 composed.put("etc/apt/sources.list.d/debian.sources", sources.text);
+                if release == "bullseye" {
+                    composed.put("etc/apt/sources.list", MOVED_SOURCES.into());
+                }
             }
-            let options = apt_conf::apt_options(&config.host_root)?;
             if !options.text.is_empty() {
-                composed.put("etc/apt/apt.conf.d/95casemate-site", options.text);
+                composed.put("etc/apt/apt.conf.d/95casemate-site", options.text.clone());
             }
             composed.notes.extend(sources.notes);
-            composed.notes.extend(options.notes);
+            composed.notes.extend(options.notes.iter().cloned());
         }
     }
     Ok(())

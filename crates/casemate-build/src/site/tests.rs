@@ -12,6 +12,10 @@ struct Bench {
     dir: tempfile::TempDir,
 }
 
+fn debian(release: &str) -> Distribution {
+    Distribution::Debian(release.into())
+}
+
 impl Bench {
     fn new() -> Self {
         let bench = Self {
@@ -46,6 +50,10 @@ impl Bench {
     }
 
     fn ensure(&self) -> Site {
+        self.ensure_all()[&debian("bookworm")].clone()
+    }
+
+    fn ensure_all(&self) -> BTreeMap<Distribution, Site> {
         ensure(&self.config(), &[&self.path("template")]).unwrap()
     }
 
@@ -90,6 +98,48 @@ fn host_certificates_join_the_templates_bundle() {
         bench.read(&site, "usr/local/etc/npmrc").unwrap(),
         format!("cafile = /{BUNDLE}\n")
     );
+}
+
+#[test]
+fn each_release_has_its_sources_and_other_distributions_none() {
+    let bench = Bench::new();
+    bench.put("host", "usr/local/share/ca-certificates/a.crt", PEM);
+    bench.put("host", "etc/pip.conf", "[global]\ntimeout = 60\n");
+    bench.put(
+        "host",
+        "etc/apt/sources.list",
+        "deb http://m/debian bookworm main\ndeb http://m/sec bookworm-security main\n",
+    );
+    let sites = bench.ensure_all();
+    assert_eq!(sites.len(), 6);
+    for (distribution, site) in &sites {
+        let sources = bench.read(site, "etc/apt/sources.list.d/debian.sources");
+        match distribution {
+            Distribution::Other => assert_eq!(sources, None),
+            Distribution::Debian(release) => {
+                let sources = sources.unwrap();
+                assert!(
+                    sources.contains(&format!("Suites: {release}\n")),
+                    "{sources}"
+                );
+                let security = format!("Suites: {release}-security\n");
+                assert_eq!(sources.contains(&security), release != "sid", "{sources}");
+            }
+        }
+        let old = bench.read(site, "etc/apt/sources.list");
+        assert_eq!(old.is_some(), *distribution == debian("bullseye"));
+        assert_eq!(bench.read(site, BUNDLE).unwrap(), format!("old\n{PEM}"));
+        let pip = bench.read(site, "etc/pip.conf").unwrap();
+        assert!(pip.contains("timeout"), "{pip}");
+        assert!(bench.read(site, "etc/resolv.conf").is_some());
+        assert_eq!(site.env["SSL_CERT_FILE"], format!("/{BUNDLE}"));
+    }
+    assert_eq!(bench.ensure_all(), sites);
+    // Without sources all are alike, and one layer.
+    fs::remove_file(bench.path("host/etc/apt/sources.list")).unwrap();
+    let alike = bench.ensure_all();
+    let layers: BTreeSet<_> = alike.values().map(|site| &site.layer).collect();
+    assert_eq!(layers.len(), 1);
 }
 
 #[test]
@@ -184,9 +234,15 @@ fn named_apt_folders_are_laid_over_as_they_are() {
     bench.put("mine", "sources.list.d/debian.sources", "Types: deb\n");
     let mut config = bench.config();
     config.apt = Mirror::Path(bench.path("mine"));
-    let site = ensure(&config, &[&bench.path("template")]).unwrap();
-    let text = bench.read(&site, "etc/apt/sources.list.d/debian.sources");
-    assert_eq!(text.unwrap(), "Types: deb\n");
+    let sites = ensure(&config, &[&bench.path("template")]).unwrap();
+    let read = |distribution| {
+        let path = "etc/apt/sources.list.d/debian.sources";
+        bench.read(&sites[&distribution], path)
+    };
+    assert_eq!(read(debian("bookworm")).unwrap(), "Types: deb\n");
+    // It says nothing of other releases.
+    assert_eq!(read(debian("trixie")), None);
+    assert_eq!(read(Distribution::Other), None);
     config.hostname = "a b".into();
     assert!(matches!(
         ensure(&config, &[Path::new("/nowhere")]),

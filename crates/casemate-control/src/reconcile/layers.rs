@@ -36,7 +36,9 @@ async fn drop_unwanted(control: &Arc<Control>) -> Result<(), ReconcileError> {
         let wanted = control.store.layer_wanted(&free).await?;
         for layer in free.iter().filter(|layer| !wanted.contains(layer)) {
             match control.node.remove_layer(layer).await {
-                Ok(()) => tracing::info!(layer.id = %layer, "removed layer {layer}, which nothing needs"),
+                Ok(()) => {
+                    tracing::info!(layer.id = %layer, "removed layer {layer}, which nothing needs")
+                }
                 // A sandbox of another team, or one that is just ending.
                 Err(NodeError::InUse(_)) => {}
                 Err(error) => return Err(error.into()),

@@ -152,7 +152,7 @@ impl Control {
         let reply = match self.place(self.request(caller, &plan)).await {
             Ok(reply) => reply,
             Err(PlacementError::Node(NodeError::Unsupported { .. }))
-                if plan.build.files.is_some()
+                if plan.template.owner.is_some()
                     && !(is_last && self.has_its_build(&plan).await?) =>
             {
                 return Ok(None);
@@ -185,6 +185,7 @@ impl Control {
             return Ok(None);
         }
         self.counters.create_succeeded();
+        self.spawned.note(&plan.template.id);
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::debug!(
             sandbox.id = %plan.sandbox, team.id = %caller.team.id, template.id = %plan.template.id,
@@ -227,9 +228,10 @@ impl Control {
         })
     }
 
-    /// A snapshot may be deleted as long as there is no row that keeps it.
+    /// A template may be deleted as long as there is no row that keeps it; the platform's own never
+    /// is.
     async fn has_its_build(&self, plan: &Plan) -> Result<bool, StoreError> {
-        let is_kept = plan.build.files.is_none();
+        let is_kept = plan.template.owner.is_none();
         Ok(is_kept || self.store.build_by_id(&plan.build.id).await?.is_some())
     }
 
@@ -325,6 +327,8 @@ fn may_have_happened(error: &NodeError) -> bool {
         | NodeError::Exists(_)
         | NodeError::Paused(_)
         | NodeError::FilesOnly(_)
+        | NodeError::NoSnapshot(_)
+        | NodeError::InUse(_)
         | NodeError::PauseFailed { .. }
         | NodeError::Full { .. }
         | NodeError::DiskFull { .. }

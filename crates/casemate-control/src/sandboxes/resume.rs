@@ -264,6 +264,7 @@ impl Control {
             Default::default()
         });
         let build = build.unwrap_or_else(|| nothing_to_make(row));
+        let startup = build.started_with().cloned();
         Ok(CreateRequest {
             sandbox: id.clone(),
             team: row.team.clone(),
@@ -282,7 +283,7 @@ impl Control {
             life_ms: u64::try_from(life.as_millis()).unwrap_or(u64::MAX),
             on_timeout,
             files: None,
-            startup: build.started_with().cloned(),
+            startup,
         })
     }
 }

@@ -139,7 +139,10 @@ mod tests {
 
     #[test]
     fn what_a_command_said_is_one_bounded_line() {
-        let text = shown("exit status 1", &format!("{}\nlast\u{1b}[0m\n", "x".repeat(5000)));
+        let text = shown(
+            "exit status 1",
+            &format!("{}\nlast\u{1b}[0m\n", "x".repeat(5000)),
+        );
         assert!(text.ends_with(" last [0m"), "{text}");
         assert!(text.len() < 1000 && text.starts_with("exit status 1: x"));
         assert_eq!(shown("exit status 1", ""), "exit status 1");

@@ -3,16 +3,17 @@
 //! Row first, files after: a crash in between leaves files that no row wants, which go with the next
 //! comparison ([`crate::reconcile`]).
 
-use std::sync::Arc;
-
 use casemate_failpoint::{self as failpoint, Point};
-use casemate_store::{StoreError, TemplateDeleted};
+use casemate_store::{SandboxFilter, StoreError, TemplateDeleted};
+use casemate_types::TemplateId;
 use casemate_types::sandbox::PublicState;
 use casemate_types::template::{TemplateRef, TemplateRefError};
-use casemate_types::{TemplateId, UserId};
 
+use super::cancel::cancelled;
+use super::owned::{Asker, Owned};
+use super::written;
 use crate::Control;
-use crate::auth::TeamCaller;
+use crate::auth::{TeamCaller, WhenBlocked};
 
 /// Why a template was not deleted. The texts are E2B's where E2B has one.
 #[derive(Debug, thiserror::Error)]
@@ -21,8 +22,8 @@ pub enum DeleteTemplateError {
     Reference(#[from] TemplateRefError),
     #[error("template '{0}' not found")]
     NotFound(String),
-    #[error("You don't have access to this template")]
-    NotYours,
+    #[error("You don't have access to template '{0}'")]
+    NotYours(String),
     #[error("cannot delete template '{template}' because there are {state} sandboxes using it")]
     InUse {
         template: TemplateId,
@@ -33,28 +34,31 @@ pub enum DeleteTemplateError {
 }
 
 impl Control {
-    /// Deletes a template of the caller's team with all its tags. A tag in the reference says
-    /// nothing.
+    /// Deletes a template of the asker's with all its tags and builds, also those under way. A tag in
+    /// the reference says nothing.
     ///
     /// # Cancel safety
     /// None: run it detached.
     pub async fn delete_template(
         &self,
-        caller: &TeamCaller,
+        asker: &Asker,
         text: &str,
     ) -> Result<(), DeleteTemplateError> {
         let reference = TemplateRef::parse(text)?;
-        let found = self.template_named(caller, &reference).await?;
-        let written = text.split(':').next().unwrap_or(text);
-        let template = found.ok_or_else(|| DeleteTemplateError::NotFound(written.to_owned()))?;
-        if template.owner.as_ref() != Some(&caller.team.id) {
-            return Err(DeleteTemplateError::NotYours);
+        let not_found = || DeleteTemplateError::NotFound(written(&reference));
+        let (caller, template) = match self.owned(asker, &reference, WhenBlocked::Allowed).await? {
+            Owned::Yes(caller, template) => (caller, template.id),
+            Owned::NotYours => return Err(DeleteTemplateError::NotYours(written(&reference))),
+            Owned::Unknown => return Err(not_found()),
+        };
+        if !self.is_used(&caller, &template).await? {
+            self.cancel_open(&caller, &template).await?;
         }
         let in_use = |state| DeleteTemplateError::InUse {
-            template: template.id.clone(),
+            template: template.clone(),
             state,
         };
-        match self.store.template_delete(&template.id).await? {
+        match self.store.template_delete(&template).await? {
             TemplateDeleted::Done(files) => {
                 failpoint::hit(Point::SnapshotForgotten);
                 self.builds_by_reference.clear();
@@ -63,35 +67,31 @@ impl Control {
             }
             TemplateDeleted::InUse(PublicState::Running) => Err(in_use("running")),
             TemplateDeleted::InUse(PublicState::Paused) => Err(in_use("paused")),
-            TemplateDeleted::Unknown => Err(DeleteTemplateError::NotFound(written.to_owned())),
+            TemplateDeleted::Unknown => Err(not_found()),
         }
     }
 
-    /// The same for a user: of whichever of their teams it is.
-    pub async fn delete_users_template(
-        &self,
-        user: &UserId,
-        text: &str,
-    ) -> Result<(), DeleteTemplateError> {
-        let reference = TemplateRef::parse(text)?;
-        let mut is_anothers = false;
-        for membership in self.store.memberships(user).await? {
-            let limits = self.config.limits.of(&membership.team);
-            let caller = TeamCaller {
-                team: Arc::new(membership.team),
-                limits,
-            };
-            match self.template_named(&caller, &reference).await? {
-                Some(found) if found.owner.as_ref() == Some(&caller.team.id) => {
-                    return self.delete_template(&caller, text).await;
-                }
-                Some(_) => is_anothers = true,
-                None => {}
+    /// What is in use stays, and its builds with it; the store has the last word.
+    async fn is_used(&self, caller: &TeamCaller, id: &TemplateId) -> Result<bool, StoreError> {
+        let filter = SandboxFilter {
+            team: caller.team.id.clone(),
+            states: vec![PublicState::Running, PublicState::Paused],
+            metadata: std::collections::BTreeMap::new(),
+            template: Some(id.clone()),
+            started_after: None,
+        };
+        Ok(self.store.sandbox_count(&filter).await? > 0)
+    }
+
+    async fn cancel_open(&self, caller: &TeamCaller, id: &TemplateId) -> Result<(), StoreError> {
+        let mut open = Vec::new();
+        for build in self.store.build_list_open(&caller.team.id).await? {
+            let record = self.store.build_record(&build).await?;
+            if record.is_some_and(|record| record.template == *id) {
+                open.push(build);
             }
         }
-        match is_anothers {
-            true => Err(DeleteTemplateError::NotYours),
-            false => Err(DeleteTemplateError::NotFound(text.to_owned())),
-        }
+        self.cancel_builds(&open, cancelled()).await;
+        Ok(())
     }
 }

@@ -7,12 +7,13 @@
 //! The recipe is in memory alone: a build whose process ends is failed, and what it had finished is in
 //! the cache for the next one.
 
+mod archives;
 mod log;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use casemate_build::builder::{BuildError, BuildLog, Built, Ground, Job, Level};
+use casemate_build::builder::{BuildError, BuildLog, Built, Ground, Job};
 use casemate_build::recipe::Recipe;
 use casemate_images::Reference;
 use casemate_store::{Build, BuildBegun, BuildId, BuildRecord, StoreError};
@@ -200,12 +201,18 @@ impl Control {
         let resolved = self.look_up_template(caller, &name).await;
         let (_, build) = resolved.map_err(|error| match &error {
             crate::templates::TemplateError::Store { .. } => {
-                tracing::error!(error = chain(&error), "could not look for the base of a build");
+                tracing::error!(
+                    error = chain(&error),
+                    "could not look for the base of a build"
+                );
                 casemate_build::builder::INTERNAL.to_owned()
             }
             other => other.to_string(),
         })?;
+        let record = self.store.build_record(&build.id).await.unwrap_or_default();
+        let size = record.and_then(|record| record.disk_size_mib);
         Ok(Ground::Template {
+            files_mib: size.map_or(0, |size| size.saturating_sub(build.resources.disk_mib)),
             name: recipe.from_image.clone().unwrap_or(name),
             is_image: recipe.from_image.is_some(),
             build: Box::new(build),
@@ -285,17 +292,7 @@ impl Control {
 
     /// Stops what this process builds: it ends.
     pub(crate) async fn interrupt_builds(&self) {
-        self.cancel_builds(&self.building.all(), interrupted()).await;
-    }
-}
-
-/// As they are kept.
-fn level(level: Level) -> casemate_history::LogLevel {
-    use casemate_history::LogLevel;
-    match level {
-        Level::Debug => LogLevel::Debug,
-        Level::Info => LogLevel::Info,
-        Level::Warn => LogLevel::Warn,
-        Level::Error => LogLevel::Error,
+        self.cancel_builds(&self.building.all(), interrupted())
+            .await;
     }
 }

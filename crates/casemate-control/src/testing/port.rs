@@ -5,10 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use casemate_rpc::{
     CreateReply, CreateRequest, KeptSnapshot, NodeError, NodeEvent, NodeInfo, NodePort, PauseReply,
-    ResumeReply, ResumeRequest, RunningSandbox, SnapshotReply,
+    ResumeReply, ResumeRequest, RunningSandbox, SNAPSHOTS_PAGE, SealReply, SnapshotReply,
 };
 use casemate_types::{
-    CompiledPolicy, EndReason, Kept, PauseReason, SandboxId, SnapshotId, Timestamp,
+    CompiledPolicy, EndReason, Kept, LayerId, PauseReason, SandboxId, SnapshotId, Timestamp,
 };
 use tokio::sync::mpsc;
 
@@ -16,6 +16,8 @@ use super::FakeNode;
 use super::state::Entry;
 
 const EVENTS: usize = 4096;
+/// What every sealed layer of it takes.
+const LAYER_BYTES: u64 = 4096;
 
 #[async_trait]
 impl NodePort for FakeNode {
@@ -44,6 +46,12 @@ impl NodePort for FakeNode {
                 let why = "a snapshot is not here".to_owned();
                 return Err(NodeError::Unsupported { why });
             }
+            // Of others it knows nothing.
+            let sealed = request.layers.iter().flat_map(|name| LayerId::parse(name));
+            if let Some(missing) = sealed.into_iter().find(|one| !state.layers.contains(one)) {
+                let why = format!("layer {missing} is not here");
+                return Err(NodeError::Unsupported { why });
+            }
             let started_at = Timestamp::now();
             let ends_at = started_at + Duration::from_millis(request.life_ms);
             let facts = RunningSandbox {
@@ -61,6 +69,8 @@ impl NodePort for FakeNode {
                 access_token: request.access_token,
                 envs: request.envs,
                 files: request.files,
+                layers: request.layers,
+                startup: request.startup,
                 rest: None,
             });
             if !state.reachable {
@@ -159,6 +169,8 @@ impl NodePort for FakeNode {
         };
         if from == Kept::Files {
             entry.envs = request.sandbox.envs;
+            entry.layers = request.sandbox.layers;
+            entry.startup = request.sandbox.startup;
             entry.access_token = request.sandbox.access_token;
             entry.facts.recorded = false;
         }
@@ -202,6 +214,33 @@ impl NodePort for FakeNode {
             bytes: Some(0),
         });
         Ok(named.collect())
+    }
+
+    async fn seal(&self, snapshot: &SnapshotId, layer: &LayerId) -> Result<SealReply, NodeError> {
+        let mut state = self.reachable()?;
+        if !state.layers.contains(layer) && !state.snapshots.contains(snapshot) {
+            return Err(NodeError::NoSnapshot(snapshot.clone()));
+        }
+        state.layers.insert(layer.clone());
+        let bytes = LAYER_BYTES;
+        Ok(SealReply { bytes })
+    }
+
+    async fn remove_layer(&self, layer: &LayerId) -> Result<(), NodeError> {
+        let mut state = self.reachable()?;
+        let is_below = |entry: &Entry| entry.layers.iter().any(|name| name == layer.as_str());
+        if state.running.values().any(is_below) {
+            return Err(NodeError::InUse(layer.clone()));
+        }
+        state.layers.remove(layer);
+        Ok(())
+    }
+
+    async fn layers(&self, after: Option<&LayerId>) -> Result<Vec<LayerId>, NodeError> {
+        let state = self.reachable()?;
+        let sealed = state.layers.iter();
+        let asked = sealed.filter(|layer| after.is_none_or(|after| *layer > after));
+        Ok(asked.take(SNAPSHOTS_PAGE).cloned().collect())
     }
 
     async fn set_deadline(&self, sandbox: &SandboxId, ends_at: Timestamp) -> Result<(), NodeError> {

@@ -7,8 +7,8 @@ use casemate_rpc::{
     RunningSandbox,
 };
 use casemate_types::{
-    CompiledPolicy, EndReason, Kept, PauseReason, Resources, SandboxId, SnapshotId, TemplateId,
-    Timestamp,
+    CompiledPolicy, Distribution, EndReason, Kept, LayerId, PauseReason, Resources, SandboxId,
+    SnapshotId, Startup, TemplateId, Timestamp,
 };
 use tokio::sync::mpsc;
 
@@ -25,6 +25,8 @@ pub(super) struct State {
     pub(super) held_pauses: bool,
     pub(super) failing_pauses: bool,
     pub(super) snapshots: BTreeSet<SnapshotId>,
+    /// Made of snapshots.
+    pub(super) layers: BTreeSet<LayerId>,
 }
 
 pub(super) struct Entry {
@@ -33,6 +35,8 @@ pub(super) struct Entry {
     pub(super) access_token: Option<String>,
     pub(super) envs: BTreeMap<String, String>,
     pub(super) files: Option<SnapshotId>,
+    pub(super) layers: Vec<String>,
+    pub(super) startup: Option<Startup>,
     pub(super) rest: Option<Rest>,
 }
 
@@ -74,6 +78,7 @@ impl State {
             held_pauses: false,
             failing_pauses: false,
             snapshots: BTreeSet::new(),
+            layers: BTreeSet::new(),
         }
     }
 
@@ -165,6 +170,7 @@ fn base_template() -> NodeTemplate {
         build: casemate_store::BuildId::random().to_string(),
         alias: crate::nodes::BASE_ALIAS.into(),
         layers: vec!["base".into()],
+        distribution: Distribution::Debian("bookworm".into()),
         resources: Resources::BASE,
         default_user: "user".into(),
         default_workdir: Some("/home/user".into()),

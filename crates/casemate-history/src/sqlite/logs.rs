@@ -94,7 +94,7 @@ impl Logs for SqliteHistory {
     }
 }
 
-fn number_of(level: LogLevel) -> i64 {
+pub(super) fn number_of(level: LogLevel) -> i64 {
     match level {
         LogLevel::Debug => 0,
         LogLevel::Info => 1,
@@ -103,7 +103,7 @@ fn number_of(level: LogLevel) -> i64 {
     }
 }
 
-fn level_of(number: i64) -> LogLevel {
+pub(super) fn level_of(number: i64) -> LogLevel {
     match number {
         ..=0 => LogLevel::Debug,
         1 => LogLevel::Info,

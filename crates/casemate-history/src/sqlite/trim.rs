@@ -1,4 +1,4 @@
-//! Retention: first by age, then by size.
+//! Retention: first by age, then by size. Logs of builds have no age.
 
 use std::time::Duration;
 
@@ -49,12 +49,24 @@ impl SqliteHistory {
         done.rows += self
             .forget("DELETE FROM subjects WHERE last_at < $1", unused)
             .await?;
+        done.bytes = self.used_bytes().await?;
+        if done.bytes > keep.bytes_max {
+            let excess = self.build_bytes().await?.saturating_sub(keep.bytes_max / 2);
+            let rows = self.cut_builds(excess).await?;
+            done.cut |= rows > 0;
+            done.rows += rows;
+        }
         for _ in 0..CUTS_MAX {
             done.bytes = self.used_bytes().await?;
             if done.bytes <= keep.bytes_max {
                 break;
             }
             let Some(oldest) = self.oldest().await? else {
+                let excess = done.bytes - keep.bytes_max;
+                let rows = self.cut_builds(excess).await?;
+                done.cut |= rows > 0;
+                done.rows += rows;
+                done.bytes = self.used_bytes().await?;
                 break;
             };
             let tenth = (millis(now) - oldest).max(0) / 10 + 1;

@@ -1,1 +1,13 @@
-fn main() {}
+//! Images of a real registry (`CASEMATE_TEST_REGISTRY=1`, Debian's `docker-registry`), and of servers
+//! that do what registries should not.
+
+mod aws;
+mod cached;
+mod closed;
+mod debian;
+mod downloads;
+mod files;
+mod misbehaved;
+mod outside;
+mod refused;
+mod server;

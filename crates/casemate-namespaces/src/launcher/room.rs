@@ -37,8 +37,8 @@ use super::{bare, filter, overlay, own};
 use crate::cgroup::Cgroups;
 use crate::step::{Step, StepError};
 
-/// How many layers can be attached at once: eight lower ones and the writable one.
-pub(super) const ATTACH_POINTS: usize = 9;
+/// How many layers can be attached at once: sixteen lower ones and the writable one.
+pub(super) const ATTACH_POINTS: usize = 17;
 
 /// What the launcher keeps ready for every create.
 #[derive(Debug)]

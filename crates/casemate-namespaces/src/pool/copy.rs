@@ -27,30 +27,58 @@ const PIECE: usize = 256 << 10;
 /// The kernel's limits of an attribute and of a list of their names.
 const ATTRIBUTE_BYTES_MAX: usize = 64 << 10;
 
+/// What is decided on the way of a copy.
+pub(super) trait Manner {
+    /// Whether a file, or a folder, keeps the attribute of that name.
+    fn keeps(&self, _attribute: &[u8], _is_folder: bool) -> bool {
+        true
+    }
+    /// So many bytes come next, or a file that takes about as many. An error ends the copy.
+    fn make_room(&mut self, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// All of it, on a disk of which nothing is held back.
+pub(super) struct AsItIs;
+
+impl Manner for AsItIs {}
+
+/// What a file takes whatever is in it.
+const ENTRY_BYTES: u64 = 4096;
+
 /// Copies the folder `from`, in which nothing changes meanwhile, to `to`, which is made. `links` is
 /// a name beside it that nobody has; it is gone afterwards.
-pub(super) fn tree(from: &Path, to: &Path, links: &Path) -> io::Result<()> {
+pub(super) fn tree(
+    from: &Path,
+    to: &Path,
+    links: &Path,
+    manner: &mut impl Manner,
+) -> io::Result<()> {
     std::fs::create_dir(to)?;
     std::fs::create_dir(links)?;
     let mut copier = Copier {
         to: openat(CWD, to, FOLDER, Mode::empty())?,
         links: openat(CWD, links, FOLDER, Mode::empty())?,
         linked: BTreeSet::new(),
+        manner,
     };
     still::walk(from, &mut copier)?;
     std::fs::remove_dir_all(links)
 }
 
-struct Copier {
+struct Copier<'a, M> {
     /// The copy of the folder that is walked.
     to: OwnedFd,
     /// A name of each copy that gets more of them: its number.
     links: OwnedFd,
     linked: BTreeSet<u64>,
+    manner: &'a mut M,
 }
 
-impl Visit for Copier {
+impl<M: Manner> Visit for Copier<'_, M> {
     fn entry(&mut self, folder: &OwnedFd, name: &CStr, found: &Stat) -> io::Result<()> {
+        self.manner.make_room(ENTRY_BYTES)?;
         if is_folder(found) {
             // What else belongs to it comes once nothing is made in it any more.
             return Ok(mkdirat(&self.to, name, Mode::RWXU)?);
@@ -67,7 +95,7 @@ impl Visit for Copier {
             )?);
         }
         self.make(folder, name, found)?;
-        dress(folder, &self.to, name, found)?;
+        dress(folder, &self.to, name, found, self.manner)?;
         if has_more {
             linkat(&self.to, name, &self.links, number, AtFlags::empty())?;
             self.linked.insert(found.st_ino);
@@ -81,14 +109,14 @@ impl Visit for Copier {
     }
 
     fn leave(&mut self, folder: &OwnedFd) -> io::Result<()> {
-        dress(folder, &self.to, c".", &fstat(folder)?)?;
+        dress(folder, &self.to, c".", &fstat(folder)?, self.manner)?;
         self.to = openat(&self.to, c"..", FOLDER, Mode::empty())?;
         Ok(())
     }
 }
 
-impl Copier {
-    fn make(&self, folder: &OwnedFd, name: &CStr, found: &Stat) -> io::Result<()> {
+impl<M: Manner> Copier<'_, M> {
+    fn make(&mut self, folder: &OwnedFd, name: &CStr, found: &Stat) -> io::Result<()> {
         let kind = FileType::from_raw_mode(found.st_mode);
         match kind {
             FileType::RegularFile => {
@@ -96,7 +124,7 @@ impl Copier {
                 let from = openat(folder, name, read, Mode::empty())?;
                 let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                 let to = openat(&self.to, name, write, Mode::RUSR | Mode::WUSR)?;
-                fill(&from.into(), &to.into(), found)
+                fill(&from.into(), &to.into(), found, self.manner)
             }
             FileType::Symlink => {
                 let target = readlinkat(folder, name, Vec::new())?;
@@ -107,7 +135,7 @@ impl Copier {
     }
 }
 
-fn fill(from: &File, to: &File, found: &Stat) -> io::Result<()> {
+fn fill(from: &File, to: &File, found: &Stat, manner: &mut impl Manner) -> io::Result<()> {
     if ioctl_ficlone(to, from).is_ok() {
         return Ok(());
     }
@@ -129,6 +157,7 @@ fn fill(from: &File, to: &File, found: &Stat) -> io::Result<()> {
             if count == 0 {
                 break;
             }
+            manner.make_room(count as u64)?;
             to.write_all_at(&piece[..count], at)?;
             at += count as u64;
         }
@@ -139,10 +168,17 @@ fn fill(from: &File, to: &File, found: &Stat) -> io::Result<()> {
 
 /// Gives a copy what belongs to a file beside its content, in the order in which none takes
 /// another away again: a new owner loses set-user-id and capabilities.
-fn dress(from: &OwnedFd, to: &OwnedFd, name: &CStr, found: &Stat) -> io::Result<()> {
+fn dress(
+    from: &OwnedFd,
+    to: &OwnedFd,
+    name: &CStr,
+    found: &Stat,
+    manner: &impl Manner,
+) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(found.st_uid), Gid::from_raw(found.st_gid));
     chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    copy_attributes(&path_of(from, name)?, &path_of(to, name)?)?;
+    let keeps = |attribute: &[u8]| manner.keeps(attribute, is_folder(found));
+    copy_attributes(&path_of(from, name)?, &path_of(to, name)?, keeps)?;
     if FileType::from_raw_mode(found.st_mode) != FileType::Symlink {
         let mode = Mode::from_raw_mode(found.st_mode & 0o7777);
         chmodat(to, name, mode, AtFlags::empty())?;
@@ -165,7 +201,7 @@ fn path_of(folder: &OwnedFd, name: &CStr) -> io::Result<CString> {
     Ok(CString::new(path)?)
 }
 
-fn copy_attributes(from: &CStr, to: &CStr) -> io::Result<()> {
+fn copy_attributes(from: &CStr, to: &CStr, keeps: impl Fn(&[u8]) -> bool) -> io::Result<()> {
     let mut names = vec![0; ATTRIBUTE_BYTES_MAX];
     let length = match llistxattr(from, &mut names[..]) {
         Ok(length) => length,
@@ -174,7 +210,7 @@ fn copy_attributes(from: &CStr, to: &CStr) -> io::Result<()> {
     };
     let mut value = Vec::new();
     for name in names[..length].split(|byte| *byte == 0) {
-        if name.is_empty() {
+        if name.is_empty() || !keeps(name) {
             continue;
         }
         let name = std::ffi::OsStr::from_bytes(name);
@@ -210,7 +246,7 @@ mod tests {
             mkdirat(&at, "d", Mode::RWXU).unwrap();
             at = openat(&at, "d", FOLDER, Mode::empty()).unwrap();
         }
-        tree(&from, &to, &home.join("links")).unwrap();
+        tree(&from, &to, &home.join("links"), &mut AsItIs).unwrap();
         assert!(!home.join("links").exists());
         let of = |path: &str| std::fs::symlink_metadata(to.join(path)).unwrap();
         assert_eq!(of("folder").mode() & 0o7777, 0o500);

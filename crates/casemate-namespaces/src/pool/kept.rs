@@ -139,7 +139,7 @@ impl Pool {
         Ok(())
     }
 
-    fn kept_at(&self, snapshot: &SnapshotId) -> PathBuf {
+    pub(super) fn kept_at(&self, snapshot: &SnapshotId) -> PathBuf {
         self.root.join(KEPT).join(snapshot.as_str())
     }
 }

@@ -8,7 +8,8 @@ use casemate_runtime::DiskLimit;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::{INNER, Layers, copy};
+use super::copy::{self, AsItIs};
+use super::{INNER, Layers};
 
 /// Beside the others while a copy is made.
 const LINKS: &str = "links";
@@ -30,7 +31,8 @@ impl Layers for Plain {
         std::fs::create_dir(&place)?;
         let [upper, work] = INNER;
         std::fs::create_dir(place.join(work))?;
-        copy::tree(&layer.join(upper), &place.join(upper), &place.join(LINKS))
+        let (from, to) = (layer.join(upper), place.join(upper));
+        copy::tree(&from, &to, &place.join(LINKS), &mut AsItIs)
     }
 
     fn sync_copy(&self, layer: &Path) -> io::Result<()> {
@@ -162,7 +164,7 @@ fn look(
 /// Deletes a folder and all in it, however deep a sandbox nested it: each folder that is not empty
 /// is moved up beside the first one, so no path grows and nothing recurses. What a crash leaves
 /// lies in `folder` too, and is deleted by name like any other.
-fn delete_flat(folder: &Path, name: &str) -> io::Result<()> {
+pub(super) fn delete_flat(folder: &Path, name: &str) -> io::Result<()> {
     let mut waiting = vec![folder.join(name)];
     let mut moved = 0_u64;
     while let Some(path) = waiting.pop() {

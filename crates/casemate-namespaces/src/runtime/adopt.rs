@@ -106,6 +106,9 @@ pub(super) async fn sweep(
     let sweeper = Arc::clone(shared);
     blocking("retire layers", move || sweeper.pool.sweep(&layers)).await?;
     let sweeper = Arc::clone(shared);
+    let sweep = move || sweeper.pool.sweep_sealed();
+    blocking("sweep layers that were not sealed", sweep).await?;
+    let sweeper = Arc::clone(shared);
     blocking("sweep the network", move || {
         sweeper.net.sweep(&sweeper.slots.taken())
     })

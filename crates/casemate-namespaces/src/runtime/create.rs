@@ -36,7 +36,7 @@ const STOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the agent may take to serve.
 const READY_PATIENCE: Duration = Duration::from_secs(10);
 /// Layers that one overlay takes.
-const LAYERS_MAX: usize = 8;
+const LAYERS_MAX: usize = 16;
 /// Most bytes of a host name, the kernel's limit.
 const HOSTNAME_BYTES_MAX: usize = 64;
 

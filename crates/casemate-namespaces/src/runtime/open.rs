@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 
 use casemate_net::{NetConfig, NetPool};
 use casemate_runtime::DiskLimit;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::copies::Copies;
 use super::look::Stir;
-use super::{NamespacesRuntime, Shared, stock};
+use super::{NamespacesRuntime, Shared, seal, stock};
 use crate::cgroup::{Cgroups, ShownGroup};
 use crate::config::NamespacesConfig;
 use crate::dialer::Dialer;
@@ -141,6 +141,7 @@ impl NamespacesRuntime {
             net,
             layers: Shelf::new(enough),
             copies: Copies::new(),
+            seals: Semaphore::new(seal::AT_ONCE),
             spared: Mutex::default(),
             room: Mutex::default(),
             launchers,

@@ -108,29 +108,40 @@ pub async fn upper_layers_win_and_folders_of_lower_ones_can_be_renamed() {
     world.purge().await;
 }
 
-pub async fn eight_layers_fit_and_more_are_refused() {
-    let world = World::new().await;
-    let mut spec = world.spec();
-    for number in 1..8 {
-        let name = format!("l{number}");
-        spec.lowers.insert(
-            0,
-            world.layer(&name, &[(&format!("layer/{number}"), &name)]),
+pub async fn sixteen_layers_fit_and_more_are_refused() {
+    for by_path in [false, true] {
+        let instance = InstanceId::random();
+        let mut config = world::config(crate::dead::folder(&instance), instance);
+        config.layers_by_path = by_path;
+        let world = World::open_config(config).await;
+        world.runtime.sweep(&BTreeSet::new()).await.expect("sweeps");
+        let (mut spec, mut expected) = (world.spec(), String::new());
+        for number in 10..25 {
+            let name = format!("l{number}");
+            let layer = world.layer(&name, &[(&format!("layer/{number}"), &name)]);
+            spec.lowers.insert(0, layer);
+            expected.push_str(&name);
+            if number == 23 {
+                // What a template of fourteen layers and the operator's have together.
+                let mut fifteen = world.spec();
+                fifteen.lowers = spec.lowers.clone();
+                let sandbox = world.create_as(fifteen).await.sandbox;
+                assert_eq!(world.ok(&sandbox, "cat /layer/*").await, expected);
+            }
+        }
+        let one_more = spec.lowers[0].clone();
+        let sandbox = world.create_as(spec.clone()).await.sandbox;
+        assert_eq!(world.ok(&sandbox, "cat /layer/*").await, expected);
+        spec.lowers.push(one_more);
+        let mut other = world.spec();
+        other.lowers = spec.lowers;
+        let refused = world.runtime.create(other).await;
+        assert!(
+            matches!(refused, Err(CreateError::Unsupported { .. })),
+            "{refused:?}"
         );
+        world.purge().await;
     }
-    let sandbox = spec.sandbox.clone();
-    let ninth = spec.lowers[0].clone();
-    world.create_as(spec.clone()).await;
-    assert_eq!(world.ok(&sandbox, "cat /layer/*").await, "l1l2l3l4l5l6l7");
-    spec.lowers.push(ninth);
-    let mut other = world.spec();
-    other.lowers = spec.lowers;
-    let refused = world.runtime.create(other).await;
-    assert!(
-        matches!(refused, Err(CreateError::Unsupported { .. })),
-        "{refused:?}"
-    );
-    world.purge().await;
 }
 
 pub async fn layers_outside_the_data_directory_are_refused() {

@@ -15,6 +15,7 @@ mod debian;
 mod freezing;
 mod limits;
 mod machine;
+mod sealing;
 mod snapshots;
 mod speed;
 
@@ -35,7 +36,7 @@ const TESTS: &[Test] = tests![
     creation::a_sandbox_runs_commands_in_its_own_root,
     creation::what_the_agent_is_told_may_be_long,
     creation::upper_layers_win_and_folders_of_lower_ones_can_be_renamed,
-    creation::eight_layers_fit_and_more_are_refused,
+    creation::sixteen_layers_fit_and_more_are_refused,
     creation::layers_outside_the_data_directory_are_refused,
     creation::an_id_exists_once,
     creation::an_agent_that_ends_is_undone_and_quoted,
@@ -104,6 +105,10 @@ const TESTS: &[Test] = tests![
     snapshots::a_refused_one_leaves_the_sandbox_as_it_was,
     snapshots::a_full_pool_is_said_and_harms_nobody,
     snapshots::how_long_it_takes,
+    sealing::what_one_wrote_lies_below_others_as_it_was,
+    sealing::plain_folders_are_sealed_as_well,
+    sealing::a_full_disk_is_said_and_nothing_is_left,
+    sealing::what_a_crash_left_half_made_goes_with_the_next_start,
     debian::what_people_do_as_root_and_as_user_works,
     speed::creation_in_a_row_and_at_once,
 ];

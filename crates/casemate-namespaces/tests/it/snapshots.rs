@@ -21,7 +21,7 @@ use crate::world::{self, AGENT_VARIABLE, World, agent};
 use crate::{dead, host};
 
 /// A world whose layers are plain folders.
-async fn plain_world() -> World {
+pub async fn plain_world() -> World {
     let instance = InstanceId::random();
     let mut config = world::config(dead::folder(&instance), instance);
     // Too small for a file system, as on a full disk.
@@ -46,7 +46,7 @@ fn upper(world: &World, record: &RuntimeRecord) -> PathBuf {
     layers(world).join(layer).join("upper")
 }
 
-fn spec_with(world: &World, snapshot: &SnapshotId) -> CreateSpec {
+pub fn spec_with(world: &World, snapshot: &SnapshotId) -> CreateSpec {
     CreateSpec {
         files: Some(snapshot.clone()),
         ..world.spec()
@@ -57,7 +57,7 @@ async fn begin_with(world: &World, snapshot: &SnapshotId) -> RuntimeRecord {
     world.create_as(spec_with(world, snapshot)).await
 }
 
-async fn take(world: &World, sandbox: &SandboxId) -> SnapshotId {
+pub async fn take(world: &World, sandbox: &SandboxId) -> SnapshotId {
     let snapshot = SnapshotId::random();
     let taken = world.runtime.take(sandbox, &snapshot).await;
     taken.unwrap_or_else(|error| panic!("it is kept: {}", casemate_types::chain(&error)));
@@ -82,7 +82,7 @@ pub async fn the_contract_of_the_port_holds() {
 }
 
 /// Changes a layer below in every way, and makes every kind of file.
-const WRITE: &str = "set -e
+pub const WRITE: &str = "set -e
     mkdir -p /data/deep/er && cd /data
     echo text > file && chown 1000:1000 file && chmod 4751 file && ln file deep/hard
     ln -s ../nowhere link && mkfifo pipe && chown -h 7:8 link
@@ -103,7 +103,7 @@ const LIST: &str = "cd / && find data base -exec stat -c '%n %f %u %g %h %s %Y %
     stat -c '%b' data/sparse | awk '{ print ($1 < 1000 ? \"sparse\" : \"filled\") }'";
 
 /// A layer with something to change in it.
-fn base(world: &World) -> PathBuf {
+pub fn base(world: &World) -> PathBuf {
     let files = [
         ("base/gone", "gone"),
         ("base/folder/gone", "gone"),
@@ -114,7 +114,7 @@ fn base(world: &World) -> PathBuf {
     world.layer("files", &files)
 }
 
-fn over(base: &Path, mut spec: CreateSpec) -> CreateSpec {
+pub fn over(base: &Path, mut spec: CreateSpec) -> CreateSpec {
     spec.lowers.insert(0, base.to_owned());
     spec
 }

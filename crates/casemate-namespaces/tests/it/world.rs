@@ -112,6 +112,7 @@ impl World {
                 default_user: "user".into(),
                 default_workdir: None,
                 hostname: "box".into(),
+                startup: None,
             },
             sandbox,
             lowers: vec![self.folder.join("node/layers/base")],

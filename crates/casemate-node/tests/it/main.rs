@@ -1,17 +1,19 @@
 //! The node over the fake runtime: admission, journal, deadlines, adoption.
 
+mod layers;
 mod pausing;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use casemate_node::{AdmissionLimits, Node, NodeConfig};
+use casemate_node::{AdmissionLimits, Node, NodeConfig, Offer, Site};
 use casemate_rpc::{CreateRequest, NodeError, NodeEvent, NodePort, NodeTemplate};
 use casemate_runtime::fake::FakeRuntime;
 use casemate_runtime::{Consumption, Runtime};
 use casemate_types::{
-    CompiledPolicy, EndReason, Kept, OnTimeout, Resources, Sample, SandboxId, Timestamp,
+    CompiledPolicy, Distribution, EndReason, Kept, OnTimeout, Resources, Sample, SandboxId,
+    Timestamp,
 };
 use tokio::sync::mpsc::Receiver;
 
@@ -56,9 +58,29 @@ impl Host {
         };
         let (runtime, snapshots) = (Arc::clone(&self.runtime), Arc::clone(&self.runtime));
         let node = Node::start(config, runtime, snapshots).await.unwrap();
-        let layers = self.dir.path().join("layers");
-        node.offer(vec![template()], layers, None, Default::default());
+        node.offer(self.offer());
         node
+    }
+
+    fn layer(&self, name: &str) -> PathBuf {
+        self.dir.path().join("layers").join(name)
+    }
+
+    fn offer(&self) -> Offer {
+        let site = |name: &str| Site {
+            dir: self.layer(name),
+            envs: [("SITE".to_owned(), name.to_owned())].into(),
+        };
+        Offer {
+            templates: vec![template()],
+            layers_dir: self.dir.path().join("layers"),
+            scratch: self.layer("e-1"),
+            sites: [
+                (bookworm(), site("s-bookworm")),
+                (Distribution::Other, site("s-other")),
+            ]
+            .into(),
+        }
     }
 
     fn journal(&self) -> PathBuf {
@@ -77,12 +99,17 @@ impl Host {
     }
 }
 
+fn bookworm() -> Distribution {
+    Distribution::Debian("bookworm".into())
+}
+
 fn template() -> NodeTemplate {
     NodeTemplate {
         template: "basebasebasebasebase".parse().unwrap(),
         build: "6a0e3e2c-5a48-4f7c-8a9b-0123456789ab".into(),
         alias: "base".into(),
         layers: vec!["base".into()],
+        distribution: bookworm(),
         resources: Resources::BASE,
         default_user: "user".into(),
         default_workdir: None,
@@ -97,6 +124,7 @@ fn request(life_ms: u64) -> CreateRequest {
         team: "0b7a2b0e-6f5c-4b43-9c0c-1d2e3f405162".parse().unwrap(),
         template: template().template,
         layers: vec!["base".into()],
+        distribution: Some(bookworm()),
         resources: Resources::BASE,
         network: CompiledPolicy::open(),
         envs: Default::default(),
@@ -106,6 +134,7 @@ fn request(life_ms: u64) -> CreateRequest {
         life_ms,
         on_timeout: OnTimeout::Kill,
         files: None,
+        startup: None,
     }
 }
 

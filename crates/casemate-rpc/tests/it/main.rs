@@ -10,10 +10,11 @@ use async_trait::async_trait;
 use casemate_linux::scm;
 use casemate_rpc::{
     CreateReply, CreateRequest, KeptSnapshot, NodeClient, NodeError, NodeEvent, NodeInfo, NodePort,
-    PauseReply, ResumeReply, ResumeRequest, SNAPSHOTS_PAGE, SnapshotReply, server,
+    PauseReply, ResumeReply, ResumeRequest, SNAPSHOTS_PAGE, SealReply, SnapshotReply, server,
 };
 use casemate_types::{
-    CompiledPolicy, EndReason, Kept, OnTimeout, Resources, SandboxId, SnapshotId, Timestamp,
+    CompiledPolicy, Distribution, EndReason, Kept, LayerId, OnTimeout, Resources, SandboxId,
+    SnapshotId, Timestamp,
 };
 use tokio::sync::mpsc;
 
@@ -88,6 +89,26 @@ impl NodePort for SmallNode {
             .collect())
     }
 
+    async fn seal(&self, snapshot: &SnapshotId, layer: &LayerId) -> Result<SealReply, NodeError> {
+        match snapshot.is_of_pause() {
+            true => Err(NodeError::NoSnapshot(snapshot.clone())),
+            false => Ok(SealReply {
+                bytes: layer.as_str().len() as u64,
+            }),
+        }
+    }
+
+    async fn remove_layer(&self, layer: &LayerId) -> Result<(), NodeError> {
+        Err(NodeError::InUse(layer.clone()))
+    }
+
+    async fn layers(&self, after: Option<&LayerId>) -> Result<Vec<LayerId>, NodeError> {
+        let all = (0..SNAPSHOTS_PAGE).map(|n| LayerId::parse(&format!("t-{n:032}")).unwrap());
+        Ok(all
+            .filter(|layer| after.is_none_or(|after| layer > after))
+            .collect())
+    }
+
     async fn set_deadline(&self, _: &SandboxId, _: Timestamp) -> Result<(), NodeError> {
         Ok(())
     }
@@ -126,6 +147,7 @@ fn request(life_ms: u64) -> CreateRequest {
         team: "0b7a2b0e-6f5c-4b43-9c0c-1d2e3f405162".parse().unwrap(),
         template: "base".parse().unwrap(),
         layers: vec!["base".into()],
+        distribution: Some(Distribution::Other),
         resources: Resources::BASE,
         network: CompiledPolicy::open(),
         envs: [("A".to_owned(), "x".repeat(200_000))].into(),
@@ -135,6 +157,7 @@ fn request(life_ms: u64) -> CreateRequest {
         life_ms,
         on_timeout: OnTimeout::Pause(Kept::Files),
         files: None,
+        startup: None,
     }
 }
 
@@ -252,4 +275,20 @@ async fn pauses_and_snapshots_travel_and_a_page_of_them_fits() {
     assert_eq!(page.len(), SNAPSHOTS_PAGE);
     let last = &page.last().unwrap().snapshot;
     assert_eq!(client.snapshots(Some(last)).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn layers_travel_and_a_page_of_them_fits() {
+    let (client, _node, _served) = connect(SmallNode::default()).await;
+    let (kept, paused) = (SnapshotId::random(), SnapshotId::random_of_pause());
+    let layer = LayerId::random();
+    let sealed = client.seal(&kept, &layer).await;
+    assert_eq!(sealed, Ok(SealReply { bytes: 22 }));
+    let missing = client.seal(&paused, &layer).await;
+    assert_eq!(missing, Err(NodeError::NoSnapshot(paused)));
+    let in_use = client.remove_layer(&layer).await;
+    assert_eq!(in_use, Err(NodeError::InUse(layer)));
+    let page = client.layers(None).await.unwrap();
+    assert_eq!(page.len(), SNAPSHOTS_PAGE);
+    assert_eq!(client.layers(page.last()).await, Ok(Vec::new()));
 }

@@ -2,7 +2,7 @@
 
 use casemate_types::sandbox::PublicState;
 use casemate_types::template::TemplateRef;
-use casemate_types::{Kept, Resources, SandboxId, SnapshotId, TemplateId};
+use casemate_types::{Distribution, Kept, Resources, SandboxId, SnapshotId, TemplateId};
 
 use super::sandboxes::a_sandbox;
 use super::*;
@@ -26,6 +26,9 @@ fn a_snapshot(team: &Team, alias: Option<&str>, tag: &str, created: i64) -> NewS
             default_workdir: None,
             envd_version: "0.6.12".into(),
             files: Some(SnapshotId::random()),
+            envs: Default::default(),
+            startup: None,
+            distribution: Distribution::Other,
             created_at: at(created, 0),
         },
         node: "node-1".into(),

@@ -1,7 +1,7 @@
 //! Resolution of references, and what nodes report.
 
 use casemate_types::template::TemplateRef;
-use casemate_types::{Resources, TemplateId};
+use casemate_types::{Distribution, Resources, TemplateId};
 
 use super::*;
 use crate::{Build, BuildId, NodeReport, Resolution};
@@ -17,6 +17,9 @@ fn a_report(alias: &str, created: i64) -> NodeReport {
             default_workdir: Some("/home/user".into()),
             envd_version: "0.6.12".into(),
             files: None,
+            envs: Default::default(),
+            startup: None,
+            distribution: Distribution::Other,
             created_at: at(created, 3),
         },
         alias: alias.into(),

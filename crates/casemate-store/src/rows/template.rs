@@ -1,9 +1,10 @@
-//! Templates and builds.
+//! Templates and snapshots.
 
-use casemate_types::{Resources, SandboxId, SnapshotId, TeamId, TemplateId};
+use casemate_types::{BuildStatus, SandboxId, SnapshotId, TeamId, TemplateId};
 
-use super::{Misread, Named, from_json, small, timestamp, to_json, unknown_word};
-use crate::{Build, BuildId, Snapshot, StoreError, Template, TemplateSource};
+use super::build::status;
+use super::{Misread, Named, small, timestamp, unknown_word};
+use crate::{BuildId, Snapshot, StoreError, Template, TemplateSource, TemplateSummary};
 
 #[derive(sqlx::FromRow)]
 pub(crate) struct TemplateRow {
@@ -23,20 +24,18 @@ pub(crate) struct MatchRow {
     pub(crate) identifier: String,
 }
 
+/// A template on a page; its names and its build are read beside it.
 #[derive(sqlx::FromRow)]
-pub(crate) struct BuildRow {
-    id: String,
-    template_id: String,
-    layers: String,
-    vcpus: i64,
-    memory_mib: i64,
-    disk_mib: i64,
-    processes_max: i64,
-    default_user: String,
-    default_workdir: Option<String>,
-    envd_version: String,
-    files: Option<String>,
-    created_at: i64,
+pub(crate) struct SummaryRow {
+    #[sqlx(flatten)]
+    pub(crate) template: TemplateRow,
+    updated_at: i64,
+    build_count: i64,
+    spawn_count: i64,
+    last_spawned_at: Option<i64>,
+    /// The id of a build.
+    pub(crate) ready: Option<String>,
+    status: Option<String>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -66,10 +65,6 @@ fn source(word: &str) -> Result<TemplateSource, Misread> {
     }
 }
 
-pub(crate) fn layers_text(layers: &[String]) -> String {
-    to_json(layers)
-}
-
 impl TryFrom<TemplateRow> for Template {
     type Error = StoreError;
 
@@ -79,12 +74,13 @@ impl TryFrom<TemplateRow> for Template {
     }
 }
 
-impl TryFrom<BuildRow> for Build {
+/// Without names and build.
+impl TryFrom<SummaryRow> for TemplateSummary {
     type Error = StoreError;
 
-    fn try_from(row: BuildRow) -> Result<Self, StoreError> {
-        let id = row.id.clone();
-        read_build(row).named("build", &id)
+    fn try_from(row: SummaryRow) -> Result<Self, StoreError> {
+        let id = row.template.id.clone();
+        read_summary(row).named("template", &id)
     }
 }
 
@@ -110,6 +106,22 @@ fn read_snapshot(row: SnapshotRow) -> Result<Snapshot, Misread> {
     })
 }
 
+fn read_summary(row: SummaryRow) -> Result<TemplateSummary, Misread> {
+    Ok(TemplateSummary {
+        template: read_template(row.template)?,
+        names: Vec::new(),
+        updated_at: timestamp(row.updated_at)?,
+        spawn_count: u64::try_from(row.spawn_count)?,
+        last_spawned_at: row.last_spawned_at.map(timestamp).transpose()?,
+        build_count: small(row.build_count)?,
+        ready: None,
+        status: row
+            .status
+            .as_deref()
+            .map_or(Ok(BuildStatus::Waiting), status)?,
+    })
+}
+
 fn read_template(row: TemplateRow) -> Result<Template, Misread> {
     Ok(Template {
         id: TemplateId::parse(&row.id)?,
@@ -117,27 +129,6 @@ fn read_template(row: TemplateRow) -> Result<Template, Misread> {
         public: row.public,
         alias: row.alias,
         source: source(&row.source)?,
-        created_at: timestamp(row.created_at)?,
-    })
-}
-
-fn read_build(row: BuildRow) -> Result<Build, Misread> {
-    Ok(Build {
-        id: BuildId::parse(&row.id)?,
-        template: TemplateId::parse(&row.template_id)?,
-        layers: from_json(&row.layers)?,
-        resources: Resources {
-            vcpus: small(row.vcpus)?,
-            memory_mib: small(row.memory_mib)?,
-            disk_mib: small(row.disk_mib)?,
-            processes_max: small(row.processes_max)?,
-        },
-        default_user: row.default_user,
-        default_workdir: row.default_workdir,
-        envd_version: row.envd_version,
-        files: row.files.as_deref().map(SnapshotId::parse).transpose()?,
-        startup: None,
-        distribution: casemate_types::Distribution::Other,
         created_at: timestamp(row.created_at)?,
     })
 }

@@ -1,23 +1,62 @@
-//! Placeholder until the adapter is there.
-use super::SqliteStore;
-use crate::build_cache::*;
-use crate::builds::*;
-use crate::*;
+//! [`Builds`].
+
 use async_trait::async_trait;
-use casemate_types::*;
+use casemate_types::{BuildFailure, TeamId, TemplateId, Timestamp};
+
+use super::template_pages::{self, record_columns};
+use super::{SqliteStore, build_requests, failed, tags};
+use crate::builds::FORGET_BUILDS_MAX;
+use crate::error::Cause;
+use crate::rows::{
+    Named, RecordRow, envs_text, failure_text, layers_text, micros, signed, startup_text,
+};
+use crate::{
+    Build, BuildBegun, BuildId, BuildRecord, BuildRequested, Builds, CreatedCursor, NewBuild,
+    StoreError, TagAssignment, TemplateOrder, TemplateSummary,
+};
+
+const WHAT: &str = "build";
+
+/// The literals make the index of the open ones serve.
+const FAIL_WAITING: &str = "\
+    UPDATE builds SET status = 'error', failure = $2, updated_at = $3, finished_at = $3 \
+    WHERE status IN ('waiting', 'building') AND status = 'waiting' AND created_at < $1 \
+    RETURNING id";
+const OLD_FAILED: &str = "\
+    SELECT id FROM builds WHERE status = 'error' AND finished_at < $1 \
+    ORDER BY finished_at LIMIT $2";
+
+/// With the index that each goes along; for the test of their plans.
+#[cfg(test)]
+pub(super) const SWEEPS: [(&str, &str); 3] = [
+    (FAIL_WAITING, "builds_open"),
+    (OLD_FAILED, "builds_failed"),
+    (build_requests::COUNT_OPEN, "builds_open"),
+];
+
 #[async_trait]
-#[allow(unused)]
 impl Builds for SqliteStore {
     async fn build_request(&self, new: &NewBuild) -> Result<BuildRequested, StoreError> {
-        todo!()
+        build_requests::request(self, new).await
     }
 
     async fn build_record(&self, id: &BuildId) -> Result<Option<BuildRecord>, StoreError> {
-        todo!()
+        let sql = concat!(
+            "SELECT ",
+            record_columns!(),
+            " FROM builds b JOIN templates t ON t.id = b.template_id \
+             WHERE b.id = $1 AND t.deleted = 0"
+        );
+        let row: Option<RecordRow> = sqlx::query_as(sql)
+            .bind(id.to_string())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(|error| failed(WHAT, id, error))?;
+        row.map(BuildRecord::try_from).transpose()
     }
 
     async fn build_begin(&self, id: &BuildId, at: Timestamp) -> Result<BuildBegun, StoreError> {
-        todo!()
+        build_requests::begin(self, *id, at).await
     }
 
     async fn build_finish(
@@ -26,7 +65,26 @@ impl Builds for SqliteStore {
         disk_size_mib: u32,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
-        todo!()
+        let done = sqlx::query(
+            "UPDATE builds SET status = 'ready', layers = $2, default_user = $3, \
+             default_workdir = $4, envd_version = $5, startup = $6, distribution = $7, \
+             disk_size_mib = $8, updated_at = $9, finished_at = $9, envs = $10 \
+             WHERE id = $1 AND status = 'building'",
+        )
+        .bind(build.id.to_string())
+        .bind(layers_text(&build.layers))
+        .bind(&build.default_user)
+        .bind(build.default_workdir.as_deref())
+        .bind(&build.envd_version)
+        .bind(build.startup.as_ref().map(startup_text))
+        .bind(build.distribution.word())
+        .bind(i64::from(disk_size_mib))
+        .bind(micros(at))
+        .bind(envs_text(&build.envs))
+        .execute(&self.durable)
+        .await
+        .map_err(|error| failed(WHAT, build.id, error))?;
+        Ok(done.rows_affected() > 0)
     }
 
     async fn build_fail(
@@ -35,7 +93,17 @@ impl Builds for SqliteStore {
         failure: &BuildFailure,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
-        todo!()
+        let done = sqlx::query(
+            "UPDATE builds SET status = 'error', failure = $2, updated_at = $3, finished_at = $3 \
+             WHERE id = $1 AND status IN ('waiting', 'building')",
+        )
+        .bind(id.to_string())
+        .bind(failure_text(failure))
+        .bind(micros(at))
+        .execute(&self.durable)
+        .await
+        .map_err(|error| failed(WHAT, id, error))?;
+        Ok(done.rows_affected() > 0)
     }
 
     async fn build_fail_waiting(
@@ -44,7 +112,14 @@ impl Builds for SqliteStore {
         failure: &BuildFailure,
         at: Timestamp,
     ) -> Result<Vec<BuildId>, StoreError> {
-        todo!()
+        let failed_ids: Vec<String> = sqlx::query_scalar(FAIL_WAITING)
+            .bind(micros(before))
+            .bind(failure_text(failure))
+            .bind(micros(at))
+            .fetch_all(&self.durable)
+            .await
+            .map_err(|error| failed("table", "builds", error))?;
+        read_ids(&failed_ids)
     }
 
     async fn build_fail_building(
@@ -52,11 +127,68 @@ impl Builds for SqliteStore {
         failure: &BuildFailure,
         at: Timestamp,
     ) -> Result<Vec<BuildId>, StoreError> {
-        todo!()
+        let failed_ids: Vec<String> = sqlx::query_scalar(
+            "UPDATE builds SET status = 'error', failure = $1, updated_at = $2, finished_at = $2 \
+             WHERE status IN ('waiting', 'building') AND status = 'building' RETURNING id",
+        )
+        .bind(failure_text(failure))
+        .bind(micros(at))
+        .fetch_all(&self.durable)
+        .await
+        .map_err(|error| failed("table", "builds", error))?;
+        read_ids(&failed_ids)
     }
 
     async fn build_list_open(&self, team: &TeamId) -> Result<Vec<BuildId>, StoreError> {
-        todo!()
+        let open: Vec<String> = sqlx::query_scalar(
+            "SELECT b.id FROM builds b JOIN templates t ON t.id = b.template_id \
+             WHERE b.status IN ('waiting', 'building') AND t.team_id = $1 \
+             ORDER BY b.created_at, b.id",
+        )
+        .bind(team.as_str())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(|error| failed("builds of team", team, error))?;
+        read_ids(&open)
+    }
+
+    async fn build_known(&self, ids: &[BuildId]) -> Result<Vec<BuildId>, StoreError> {
+        let asked: Vec<String> = ids.iter().map(BuildId::to_string).collect();
+        let found: Vec<String> = sqlx::query_scalar(
+            "SELECT id FROM builds WHERE id IN (SELECT value FROM json_each($1))",
+        )
+        .bind(serde_json::Value::from(asked).to_string())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(|error| failed("table", "builds", error))?;
+        read_ids(&found)
+    }
+
+    async fn build_forget_failed(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let refused = |error| failed("table", "builds", error);
+        let tx = self.durable.begin_with("BEGIN IMMEDIATE").await;
+        let mut tx = tx.map_err(refused)?;
+        let old: Vec<String> = sqlx::query_scalar(OLD_FAILED)
+            .bind(micros(before))
+            .bind(i64::from(FORGET_BUILDS_MAX))
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(refused)?;
+        let old = serde_json::Value::from(old).to_string();
+        sqlx::query(
+            "DELETE FROM template_tags WHERE build_id IN (SELECT value FROM json_each($1))",
+        )
+        .bind(&old)
+        .execute(&mut *tx)
+        .await
+        .map_err(refused)?;
+        let gone = sqlx::query("DELETE FROM builds WHERE id IN (SELECT value FROM json_each($1))")
+            .bind(&old)
+            .execute(&mut *tx)
+            .await
+            .map_err(refused)?;
+        tx.commit().await.map_err(refused)?;
+        Ok(gone.rows_affected())
     }
 
     async fn build_page(
@@ -65,7 +197,7 @@ impl Builds for SqliteStore {
         after: Option<&CreatedCursor>,
         rows_max: u32,
     ) -> Result<Vec<BuildRecord>, StoreError> {
-        todo!()
+        template_pages::builds(self, template, after, rows_max).await
     }
 
     async fn template_page(
@@ -75,14 +207,14 @@ impl Builds for SqliteStore {
         after: Option<&CreatedCursor>,
         rows_max: u32,
     ) -> Result<Vec<TemplateSummary>, StoreError> {
-        todo!()
+        template_pages::templates(self, team, order, after, rows_max).await
     }
 
     async fn template_summary(
         &self,
         id: &TemplateId,
     ) -> Result<Option<TemplateSummary>, StoreError> {
-        todo!()
+        template_pages::summary(self, id).await
     }
 
     async fn template_set_public(
@@ -91,14 +223,40 @@ impl Builds for SqliteStore {
         public: bool,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
-        todo!()
+        let done = sqlx::query(
+            "UPDATE templates SET public = $2, updated_at = $3 \
+             WHERE id = $1 AND source = 'template' AND deleted = 0",
+        )
+        .bind(id.as_str())
+        .bind(public)
+        .bind(micros(at))
+        .execute(&self.durable)
+        .await
+        .map_err(|error| failed("template", id, error))?;
+        Ok(done.rows_affected() > 0)
     }
 
     async fn template_spawned(
         &self,
         spawned: &[(TemplateId, u64, Timestamp)],
     ) -> Result<(), StoreError> {
-        todo!()
+        let refused = |error| failed("table", "templates", error);
+        let tx = self.fast().begin_with("BEGIN IMMEDIATE").await;
+        let mut tx = tx.map_err(refused)?;
+        for (id, count, at) in spawned {
+            sqlx::query(
+                "UPDATE templates SET spawn_count = spawn_count + $2, \
+                 last_spawned_at = CASE WHEN last_spawned_at > $3 THEN last_spawned_at \
+                     ELSE $3 END WHERE id = $1",
+            )
+            .bind(id.as_str())
+            .bind(signed(*count))
+            .bind(micros(*at))
+            .execute(&mut *tx)
+            .await
+            .map_err(refused)?;
+        }
+        tx.commit().await.map_err(refused)
     }
 
     async fn tags_assign(
@@ -108,79 +266,20 @@ impl Builds for SqliteStore {
         tags: &[String],
         at: Timestamp,
     ) -> Result<(), StoreError> {
-        todo!()
+        tags::assign(self, template, *build, tags, at).await
     }
 
     async fn tags_remove(&self, template: &TemplateId, tags: &[String]) -> Result<(), StoreError> {
-        todo!()
+        tags::remove(self, template, tags).await
     }
 
     async fn tags_list(&self, template: &TemplateId) -> Result<Vec<TagAssignment>, StoreError> {
-        todo!()
+        tags::list(self, template).await
     }
 }
-#[async_trait]
-#[allow(unused)]
-impl BuildCache for SqliteStore {
-    async fn layer_find(
-        &self,
-        team: &TeamId,
-        key: &CacheKey,
-        at: Timestamp,
-    ) -> Result<Option<CachedLayer>, StoreError> {
-        todo!()
-    }
 
-    async fn layer_put(
-        &self,
-        team: &TeamId,
-        key: &CacheKey,
-        layer: &CachedLayer,
-        at: Timestamp,
-    ) -> Result<Dropped, StoreError> {
-        todo!()
-    }
-
-    async fn layer_expire(&self, before: Timestamp, rows_max: u32) -> Result<Dropped, StoreError> {
-        todo!()
-    }
-
-    async fn layer_wanted(&self, layers: &[LayerId]) -> Result<Vec<LayerId>, StoreError> {
-        todo!()
-    }
-
-    async fn upload_find(
-        &self,
-        team: &TeamId,
-        key: &CacheKey,
-        at: Timestamp,
-    ) -> Result<Option<Upload>, StoreError> {
-        todo!()
-    }
-
-    async fn upload_put(
-        &self,
-        team: &TeamId,
-        key: &CacheKey,
-        upload: &Upload,
-        at: Timestamp,
-    ) -> Result<(), StoreError> {
-        todo!()
-    }
-
-    async fn upload_expire(&self, before: Timestamp) -> Result<u64, StoreError> {
-        todo!()
-    }
-
-    async fn upload_wanted(
-        &self,
-        team: &TeamId,
-        sha256: &[String],
-    ) -> Result<Vec<String>, StoreError> {
-        todo!()
-    }
-
-    async fn upload_bytes(&self, team: &TeamId) -> Result<u64, StoreError> {
-        todo!()
-    }
+/// Ids as they are kept.
+pub(super) fn read_ids(ids: &[String]) -> Result<Vec<BuildId>, StoreError> {
+    let parse = |id: &String| BuildId::parse(id).map_err(Cause::from).named(WHAT, id);
+    ids.iter().map(parse).collect()
 }

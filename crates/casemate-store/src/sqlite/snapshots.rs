@@ -5,8 +5,8 @@ use casemate_types::sandbox::PublicState;
 use casemate_types::{SnapshotId, TeamId, TemplateId, Timestamp};
 use sqlx::SqliteConnection;
 
-use super::templates::{assign_tag, build_by_tag, put_build};
-use super::{SqliteStore, failed};
+use super::build_rows::{assign_tag, build_by_tag, put_build};
+use super::{SqliteStore, failed, kept_files};
 use crate::error::Cause;
 use crate::rows::{Named, SnapshotRow, micros, source_word};
 use crate::{
@@ -54,9 +54,10 @@ impl Snapshots for SqliteStore {
             ..snapshot.build.clone()
         };
         let before = build_by_tag(&mut *tx, &template, &snapshot.tag).await?;
-        put_build(&mut tx, &build).await?;
+        put_build(&mut tx, &build, build.created_at).await?;
         put_files(&mut tx, snapshot).await?;
-        assign_tag(&mut tx, &build, &snapshot.tag, build.created_at).await?;
+        let (tag, at) = (&snapshot.tag, build.created_at);
+        assign_tag(&mut tx, &template, build.id, tag, at).await?;
         let replaced = match before {
             Some(before) => drop_unnamed(&mut tx, &before).await?,
             None => None,
@@ -89,18 +90,15 @@ impl Snapshots for SqliteStore {
     async fn snapshot_wanted(&self, files: &[SnapshotId]) -> Result<Vec<SnapshotId>, StoreError> {
         let asked: Vec<&str> = files.iter().map(|id| id.as_str()).collect();
         let found: Vec<String> = sqlx::query_scalar(
-            "SELECT files FROM snapshots WHERE files IN (SELECT value FROM json_each($1))",
+            "SELECT files FROM snapshots WHERE files IN (SELECT value FROM json_each($1)) \
+             UNION \
+             SELECT files FROM cached_layers WHERE files IN (SELECT value FROM json_each($1))",
         )
         .bind(serde_json::Value::from(asked).to_string())
         .fetch_all(&self.readers)
         .await
         .map_err(|error| failed("table", "snapshots", error))?;
-        let read = |text: &String| {
-            SnapshotId::parse(text)
-                .map_err(Cause::from)
-                .named(WHAT, text)
-        };
-        found.iter().map(read).collect()
+        kept_files::read(&found)
     }
 
     async fn snapshot_expire(
@@ -133,6 +131,7 @@ impl Snapshots for SqliteStore {
             "DELETE FROM builds WHERE template_id IN ( \
                  SELECT id FROM templates WHERE team_id = $1 AND source = 'snapshot') \
              AND NOT EXISTS (SELECT 1 FROM template_tags g WHERE g.build_id = builds.id) \
+             AND NOT EXISTS (SELECT 1 FROM snapshots s WHERE s.build_id = builds.id) \
              AND NOT EXISTS (SELECT 1 FROM sandboxes x \
                  WHERE x.template_id = builds.template_id AND x.state <> 'dead')",
             "DELETE FROM template_aliases WHERE template_id IN ( \
@@ -145,22 +144,20 @@ impl Snapshots for SqliteStore {
             let gone = sqlx::query(sql).bind(team.as_str()).execute(&mut *tx).await;
             gone.map_err(refused)?;
         }
+        let files = kept_files::unnamed(&mut tx, &files).await?;
         tx.commit().await.map_err(refused)?;
-        let read = |text: &String| {
-            SnapshotId::parse(text)
-                .map_err(Cause::from)
-                .named(WHAT, text)
-        };
-        files.iter().map(read).collect()
+        Ok(files)
     }
 
     async fn template_delete(&self, id: &TemplateId) -> Result<TemplateDeleted, StoreError> {
         let refused = |error| failed("template", id, error);
         let tx = self.durable.begin_with("BEGIN IMMEDIATE").await;
         let mut tx = tx.map_err(refused)?;
+        // Sandboxes of other teams go on with what they were made from.
         let state: Option<String> = sqlx::query_scalar(
-            "SELECT state FROM sandboxes WHERE template_id = $1 AND state <> 'dead' \
-             ORDER BY state DESC LIMIT 1",
+            "SELECT x.state FROM sandboxes x JOIN templates t ON t.id = x.template_id \
+             WHERE x.template_id = $1 AND x.state <> 'dead' \
+             AND (t.team_id IS NULL OR t.team_id = x.team_id) ORDER BY x.state DESC LIMIT 1",
         )
         .bind(id.as_str())
         .fetch_optional(&mut *tx)
@@ -171,39 +168,70 @@ impl Snapshots for SqliteStore {
             Some("paused") => return Ok(TemplateDeleted::InUse(PublicState::Paused)),
             Some(_) => return Ok(TemplateDeleted::InUse(PublicState::Running)),
         }
-        let files: Vec<String> = sqlx::query_scalar(
-            "DELETE FROM snapshots WHERE build_id IN \
-             (SELECT id FROM builds WHERE template_id = $1) RETURNING files",
-        )
-        .bind(id.as_str())
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(refused)?;
+        let hidden = sqlx::query("UPDATE templates SET deleted = 1 WHERE id = $1 AND deleted = 0")
+            .bind(id.as_str())
+            .execute(&mut *tx)
+            .await
+            .map_err(refused)?;
+        if hidden.rows_affected() == 0 {
+            return Ok(TemplateDeleted::Unknown);
+        }
         for sql in [
             "DELETE FROM template_tags WHERE template_id = $1",
-            "DELETE FROM builds WHERE template_id = $1",
             "DELETE FROM template_aliases WHERE template_id = $1",
         ] {
             let gone = sqlx::query(sql).bind(id.as_str()).execute(&mut *tx).await;
             gone.map_err(refused)?;
         }
-        let gone = sqlx::query("DELETE FROM templates WHERE id = $1")
-            .bind(id.as_str())
-            .execute(&mut *tx)
-            .await
-            .map_err(refused)?;
-        if gone.rows_affected() == 0 {
-            return Ok(TemplateDeleted::Unknown);
-        }
+        let files = drop_deleted(&mut tx).await?;
         tx.commit().await.map_err(refused)?;
-        let read = |text: &String| {
-            SnapshotId::parse(text)
-                .map_err(Cause::from)
-                .named(WHAT, text)
-        };
-        let files: Result<_, _> = files.iter().map(read).collect();
-        Ok(TemplateDeleted::Done(files?))
+        Ok(TemplateDeleted::Done(files))
     }
+
+    async fn template_purge(&self) -> Result<Vec<SnapshotId>, StoreError> {
+        let refused = |error| failed("table", "templates", error);
+        // Almost always there are none, and then no writer is needed.
+        let some: Option<String> =
+            sqlx::query_scalar("SELECT id FROM templates WHERE deleted = 1 LIMIT 1")
+                .fetch_optional(&self.readers)
+                .await
+                .map_err(refused)?;
+        if some.is_none() {
+            return Ok(Vec::new());
+        }
+        let tx = self.durable.begin_with("BEGIN IMMEDIATE").await;
+        let mut tx = tx.map_err(refused)?;
+        let files = drop_deleted(&mut tx).await?;
+        tx.commit().await.map_err(refused)?;
+        Ok(files)
+    }
+}
+
+/// Of templates that were deleted: the builds that no sandbox runs from, and then the templates.
+async fn drop_deleted(tx: &mut SqliteConnection) -> Result<Vec<SnapshotId>, StoreError> {
+    let refused = |error| failed("table", "builds", error);
+    let files: Vec<String> = sqlx::query_scalar(
+        "DELETE FROM snapshots WHERE build_id IN ( \
+             SELECT b.id FROM templates t JOIN builds b ON b.template_id = t.id \
+             WHERE t.deleted = 1 AND NOT EXISTS (SELECT 1 FROM sandboxes x \
+                 WHERE x.template_id = t.id AND x.build_id = b.id AND x.state <> 'dead')) \
+         RETURNING files",
+    )
+    .fetch_all(&mut *tx)
+    .await
+    .map_err(refused)?;
+    for sql in [
+        "DELETE FROM builds WHERE id IN ( \
+             SELECT b.id FROM templates t JOIN builds b ON b.template_id = t.id \
+             WHERE t.deleted = 1 AND NOT EXISTS (SELECT 1 FROM sandboxes x \
+                 WHERE x.template_id = t.id AND x.build_id = b.id AND x.state <> 'dead'))",
+        "DELETE FROM templates WHERE deleted = 1 \
+         AND NOT EXISTS (SELECT 1 FROM builds b WHERE b.template_id = templates.id)",
+    ] {
+        let gone = sqlx::query(sql).execute(&mut *tx).await;
+        gone.map_err(refused)?;
+    }
+    kept_files::unnamed(tx, &files).await
 }
 
 /// The template that has the snapshot's name already.
@@ -243,8 +271,8 @@ async fn new_template(tx: &mut SqliteConnection, snapshot: &NewSnapshot) -> Resu
     let id = &snapshot.build.template;
     let at = micros(snapshot.build.created_at);
     sqlx::query(
-        "INSERT INTO templates (id, team_id, public, created_at, source) \
-         VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO templates (id, team_id, public, created_at, updated_at, source) \
+         VALUES ($1, $2, $3, $4, $4, $5)",
     )
     .bind(id.as_str())
     .bind(snapshot.team.as_str())
@@ -293,20 +321,15 @@ async fn drop_unnamed(
     tx: &mut SqliteConnection,
     build: &Build,
 ) -> Result<Option<SnapshotId>, StoreError> {
-    let files: Option<String> = sqlx::query_scalar(
+    let files: Vec<String> = sqlx::query_scalar(
         "DELETE FROM snapshots WHERE build_id = $1 AND NOT EXISTS ( \
              SELECT 1 FROM template_tags g WHERE g.build_id = $1 AND NOT EXISTS ( \
                  SELECT 1 FROM template_tags y WHERE y.template_id = g.template_id \
                  AND y.tag = g.tag AND y.assigned_at > g.assigned_at)) RETURNING files",
     )
     .bind(build.id.to_string())
-    .fetch_optional(&mut *tx)
+    .fetch_all(&mut *tx)
     .await
     .map_err(|error| failed(WHAT, build.id, error))?;
-    let read = |text: String| {
-        SnapshotId::parse(&text)
-            .map_err(Cause::from)
-            .named(WHAT, &text)
-    };
-    files.map(read).transpose()
+    Ok(kept_files::unnamed(tx, &files).await?.pop())
 }

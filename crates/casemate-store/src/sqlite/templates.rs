@@ -5,8 +5,9 @@ use casemate_types::template::{DEFAULT_TAG, TemplateRef};
 use casemate_types::{TemplateId, Timestamp};
 use sqlx::{SqliteConnection, SqliteExecutor};
 
+use super::build_rows::{assign_tag, build_by_id, build_by_tag, put_build, same};
 use super::{SqliteStore, failed};
-use crate::rows::{BuildRow, MatchRow, TemplateRow, layers_text, micros};
+use crate::rows::{MatchRow, TemplateRow, micros};
 use crate::{Build, BuildId, NodeReport, Resolution, StoreError, Template, Templates};
 
 /// Of [`TemplateRow`], from `templates t`.
@@ -18,14 +19,7 @@ macro_rules! template_columns {
     };
 }
 
-/// Of [`BuildRow`], from `builds b`.
-macro_rules! build_columns {
-    () => {
-        "b.id, b.template_id, b.layers, b.vcpus, b.memory_mib, b.disk_mib, b.processes_max, \
-         b.default_user, b.default_workdir, b.envd_version, b.created_at, \
-         (SELECT s.files FROM snapshots s WHERE s.build_id = b.id) AS files"
-    };
-}
+pub(super) use template_columns;
 
 /// `$1` a namespace, `$2` a name, `$3` whether the name may also be a promoted alias or an id.
 const RESOLVE: &str = concat!(
@@ -35,7 +29,7 @@ const RESOLVE: &str = concat!(
             FROM template_aliases n WHERE n.namespace = $1 AND n.alias = $2 AND $1 <> '' \
       UNION ALL SELECT 2, p.template_id, p.alias \
             FROM template_aliases p WHERE p.namespace = '' AND p.alias = $2 AND $3 \
-      UNION ALL SELECT 3, i.id, i.id FROM templates i WHERE i.id = $2 AND $3) m \
+      UNION ALL SELECT 3, i.id, i.id FROM templates i WHERE i.id = $2 AND i.deleted = 0 AND $3) m \
      JOIN templates t ON t.id = m.id ORDER BY m.step LIMIT 1"
 );
 
@@ -99,7 +93,7 @@ impl Templates for SqliteStore {
             .await
             .map_err(refused)?;
         let mut changed = put_template(&mut tx, &report.build, now).await?;
-        changed |= put_build(&mut tx, &report.build).await?;
+        changed |= put_build(&mut tx, &report.build, now).await?;
         changed |= move_tag(&mut tx, &report.build, now).await?;
         changed |= move_alias(&mut tx, report, now).await?;
         tx.commit().await.map_err(refused)?;
@@ -121,15 +115,6 @@ impl SqliteStore {
     }
 }
 
-/// Equal as far as it is kept.
-fn same(kept: &Build, reported: &Build) -> bool {
-    let reported = Build {
-        created_at: kept.created_at,
-        ..reported.clone()
-    };
-    *kept == reported
-}
-
 async fn put_template(
     tx: &mut SqliteConnection,
     build: &Build,
@@ -140,8 +125,8 @@ async fn put_template(
         Some(_) => Ok(false),
         None => {
             sqlx::query(
-                "INSERT INTO templates (id, team_id, public, created_at) \
-                 VALUES ($1, NULL, $2, $3)",
+                "INSERT INTO templates (id, team_id, public, created_at, updated_at) \
+                 VALUES ($1, NULL, $2, $3, $3)",
             )
             .bind(build.template.as_str())
             .bind(true)
@@ -154,43 +139,6 @@ async fn put_template(
     }
 }
 
-/// Writes the build unless it is kept as reported. The time of its creation stays as it was
-/// first heard.
-pub(super) async fn put_build(
-    tx: &mut SqliteConnection,
-    build: &Build,
-) -> Result<bool, StoreError> {
-    match build_by_id(&mut *tx, build.id).await? {
-        Some(kept) if kept.template != build.template => return Err(exists("build", build.id)),
-        Some(kept) if same(&kept, build) => return Ok(false),
-        Some(_) | None => {}
-    }
-    sqlx::query(
-        "INSERT INTO builds (id, template_id, layers, vcpus, memory_mib, disk_mib, \
-         processes_max, default_user, default_workdir, envd_version, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
-         ON CONFLICT (id) DO UPDATE SET layers = excluded.layers, vcpus = excluded.vcpus, \
-         memory_mib = excluded.memory_mib, disk_mib = excluded.disk_mib, \
-         processes_max = excluded.processes_max, default_user = excluded.default_user, \
-         default_workdir = excluded.default_workdir, envd_version = excluded.envd_version",
-    )
-    .bind(build.id.to_string())
-    .bind(build.template.as_str())
-    .bind(layers_text(&build.layers))
-    .bind(i64::from(build.resources.vcpus))
-    .bind(i64::from(build.resources.memory_mib))
-    .bind(i64::from(build.resources.disk_mib))
-    .bind(i64::from(build.resources.processes_max))
-    .bind(&build.default_user)
-    .bind(build.default_workdir.as_deref())
-    .bind(&build.envd_version)
-    .bind(micros(build.created_at))
-    .execute(&mut *tx)
-    .await
-    .map_err(|error| failed("build", build.id, error))?;
-    Ok(true)
-}
-
 /// Points the default tag to the build unless it points to one as young.
 async fn move_tag(
     tx: &mut SqliteConnection,
@@ -201,30 +149,8 @@ async fn move_tag(
     if kept.is_some_and(|kept| !is_younger(build, &kept)) {
         return Ok(false);
     }
-    assign_tag(tx, build, DEFAULT_TAG, now).await?;
+    assign_tag(tx, &build.template, build.id, DEFAULT_TAG, now).await?;
     Ok(true)
-}
-
-/// An assignment is younger than the last one even when the clock is not.
-pub(super) async fn assign_tag(
-    tx: &mut SqliteConnection,
-    build: &Build,
-    tag: &str,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO template_tags (template_id, tag, assigned_at, build_id) \
-         SELECT $1, $2, COALESCE(MAX(MAX(assigned_at) + 1, $3), $3), $4 \
-         FROM template_tags WHERE template_id = $1 AND tag = $2",
-    )
-    .bind(build.template.as_str())
-    .bind(tag)
-    .bind(micros(now))
-    .bind(build.id.to_string())
-    .execute(&mut *tx)
-    .await
-    .map_err(|error| failed("template", &build.template, error))?;
-    Ok(())
 }
 
 /// Points the promoted alias to the template unless it leads to a build as young.
@@ -300,7 +226,7 @@ async fn template_by_id(
     let sql = concat!(
         "SELECT ",
         template_columns!(),
-        " FROM templates t WHERE t.id = $1"
+        " FROM templates t WHERE t.id = $1 AND t.deleted = 0"
     );
     let row: Option<TemplateRow> = sqlx::query_as(sql)
         .bind(id.as_str())
@@ -308,41 +234,4 @@ async fn template_by_id(
         .await
         .map_err(|error| failed("template", id, error))?;
     row.map(Template::try_from).transpose()
-}
-
-async fn build_by_id(
-    db: impl SqliteExecutor<'_>,
-    id: BuildId,
-) -> Result<Option<Build>, StoreError> {
-    let sql = concat!(
-        "SELECT ",
-        build_columns!(),
-        " FROM builds b WHERE b.id = $1"
-    );
-    let row: Option<BuildRow> = sqlx::query_as(sql)
-        .bind(id.to_string())
-        .fetch_optional(db)
-        .await
-        .map_err(|error| failed("build", id, error))?;
-    row.map(Build::try_from).transpose()
-}
-
-pub(super) async fn build_by_tag(
-    db: impl SqliteExecutor<'_>,
-    template: &TemplateId,
-    tag: &str,
-) -> Result<Option<Build>, StoreError> {
-    let sql = concat!(
-        "SELECT ",
-        build_columns!(),
-        " FROM template_tags g JOIN builds b ON b.id = g.build_id \
-         WHERE g.template_id = $1 AND g.tag = $2 ORDER BY g.assigned_at DESC LIMIT 1"
-    );
-    let row: Option<BuildRow> = sqlx::query_as(sql)
-        .bind(template.as_str())
-        .bind(tag)
-        .fetch_optional(db)
-        .await
-        .map_err(|error| failed("tag", tag, error))?;
-    row.map(Build::try_from).transpose()
 }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use casemate_store::{
-    AccessToken, ApiKey, Build, BuildId, KeyHash, KeyId, KeyMask, LimitOverrides, NewSnapshot,
-    NodeReport, Sandbox, Standing, Team, User,
+    AccessToken, ApiKey, Build, BuildId, CacheKey, CachedLayer, KeyHash, KeyId, KeyMask,
+    LimitOverrides, NewBuild, NewSnapshot, NodeReport, Sandbox, Standing, Team, Upload, User,
 };
 use casemate_types::{
-    EndReason, Ingress, Kept, NetworkPolicy, OnTimeout, Resources, SandboxId, SandboxState,
-    SnapshotId, TeamId, TemplateId, Timestamp, UserId,
+    BuildContext, BuildFailure, Distribution, EndReason, Ingress, Kept, NetworkPolicy, OnTimeout,
+    Resources, SandboxId, SandboxState, SnapshotId, Startup, TeamId, TemplateId, Timestamp, UserId,
 };
 
 pub const IDEMPOTENCY_KEY: &str = "fixture-key";
@@ -97,6 +97,9 @@ pub fn report() -> NodeReport {
             default_workdir: Some("/home/user".into()),
             envd_version: "0.6.12".into(),
             files: None,
+            envs: Default::default(),
+            startup: None,
+            distribution: Distribution::Debian("bookworm".into()),
             created_at: at(6),
         },
         alias: "base".into(),
@@ -184,5 +187,86 @@ pub fn snapshot() -> NewSnapshot {
         },
         node: "node-1".into(),
         sandbox: running().id,
+    }
+}
+
+/// Since version 3: one that is ready, and one of the same name that failed.
+pub fn requests() -> [NewBuild; 2] {
+    let ready = NewBuild {
+        team: team_id(),
+        namespace: team().slug,
+        alias: "built".into(),
+        tags: vec!["default".into()],
+        build: BuildId::parse("7c1e9a52-3f0d-4b6e-8a57-2d4f6b8c0e14").expect("a UUID"),
+        template: TemplateId::parse("fixturebuilt00000000").expect("a template id"),
+        resources: RESOURCES,
+        at: at(20),
+        builds_max: 20,
+        counted_from: at(0),
+        superseded: failure(),
+    };
+    let failed = NewBuild {
+        build: BuildId::parse("7c1e9a52-3f0d-4b6e-8a57-2d4f6b8c0e15").expect("a UUID"),
+        template: TemplateId::parse("fixturebuilt00000001").expect("a template id"),
+        at: at(30),
+        ..ready.clone()
+    };
+    [ready, failed]
+}
+
+/// What the first of [`requests`] came to.
+pub fn built() -> Build {
+    let [ready, _] = requests();
+    Build {
+        id: ready.build,
+        template: ready.template,
+        layers: vec!["t-fixture0000000000000".into(), "base-1".into()],
+        default_workdir: None,
+        startup: Some(Startup {
+            start: Some("serve".into()),
+            ready: "true".into(),
+            context: context(),
+        }),
+        distribution: Distribution::Other,
+        created_at: ready.at,
+        ..report().build
+    }
+}
+
+/// What the second of [`requests`] failed of.
+pub fn failure() -> BuildFailure {
+    BuildFailure {
+        message: "exit status 1".into(),
+        step: Some("2".into()),
+    }
+}
+
+fn context() -> BuildContext {
+    BuildContext {
+        user: "user".into(),
+        workdir: Some("/app".into()),
+        envs: BTreeMap::from([("A".into(), "b".into())]),
+    }
+}
+
+/// Since version 3: of the layer and of the upload.
+pub fn cache_key() -> CacheKey {
+    CacheKey::parse(&"0f".repeat(32)).expect("64 digits")
+}
+
+pub fn cached_layer() -> CachedLayer {
+    CachedLayer {
+        layers: vec!["base-1".into()],
+        files: Some(SnapshotId::parse("sfixture0000000000001").expect("a snapshot id")),
+        context: context(),
+        distribution: Distribution::Debian("trixie".into()),
+        size_mib: 12,
+    }
+}
+
+pub fn upload() -> Upload {
+    Upload {
+        sha256: "a0".repeat(32),
+        bytes: 5 << 30,
     }
 }

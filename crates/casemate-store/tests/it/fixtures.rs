@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use casemate_store::{
-    Begun, Idempotency, Keys, Resolution, Sandboxes, Settings, SqliteStore, Teams, TemplateSource,
-    Templates, Users,
+    Begun, BuildCache, Builds, Idempotency, Keys, Resolution, Sandboxes, Settings, SqliteStore,
+    Teams, TemplateSource, Templates, Users,
 };
+use casemate_types::BuildStatus;
 use casemate_types::template::TemplateRef;
 
 use crate::fixture_rows;
@@ -36,8 +37,13 @@ async fn every_released_schema_opens_with_its_rows() {
         std::fs::copy(&fixture, &copy).unwrap();
         let store = SqliteStore::open(&copy).await.unwrap();
         check_rows(&store).await;
-        if !fixture.to_string_lossy().contains("/data-v1/") {
+        let path = fixture.to_string_lossy();
+        let is_of = |version: &str| path.contains(&format!("/data-v{version}/"));
+        if !is_of("1") {
             check_rows_since_2(&store).await;
+        }
+        if !is_of("1") && !is_of("2") {
+            check_rows_since_3(&store).await;
         }
         store.close().await;
     }
@@ -58,6 +64,40 @@ async fn check_rows_since_2(store: &SqliteStore) {
         }
         other => panic!("{other:?}"),
     }
+}
+
+async fn check_rows_since_3(store: &SqliteStore) {
+    let (team, built) = (fixture_rows::team(), fixture_rows::built());
+    let name = TemplateRef::parse("built").unwrap();
+    match store.template_resolve(&team.slug, &name).await.unwrap() {
+        Resolution::Found { build, .. } => assert_eq!(build, built),
+        other => panic!("{other:?}"),
+    }
+    let found = store.template_summary(&built.template).await.unwrap();
+    let found = found.unwrap();
+    assert_eq!((found.status, found.build_count), (BuildStatus::Failed, 2));
+    assert_eq!(found.ready.and_then(|ready| ready.disk_size_mib), Some(700));
+    let [_, failed] = fixture_rows::requests();
+    let record = store.build_record(&failed.build).await.unwrap().unwrap();
+    assert_eq!(record.failure, Some(fixture_rows::failure()));
+    let (key, at) = (fixture_rows::cache_key(), fixture_rows::at(24));
+    let layer = store.layer_find(&team.id, &key, at).await.unwrap();
+    assert_eq!(layer, Some(fixture_rows::cached_layer()));
+    let upload = store.upload_find(&team.id, &key, at).await.unwrap();
+    assert_eq!(upload, Some(fixture_rows::upload()));
+}
+
+/// Builds from before there were states of them are ready, and of Debian bookworm.
+async fn check_template(store: &SqliteStore) {
+    let report = fixture_rows::report().build;
+    let found = store.template_summary(&report.template).await.unwrap();
+    let found = found.unwrap();
+    assert_eq!((found.status, found.build_count), (BuildStatus::Ready, 1));
+    assert_eq!(found.updated_at, fixture_rows::reported_at());
+    let ready = found.ready.unwrap();
+    assert_eq!(ready.id, report.id);
+    assert_eq!(ready.disk_size_mib, None);
+    assert!(ready.finished_at.is_some());
 }
 
 async fn check_rows(store: &SqliteStore) {
@@ -92,6 +132,7 @@ async fn check_rows(store: &SqliteStore) {
         }
         other => panic!("{other:?}"),
     }
+    check_template(store).await;
     for sandbox in [fixture_rows::running(), fixture_rows::dead()] {
         let found = store.sandbox_by_id(&sandbox.id).await.unwrap();
         assert_eq!(found, Some(sandbox));

@@ -4,8 +4,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use casemate_store::testing::TempStore;
-use casemate_store::{Idempotency, OpenError, Settings, SqliteStore, Store, StoreError, Teams};
+use casemate_store::testing::{TempStore, build_ready};
+use casemate_store::{
+    Idempotency, OpenError, Settings, SqliteStore, Store, StoreError, Teams, Templates,
+};
 use casemate_types::{TeamId, Timestamp};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
@@ -55,6 +57,16 @@ async fn rows_outlive_a_killed_process() {
     assert_eq!(again.team_by_id(&team.id).await.unwrap(), Some(team));
     assert_eq!(again.idempotency_orphan(&[]).await.unwrap(), 1);
     again.close().await;
+}
+
+#[tokio::test]
+async fn a_build_without_a_builder_is_ready() {
+    let temp = TempStore::open().await;
+    let (team, at) = (fixture_rows::team(), fixture_rows::at(9));
+    temp.team_insert(&team).await.unwrap();
+    let build = build_ready(&*temp.share(), &team, "mine", &["default"], at).await;
+    let found = temp.build_by_id(&build.id).await.unwrap();
+    assert_eq!(found, Some(build));
 }
 
 #[tokio::test]

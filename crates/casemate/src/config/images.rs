@@ -111,7 +111,11 @@ impl Images {
                     .with_context(|| format!("images.registries.{host}: the mirror {text:?}"))
             };
             let read = RegistryConfig {
-                mirrors: registry.mirrors.iter().map(mirror).collect::<Result<_, _>>()?,
+                mirrors: registry
+                    .mirrors
+                    .iter()
+                    .map(mirror)
+                    .collect::<Result<_, _>>()?,
                 fallback: registry.fallback,
                 insecure: registry.insecure,
                 ca_files: registry.ca_files.clone(),
@@ -238,7 +242,10 @@ mod tests {
             ("proxy = \"http://u:geheim@h\"", "images.proxy"),
         ] {
             let error = format!("{:#}", images(text).unwrap_err());
-            assert!(error.contains(expected) && !error.contains("geheim"), "{error}");
+            assert!(
+                error.contains(expected) && !error.contains("geheim"),
+                "{error}"
+            );
         }
     }
 }

@@ -23,6 +23,7 @@ pub struct RawConfig {
     pub history: History,
     pub images: Images,
     pub builds: Builds,
+    pub uploads: Uploads,
 }
 
 impl RawConfig {
@@ -186,6 +187,8 @@ pub struct Limits {
     pub paused_days: u32,
     /// Days that a snapshot is kept; 0 is for ever. Those of which sandboxes run or rest stay.
     pub snapshot_days: u32,
+    /// Builds of templates that a team may have waiting or under way; beyond it 429.
+    pub team_builds_max: u32,
 }
 
 impl Default for Limits {
@@ -206,6 +209,7 @@ impl Default for Limits {
             processes_max: base.processes_max,
             paused_days: 0,
             snapshot_days: 0,
+            team_builds_max: 20,
         }
     }
 }
@@ -220,6 +224,11 @@ impl Limits {
         ensure!(
             self.team_sandboxes_max >= 1,
             "limits.team_sandboxes_max must be at least 1"
+        );
+        ensure!(
+            (1..=1000).contains(&self.team_builds_max),
+            "limits.team_builds_max must be 1 to 1000, got {}",
+            self.team_builds_max
         );
         let longest = self.life_hours_max.saturating_mul(3600);
         ensure!(
@@ -406,6 +415,50 @@ impl History {
             self.mib_max >= 16,
             "history.mib_max must be at least 16, got {}",
             self.mib_max
+        );
+        Ok(())
+    }
+}
+
+/// `[uploads]`: archives that clients upload for builds of templates.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Uploads {
+    /// One archive, MiB; beyond it 413.
+    pub upload_mib_max: u64,
+    /// All of a team's together, MiB; beyond it 413. Too high fills the disk that the store is on.
+    pub team_mib_max: u64,
+    /// Days after which one goes that no build used. Too low uploads it again for the next build.
+    pub days: u32,
+}
+
+impl Default for Uploads {
+    fn default() -> Self {
+        Self {
+            upload_mib_max: 4096,
+            team_mib_max: 20 * 1024,
+            days: 7,
+        }
+    }
+}
+
+impl Uploads {
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        ensure!(
+            (1..=1024 * 1024).contains(&self.upload_mib_max),
+            "uploads.upload_mib_max must be 1 to 1048576, got {}",
+            self.upload_mib_max
+        );
+        ensure!(
+            (self.upload_mib_max..=1 << 30).contains(&self.team_mib_max),
+            "uploads.team_mib_max must be at least uploads.upload_mib_max ({}), got {}",
+            self.upload_mib_max,
+            self.team_mib_max
+        );
+        ensure!(
+            (1..=365).contains(&self.days),
+            "uploads.days must be 1 to 365, got {}",
+            self.days
         );
         Ok(())
     }

@@ -1,13 +1,16 @@
-//! The base template and the operator's layer: made or found, then offered by the node.
+//! The base template and the operator's layers: made or found, then offered by the node.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use casemate_build::base::packages::SUITE;
 use casemate_build::base::{self, BaseConfig, BaseManifest};
+use casemate_build::scratch;
 use casemate_build::site::{self, Certificates, Mirror, SiteConfig};
-use casemate_node::Node;
+use casemate_node::{Node, Offer, Site};
 use casemate_rpc::NodeTemplate;
-use casemate_types::Resources;
+use casemate_types::{Distribution, Resources};
 
 use super::sandboxes::Opened;
 use crate::config::{Config, raw};
@@ -32,6 +35,7 @@ pub async fn offer(
     opened: &Opened,
     output: &Output,
 ) -> anyhow::Result<()> {
+    let limits = &config.limits;
     let (config, layers_dir) = (config.clone(), opened.layers_dir.clone());
     let (gateway, progress) = (opened.gateway, output.progress("base template"));
     let make = move || -> anyhow::Result<_> {
@@ -43,34 +47,44 @@ pub async fn offer(
         let layers: Vec<_> = manifest.layers.iter().rev().cloned().collect();
         let dirs: Vec<_> = layers.iter().map(|name| layers_dir.join(name)).collect();
         let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
-        let site = site::ensure(&site_config, &dirs).context("make the operator's layer")?;
-        Ok((config, layers_dir, manifest, layers, site))
+        let sites = site::ensure(&site_config, &dirs).context("make the operator's layers")?;
+        let scratch = scratch::ensure(&layers_dir).context("make the layer below images")?;
+        Ok((manifest, layers, sites, scratch))
     };
-    let (config, layers_dir, manifest, layers, site) = tokio::task::spawn_blocking(make)
+    let (manifest, layers, sites, scratch) = tokio::task::spawn_blocking(make)
         .await
         .context("the base template's task")??;
-    for note in &site.notes {
+    let notes: BTreeSet<_> = sites.values().flat_map(|site| &site.notes).collect();
+    for note in notes {
         tracing::warn!("sandboxes do not get {note}");
     }
-    let mut envs = manifest.env.clone();
-    envs.extend(site.env);
-    let site_dir = layers_dir.join(&site.layer);
-    node.offer(
-        vec![template(&config, manifest, layers)],
-        layers_dir,
-        Some(site_dir),
-        envs,
-    );
+    let base_envs = manifest.env.clone();
+    let sites = sites.into_iter().map(|(distribution, site)| {
+        // What the base sets, every Debian understands.
+        let mut envs = match &distribution {
+            Distribution::Debian(_) => base_envs.clone(),
+            Distribution::Other => BTreeMap::new(),
+        };
+        envs.extend(site.env);
+        let dir = opened.layers_dir.join(&site.layer);
+        (distribution, Site { dir, envs })
+    });
+    node.offer(Offer {
+        sites: sites.collect(),
+        templates: vec![template(limits, manifest, layers)],
+        layers_dir: opened.layers_dir.clone(),
+        scratch,
+    });
     Ok(())
 }
 
-fn template(config: &Config, manifest: BaseManifest, layers: Vec<String>) -> NodeTemplate {
-    let limits = &config.limits;
+fn template(limits: &raw::Limits, manifest: BaseManifest, layers: Vec<String>) -> NodeTemplate {
     NodeTemplate {
         template: manifest.template_id,
         build: manifest.build_id.to_string(),
         alias: manifest.alias,
         layers,
+        distribution: Distribution::Debian(SUITE.into()),
         resources: Resources {
             vcpus: limits.vcpus,
             memory_mib: limits.memory_mib,

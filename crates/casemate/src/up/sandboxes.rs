@@ -16,7 +16,7 @@ use casemate_runtime::{
     AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, Exit, Frozen, Runtime,
     RuntimeError, RuntimeRecord, Seen, SnapshotError, Snapshots, Stock, Taken,
 };
-use casemate_types::{CompiledPolicy, SandboxId, SnapshotId};
+use casemate_types::{CompiledPolicy, LayerId, SandboxId, SnapshotId};
 use tokio::sync::mpsc;
 
 use super::programs;
@@ -331,6 +331,18 @@ impl Snapshots for Sandboxes {
 
     async fn remove(&self, snapshot: &SnapshotId) -> Result<(), SnapshotError> {
         self.inner.remove(snapshot).await
+    }
+
+    async fn seal(&self, snapshot: &SnapshotId, layer: &LayerId) -> Result<u64, SnapshotError> {
+        self.inner.seal(snapshot, layer).await
+    }
+
+    async fn remove_layer(&self, layer: &LayerId) -> Result<(), SnapshotError> {
+        self.inner.remove_layer(layer).await
+    }
+
+    async fn layers(&self) -> Result<BTreeSet<LayerId>, SnapshotError> {
+        self.inner.layers().await
     }
 
     async fn list(&self) -> Result<BTreeMap<SnapshotId, Option<u64>>, SnapshotError> {

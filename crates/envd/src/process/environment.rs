@@ -7,7 +7,7 @@ use crate::settings::Settings;
 use crate::users::User;
 
 /// Where nothing else is said, as in a sandbox whose init got no environment.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Exactly these, later ones win: own PATH, the account, the sandbox, the request.
 pub fn variables(

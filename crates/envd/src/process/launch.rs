@@ -28,6 +28,7 @@ use crate::connect::{Code, RpcError};
 use crate::descriptors::limit_of_programs;
 use crate::guest::Guest;
 use crate::limits::PROCESSES;
+use crate::log::Log;
 use crate::paths::{expand, os_text};
 use crate::ready::register;
 use crate::users::User;
@@ -55,13 +56,31 @@ pub fn launch(
         tag,
         stdin: stdin.unwrap_or(true),
     };
-    let launched = start(guest, user, asked, limit);
-    if let Err(error) = &launched {
-        guest
+    let launched = start(guest, user, asked, limit, &guest.log);
+    match &launched {
+        // Its supervisor runs after this, so it cannot have ended yet.
+        Ok((process, _)) => guest.processes.insert(Rc::clone(process)),
+        Err(error) => guest
             .log
-            .process_refused(&user.name, &config, &error.message);
+            .process_refused(&user.name, &config, &error.message),
     }
     launched
+}
+
+/// The same for a command of ours, of which neither the list of processes nor the log tells.
+pub fn launch_unlisted(
+    guest: &Guest,
+    user: &User,
+    request: StartRequest,
+) -> Result<(Rc<Process>, mpsc::Receiver<Chunk>), RpcError> {
+    let config = request.process.into_option().unwrap_or_default();
+    let asked = Asked {
+        config: &config,
+        pty: None,
+        tag: None,
+        stdin: request.stdin.unwrap_or(true),
+    };
+    start(guest, user, asked, None, &Rc::new(Log::default()))
 }
 
 /// A request, taken apart.
@@ -77,6 +96,7 @@ fn start(
     user: &User,
     asked: Asked<'_>,
     limit: Option<Duration>,
+    log: &Rc<Log>,
 ) -> Result<(Rc<Process>, mpsc::Receiver<Chunk>), RpcError> {
     if guest.processes.is_full() {
         let text = format!("{PROCESSES} processes run already");
@@ -111,7 +131,7 @@ fn start(
         abandon(&pidfd);
         failed(&error)
     })?;
-    let (log, config) = (Rc::clone(&guest.log), config.clone());
+    let (log, config) = (Rc::clone(log), config.clone());
     log.process_start(pid, &user.name, tag.as_deref(), &config, limit);
     let process = Rc::new(Process::new(pid, tag, config, pidfd, input));
     // Nothing was read yet: the supervisor runs after this.
@@ -119,7 +139,6 @@ fn start(
         .subscribe()
         .ok_or_else(|| RpcError::internal("a new process has readers already"))?;
     let table = Rc::clone(&guest.processes);
-    table.insert(Rc::clone(&process));
     tokio::task::spawn_local(supervise(table, log, Rc::clone(&process), outputs, limit));
     Ok((process, queue))
 }

@@ -90,6 +90,31 @@ fn expire(limit: Option<Duration>) -> impl Future<Output = ()> {
     }
 }
 
+/// How a process of the table ended, as soon as it did: others may hold its output longer.
+pub async fn exit(process: &Process) -> EndEvent {
+    loop {
+        if let Some(end) = process.ended() {
+            return end;
+        }
+        // Readable for good, once it ended.
+        if process.pidfd.readable().await.is_err() {
+            return end::failed("wait: the event loop is gone");
+        }
+        let handle = WaitId::PidFd(std::os::fd::AsFd::as_fd(process.pidfd.get_ref()));
+        match waitid(handle, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+            Ok(Some(status)) => return end::of_status(&status),
+            // Reaped, and the end is there already.
+            Err(Errno::CHILD) => match process.ended() {
+                Some(end) => return end,
+                None => return end::failed("wait: no status"),
+            },
+            Err(Errno::INTR) => {}
+            Ok(None) => return end::failed("wait: no status"),
+            Err(error) => return end::failed(&format!("wait: {error}")),
+        }
+    }
+}
+
 fn reap(process: &Process) -> EndEvent {
     loop {
         let handle = WaitId::PidFd(std::os::fd::AsFd::as_fd(process.pidfd.get_ref()));

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::http::PATIENCE;
@@ -18,8 +18,8 @@ use crate::streams::{Finished, Stream};
 const AROUND: &str = "mount -t tmpfs none /run && cp /etc/hosts /run/hosts && \
                       mount --bind /run/hosts /etc/hosts && exec \"$0\" init";
 
-struct Sandbox {
-    server: Server,
+pub struct Sandbox {
+    pub server: Server,
     child: Child,
     ready: File,
     _dir: TempDir,
@@ -27,6 +27,11 @@ struct Sandbox {
 
 impl Sandbox {
     fn start(config: &str) -> Self {
+        Self::start_around(AROUND, config)
+    }
+
+    /// `around` has the program as `$0`.
+    fn start_around(around: &str, config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config");
         fs::write(&path, config).unwrap();
@@ -40,7 +45,7 @@ impl Sandbox {
         let child = Command::new("sh")
             .args(["-c", script, "sh"])
             .arg(&path)
-            .args([AROUND, env!("CARGO_BIN_EXE_envd")])
+            .args([around, env!("CARGO_BIN_EXE_envd")])
             .stdin(OwnedFd::from(listener))
             .stdout(OwnedFd::from(theirs))
             .stderr(Stdio::null())
@@ -56,12 +61,20 @@ impl Sandbox {
     }
 
     fn secured() -> Self {
-        let config = json!({
-            "version": 1, "sandbox_id": "i1", "template_id": "t1", "access_token": TOKEN,
+        Self::ready(AROUND, json!({}))
+    }
+
+    /// Waits until it serves. `more` is added to its configuration.
+    pub fn ready(around: &str, more: Value) -> Self {
+        let mut config = json!({
+            "version": 2, "sandbox_id": "i1", "template_id": "t1", "access_token": TOKEN,
             "envs": {"FOO": "bar"}, "default_user": "root", "default_workdir": "/usr",
             "hostname": "my-sandbox", "from_the_future": true
         });
-        let mut sandbox = Self::start(&config.to_string());
+        for (name, value) in more.as_object().unwrap() {
+            config[name] = value.clone();
+        }
+        let mut sandbox = Self::start_around(around, &config.to_string());
         let mut byte = [0];
         sandbox.ready.read_exact(&mut byte).unwrap();
         assert_eq!(&byte, b"1");
@@ -69,7 +82,7 @@ impl Sandbox {
     }
 
     /// Runs a script inside.
-    fn run(&self, script: &str) -> Finished {
+    pub fn run(&self, script: &str) -> Finished {
         let body = json!({"process": {"cmd": "/bin/sh", "args": ["-c", script]}});
         let token = [("x-access-token", TOKEN)];
         let mut stream = Stream::open(&self.server, "Process/Start", &token, &body);
@@ -117,22 +130,105 @@ fn orphans_are_reaped() {
 fn a_dead_server_comes_back_as_closed_as_it_was() {
     let sandbox = Sandbox::secured();
     for round in 0..3 {
-        // By itself: the stream breaks off, so nobody reads its end.
-        let body = json!({"process": {"cmd": "/bin/sh", "args": ["-c", "kill -9 $PPID"]}});
-        let token = [("x-access-token", TOKEN)];
-        let headers = [&[("content-type", "application/connect+json")], &token[..]].concat();
-        let mut connection = sandbox.server.connect();
-        let message = crate::streams::envelope(&body);
-        connection.request("POST", "/process.Process/Start", &headers, &message);
-        connection.until_closed();
-        // The socket stays open meanwhile: connections wait instead of being refused.
-        eventually("a new server", || {
-            let mut connection = sandbox.server.connect();
-            connection.request("GET", "/envs", &[], b"");
-            connection.try_reply().filter(|reply| reply.status == 401)
-        });
+        kill_server(&sandbox);
         assert_eq!(sandbox.run("echo $FOO").out(), "bar\n", "round {round}");
     }
+}
+
+/// Ends the server from inside, and waits until the next one is there. The socket stays open
+/// meanwhile: connections wait instead of being refused.
+fn kill_server(sandbox: &Sandbox) {
+    let body = json!({"process": {"cmd": "/bin/sh", "args": ["-c", "kill -9 $PPID"]}});
+    let headers = [
+        ("content-type", "application/connect+json"),
+        ("x-access-token", TOKEN),
+    ];
+    let mut connection = sandbox.server.connect();
+    let message = crate::streams::envelope(&body);
+    connection.request("POST", "/process.Process/Start", &headers, &message);
+    connection.until_closed();
+    eventually("a new server", || {
+        let mut connection = sandbox.server.connect();
+        connection.request("GET", "/envs", &[], b"");
+        connection.try_reply().filter(|reply| reply.status == 401)
+    });
+}
+
+fn startup(sandbox: &Sandbox, query: &str) -> Value {
+    let token = [("x-access-token", TOKEN)];
+    let path = format!("/startup{query}");
+    let reply = sandbox.server.request("GET", &path, &token, b"");
+    reply.expect(200).json()
+}
+
+fn with_startup(start: &str, ready: &str) -> Sandbox {
+    // The machine's own profile may take its time, and does not like to be killed.
+    let envs = json!({"A": "1", "HOME": "/nonexistent"});
+    let context = json!({"user": "root", "workdir": "/", "envs": envs});
+    let startup = json!({"start": start, "ready": ready, "context": context});
+    Sandbox::ready(AROUND, json!({ "startup": startup }))
+}
+
+#[test]
+fn what_a_template_starts_is_an_ordinary_process() {
+    let sandbox = with_startup(
+        "echo $A > /run/told; exec sleep 60",
+        "test -e /run/told && test -e /run/go",
+    );
+    sandbox.server.get("/startup").expect(401);
+    assert_eq!(
+        startup(&sandbox, ""),
+        json!({"state": "starting", "message": "", "output": ""})
+    );
+    assert_eq!(startup(&sandbox, "?wait_ms=20")["state"], "starting");
+    sandbox.run("touch /run/go");
+    let begun = Instant::now();
+    assert_eq!(startup(&sandbox, "?wait_ms=60000")["state"], "ready");
+    assert!(begun.elapsed() < PATIENCE / 2);
+    let token = [("x-access-token", TOKEN)];
+    let list = sandbox.server.call_with("Process/List", &token, &json!({}));
+    let list = list.expect(200).json();
+    let config = &list["processes"][0]["config"];
+    assert_eq!(config["cmd"], "/bin/bash", "{list}");
+    assert_eq!(
+        config["args"],
+        json!(["-l", "-c", "echo $A > /run/told; exec sleep 60"])
+    );
+    assert_eq!(sandbox.run("cat /run/told").out(), "1\n");
+    let path = "/startup?wait_ms=soon";
+    sandbox.server.request("GET", path, &token, b"").expect(400);
+    sandbox
+        .server
+        .request("POST", "/startup", &token, b"")
+        .expect(405);
+    // The next server knows, and starts nothing again.
+    sandbox.run("rm /run/told");
+    kill_server(&sandbox);
+    assert_eq!(startup(&sandbox, "?wait_ms=1000")["state"], "ready");
+    assert_eq!(sandbox.run("ls /run/told").code(), 2);
+}
+
+#[test]
+fn a_server_that_died_while_a_template_started_says_so() {
+    let sandbox = with_startup("sleep 60", "false");
+    assert_eq!(startup(&sandbox, "")["state"], "starting");
+    kill_server(&sandbox);
+    let told = startup(&sandbox, "?wait_ms=1000");
+    assert_eq!(told["state"], "failed", "{told}");
+    assert!(told["message"].as_str().unwrap().contains("started again"));
+}
+
+#[test]
+fn a_start_that_failed_tells_why() {
+    let sandbox = with_startup("echo no such thing >&2; exit 7", "false");
+    let told = startup(&sandbox, "?wait_ms=20000");
+    assert_eq!(told["state"], "failed", "{told}");
+    assert_eq!(
+        told["message"],
+        "start command failed: error running start command: exit status 7"
+    );
+    assert_eq!(told["output"], "no such thing\n");
+    assert_eq!(startup(&Sandbox::secured(), "")["state"], "none");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! below temporary directories, and routes that change the system (clock, file system, hosts) are
 //! tested at their parts.
 
+mod build;
 mod control;
 mod files;
 mod filesystem;

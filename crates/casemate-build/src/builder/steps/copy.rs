@@ -41,7 +41,10 @@ impl Bench<'_> {
             ("owner", owner),
             ("group", group),
             ("mode", copy.mode.as_deref().unwrap_or_default()),
-            ("workdir", self.context.workdir.as_deref().unwrap_or_default()),
+            (
+                "workdir",
+                self.context.workdir.as_deref().unwrap_or_default(),
+            ),
         ] {
             if !value.is_empty() {
                 let value = utf8_percent_encode(value, QUERY);
@@ -72,7 +75,10 @@ impl Bench<'_> {
             shell::expanded(path),
             shell::word(&self.context.user),
         );
-        let value = self.sandbox.value(&script, self.context, self.phase).await?;
+        let value = self
+            .sandbox
+            .value(&script, self.context, self.phase)
+            .await?;
         value.map_err(|ran| self.failed(format!("failed to copy files: {}", said(&ran))))
     }
 }

@@ -319,7 +319,7 @@ fn become_agent(
 ) -> io::Error {
     let give = || -> io::Result<()> {
         let (config, written) = pipe_with(PipeFlags::CLOEXEC)?;
-        rustix::io::write(&written, br#"{"version":1}"#)?;
+        rustix::io::write(&written, br#"{"version":2}"#)?;
         drop(written);
         let [null, config, listener, output] = [
             null.as_fd(),

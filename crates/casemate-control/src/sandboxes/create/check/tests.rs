@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use casemate_store::{BuildId, LimitOverrides, Standing, Team};
-use casemate_types::{Resources, TeamId, TemplateId, Timestamp};
+use casemate_types::{Distribution, Resources, TeamId, TemplateId, Timestamp};
 
 use super::*;
 use crate::config::Limits;
@@ -32,6 +32,9 @@ fn build() -> Build {
         default_workdir: None,
         envd_version: "0.6.12".into(),
         files: None,
+        envs: Default::default(),
+        startup: None,
+        distribution: Distribution::Other,
         created_at: Timestamp::UNIX_EPOCH,
     }
 }

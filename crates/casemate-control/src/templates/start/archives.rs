@@ -1,0 +1,81 @@
+//! Uploaded archives as builds read them: checked against the name of their content.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use async_trait::async_trait;
+use casemate_build::builder::{UploadError, Uploads};
+use casemate_store::CacheKey;
+use casemate_types::{TeamId, chain};
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::Control;
+
+#[async_trait]
+impl Uploads for Control {
+    async fn open(
+        &self,
+        team: &TeamId,
+        key: &CacheKey,
+    ) -> Result<Box<dyn AsyncRead + Send + Unpin>, UploadError> {
+        let opened = self.open_upload(team, key).await;
+        let opened = opened.map_err(|error| UploadError::Broken(chain(&error)))?;
+        let upload = opened.ok_or(UploadError::Missing)?;
+        Ok(Box::new(Checked {
+            inner: upload.file,
+            hash: Sha256::new(),
+            expected: upload.sha256,
+        }))
+    }
+}
+
+/// Ends with an error where the content is not what it was when it came.
+struct Checked<R> {
+    inner: R,
+    hash: Sha256,
+    /// Hexadecimal.
+    expected: String,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Checked<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(context, into))?;
+        let read = &into.filled()[before..];
+        if !read.is_empty() {
+            self.hash.update(read);
+        } else if into.remaining() > 0 && hex::encode(self.hash.clone().finalize()) != self.expected
+        {
+            let why = "an uploaded archive is not what was uploaded";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_changed_archive_is_an_error_at_its_end() {
+        let expected = hex::encode(Sha256::digest(b"content"));
+        for (content, is_right) in [(&b"content"[..], true), (b"c0ntent", false), (b"", false)] {
+            let mut reader = Checked {
+                inner: content,
+                hash: Sha256::new(),
+                expected: expected.clone(),
+            };
+            let read = reader.read_to_end(&mut Vec::new()).await;
+            assert_eq!(read.is_ok(), is_right, "{content:?}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Removes uploads that no build used for long, and files that no row wants.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use casemate_store::{CacheKey, StoreError};
+use casemate_types::{TeamId, Timestamp, steady};
+
+use super::receive::{TEMPORARY, blocking, remove};
+use crate::Control;
+
+/// Files that the store is asked about at once.
+const BATCH: usize = 500;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SweepError {
+    #[error("ask the store about uploads")]
+    Store(#[from] StoreError),
+    #[error("look through the folder of uploads")]
+    Folder(#[from] io::Error),
+}
+
+impl Control {
+    /// Idempotent.
+    pub(crate) async fn sweep_uploads(&self) -> Result<(), SweepError> {
+        let config = &self.config.uploads;
+        let before = steady::now().checked_sub(config.kept_for);
+        let before = before.unwrap_or(Timestamp::MIN);
+        let rows = self.store.upload_expire(before).await?;
+        let root = config.dir.clone();
+        let mut files = 0;
+        for (team, dir) in blocking(move || teams(&root)).await? {
+            let left = dir.clone();
+            blocking(move || remove_parts(&left)).await?;
+            let whole = dir.clone();
+            let whole = blocking(move || names(&whole)).await?;
+            let whole: Vec<String> = whole
+                .into_iter()
+                .filter(|name| CacheKey::parse(name).is_some())
+                .collect();
+            for some in whole.chunks(BATCH) {
+                files += self.remove_batch(&team, &dir, some).await?;
+            }
+        }
+        if rows > 0 || files > 0 {
+            tracing::info!(rows, files, "removed uploads that nobody wants");
+        }
+        Ok(())
+    }
+
+    async fn remove_batch(
+        &self,
+        team: &TeamId,
+        dir: &Path,
+        names: &[String],
+    ) -> Result<usize, SweepError> {
+        // A file whose row is being written is not looked at in between.
+        let _settling = self.uploads.settling.lock().await;
+        let wanted = self.store.upload_wanted(team, names).await?;
+        let unwanted = names.iter().filter(|name| !wanted.contains(name));
+        let unwanted: Vec<PathBuf> = unwanted.map(|name| dir.join(name)).collect();
+        Ok(blocking(move || {
+            unwanted.iter().try_for_each(|path| remove(path))?;
+            Ok(unwanted.len())
+        })
+        .await?)
+    }
+}
+
+fn teams(root: &Path) -> io::Result<Vec<(TeamId, PathBuf)>> {
+    let named = names(root)?.into_iter();
+    let teams = named.filter_map(|name| Some((TeamId::parse(&name).ok()?, root.join(name))));
+    Ok(teams.collect())
+}
+
+/// Nothing is in a folder that nobody made yet.
+fn names(dir: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry?.file_name().into_string());
+    }
+    Ok(names)
+}
+
+/// Those of a process that is gone: who writes one has it locked, also the process before us whose
+/// last requests are not over.
+fn remove_parts(dir: &Path) -> io::Result<()> {
+    for name in names(dir)? {
+        if !name.starts_with(TEMPORARY) {
+            continue;
+        }
+        let path = dir.join(name);
+        match File::open(&path) {
+            Ok(file) => match file.try_lock() {
+                Ok(()) => remove(&path)?,
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(error),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! [`BuildLogs`].
+
+use async_trait::async_trait;
+use casemate_types::TeamId;
+use sqlx::QueryBuilder;
+
+use super::logs::{level_of, number_of};
+use super::{ROWS_AT_ONCE, SqliteHistory, failed, millis, time};
+use crate::{
+    BuildLogEntry, BuildLogPage, BuildLogRange, BuildLogs, HistoryError, LogDirection, LogLevel,
+};
+
+const WHAT: &str = "logs of builds";
+
+/// About what a line takes beside its message.
+const LINE_BYTES: usize = 64;
+
+/// Time, level, step, message.
+type LineRow = (i64, i64, Option<String>, String);
+
+/// No level is left out: a line's number is its place.
+const ALL: &str = "SELECT at, level, step, message FROM build_logs \
+     WHERE subject = $1 AND number >= $3 AND level >= $2 ORDER BY number LIMIT $4";
+const FILTERED: &str = "SELECT at, level, step, message FROM build_logs \
+     WHERE subject = $1 AND level >= $2 ORDER BY number LIMIT $4 OFFSET $3";
+
+macro_rules! range {
+    ($until:literal, $order:literal) => {
+        concat!(
+            "SELECT at, level, step, message FROM build_logs \
+             WHERE subject = $1 AND level >= $2 AND at ",
+            $until,
+            " $3 ORDER BY at ",
+            $order,
+            ", number ",
+            $order,
+            " LIMIT $4"
+        )
+    };
+}
+
+#[async_trait]
+impl BuildLogs for SqliteHistory {
+    async fn build_logs_append(
+        &self,
+        team: &TeamId,
+        build: &str,
+        lines: &[BuildLogEntry],
+    ) -> Result<(), HistoryError> {
+        let Some(last) = lines.iter().map(|line| millis(line.at)).max() else {
+            return Ok(());
+        };
+        let count = i64::try_from(lines.len()).unwrap_or(i64::MAX);
+        let bytes: usize = lines
+            .iter()
+            .map(|line| line.message.len() + LINE_BYTES)
+            .sum();
+        let _writing = self.writing.lock().await;
+        let mut change = self.writer.begin().await.map_err(failed(WHAT))?;
+        let (subject, next): (i64, i64) = sqlx::query_as(
+            "INSERT INTO build_subjects (build, team, next, bytes, last_at) \
+             VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (build, team) DO UPDATE SET next = next + excluded.next, \
+             bytes = bytes + excluded.bytes, last_at = max(last_at, excluded.last_at) \
+             RETURNING number, next",
+        )
+        .bind(build)
+        .bind(team.as_str())
+        .bind(count)
+        .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
+        .bind(last)
+        .fetch_one(&mut *change)
+        .await
+        .map_err(failed(WHAT))?;
+        let numbered: Vec<(i64, &BuildLogEntry)> = (next - count..).zip(lines).collect();
+        for some in numbered.chunks(ROWS_AT_ONCE) {
+            let mut insert = QueryBuilder::new(
+                "INSERT INTO build_logs (subject, number, at, level, step, message) ",
+            );
+            insert.push_values(some, |mut row, (number, line)| {
+                row.push_bind(subject)
+                    .push_bind(*number)
+                    .push_bind(millis(line.at))
+                    .push_bind(number_of(line.level))
+                    .push_bind(line.step.as_deref())
+                    .push_bind(line.message.as_str());
+            });
+            let inserted = insert.build().execute(&mut *change).await;
+            inserted.map_err(failed(WHAT))?;
+        }
+        change.commit().await.map_err(failed(WHAT))
+    }
+
+    async fn build_logs_page(
+        &self,
+        page: &BuildLogPage,
+    ) -> Result<Vec<BuildLogEntry>, HistoryError> {
+        let sql = match page.level_min {
+            LogLevel::Debug => ALL,
+            LogLevel::Info | LogLevel::Warn | LogLevel::Error => FILTERED,
+        };
+        let offset = i64::try_from(page.offset).unwrap_or(i64::MAX);
+        let (build, level) = (&page.build, page.level_min);
+        self.lines(sql, &page.team, build, level, offset, page.rows_max)
+            .await
+    }
+
+    async fn build_logs_range(
+        &self,
+        range: &BuildLogRange,
+    ) -> Result<Vec<BuildLogEntry>, HistoryError> {
+        let sql = match range.direction {
+            LogDirection::Forward => range!(">=", "ASC"),
+            LogDirection::Backward => range!("<=", "DESC"),
+        };
+        let (build, level, cursor) = (&range.build, range.level_min, millis(range.cursor));
+        self.lines(sql, &range.team, build, level, cursor, range.rows_max)
+            .await
+    }
+
+    async fn build_logs_list(
+        &self,
+        after: Option<&str>,
+        rows_max: u32,
+    ) -> Result<Vec<String>, HistoryError> {
+        sqlx::query_scalar(
+            "SELECT DISTINCT build FROM build_subjects WHERE build > $1 ORDER BY build LIMIT $2",
+        )
+        .bind(after.unwrap_or_default())
+        .bind(i64::from(rows_max))
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failed(WHAT))
+    }
+
+    async fn build_logs_remove(&self, builds: &[String]) -> Result<(), HistoryError> {
+        let gone = serde_json::Value::from(builds).to_string();
+        let _writing = self.writing.lock().await;
+        let mut change = self.writer.begin().await.map_err(failed(WHAT))?;
+        for sql in [
+            "DELETE FROM build_logs WHERE subject IN (SELECT number FROM build_subjects \
+             WHERE build IN (SELECT value FROM json_each($1)))",
+            "DELETE FROM build_subjects WHERE build IN (SELECT value FROM json_each($1))",
+        ] {
+            let removed = sqlx::query(sql).bind(&gone).execute(&mut *change).await;
+            removed.map_err(failed(WHAT))?;
+        }
+        change.commit().await.map_err(failed(WHAT))
+    }
+}
+
+impl SqliteHistory {
+    /// `sql` takes the build's number, the level, where to begin, and how many.
+    async fn lines(
+        &self,
+        sql: &'static str,
+        team: &TeamId,
+        build: &str,
+        level_min: LogLevel,
+        begin: i64,
+        rows_max: u32,
+    ) -> Result<Vec<BuildLogEntry>, HistoryError> {
+        let subject: Option<i64> =
+            sqlx::query_scalar("SELECT number FROM build_subjects WHERE build = $1 AND team = $2")
+                .bind(build)
+                .bind(team.as_str())
+                .fetch_optional(&self.readers)
+                .await
+                .map_err(failed(WHAT))?;
+        let Some(subject) = subject else {
+            return Ok(Vec::new());
+        };
+        let rows: Vec<LineRow> = sqlx::query_as(sql)
+            .bind(subject)
+            .bind(number_of(level_min))
+            .bind(begin)
+            .bind(i64::from(rows_max))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(failed(WHAT))?;
+        let read = |(at, level, step, message): LineRow| BuildLogEntry {
+            at: time(at),
+            level: level_of(level),
+            step,
+            message,
+        };
+        Ok(rows.into_iter().map(read).collect())
+    }
+
+    /// About the bytes that lines of all builds take. The caller holds `writing`.
+    pub(super) async fn build_bytes(&self) -> Result<u64, HistoryError> {
+        let bytes: i64 = sqlx::query_scalar("SELECT COALESCE(SUM(bytes), 0) FROM build_subjects")
+            .fetch_one(&self.writer)
+            .await
+            .map_err(failed(WHAT))?;
+        Ok(u64::try_from(bytes).unwrap_or(0))
+    }
+
+    /// Forgets whole builds, those first whose last line is the oldest, until about `excess`
+    /// bytes are gone; how many lines. What is appended to one later keeps its place. The caller
+    /// holds `writing`.
+    pub(super) async fn cut_builds(&self, excess: u64) -> Result<u64, HistoryError> {
+        let mut change = self.writer.begin().await.map_err(failed(WHAT))?;
+        let oldest: Vec<(i64, i64)> = sqlx::query_as(
+            "SELECT number, bytes FROM build_subjects WHERE bytes > 0 ORDER BY last_at, number",
+        )
+        .fetch_all(&mut *change)
+        .await
+        .map_err(failed(WHAT))?;
+        let (mut gone, mut lines) = (0_u64, 0);
+        for (subject, bytes) in oldest {
+            if gone >= excess {
+                break;
+            }
+            let removed = sqlx::query("DELETE FROM build_logs WHERE subject = $1")
+                .bind(subject)
+                .execute(&mut *change)
+                .await
+                .map_err(failed(WHAT))?;
+            sqlx::query("UPDATE build_subjects SET bytes = 0 WHERE number = $1")
+                .bind(subject)
+                .execute(&mut *change)
+                .await
+                .map_err(failed(WHAT))?;
+            lines += removed.rows_affected();
+            gone = gone.saturating_add(u64::try_from(bytes).unwrap_or(0));
+        }
+        change.commit().await.map_err(failed(WHAT))?;
+        Ok(lines)
+    }
+}

@@ -1,0 +1,95 @@
+//! Layers made of snapshots: none goes that lies below a sandbox.
+//!
+//! Who has which is in the table, put there before a create looks for its layers. A layer that is
+//! being removed is noted in the table, too, under the same lock: a create that names it comes
+//! either before that, and it stays, or after it, and is refused.
+
+use casemate_rpc::{NodeError, SNAPSHOTS_PAGE, SealReply};
+use casemate_runtime::SnapshotError;
+use casemate_types::{LayerId, SandboxId, SnapshotId};
+
+use crate::node::{Inner, snapshot_error};
+use crate::table::Table;
+
+impl Inner {
+    pub(crate) async fn seal(
+        &self,
+        snapshot: &SnapshotId,
+        layer: &LayerId,
+    ) -> Result<SealReply, NodeError> {
+        let sealed = self.snapshots.seal(snapshot, layer).await;
+        let bytes = sealed.map_err(|failed| match failed {
+            SnapshotError::Capacity(_) => NodeError::DiskFull {
+                what: "the disk has no room for a layer".into(),
+            },
+            other => snapshot_error(other),
+        })?;
+        Ok(SealReply { bytes })
+    }
+
+    pub(crate) async fn remove_layer(&self, layer: &LayerId) -> Result<(), NodeError> {
+        let _removing = Removing::begin(self, layer)?;
+        let removed = self.snapshots.remove_layer(layer).await;
+        removed.map_err(snapshot_error)
+    }
+
+    pub(crate) async fn layers(&self, after: Option<&LayerId>) -> Result<Vec<LayerId>, NodeError> {
+        let all = self.snapshots.layers().await.map_err(snapshot_error)?;
+        let asked = all
+            .into_iter()
+            .filter(|layer| after.is_none_or(|after| layer > after));
+        Ok(asked.take(SNAPSHOTS_PAGE).collect())
+    }
+
+    /// A sandbox that is in the table is about to be made anew over these.
+    pub(crate) fn hold_layers(
+        &self,
+        sandbox: &SandboxId,
+        layers: &[String],
+    ) -> Result<(), NodeError> {
+        let mut table = self.lock();
+        table.refuse_leaving(layers)?;
+        if let Some(row) = table.sandboxes.get_mut(sandbox) {
+            row.layers_mut().extend_from_slice(layers);
+        }
+        Ok(())
+    }
+}
+
+impl Table {
+    /// [`NodeError::Unsupported`] where one of these is being removed.
+    pub(crate) fn refuse_leaving(&self, layers: &[String]) -> Result<(), NodeError> {
+        let leaving = |name: &&String| self.leaving.iter().any(|one| one.as_str() == *name);
+        match layers.iter().find(leaving) {
+            None => Ok(()),
+            Some(name) => Err(NodeError::Unsupported {
+                why: format!("layer {name:?} is not on this node any more"),
+            }),
+        }
+    }
+}
+
+/// Nobody begins with a layer while it lives.
+struct Removing<'a> {
+    node: &'a Inner,
+    layer: &'a LayerId,
+}
+
+impl<'a> Removing<'a> {
+    fn begin(node: &'a Inner, layer: &'a LayerId) -> Result<Self, NodeError> {
+        let mut table = node.lock();
+        let name = layer.as_str();
+        let mut below = table.sandboxes.values().flat_map(|row| row.layers());
+        if below.any(|one| one == name) {
+            return Err(NodeError::InUse(layer.clone()));
+        }
+        table.leaving.insert(layer.clone());
+        Ok(Self { node, layer })
+    }
+}
+
+impl Drop for Removing<'_> {
+    fn drop(&mut self) {
+        self.node.lock().leaving.remove(self.layer);
+    }
+}

@@ -1,0 +1,106 @@
+//! Tags: to which build each leads, and when.
+
+use super::*;
+use crate::TagAssignment;
+
+pub async fn a_failed_build_leaves_the_tag_where_it_was(store: &dyn Store) {
+    let team = a_known_team(store).await;
+    let first = ready(store, &a_request(&team, "mine", &["default"], 10)).await;
+    let second = a_request(&team, "mine", &["default"], 20);
+    let third = a_request(&team, "mine", &["v2"], 21);
+    for new in [&second, &third] {
+        let template = request(store, new).await;
+        assert_eq!(template, first.template, "the name keeps its template");
+        store.build_begin(&new.build, at(22, 0)).await.unwrap();
+    }
+    let failure = a_failure("exit status 1: 'x'", Some("2"));
+    let failed = store.build_fail(&second.build, &failure, at(23, 0)).await;
+    assert!(failed.unwrap());
+    let record = record(store, second.build).await;
+    assert_eq!(record.status, BuildStatus::Failed);
+    assert_eq!(record.failure, Some(failure.clone()));
+    assert_eq!(record.finished_at, Some(at(23, 0)));
+    assert_eq!(resolved(store, &team, "mine").await, Some(first.clone()));
+    let by_id = format!("mine:{}", second.build);
+    assert_eq!(resolved(store, &team, &by_id).await, None);
+    let late = finished(&second, &first.template);
+    assert!(!store.build_finish(&late, 1, at(24, 0)).await.unwrap());
+    let again = store.build_fail(&second.build, &failure, at(25, 0)).await;
+    assert!(!again.unwrap());
+    // Of two that are ready, the one that was asked for later has the tag.
+    let (older, newer) = (
+        a_request(&team, "mine", &["race"], 30),
+        a_request(&team, "mine", &["race"], 30),
+    );
+    request(store, &older).await;
+    store.build_begin(&older.build, at(31, 0)).await.unwrap();
+    request(store, &newer).await;
+    store.build_begin(&newer.build, at(31, 0)).await.unwrap();
+    for new in [&newer, &older] {
+        let build = finished(new, &first.template);
+        assert!(store.build_finish(&build, 1, at(32, 0)).await.unwrap());
+        let found = resolved(store, &team, "mine:race").await.unwrap();
+        assert_eq!(found.id, newer.build);
+    }
+    // A build's id means nothing in another template.
+    let other = ready(store, &a_request(&team, "other", &["default"], 40)).await;
+    let foreign = format!("other:{}", first.id);
+    assert_eq!(resolved(store, &team, &foreign).await, None);
+    assert_eq!(resolved(store, &team, "other").await, Some(other));
+}
+
+pub async fn tags_are_given_moved_and_taken(store: &dyn Store) {
+    let team = a_known_team(store).await;
+    let first = ready(store, &a_request(&team, "mine", &["default"], 10)).await;
+    let second = ready(store, &a_request(&team, "mine", &["default", "v2"], 20)).await;
+    let template = &first.template;
+    let waiting = a_request(&team, "mine", &["next"], 30);
+    request(store, &waiting).await;
+    let tags = ["stable".to_string(), "v2".to_string()];
+    let assigned = store.tags_assign(template, &first.id, &tags, at(40, 1));
+    assigned.await.unwrap();
+    for (text, build) in [
+        ("mine", &second),
+        ("mine:stable", &first),
+        ("mine:v2", &first),
+    ] {
+        let found = resolved(store, &team, text).await;
+        assert_eq!(found.as_ref(), Some(build), "{text}");
+    }
+    let tag = |tag: &str, build, assigned_at| TagAssignment {
+        tag: tag.into(),
+        build,
+        assigned_at,
+    };
+    let list = [
+        tag("default", second.id, at(20, 5)),
+        tag("next", waiting.build, at(30, 5)),
+        tag("stable", first.id, at(40, 1)),
+        tag("v2", first.id, at(40, 1)),
+    ];
+    assert_eq!(store.tags_list(template).await.unwrap(), list);
+    // Again: nothing moves. An older time still comes after what is there.
+    let again = store.tags_assign(template, &first.id, &tags, at(50, 0));
+    again.await.unwrap();
+    assert_eq!(store.tags_list(template).await.unwrap(), list);
+    let back = store.tags_assign(template, &second.id, &tags[1..], at(1, 0));
+    back.await.unwrap();
+    assert_eq!(
+        resolved(store, &team, "mine:v2").await,
+        Some(second.clone())
+    );
+    // Only to a build of the template that is ready.
+    let foreign = ready(store, &a_request(&team, "other", &["default"], 10)).await;
+    for build in [waiting.build, foreign.id, BuildId::random()] {
+        check_dangling(store.tags_assign(template, &build, &tags, at(60, 0)).await);
+    }
+    let taken = ["v2".to_string(), "missing".to_string()];
+    store.tags_remove(template, &taken).await.unwrap();
+    assert_eq!(resolved(store, &team, "mine:v2").await, None);
+    let names: Vec<_> = store.tags_list(template).await.unwrap();
+    let names: Vec<_> = names.iter().map(|one| &*one.tag).collect();
+    assert_eq!(names, ["default", "next", "stable"]);
+    let by_id = format!("mine:{}", first.id);
+    assert_eq!(resolved(store, &team, &by_id).await, Some(first));
+    assert!(resolved(store, &team, "other").await.is_some());
+}

@@ -1,0 +1,107 @@
+//! Tags of templates, as [`crate::Builds`] gives and takes them.
+
+use casemate_types::{TemplateId, Timestamp};
+
+use super::build_rows::assign_tag;
+use super::{SqliteStore, failed};
+use crate::error::Cause;
+use crate::rows::{Named, micros, timestamp};
+use crate::{BuildId, StoreError, TagAssignment};
+
+const WHAT: &str = "tags of template";
+
+/// See [`crate::Builds::tags_assign`].
+pub(super) async fn assign(
+    store: &SqliteStore,
+    template: &TemplateId,
+    build: BuildId,
+    tags: &[String],
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let refused = |error| failed(WHAT, template, error);
+    let tx = store.durable.begin_with("BEGIN IMMEDIATE").await;
+    let mut tx = tx.map_err(refused)?;
+    let found: Option<String> = sqlx::query_scalar(
+        "SELECT b.id FROM builds b JOIN templates t ON t.id = b.template_id \
+         WHERE b.id = $1 AND t.id = $2 AND t.deleted = 0 AND b.status = 'ready'",
+    )
+    .bind(build.to_string())
+    .bind(template.as_str())
+    .fetch_optional(&mut *tx)
+    .await
+    .map_err(refused)?;
+    if found.is_none() {
+        return Err(StoreError::Dangling {
+            what: WHAT,
+            id: template.to_string(),
+        });
+    }
+    for tag in tags {
+        let holder: Option<String> = sqlx::query_scalar(
+            "SELECT build_id FROM template_tags WHERE template_id = $1 AND tag = $2 \
+             ORDER BY assigned_at DESC LIMIT 1",
+        )
+        .bind(template.as_str())
+        .bind(tag)
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(refused)?;
+        if holder != Some(build.to_string()) {
+            assign_tag(&mut tx, template, build, tag, at).await?;
+        }
+    }
+    sqlx::query("UPDATE templates SET updated_at = $2 WHERE id = $1")
+        .bind(template.as_str())
+        .bind(micros(at))
+        .execute(&mut *tx)
+        .await
+        .map_err(refused)?;
+    tx.commit().await.map_err(refused)
+}
+
+/// See [`crate::Builds::tags_remove`].
+pub(super) async fn remove(
+    store: &SqliteStore,
+    template: &TemplateId,
+    tags: &[String],
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "DELETE FROM template_tags \
+         WHERE template_id = $1 AND tag IN (SELECT value FROM json_each($2))",
+    )
+    .bind(template.as_str())
+    .bind(serde_json::Value::from(tags).to_string())
+    .execute(&store.durable)
+    .await
+    .map_err(|error| failed(WHAT, template, error))?;
+    Ok(())
+}
+
+/// See [`crate::Builds::tags_list`].
+pub(super) async fn list(
+    store: &SqliteStore,
+    template: &TemplateId,
+) -> Result<Vec<TagAssignment>, StoreError> {
+    let rows: Vec<(String, String, i64)> = sqlx::query_as(
+        "SELECT g.tag, g.build_id, g.assigned_at FROM template_tags g WHERE g.template_id = $1 \
+         AND NOT EXISTS (SELECT 1 FROM template_tags y WHERE y.template_id = g.template_id \
+             AND y.tag = g.tag AND y.assigned_at > g.assigned_at) ORDER BY g.tag",
+    )
+    .bind(template.as_str())
+    .fetch_all(&store.readers)
+    .await
+    .map_err(|error| failed(WHAT, template, error))?;
+    let read = |(tag, build, assigned_at): (String, String, i64)| {
+        let build = BuildId::parse(&build).map_err(Cause::from);
+        build
+            .and_then(|build| {
+                Ok(TagAssignment {
+                    tag,
+                    build,
+                    assigned_at: timestamp(assigned_at)?,
+                })
+            })
+            .named(WHAT, template.as_str())
+    };
+    rows.into_iter().map(read).collect()
+}
