@@ -12,8 +12,8 @@ mod flags;
 
 use flags::Flags;
 
-/// What a start command that came from a Dockerfile is waited for: nobody said when it is ready.
-const READY: &str = "sleep 20";
+/// The ready command of a start command of which nobody said when it is ready.
+pub const READY_COMMAND: &str = "sleep 20";
 
 pub(crate) fn convert(file: File) -> Result<Recipe, ParseError> {
     let mut froms = file
@@ -286,7 +286,7 @@ impl Converter {
         Recipe {
             from,
             steps: self.steps,
-            ready: start.is_some().then(|| READY.to_owned()),
+            ready: start.is_some().then(|| READY_COMMAND.to_owned()),
             start,
             warnings: self.warnings,
         }

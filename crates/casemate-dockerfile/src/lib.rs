@@ -19,6 +19,7 @@ mod recipe;
 mod shell;
 mod words;
 
+pub use convert::READY_COMMAND;
 pub use error::{Fault, ParseError};
 pub use recipe::{Action, Recipe, Step, Warning};
 
