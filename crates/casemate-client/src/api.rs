@@ -1,13 +1,14 @@
 //! The public REST API, as a team and as the administrator.
 //!
 //! Owns who is asked with which credentials and how an answer is judged; `sandboxes`, `snapshots`,
-//! `history` and `keys` are what can be asked. Nothing is sent twice on its own account: a create that failed may have made
+//! `templates`, `history` and `keys` are what can be asked. Nothing is sent twice on its own account: a create that failed may have made
 //! a sandbox, and whether to try again is the caller's to decide.
 
 mod history;
 mod keys;
 mod sandboxes;
 mod snapshots;
+mod templates;
 
 use bytes::Bytes;
 use envd_client::{ANSWER_TIMEOUT, Answer, BaseUrl, Envd, HttpError, Transport};
@@ -18,8 +19,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use casemate_wire::{
-    AutoResume, CreatedTeamApiKey, ErrorBody, ForkResult, ListedSandbox, PauseMode, Sandbox,
-    SandboxDetail, SandboxLogEntry, SandboxMetric, SnapshotInfo, State, TeamApiKey,
+    AutoResume, BuildLogEntry, BuildStatusReason, CreatedTeamApiKey, ErrorBody, ForkResult,
+    ListedSandbox, NewTemplateBuild, PauseMode, RequestedTemplateBuild, Sandbox, SandboxDetail,
+    SandboxLogEntry, SandboxMetric, SnapshotInfo, StartTemplateBuild, State, TeamApiKey, Template,
+    TemplateAlias, TemplateBuildInfo, TemplateFilesUpload, TemplateStep, TemplateTag,
+    TemplateWithBuilds,
 };
 pub use sandboxes::{Connected, Egress, Kept, NewSandbox, Page, SandboxFilter};
 

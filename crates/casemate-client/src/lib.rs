@@ -10,5 +10,5 @@ mod error;
 
 pub use api::{Admin, Api};
 pub use envd_client as envd;
-pub use envd_client::{BaseUrl, Envd, EnvdError, HttpError, RpcCode, Transport};
+pub use envd_client::{BaseUrl, Envd, EnvdError, HttpError, RpcCode, Transport, UploadProgress};
 pub use error::ApiError;

@@ -12,4 +12,5 @@ pub mod sandbox;
 pub mod server;
 pub mod status;
 pub mod table;
+pub mod template;
 pub mod top;

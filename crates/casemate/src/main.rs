@@ -45,6 +45,8 @@ enum Command {
     Key(command::key::Args),
     /// Create sandboxes and work in them.
     Sandbox(command::sandbox::Args),
+    /// Build templates and work with them.
+    Template(command::template::Args),
     /// Show what the running sandboxes use, the busiest first.
     Top(command::top::Args),
     /// Show what takes space in the data directory.
@@ -91,6 +93,7 @@ fn run(command: Command, output: &Output) -> anyhow::Result<std::process::ExitCo
             Command::Doctor(args) => return command::doctor::run(args, output).await,
             Command::Key(args) => command::key::run(args, output).await?,
             Command::Sandbox(args) => return command::sandbox::run(args, output).await,
+            Command::Template(args) => return command::template::run(args, output).await,
             Command::Top(args) => command::top::run(args, output).await?,
             Command::Df(args) => command::df::run(args, output).await?,
             Command::Base(args) => command::base::run(args, output).await?,

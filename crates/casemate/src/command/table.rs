@@ -14,10 +14,7 @@ pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> Strin
         let line = text.len();
         for (cell, width) in row.iter().zip(widths) {
             // What a sandbox or another user named must not reach the terminal as a command to it.
-            let cell: String = cell
-                .chars()
-                .map(|c| if acts(c) { '?' } else { c })
-                .collect();
+            let cell = clean(cell);
             let _ = write!(text, "{cell:<width$}  ");
         }
         text.truncate(line + text[line..].trim_end().len());
@@ -25,6 +22,12 @@ pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> Strin
     }
     text.truncate(text.trim_end().len());
     text
+}
+
+/// The text without what would act on a terminal.
+pub fn clean(text: &str) -> String {
+    let letters = text.chars();
+    letters.map(|c| if acts(c) { '?' } else { c }).collect()
 }
 
 /// Letters that move the cursor, or turn the direction of what follows.

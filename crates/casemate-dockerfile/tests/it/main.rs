@@ -1,0 +1,5 @@
+//! Dockerfiles and what they become.
+
+mod faults;
+mod sdk;
+mod steps;

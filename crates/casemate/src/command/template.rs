@@ -1,0 +1,44 @@
+//! `casemate template`: build templates and work with them, through the same API as the SDKs.
+
+mod build;
+mod delete;
+mod files;
+mod follow;
+mod line;
+mod list;
+mod logs;
+
+use std::process::ExitCode;
+
+use super::server::ServerArgs;
+use crate::output::Output;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(clap::Subcommand)]
+enum Verb {
+    /// Build a template of a Dockerfile; ends when it is ready, or says why it is not.
+    Build(build::Args),
+    /// List templates, the newest first.
+    List,
+    /// Show the log of a build, oldest line first.
+    Logs(logs::Args),
+    /// Delete a template with all its builds and tags.
+    Delete(delete::Args),
+}
+
+pub async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
+    let server = args.server.connect()?;
+    match args.verb {
+        Verb::Build(args) => build::run(args, &server, output).await,
+        Verb::List => list::run(&server, output).await,
+        Verb::Logs(args) => logs::run(args, &server, output).await,
+        Verb::Delete(args) => delete::run(&args, &server, output).await,
+    }
+}
