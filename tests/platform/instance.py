@@ -156,7 +156,8 @@ class Instance:
         and the directory is kept for another one: without it nothing could be found again."""
         if self.data_dir.exists():
             down = ["down", "--purge", "--data-dir", str(self.data_dir)]
-            ran = casemate(*down, entering=self.entering, timeout=180)
+            # A disk may take milliseconds for each file that goes, and layers have ten thousands.
+            ran = casemate(*down, entering=self.entering, timeout=600)
             assert ran.returncode == 0, ran.stderr
             if self.id:
                 assert host.traces(self.id, self.data_dir) == []

@@ -23,7 +23,9 @@ import pytest
 
 import host
 import instance as instances
+import push
 import raw_build
+from images import DOCKER_MANIFEST
 from instance import running
 from lying import Registry
 from raw_build import archive, entry, run
@@ -136,7 +138,7 @@ def nothing_left(platform, seconds=60):
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("alters", "digest"),
+        ("alters", "what the registry sent is not sha256:"),
         ("cuts", "retrieve"),
         ("refuses", "registry returned status code 500"),
         ("wants", "access denied to"),
@@ -437,9 +439,20 @@ def in_base(ours, lying, name):
     return ids
 
 
+def never_seen_image():
+    """The same layers under another manifest: no earlier build has unpacked it."""
+    registry = push.Registry(os.environ["CASEMATE_TEST_REGISTRY"])
+    manifest = registry.json("/v2/debian/manifests/12", DOCKER_MANIFEST)
+    config = registry.json(f"/v2/debian/blobs/{manifest['config']['digest']}")
+    tag = uuid.uuid4().hex
+    config["config"]["Env"].append(f"TAG={tag}")
+    manifest["config"] = registry.json_blob("debian", config, manifest["config"]["mediaType"])
+    registry.manifest("debian", tag, manifest)
+    return f"{registry.host}/debian:{tag}"
+
+
 def in_unpacking(ours, lying, name):
-    image = f"{os.environ['CASEMATE_TEST_REGISTRY']}/debian:12"
-    ids = ours.begin(name, fromImage=image, force=True)
+    ids = ours.begin(name, fromImage=never_seen_image())
     # Hundreds of megabytes are on their way into a sandbox.
     ours.until_said(*ids, "Uncompressing layer")
     return ids

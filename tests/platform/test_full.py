@@ -11,6 +11,7 @@ import pytest
 
 import host
 import instance
+import raw_build
 from instance import casemate, running
 
 MIB = 1 << 20
@@ -176,3 +177,38 @@ def test_a_full_disk_costs_no_sandbox_and_is_over_when_there_is_room(disk, platf
     mount = [line for line in host.read("/proc/mounts").splitlines() if f"{platform.id}/pool " in line]
     assert " rw," in mount[0], mount
     platform.end_all()
+
+
+def test_builds_on_a_full_disk(disk, platform):
+    """A clear error, nothing half-done, and the next one works."""
+    client = raw_build.Client(platform.url, platform.credentials()["E2B_API_KEY"])
+    name = f"full-{time.time_ns()}"
+    (template, _), told = client.build(name, [raw_build.run("echo before > said")])
+    assert told["status"] == "ready", told
+    waiting = client.request(f"{name}-waiting")["templateID"]
+    url = client.link(waiting, "0" * 64)["url"]
+    # One that is in the middle, and one that only begins.
+    within = client.begin(name, [raw_build.run("echo begun; sleep 5; echo within > said")])
+    client.until_said(*within, "[stdout]: begun")
+    disk.fill()
+    outset = client.begin(f"{name}-outset", [raw_build.run("echo never > said")])
+    for ids in (within, outset):
+        told = client.wait(*ids, 90)
+        assert told["status"] == "error" and "disk" in told["reason"]["message"], told
+        assert "full" in told["reason"]["message"], told
+    status, body = client.put(url, bytes(64 << 20))
+    assert status == 507 and body, (status, body)
+    assert client.link(waiting, "0" * 64)["present"] is False
+    disk.empty()
+
+    def builds():
+        told = client.build(name, [raw_build.run("echo after > said")])[1]
+        return told["status"] == "ready"
+
+    host.until("builds work", builds, 60, 1)
+    sandbox = platform.create(template=name)
+    assert sandbox.files.read("said") == "after\n"
+    assert not [path for path in (platform.data_dir / "node/layers").iterdir() if "draft" in path.name]
+    platform.end_all()
+    for one in (template, waiting, outset[0]):
+        assert client.delete(one)[0] == 204

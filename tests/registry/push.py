@@ -37,7 +37,11 @@ class Registry:
             connection.close()
         if answer.status not in expected:
             raise PushError(f"{method} {path}: {answer.status} {content[:500]!r}")
+        answer.content = content
         return answer
+
+    def json(self, path, media_type="*/*"):
+        return json.loads(self.ask("GET", path, headers={"Accept": media_type}).content)
 
     def has(self, repository, digest):
         return self.ask("HEAD", f"/v2/{repository}/blobs/{digest}", expected=(200, 404)).status == 200

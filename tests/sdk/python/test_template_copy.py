@@ -7,6 +7,7 @@ import os
 import pathlib
 import uuid
 
+import e2b
 import pytest
 from e2b.exceptions import FileUploadException
 
@@ -310,13 +311,13 @@ async def test_links_of_archives_stay_links(sdk):
     raw.delete(ids[0])
 
 
-async def test_a_hundred_thousand_files(sdk):
+def test_a_hundred_thousand_files():
     entries = [entry(f"{number % 100:02}/{number}") for number in range(100_000)]
     ids, told = raw.copied(archive(*entries), target="/srv/many", seconds=120)
     assert told["status"] == "ready", told
-    sandbox = await sdk.create(ids[0])
-    assert (await sdk.run(sandbox, "find /srv/many -type f | wc -l")).stdout.strip() == "100000"
-    await sdk.do(sandbox.kill())
+    sandbox = e2b.Sandbox.create(ids[0])
+    assert sandbox.commands.run("find /srv/many -type f | wc -l").stdout.strip() == "100000"
+    sandbox.kill()
     raw.delete(ids[0])
 
 

@@ -205,7 +205,7 @@ def test_status_and_trigger():
     assert raw.trigger(*ids, steps="none")[0] == 400
     for query in ("logsOffset=-1", "limit=101", "level=loud", "logsOffset=x"):
         assert raw.ask("GET", f"/templates/{ids[0]}/builds/{ids[1]}/status?{query}")[0] == 400, query
-    status, told = raw.trigger(*ids, fromImage="e2bdev/base", steps=[run("echo out; echo err >&2")], readyCmd="echo asked")
+    status, told = raw.trigger(*ids, fromImage="e2bdev/base", steps=[run(f"echo out; echo err >&2 # {ids[1]}")], readyCmd="echo asked")
     assert (status, told) == (202, None)
     status, told = raw.trigger(*ids, fromImage="e2bdev/base")
     assert (status, told["message"]) == (400, "build is not in waiting state")
