@@ -3,3 +3,4 @@
 mod api;
 #[path = "../../../envd-client/tests/it/server.rs"]
 mod server;
+mod templates;

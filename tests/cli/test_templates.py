@@ -1,0 +1,179 @@
+"""`casemate template`: Dockerfiles become templates.
+
+CASEMATE names the program; what leads to the platform is in the environment. All recipes begin with
+the platform's own base, so that no registry is needed.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+import uuid
+
+import pytest
+
+CASEMATE = os.environ["CASEMATE"]
+TEMPLATES = pathlib.Path(__file__).parents[2] / "templates"
+
+
+def casemate(*args, check=0, timeout=180):
+    """Runs a verb, which must end with `check`; answers what it wrote."""
+    ran = subprocess.run([CASEMATE, *args], stdin=subprocess.DEVNULL, capture_output=True,
+                         text=True, timeout=timeout)
+    assert ran.returncode == check, (args, ran.returncode, ran.stdout[-500:], ran.stderr[-2000:])
+    return ran
+
+
+def answer(*args, **options):
+    return json.loads(casemate("--json", *args, **options).stdout)
+
+
+@pytest.fixture
+def name():
+    name = f"cli-{uuid.uuid4().hex[:12]}"
+    yield name
+    subprocess.run([CASEMATE, "template", "delete", name], capture_output=True, timeout=60)
+
+
+@pytest.fixture
+def context(tmp_path):
+    """A folder with a Dockerfile of these lines, and files."""
+    def make(*lines, **files):
+        (tmp_path / "Dockerfile").write_text("\n".join(["FROM e2bdev/base", *lines, ""]))
+        for file, content in files.items():
+            (tmp_path / file).write_text(content)
+        return str(tmp_path)
+    return make
+
+
+def in_sandbox(template, script):
+    made = answer("sandbox", "create", "--template", template, "--timeout", "120")
+    try:
+        return casemate("sandbox", "exec", made["sandboxID"], "--", "sh", "-c", script).stdout
+    finally:
+        casemate("sandbox", "kill", made["sandboxID"])
+
+
+def test_a_dockerfile_becomes_a_template(name, context, tmp_path):
+    folder = context(
+        "ENV WHAT='a b'",
+        "WORKDIR /app",
+        "COPY --chown=user --chmod=640 one two /app/in/",
+        "COPY <<EOF /app/made",
+        "what is $WHAT",
+        "EOF",
+        'RUN ["touch", "it\'s there"]',
+        "RUN <<END",
+        "cat /app/in/one /app/made > /app/all",
+        "END",
+        "USER user",
+        "EXPOSE 80",
+        one="1\n", two="2\n", three="3\n")
+    (tmp_path / ".dockerignore").write_text("t*\n!two\n")
+    built = casemate("template", "build", "--context", folder, name, "--cpu", "1", "--memory", "256")
+    assert built.stdout.startswith("built ") and name in built.stdout
+    assert "Dockerfile:13: EXPOSE has no effect" in built.stderr
+    assert "RUN" in built.stderr and "\x1b" not in built.stderr
+    said = in_sandbox(name, "id -un; pwd; cat all; ls; stat -c '%a %U' in/one")
+    assert said == "user\n/app\n1\nwhat is a b\nall\nin\nit's there\nmade\n640 user\n"
+    row = next(row for row in answer("template", "list") if name in row["aliases"])
+    assert (row["cpuCount"], row["memoryMB"], row["buildStatus"]) == (1, 256, "ready")
+    assert name in casemate("template", "list").stdout
+
+    again = casemate("template", "build", "--context", folder, name)
+    assert again.stderr.count("CACHED [builder") >= 6, again.stderr
+    anew = casemate("template", "build", "--context", folder, name, "--no-cache")
+    assert "CACHED [builder" not in anew.stderr
+
+
+def test_tags_and_logs(name, context, tmp_path):
+    folder = context("RUN echo in v1")
+    first = answer("template", "build", "--context", folder, f"{name}:v1", "--tag", "old")
+    assert sorted(first["tags"]) == ["old", "v1"] and first["status"] == "ready"
+    other = tmp_path / "other"
+    other.write_text("FROM e2bdev/base\nRUN echo in v2; echo -e '\\033[31mred\\033[0m' >&2\n")
+    second = answer("template", "build", "-f", str(other), "--context", folder, f"{name}:v2")
+    for asked, expected in [(f"{name}:old", "in v1"), (f"{name}:v2", "in v2"), (name, "in v2"),
+                            (first["buildID"], "in v1"), (f"{name}:{second['buildID']}", "in v2")]:
+        said = casemate("template", "logs", asked).stdout
+        assert expected in said and "\x1b" not in said, (asked, said)
+    entries = answer("template", "logs", name)
+    assert {"info"} <= {entry["level"] for entry in entries}
+    errors = answer("template", "logs", name, "--level", "error")
+    assert all(entry["level"] == "error" for entry in errors)
+    gone = casemate("template", "logs", f"{name}:v3", check=1)
+    assert f"the template {name} has no tag v3" in gone.stderr
+    nobody = casemate("template", "logs", str(uuid.uuid4()), check=1)
+    assert "there is no build" in nobody.stderr
+    assert "there is no template nobody-1" in casemate("template", "logs", "nobody-1", check=1).stderr
+
+
+def test_a_failing_step_is_named_with_its_line(name, context):
+    folder = context("", "# nothing", "RUN echo so far", "RUN echo said before; exit 3")
+    failed = casemate("template", "build", "--context", folder, name, check=1)
+    last = failed.stderr.strip().splitlines()[-1]
+    assert "Dockerfile:5: " in last and "exit status 3" in last, failed.stderr
+    assert "said before" in failed.stderr
+    in_json = casemate("--json", "template", "build", "--context", folder, name, check=1)
+    said = json.loads(in_json.stdout)
+    assert said["status"] == "error" and "exit status 3" in said["reason"]
+
+
+def test_what_cannot_be_built_is_refused_before_the_server_hears_of_it(name, context):
+    for lines, expected in [
+        (["RUN x", "FROM y"], "line 3: a second FROM"),
+        (["COPY --from=a /b /c"], "line 2: COPY --from is not supported"),
+        (["NOTHING"], "line 2: unknown instruction: NOTHING"),
+        (["COPY ../x /y"], "path escapes the context directory"),
+        (["COPY nothing /y"], "Dockerfile:2: No files found in"),
+    ]:
+        failed = casemate("template", "build", "--context", context(*lines), name, check=1)
+        assert expected in failed.stderr, failed.stderr
+    casemate("template", "build", "--context", "/nowhere", name, check=1)
+    assert not any(name in row["aliases"] for row in answer("template", "list"))
+
+
+def test_ctrl_c_leaves_the_build_and_says_how_to_go_on(name, context):
+    folder = context("RUN echo begun; sleep 5")
+    command = [CASEMATE, "template", "build", "--context", folder, name]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                          text=True) as running:
+        for line in running.stderr:
+            if "[builder 1/" in line:
+                break
+        running.send_signal(signal.SIGINT)
+        rest = running.stderr.read()
+        assert running.wait(20) == 130
+    assert "the build goes on: `casemate template logs" in rest
+    end = time.monotonic() + 60
+    while True:
+        row = next(row for row in answer("template", "list") if name in row["aliases"])
+        if row["buildStatus"] == "ready":
+            break
+        assert time.monotonic() < end, row
+        time.sleep(0.2)
+
+
+def test_a_start_command_runs_in_each_sandbox(name, context):
+    source = (TEMPLATES / "httpbin" / "httpbin.py").read_text()
+    folder = context("COPY httpbin.py /opt/httpbin/httpbin.py", "USER user",
+                     'CMD ["python3", "/opt/httpbin/httpbin.py"]', **{"httpbin.py": source})
+    ready = "curl -fs http://127.0.0.1:8080/health"
+    casemate("template", "build", "--context", folder, "--ready", ready, name)
+    script = """for try in $(seq 100); do curl -fs localhost:8080/health >/dev/null && break; sleep 0.1; done
+        curl -s -X PUT -d hello 'localhost:8080/anything/x?a=1'
+        curl -s -o /dev/null -w '%{http_code} ' localhost:8080/status/418
+        curl -s -o /dev/null -w '%{http_code}' localhost:8080/nothing"""
+    said = in_sandbox(name, script)
+    body, statuses = said.rsplit("}\n", 1)
+    body = json.loads(body + "}")
+    assert (body["method"], body["data"], body["args"]) == ("PUT", "hello", {"a": ["1"]})
+    assert statuses == "418 404"
+
+
+def test_delete(name, context):
+    casemate("template", "build", "--context", context(), name)
+    assert casemate("template", "delete", name).stdout == f"deleted {name}\n"
+    assert f"there is no template {name}" in casemate("template", "delete", name, check=1).stderr
