@@ -166,7 +166,7 @@ fn deep(letters: &mut std::str::Chars<'_>, is_first: bool) -> Piece {
         if !rest.is_empty() {
             return Piece::Folders;
         }
-    } else if !rest.is_empty() && !(is_first && !rest.contains(['*', '?', '[', ']', '\\'])) {
+    } else if !rest.is_empty() && (!is_first || rest.contains(['*', '?', '[', ']', '\\'])) {
         return Piece::Folders;
     }
     Piece::Deep

@@ -444,6 +444,12 @@ async fn a_deleted_template_takes_its_builds_along() {
     assert_eq!(delete("x").await.error(404), "template 'x' not found");
     let anew = ask(&world, r#"{"name":"x"}"#).await;
     assert_ne!(anew.template, mine.template);
+    let spent = format!(r#"{{"name":"{}"}}"#, mine.template);
+    let message = try_ask(&world, &spent).await.error(409);
+    assert_eq!(
+        message,
+        format!("Alias '{}' is already used", mine.template)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -119,7 +119,8 @@ impl Maker {
             envs: BTreeMap::new(),
             access_token: Some(token),
             default_user: "root".into(),
-            default_workdir: Some("/".into()),
+            // A command without a folder runs in its user's home.
+            default_workdir: None,
             life_ms: u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX),
             on_timeout: OnTimeout::Kill,
             files: beginning.files,

@@ -24,6 +24,7 @@ use crate::Control;
 use crate::auth::TeamCaller;
 use crate::reconcile;
 use crate::tasks::TaskKind;
+use crate::templates::TemplateError;
 use log::Written;
 
 /// What a client starts a build with.
@@ -203,13 +204,15 @@ impl Control {
         };
         let resolved = self.look_up_template(caller, &name).await;
         let (_, build) = resolved.map_err(|error| match &error {
-            crate::templates::TemplateError::Store { .. } => {
+            TemplateError::Store { .. } => {
                 tracing::error!(
                     error = chain(&error),
                     "could not look for the base of a build"
                 );
                 casemate_build::builder::INTERNAL.to_owned()
             }
+            // The text of a build, not of a request, begins in lower case.
+            TemplateError::Reference(why) => format!("invalid template reference: {why}"),
             other => other.to_string(),
         })?;
         let record = self.store.build_record(&build.id).await.unwrap_or_default();

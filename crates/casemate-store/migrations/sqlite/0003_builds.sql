@@ -27,6 +27,11 @@ CREATE INDEX templates_page ON templates (team_id, created_at, id)
 WHERE source = 'template' AND deleted = 0;
 CREATE INDEX templates_deleted ON templates (id) WHERE deleted = 1;
 
+-- Ids that templates had: no name may be one of them again.
+CREATE TABLE spent_template_ids (
+    id TEXT PRIMARY KEY
+) STRICT;
+
 -- States of file systems that builds left, by the hash of what led to them.
 CREATE TABLE cached_layers (
     team_id TEXT NOT NULL REFERENCES teams (id),

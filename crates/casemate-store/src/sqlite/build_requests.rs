@@ -79,11 +79,14 @@ async fn target(tx: &mut SqliteConnection, new: &NewBuild) -> Result<Target, Sto
         let template = template.named("template", &id)?;
         return Ok(Target::Own { template, public });
     }
-    let hidden: Option<String> = sqlx::query_scalar("SELECT id FROM templates WHERE id = $1")
-        .bind(&new.alias)
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(refused)?;
+    let hidden: Option<String> = sqlx::query_scalar(
+        "SELECT id FROM templates WHERE id = $1 \
+         UNION ALL SELECT id FROM spent_template_ids WHERE id = $1 LIMIT 1",
+    )
+    .bind(&new.alias)
+    .fetch_optional(&mut *tx)
+    .await
+    .map_err(refused)?;
     Ok(hidden.map_or(Target::New, |_| Target::Taken))
 }
 

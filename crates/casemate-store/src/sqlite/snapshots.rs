@@ -179,6 +179,7 @@ impl Snapshots for SqliteStore {
         for sql in [
             "DELETE FROM template_tags WHERE template_id = $1",
             "DELETE FROM template_aliases WHERE template_id = $1",
+            "INSERT INTO spent_template_ids (id) VALUES ($1) ON CONFLICT DO NOTHING",
         ] {
             let gone = sqlx::query(sql).bind(id.as_str()).execute(&mut *tx).await;
             gone.map_err(refused)?;
@@ -245,7 +246,8 @@ async fn named_template(
     let found: Option<(String, String)> = sqlx::query_as(
         "SELECT t.id, t.source FROM template_aliases a JOIN templates t ON t.id = a.template_id \
          WHERE a.namespace = $1 AND a.alias = $2 \
-         UNION ALL SELECT id, '' FROM templates WHERE id = $2 ORDER BY 2 DESC LIMIT 1",
+         UNION ALL SELECT id, '' FROM templates WHERE id = $2 \
+         UNION ALL SELECT id, '' FROM spent_template_ids WHERE id = $2 ORDER BY 2 DESC LIMIT 1",
     )
     .bind(&snapshot.namespace)
     .bind(alias)
