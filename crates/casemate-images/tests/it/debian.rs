@@ -39,7 +39,7 @@ impl Drop for Registry {
 
 /// Whether tests with it are wanted; if so, its absence is a failure.
 fn wanted() -> bool {
-    let wanted = std::env::var_os("CASEMATE_TEST_REGISTRY").is_some_and(|v| v == "1");
+    let wanted = std::env::var_os("CASEMATE_TEST_REGISTRY").is_some();
     if !wanted {
         eprintln!("skipped: set CASEMATE_TEST_REGISTRY=1 where docker-registry is installed");
     }
