@@ -166,8 +166,11 @@ fn deep(letters: &mut std::str::Chars<'_>, is_first: bool) -> Piece {
         if !rest.is_empty() {
             return Piece::Folders;
         }
-    } else if !rest.is_empty() && !(is_first && !rest.contains(['*', '?', '[', ']', '\\'])) {
-        return Piece::Folders;
+    } else if !rest.is_empty() {
+        let is_plain = !rest.contains(['*', '?', '[', ']', '\\']);
+        if !is_first || !is_plain {
+            return Piece::Folders;
+        }
     }
     Piece::Deep
 }
