@@ -129,8 +129,9 @@ async fn a_file_that_is_shorter_than_it_was_is_no_upload() {
 
 #[tokio::test]
 async fn what_fails_of_an_upload_does_not_tell_its_link() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let nobody = format!("http://{}", nobody.local_addr().unwrap());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
     let server = Server::start(Vec::new()).await;
     for url in [
         format!("{nobody}/uploads/secret"),
