@@ -58,6 +58,8 @@ pub struct BuilderLimits {
     pub builds_at_once: usize,
     /// An image's files at most, MiB.
     pub image_mib_max: u32,
+    /// What a start command may take until it is ready: sandboxes of the template wait for it.
+    pub startup: Duration,
 }
 
 /// Runs builds. One for each process.
@@ -167,7 +169,6 @@ impl Builder {
         let mut hold = self.held.hold();
         let begun = Begun::default();
         let work = async {
-            let _turn = self.turn(log).await?;
             let mut work = Work {
                 builder: self,
                 job,
@@ -181,10 +182,14 @@ impl Builder {
             let last = work.steps().await?;
             work.finalize(last).await
         };
+        let in_turn = async {
+            // Waiting for others is not counted.
+            let _turn = self.turn(log).await?;
+            let outcome = tokio::time::timeout(BUILD_LIMIT, work).await;
+            outcome.unwrap_or(Err(BuildError::TimedOut))
+        };
         let outcome = tokio::select! {
-            outcome = tokio::time::timeout(BUILD_LIMIT, work) => {
-                outcome.unwrap_or(Err(BuildError::TimedOut))
-            }
+            outcome = in_turn => outcome,
             () = cancel.cancelled() => Err(BuildError::Cancelled),
         };
         begun.end().await;
@@ -224,6 +229,7 @@ impl Builder {
 fn refused(error: &BuildError) -> Option<String> {
     match error {
         BuildError::Agent(EnvdError::Refused { message, .. }) => Some(message.clone()),
+        BuildError::Agent(error @ EnvdError::CommandTimeout { .. }) => Some(error.to_string()),
         _ => None,
     }
 }

@@ -103,8 +103,18 @@ impl Control {
         caller: &TeamCaller,
         text: &str,
     ) -> Result<(Template, Build), TemplateError> {
+        self.look_up_template_in(&caller.team.slug, text, caller)
+            .await
+    }
+
+    /// The same from another namespace; from none it is the platform's.
+    pub(crate) async fn look_up_template_in(
+        &self,
+        home: &str,
+        text: &str,
+        caller: &TeamCaller,
+    ) -> Result<(Template, Build), TemplateError> {
         let reference = TemplateRef::parse(text)?;
-        let home = &caller.team.slug;
         let resolution = self.store.template_resolve(home, &reference).await;
         match resolution.map_err(|source| TemplateError::Store {
             identifier: written(&reference),

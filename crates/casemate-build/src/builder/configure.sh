@@ -5,6 +5,9 @@ if ! id -u "$name" >/dev/null 2>&1; then
   useradd --create-home --shell /bin/bash "$name" || exit 1
 fi
 home=$(getent passwd "$name" | cut -d: -f6)
+case $home in
+  "" | /) echo "the home of '$name' cannot be '$home'"; exit 1 ;;
+esac
 mkdir -p "$home" && [ ! -d /etc/skel ] || cp -rn /etc/skel/. "$home"/ 2>/dev/null
 #administrator
 chown -R "$name": "$home" || exit 1

@@ -5,6 +5,8 @@ use casemate_store::StoreError;
 use casemate_types::{BuildFailure, chain};
 use envd_client::{EnvdError, HttpError};
 
+use super::sandbox::VALUE_BYTES_MAX;
+
 /// What is told of a failure that is not the recipe's; the text is E2B's.
 pub const INTERNAL: &str =
     "An internal error occurred. Please try again or contact support with the build ID.";
@@ -20,6 +22,8 @@ pub enum BuildError {
     /// The platform cannot do it now, and says why.
     #[error("{0}")]
     Refused(String),
+    #[error("a value has more than {VALUE_BYTES_MAX} bytes")]
+    TooLong,
     #[error("build was cancelled")]
     Cancelled,
     #[error("build timed out")]
@@ -47,7 +51,7 @@ impl BuildError {
         let (message, step) = match self {
             Self::Recipe { step, message } => (message.clone(), Some(step.clone())),
             Self::Refused(_) | Self::Cancelled | Self::TimedOut => (self.to_string(), None),
-            Self::Store(_) | Self::Node(_) | Self::Agent(_) | Self::Internal(_) => {
+            Self::Store(_) | Self::Node(_) | Self::Agent(_) | Self::TooLong | Self::Internal(_) => {
                 (INTERNAL.into(), None)
             }
         };
@@ -58,7 +62,7 @@ impl BuildError {
     pub fn for_operators(&self) -> Option<String> {
         match self {
             Self::Recipe { .. } | Self::Refused(_) | Self::Cancelled | Self::TimedOut => None,
-            Self::Store(_) | Self::Node(_) | Self::Agent(_) | Self::Internal(_) => {
+            Self::Store(_) | Self::Node(_) | Self::Agent(_) | Self::TooLong | Self::Internal(_) => {
                 Some(chain(self))
             }
         }

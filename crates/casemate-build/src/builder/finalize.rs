@@ -143,6 +143,7 @@ impl Work<'_> {
         };
         let ready = until_ready(sandbox, startup, phase, self.phase(STEP, "ready".into()));
         tokio::pin!(start, ready);
+        let begun = Instant::now();
         let mut has_ended = false;
         loop {
             tokio::select! {
@@ -168,11 +169,24 @@ impl Work<'_> {
                 ready = &mut ready => {
                     ready?;
                     phase.say(Level::Info, "Template is ready");
-                    return Ok(());
+                    return in_time(startup, begun.elapsed(), self.builder.limits.startup);
                 }
             }
         }
     }
+}
+
+/// Every sandbox waits for its start command, and no client for longer than a create may take.
+fn in_time(startup: &Startup, took: Duration, most: Duration) -> Result<(), BuildError> {
+    if startup.start.is_none() || took < most {
+        return Ok(());
+    }
+    let (took, most) = (took.as_secs(), most.as_secs());
+    let message = format!(
+        "start command failed: it was ready after {took} s, and sandboxes of this platform start \
+         it anew each time: they wait {most} s at most"
+    );
+    Err(BuildError::recipe(STEP, message))
 }
 
 async fn until_ready(
@@ -199,14 +213,13 @@ async fn until_ready(
             keeps_stdout: false,
             limit: left.max(Duration::from_millis(1)),
         };
-        let why = match tokio::time::timeout(left, sandbox.run(run)).await {
-            Ok(Ok(ran)) if ran.is_ok() => return Ok(()),
-            Ok(Ok(ran)) => super::steps::status(&ran.end),
-            Ok(Err(error)) => match super::refused(&error) {
+        let why = match sandbox.run(run).await {
+            Ok(ran) if ran.is_ok() => return Ok(()),
+            Ok(ran) => super::steps::status(&ran.end),
+            Err(error) => match super::refused(&error) {
                 Some(why) => why,
                 None => return Err(error),
             },
-            Err(_) => "it takes too long".into(),
         };
         phase.say(Level::Debug, format_args!("Template is not ready: {why}"));
         if Instant::now() + pause >= end {
@@ -242,7 +255,11 @@ async fn configure(sandbox: &BuildSandbox, phase: &Phase) -> Result<(), BuildErr
             keeps_stdout: false,
             limit: CONFIGURE_LIMIT,
         })
-        .await?;
+        .await
+        .map_err(|error| match super::refused(&error) {
+            Some(why) => BuildError::recipe(STEP, format!("configuration script failed: {why}")),
+            None => error,
+        })?;
     if !ran.is_ok() {
         let message = format!(
             "configuration script failed: {}: {}",

@@ -65,20 +65,31 @@ impl Ground {
     pub(super) fn key(&self) -> CacheKey {
         match self {
             Self::Image { reference, .. } => key::of_image(reference),
-            Self::Template { build, .. } => key::of_template(build.id),
+            Self::Template {
+                build, is_image, ..
+            } => key::of_template(build.id, *is_image),
         }
     }
 }
 
 /// What a template's children begin with.
-pub(super) fn of_template(build: &Build, files_mib: u32) -> CachedLayer {
+pub(super) fn of_template(build: &Build, is_image: bool, files_mib: u32) -> CachedLayer {
+    let context = BuildContext {
+        user: build.default_user.clone(),
+        workdir: build.default_workdir.clone(),
+        envs: build.envs.clone(),
+    };
     CachedLayer {
         layers: build.layers.clone(),
         files: build.files.clone(),
-        context: BuildContext {
-            user: build.default_user.clone(),
-            workdir: build.default_workdir.clone(),
-            envs: build.envs.clone(),
+        context: match is_image {
+            false => context,
+            // Of an image neither user nor folder count.
+            true => BuildContext {
+                user: "root".into(),
+                workdir: None,
+                ..context
+            },
         },
         distribution: build.distribution.clone(),
         size_mib: files_mib,

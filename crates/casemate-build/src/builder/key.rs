@@ -30,8 +30,13 @@ pub(super) fn of_image(reference: &str) -> CacheKey {
 }
 
 /// Of another template's build.
-pub(super) fn of_template(parent: BuildId) -> CacheKey {
-    hash(&[VERSION, "template", &parent.to_string()])
+pub(super) fn of_template(parent: BuildId, is_image: bool) -> CacheKey {
+    let what = if is_image {
+        "image at hand"
+    } else {
+        "template"
+    };
+    hash(&[VERSION, what, &parent.to_string()])
 }
 
 /// Of a step behind a state.

@@ -235,8 +235,7 @@ impl BuildSandbox {
             match event {
                 Event::Stdout(bytes) if keeps_stdout => {
                     if stdout.len() + bytes.len() > VALUE_BYTES_MAX {
-                        let why = "a command printed more than a value can hold";
-                        return Err(BuildError::Internal(why.into()));
+                        return Err(BuildError::TooLong);
                     }
                     stdout.extend_from_slice(&bytes);
                 }

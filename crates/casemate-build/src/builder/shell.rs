@@ -10,16 +10,28 @@ pub(super) fn word(text: &str) -> String {
 pub(super) fn expanded(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
-    let mut rest = text.chars().peekable();
-    while let Some(c) = rest.next() {
-        let runs_something = c == '$' && rest.peek() == Some(&'(');
-        if matches!(c, '\\' | '"' | '`') || runs_something {
+    for (at, c) in text.char_indices() {
+        let is_plain = c == '$' && !names_a_variable(&text[at + 1..]);
+        if matches!(c, '\\' | '"' | '`') || is_plain {
             quoted.push('\\');
         }
         quoted.push(c);
     }
     quoted.push('"');
     quoted
+}
+
+/// Whether what follows a dollar is a name, or one in braces and nothing else.
+fn names_a_variable(text: &str) -> bool {
+    let starts = |text: &str| text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    match text.strip_prefix('{').map(|text| text.split_once('}')) {
+        None => starts(text),
+        Some(None) => false,
+        Some(Some((name, _))) => {
+            let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            starts(name) && name.chars().all(fits)
+        }
+    }
 }
 
 /// Whether [`expanded`] could give anything but the text itself.
@@ -67,6 +79,9 @@ mod tests {
             assert_eq!(bash(&expanded(text)), text);
         }
         assert_eq!(bash(&expanded("$A-${B}:$NOTHING")), "value-x y:");
-        assert_eq!(bash(&expanded("${C:-$A}")), "value");
+        // Only names: no arithmetic, no defaults, no transformations.
+        for text in ["$[1+1]", "${A@P}", "${C:-x}", "$1", "$$", "100$", "${"] {
+            assert_eq!(bash(&expanded(text)), text);
+        }
     }
 }

@@ -4,7 +4,6 @@ mod copy;
 
 use casemate_types::BuildContext;
 use casemate_types::limits::ENV_BYTES_MAX;
-use envd_client::EnvdError;
 use envd_client::process::End;
 
 use super::log::{Level, Phase};
@@ -175,10 +174,23 @@ impl Bench<'_> {
 
     /// What the agent says of a user or a folder that is not there is the recipe's fault.
     fn refused(&self, error: BuildError) -> BuildError {
-        match &error {
-            BuildError::Agent(EnvdError::Refused { message, .. }) => self.failed(message.clone()),
-            _ => error,
+        match crate::builder::refused(&error) {
+            Some(message) => self.failed(message),
+            None => match error {
+                BuildError::TooLong => self.failed(error.to_string()),
+                error => error,
+            },
         }
+    }
+
+    /// What a script prints; the inner error is of one that failed.
+    async fn value(
+        &self,
+        script: &str,
+        context: &BuildContext,
+    ) -> Result<Result<String, Ran>, BuildError> {
+        let value = self.sandbox.value(script, context, self.phase).await;
+        value.map_err(|error| self.refused(error))
     }
 
     /// What came last, for whoever reads no more than the failure.
@@ -197,7 +209,7 @@ impl Bench<'_> {
                 false => value.clone(),
                 true => {
                     let script = format!("printf %s {}", shell::expanded(value));
-                    let evaluated = self.sandbox.value(&script, &context, self.phase).await?;
+                    let evaluated = self.value(&script, &context).await?;
                     evaluated.map_err(|ran| {
                         self.failed(format!(
                             "failed to evaluate environment variable {name}: {}",

@@ -89,9 +89,12 @@ impl Work<'_> {
         let text = ground.text();
         let (reference, login) = match ground {
             Ground::Template {
-                build, files_mib, ..
+                build,
+                files_mib,
+                is_image,
+                ..
             } => {
-                let is = ground::of_template(build, *files_mib);
+                let is = ground::of_template(build, *is_image, *files_mib);
                 self.hold_state(&is);
                 phase.begin(true, text, key.as_str());
                 return Ok(State { key, is });
@@ -172,10 +175,11 @@ impl Work<'_> {
         {
             return Ok((None, Some(found)));
         }
-        let (turn, waited) = self.turn(key, phase).await;
-        let found = match waited && !self.is_forced {
-            true => self.find(key).await?,
-            false => None,
+        let (turn, _) = self.turn(key, phase).await;
+        // Whoever made it may have ended just before the turn was ours.
+        let found = match self.is_forced {
+            true => None,
+            false => self.find(key).await?,
         };
         Ok((Some(turn), found))
     }
@@ -242,8 +246,8 @@ impl Work<'_> {
     }
 
     pub(super) async fn end(&self, sandbox: &Arc<BuildSandbox>) {
-        self.begun.lock().retain(|one| !Arc::ptr_eq(one, sandbox));
         sandbox.end().await;
+        self.begun.lock().retain(|one| !Arc::ptr_eq(one, sandbox));
     }
 
     /// The one that runs, or one that is made of the state.

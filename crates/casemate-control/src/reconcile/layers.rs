@@ -30,6 +30,10 @@ async fn drop_unwanted(control: &Arc<Control>) -> Result<(), ReconcileError> {
             .collect();
         let wanted = control.store.layer_wanted(&free).await?;
         for layer in free.iter().filter(|layer| !wanted.contains(layer)) {
+            // A build may have found it before its row went.
+            if control.builder.held().has_layer(layer) {
+                continue;
+            }
             match control.node.remove_layer(layer).await {
                 Ok(()) => {
                     tracing::info!(layer.id = %layer, "removed layer {layer}, which nothing needs")

@@ -248,7 +248,7 @@ impl Control {
             access_token: Some(self.keys.envd_token(&plan.sandbox)),
             default_user: plan.build.default_user.clone(),
             default_workdir: plan.build.default_workdir.clone(),
-            life_ms: u64::try_from(plan.life.as_millis()).unwrap_or(u64::MAX),
+            life_ms: millis(self.life_with(plan.build.started_with(), plan.life)),
             on_timeout: plan.on_timeout,
             files: plan.build.files.clone(),
             startup: plan.build.started_with().cloned(),
@@ -317,6 +317,10 @@ impl Control {
             }
         });
     }
+}
+
+pub(super) fn millis(life: Duration) -> u64 {
+    u64::try_from(life.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether a node that answered so may run the sandbox all the same.

@@ -14,7 +14,7 @@ use casemate_types::{
 };
 
 use super::connect::{busy, runs};
-use super::create::PlacementError;
+use super::create::{PlacementError, millis};
 use super::{ChangeError, SandboxView, Shown, stands};
 use crate::Control;
 use crate::auth::TeamCaller;
@@ -156,10 +156,15 @@ impl Control {
         {
             // Its files are its owner's all the same.
             tracing::warn!(
-                sandbox.id = %id, error = chain(&error),
+                sandbox.id = %id, error = error.for_operators(),
                 "sandbox {id} goes on without the start command of its template"
             );
         }
+        let ends_at = self.life_from_now(&id, startup.as_ref(), resume.life, reply.ends_at);
+        let reply = ResumeReply {
+            ends_at: ends_at.await,
+            ..reply
+        };
         // What is told of its pause at the same time comes before or after row and route.
         let one = self.notes.lock(&id).await;
         let generation = self.record_resume(&row, &reply, on_timeout).await?;
@@ -280,7 +285,7 @@ impl Control {
             access_token: row.secured.then(|| self.keys.envd_token(id)),
             default_user: build.default_user,
             default_workdir: build.default_workdir,
-            life_ms: u64::try_from(life.as_millis()).unwrap_or(u64::MAX),
+            life_ms: millis(self.life_with(startup.as_ref(), life)),
             on_timeout,
             files: None,
             startup,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use casemate_build::agent;
 use casemate_rpc::CreateReply;
-use casemate_types::{SandboxId, Startup, chain, steady};
+use casemate_types::{SandboxId, Startup, Timestamp, chain, steady};
 use envd_client::EnvdError;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -22,6 +22,16 @@ pub enum StartupError {
     TimedOut(Duration),
     #[error("ask the agent of a sandbox for its start command")]
     Agent(#[source] EnvdError),
+}
+
+impl StartupError {
+    /// Without what the command said, which is its owner's.
+    pub(super) fn for_operators(&self) -> String {
+        match self {
+            Self::Failed(_) => "the command ended".into(),
+            Self::TimedOut(_) | Self::Agent(_) => chain(self),
+        }
+    }
 }
 
 /// What the agent says of it.
@@ -49,6 +59,15 @@ const WAIT: Duration = Duration::from_secs(20);
 const OUTPUT_CHARS_MAX: usize = 500;
 
 impl Control {
+    /// What a node is told to let a sandbox live that runs a start command first; its deadline is set
+    /// once that is ready.
+    pub(super) fn life_with(&self, startup: Option<&Startup>, life: Duration) -> Duration {
+        match startup {
+            Some(_) => life + self.config.create_timeout + WAIT,
+            None => life,
+        }
+    }
+
     /// Waits until the start command of a new sandbox is ready; its life is counted from then. On an
     /// error the sandbox goes.
     pub(super) async fn started_in(
@@ -65,20 +84,35 @@ impl Control {
             self.counters.create_failed();
             self.take_back(id.clone());
             tracing::warn!(
-                sandbox.id = %id, error = chain(&error),
+                sandbox.id = %id, error = error.for_operators(),
                 "the start command of sandbox {id} failed; ending it"
             );
             return Err(error);
         }
+        let ends_at = self.life_from_now(id, startup, life, reply.ends_at).await;
+        Ok(CreateReply { ends_at, ..reply })
+    }
+
+    /// Counts the life of one with a start command from now on; the deadline that holds then.
+    pub(super) async fn life_from_now(
+        &self,
+        id: &SandboxId,
+        startup: Option<&Startup>,
+        life: Duration,
+        now_ends_at: Timestamp,
+    ) -> Timestamp {
+        if startup.is_none() {
+            return now_ends_at;
+        }
         let ends_at = steady::now() + life;
         match self.node.set_deadline(id, ends_at).await {
-            Ok(()) => Ok(CreateReply { ends_at, ..reply }),
+            Ok(()) => ends_at,
             Err(error) => {
                 tracing::warn!(
                     sandbox.id = %id, error = chain(&error),
-                    "the life of sandbox {id} counts from before its start command was ready"
+                    "sandbox {id} lives longer than it was to: its deadline could not be set"
                 );
-                Ok(reply)
+                now_ends_at
             }
         }
     }

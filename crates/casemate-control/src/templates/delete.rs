@@ -62,6 +62,8 @@ impl Control {
             TemplateDeleted::Done(files) => {
                 failpoint::hit(Point::SnapshotForgotten);
                 self.builds_by_reference.clear();
+                // One that was begun since those before were cancelled.
+                self.building.cancel_of(&template);
                 self.drop_files(files);
                 Ok(())
             }

@@ -11,7 +11,9 @@ mod archives;
 mod log;
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use casemate_build::builder::{BuildError, BuildLog, Built, Ground, Job};
 use casemate_build::recipe::Recipe;
@@ -65,28 +67,53 @@ pub(crate) fn interrupted() -> BuildFailure {
 }
 
 /// Builds of this process that are under way.
-#[derive(Default)]
-pub(crate) struct Building(Mutex<HashMap<BuildId, CancellationToken>>);
+#[derive(Clone, Default)]
+pub(crate) struct Building(Arc<Mutex<HashMap<BuildId, (TemplateId, CancellationToken)>>>);
+
+/// One of them, until it is dropped.
+struct RunningBuild {
+    of: Building,
+    build: BuildId,
+    cancel: CancellationToken,
+}
+
+impl Drop for RunningBuild {
+    fn drop(&mut self) {
+        self.of.lock().remove(&self.build);
+    }
+}
 
 impl Building {
-    fn lock(&self) -> MutexGuard<'_, HashMap<BuildId, CancellationToken>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<BuildId, (TemplateId, CancellationToken)>> {
         self.0.lock().expect("no holder of this lock panics")
     }
 
-    fn begin(&self, build: BuildId) -> CancellationToken {
-        let cancel = CancellationToken::new();
-        self.lock().insert(build, cancel.clone());
-        cancel
-    }
-
-    fn end(&self, build: &BuildId) {
-        self.lock().remove(build);
+    /// One that was begun here already is not waiting.
+    fn begin(&self, record: &BuildRecord) -> Result<RunningBuild, StartBuildError> {
+        let (build, cancel) = (record.id, CancellationToken::new());
+        let mut all = self.lock();
+        if all.contains_key(&build) {
+            return Err(StartBuildError::NotWaiting);
+        }
+        all.insert(build, (record.template.clone(), cancel.clone()));
+        Ok(RunningBuild {
+            of: self.clone(),
+            build,
+            cancel,
+        })
     }
 
     fn cancel(&self, build: &BuildId) {
-        if let Some(cancel) = self.lock().get(build) {
+        if let Some((_, cancel)) = self.lock().get(build) {
             cancel.cancel();
         }
+    }
+
+    /// Those of a template that is gone.
+    pub(crate) fn cancel_of(&self, template: &TemplateId) {
+        let all = self.lock();
+        let of_it = all.values().filter(|(of, _)| of == template);
+        of_it.for_each(|(_, cancel)| cancel.cancel());
     }
 
     fn all(&self) -> Vec<BuildId> {
@@ -109,6 +136,8 @@ impl Control {
             return Err(StartBuildError::Unavailable);
         }
         let now = Timestamp::now();
+        // Before it is begun: whoever cancels it finds it from its first moment on.
+        let running = self.building.begin(&record)?;
         let rivals = match self.store.build_begin(&record.id, now).await? {
             BuildBegun::Began { rivals } => rivals,
             BuildBegun::NotWaiting => return Err(StartBuildError::NotWaiting),
@@ -149,12 +178,10 @@ impl Control {
             resources: record.resources,
             sets_user: ask.sets_user,
         };
-        let cancel = self.building.begin(job.build);
         let control = Arc::clone(self);
         self.tasks.spawn(TaskKind::Request, async move {
-            let build = job.build;
-            control.run_build(job, record, cancel).await;
-            control.building.end(&build);
+            control.run_build(job, record, &running.cancel).await;
+            drop(running);
             // Of one that failed something may lie at the node that nothing needs.
             reconcile::drop_unwanted_soon(&control);
         });
@@ -185,7 +212,7 @@ impl Control {
 
     /// What the recipe stands on; the error is the build's, about its base.
     async fn ground(&self, caller: &TeamCaller, recipe: &Recipe) -> Result<Ground, String> {
-        let name = match (&recipe.from_image, &recipe.from_template) {
+        let (name, resolved) = match (&recipe.from_image, &recipe.from_template) {
             (Some(image), _) => {
                 let at_hand = Reference::parse(image).ok().and_then(|reference| {
                     let images = &self.config.builds.images_at_hand;
@@ -197,12 +224,12 @@ impl Control {
                         login: recipe.registry.clone(),
                     });
                 };
-                template
+                // Whatever the team calls so itself.
+                (image, self.look_up_template_in("", &template, caller).await)
             }
-            (None, Some(template)) => template.clone(),
+            (None, Some(template)) => (template, self.look_up_template(caller, template).await),
             (None, None) => return Err("there is neither an image nor a template".into()),
         };
-        let resolved = self.look_up_template(caller, &name).await;
         let (_, build) = resolved.map_err(|error| match &error {
             TemplateError::Store { .. } => {
                 tracing::error!(
@@ -219,18 +246,23 @@ impl Control {
         let size = record.and_then(|record| record.disk_size_mib);
         Ok(Ground::Template {
             files_mib: size.map_or(0, |size| size.saturating_sub(build.resources.disk_mib)),
-            name: recipe.from_image.clone().unwrap_or(name),
+            name: name.clone(),
             is_image: recipe.from_image.is_some(),
             build: Box::new(build),
         })
     }
 
-    async fn run_build(self: &Arc<Self>, job: Job, record: BuildRecord, cancel: CancellationToken) {
+    async fn run_build(
+        self: &Arc<Self>,
+        job: Job,
+        record: BuildRecord,
+        cancel: &CancellationToken,
+    ) {
         let id = job.build;
         let written = Written::begin(self, &job);
         let log: Arc<dyn BuildLog> = Arc::clone(&written) as _;
         let running = tokio::spawn({
-            let control = Arc::clone(self);
+            let (control, cancel) = (Arc::clone(self), cancel.clone());
             async move { control.builder.run(&job, &*control, &log, &cancel).await }
         });
         let outcome = running.await.unwrap_or_else(|error| {
@@ -240,7 +272,7 @@ impl Control {
         let noted = match outcome {
             Ok((built, hold)) => {
                 written.finish().await;
-                let noted = self.note_built(&record, built).await;
+                let noted = again(|| self.note_built(&record, &built)).await;
                 drop(hold);
                 noted
             }
@@ -249,9 +281,10 @@ impl Control {
                     tracing::error!(build.id = %id, error = why, "build {id} failed");
                 }
                 written.finish().await;
-                let now = Timestamp::now();
-                let failed = self.store.build_fail(&id, &error.failure(), now).await;
-                failed.map(drop)
+                let (now, failure) = (Timestamp::now(), error.failure());
+                again(|| self.store.build_fail(&id, &failure, now))
+                    .await
+                    .map(drop)
             }
         };
         if let Err(error) = noted {
@@ -259,20 +292,20 @@ impl Control {
         }
     }
 
-    async fn note_built(&self, record: &BuildRecord, built: Built) -> Result<(), StoreError> {
+    async fn note_built(&self, record: &BuildRecord, built: &Built) -> Result<(), StoreError> {
         let disk_mib = record.resources.disk_mib.saturating_add(built.files_mib);
         let build = Build {
             id: record.id,
             template: record.template.clone(),
-            layers: built.layers,
+            layers: built.layers.clone(),
             resources: record.resources,
-            default_user: built.default_user,
-            default_workdir: built.default_workdir,
-            envs: built.envs,
+            default_user: built.default_user.clone(),
+            default_workdir: built.default_workdir.clone(),
+            envs: built.envs.clone(),
             envd_version: self.config.builds.agent_version.clone(),
             files: None,
-            startup: built.startup,
-            distribution: built.distribution,
+            startup: built.startup.clone(),
+            distribution: built.distribution.clone(),
             created_at: record.created_at,
         };
         let now = Timestamp::now();
@@ -302,3 +335,26 @@ impl Control {
             .await;
     }
 }
+
+/// A store that is busy or full for a moment must not leave a build that never ends.
+async fn again<T, F>(mut work: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut pause = Duration::from_millis(500);
+    loop {
+        match work().await {
+            Err(error) if pause < LAST_PAUSE => {
+                tracing::warn!(
+                    error = chain(&error),
+                    "could not note the end of a build; trying again"
+                );
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            other => return other,
+        }
+    }
+}
+
+const LAST_PAUSE: Duration = Duration::from_secs(30);

@@ -16,7 +16,7 @@ use crate::Control;
 const GATHER: Duration = Duration::from_millis(50);
 /// Lines written at once.
 const BATCH: usize = 1000;
-/// Lines that are kept for saying why a build failed.
+/// Lines that are kept for saying how a build went and why it failed.
 const SPARE: u64 = 100;
 
 /// The log of one build.
@@ -37,10 +37,9 @@ struct Open {
 impl Open {
     fn put(&mut self, line: BuildLogEntry) {
         let bytes = line.message.len() as u64;
-        let spare = match line.level {
-            LogLevel::Error => 0,
-            LogLevel::Debug | LogLevel::Info | LogLevel::Warn => SPARE,
-        };
+        // What is of no step says how the build went as a whole.
+        let is_short = line.level == LogLevel::Error || line.step.is_none();
+        let spare = if is_short { 0 } else { SPARE };
         let fits = self.lines + spare < LINES_MAX
             && self.bytes + bytes + spare * MESSAGE_BYTES_MAX as u64 <= BYTES_MAX;
         let line = match fits {
@@ -157,7 +156,7 @@ mod tests {
         let line = |level, message: &str| BuildLogEntry {
             at: Timestamp::UNIX_EPOCH,
             level,
-            step: None,
+            step: Some("1".into()),
             message: message.into(),
         };
         for number in 0..5 {
