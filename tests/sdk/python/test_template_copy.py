@@ -142,7 +142,7 @@ async def test_the_whole_context(sdk, context):
     assert {"a.txt", ".dot", "dir/sub/c.txt", "empty", "empty-file", "src/x.py", "dir/link b.txt"} <= found
     assert not found & {"ignored.log", "dir/ignored.log", "src/y.py", "src/z.txt"}
     # What is copied over something replaces it.
-    builder = of(sdk, context).run_cmd("mkdir -p at && ln -s /etc/passwd at/a.txt && ln -s /srv at/src", user="root")
+    builder = of(sdk, context).run_cmd("cd /home/user && mkdir -p at && ln -s /etc/passwd at/a.txt && ln -s /srv at/src", user="root")
     builder.run_cmd("mkdir -p /srv/kept", user="root").copy(".", "/home/user/at", user="root")
     sandbox = await sdk.started(builder)
     seen = await sdk.run(sandbox, "stat -c %F at/a.txt; cat at/a.txt; readlink at/src; cat /srv/x.py; ls -d /srv/kept; grep -c . /etc/passwd")

@@ -93,7 +93,7 @@ async def test_files_and_folders(sdk):
     builder.make_symlink("one/file", "link").make_symlink("two/file", "link", force=True)
     builder.make_symlink("/home/user/one", "/etc/link", user="root")
     builder.remove("with space").remove(["one/none", "two/none"], force=True)
-    builder.remove("two", recursive=True, user="root")
+    builder.remove("/home/user/two", recursive=True, user="root")
     sandbox = await sdk.started(builder)
     listed = "find . -mindepth 1 -not -name '.*' -printf '%y %m %u %p %l\\n' | LC_ALL=C sort -k4"
     assert (await sdk.run(sandbox, listed)).stdout.replace(" \n", "\n") == (

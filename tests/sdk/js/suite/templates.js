@@ -46,7 +46,7 @@ test('steps of a template', async () => {
     .rename('one/file', 'one/renamed', { force: true })
     .rename('/of-root', '/still-of-root', { user: 'root' })
     .makeSymlink('one/renamed', 'link', { force: true })
-    .remove('two', { recursive: true, force: true, user: 'root' })
+    .remove('/home/user/two', { recursive: true, force: true, user: 'root' })
     .runCmd('git init -q origin && cd origin && git -c user.name=n -c user.email=e@e commit -q --allow-empty -m first')
     .gitClone('/home/user/origin', 'cloned', { depth: 1 })
     .setWorkdir('/srv/work')
