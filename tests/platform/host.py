@@ -96,7 +96,8 @@ def cgroups(instance):
     for root in [CGROUPS, *(path for path in CGROUPS.iterdir() if path.is_dir())]:
         for own in root.glob(f"casemate-{instance}*"):
             found.add(str(own))
-            found.update(str(path) for path in own.rglob("*") if path.is_dir())
+            # Slots come and go while they are counted, which os.walk does not mind.
+            found.update(folder for folder, _, _ in os.walk(own))
     return found
 
 
