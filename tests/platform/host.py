@@ -51,10 +51,13 @@ def command_line(pid):
 
 
 def children(pid):
-    listed = read(f"/proc/{pid}/task/{pid}/children") if os.path.isdir(f"/proc/{pid}") else ""
+    """Of all its threads; none of one that has just ended."""
     found = []
-    for task in os.listdir(f"/proc/{pid}/task") if listed or os.path.isdir(f"/proc/{pid}") else []:
-        found += [int(child) for child in read(f"/proc/{pid}/task/{task}/children").split()]
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            found += [int(child) for child in read(f"/proc/{pid}/task/{task}/children").split()]
+    except (FileNotFoundError, ProcessLookupError):
+        pass
     return found
 
 
