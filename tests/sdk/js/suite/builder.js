@@ -1,7 +1,7 @@
 // What the SDK makes of a template before it is sent, where that is all that can be seen here.
 
 import assert from 'node:assert/strict'
-import { mkdtempSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { test } from 'node:test'
@@ -88,6 +88,7 @@ test('what is forced, and a Dockerfile', async () => {
   assert.deepEqual([told.force, ...told.steps.map((step) => step.force)], [false, false, true])
   assert.equal((await wire(Template().skipCache().fromBaseImage())).force, true)
   const fileContextPath = mkdtempSync(path.join(os.tmpdir(), 'casemate-js-'))
+  process.once('exit', () => rmSync(fileContextPath, { recursive: true, force: true }))
   writeFileSync(path.join(fileContextPath, 'a.txt'), 'hello\n', { mode: 0o644 })
   const template = Template({ fileContextPath }).fromDockerfile(
     'FROM debian:12\nENV A=1\nWORKDIR /srv\nCOPY a.txt a.txt\nRUN echo $A\nCMD ["sleep", "9"]\n'

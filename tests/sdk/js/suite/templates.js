@@ -1,7 +1,7 @@
 // Templates as the JavaScript SDK builds them: each method once, seen in a sandbox of the result.
 
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { test } from 'node:test'
@@ -24,6 +24,7 @@ const said = async (sandbox, command, options) => (await sandbox.commands.run(co
 /** A folder with files of a test's own. */
 function context() {
   const dir = mkdtempSync(path.join(os.tmpdir(), 'casemate-js-'))
+  process.once('exit', () => rmSync(dir, { recursive: true, force: true }))
   for (const name of ['dir', 'dir/sub', 'src']) mkdirSync(path.join(dir, name))
   for (const name of ['a.txt', 'dir/b.txt', 'dir/sub/c.txt', 'dir/.hidden', 'src/x.js', 'src/y.js', 'src/no.log']) {
     writeFileSync(path.join(dir, name), path.basename(name), { mode: 0o644 })
