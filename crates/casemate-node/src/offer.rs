@@ -42,8 +42,6 @@ impl Offer {
     /// here.
     pub(crate) fn spec(&self, request: &CreateRequest) -> Result<CreateSpec, NodeError> {
         let site = self.site(request);
-        let mut envs = site.map(|site| site.envs.clone()).unwrap_or_default();
-        envs.extend(request.envs.clone());
         let hostname = request.sandbox.to_string();
         Ok(CreateSpec {
             sandbox: request.sandbox.clone(),
@@ -57,7 +55,8 @@ impl Offer {
                 sandbox_id: request.sandbox.clone(),
                 template_id: request.template.clone(),
                 access_token: request.access_token.clone(),
-                envs,
+                site_envs: site.map(|site| site.envs.clone()).unwrap_or_default(),
+                envs: request.envs.clone(),
                 default_user: request.default_user.clone(),
                 default_workdir: request.default_workdir.clone(),
                 hostname,
@@ -113,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_request_sets_wins_over_the_operators_variables() {
+    fn the_operators_variables_and_those_of_a_request_are_told_apart() {
         let envs = |all: &[(&str, &str)]| -> BTreeMap<String, String> {
             let owned = all
                 .iter()
@@ -124,6 +123,7 @@ mod tests {
             dir: "/layers/s-1".into(),
             envs: envs(&[("PROXY", "site"), ("LANG", "site")]),
         };
+        let site_envs = site.envs.clone();
         let mut offer = Offer {
             layers_dir: "/".into(),
             sites: [(Distribution::Other, site)].into(),
@@ -147,13 +147,16 @@ mod tests {
             files: None,
             startup: None,
         };
-        let told = |offer: &Offer, request: &CreateRequest| offer.spec(request).unwrap().agent.envs;
-        let both = envs(&[("PROXY", "site"), ("LANG", "own")]);
-        assert_eq!(told(&offer, &request), both);
+        let told = |offer: &Offer, request: &CreateRequest| {
+            let agent = offer.spec(request).unwrap().agent;
+            (agent.site_envs, agent.envs)
+        };
+        let own = request.envs.clone();
+        assert_eq!(told(&offer, &request), (site_envs, own.clone()));
         request.distribution = None;
-        assert_eq!(told(&offer, &request), request.envs);
+        assert_eq!(told(&offer, &request), (BTreeMap::new(), own.clone()));
         request.distribution = Some(Distribution::Other);
         offer.sites.clear();
-        assert_eq!(told(&offer, &request), request.envs);
+        assert_eq!(told(&offer, &request), (BTreeMap::new(), own));
     }
 }

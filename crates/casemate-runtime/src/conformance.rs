@@ -324,6 +324,7 @@ mod tests {
                 sandbox_id: sandbox.clone(),
                 template_id: TemplateId::random(),
                 access_token: None,
+                site_envs: Default::default(),
                 envs: Default::default(),
                 default_user: "user".into(),
                 default_workdir: None,

@@ -33,7 +33,9 @@ pub struct AgentConfig {
     /// What clients must send as `X-Access-Token`; `None` leaves the agent open, which only v1
     /// templates of old clients may ask for.
     pub access_token: Option<String>,
-    /// For every process started through the agent.
+    /// The operator's, for every process in the sandbox; since version 3.
+    pub site_envs: BTreeMap<String, String>,
+    /// For every process that clients start through the agent; they win over the operator's.
     pub envs: BTreeMap<String, String>,
     pub default_user: String,
     pub default_workdir: Option<String>,
@@ -43,7 +45,7 @@ pub struct AgentConfig {
 }
 
 impl AgentConfig {
-    pub const VERSION: u32 = 2;
+    pub const VERSION: u32 = 3;
 }
 
 impl fmt::Debug for AgentConfig {

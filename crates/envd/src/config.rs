@@ -9,7 +9,7 @@ use crate::limits::CONFIG_BYTES;
 
 /// The version that this agent understands. Unknown fields are ignored, other versions refused:
 /// a field that must not be ignored comes with a new version.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct Config {
@@ -20,6 +20,10 @@ pub struct Config {
     pub template_id: String,
     #[serde(default)]
     pub access_token: Option<String>,
+    /// The operator's, for every process. Since version 3.
+    #[serde(default)]
+    pub site_envs: BTreeMap<String, String>,
+    /// For what clients start.
     #[serde(default)]
     pub envs: BTreeMap<String, String>,
     #[serde(default)]
@@ -104,7 +108,7 @@ mod tests {
     #[test]
     fn a_full_configuration_with_unknown_fields() {
         let config = Config::parse(
-            br#"{"version":2,"sandbox_id":"i1","template_id":"base","access_token":"ab",
+            br#"{"version":3,"sandbox_id":"i1","template_id":"base","access_token":"ab",
                 "envs":{"A":"1"},"default_user":"user","default_workdir":null,"hostname":"h","x":2,
                 "startup":{"start":null,"ready":"true","context":{"user":"u","workdir":"/w","envs":{}}}}"#,
         )
@@ -126,7 +130,7 @@ mod tests {
         ));
         assert!(matches!(Config::parse(b"{}"), Err(ConfigError::Parse(_))));
         assert!(matches!(
-            Config::parse(br#"{"version":2,"access_token":""}"#),
+            Config::parse(br#"{"version":3,"access_token":""}"#),
             Err(ConfigError::EmptyToken)
         ));
         let long = vec![b' '; usize::try_from(CONFIG_BYTES).unwrap() + 1];

@@ -12,6 +12,8 @@ pub struct Settings {
     pub access_token: Option<String>,
     /// Variables of the platform; users cannot change them.
     internal: BTreeMap<String, String>,
+    /// The operator's: below those of `/init`, which leave them in place.
+    site: BTreeMap<String, String>,
     /// Variables of `/init`, replaced as a whole.
     user: BTreeMap<String, String>,
     pub default_user: String,
@@ -27,6 +29,7 @@ impl Settings {
         let mut settings = Self {
             access_token: None,
             internal,
+            site: BTreeMap::new(),
             user: BTreeMap::new(),
             default_user: "root".to_owned(),
             default_workdir: None,
@@ -36,6 +39,7 @@ impl Settings {
             settings.access_token.clone_from(&config.access_token);
             settings.set_internal("E2B_SANDBOX_ID", &config.sandbox_id);
             settings.set_internal("E2B_TEMPLATE_ID", &config.template_id);
+            settings.site.clone_from(&config.site_envs);
             settings.replace_user_variables(config.envs.clone());
             settings.change_defaults(
                 config.default_user.as_deref(),
@@ -67,9 +71,15 @@ impl Settings {
         }
     }
 
-    /// Internal and user variables.
+    /// Of everything that runs here: the operator's and the platform's. The same name may come again,
+    /// and counts as it comes last.
+    pub fn variables_of_all(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.site.iter().chain(&self.internal)
+    }
+
+    /// Of what clients start; as above.
     pub fn variables(&self) -> impl Iterator<Item = (&String, &String)> {
-        self.internal.iter().chain(&self.user)
+        self.variables_of_all().chain(&self.user)
     }
 
     /// Whether `token` is the one that is set. In constant time for its length.

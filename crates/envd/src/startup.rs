@@ -26,6 +26,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::config;
 use crate::guest::Guest;
+use crate::process::environment::Whose;
 use crate::process::launch::launch;
 use crate::process::supervise::exit;
 use attempt::until_ready;
@@ -113,7 +114,13 @@ async fn run(guest: &Guest, wanted: &config::Startup, patience: Duration) -> Sta
     let (start_wrote, ready_wrote) = (RefCell::new(Tail::default()), RefCell::new(Tail::default()));
     let started = match &wanted.start {
         None => None,
-        Some(command) => match launch(guest, &context.user, context.request(command), None) {
+        Some(command) => match launch(
+            guest,
+            &context.user,
+            Whose::Template,
+            context.request(command),
+            None,
+        ) {
             Ok(started) => Some(started),
             Err(error) => return start_failed(&error.message, &start_wrote),
         },

@@ -9,11 +9,21 @@ use crate::users::User;
 /// Where nothing else is said, as in a sandbox whose init got no environment.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// On whose behalf a process is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// Of whoever the sandbox was made for, with the variables that they gave it.
+    Client,
+    /// Of the template: it may have been started before anybody asked for the sandbox.
+    Template,
+}
+
 /// Exactly these, later ones win: own PATH, the account, the sandbox, the request.
 pub fn variables(
     own_path: Option<String>,
     user: &User,
     settings: &Settings,
+    whose: Whose,
     requested: &HashMap<String, String, impl std::hash::BuildHasher>,
 ) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
@@ -24,8 +34,12 @@ pub fn variables(
     all.insert("HOME".to_owned(), user.home.clone());
     all.insert("USER".to_owned(), user.name.clone());
     all.insert("LOGNAME".to_owned(), user.name.clone());
-    for (name, value) in settings.variables() {
+    let mut insert = |(name, value): (&String, &String)| {
         all.insert(name.clone(), value.clone());
+    };
+    match whose {
+        Whose::Client => settings.variables().for_each(&mut insert),
+        Whose::Template => settings.variables_of_all().for_each(&mut insert),
     }
     for (name, value) in requested {
         all.insert(name.clone(), value.clone());
@@ -82,7 +96,10 @@ mod tests {
                 .into(),
         );
         let requested = HashMap::from([("A".to_owned(), "call".to_owned())]);
-        let all = variables(None, &user(), &settings, &requested);
+        let of = |whose| variables(None, &user(), &settings, whose, &requested);
+        let all = of(Whose::Template);
+        assert_eq!((all["HOME"].as_str(), all.len()), ("/home/user", 6));
+        let all = of(Whose::Client);
         assert_eq!(all["PATH"], DEFAULT_PATH);
         assert_eq!(all["HOME"], "/h");
         assert_eq!(all["USER"], "user");

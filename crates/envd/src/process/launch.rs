@@ -20,7 +20,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
-use super::environment;
+use super::environment::{self, Whose};
 use super::live::{Chunk, Input, Process, Source};
 use super::output::Output;
 use super::supervise::supervise;
@@ -40,6 +40,7 @@ const IOPRIO: i32 = (2 << 13) | 4;
 pub fn launch(
     guest: &Guest,
     user: &User,
+    whose: Whose,
     request: StartRequest,
     limit: Option<Duration>,
 ) -> Result<(Rc<Process>, mpsc::Receiver<Chunk>), RpcError> {
@@ -51,6 +52,7 @@ pub fn launch(
     } = request;
     let config = process.take().unwrap_or_default();
     let asked = Asked {
+        whose,
         config: &config,
         pty: pty.as_option(),
         tag,
@@ -67,7 +69,7 @@ pub fn launch(
     launched
 }
 
-/// The same for a command of ours, of which neither the list of processes nor the log tells.
+/// The same for a command of the template, of which neither the list of processes nor the log tells.
 pub fn launch_unlisted(
     guest: &Guest,
     user: &User,
@@ -75,6 +77,7 @@ pub fn launch_unlisted(
 ) -> Result<(Rc<Process>, mpsc::Receiver<Chunk>), RpcError> {
     let config = request.process.into_option().unwrap_or_default();
     let asked = Asked {
+        whose: Whose::Template,
         config: &config,
         pty: None,
         tag: None,
@@ -85,6 +88,7 @@ pub fn launch_unlisted(
 
 /// A request, taken apart.
 struct Asked<'a> {
+    whose: Whose,
     config: &'a ProcessConfig,
     pty: Option<&'a PTY>,
     tag: Option<String>,
@@ -103,12 +107,13 @@ fn start(
         return Err(RpcError::new(Code::ResourceExhausted, text));
     }
     let Asked {
+        whose,
         config,
         pty,
         tag,
         stdin,
     } = asked;
-    let plan = Plan::of(guest, user, config)?;
+    let plan = Plan::of(guest, user, whose, config)?;
     let failed = |error: &io::Error| plan.failure(pty, error);
 
     let channels = match pty {
@@ -179,7 +184,12 @@ struct Plan {
 }
 
 impl Plan {
-    fn of(guest: &Guest, user: &User, config: &ProcessConfig) -> Result<Self, RpcError> {
+    fn of(
+        guest: &Guest,
+        user: &User,
+        whose: Whose,
+        config: &ProcessConfig,
+    ) -> Result<Self, RpcError> {
         let settings = guest.settings.borrow();
         let asked = config.cwd.as_deref().unwrap_or_default();
         let cwd = expand(asked, user, settings.default_workdir.as_deref())
@@ -188,7 +198,7 @@ impl Plan {
             return Err(RpcError::invalid(format!("cwd '{cwd}' does not exist")));
         }
         let own_path = std::env::var("PATH").ok().filter(|path| !path.is_empty());
-        let variables = environment::variables(own_path, user, &settings, &config.envs);
+        let variables = environment::variables(own_path, user, &settings, whose, &config.envs);
         let envs = environment::block(&variables).map_err(|name| {
             RpcError::invalid(format!(
                 "invalid environment variable '{}'",

@@ -2,6 +2,7 @@
 
 use envd_wire::process::{StartRequest, StartResponse};
 
+use super::environment::Whose;
 use super::follow::follow;
 use super::launch::launch;
 use crate::connect::{Context, RpcError, Sink};
@@ -13,7 +14,13 @@ pub async fn start(
     sink: Sink<StartResponse>,
 ) -> Result<(), RpcError> {
     let user = context.user()?;
-    let (process, queue) = launch(&context.guest, &user, request, context.deadline)?;
+    let (process, queue) = launch(
+        &context.guest,
+        &user,
+        Whose::Client,
+        request,
+        context.deadline,
+    )?;
     follow(&process, queue, context.keepalive, async |event| {
         sink.send(&StartResponse {
             event: event.into(),

@@ -67,7 +67,7 @@ impl Sandbox {
     /// Waits until it serves. `more` is added to its configuration.
     pub fn ready(around: &str, more: Value) -> Self {
         let mut config = json!({
-            "version": 2, "sandbox_id": "i1", "template_id": "t1", "access_token": TOKEN,
+            "version": 3, "sandbox_id": "i1", "template_id": "t1", "access_token": TOKEN,
             "envs": {"FOO": "bar"}, "default_user": "root", "default_workdir": "/usr",
             "hostname": "my-sandbox", "from_the_future": true
         });

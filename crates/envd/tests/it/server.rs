@@ -26,7 +26,7 @@ impl Server {
     /// With a token from the platform.
     pub fn secured() -> Self {
         let config = format!(
-            r#"{{"version":2,"sandbox_id":"i1","template_id":"t1","access_token":"{TOKEN}"}}"#
+            r#"{{"version":3,"sandbox_id":"i1","template_id":"t1","access_token":"{TOKEN}"}}"#
         );
         Self::start(Some(Config::parse(config.as_bytes()).unwrap()))
     }
@@ -34,7 +34,7 @@ impl Server {
     /// With a configuration that has no token.
     pub fn unsecured() -> Self {
         Self::start(Some(
-            Config::parse(br#"{"version":2,"sandbox_id":"i1"}"#).unwrap(),
+            Config::parse(br#"{"version":3,"sandbox_id":"i1"}"#).unwrap(),
         ))
     }
 
