@@ -248,6 +248,7 @@ impl FakeNode {
             ends_at: now + Duration::from_secs(3600),
             on_timeout: OnTimeout::Kill,
             recorded,
+            warm: false,
         };
         self.lock().begin(Entry {
             facts,

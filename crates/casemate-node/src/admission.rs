@@ -73,6 +73,25 @@ impl AdmissionLimits {
     }
 }
 
+impl AdmissionLimits {
+    /// The same of a sandbox that nobody has asked for: a quarter of what is granted is left to those
+    /// that somebody asks for, and twice the reserves stay free.
+    pub(crate) fn admit_warm(&self, load: &Load, asked: &Resources) -> Result<(), NodeError> {
+        let grant = (load.memory_total_bytes as f64 * self.memory_overcommit) as u64;
+        let seen = Load {
+            sandboxes: load.sandboxes.saturating_add(self.sandboxes_max / 4),
+            memory_promised_bytes: load.memory_promised_bytes.saturating_add(grant / 4),
+            memory_available_bytes: load
+                .memory_available_bytes
+                .saturating_sub(self.memory_reserve_bytes),
+            disk_free_bytes: load.disk_free_bytes.saturating_sub(self.disk_reserve_bytes),
+            layers_left_bytes: load.layers_left_bytes.saturating_sub(LAYERS_LEFT_MIN),
+            ..*load
+        };
+        self.admit(&seen, asked)
+    }
+}
+
 fn full(what: String) -> Result<(), NodeError> {
     Err(NodeError::Full { what })
 }
@@ -210,6 +229,50 @@ mod tests {
             },
             Err("the disk of sandboxes is full: 63 MiB are left"),
         );
+    }
+
+    #[test]
+    fn one_that_nobody_asked_for_needs_more_room() {
+        let limits = AdmissionLimits {
+            sandboxes_max: 8,
+            ..LIMITS
+        };
+        let room = Load {
+            sandboxes: 5,
+            memory_promised_bytes: 1024 * MIB,
+            memory_total_bytes: 1024 * MIB,
+            memory_available_bytes: 200 * MIB,
+            disk_free_bytes: 1024 * MIB,
+            layers_left_bytes: 128 * MIB,
+        };
+        let admits = |load: Load| limits.admit_warm(&load, &Resources::BASE).is_ok();
+        assert!(admits(room));
+        let less = [
+            Load {
+                sandboxes: 6,
+                ..room
+            },
+            Load {
+                memory_promised_bytes: 1025 * MIB,
+                ..room
+            },
+            Load {
+                memory_available_bytes: 199 * MIB,
+                ..room
+            },
+            Load {
+                disk_free_bytes: 1023 * MIB,
+                ..room
+            },
+            Load {
+                layers_left_bytes: 127 * MIB,
+                ..room
+            },
+        ];
+        for load in less {
+            assert!(!admits(load), "{load:?}");
+            assert_eq!(limits.admit(&load, &Resources::BASE), Ok(()));
+        }
     }
 
     #[test]

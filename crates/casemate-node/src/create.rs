@@ -25,8 +25,15 @@ impl Inner {
         request: CreateRequest,
     ) -> Result<CreateReply, NodeError> {
         let node = self;
-        let _turn = node.turn().await?;
-        let offer = node.reserve(&request)?;
+        let _turn = match request.warm {
+            // Others wait for turns because somebody waits for them.
+            true => node.free_turn()?,
+            false => node.turn().await?,
+        };
+        let offer = match request.warm {
+            true => node.reserve(&request)?,
+            false => node.with_room(|| node.reserve(&request)).await?,
+        };
         failpoint::hit(Point::CreateAdmitted);
         let sandbox = request.sandbox.clone();
         let made = node.boot(request, &offer).await;
@@ -64,16 +71,33 @@ impl Inner {
         permit.map_err(|e| internal(&e))
     }
 
+    fn free_turn(&self) -> Result<SemaphorePermit<'_>, NodeError> {
+        let draining = self.draining.load(Ordering::SeqCst);
+        let busy = draining || self.waiting.load(Ordering::Relaxed) > 0;
+        let turn = self.boots.try_acquire().ok().filter(|_| !busy);
+        turn.ok_or_else(|| NodeError::Full {
+            what: "other sandboxes are being made".into(),
+        })
+    }
+
     fn reserve(&self, request: &CreateRequest) -> Result<Offer, NodeError> {
         let mut table = self.lock();
         if table.sandboxes.contains_key(&request.sandbox) {
             return Err(NodeError::Exists(request.sandbox.clone()));
         }
-        self.admit(&table, &request.resources, false)?;
+        match request.warm {
+            true => {
+                let load = self.load(&table);
+                let admission = &self.config.admission;
+                admission.admit_warm(&load, &request.resources)?;
+            }
+            false => self.admit(&table, &request.resources, false)?,
+        }
         table.refuse_leaving(&request.layers)?;
         let row = Row::Booting {
             resources: request.resources,
             layers: request.layers.clone(),
+            warm: request.warm,
             exited: false,
         };
         table.sandboxes.insert(request.sandbox.clone(), row);
@@ -130,6 +154,7 @@ impl Inner {
                 memory_kills: Some(0),
                 on_timeout: request.on_timeout,
                 pause: None,
+                warm: request.warm,
             };
             self.journal.note(&entry).map_err(io::Error::other)?;
             failpoint::hit(Point::CreateNoted);

@@ -51,6 +51,9 @@ pub struct Entry {
     pub on_timeout: OnTimeout,
     #[serde(default)]
     pub pause: Option<Pause>,
+    /// It waits for being claimed.
+    #[serde(default)]
+    pub warm: bool,
 }
 
 /// A sandbox that rests.
@@ -312,6 +315,7 @@ mod tests {
             memory_kills: Some(0),
             on_timeout: OnTimeout::Kill,
             pause: None,
+            warm: false,
         };
         let long = entry("2027-01-15T08:00:00.123456789Z".parse().unwrap(), false);
         let short = Entry {

@@ -147,19 +147,45 @@ impl Inner {
         resources: &Resources,
         goes_on: bool,
     ) -> Result<(), NodeError> {
+        let mut load = self.load(table);
+        if goes_on {
+            (load.disk_free_bytes, load.layers_left_bytes) = (u64::MAX, u64::MAX);
+        }
+        self.config.admission.admit(&load, resources)
+    }
+
+    pub(crate) fn load(&self, table: &Table) -> Load {
         let machine = self.machine.recent(&self.config.journal_dir);
-        let mut load = Load {
+        Load {
             sandboxes: table.awake(),
             memory_promised_bytes: table.memory_promised_bytes,
             memory_total_bytes: machine.memory_total_bytes,
             memory_available_bytes: machine.memory_available_bytes,
             disk_free_bytes: machine.disk_free_bytes,
             layers_left_bytes: self.runtime.stock().bytes_left.unwrap_or(u64::MAX),
-        };
-        if goes_on {
-            (load.disk_free_bytes, load.layers_left_bytes) = (u64::MAX, u64::MAX);
         }
-        self.config.admission.admit(&load, resources)
+    }
+
+    /// Takes a place, for which warm sandboxes give way one after the other.
+    pub(crate) async fn with_room<T>(
+        &self,
+        mut take: impl FnMut() -> Result<T, NodeError>,
+    ) -> Result<T, NodeError> {
+        loop {
+            let full = match take() {
+                Err(full @ NodeError::Full { .. }) => full,
+                taken => return taken,
+            };
+            let warm = self.lock().longest_warm();
+            let Some((sandbox, commands)) = warm else {
+                return Err(full);
+            };
+            match give(commands, &sandbox, |done| Command::GiveWay { done }).await {
+                // It is gone, or somebody's; another may be left.
+                Ok(()) | Err(NodeError::NotFound(_) | NodeError::Exists(_)) => {}
+                Err(_) => return Err(full),
+            }
+        }
     }
 
     /// The sandbox is gone: nothing remembers it.
@@ -224,7 +250,8 @@ impl Inner {
             node: self.config.name.clone(),
             version: self.config.version.clone(),
             ready: !table.offer.templates.is_empty() && !self.draining.load(Ordering::SeqCst),
-            sandboxes: table.awake(),
+            sandboxes: table.awake() - table.warm(),
+            sandboxes_warm: table.warm(),
             sandboxes_paused: count(table.rests().count()),
             sandboxes_max: self.config.admission.sandboxes_max,
             queue_length: self.waiting.load(Ordering::Relaxed),

@@ -146,6 +146,7 @@ mod tests {
             on_timeout: OnTimeout::Kill,
             files: None,
             startup: None,
+            warm: false,
         };
         let told = |offer: &Offer, request: &CreateRequest| {
             let agent = offer.spec(request).unwrap().agent;

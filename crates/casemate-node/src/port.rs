@@ -4,8 +4,8 @@ use std::net::TcpStream;
 
 use async_trait::async_trait;
 use casemate_rpc::{
-    CreateReply, CreateRequest, KeptSnapshot, NodeError, NodeEvent, NodeInfo, NodePort, PauseReply,
-    ResumeReply, ResumeRequest, SNAPSHOTS_PAGE, SealReply, SnapshotReply,
+    ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, NodeError, NodeEvent, NodeInfo,
+    NodePort, PauseReply, ResumeReply, ResumeRequest, SNAPSHOTS_PAGE, SealReply, SnapshotReply,
 };
 use casemate_runtime::DialError;
 use casemate_types::{CompiledPolicy, EndReason, Kept, LayerId, SandboxId, SnapshotId, Timestamp};
@@ -18,6 +18,16 @@ use crate::sandbox::Command;
 impl NodePort for Node {
     async fn create(&self, request: CreateRequest) -> Result<CreateReply, NodeError> {
         self.inner.create(request).await
+    }
+
+    async fn claim(
+        &self,
+        sandbox: &SandboxId,
+        claim: ClaimRequest,
+    ) -> Result<CreateReply, NodeError> {
+        self.inner
+            .command(sandbox, |done| Command::Claim { claim, done })
+            .await
     }
 
     async fn kill(&self, sandbox: &SandboxId, reason: EndReason) -> Result<(), NodeError> {

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_failpoint::{self as failpoint, Point};
-use casemate_rpc::{NodeError, NodeEvent, PauseReply, ResumeReply, ResumeRequest, SnapshotReply};
+use casemate_rpc::{
+    ClaimRequest, CreateReply, NodeError, NodeEvent, PauseReply, ResumeReply, ResumeRequest,
+    SnapshotReply,
+};
 use casemate_types::{
     CompiledPolicy, EndReason, Kept, OnTimeout, PauseReason, SandboxId, SnapshotId, Timestamp,
     chain, steady,
@@ -12,6 +15,7 @@ use casemate_types::{
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
+use crate::create::ends_at;
 use crate::journal::{Entry, JournalError};
 use crate::node::{Inner, snapshot_error};
 use crate::{pause, resume};
@@ -33,6 +37,14 @@ pub(crate) type Done<T = ()> = oneshot::Sender<Result<T, NodeError>>;
 pub(crate) enum Command {
     Kill {
         reason: EndReason,
+        done: Done,
+    },
+    Claim {
+        claim: ClaimRequest,
+        done: Done<CreateReply>,
+    },
+    /// Another one needs its place, if nobody has claimed it.
+    GiveWay {
         done: Done,
     },
     Pause {
@@ -93,7 +105,8 @@ pub(crate) async fn own(node: Arc<Inner>, mut entry: Entry, mut inbox: mpsc::Rec
     while let Some(command) = inbox.recv().await {
         let gone = NodeError::NotFound(entry.sandbox.clone());
         match command {
-            Command::Kill { done, .. } => drop(done.send(Ok(()))),
+            Command::Kill { done, .. } | Command::GiveWay { done } => drop(done.send(Ok(()))),
+            Command::Claim { done, .. } => drop(done.send(Err(gone))),
             Command::SetDeadline { done, .. } | Command::SetNetwork { done, .. } => {
                 drop(done.send(Err(gone)));
             }
@@ -154,6 +167,15 @@ async fn live(
         };
         match command {
             Some(Command::Kill { reason, done }) => return (reason, Some(done)),
+            Some(Command::GiveWay { done }) if entry.warm => {
+                return (EndReason::Killed, Some(done));
+            }
+            Some(Command::GiveWay { done }) => {
+                let _ = done.send(Err(NodeError::Exists(entry.sandbox.clone())));
+            }
+            Some(Command::Claim { claim, done }) => {
+                let _ = done.send(self::claim(node, entry, &claim));
+            }
             Some(Command::Exited) => match entry.pause {
                 None => return (EndReason::Exited, None),
                 Some(_) => pause::files_from_now_on(node, entry, PauseReason::ProcessesLost).await,
@@ -257,7 +279,8 @@ fn tell_memory_kills(node: &Inner, entry: &mut Entry, counted: u64) {
     if entry.memory_kills.is_some_and(|told| counted <= told) {
         return;
     }
-    if let Some(full) = memory_full(entry, counted) {
+    // Of one that nobody knows nobody needs to hear.
+    if let Some(full) = memory_full(entry, counted).filter(|_| !entry.warm) {
         node.events.publish(full);
     }
     entry.memory_kills = Some(counted);
@@ -277,6 +300,30 @@ pub(crate) fn memory_full(entry: &Entry, counted: u64) -> Option<NodeEvent> {
         team: entry.team.clone(),
         at: Timestamp::now(),
         processes,
+    })
+}
+
+/// Its life as its new owner knows it begins here.
+fn claim(node: &Inner, entry: &mut Entry, claim: &ClaimRequest) -> Result<CreateReply, NodeError> {
+    if !entry.warm {
+        return Err(NodeError::Exists(entry.sandbox.clone()));
+    }
+    let started_at = steady::now();
+    let next = Entry {
+        started_at,
+        ends_at: ends_at(started_at, claim.life_ms),
+        on_timeout: claim.on_timeout,
+        warm: false,
+        ..entry.clone()
+    };
+    let noted = node.journal.replace(&next);
+    noted.map_err(|failed| crate::node::internal(&failed))?;
+    *entry = next;
+    node.note_claimed(entry);
+    info!(sandbox.id = %entry.sandbox, "gave away sandbox {}", entry.sandbox);
+    Ok(CreateReply {
+        started_at,
+        ends_at: entry.ends_at,
     })
 }
 

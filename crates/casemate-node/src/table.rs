@@ -32,6 +32,7 @@ pub(crate) enum Row {
         resources: Resources,
         /// Names of those that it lies over, but for the operator's.
         layers: Vec<String>,
+        warm: bool,
         exited: bool,
     },
     Running {
@@ -63,6 +64,14 @@ impl Row {
     /// It takes a place: it is not paused.
     pub(crate) fn is_awake(&self) -> bool {
         !matches!(self, Self::Running { rest: Some(_), .. })
+    }
+
+    /// It waits for being claimed, or is being made for that.
+    pub(crate) fn is_warm(&self) -> bool {
+        match self {
+            Self::Booting { warm, .. } => *warm,
+            Self::Running { shown, .. } => shown.warm,
+        }
     }
 
     fn resources(&self) -> &Resources {
@@ -97,6 +106,27 @@ impl Table {
     pub(crate) fn awake(&self) -> u32 {
         let awake = self.sandboxes.values().filter(|row| row.is_awake());
         u32::try_from(awake.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Those among them that wait for being claimed.
+    pub(crate) fn warm(&self) -> u32 {
+        let warm = self.sandboxes.values().filter(|row| row.is_warm());
+        u32::try_from(warm.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Of those that wait for being claimed the one that does for longest.
+    pub(crate) fn longest_warm(&self) -> Option<(SandboxId, mpsc::Sender<Command>)> {
+        let warm = self.sandboxes.values().filter_map(|row| match row {
+            Row::Running {
+                shown,
+                ending: false,
+                commands,
+                ..
+            } if shown.warm => Some((shown, commands)),
+            Row::Running { .. } | Row::Booting { .. } => None,
+        });
+        let first = warm.min_by_key(|(shown, _)| shown.started_at);
+        first.map(|(shown, commands)| (shown.sandbox.clone(), commands.clone()))
     }
 
     pub(crate) fn rests(&self) -> impl Iterator<Item = (&SandboxId, &Rest)> {
@@ -169,6 +199,15 @@ impl Inner {
             self.events.publish(NodeEvent::Paused(shown));
         }
         self.tasks.spawn(own(Arc::clone(self), entry, inbox));
+    }
+
+    /// It is somebody's from now on, as its entry says.
+    pub(crate) fn note_claimed(&self, entry: &Entry) {
+        let running = running(entry);
+        if let Some(Row::Running { shown, .. }) = self.lock().sandboxes.get_mut(&entry.sandbox) {
+            *shown = running.clone();
+        }
+        self.events.publish(NodeEvent::Running(running));
     }
 
     /// It rests from now on, as its entry says.
@@ -416,6 +455,8 @@ impl Inner {
     pub(crate) fn sampled(&self, is_wanted: impl Fn(&SandboxId) -> bool) -> Vec<Sampled> {
         let sampled = |row: &Row| match row {
             Row::Running { rest: Some(_), .. } => None,
+            // Nobody's yet.
+            Row::Running { shown, .. } if shown.warm => None,
             Row::Running { shown, .. } if !is_wanted(&shown.sandbox) => None,
             Row::Running {
                 resources, shown, ..
@@ -448,6 +489,7 @@ fn running(entry: &Entry) -> RunningSandbox {
         ends_at: entry.ends_at,
         on_timeout: entry.on_timeout,
         recorded: entry.recorded,
+        warm: entry.warm,
     }
 }
 

@@ -15,8 +15,9 @@ use tracing::{debug, warn};
 
 use crate::frame::{Channel, buffer};
 use crate::protocol::{
-    self, Call, CreateReply, CreateRequest, KeptSnapshot, NodeEvent, NodeInfo, PauseReply, Reply,
-    ReplyFrame, RequestFrame, ResumeReply, ResumeRequest, SealReply, SnapshotReply,
+    self, Call, ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, NodeEvent, NodeInfo,
+    PauseReply, Reply, ReplyFrame, RequestFrame, ResumeReply, ResumeRequest, SealReply,
+    SnapshotReply,
 };
 use crate::{NodeError, NodePort};
 
@@ -201,6 +202,18 @@ fn unexpected(reply: &Reply) -> NodeError {
 impl NodePort for NodeClient {
     async fn create(&self, request: CreateRequest) -> Result<CreateReply, NodeError> {
         match self.call(Call::Create(Box::new(request))).await? {
+            (Reply::Created(reply), _) => Ok(reply),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    async fn claim(
+        &self,
+        sandbox: &SandboxId,
+        claim: ClaimRequest,
+    ) -> Result<CreateReply, NodeError> {
+        let sandbox = sandbox.clone();
+        match self.call(Call::Claim { sandbox, claim }).await? {
             (Reply::Created(reply), _) => Ok(reply),
             (other, _) => Err(unexpected(&other)),
         }

@@ -14,7 +14,7 @@ pub mod server;
 pub use client::NodeClient;
 pub use port::{NodeError, NodePort, SNAPSHOTS_PAGE};
 pub use protocol::{
-    CreateReply, CreateRequest, KeptSnapshot, NodeDisk, NodeEvent, NodeInfo, NodeProcessor,
-    NodeTemplate, PauseReply, PausedSandbox, ResumeReply, ResumeRequest, RunningSandbox, SealReply,
-    SnapshotReply,
+    ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, NodeDisk, NodeEvent, NodeInfo,
+    NodeProcessor, NodeTemplate, PauseReply, PausedSandbox, ResumeReply, ResumeRequest,
+    RunningSandbox, SealReply, SnapshotReply,
 };

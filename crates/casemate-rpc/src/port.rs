@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::protocol::{
-    CreateReply, CreateRequest, KeptSnapshot, NodeEvent, NodeInfo, PauseReply, ResumeReply,
-    ResumeRequest, SealReply, SnapshotReply,
+    ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, NodeEvent, NodeInfo, PauseReply,
+    ResumeReply, ResumeRequest, SealReply, SnapshotReply,
 };
 
 /// Snapshots that one answer names at most, so that it fits a frame.
@@ -20,6 +20,14 @@ pub trait NodePort: Send + Sync {
     /// Makes a sandbox; journalled and serving when it returns. Once the call was sent the node
     /// carries it out whether or not the caller waits.
     async fn create(&self, request: CreateRequest) -> Result<CreateReply, NodeError>;
+
+    /// Gives a warm sandbox away: its life begins anew, and it gives way to nobody any more.
+    /// [`NodeError::NotFound`] when it is gone, [`NodeError::Exists`] when it was given away before.
+    async fn claim(
+        &self,
+        sandbox: &SandboxId,
+        claim: ClaimRequest,
+    ) -> Result<CreateReply, NodeError>;
 
     /// Says that sandboxes have rows; those that the node does not have are no error.
     async fn recorded(&self, sandboxes: &[SandboxId]) -> Result<(), NodeError>;

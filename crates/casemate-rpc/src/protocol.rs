@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::NodeError;
 
 /// Of everything in this module; the first message of each side names it.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// A sandbox to be made.
 #[derive(Clone, Serialize, Deserialize)]
@@ -41,6 +41,18 @@ pub struct CreateRequest {
     /// What the agent runs in it once it serves; nobody waits for that here.
     #[serde(default)]
     pub startup: Option<Startup>,
+    /// It is made before anybody asked for it, waits for a [`ClaimRequest`], and gives way to every
+    /// sandbox that needs its place. Nobody but its maker has been told of it.
+    #[serde(default)]
+    pub warm: bool,
+}
+
+/// What becomes of a warm sandbox when it is given away; all else is as it was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimRequest {
+    /// Counted from now on.
+    pub life_ms: u64,
+    pub on_timeout: OnTimeout,
 }
 
 /// A paused sandbox that is to go on.
@@ -140,6 +152,9 @@ pub struct RunningSandbox {
     /// Control said that it has a row. One without is of a create that is under way, or that a
     /// crash cut off.
     pub recorded: bool,
+    /// It waits for being claimed.
+    #[serde(default)]
+    pub warm: bool,
 }
 
 /// What travels on the watch.
@@ -214,8 +229,10 @@ pub struct NodeInfo {
     pub version: String,
     /// Sandboxes can be created now.
     pub ready: bool,
-    /// Running, or being made.
+    /// Running, or being made; those that wait for a claim apart.
     pub sandboxes: u32,
+    #[serde(default)]
+    pub sandboxes_warm: u32,
     #[serde(default)]
     pub sandboxes_paused: u32,
     pub sandboxes_max: u32,
@@ -287,6 +304,10 @@ pub(crate) enum Call {
         version: u32,
     },
     Create(Box<CreateRequest>),
+    Claim {
+        sandbox: SandboxId,
+        claim: ClaimRequest,
+    },
     Kill {
         sandbox: SandboxId,
         reason: EndReason,

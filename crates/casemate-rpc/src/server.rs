@@ -91,6 +91,7 @@ async fn carry_out(call: Call, node: &dyn NodePort) -> Result<(Reply, Option<Own
             Reply::Done
         }
         Call::Layers { after } => Reply::Layers(node.layers(after.as_ref()).await?),
+        Call::Claim { sandbox, claim } => Reply::Created(node.claim(&sandbox, claim).await?),
         Call::SetDeadline { sandbox, ends_at } => {
             node.set_deadline(&sandbox, ends_at).await?;
             Reply::Done

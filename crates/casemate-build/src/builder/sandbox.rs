@@ -125,6 +125,7 @@ impl Maker {
             on_timeout: OnTimeout::Kill,
             files: beginning.files,
             startup: None,
+            warm: false,
         };
         Ok(Planned {
             node: Arc::clone(&self.node),

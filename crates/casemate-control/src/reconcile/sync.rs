@@ -162,6 +162,7 @@ pub(super) async fn judge_paused(
                 ends_at: sandbox.at,
                 on_timeout: OnTimeout::Kill,
                 recorded: sandbox.recorded,
+                warm: false,
             },
         ),
     }

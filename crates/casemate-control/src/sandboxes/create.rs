@@ -252,6 +252,7 @@ impl Control {
             on_timeout: plan.on_timeout,
             files: plan.build.files.clone(),
             startup: plan.build.started_with().cloned(),
+            warm: false,
         }
     }
 

@@ -289,6 +289,7 @@ impl Control {
             on_timeout,
             files: None,
             startup,
+            warm: false,
         })
     }
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use casemate_rpc::{
-    CreateReply, CreateRequest, KeptSnapshot, NodeError, NodeEvent, NodeInfo, NodePort, PauseReply,
-    ResumeReply, ResumeRequest, RunningSandbox, SNAPSHOTS_PAGE, SealReply, SnapshotReply,
+    ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, NodeError, NodeEvent, NodeInfo,
+    NodePort, PauseReply, ResumeReply, ResumeRequest, RunningSandbox, SNAPSHOTS_PAGE, SealReply,
+    SnapshotReply,
 };
 use casemate_types::{
     CompiledPolicy, EndReason, Kept, LayerId, PauseReason, SandboxId, SnapshotId, Timestamp,
@@ -62,6 +63,7 @@ impl NodePort for FakeNode {
                 ends_at,
                 on_timeout: request.on_timeout,
                 recorded: false,
+                warm: request.warm,
             };
             state.begin(Entry {
                 facts,
@@ -85,6 +87,28 @@ impl NodePort for FakeNode {
             why: "the fake's task ended".into(),
         };
         work.await.map_err(lost)?
+    }
+
+    async fn claim(
+        &self,
+        sandbox: &SandboxId,
+        claim: ClaimRequest,
+    ) -> Result<CreateReply, NodeError> {
+        let mut state = self.reachable()?;
+        let facts = &mut state.entry(sandbox)?.facts;
+        if !facts.warm {
+            return Err(NodeError::Exists(sandbox.clone()));
+        }
+        facts.warm = false;
+        facts.started_at = Timestamp::now();
+        facts.ends_at = facts.started_at + Duration::from_millis(claim.life_ms);
+        facts.on_timeout = claim.on_timeout;
+        let facts = facts.clone();
+        state.tell(NodeEvent::Running(facts.clone()));
+        Ok(CreateReply {
+            started_at: facts.started_at,
+            ends_at: facts.ends_at,
+        })
     }
 
     async fn recorded(&self, sandboxes: &[SandboxId]) -> Result<(), NodeError> {

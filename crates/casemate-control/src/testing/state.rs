@@ -126,6 +126,7 @@ impl State {
             ready: true,
             sandboxes: u32::try_from(self.running.len()).unwrap_or(u32::MAX),
             sandboxes_paused: 0,
+            sandboxes_warm: 0,
             sandboxes_max: 1000,
             queue_length: 0,
             slots_ready: 8,

@@ -2,6 +2,7 @@
 
 mod layers;
 mod pausing;
+mod warm;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -135,6 +136,7 @@ fn request(life_ms: u64) -> CreateRequest {
         on_timeout: OnTimeout::Kill,
         files: None,
         startup: None,
+        warm: false,
     }
 }
 

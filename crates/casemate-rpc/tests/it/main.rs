@@ -9,8 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use casemate_linux::scm;
 use casemate_rpc::{
-    CreateReply, CreateRequest, KeptSnapshot, NodeClient, NodeError, NodeEvent, NodeInfo, NodePort,
-    PauseReply, ResumeReply, ResumeRequest, SNAPSHOTS_PAGE, SealReply, SnapshotReply, server,
+    ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, NodeClient, NodeError, NodeEvent,
+    NodeInfo, NodePort, PauseReply, ResumeReply, ResumeRequest, SNAPSHOTS_PAGE, SealReply,
+    SnapshotReply, server,
 };
 use casemate_types::{
     CompiledPolicy, Distribution, EndReason, Kept, LayerId, OnTimeout, Resources, SandboxId,
@@ -34,6 +35,20 @@ impl NodePort for SmallNode {
             started_at: now,
             ends_at: now,
         })
+    }
+
+    async fn claim(
+        &self,
+        sandbox: &SandboxId,
+        claim: ClaimRequest,
+    ) -> Result<CreateReply, NodeError> {
+        match claim.on_timeout {
+            OnTimeout::Kill => Err(NodeError::Exists(sandbox.clone())),
+            OnTimeout::Pause(_) => Ok(CreateReply {
+                started_at: Timestamp::UNIX_EPOCH,
+                ends_at: Timestamp::UNIX_EPOCH + Duration::from_millis(claim.life_ms),
+            }),
+        }
     }
 
     async fn recorded(&self, sandboxes: &[SandboxId]) -> Result<(), NodeError> {
@@ -158,6 +173,7 @@ fn request(life_ms: u64) -> CreateRequest {
         on_timeout: OnTimeout::Pause(Kept::Files),
         files: None,
         startup: None,
+        warm: false,
     }
 }
 
@@ -181,6 +197,25 @@ async fn calls_run_side_by_side_and_errors_keep_their_kind() {
         answer = quick => assert_eq!(answer, Err(NodeError::NotFound(sandbox.clone()))),
     }
     assert!(slow.await.is_ok());
+}
+
+#[tokio::test]
+async fn a_claim_says_until_when_or_why_not() {
+    let (client, _node, _served) = connect(SmallNode::default()).await;
+    let sandbox = SandboxId::random();
+    let claim = |on_timeout| ClaimRequest {
+        life_ms: 1500,
+        on_timeout,
+    };
+    let claimed = client
+        .claim(&sandbox, claim(OnTimeout::Pause(Kept::Files)))
+        .await;
+    let until = Timestamp::UNIX_EPOCH + Duration::from_millis(1500);
+    assert_eq!(claimed.unwrap().ends_at, until);
+    assert_eq!(
+        client.claim(&sandbox, claim(OnTimeout::Kill)).await,
+        Err(NodeError::Exists(sandbox.clone()))
+    );
 }
 
 #[tokio::test]

@@ -116,6 +116,37 @@ fn a_sandbox_from_its_configuration() {
 }
 
 #[test]
+fn the_template_starts_with_the_operators_variables_and_clients_get_theirs_too() {
+    let started = "env > /run/started; sleep 60";
+    let sandbox = Sandbox::ready(
+        AROUND,
+        json!({
+            "site_envs": {"PROXY": "site", "FOO": "site"},
+            "startup": {
+                "start": started, "ready": "grep -q . /run/started",
+                "context": {"user": "root", "workdir": "/", "envs": {"OWN": "1"}},
+            },
+        }),
+    );
+    let token = [("x-access-token", TOKEN)];
+    let up = "/startup?wait_ms=20000";
+    let report = sandbox.server.request("GET", up, &token, b"");
+    assert_eq!(report.expect(200).json()["state"], "ready");
+    let seen = |name: &str| format!("grep -E '^{name}=' /run/started; echo ${name}");
+    assert_eq!(sandbox.run(&seen("PROXY")).out(), "PROXY=site\nsite\n");
+    assert_eq!(sandbox.run(&seen("FOO")).out(), "FOO=site\nbar\n");
+    assert_eq!(sandbox.run(&seen("OWN")).out(), "OWN=1\n\n");
+    // What comes later replaces the client's alone.
+    let body = json!({"accessToken": TOKEN, "envVars": {"NEW": "n"}}).to_string();
+    let asked = sandbox
+        .server
+        .request("POST", "/init", &token, body.as_bytes());
+    asked.expect(204);
+    let told = sandbox.run("echo $PROXY $FOO $NEW");
+    assert_eq!(told.out(), "site site n\n");
+}
+
+#[test]
 fn orphans_are_reaped() {
     let sandbox = Sandbox::secured();
     sandbox.run("(sleep 0.1 &) & (sleep 0.1 >/dev/null 2>&1 &)");

@@ -1,0 +1,104 @@
+//! Keeps the pools as full as they should be.
+
+use std::sync::Arc;
+
+use casemate_rpc::{CreateRequest, NodeError};
+use casemate_types::{SandboxId, chain, steady};
+use tokio::time::Instant;
+
+use super::Key;
+use super::pools::Next;
+use crate::Control;
+use crate::sandboxes::create::{CreateError, PlacementError};
+use crate::tasks::TaskKind;
+
+/// For ever.
+pub(crate) async fn run(control: Arc<Control>) {
+    loop {
+        let next = control.warm.lock().next(Instant::now());
+        match next {
+            Next::Make(key, request) => {
+                let sandbox = SandboxId::random();
+                control.warm.lock().begin(&key, &sandbox);
+                let making = Arc::clone(&control);
+                // A shutdown does not wait for it, but ends it.
+                control.tasks.spawn(TaskKind::Reconciler, async move {
+                    making.fill(&key, sandbox, *request).await;
+                });
+            }
+            Next::End(sandbox) => {
+                control.warm.forget(&sandbox);
+                control.take_back(sandbox);
+            }
+            Next::Wait(until) => {
+                let changed = control.warm.changed.notified();
+                match until {
+                    Some(at) => drop(tokio::time::timeout_at(at, changed).await),
+                    None => changed.await,
+                }
+            }
+        }
+    }
+}
+
+impl Control {
+    async fn fill(&self, key: &Key, sandbox: SandboxId, request: CreateRequest) {
+        match self.make_warm(key, &sandbox, request).await {
+            Ok(()) if self.warm.lock().made(key, &sandbox) => {
+                tracing::debug!(sandbox.id = %sandbox, "warm sandbox {sandbox} waits");
+            }
+            Ok(()) => self.take_back(sandbox),
+            Err(error) => {
+                self.warm.lock().failed(key, &sandbox);
+                match &error {
+                    CreateError::Placement(PlacementError::Node(
+                        NodeError::Full { .. } | NodeError::Unsupported { .. },
+                    )) => tracing::debug!(error = chain(&error), "made no warm sandbox"),
+                    // What the command said is its owner's.
+                    CreateError::Startup(error) => tracing::warn!(
+                        error = error.for_operators(), build.id = %key.build,
+                        "the start command of a warm sandbox failed"
+                    ),
+                    _ => tracing::warn!(error = chain(&error), "could not make a warm sandbox"),
+                }
+            }
+        }
+        self.warm.changed.notify_one();
+    }
+
+    /// Made, started, and sure of its time. On an error nothing stays.
+    async fn make_warm(
+        &self,
+        key: &Key,
+        sandbox: &SandboxId,
+        request: CreateRequest,
+    ) -> Result<(), CreateError> {
+        let startup = request.startup.clone();
+        let idle = self.config.warm_pool.idle;
+        let request = CreateRequest {
+            sandbox: sandbox.clone(),
+            access_token: Some(self.keys.envd_token(sandbox)),
+            life_ms: crate::sandboxes::create::millis(self.life_with(startup.as_ref(), idle)),
+            ..request
+        };
+        self.place(request).await?;
+        let started = async {
+            self.started(sandbox, startup.as_ref()).await?;
+            let ends_at = steady::now() + idle;
+            self.node
+                .set_deadline(sandbox, ends_at)
+                .await
+                .map_err(PlacementError::from)?;
+            // A template may have been deleted meanwhile.
+            match self.store.build_by_id(&key.build).await? {
+                Some(_) => Ok(()),
+                None => Err(PlacementError::from(NodeError::NotFound(sandbox.clone())).into()),
+            }
+        };
+        let started: Result<(), CreateError> = started.await;
+        if started.is_err() {
+            self.take_back(sandbox.clone());
+        }
+        started
+    }
+}
