@@ -61,6 +61,7 @@ pub(crate) struct Metrics {
     node_connected: Gauge,
     slots_ready: Gauge,
     layers_ready: Gauge,
+    warm: Gauge,
     disk_free: Gauge,
     disk_reserve: Gauge,
     layers_left: Gauge,
@@ -150,6 +151,10 @@ impl Default for Metrics {
             node_connected: gauge("casemate_nodes_connected", "Nodes that speak with control"),
             slots_ready: gauge("casemate_slots_ready", "Prepared network slots"),
             layers_ready: gauge("casemate_layers_ready", "Prepared writable layers"),
+            warm: gauge(
+                "casemate_sandboxes_warm",
+                "Started sandboxes that wait for being asked for",
+            ),
             disk_free: gauge(
                 "casemate_disk_free_bytes",
                 "Free space on the disk of the data directory",
@@ -271,6 +276,7 @@ fn refresh(state: &ApiState) {
     let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     metrics.sandboxes.set(number(control.sandbox_total()));
     metrics.queue.set(control.queue_length().into());
+    metrics.warm.set(number(control.warm_total()));
     if let Some(end) = state.certificate_end.as_ref().and_then(|end| end()) {
         metrics.certificate_end.get_or_create(&[]).set(end);
     }

@@ -42,6 +42,29 @@ pub struct ControlConfig {
     /// How long a create waits for its node; beyond it 504 and the sandbox is ended.
     pub create_timeout: Duration,
     pub builds: BuildsConfig,
+    pub warm_pool: WarmPoolConfig,
+}
+
+/// How many started sandboxes wait for being asked for; of templates with a start command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WarmPoolConfig {
+    /// Of all templates together (`sandbox_pool_size`); 0: none.
+    pub size: usize,
+    /// Of one template, for one team (`sandbox_warm_pool_size`); 0: none.
+    pub size_per_template: usize,
+    /// How long one waits before it ends, and how long a use is remembered
+    /// (`sandbox_max_idle_time`).
+    pub idle: Duration,
+}
+
+impl Default for WarmPoolConfig {
+    fn default() -> Self {
+        Self {
+            size: 20,
+            size_per_template: 5,
+            idle: Duration::from_secs(300),
+        }
+    }
 }
 
 /// Settings of template builds.
@@ -98,6 +121,7 @@ impl ControlConfig {
             uploads: UploadConfig::new(uploads),
             create_timeout: Duration::from_secs(60),
             builds: BuildsConfig::default(),
+            warm_pool: WarmPoolConfig::default(),
         }
     }
 }

@@ -29,7 +29,8 @@ use crate::templates::spawned::{self, Spawned};
 use crate::templates::start::{self, Building};
 use crate::templates::uploads::Uploads;
 use crate::transitions::Transitions;
-use crate::{janitor, reconcile, recorder};
+use crate::warm::Warm;
+use crate::{janitor, reconcile, recorder, warm};
 
 /// See the crate. One for each process.
 pub struct Control {
@@ -58,6 +59,7 @@ pub struct Control {
     pub(crate) builder: Builder,
     pub(crate) building: Building,
     pub(crate) unwanted: Unwanted,
+    pub(crate) warm: Warm,
     pub(crate) counters: Counters,
     pub(crate) heard: watch::Sender<Heard>,
     /// This process, another name after each start: what it holds when it dies is found by it.
@@ -124,6 +126,7 @@ impl Control {
                 startup: config.create_timeout,
             },
         );
+        let warm = Warm::new(config.warm_pool);
         let control = Arc::new(Self {
             keys: Keys::derive(&config.root_secret),
             config,
@@ -149,6 +152,7 @@ impl Control {
             builder,
             building: Building::default(),
             unwanted: Unwanted::default(),
+            warm,
             counters: Counters::default(),
             heard: watch::Sender::new(Heard::default()),
             owner,
@@ -160,6 +164,7 @@ impl Control {
         tasks.spawn(TaskKind::Reconciler, janitor::run(Arc::clone(&control)));
         tasks.spawn(TaskKind::Reconciler, recorder::run(Arc::clone(&control)));
         tasks.spawn(TaskKind::Reconciler, spawned::run(Arc::clone(&control)));
+        tasks.spawn(TaskKind::Reconciler, warm::run(Arc::clone(&control)));
         Ok(control)
     }
 
@@ -182,6 +187,7 @@ impl Control {
     pub async fn shutdown(&self) {
         self.interrupt_builds().await;
         self.tasks.shutdown().await;
+        self.drop_warm().await;
         self.recorder.write_all(&*self.history).await;
         self.spawned.write(&*self.store).await;
     }

@@ -32,9 +32,10 @@ pub mod templates;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod transitions;
+mod warm;
 
 pub use bootstrap::{Bootstrap, BootstrapError, Bootstrapped};
-pub use config::{AdminToken, BuildsConfig, ControlConfig, Limits};
+pub use config::{AdminToken, BuildsConfig, ControlConfig, Limits, WarmPoolConfig};
 pub use control::{Control, StartError};
 pub use keys::RootSecret;
 pub use quota::QuotaReached;

@@ -3,6 +3,7 @@
 //! It keeps the contract of [`casemate_rpc::NodePort`] (order of calls, ends by time, one watcher) and lets a
 //! test break it on purpose.
 
+mod agent;
 mod port;
 mod state;
 
@@ -17,6 +18,7 @@ use casemate_types::{
 };
 use tokio::sync::Notify;
 
+use agent::FakeAgent;
 use state::{Entry, State};
 
 /// How often the fake looks for deadlines.
@@ -88,6 +90,42 @@ impl FakeNode {
     /// What a sandbox was told to run when it was made last.
     pub fn startup_of(&self, sandbox: &SandboxId) -> Option<Startup> {
         self.lock().running.get(sandbox)?.startup.clone()
+    }
+
+    /// From now on an agent answers in all sandboxes, to whom every start command is ready at once.
+    pub fn serve_agents(&self) {
+        self.lock().agent.get_or_insert_with(FakeAgent::start);
+    }
+
+    /// Every start command fails of this from now on; `None`: none does.
+    pub fn fail_starts(&self, failure: Option<&str>) {
+        if let Some(agent) = &self.lock().agent {
+            agent.fail_starts(failure);
+        }
+    }
+
+    /// What agents were told of since they answer, whichever sandbox it was in.
+    pub fn inits(&self) -> Vec<serde_json::Value> {
+        let state = self.lock();
+        state.agent.as_ref().map_or_else(Vec::new, FakeAgent::inits)
+    }
+
+    /// Those that wait for being claimed.
+    pub fn warm(&self) -> Vec<SandboxId> {
+        let state = self.lock();
+        let warm = state.running.iter().filter(|(_, entry)| entry.facts.warm);
+        warm.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// One that an earlier process of control had made runs, and waits for being claimed.
+    pub fn run_forgotten_warm(&self, sandbox: &SandboxId, team: &TeamId) {
+        self.run_stranger(sandbox, team, false);
+        let mut state = self.lock();
+        if let Some(entry) = state.running.get_mut(sandbox) {
+            entry.facts.warm = true;
+            let facts = entry.facts.clone();
+            state.tell(NodeEvent::Running(facts));
+        }
     }
 
     /// Pauses wait until [`FakeNode::release_pauses`].

@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 use crate::Control;
 use crate::config::WarmPoolConfig;
 pub(crate) use fill::run;
-use pools::Pools;
+use pools::{Pools, Ready};
 
 /// An agent that serves takes its variables at once.
 const INIT_MAX: Duration = Duration::from_secs(10);
@@ -60,27 +60,27 @@ pub(crate) struct Warm {
 pub(crate) struct Taken<'a> {
     from: &'a Warm,
     key: &'a Key,
-    sandbox: SandboxId,
+    ready: Ready,
     given: bool,
 }
 
 impl Taken<'_> {
     pub(crate) fn sandbox(&self) -> &SandboxId {
-        &self.sandbox
+        &self.ready.sandbox
     }
 
     /// It is the caller's to look after.
     pub(crate) fn give(mut self) -> SandboxId {
         self.given = true;
-        self.from.forget(&self.sandbox);
-        self.sandbox.clone()
+        self.from.forget(&self.ready.sandbox);
+        self.ready.sandbox.clone()
     }
 }
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         if !self.given {
-            self.from.lock().put_back(self.key, &self.sandbox);
+            self.from.lock().put_back(self.key, &self.ready);
         }
     }
 }
@@ -101,11 +101,11 @@ impl Warm {
 
     /// The one that began to wait last: the others have had more of their time.
     pub(crate) fn take<'a>(&'a self, key: &'a Key) -> Option<Taken<'a>> {
-        let sandbox = self.lock().take(key)?;
+        let ready = self.lock().take(key)?;
         Some(Taken {
             from: self,
             key,
-            sandbox,
+            ready,
             given: false,
         })
     }

@@ -92,6 +92,7 @@ pub struct Config {
     pub images: images::Images,
     pub builds: images::Builds,
     pub uploads: raw::Uploads,
+    pub warm_pool: raw::WarmPool,
     /// An archive to import as the base template.
     pub base: Option<PathBuf>,
     pub orphan_grace: Duration,
@@ -177,6 +178,7 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
     raw.images.check()?;
     raw.builds.check()?;
     raw.uploads.check()?;
+    raw.warm_pool.check()?;
     if !raw.auth.api_key_secret.is_empty() {
         ensure!(
             raw.auth.api_key_secret.expose().len() >= 32,
@@ -214,6 +216,7 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
         images: raw.images,
         builds: raw.builds,
         uploads: raw.uploads,
+        warm_pool: raw.warm_pool,
         base: flags.base.clone(),
     };
     config.check_tls_names()?;

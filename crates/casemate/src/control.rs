@@ -13,6 +13,7 @@ use anyhow::{Context, ensure};
 use casemate_catalog::{Catalog, MemoryCatalog};
 use casemate_control::{
     AdminToken, Bootstrapped, BuildsConfig, Control, ControlConfig, Limits, RootSecret,
+    WarmPoolConfig,
 };
 use casemate_history::{History, Retention, SqliteHistory};
 use casemate_images::Images;
@@ -219,6 +220,12 @@ fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {
         image_mib_max: setup.config.images.image_mib_max,
         cache: days(setup.config.builds.cache_days),
         cache_steps_max: setup.config.builds.cache_steps_max,
+    };
+    let warm_pool = &setup.config.warm_pool;
+    config.warm_pool = WarmPoolConfig {
+        size: warm_pool.size,
+        size_per_template: warm_pool.size_per_template,
+        idle: Duration::from_secs(warm_pool.idle_seconds),
     };
     const MIB: u64 = 1024 * 1024;
     let uploads = &setup.config.uploads;

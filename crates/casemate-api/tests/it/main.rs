@@ -19,4 +19,5 @@ mod snapshots;
 mod survival;
 mod templates;
 mod uploads;
+mod warm;
 mod world;

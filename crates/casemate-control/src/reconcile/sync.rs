@@ -57,6 +57,7 @@ pub(super) async fn compare(
         .await?;
     let ids: Vec<SandboxId> = asleep.keys().map(|id| (*id).clone()).collect();
     orphans.keep_only(&ids);
+    control.warm.keep_only(|id| asleep.contains_key(id));
     let now = steady::now();
     for row in should_be.iter().filter(|row| row.node == node) {
         match (asleep.get(&row.id), &row.state) {
@@ -91,11 +92,20 @@ pub(super) async fn judge(
         control.end_soon(id, EndReason::Killed);
         return Ok(());
     }
-    if control.starting.contains(id) || control.builder.held().has_sandbox(id) {
-        // Its create writes row and route; or it has none because it is a build's.
+    // In this order: one that is given away leaves the warm ones for those that start.
+    if control.warm.has(id)
+        || control.starting.contains(id)
+        || control.builder.held().has_sandbox(id)
+    {
+        // Its create writes row and route; or it has none because it is nobody's yet, or a build's.
         return Ok(());
     }
     let Some(row) = control.store.sandbox_by_id(id).await? else {
+        if sandbox.warm {
+            // Of an earlier process, and nobody was told of it.
+            control.end_soon(id, EndReason::Killed);
+            return Ok(());
+        }
         orphans.see(&control.config, sandbox);
         return Ok(());
     };

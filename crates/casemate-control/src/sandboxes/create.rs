@@ -6,11 +6,15 @@
 //!                                     └── no answer ────┴── fails: the node ends it again
 //! ```
 //!
+//! One of a template with a start command may be there already, started and waiting
+//! ([`crate::warm`]): then the node only gives it away.
+//!
 //! The row comes after the node's answer, so that a row always stands for something that ran.
 //! The caller runs this detached: a client that hangs up changes nothing.
 
 mod check;
 mod idempotent;
+mod warm;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -96,6 +100,7 @@ pub enum PlacementError {
 }
 
 /// What has been checked: everything that a node needs.
+#[derive(Clone)]
 struct Plan {
     sandbox: SandboxId,
     template: Template,
@@ -143,6 +148,9 @@ impl Control {
         plan: Plan,
         is_last: bool,
     ) -> Result<Option<Created>, CreateError> {
+        if let Some(created) = self.create_from_warm(caller, &plan).await? {
+            return Ok(Some(created));
+        }
         let place = self
             .quota
             .take(&caller.team.id, &plan.sandbox, caller.limits.sandboxes_max)?;
@@ -170,8 +178,29 @@ impl Control {
         let reply = self
             .started_in(&plan.sandbox, plan.build.started_with(), plan.life, reply)
             .await?;
+        let created = self.created(caller, plan, place, &node, &reply).await?;
+        if let Some(created) = &created {
+            let sandbox = &created.sandbox;
+            let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            tracing::debug!(
+                sandbox.id = %sandbox, team.id = %caller.team.id, template.id = %created.template,
+                took_ms, "sandbox {sandbox} runs"
+            );
+        }
+        Ok(created)
+    }
+
+    /// Row, route and answer of one that serves.
+    async fn created(
+        &self,
+        caller: &TeamCaller,
+        plan: Plan,
+        place: Place,
+        node: &str,
+        reply: &CreateReply,
+    ) -> Result<Option<Created>, CreateError> {
         let envs = self.keys.seal_envs(&plan.sandbox, &plan.envs);
-        let row = row(caller, &plan, envs, &node, &reply);
+        let row = row(caller, &plan, envs, node, reply);
         self.record(row, place).await?;
         failpoint::hit(Point::CreateRecorded);
         if !self.has_its_build(&plan).await? {
@@ -186,11 +215,6 @@ impl Control {
         }
         self.counters.create_succeeded();
         self.spawned.note(&plan.template.id);
-        let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::debug!(
-            sandbox.id = %plan.sandbox, team.id = %caller.team.id, template.id = %plan.template.id,
-            took_ms, "sandbox {} runs", plan.sandbox
-        );
         Ok(Some(Created {
             access_token: self.keys.envd_token(&plan.sandbox),
             traffic_token: plan
@@ -256,7 +280,7 @@ impl Control {
         }
     }
 
-    pub(super) async fn place(
+    pub(crate) async fn place(
         &self,
         request: CreateRequest,
     ) -> Result<CreateReply, PlacementError> {
@@ -305,7 +329,7 @@ impl Control {
 
     /// Ends a sandbox that its client was not told of. One that the node is still making is ended
     /// when it says that it runs, and one of a node that cannot be reached once that is back.
-    pub(super) fn take_back(&self, sandbox: SandboxId) {
+    pub(crate) fn take_back(&self, sandbox: SandboxId) {
         self.recent.doom(&sandbox);
         let node = std::sync::Arc::clone(&self.node);
         self.tasks.spawn(TaskKind::Cleanup, async move {
@@ -320,7 +344,7 @@ impl Control {
     }
 }
 
-pub(super) fn millis(life: Duration) -> u64 {
+pub(crate) fn millis(life: Duration) -> u64 {
     u64::try_from(life.as_millis()).unwrap_or(u64::MAX)
 }
 

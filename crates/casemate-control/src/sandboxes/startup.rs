@@ -26,7 +26,7 @@ pub enum StartupError {
 
 impl StartupError {
     /// Without what the command said, which is its owner's.
-    pub(super) fn for_operators(&self) -> String {
+    pub(crate) fn for_operators(&self) -> String {
         match self {
             Self::Failed(_) => "the command ended".into(),
             Self::TimedOut(_) | Self::Agent(_) => chain(self),
@@ -61,7 +61,7 @@ const OUTPUT_CHARS_MAX: usize = 500;
 impl Control {
     /// What a node is told to let a sandbox live that runs a start command first; its deadline is set
     /// once that is ready.
-    pub(super) fn life_with(&self, startup: Option<&Startup>, life: Duration) -> Duration {
+    pub(crate) fn life_with(&self, startup: Option<&Startup>, life: Duration) -> Duration {
         match startup {
             Some(_) => life + self.config.create_timeout + WAIT,
             None => life,
@@ -118,7 +118,7 @@ impl Control {
     }
 
     /// Waits until the start command of a sandbox that has just begun is ready.
-    pub(super) async fn started(
+    pub(crate) async fn started(
         &self,
         id: &SandboxId,
         startup: Option<&Startup>,

@@ -64,6 +64,7 @@ impl Control {
                 self.builds_by_reference.clear();
                 // One that was begun since those before were cancelled.
                 self.building.cancel_of(&template);
+                self.drop_warm_of(&template);
                 self.drop_files(files);
                 Ok(())
             }

@@ -19,7 +19,7 @@ use casemate_build::builder::{BuildError, BuildLog, Built, Ground, Job};
 use casemate_build::recipe::Recipe;
 use casemate_images::Reference;
 use casemate_store::{Build, BuildBegun, BuildId, BuildRecord, StoreError};
-use casemate_types::{BuildFailure, TemplateId, Timestamp, chain};
+use casemate_types::{BuildFailure, TeamId, TemplateId, Timestamp, chain};
 use tokio_util::sync::CancellationToken;
 
 use crate::Control;
@@ -258,7 +258,7 @@ impl Control {
         record: BuildRecord,
         cancel: &CancellationToken,
     ) {
-        let id = job.build;
+        let (id, team) = (job.build, job.team.clone());
         let written = Written::begin(self, &job);
         let log: Arc<dyn BuildLog> = Arc::clone(&written) as _;
         let running = tokio::spawn({
@@ -272,7 +272,7 @@ impl Control {
         let noted = match outcome {
             Ok((built, hold)) => {
                 written.finish().await;
-                let noted = again(|| self.note_built(&record, &built)).await;
+                let noted = again(|| self.note_built(&team, &record, &built)).await;
                 drop(hold);
                 noted
             }
@@ -292,7 +292,12 @@ impl Control {
         }
     }
 
-    async fn note_built(&self, record: &BuildRecord, built: &Built) -> Result<(), StoreError> {
+    async fn note_built(
+        &self,
+        team: &TeamId,
+        record: &BuildRecord,
+        built: &Built,
+    ) -> Result<(), StoreError> {
         let disk_mib = record.resources.disk_mib.saturating_add(built.files_mib);
         let build = Build {
             id: record.id,
@@ -312,6 +317,7 @@ impl Control {
         let is_ready = self.store.build_finish(&build, disk_mib, now).await?;
         if is_ready {
             self.builds_by_reference.clear();
+            self.warm_up(team, &build);
             let id = record.id;
             tracing::info!(build.id = %id, template.id = %record.template, "build {id} is ready");
         }

@@ -12,6 +12,8 @@ use casemate_types::{
 };
 use tokio::sync::mpsc;
 
+use super::agent::FakeAgent;
+
 pub(super) struct State {
     pub(super) running: BTreeMap<SandboxId, Entry>,
     pub(super) events: Option<mpsc::Sender<NodeEvent>>,
@@ -27,6 +29,8 @@ pub(super) struct State {
     pub(super) snapshots: BTreeSet<SnapshotId>,
     /// Made of snapshots.
     pub(super) layers: BTreeSet<LayerId>,
+    /// Who answers in sandboxes.
+    pub(super) agent: Option<FakeAgent>,
 }
 
 pub(super) struct Entry {
@@ -79,6 +83,7 @@ impl State {
             failing_pauses: false,
             snapshots: BTreeSet::new(),
             layers: BTreeSet::new(),
+            agent: None,
         }
     }
 

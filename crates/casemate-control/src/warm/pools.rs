@@ -38,8 +38,9 @@ struct Pool {
 }
 
 #[derive(Clone)]
-struct Ready {
-    sandbox: SandboxId,
+pub(super) struct Ready {
+    pub(super) sandbox: SandboxId,
+    /// When the node ends it.
     until: Instant,
 }
 
@@ -92,18 +93,18 @@ impl Pools {
         }
     }
 
-    pub(super) fn take(&mut self, key: &Key) -> Option<SandboxId> {
+    pub(super) fn take(&mut self, key: &Key) -> Option<Ready> {
         let least = Instant::now() + LEFT_MIN;
         let pool = self.pools.get_mut(key)?;
         let last = pool.ready.pop_if(|ready| ready.until > least)?;
         // It counts as being made until it is given away or put back.
         pool.making.insert(last.sandbox.clone());
-        Some(last.sandbox)
+        Some(last)
     }
 
     /// It was taken and is not given away.
-    pub(super) fn put_back(&mut self, key: &Key, sandbox: &SandboxId) {
-        self.made(key, sandbox);
+    pub(super) fn put_back(&mut self, key: &Key, ready: &Ready) {
+        self.wait_from_now_on(key, ready.clone());
     }
 
     pub(super) fn has(&self, sandbox: &SandboxId) -> bool {
@@ -161,19 +162,23 @@ impl Pools {
     /// It waits from now on. Whether it is wanted still.
     pub(super) fn made(&mut self, key: &Key, sandbox: &SandboxId) -> bool {
         let until = Instant::now() + self.limits.idle;
+        let sandbox = sandbox.clone();
+        let waits = self.wait_from_now_on(key, Ready { sandbox, until });
+        if let Some(pool) = self.pools.get_mut(key).filter(|_| waits) {
+            (pool.failures, pool.not_before) = (0, None);
+        }
+        waits
+    }
+
+    fn wait_from_now_on(&mut self, key: &Key, ready: Ready) -> bool {
         let pool = self.pools.get_mut(key);
-        // Forgotten: it ended, or its pool was dropped and made anew.
-        let pool = pool.filter(|_| self.known.contains(sandbox));
-        let Some(pool) = pool.filter(|pool| pool.making.contains(sandbox)) else {
-            self.known.remove(sandbox);
+        // Its pool may have been dropped since, and made anew.
+        let Some(pool) = pool.filter(|pool| pool.making.contains(&ready.sandbox)) else {
+            self.known.remove(&ready.sandbox);
             return false;
         };
-        pool.making.remove(sandbox);
-        pool.ready.push(Ready {
-            sandbox: sandbox.clone(),
-            until,
-        });
-        (pool.failures, pool.not_before) = (0, None);
+        pool.making.remove(&ready.sandbox);
+        pool.ready.push(ready);
         true
     }
 

@@ -52,6 +52,11 @@ pub(super) fn merge_environment(
         let known = |n: &str| n == name || n.to_uppercase() == name;
         match NAMES.iter().find(|(n, _)| known(n)) {
             Some((_, Meaning::Key(section, key))) => set(table, &name, section, key, value)?,
+            Some((_, Meaning::Seconds(section, key))) => {
+                let number = value.to_str().and_then(|text| text.strip_suffix('s'));
+                let value = number.map_or_else(|| value.clone(), OsString::from);
+                set(table, &name, section, key, value)?;
+            }
             Some((_, Meaning::Nothing(why))) => {
                 warnings.push(format!("{name} has no effect: {why}"));
             }

@@ -4,14 +4,15 @@
 pub(super) enum Meaning {
     /// The same as this key of ours.
     Key(&'static str, &'static str),
+    /// The same, which has seconds: the guide writes `300s`.
+    Seconds(&'static str, &'static str),
     /// Accepted with a warning that says why it changes nothing.
     Nothing(&'static str),
 }
 
-use Meaning::{Key, Nothing};
+use Meaning::{Key, Nothing, Seconds};
 
 const STORES: &str = "this version keeps its data in DIR on this machine";
-const POOLS: &str = "started sandboxes come with templates";
 
 /// Upper-case names are environment variables of the guide's manifests; lower-case ones are its
 /// tuning map, which its deployments also give as environment variables.
@@ -46,9 +47,15 @@ pub(super) const NAMES: &[(&str, Meaning)] = &[
         "api_keepalive_timeout",
         Nothing("idle connections are kept 620 s, as clients expect"),
     ),
-    ("sandbox_pool_size", Nothing(POOLS)),
-    ("sandbox_warm_pool_size", Nothing(POOLS)),
-    ("sandbox_max_idle_time", Nothing(POOLS)),
+    ("sandbox_pool_size", Key("warm_pool", "size")),
+    (
+        "sandbox_warm_pool_size",
+        Key("warm_pool", "size_per_template"),
+    ),
+    (
+        "sandbox_max_idle_time",
+        Seconds("warm_pool", "idle_seconds"),
+    ),
     (
         "sandbox_cleanup_interval",
         Nothing("sandboxes are removed when they end"),

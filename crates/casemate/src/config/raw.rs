@@ -24,6 +24,7 @@ pub struct RawConfig {
     pub images: Images,
     pub builds: Builds,
     pub uploads: Uploads,
+    pub warm_pool: WarmPool,
 }
 
 impl RawConfig {
@@ -459,6 +460,50 @@ impl Uploads {
             (1..=365).contains(&self.days),
             "uploads.days must be 1 to 365, got {}",
             self.days
+        );
+        Ok(())
+    }
+}
+
+/// `[warm_pool]`: started sandboxes of templates with a start command that wait for being asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WarmPool {
+    /// Of all templates together; 0: none. Each holds what its start command takes.
+    pub size: usize,
+    /// Of one template, for one team; 0: none.
+    pub size_per_template: usize,
+    /// Seconds that one waits before it ends, and that a use is remembered. Too short starts them
+    /// for nothing.
+    pub idle_seconds: u64,
+}
+
+impl Default for WarmPool {
+    fn default() -> Self {
+        Self {
+            size: 20,
+            size_per_template: 5,
+            idle_seconds: 300,
+        }
+    }
+}
+
+impl WarmPool {
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        ensure!(
+            self.size <= 10_000,
+            "warm_pool.size must be 0 to 10000, got {}",
+            self.size
+        );
+        ensure!(
+            self.size_per_template <= 10_000,
+            "warm_pool.size_per_template must be 0 to 10000, got {}",
+            self.size_per_template
+        );
+        ensure!(
+            (10..=86_400).contains(&self.idle_seconds),
+            "warm_pool.idle_seconds must be 10 to 86400, got {}",
+            self.idle_seconds
         );
         Ok(())
     }
