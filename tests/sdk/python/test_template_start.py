@@ -1,6 +1,7 @@
 """Templates with a start command: what runs in their sandboxes before anybody can ask.
 Numbers in parentheses: section 7 of the specification of templates."""
 
+import time
 import traceback
 
 import e2b
@@ -44,7 +45,11 @@ async def test_it_runs_when_the_sandbox_is_there(sdk):
         assert process.cwd == "/srv/page"
         environment = (await sdk.run(sandbox, f"tr '\\0' '\\n' < /proc/{process.pid}/environ")).stdout
         assert "OF_START=it's set\n" in environment and "HOME=/home/user\n" in environment
-        assert "OF_START" not in (await sdk.run(sandbox, "env")).stdout
+        # Those of the create are for what clients start: it may have been started before.
+        assert "OF_CREATE" not in environment
+        of_clients = (await sdk.run(sandbox, "env")).stdout
+        assert "OF_START" not in of_clients
+        assert ("OF_CREATE=1\n" in of_clients) is ("envs" in options)
         await sdk.do(sandbox.kill())
     # An ordinary process: it can be killed, and does not come again.
     sandbox = await sdk.create(built.info.template_id)
@@ -65,6 +70,23 @@ async def test_it_runs_when_the_sandbox_is_there(sdk):
     await sdk.do(sandbox.pause(mode="filesystem"))
     await sdk.do(sandbox.connect())
     assert (await sdk.run(sandbox, "curl -s http://127.0.0.1:8765/")).stdout == "served\n"
+
+
+async def test_those_that_come_next_are_started_already(sdk):
+    start = "date +%s.%N > /home/user/began; sleep 0.5; exec " + SERVE.format(port=8780)
+    built = await sdk.build(sdk.Template().from_base_image().set_start_cmd(start, e2b.wait_for_port(8780)))
+
+    async def ahead():
+        asked = time.time()
+        sandbox = await sdk.create(built.info.template_id, envs={"A": str(asked)}, metadata={"n": str(asked)})
+        began = float(await sdk.do(sandbox.files.read("began")))
+        assert (await sdk.run(sandbox, "echo $A")).stdout == f"{asked}\n"
+        await sdk.run(sandbox, "curl -s http://127.0.0.1:8780/")
+        info = await sdk.do(sandbox.get_info())
+        assert info.metadata == {"n": str(asked)} and info.started_at.timestamp() > asked - 1
+        return began < asked
+
+    await sdk.until("a sandbox that was there before it was asked for", ahead, 30)
 
 
 async def test_many_at_once_are_ready_and_apart(sdk):
