@@ -29,8 +29,8 @@ use rustix::thread::set_name;
 use crate::config::{Config, ConfigError};
 use crate::control::hosts;
 use crate::descriptors;
+use crate::record::Record;
 use crate::server::{ServeError, Start, serve};
-use crate::startup::Record;
 
 const CONFIG_FD: i32 = 3;
 const LISTENER_FD: i32 = 4;
@@ -78,7 +78,10 @@ pub fn run() -> Result<(), InitError> {
     })?;
     let config = Config::read(config).map_err(InitError::Config)?;
     // Without it a server that is started again says that the start failed.
-    let startup = config.startup.as_ref().and_then(|_| Record::new().ok());
+    let record = |name| config.startup.as_ref().and_then(|_| Record::new(name).ok());
+    let startup = record("startup");
+    // Sandboxes without a start command have theirs from the configuration.
+    let variables = record("variables");
 
     prepare("init");
     let mask = block_for_init().map_err(InitError::Signals)?;
@@ -89,6 +92,7 @@ pub fn run() -> Result<(), InitError> {
         disk,
         log,
         startup,
+        variables,
         mask,
     }
     .keep()
@@ -112,6 +116,8 @@ struct Init {
     log: Option<OwnedFd>,
     /// How the start of the template went.
     startup: Option<Record>,
+    /// What the platform set when it gave the sandbox away.
+    variables: Option<Record>,
     /// Signals as they were before the init took them all: for the server.
     mask: SignalMask,
 }
@@ -210,10 +216,8 @@ impl Init {
             disk: self.disk.as_ref().and_then(|disk| disk.try_clone().ok()),
             log: self.log.as_ref().and_then(|log| log.try_clone().ok()),
             is_first,
-            startup: self
-                .startup
-                .as_ref()
-                .and_then(|record| record.try_clone().ok()),
+            startup: same(&self.startup),
+            variables: same(&self.variables),
             ready: Box::new(move || {
                 // A platform that has gone does not matter to the sandbox.
                 let _ = ready.and_then(|pipe| File::from(pipe).write_all(b"1"));
@@ -224,6 +228,10 @@ impl Init {
             Err(error) => InitError::Serve(error),
         }
     }
+}
+
+fn same(record: &Option<Record>) -> Option<Record> {
+    record.as_ref().and_then(|record| record.try_clone().ok())
 }
 
 /// Takes the status of all children that ended, ours and orphans. Says whether any are left.

@@ -31,6 +31,7 @@ mod paths;
 mod process;
 mod query;
 mod ready;
+pub mod record;
 mod route;
 pub mod server;
 mod settings;

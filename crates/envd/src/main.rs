@@ -88,6 +88,7 @@ fn server(port: u16, config: Option<String>, in_sandbox: bool) -> Result<(), Mai
         log: None,
         is_first: true,
         startup: None,
+        variables: None,
         ready,
     }) {
         Ok(never) => match never {},

@@ -22,8 +22,9 @@ use crate::body::RequestBody;
 use crate::config::Config;
 use crate::guest::Guest;
 use crate::limits;
+use crate::record::Record;
 use crate::route::route;
-use crate::startup::{self, Record};
+use crate::startup;
 
 /// How a server is to run.
 pub struct Start {
@@ -39,6 +40,8 @@ pub struct Start {
     pub is_first: bool,
     /// Where the outcome of that is kept for servers that come after this one.
     pub startup: Option<Record>,
+    /// The variables of the last `/init`.
+    pub variables: Option<Record>,
     /// Called once, when requests are answered.
     pub ready: Box<dyn FnOnce()>,
 }
@@ -74,6 +77,7 @@ async fn accept(start: Start) -> Result<Infallible, ServeError> {
         start.disk,
         start.log,
     );
+    guest.settings.borrow_mut().keep_variables(start.variables);
     let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
     (start.ready)();
     // After it: nobody waits for this.

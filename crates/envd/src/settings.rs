@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha512};
 
 use crate::config::Config;
+use crate::record::Record;
 
 /// What requests run with.
-#[derive(Debug)]
 pub struct Settings {
     pub access_token: Option<String>,
     /// Variables of the platform; users cannot change them.
@@ -18,6 +18,8 @@ pub struct Settings {
     user: BTreeMap<String, String>,
     pub default_user: String,
     pub default_workdir: Option<String>,
+    /// For the server after this one.
+    kept: Option<Record>,
     /// The newest `/init` seen, in nanoseconds since the epoch.
     pub newest_init: Option<i128>,
 }
@@ -33,6 +35,7 @@ impl Settings {
             user: BTreeMap::new(),
             default_user: "root".to_owned(),
             default_workdir: None,
+            kept: None,
             newest_init: None,
         };
         if let Some(config) = config {
@@ -59,6 +62,17 @@ impl Settings {
         self.user = variables;
         self.user
             .retain(|name, _| !self.internal.contains_key(name));
+        if let Some(kept) = &self.kept {
+            kept.write(&self.user);
+        }
+    }
+
+    /// Variables are kept there from now on; those that are there already count.
+    pub fn keep_variables(&mut self, kept: Option<Record>) {
+        if let Some(former) = kept.as_ref().and_then(Record::read) {
+            self.replace_user_variables(former);
+        }
+        self.kept = kept;
     }
 
     /// Absent and empty change nothing.

@@ -11,7 +11,6 @@
 
 mod attempt;
 mod context;
-mod record;
 pub mod route;
 mod tail;
 
@@ -29,9 +28,9 @@ use crate::guest::Guest;
 use crate::process::environment::Whose;
 use crate::process::launch::launch;
 use crate::process::supervise::exit;
+use crate::record::Record;
 use attempt::until_ready;
 use context::Context;
-pub use record::Record;
 use tail::Tail;
 
 /// Where the start stands.

@@ -60,7 +60,7 @@ fn ready_when_its_command_says_so_and_the_start_goes_on() {
         let guest = guest();
         let start =
             format!("echo \"$A $PWD\" > {flag}.told; sleep 0.2; touch {flag}; exec sleep 60");
-        let record = Record::new().unwrap();
+        let record = Record::new("startup").unwrap();
         let kept = record.try_clone().unwrap();
         let wanted = commands(Some(&start), &format!("test -e {flag}"));
         begin(&guest, wanted.clone(), true, Some(record), LONG);
@@ -237,7 +237,7 @@ fn path_of_the_context_keeps_the_usual_folders() {
 fn a_server_started_again_tells_the_truth() {
     in_server(async || {
         let wanted = commands(Some("sleep 60"), "true");
-        for record in [None, Some(Record::new().unwrap())] {
+        for record in [None, Some(Record::new("startup").unwrap())] {
             let guest = guest();
             begin(&guest, wanted.clone(), false, record, LONG);
             let (message, _) = failed(guest.startup.outcome(LONG).await);

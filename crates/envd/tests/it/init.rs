@@ -144,6 +144,9 @@ fn the_template_starts_with_the_operators_variables_and_clients_get_theirs_too()
     asked.expect(204);
     let told = sandbox.run("echo $PROXY $FOO $NEW");
     assert_eq!(told.out(), "site site n\n");
+    // Also with the server after this one.
+    kill_server(&sandbox);
+    assert_eq!(sandbox.run("echo $PROXY $FOO $NEW").out(), "site site n\n");
 }
 
 #[test]

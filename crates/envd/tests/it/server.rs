@@ -53,6 +53,7 @@ impl Server {
                 log: None,
                 is_first: true,
                 startup: None,
+                variables: None,
                 ready,
             })
             .map(|never| match never {})
