@@ -23,6 +23,7 @@ mod login;
 mod sandbox;
 mod shell;
 mod steps;
+mod turns;
 mod work;
 
 use std::collections::BTreeMap;
@@ -37,7 +38,6 @@ use casemate_types::{CompiledPolicy, Distribution, Resources, Startup, TeamId, T
 use envd_client::{Answer, EnvdError};
 use serde::Deserialize;
 use tokio::io::AsyncRead;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use error::{BuildError, INTERNAL};
@@ -54,7 +54,7 @@ const BUILD_LIMIT: Duration = Duration::from_secs(3600);
 /// What an operator decides.
 #[derive(Debug, Clone)]
 pub struct BuilderLimits {
-    /// Builds that run at once; others wait, for ever where it is none.
+    /// Builds that run at once; others wait, for ever where it is none, and teams take turns.
     pub builds_at_once: usize,
     /// An image's files at most, MiB.
     pub image_mib_max: u32,
@@ -72,7 +72,7 @@ pub struct Builder {
     limits: BuilderLimits,
     flights: flights::Flights,
     held: Held,
-    turns: Semaphore,
+    turns: turns::Turns,
 }
 
 /// A build to be run.
@@ -137,7 +137,7 @@ impl Builder {
             cache,
             images,
             network,
-            turns: Semaphore::new(limits.builds_at_once),
+            turns: turns::Turns::new(limits.builds_at_once),
             limits,
             flights: flights::Flights::default(),
             held: Held::default(),
@@ -184,7 +184,7 @@ impl Builder {
         };
         let in_turn = async {
             // Waiting for others is not counted.
-            let _turn = self.turn(log).await?;
+            let _turn = self.turn(&job.team, log).await?;
             let outcome = tokio::time::timeout(BUILD_LIMIT, work).await;
             outcome.unwrap_or(Err(BuildError::TimedOut))
         };
@@ -213,14 +213,16 @@ impl Builder {
 
     async fn turn(
         &self,
+        team: &TeamId,
         log: &Arc<dyn BuildLog>,
-    ) -> Result<tokio::sync::SemaphorePermit<'_>, BuildError> {
-        if let Ok(turn) = self.turns.try_acquire() {
-            return Ok(turn);
-        }
+    ) -> Result<turns::Turn, BuildError> {
+        let waits = match self.turns.ask(team) {
+            turns::Asked::Now(turn) => return Ok(turn),
+            turns::Asked::Later(waits) => waits,
+        };
         let text = "Waiting for other builds to end";
         log.line(Level::Info, None, text.into());
-        let turn = self.turns.acquire().await;
+        let turn = waits.await;
         turn.map_err(|error| BuildError::Internal(error.to_string()))
     }
 }
