@@ -12,6 +12,7 @@
 //! and no isolation kind.
 
 mod body;
+mod bytes;
 mod error;
 mod finalize;
 mod flights;
@@ -58,6 +59,9 @@ pub struct BuilderLimits {
     pub builds_at_once: usize,
     /// An image's files at most, MiB.
     pub image_mib_max: u32,
+    /// What a team's layers and cached states may take together at the nodes, bytes: a template whose
+    /// layers do not fit beside those of the team's others fails.
+    pub team_bytes_max: u64,
     /// What a start command may take until it is ready: sandboxes of the template wait for it.
     pub startup: Duration,
 }

@@ -211,8 +211,8 @@ mod tests {
             running.push(turn);
             order.push(number);
         }
-        // Two and one of three places, then two and one again.
-        assert_eq!(order, [2, 2, 1]);
+        // First whoever has none; then both have one, and it is the other's turn.
+        assert_eq!(order, [2, 1, 2]);
     }
 
     #[test]
