@@ -12,6 +12,7 @@
 //! and no isolation kind.
 
 mod body;
+mod bytes;
 mod error;
 mod finalize;
 mod flights;
@@ -23,6 +24,7 @@ mod login;
 mod sandbox;
 mod shell;
 mod steps;
+mod turns;
 mod work;
 
 use std::collections::BTreeMap;
@@ -37,7 +39,6 @@ use casemate_types::{CompiledPolicy, Distribution, Resources, Startup, TeamId, T
 use envd_client::{Answer, EnvdError};
 use serde::Deserialize;
 use tokio::io::AsyncRead;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use error::{BuildError, INTERNAL};
@@ -54,10 +55,13 @@ const BUILD_LIMIT: Duration = Duration::from_secs(3600);
 /// What an operator decides.
 #[derive(Debug, Clone)]
 pub struct BuilderLimits {
-    /// Builds that run at once; others wait, for ever where it is none.
+    /// Builds that run at once; others wait, for ever where it is none, and teams take turns.
     pub builds_at_once: usize,
     /// An image's files at most, MiB.
     pub image_mib_max: u32,
+    /// What a team's layers and cached states may take together at the nodes, bytes: a template whose
+    /// layers do not fit beside those of the team's others fails.
+    pub team_bytes_max: u64,
     /// What a start command may take until it is ready: sandboxes of the template wait for it.
     pub startup: Duration,
 }
@@ -72,7 +76,7 @@ pub struct Builder {
     limits: BuilderLimits,
     flights: flights::Flights,
     held: Held,
-    turns: Semaphore,
+    turns: turns::Turns,
 }
 
 /// A build to be run.
@@ -137,7 +141,7 @@ impl Builder {
             cache,
             images,
             network,
-            turns: Semaphore::new(limits.builds_at_once),
+            turns: turns::Turns::new(limits.builds_at_once),
             limits,
             flights: flights::Flights::default(),
             held: Held::default(),
@@ -184,7 +188,7 @@ impl Builder {
         };
         let in_turn = async {
             // Waiting for others is not counted.
-            let _turn = self.turn(log).await?;
+            let _turn = self.turn(&job.team, log).await?;
             let outcome = tokio::time::timeout(BUILD_LIMIT, work).await;
             outcome.unwrap_or(Err(BuildError::TimedOut))
         };
@@ -213,14 +217,16 @@ impl Builder {
 
     async fn turn(
         &self,
+        team: &TeamId,
         log: &Arc<dyn BuildLog>,
-    ) -> Result<tokio::sync::SemaphorePermit<'_>, BuildError> {
-        if let Ok(turn) = self.turns.try_acquire() {
-            return Ok(turn);
-        }
+    ) -> Result<turns::Turn, BuildError> {
+        let waits = match self.turns.ask(team) {
+            turns::Asked::Now(turn) => return Ok(turn),
+            turns::Asked::Later(waits) => waits,
+        };
         let text = "Waiting for other builds to end";
         log.line(Level::Info, None, text.into());
-        let turn = self.turns.acquire().await;
+        let turn = waits.await;
         turn.map_err(|error| BuildError::Internal(error.to_string()))
     }
 }

@@ -82,6 +82,9 @@ pub struct BuildsConfig {
     pub cache: Duration,
     /// Results of steps that are kept of each team.
     pub cache_steps_max: u32,
+    /// What a team's layers and results of steps take together, bytes: results go for it, and a
+    /// template that does not fit without them fails.
+    pub team_bytes_max: u64,
 }
 
 impl Default for BuildsConfig {
@@ -93,6 +96,7 @@ impl Default for BuildsConfig {
             image_mib_max: 25_000,
             cache: Duration::from_secs(7 * 24 * 3600),
             cache_steps_max: 2000,
+            team_bytes_max: 20 << 30,
         }
     }
 }

@@ -123,6 +123,7 @@ impl Control {
             BuilderLimits {
                 builds_at_once: config.builds.at_once,
                 image_mib_max: config.builds.image_mib_max,
+                team_bytes_max: config.builds.team_bytes_max,
                 startup: config.create_timeout,
             },
         );

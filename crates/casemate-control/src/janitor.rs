@@ -7,7 +7,7 @@ use std::time::Duration;
 use casemate_store::StoreError;
 use casemate_store::builds::FORGET_BUILDS_MAX;
 use casemate_store::sandboxes::FORGET_ROWS_MAX;
-use casemate_types::{BuildFailure, EndReason, Timestamp, chain, steady};
+use casemate_types::{BuildFailure, EndReason, TeamId, Timestamp, chain, steady};
 
 use crate::Control;
 
@@ -80,7 +80,25 @@ async fn end_cached_layers(control: &Control) -> Result<(), StoreError> {
             "forgot results of steps that were not used"
         );
     }
+    for team in control.store.team_list().await? {
+        control.trim_builds(&team.id).await?;
+    }
     Ok(())
+}
+
+impl Control {
+    /// Forgets results of steps beyond what a team's builds may take, and says whether there were any.
+    pub(crate) async fn trim_builds(&self, team: &TeamId) -> Result<bool, StoreError> {
+        let bytes_max = self.config.builds.team_bytes_max;
+        let dropped = self.store.built_trim(team, bytes_max).await?;
+        if dropped.rows > 0 {
+            tracing::info!(
+                team.id = %team, layers = dropped.rows,
+                "forgot results of steps, because builds of team {team} take more than they may"
+            );
+        }
+        Ok(dropped.rows > 0)
+    }
 }
 
 async fn end_waiting(control: &Control) -> Result<(), StoreError> {

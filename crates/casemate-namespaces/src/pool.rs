@@ -37,6 +37,7 @@ use casemate_runtime::DiskLimit;
 use crate::step::{Step, StepError};
 use backing::Backing;
 pub use backing::Room;
+pub use sealed::SEALS_AT_ONCE;
 
 /// Below the pool's root: layers in stock and in use, and those that wait for deletion.
 const IN_USE: &str = "w";
@@ -126,6 +127,10 @@ trait Layers: Debug + Send + Sync {
     fn limit(&self, layer: &Path, bytes: u64) -> io::Result<()>;
     /// What it holds now.
     fn used_bytes(&self, layer: &Path) -> io::Result<u64>;
+    /// What a layer that was kept holds: its note, where it has one.
+    fn holds_bytes(&self, layer: &Path) -> io::Result<u64>;
+    /// Whether a copy shares content with what it was made of.
+    fn copies_share(&self) -> bool;
     /// Notes what it holds for those that begin with it, where nothing else tells them.
     fn note_size(&self, layer: &Path) -> io::Result<()>;
     /// What would come back without it, or what it holds; `None` where neither is known.

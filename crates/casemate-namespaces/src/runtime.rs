@@ -41,7 +41,7 @@ use casemate_types::{CompiledPolicy, LayerId, SandboxId, SnapshotId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
 use crate::cgroup::Cgroups;
@@ -77,7 +77,7 @@ struct Shared {
     layers: Shelf<Layer>,
     copies: Copies,
     /// Turns for making layers of snapshots.
-    seals: Semaphore,
+    seals: seal::Lanes,
     /// Of sandboxes that ended and that could not be kept yet: no sweep takes them.
     spared: Mutex<BTreeSet<Layer>>,
     /// What was left of the pool when it was looked at last.

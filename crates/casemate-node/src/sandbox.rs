@@ -242,6 +242,8 @@ async fn take_snapshot(
     let taken = taken.map_err(snapshot_error)?;
     Ok(SnapshotReply {
         frozen_us: u64::try_from(taken.frozen.as_micros()).unwrap_or(u64::MAX),
+        bytes: taken.bytes,
+        is_shared: taken.is_shared,
     })
 }
 

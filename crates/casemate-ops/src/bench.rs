@@ -67,6 +67,8 @@ pub enum Part {
     Forks,
     /// The stock Python SDK.
     Sdk,
+    /// Builds of which all, nearly all, or all but a package is in the cache.
+    Rebuilds,
     /// Clients that create, run and end at the same time.
     Clients,
     /// Creates with many more mounts on the host.
@@ -75,13 +77,16 @@ pub enum Part {
     IdleProcessor,
     /// Creates beside many live sandboxes.
     Live,
+    /// Creates and rebuilds beside many layers and cached states. Last: the layers stay until the
+    /// cache forgets them.
+    Layers,
 }
 
 impl Part {
     /// Those that take two minutes together.
     ///
     /// Memory first: what the other figures leave in caches would be counted there.
-    pub const USUAL: [Self; 8] = [
+    pub const USUAL: [Self; 9] = [
         Self::Memory,
         Self::Create,
         Self::RoundTrip,
@@ -90,12 +95,19 @@ impl Part {
         Self::Snapshot,
         Self::Forks,
         Self::Sdk,
+        Self::Rebuilds,
     ];
     /// Those that take minutes and want a platform that is allowed to hold many.
-    pub const SCALE: [Self; 4] = [Self::Clients, Self::Mounts, Self::IdleProcessor, Self::Live];
+    pub const SCALE: [Self; 5] = [
+        Self::Clients,
+        Self::Mounts,
+        Self::IdleProcessor,
+        Self::Live,
+        Self::Layers,
+    ];
 
     /// Each with the name that users give it.
-    pub const NAMED: [(&str, Self); 12] = [
+    pub const NAMED: [(&str, Self); 14] = [
         ("memory", Self::Memory),
         ("create", Self::Create),
         ("round-trip", Self::RoundTrip),
@@ -104,10 +116,12 @@ impl Part {
         ("snapshot", Self::Snapshot),
         ("forks", Self::Forks),
         ("sdk", Self::Sdk),
+        ("rebuilds", Self::Rebuilds),
         ("clients", Self::Clients),
         ("mounts", Self::Mounts),
         ("idle-processor", Self::IdleProcessor),
         ("live", Self::Live),
+        ("layers", Self::Layers),
     ];
 
     /// `None`: no part has that name.
@@ -126,10 +140,12 @@ impl Part {
             Self::Snapshot => "snapshots and creates from them",
             Self::Forks => "forks at once",
             Self::Sdk => "the stock SDK",
+            Self::Rebuilds => "builds from the cache",
             Self::Clients => "many clients at once",
             Self::Mounts => "more mounts on the host",
             Self::IdleProcessor => "processor time of the idle platform",
             Self::Live => "create to result beside many sandboxes",
+            Self::Layers => "create and rebuild beside many layers",
         }
     }
 
@@ -139,8 +155,10 @@ impl Part {
             Self::Memory | Self::Create => 25,
             Self::Pause | Self::Snapshot | Self::Forks => 15,
             Self::RoundTrip | Self::Burst | Self::Sdk | Self::Clients | Self::Mounts => 15,
+            Self::Rebuilds => 40,
             Self::IdleProcessor => 80,
             Self::Live => 60,
+            Self::Layers => 300,
         }
     }
 }
@@ -156,6 +174,8 @@ pub struct Scale {
     pub clients: usize,
     /// Idle sandboxes while the platform's processor time is read.
     pub idle: usize,
+    /// Layers that lie in the store while sandboxes are created and templates built again.
+    pub layers: usize,
 }
 
 /// The stock SDK's runner.

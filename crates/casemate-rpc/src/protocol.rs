@@ -106,6 +106,11 @@ pub struct ResumeReply {
 pub struct SnapshotReply {
     /// For how long its processes stood still.
     pub frozen_us: u64,
+    /// What it holds, whoever else shares that.
+    pub bytes: u64,
+    /// What an earlier snapshot of the sandbox holds as well, or the one that it began with, takes no
+    /// room of its own.
+    pub is_shared: bool,
 }
 
 /// A snapshot that a node keeps.

@@ -13,6 +13,11 @@ use crate::{RuntimeRecord, SnapshotError};
 pub struct Taken {
     /// How long its processes stood still for it.
     pub frozen: Duration,
+    /// What it holds, whoever else shares that.
+    pub bytes: u64,
+    /// What was in an earlier snapshot of the same sandbox, or in the one that it began with, lies on
+    /// the disk once; else each has its own.
+    pub is_shared: bool,
 }
 
 /// Keeps what sandboxes wrote, beyond them. A snapshot is files only; a sandbox begins with it when

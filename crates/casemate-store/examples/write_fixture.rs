@@ -60,6 +60,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (key, at) = (fixture_rows::cache_key(), fixture_rows::at(23));
     let layer = fixture_rows::cached_layer();
     store.layer_put(&team.id, &key, &layer, at).await?;
+    let built = fixture_rows::built_bytes();
+    store.built_note(&team.id, &built, at).await?;
     let upload = fixture_rows::upload();
     store.upload_put(&team.id, &key, &upload, at).await?;
     let (key, now) = (fixture_rows::IDEMPOTENCY_KEY, fixture_rows::reported_at());

@@ -48,6 +48,20 @@ pub struct Upload {
     pub bytes: u64,
 }
 
+/// What something that a team's builds made takes at a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuiltBytes {
+    /// A read-only layer's, or that of kept files.
+    pub name: String,
+    /// What nothing takes that is kept longer.
+    pub bytes: u64,
+    /// All that it holds, with what it shares.
+    pub holds: u64,
+}
+
+/// A note that no row names is kept for so long: the row may be on its way.
+pub const NOTE_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+
 /// What is not needed any more, once its rows are gone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dropped {
@@ -79,8 +93,28 @@ pub trait BuildCache {
     ) -> Result<Dropped, StoreError>;
 
     /// Removes rows of layers that were last used before `before`, and of what is left the least
-    /// recently used beyond `rows_max` of each team.
+    /// recently used beyond `rows_max` of each team; and notes of bytes that nobody names and that are
+    /// older than `before` by [`NOTE_KEPT_FOR`].
     async fn layer_expire(&self, before: Timestamp, rows_max: u32) -> Result<Dropped, StoreError>;
+
+    /// Notes what a layer or kept files take, before a row names them; a later note of the name holds.
+    async fn built_note(
+        &self,
+        team: &TeamId,
+        built: &BuiltBytes,
+        at: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// What [`BuiltBytes::holds`] was noted of this name.
+    async fn built_holds(&self, name: &str) -> Result<Option<u64>, StoreError>;
+
+    /// Bytes that were noted of the layers that the team's ready builds need, and of these.
+    async fn built_needed(&self, team: &TeamId, layers: &[String]) -> Result<u64, StoreError>;
+
+    /// Removes rows of a team's cached layers, the least recently used first, until what they and the
+    /// team's ready builds name takes no more than `bytes_max`, by what was noted; rows of which
+    /// nothing would come back stay, and so there may be more.
+    async fn built_trim(&self, team: &TeamId, bytes_max: u64) -> Result<Dropped, StoreError>;
 
     /// Which of these read-only layers some build that is ready, some cached layer, or some sandbox
     /// that is not dead (by its build) needs.

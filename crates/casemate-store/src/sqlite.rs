@@ -10,6 +10,7 @@ mod build_cache;
 mod build_requests;
 mod build_rows;
 mod builds;
+mod built_bytes;
 mod checkpoint;
 mod idempotency;
 mod kept_files;

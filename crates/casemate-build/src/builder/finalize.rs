@@ -62,6 +62,7 @@ impl Work<'_> {
         let key = key::of_end(&last.key);
         let (_turn, found) = self.wanted(&key, phase).await?;
         if let Some(found) = found {
+            self.fits(&found, STEP).await?;
             return Ok(found);
         }
         if last.is.layers.len() >= LAYERS_MAX {
@@ -81,6 +82,8 @@ impl Work<'_> {
             size_mib: last.is.size_mib.saturating_add(mib(bytes)),
             ..last.is
         };
+        // One that does not is nobody's, and goes.
+        self.fits(&is, STEP).await?;
         self.put(&key, &is).await?;
         Ok(is)
     }

@@ -147,6 +147,7 @@ impl Work<'_> {
             distribution,
             size_mib: super::finalize::mib(bytes),
         };
+        self.fits(&unpacked, STEP).await?;
         self.put(&key, &unpacked).await?;
         Ok(unpacked)
     }
@@ -233,7 +234,7 @@ impl Work<'_> {
             ));
         }
         phase.say(Level::Info, "Provisioning was successful, cleaning up");
-        let files = self.keep(&sandbox).await?;
+        let files = self.keep(&sandbox, None).await?;
         // The first step goes on in it.
         self.sandbox = Some(sandbox);
         phase.say(Level::Info, "Sandbox template provisioned");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use casemate_rpc::{CreateRequest, NodeError, NodePort};
+use casemate_rpc::{CreateRequest, NodeError, NodePort, SnapshotReply};
 use casemate_store::CachedLayer;
 use casemate_types::{
     BuildContext, CompiledPolicy, Distribution, EndReason, OnTimeout, Resources, SandboxId,
@@ -181,9 +181,8 @@ impl BuildSandbox {
     }
 
     /// Keeps its files as they are now.
-    pub(super) async fn keep(&self, files: &SnapshotId) -> Result<(), BuildError> {
-        self.node.snapshot(&self.id, files).await?;
-        Ok(())
+    pub(super) async fn keep(&self, files: &SnapshotId) -> Result<SnapshotReply, BuildError> {
+        Ok(self.node.snapshot(&self.id, files).await?)
     }
 
     /// Ends it, also one that is still being made. What cannot be ended now ends by its deadline.

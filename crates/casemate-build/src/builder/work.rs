@@ -158,7 +158,7 @@ impl Work<'_> {
             Left::Context(context) => CachedLayer { context, ..before },
             Left::Files(context) => CachedLayer {
                 context,
-                files: Some(self.keep(&sandbox).await?),
+                files: Some(self.keep(&sandbox, before.files.as_ref()).await?),
                 ..before
             },
         })
@@ -270,11 +270,16 @@ impl Work<'_> {
         }
     }
 
-    /// Keeps the files of a sandbox as they are now.
-    pub(super) async fn keep(&mut self, sandbox: &BuildSandbox) -> Result<SnapshotId, BuildError> {
+    /// Keeps the files of a sandbox as they are now, for a state that comes after the one of `before`.
+    pub(super) async fn keep(
+        &mut self,
+        sandbox: &BuildSandbox,
+        before: Option<&SnapshotId>,
+    ) -> Result<SnapshotId, BuildError> {
         let files = SnapshotId::random_of_build();
         self.hold.files(&files);
-        sandbox.keep(&files).await?;
+        let kept = sandbox.keep(&files).await?;
+        self.note_files(&files, before, kept).await?;
         Ok(files)
     }
 
@@ -283,7 +288,9 @@ impl Work<'_> {
         &mut self,
         sandbox: &BuildSandbox,
     ) -> Result<(LayerId, u64), BuildError> {
-        let files = self.keep(sandbox).await?;
+        let files = SnapshotId::random_of_build();
+        self.hold.files(&files);
+        sandbox.keep(&files).await?;
         let layer = LayerId::random();
         self.hold.layer(layer.as_str());
         let node = &self.builder.node;
@@ -294,7 +301,9 @@ impl Work<'_> {
                 "could not remove what a layer was made of yet"
             );
         }
-        Ok((layer, sealed?.bytes))
+        let bytes = sealed?.bytes;
+        self.note_layer(&layer, bytes).await?;
+        Ok((layer, bytes))
     }
 }
 

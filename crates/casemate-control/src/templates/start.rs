@@ -180,10 +180,21 @@ impl Control {
         };
         let control = Arc::clone(self);
         self.tasks.spawn(TaskKind::Request, async move {
-            control.run_build(job, record, &running.cancel).await;
+            let (team, is_forced) = (job.team.clone(), is_forced(&job.recipe));
+            let is_ready = control.run_build(job, record, &running.cancel).await;
             drop(running);
-            // Of one that failed something may lie at the node that nothing needs.
-            reconcile::drop_unwanted_soon(&control);
+            let trimmed = control.trim_builds(&team).await.unwrap_or_else(|error| {
+                tracing::warn!(
+                    team.id = %team, error = chain(&error),
+                    "could not look how much builds of team {team} take; trying again later"
+                );
+                false
+            });
+            // The look grows with all that is there: only where something may lie at the node that
+            // nothing needs. What else there may be is found by the next one in any case.
+            if !is_ready || is_forced || trimmed {
+                reconcile::drop_unwanted_soon(&control);
+            }
         });
         Ok(())
     }
@@ -252,12 +263,13 @@ impl Control {
         })
     }
 
+    /// Whether it became ready.
     async fn run_build(
         self: &Arc<Self>,
         job: Job,
         record: BuildRecord,
         cancel: &CancellationToken,
-    ) {
+    ) -> bool {
         let (id, team) = (job.build, job.team.clone());
         let written = Written::begin(self, &job);
         let log: Arc<dyn BuildLog> = Arc::clone(&written) as _;
@@ -284,20 +296,22 @@ impl Control {
                 let (now, failure) = (Timestamp::now(), error.failure());
                 again(|| self.store.build_fail(&id, &failure, now))
                     .await
-                    .map(drop)
+                    .map(|_| false)
             }
         };
-        if let Err(error) = noted {
+        noted.unwrap_or_else(|error| {
             tracing::error!(build.id = %id, error = chain(&error), "could not note the end of build {id}");
-        }
+            false
+        })
     }
 
+    /// Whether it is ready: it may have been cancelled meanwhile.
     async fn note_built(
         &self,
         team: &TeamId,
         record: &BuildRecord,
         built: &Built,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let disk_mib = record.resources.disk_mib.saturating_add(built.files_mib);
         let build = Build {
             id: record.id,
@@ -321,7 +335,7 @@ impl Control {
             let id = record.id;
             tracing::info!(build.id = %id, template.id = %record.template, "build {id} is ready");
         }
-        Ok(())
+        Ok(is_ready)
     }
 
     /// Fails builds that wait or run; those that run stop soon.
@@ -340,6 +354,11 @@ impl Control {
         self.cancel_builds(&self.building.all(), interrupted())
             .await;
     }
+}
+
+/// Whether something that is in the cache may be made again, and take its place.
+fn is_forced(recipe: &Recipe) -> bool {
+    recipe.force || recipe.steps.iter().any(|step| step.force)
 }
 
 /// A store that is busy or full for a moment must not leave a build that never ends.

@@ -221,7 +221,11 @@ impl NodePort for FakeNode {
             return Err(NodeError::Paused(sandbox.clone()));
         }
         state.snapshots.insert(snapshot.clone());
-        Ok(SnapshotReply { frozen_us: 100 })
+        Ok(SnapshotReply {
+            frozen_us: 100,
+            bytes: 0,
+            is_shared: true,
+        })
     }
 
     async fn remove_snapshot(&self, snapshot: &SnapshotId) -> Result<(), NodeError> {

@@ -38,6 +38,17 @@ impl Pool {
         Ok(measured.collect())
     }
 
+    /// Bytes that a snapshot holds, whoever else shares them.
+    pub fn holds(&self, snapshot: &SnapshotId) -> io::Result<u64> {
+        self.layers.holds_bytes(&self.kept_at(snapshot))
+    }
+
+    /// Whether a snapshot shares with its sandbox, and so with the next one of it, what neither wrote
+    /// anew.
+    pub fn snapshots_share(&self) -> bool {
+        self.layers.copies_share()
+    }
+
     /// A copy of a layer as it is now. Where its sandbox runs, whoever calls has frozen it.
     pub fn copy(&self, layer: &Layer) -> io::Result<Layer> {
         self.copy_from(&self.writable_dir().join(&layer.0))

@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::copy::{self, AsItIs};
-use super::{INNER, Layers};
+use super::{INNER, Layers, still};
 
 /// Beside the others while a copy is made.
 const LINKS: &str = "links";
@@ -46,6 +46,15 @@ impl Layers for Plain {
 
     fn used_bytes(&self, layer: &Path) -> io::Result<u64> {
         used_bytes(layer)
+    }
+
+    fn holds_bytes(&self, layer: &Path) -> io::Result<u64> {
+        still::bytes_below(layer)
+    }
+
+    /// Where the file system does share, nobody counts it.
+    fn copies_share(&self) -> bool {
+        false
     }
 
     fn note_size(&self, _layer: &Path) -> io::Result<()> {

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A draft, and what is being deleted, has the layer's name with a dot and a name of this process
-//! behind it, which no layer has: a start removes those of earlier processes.
+//! behind it, which no layer has: a start removes those of earlier processes. Several are made side by
+//! side, and each removes what is its own alone.
 //!
 //! What was an upper folder becomes a lower one. Of the overlay's own attributes a lower layer needs
 //! those that say what it hides and where it was moved from (`opaque`, `whiteout`, `redirect`); and
@@ -29,8 +30,12 @@ use super::{INNER, Pool, names, plain, still};
 
 /// What names of sealed layers, and of all that becomes or was one, begin with.
 const PREFIX: &str = "t-";
-/// How much is written between two looks at the disk.
+/// Layers that are copied side by side; they share one disk with all that sandboxes do.
+pub const SEALS_AT_ONCE: usize = 2;
+/// How much one writes between two looks at the disk.
 const LOOK_EVERY: u64 = 16 << 20;
+/// How much of one is in memory alone at most: another that is done waits until all is on the disk.
+const SYNC_EVERY: u64 = 64 << 20;
 
 impl Pool {
     /// Makes a layer of a snapshot, for good on return: the bytes that it takes. One that is there
@@ -44,10 +49,14 @@ impl Pool {
         if !self.is_kept(snapshot) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let draft = self.beside(layer);
-        let made = self.draft(snapshot, &draft, &self.beside(layer));
+        let (draft, links) = (self.beside(layer), self.beside(layer));
+        let made = self.draft(snapshot, &draft, &links);
         let put = made.and_then(|bytes| self.put_in_place(&draft, layer).map(|()| bytes));
-        put.inspect_err(|_| self.delete_beside(layer))
+        put.inspect_err(|_| {
+            [draft, links]
+                .iter()
+                .for_each(|left| self.delete_beside(left))
+        })
     }
 
     fn draft(&self, snapshot: &SnapshotId, draft: &str, links: &str) -> io::Result<u64> {
@@ -56,6 +65,7 @@ impl Pool {
             folder: &layers,
             reserve: self.config.disk_reserve,
             unseen: LOOK_EVERY,
+            unsynced: 0,
         };
         let (from, to) = (self.kept_at(snapshot).join(INNER[0]), layers.join(draft));
         copy::tree(&from, &to, &layers.join(links), &mut sealing)?;
@@ -77,12 +87,12 @@ impl Pool {
     /// Removes a sealed layer. Idempotent. It is no layer any more as soon as it is renamed; what
     /// cannot be deleted goes with the next start.
     pub fn remove_sealed(&self, layer: &LayerId) -> io::Result<()> {
-        let aside = self.layers_dir().join(self.beside(layer));
-        match std::fs::rename(self.sealed_at(layer), aside) {
+        let aside = self.beside(layer);
+        match std::fs::rename(self.sealed_at(layer), self.layers_dir().join(&aside)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other?,
         }
-        self.delete_beside(layer);
+        self.delete_beside(&aside);
         Ok(())
     }
 
@@ -107,12 +117,15 @@ impl Pool {
         self.delete_where(|name| name.starts_with(PREFIX))
     }
 
-    /// What this process has of a layer beside it. What cannot be deleted goes with the next start.
-    fn delete_beside(&self, layer: &LayerId) {
-        let start = format!("{layer}.{}", self.prefix());
-        if let Err(error) = self.delete_where(|name| name.starts_with(&start)) {
-            let cause = error.to_string();
-            tracing::warn!(cause, "a part of layer {layer} cannot be deleted yet");
+    /// Deletes what [`Pool::beside`] named, if it is there. What cannot be deleted goes with the next
+    /// start.
+    fn delete_beside(&self, name: &str) {
+        match plain::delete_flat(&self.layers_dir(), name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let cause = error.to_string();
+                tracing::warn!(cause, "a part of layer {name} cannot be deleted yet");
+            }
+            Ok(()) | Err(_) => {}
         }
     }
 
@@ -147,6 +160,8 @@ struct Sealing<'a> {
     reserve: u64,
     /// Written since it was looked at.
     unseen: u64,
+    /// Written since all of it went to the disk.
+    unsynced: u64,
 }
 
 impl Manner for Sealing<'_> {
@@ -159,10 +174,17 @@ impl Manner for Sealing<'_> {
         if self.unseen < LOOK_EVERY {
             return Ok(());
         }
+        self.unsynced = self.unsynced.saturating_add(self.unseen);
         self.unseen = 0;
+        if self.unsynced >= SYNC_EVERY {
+            syncfs(File::open(self.folder)?)?;
+            self.unsynced = 0;
+        }
         let disk = statvfs(self.folder)?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        match free < self.reserve.saturating_add(LOOK_EVERY) {
+        // All write as much before they look again.
+        let unseen = LOOK_EVERY * SEALS_AT_ONCE as u64;
+        match free < self.reserve.saturating_add(unseen) {
             true => Err(io::ErrorKind::StorageFull.into()),
             false => Ok(()),
         }

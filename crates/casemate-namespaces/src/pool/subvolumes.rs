@@ -94,6 +94,18 @@ impl Layers for Subvolumes {
         Ok(group(&layer)?.referenced.saturating_add(uncounted))
     }
 
+    fn holds_bytes(&self, layer: &Path) -> io::Result<u64> {
+        let layer = File::open(layer)?;
+        match began_with(&layer)? {
+            Some(noted) => Ok(noted),
+            None => Ok(group(&layer)?.referenced),
+        }
+    }
+
+    fn copies_share(&self) -> bool {
+        true
+    }
+
     fn note_size(&self, layer: &Path) -> io::Result<()> {
         let opened = File::open(layer)?;
         let bytes = match self.quotas {

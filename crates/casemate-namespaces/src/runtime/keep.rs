@@ -46,7 +46,17 @@ fn take_now(shared: &Shared, running: &Running, id: &SnapshotId) -> Result<Taken
     failpoint::hit(Point::SnapshotMade);
     pool.keep_copy(&copy, id).step("keep the snapshot")?;
     failpoint::hit(Point::SnapshotKept);
-    Ok(Taken { frozen })
+    // It is kept, whatever is known of it.
+    let bytes = pool.holds(id).unwrap_or_else(|error| {
+        let cause = error.to_string();
+        tracing::warn!(snapshot.id = %id, cause, "the size of {id} is not known");
+        0
+    });
+    Ok(Taken {
+        frozen,
+        bytes,
+        is_shared: pool.snapshots_share(),
+    })
 }
 
 /// Of one that runs, and does so afterwards whatever came of it.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use casemate_net::{NetConfig, NetPool};
 use casemate_runtime::DiskLimit;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 
 use super::copies::Copies;
 use super::look::Stir;
@@ -141,7 +141,7 @@ impl NamespacesRuntime {
             net,
             layers: Shelf::new(enough),
             copies: Copies::new(),
-            seals: Semaphore::new(seal::AT_ONCE),
+            seals: seal::Lanes::new(),
             spared: Mutex::default(),
             room: Mutex::default(),
             launchers,

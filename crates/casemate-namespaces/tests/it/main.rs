@@ -108,6 +108,7 @@ const TESTS: &[Test] = tests![
     sealing::what_one_wrote_lies_below_others_as_it_was,
     sealing::plain_folders_are_sealed_as_well,
     sealing::a_full_disk_is_said_and_nothing_is_left,
+    sealing::several_share_a_disk_that_gets_full,
     sealing::what_a_crash_left_half_made_goes_with_the_next_start,
     debian::what_people_do_as_root_and_as_user_works,
     speed::creation_in_a_row_and_at_once,

@@ -17,9 +17,13 @@ fn layers_dir(world: &World) -> PathBuf {
 
 async fn seal(world: &World, snapshot: &SnapshotId) -> (LayerId, u64) {
     let layer = LayerId::random();
-    let sealed = world.runtime.seal(snapshot, &layer).await;
-    let bytes = sealed.unwrap_or_else(|error| panic!("it is sealed: {}", chain(&error)));
+    let bytes = seal_as(world, snapshot, &layer).await;
     (layer, bytes)
+}
+
+async fn seal_as(world: &World, snapshot: &SnapshotId, layer: &LayerId) -> u64 {
+    let sealed = world.runtime.seal(snapshot, layer).await;
+    sealed.unwrap_or_else(|error| panic!("it is sealed: {}", chain(&error)))
 }
 
 fn over_sealed(world: &World, layer: &LayerId, spec: CreateSpec) -> CreateSpec {
@@ -151,6 +155,56 @@ pub async fn a_full_disk_is_said_and_nothing_is_left() {
     drop(small);
     let sealed = world.runtime.seal(&snapshot, &layer).await;
     assert!(sealed.expect("there is room") >= 20_000_000);
+    world.purge().await;
+}
+
+/// Some that would not fit together: each is whole, or nothing of it is there.
+pub async fn several_share_a_disk_that_gets_full() {
+    let world = World::new().await;
+    let sandbox = world.create().await;
+    let fill = "mkdir /d && head -c 9000000 /dev/urandom > /d/all && echo whole > /mark";
+    world.ok(&sandbox, fill).await;
+    let snapshot = take(&world, &sandbox).await;
+    let small = SmallDisk::at(&layers_dir(&world));
+    let layers: [LayerId; 4] = std::array::from_fn(|_| LayerId::random());
+    let [a, b, c, d] = layers
+        .each_ref()
+        .map(|layer| world.runtime.seal(&snapshot, layer));
+    let sealed = <[_; 4]>::from(tokio::join!(a, b, c, d));
+    let mut whole = BTreeSet::new();
+    for (layer, sealed) in layers.iter().zip(sealed) {
+        match sealed {
+            Ok(_) => drop(whole.insert(layer.clone())),
+            Err(SnapshotError::Capacity(_)) => {}
+            Err(error) => panic!("{}", chain(&error)),
+        }
+    }
+    assert!(whole.len() < layers.len(), "{whole:?}");
+    assert_eq!(
+        world.runtime.layers().await.expect("they are listed"),
+        whole
+    );
+    let left = std::fs::read_dir(layers_dir(&world)).expect("it is listed");
+    assert_eq!(left.count(), whole.len());
+    drop(small);
+    // As many as wish, where there is room; one goes while another is made.
+    let [a, b, c, d] = layers
+        .each_ref()
+        .map(|layer| world.runtime.seal(&snapshot, layer));
+    let gone = LayerId::random();
+    seal_as(&world, &snapshot, &gone).await;
+    let removed = world.runtime.remove_layer(&gone);
+    let (a, b, c, d, removed) = tokio::join!(a, b, c, d, removed);
+    removed.expect("it is removed");
+    for (layer, sealed) in layers.iter().zip([a, b, c, d]) {
+        assert!(sealed.expect("there is room") >= 9_000_000);
+        let over_it = over_sealed(&world, layer, world.spec());
+        let one = world.create_as(over_it).await.sandbox;
+        assert_eq!(world.ok(&one, "cat /mark").await, "whole");
+        world.runtime.stop(&one).await.expect("it stops");
+    }
+    let left = std::fs::read_dir(layers_dir(&world)).expect("it is listed");
+    assert_eq!(left.count(), layers.len() + 1, "and the base");
     world.purge().await;
 }
 

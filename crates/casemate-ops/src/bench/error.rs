@@ -28,6 +28,16 @@ pub enum BenchError {
     Script { status: String },
     #[error("a script in a sandbox wrote {said:?}")]
     Said { said: String },
+    #[error("a build failed: {why}")]
+    Build { why: String },
+    #[error("a build ran {run} steps and took {cached} from the cache, not {expected} of {steps}")]
+    Steps {
+        run: usize,
+        cached: usize,
+        /// To be run.
+        expected: usize,
+        steps: usize,
+    },
     #[error("only {made} of {count} forks were made: {why}")]
     Forks {
         made: usize,

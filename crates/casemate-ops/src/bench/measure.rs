@@ -1,12 +1,15 @@
 //! The figures, one file each.
 
+mod build;
 mod burst;
 mod create;
 mod forks;
+mod layers;
 mod memory;
 mod mounts;
 mod pause;
 mod processor;
+mod rebuilds;
 mod round_trip;
 mod scale;
 mod sdk;
@@ -67,10 +70,12 @@ impl Bench<'_> {
             }
             Part::Forks => self.forks().await,
             Part::Sdk => self.sdk().await,
+            Part::Rebuilds => self.rebuilds().await,
             Part::Clients => self.throughput(scale).await,
             Part::Mounts => self.beside_mounts(scale).await,
             Part::IdleProcessor => self.idle_processor(scale).await,
             Part::Live => self.beside_live(scale).await,
+            Part::Layers => self.beside_layers(scale).await,
         }
     }
 

@@ -6,8 +6,8 @@ use casemate_types::{BuildContext, Distribution, LayerId, SandboxId, SnapshotId}
 
 use super::builds::{a_known_team, a_request, a_snapshot_of, finished, ready, request};
 use super::*;
-use crate::build_cache::USED_STEP;
-use crate::{CacheKey, CachedLayer, Dropped, TemplateDeleted, Upload};
+use crate::build_cache::{NOTE_KEPT_FOR, USED_STEP};
+use crate::{BuiltBytes, CacheKey, CachedLayer, Dropped, TemplateDeleted, Upload};
 
 fn a_key() -> CacheKey {
     let half = random_uuid().replace('-', "");
@@ -106,6 +106,100 @@ pub async fn cached_layers_beyond_their_number_go_least_used_first(store: &dyn S
         assert_eq!(is_cached(store, &team, key, 5000).await, expected);
     }
     assert!(is_cached(store, &other, &theirs, 1).await);
+}
+
+async fn note(store: &dyn Store, team: &Team, name: &str, bytes: u64) {
+    let built = BuiltBytes {
+        name: name.into(),
+        bytes,
+        holds: bytes + 1,
+    };
+    let noted = store.built_note(&team.id, &built, at(NOTED, 0)).await;
+    noted.unwrap();
+}
+
+/// Before all that other cases have, so that none of it expires with them.
+const NOTED: i64 = -10_000 - NOTE_SECONDS;
+const NOTE_SECONDS: i64 = 24 * 3600;
+
+pub async fn bytes_beyond_a_teams_bound_go_least_used_first(store: &dyn Store) {
+    let (team, other) = (a_known_team(store).await, a_known_team(store).await);
+    let files: [SnapshotId; 3] = std::array::from_fn(|_| SnapshotId::random_of_build());
+    let [old, middle, new] = &files;
+    let mut keys = Vec::new();
+    for (one, seconds) in [(middle, 2000), (old, 1000), (new, 3000)] {
+        note(store, &team, one.as_str(), 5 << 32).await;
+        keys.push(put(store, &team, &a_layer(Some(one)), seconds).await);
+    }
+    // Another name for the files of the oldest, used later.
+    let twin = put(store, &team, &a_layer(Some(old)), 2500).await;
+    // What a template needs is counted, and no row of it helps.
+    let layer = LayerId::random();
+    note(store, &team, layer.as_str(), 4 << 32).await;
+    let mut end = a_layer(None);
+    end.layers = vec![layer.to_string(), "base".into()];
+    let end = put(store, &team, &end, 1).await;
+    let new_build = a_request(&team, "mine", &["default"], 10);
+    let template = request(store, &new_build).await;
+    let mut build = finished(&new_build, &template);
+    build.layers = vec![layer.to_string(), "base".into()];
+    let needed = async |layers: &[String]| {
+        let needed = store.built_needed(&team.id, layers).await;
+        needed.unwrap()
+    };
+    assert_eq!(needed(&[]).await, 0, "it is not ready");
+    assert_eq!(needed(&build.layers).await, 4 << 32);
+    store
+        .build_begin(&new_build.build, at(11, 0))
+        .await
+        .unwrap();
+    store.build_finish(&build, 1, at(12, 0)).await.unwrap();
+    assert_eq!(needed(&[]).await, 4 << 32);
+    assert_eq!(needed(&[layer.to_string(), "none".into()]).await, 4 << 32);
+
+    let holds = store.built_holds(old.as_str()).await.unwrap();
+    assert_eq!(holds, Some((5 << 32) + 1));
+    assert_eq!(store.built_holds("none").await.unwrap(), None);
+    let trim = async |team: &Team, bytes_max| {
+        let trimmed = store.built_trim(&team.id, bytes_max).await;
+        trimmed.unwrap()
+    };
+    assert_eq!(trim(&team, 19 << 32).await, Dropped::default());
+    assert_eq!(trim(&other, 0).await, Dropped::default());
+    // The oldest alone gives nothing back, because its twin names the same files.
+    assert_eq!(trim(&team, 15 << 32).await, dropped(2, &[middle]));
+    for (key, is_there) in keys.iter().zip([false, false, true]) {
+        assert_eq!(is_cached(store, &team, key, 3000).await, is_there);
+    }
+    assert!(is_cached(store, &team, &twin, 2500).await);
+    let mut gone = trim(&team, 0).await;
+    gone.files.sort();
+    let mut both = vec![old, new];
+    both.sort();
+    assert_eq!(gone, dropped(2, &both));
+    assert!(
+        is_cached(store, &team, &end, 2).await,
+        "it gives nothing back"
+    );
+    // A note whose row may still come stays for a while.
+    let expire = async |seconds| {
+        let expired = store.layer_expire(at(seconds, 0), 1000).await;
+        expired.unwrap()
+    };
+    assert_eq!(NOTE_KEPT_FOR.as_secs(), NOTE_SECONDS.unsigned_abs());
+    expire(NOTED + NOTE_SECONDS).await;
+    assert!(store.built_holds(old.as_str()).await.unwrap().is_some());
+    expire(NOTED + NOTE_SECONDS + 1).await;
+    assert_eq!(store.built_holds(old.as_str()).await.unwrap(), None);
+    let holds = store.built_holds(layer.as_str()).await.unwrap();
+    assert_eq!(holds, Some((4 << 32) + 1));
+    let stranger = TeamId::parse(&random_uuid()).unwrap();
+    let built = BuiltBytes {
+        name: LayerId::random().to_string(),
+        bytes: 1,
+        holds: 1,
+    };
+    check_dangling(store.built_note(&stranger, &built, at(0, 0)).await);
 }
 
 pub async fn files_are_wanted_as_long_as_somebody_names_them(store: &dyn Store) {

@@ -76,6 +76,10 @@ pub(crate) fn status(word: &str) -> Result<BuildStatus, Misread> {
     }
 }
 
+pub(crate) fn layers_of(text: &str) -> Result<Vec<String>, Misread> {
+    from_json(text)
+}
+
 pub(crate) fn layers_text(layers: &[String]) -> String {
     to_json(layers)
 }

@@ -3,11 +3,11 @@
 use async_trait::async_trait;
 use casemate_types::{LayerId, TeamId, Timestamp};
 
-use super::{SqliteStore, failed, kept_files};
-use crate::build_cache::USED_STEP;
+use super::{SqliteStore, built_bytes, failed, kept_files};
+use crate::build_cache::{NOTE_KEPT_FOR, USED_STEP};
 use crate::error::Cause;
 use crate::rows::{CachedLayerRow, Named, context_text, layers_text, micros, signed};
-use crate::{BuildCache, CacheKey, CachedLayer, Dropped, StoreError, Upload};
+use crate::{BuildCache, BuiltBytes, CacheKey, CachedLayer, Dropped, StoreError, Upload};
 
 const LAYER: &str = "cached layer";
 const UPLOAD: &str = "upload";
@@ -107,6 +107,35 @@ impl BuildCache for SqliteStore {
         .await
         .map_err(refused)?;
         gone.extend(beyond);
+        let noted_before = before.checked_sub(NOTE_KEPT_FOR).unwrap_or(Timestamp::MIN);
+        built_bytes::forget(&mut tx, noted_before).await?;
+        let dropped = dropped(&mut tx, gone).await?;
+        tx.commit().await.map_err(refused)?;
+        Ok(dropped)
+    }
+
+    async fn built_note(
+        &self,
+        team: &TeamId,
+        built: &BuiltBytes,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        built_bytes::note(self, team, built, at).await
+    }
+
+    async fn built_holds(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        built_bytes::holds(self, name).await
+    }
+
+    async fn built_needed(&self, team: &TeamId, layers: &[String]) -> Result<u64, StoreError> {
+        built_bytes::needed(self, team, layers).await
+    }
+
+    async fn built_trim(&self, team: &TeamId, bytes_max: u64) -> Result<Dropped, StoreError> {
+        let refused = |error| failed("built bytes of team", team, error);
+        let tx = self.durable.begin_with("BEGIN IMMEDIATE").await;
+        let mut tx = tx.map_err(refused)?;
+        let gone = built_bytes::trim(&mut tx, team, bytes_max).await?;
         let dropped = dropped(&mut tx, gone).await?;
         tx.commit().await.map_err(refused)?;
         Ok(dropped)

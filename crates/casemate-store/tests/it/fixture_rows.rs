@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use casemate_store::{
-    AccessToken, ApiKey, Build, BuildId, CacheKey, CachedLayer, KeyHash, KeyId, KeyMask,
-    LimitOverrides, NewBuild, NewSnapshot, NodeReport, Sandbox, Standing, Team, Upload, User,
+    AccessToken, ApiKey, Build, BuildId, BuiltBytes, CacheKey, CachedLayer, KeyHash, KeyId,
+    KeyMask, LimitOverrides, NewBuild, NewSnapshot, NodeReport, Sandbox, Standing, Team, Upload,
+    User,
 };
 use casemate_types::{
     BuildContext, BuildFailure, Distribution, EndReason, Ingress, Kept, NetworkPolicy, OnTimeout,
@@ -261,6 +262,14 @@ pub fn cached_layer() -> CachedLayer {
         context: context(),
         distribution: Distribution::Debian("trixie".into()),
         size_mib: 12,
+    }
+}
+
+pub fn built_bytes() -> BuiltBytes {
+    BuiltBytes {
+        name: cached_layer().layers.swap_remove(0),
+        bytes: 3 << 32,
+        holds: 4 << 32,
     }
 }
 

@@ -44,6 +44,7 @@ async fn every_released_schema_opens_with_its_rows() {
         }
         if !is_of("1") && !is_of("2") {
             check_rows_since_3(&store).await;
+            check_bytes(&store, !is_of("3")).await;
         }
         store.close().await;
     }
@@ -85,6 +86,16 @@ async fn check_rows_since_3(store: &SqliteStore) {
     assert_eq!(layer, Some(fixture_rows::cached_layer()));
     let upload = store.upload_find(&team.id, &key, at).await.unwrap();
     assert_eq!(upload, Some(fixture_rows::upload()));
+}
+
+/// Of what was built before it was noted nothing is known, and it counts as nothing.
+async fn check_bytes(store: &SqliteStore, is_noted: bool) {
+    let (team, built) = (fixture_rows::team(), fixture_rows::built_bytes());
+    let holds = store.built_holds(&built.name).await.unwrap();
+    assert_eq!(holds, is_noted.then_some(built.holds));
+    let layers = fixture_rows::cached_layer().layers;
+    let needed = store.built_needed(&team.id, &layers).await.unwrap();
+    assert_eq!(needed, if is_noted { built.bytes } else { 0 });
 }
 
 /// Builds from before there were states of them are ready, and of Debian bookworm.

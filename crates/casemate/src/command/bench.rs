@@ -40,7 +40,7 @@ pub struct Args {
     /// What that Python runs.
     #[arg(long, value_name = "FILE", default_value = "tests/bench/sdk.py")]
     sdk_script: PathBuf,
-    /// Also measure how it behaves with many sandboxes and clients. Takes minutes, and wants
+    /// Also measure how it behaves with many sandboxes, clients and layers. Takes minutes, and wants
     /// `MAX_SANDBOXES` and `limits.team_sandboxes_max` above 1000.
     #[arg(long)]
     scale: bool,
@@ -119,6 +119,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
             mounts: 1000,
             clients: 50,
             idle: 500,
+            layers: 1000,
         },
     };
     let line = output.progress("bench");

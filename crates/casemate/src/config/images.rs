@@ -168,6 +168,9 @@ pub struct Builds {
     pub cache_days: u32,
     /// Results of steps that are kept of each team.
     pub cache_steps_max: u32,
+    /// What layers of a team's templates and results of its steps may take together, MiB. Results that
+    /// were not used for longest go for it; a template that does not fit beside the others fails.
+    pub team_mib_max: u64,
 }
 
 impl Default for Builds {
@@ -176,6 +179,7 @@ impl Default for Builds {
             at_once: 0,
             cache_days: 7,
             cache_steps_max: 2000,
+            team_mib_max: 20 * 1024,
         }
     }
 }
@@ -192,6 +196,11 @@ impl Builds {
             self.cache_steps_max >= 10,
             "builds.cache_steps_max must be at least 10, got {}",
             self.cache_steps_max
+        );
+        ensure!(
+            self.team_mib_max >= 256,
+            "builds.team_mib_max must be at least 256, got {}",
+            self.team_mib_max
         );
         Ok(())
     }
