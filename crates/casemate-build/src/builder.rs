@@ -20,9 +20,11 @@ mod held;
 mod key;
 mod log;
 mod login;
+mod lost;
 mod sandbox;
 mod shell;
 mod steps;
+mod value;
 mod work;
 
 use std::collections::BTreeMap;

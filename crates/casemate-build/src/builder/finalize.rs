@@ -132,8 +132,7 @@ impl Work<'_> {
                         script,
                         context: &startup.context,
                         user: None,
-                        phase: Some(&output),
-                        keeps_stdout: false,
+                        phase: &output,
                         limit: COMMAND_LIMIT,
                     };
                     sandbox.run(run).await
@@ -161,7 +160,7 @@ impl Work<'_> {
                         }
                         return Err(failed(format!(
                             "start command failed: error running start command: {}",
-                            super::steps::status(&ended.end)
+                            ended.status()
                         )));
                     }
                     has_ended = true;
@@ -209,13 +208,12 @@ async fn until_ready(
             script,
             context: &startup.context,
             user: None,
-            phase: Some(&output),
-            keeps_stdout: false,
+            phase: &output,
             limit: left.max(Duration::from_millis(1)),
         };
         let why = match sandbox.run(run).await {
             Ok(ran) if ran.is_ok() => return Ok(()),
-            Ok(ran) => super::steps::status(&ran.end),
+            Ok(ran) => ran.status(),
             Err(error) => match super::refused(&error) {
                 Some(why) => why,
                 None => return Err(error),
@@ -251,8 +249,7 @@ async fn configure(sandbox: &BuildSandbox, phase: &Phase) -> Result<(), BuildErr
             script: &script,
             context: &root,
             user: Some("root"),
-            phase: Some(&output),
-            keeps_stdout: false,
+            phase: &output,
             limit: CONFIGURE_LIMIT,
         })
         .await
@@ -263,7 +260,7 @@ async fn configure(sandbox: &BuildSandbox, phase: &Phase) -> Result<(), BuildErr
     if !ran.is_ok() {
         let message = format!(
             "configuration script failed: {}: {}",
-            super::steps::status(&ran.end),
+            ran.status(),
             ran.tail.lines(10)
         );
         return Err(BuildError::recipe(STEP, message));

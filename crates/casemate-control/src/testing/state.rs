@@ -25,6 +25,7 @@ pub(super) struct State {
     pub(super) held_pauses: bool,
     pub(super) failing_pauses: bool,
     pub(super) snapshots: BTreeSet<SnapshotId>,
+    pub(super) memory_kills: BTreeMap<SandboxId, u64>,
     /// Made of snapshots.
     pub(super) layers: BTreeSet<LayerId>,
 }
@@ -79,6 +80,7 @@ impl State {
             failing_pauses: false,
             snapshots: BTreeSet::new(),
             layers: BTreeSet::new(),
+            memory_kills: BTreeMap::new(),
         }
     }
 
