@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use casemate_failpoint::{self as failpoint, Point};
 use casemate_store::CachedLayer;
 use casemate_types::{BuildContext, Startup};
 use tokio::time::Instant;
@@ -81,7 +82,9 @@ impl Work<'_> {
             size_mib: last.is.size_mib.saturating_add(mib(bytes)),
             ..last.is
         };
+        failpoint::hit(Point::SealAnswered);
         self.put(&key, &is).await?;
+        failpoint::hit(Point::SealCached);
         Ok(is)
     }
 

@@ -21,6 +21,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use casemate_failpoint::{self as failpoint, Point};
 use casemate_types::{LayerId, SnapshotId};
 use rustix::fs::{CWD, RenameFlags, renameat_with, statvfs, syncfs};
 
@@ -46,8 +47,13 @@ impl Pool {
         }
         let draft = self.beside(layer);
         let made = self.draft(snapshot, &draft, &self.beside(layer));
-        let put = made.and_then(|bytes| self.put_in_place(&draft, layer).map(|()| bytes));
-        put.inspect_err(|_| self.delete_beside(layer))
+        let put = made.and_then(|bytes| {
+            failpoint::hit(Point::SealDrafted);
+            self.put_in_place(&draft, layer).map(|()| bytes)
+        });
+        let put = put.inspect_err(|_| self.delete_beside(layer))?;
+        failpoint::hit(Point::SealPlaced);
+        Ok(put)
     }
 
     fn draft(&self, snapshot: &SnapshotId, draft: &str, links: &str) -> io::Result<u64> {
@@ -82,6 +88,7 @@ impl Pool {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other?,
         }
+        failpoint::hit(Point::SealRemoving);
         self.delete_beside(layer);
         Ok(())
     }
