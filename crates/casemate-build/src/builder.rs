@@ -21,10 +21,12 @@ mod held;
 mod key;
 mod log;
 mod login;
+mod lost;
 mod sandbox;
 mod shell;
 mod steps;
 mod turns;
+mod value;
 mod work;
 
 use std::collections::BTreeMap;

@@ -267,6 +267,7 @@ impl FakeNode {
             at: Timestamp::now(),
             processes: 1,
         };
+        *state.memory_kills.entry(sandbox.clone()).or_default() += 1;
         state.tell(event);
     }
 

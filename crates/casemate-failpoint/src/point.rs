@@ -113,6 +113,17 @@ points! {
     /// Node: a snapshot that is to go has lost its name, and is there.
     SnapshotRemoving = "snapshot.removing",
 
+    /// Node: a snapshot is copied as a draft of a layer, there is no layer of its name.
+    SealDrafted = "seal.drafted",
+    /// Node: the layer is in its place, control knows nothing.
+    SealPlaced = "seal.placed",
+    /// Control: the node has made a layer, no row names it.
+    SealAnswered = "seal.answered",
+    /// Control: the cache names the layer, no build does.
+    SealCached = "seal.cached",
+    /// Node: a layer that is to go has lost its name, and is there.
+    SealRemoving = "seal.removing",
+
     /// Node: the layer of one to suspend is kept, its processes stand still.
     SuspendKept = "suspend.kept",
     /// Node: they have gone, the slot is not given back.

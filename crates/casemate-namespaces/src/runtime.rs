@@ -328,6 +328,11 @@ impl Snapshots for NamespacesRuntime {
         keep::salvage(&self.shared, record, snapshot).await
     }
 
+    async fn has(&self, snapshot: &SnapshotId) -> Result<bool, SnapshotError> {
+        let (pool, id) = (Arc::clone(&self.shared.pool), snapshot.clone());
+        seal::blocking("look for the snapshot", move || Ok(pool.is_kept(&id))).await
+    }
+
     async fn remove(&self, snapshot: &SnapshotId) -> Result<(), SnapshotError> {
         let (shared, id) = (Arc::clone(&self.shared), snapshot.clone());
         let remove = move || copies::forget(&shared, &id).step("remove the snapshot");

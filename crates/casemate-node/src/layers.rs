@@ -41,6 +41,29 @@ impl Inner {
         Ok(asked.take(SNAPSHOTS_PAGE).collect())
     }
 
+    pub(crate) async fn missing(
+        &self,
+        layers: &[String],
+        files: Option<&SnapshotId>,
+    ) -> Result<Vec<String>, NodeError> {
+        let (offer, leaving) = {
+            let table = self.lock();
+            (table.offer.clone(), table.leaving.clone())
+        };
+        let is_here = |name: &String| {
+            let is_leaving = leaving.iter().any(|layer| layer.as_str() == name);
+            !is_leaving && offer.layer(name).is_ok()
+        };
+        let gone = layers.iter().filter(|name| !is_here(name));
+        let mut missing: Vec<String> = gone.cloned().collect();
+        if let Some(files) = files
+            && !self.snapshots.has(files).await.map_err(snapshot_error)?
+        {
+            missing.push(files.to_string());
+        }
+        Ok(missing)
+    }
+
     /// A sandbox that is in the table is about to be made anew over these.
     pub(crate) fn hold_layers(
         &self,

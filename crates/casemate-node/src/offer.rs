@@ -83,7 +83,7 @@ impl Offer {
         Ok(lowers)
     }
 
-    fn layer(&self, name: &str) -> Result<PathBuf, NodeError> {
+    pub(crate) fn layer(&self, name: &str) -> Result<PathBuf, NodeError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         let known = !name.is_empty() && name.chars().all(plain);
         let dir = self.layers_dir.join(name);

@@ -107,6 +107,20 @@ impl NodePort for Node {
         self.inner.layers(after).await
     }
 
+    async fn missing(
+        &self,
+        layers: &[String],
+        files: Option<&SnapshotId>,
+    ) -> Result<Vec<String>, NodeError> {
+        self.inner.missing(layers, files).await
+    }
+
+    async fn memory_kills(&self, sandbox: &SandboxId) -> Result<u64, NodeError> {
+        self.inner.commands(sandbox)?;
+        let counted = self.inner.runtime.memory_kills(sandbox);
+        Ok(counted.unwrap_or_default())
+    }
+
     async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<TcpStream, NodeError> {
         self.inner.commands(sandbox)?;
         if self.inner.rests_with(sandbox).is_some() {

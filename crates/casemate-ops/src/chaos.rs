@@ -3,13 +3,15 @@
 //! ```text
 //! load:    create ─▶ a program that counts ─▶ look at its files and memory … ─▶ kill, or expire
 //!          from base or a snapshot            pause, resume, wake, snapshot, fork
+//!          build a template ─▶ begin with it … ─▶ delete it
 //! murders: start `up` with one point armed ─▶ a death there, some at random ─▶ start it again …
 //! ```
 //!
 //! What a client was told must stay true: a sandbox that was acknowledged runs on, with its files,
 //! its memory and without a gap, until its client or its deadline ends it, and is listed; one that
 //! was paused stands still with what was to be kept, and goes on with that; a snapshot can be begun
-//! with and holds what its sandbox had written, no more and no less, until it is deleted; one that
+//! with and holds what its sandbox had written, no more and no less, until it is deleted; so can a
+//! template whose build was told to be ready, with what its step wrote; one that
 //! has ended is not there, and in the end nothing is. A call may fail while nobody is there to answer; it may not lie. What is found
 //! is counted and told, nothing is asserted here.
 //!
@@ -25,6 +27,7 @@ mod platform;
 mod report;
 mod resting;
 mod snapshots;
+mod templates;
 mod world;
 
 use std::path::PathBuf;
@@ -113,13 +116,15 @@ async fn murder(
 ) -> Result<(), ChaosError> {
     progress(0, "the first start");
     platform.start(&Plan::default()).await?;
-    let fresh = platform.stocked().await?;
     let world = Arc::new(World::new(platform.server()?, Arc::clone(ledger)));
+    world.warm_templates().await;
+    let fresh = platform.stocked().await?;
     let mut load = JoinSet::new();
     for _ in 0..options.sandboxes {
         load.spawn(life::sandboxes(Arc::clone(&world)));
     }
     load.spawn(life::lists(Arc::clone(&world)));
+    load.spawn(templates::templates(Arc::clone(&world)));
 
     let mut rounds = vec![0_u64; Point::ALL.len()];
     loop {

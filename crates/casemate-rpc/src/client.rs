@@ -293,6 +293,26 @@ impl NodePort for NodeClient {
         }
     }
 
+    async fn missing(
+        &self,
+        layers: &[String],
+        files: Option<&SnapshotId>,
+    ) -> Result<Vec<String>, NodeError> {
+        let (layers, files) = (layers.to_vec(), files.cloned());
+        match self.call(Call::Missing { layers, files }).await? {
+            (Reply::Missing(missing), _) => Ok(missing),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    async fn memory_kills(&self, sandbox: &SandboxId) -> Result<u64, NodeError> {
+        let sandbox = sandbox.clone();
+        match self.call(Call::MemoryKills { sandbox }).await? {
+            (Reply::MemoryKills(processes), _) => Ok(processes),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
     async fn set_deadline(&self, sandbox: &SandboxId, ends_at: Timestamp) -> Result<(), NodeError> {
         self.done(Call::SetDeadline {
             sandbox: sandbox.clone(),

@@ -76,6 +76,18 @@ pub trait NodePort: Send + Sync {
     /// [`SNAPSHOTS_PAGE`] at most.
     async fn layers(&self, after: Option<&LayerId>) -> Result<Vec<LayerId>, NodeError>;
 
+    /// Which of what a sandbox would begin with is not here, or is being removed: names of layers and
+    /// of kept files. Empty where a create would find everything. Takes nothing: what is here may go
+    /// before the create.
+    async fn missing(
+        &self,
+        layers: &[String],
+        files: Option<&SnapshotId>,
+    ) -> Result<Vec<String>, NodeError>;
+
+    /// How many processes of a running sandbox the kernel ended because its memory was full.
+    async fn memory_kills(&self, sandbox: &SandboxId) -> Result<u64, NodeError>;
+
     /// Moves the moment at which the node ends the sandbox, or pauses it, by itself; the past means
     /// at once. [`NodeError::Paused`] when it has none.
     async fn set_deadline(&self, sandbox: &SandboxId, ends_at: Timestamp) -> Result<(), NodeError>;

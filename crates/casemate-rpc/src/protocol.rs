@@ -342,6 +342,13 @@ pub(crate) enum Call {
     Layers {
         after: Option<LayerId>,
     },
+    MemoryKills {
+        sandbox: SandboxId,
+    },
+    Missing {
+        layers: Vec<String>,
+        files: Option<SnapshotId>,
+    },
     SetDeadline {
         sandbox: SandboxId,
         ends_at: Timestamp,
@@ -383,6 +390,8 @@ pub(crate) enum Reply {
     Snapshots(Vec<KeptSnapshot>),
     Sealed(SealReply),
     Layers(Vec<LayerId>),
+    Missing(Vec<String>),
+    MemoryKills(u64),
     Done,
     Dialled,
     Info(Box<NodeInfo>),

@@ -92,6 +92,10 @@ async fn carry_out(call: Call, node: &dyn NodePort) -> Result<(Reply, Option<Own
         }
         Call::Layers { after } => Reply::Layers(node.layers(after.as_ref()).await?),
         Call::Claim { sandbox, claim } => Reply::Created(node.claim(&sandbox, claim).await?),
+        Call::Missing { layers, files } => {
+            Reply::Missing(node.missing(&layers, files.as_ref()).await?)
+        }
+        Call::MemoryKills { sandbox } => Reply::MemoryKills(node.memory_kills(&sandbox).await?),
         Call::SetDeadline { sandbox, ends_at } => {
             node.set_deadline(&sandbox, ends_at).await?;
             Reply::Done

@@ -183,7 +183,9 @@ async fn a_frozen_one_is_thawed_adopted_and_stopped(runtime: &dyn Runtime, new_s
 /// Whether a snapshot is kept.
 async fn is_kept(runtime: &impl Snapshots, snapshot: &SnapshotId) -> bool {
     let kept = runtime.list().await.expect("snapshots are listed");
-    kept.contains_key(snapshot)
+    let has = runtime.has(snapshot).await.expect("it is looked for");
+    assert_eq!(has, kept.contains_key(snapshot), "both say the same");
+    has
 }
 
 async fn begins_with(runtime: &dyn Runtime, mut spec: CreateSpec, snapshot: &SnapshotId) {

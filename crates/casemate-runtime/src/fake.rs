@@ -431,6 +431,10 @@ impl Snapshots for FakeRuntime {
         Ok(true)
     }
 
+    async fn has(&self, snapshot: &SnapshotId) -> Result<bool, SnapshotError> {
+        Ok(self.lock().snapshots.contains_key(snapshot))
+    }
+
     async fn remove(&self, snapshot: &SnapshotId) -> Result<(), SnapshotError> {
         self.lock().snapshots.remove(snapshot);
         Ok(())

@@ -60,6 +60,9 @@ pub trait Snapshots: Send + Sync {
         snapshot: &SnapshotId,
     ) -> Result<bool, SnapshotError>;
 
+    /// Whether there is a snapshot of this name. Cheap: nothing is measured.
+    async fn has(&self, snapshot: &SnapshotId) -> Result<bool, SnapshotError>;
+
     /// Removes a snapshot; its space comes back soon after. Sandboxes that began with it keep their
     /// files. Idempotent: one that is not there is `Ok`.
     async fn remove(&self, snapshot: &SnapshotId) -> Result<(), SnapshotError>;

@@ -92,6 +92,15 @@ pub trait BuildCache {
         at: Timestamp,
     ) -> Result<Dropped, StoreError>;
 
+    /// Removes a row whose layer was found to be lost at the nodes; one that says something else by
+    /// now stays, and none is no error.
+    async fn layer_forget(
+        &self,
+        team: &TeamId,
+        key: &CacheKey,
+        layer: &CachedLayer,
+    ) -> Result<Dropped, StoreError>;
+
     /// Removes rows of layers that were last used before `before`, and of what is left the least
     /// recently used beyond `rows_max` of each team; and notes of bytes that nobody names and that are
     /// older than `before` by [`NOTE_KEPT_FOR`].

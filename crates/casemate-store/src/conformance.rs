@@ -82,6 +82,7 @@ macro_rules! store_conformance {
             builds_of_a_template_are_paged_newest_first,
             a_report_leaves_what_is_counted,
             a_cached_layer_is_its_teams_alone,
+            a_lost_layer_is_forgotten_unless_it_was_made_again,
             cached_layers_expire_by_their_last_use,
             cached_layers_beyond_their_number_go_least_used_first,
             bytes_beyond_a_teams_bound_go_least_used_first,

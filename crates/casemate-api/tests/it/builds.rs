@@ -33,8 +33,12 @@ pub fn asked(answer: Answer) -> Asked {
 }
 
 pub async fn start(world: &World, asked: &Asked) -> Answer {
-    let path = format!("/v2/templates/{}/builds/{}", asked.template, asked.build);
     let body = r#"{"fromImage":"debian:bookworm","steps":[{"type":"RUN","args":["true"],"force":false,"later":1}]}"#;
+    start_from(world, asked, body).await
+}
+
+pub async fn start_from(world: &World, asked: &Asked, body: &str) -> Answer {
+    let path = format!("/v2/templates/{}/builds/{}", asked.template, asked.build);
     world.api("POST", &path).json(body).send().await
 }
 

@@ -5,7 +5,7 @@ use casemate_store::StoreError;
 use casemate_types::{BuildFailure, chain};
 use envd_client::{EnvdError, HttpError};
 
-use super::sandbox::VALUE_BYTES_MAX;
+use super::value::VALUE_BYTES_MAX;
 
 /// What is told of a failure that is not the recipe's; the text is E2B's.
 pub const INTERNAL: &str =

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use casemate_failpoint::{self as failpoint, Point};
 use casemate_store::CachedLayer;
 use casemate_types::{BuildContext, Startup};
 use tokio::time::Instant;
@@ -84,7 +85,9 @@ impl Work<'_> {
         };
         // One that does not is nobody's, and goes.
         self.fits(&is, STEP).await?;
+        failpoint::hit(Point::SealAnswered);
         self.put(&key, &is).await?;
+        failpoint::hit(Point::SealCached);
         Ok(is)
     }
 
@@ -135,8 +138,7 @@ impl Work<'_> {
                         script,
                         context: &startup.context,
                         user: None,
-                        phase: Some(&output),
-                        keeps_stdout: false,
+                        phase: &output,
                         limit: COMMAND_LIMIT,
                     };
                     sandbox.run(run).await
@@ -164,7 +166,7 @@ impl Work<'_> {
                         }
                         return Err(failed(format!(
                             "start command failed: error running start command: {}",
-                            super::steps::status(&ended.end)
+                            ended.status()
                         )));
                     }
                     has_ended = true;
@@ -212,13 +214,12 @@ async fn until_ready(
             script,
             context: &startup.context,
             user: None,
-            phase: Some(&output),
-            keeps_stdout: false,
+            phase: &output,
             limit: left.max(Duration::from_millis(1)),
         };
         let why = match sandbox.run(run).await {
             Ok(ran) if ran.is_ok() => return Ok(()),
-            Ok(ran) => super::steps::status(&ran.end),
+            Ok(ran) => ran.status(),
             Err(error) => match super::refused(&error) {
                 Some(why) => why,
                 None => return Err(error),
@@ -254,8 +255,7 @@ async fn configure(sandbox: &BuildSandbox, phase: &Phase) -> Result<(), BuildErr
             script: &script,
             context: &root,
             user: Some("root"),
-            phase: Some(&output),
-            keeps_stdout: false,
+            phase: &output,
             limit: CONFIGURE_LIMIT,
         })
         .await
@@ -266,7 +266,7 @@ async fn configure(sandbox: &BuildSandbox, phase: &Phase) -> Result<(), BuildErr
     if !ran.is_ok() {
         let message = format!(
             "configuration script failed: {}: {}",
-            super::steps::status(&ran.end),
+            ran.status(),
             ran.tail.lines(10)
         );
         return Err(BuildError::recipe(STEP, message));

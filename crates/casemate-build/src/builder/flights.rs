@@ -72,4 +72,32 @@ mod tests {
         drop(flights.turn(&team, &key("c")).await);
         assert_eq!(flights.lock().len(), 1);
     }
+
+    #[tokio::test]
+    async fn who_is_cancelled_hands_the_turn_on_and_takes_none() {
+        let flights = Arc::new(Flights::default());
+        let team = TeamId::parse("0fe0c5b4-4a2e-4b0c-9d0e-6c5b8f2d7a11").unwrap();
+        let key = CacheKey::parse(&"a".repeat(64)).unwrap();
+        let build = |flights: &Arc<Flights>| {
+            let (flights, team, key) = (Arc::clone(flights), team.clone(), key.clone());
+            tokio::spawn(async move {
+                let (_turn, waited) = flights.turn(&team, &key).await;
+                match waited {
+                    // The first makes it for ever.
+                    false => std::future::pending().await,
+                    true => waited,
+                }
+            })
+        };
+        let first = build(&flights);
+        tokio::task::yield_now().await;
+        let (second, third) = (build(&flights), build(&flights));
+        tokio::task::yield_now().await;
+        second.abort();
+        assert!(second.await.unwrap_err().is_cancelled());
+        tokio::task::yield_now().await;
+        assert!(!third.is_finished());
+        first.abort();
+        assert!(third.await.unwrap());
+    }
 }

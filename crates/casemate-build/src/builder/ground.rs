@@ -11,7 +11,7 @@ use http::StatusCode;
 
 use super::error::DISK_FULL;
 use super::log::{Level, Phase};
-use super::sandbox::{BuildSandbox, COMMAND_LIMIT};
+use super::sandbox::{BuildSandbox, COMMAND_LIMIT, Ran};
 use super::work::Work;
 use super::{BuildError, key};
 use crate::recipe::RegistryLogin;
@@ -120,7 +120,7 @@ impl Work<'_> {
     async fn unpacked(&mut self, image: &Image, phase: &Phase) -> Result<CachedLayer, BuildError> {
         let key = key::of_unpacked(&image.digest.to_string());
         let _turn = self.turn(&key, phase).await;
-        if let Some(found) = self.find(&key).await? {
+        if let Some(found) = self.find(&key, phase).await? {
             // What the reference means today.
             let context = context_of(image);
             return Ok(CachedLayer { context, ..found });
@@ -211,9 +211,7 @@ impl Work<'_> {
             ..Command::default()
         };
         let output = phase.clone().with_output(Level::Debug);
-        let ran = sandbox
-            .run_command("root", command, Some(&output), false)
-            .await;
+        let ran = sandbox.run_command("root", command, &output, None).await;
         let ran = ran.map_err(|error| match super::refused(&error) {
             // Without a shell there is nothing that could be provisioned.
             Some(why) => BuildError::recipe(
@@ -226,9 +224,8 @@ impl Work<'_> {
             return Err(BuildError::recipe(
                 STEP,
                 format!(
-                    "error waiting for provisioning sandbox: exit status: {}; provisioning output \
-                 tail:\n{}",
-                    ran.end.exit_code,
+                    "error waiting for provisioning sandbox: {}; provisioning output tail:\n{}",
+                    provisioning_status(&ran),
                     ran.tail.lines(TAIL_LINES)
                 ),
             ));
@@ -242,6 +239,14 @@ impl Work<'_> {
             files: Some(files),
             ..unpacked
         })
+    }
+}
+
+/// The words for an exit are E2B's.
+fn provisioning_status(ran: &Ran) -> String {
+    match ran.end.exited {
+        true => ran.with_memory(format!("exit status: {}", ran.end.exit_code)),
+        false => ran.status(),
     }
 }
 

@@ -17,14 +17,17 @@ use tokio::task::JoinHandle;
 
 use super::BuildError;
 use super::log::{Level, Phase};
+use super::value::Between;
 use crate::agent;
 
 /// One command may take this long, and so may each step (`templates.md` 4.9).
 pub(super) const COMMAND_LIMIT: Duration = Duration::from_secs(3600);
 /// The node ends a build's sandbox by itself after this, if nobody does.
 const LIFE: Duration = Duration::from_secs(2 * 3600);
-/// What a command may print for a value that is read; more is an error.
-pub(super) const VALUE_BYTES_MAX: usize = 128 * 1024;
+/// What a value is waited for: whatever is read is there at once, but a profile may do anything.
+const VALUE_LIMIT: Duration = Duration::from_secs(120);
+/// What ending a sandbox is waited for; it goes on without anybody, and the node ends what is left.
+const END_PATIENCE: Duration = Duration::from_secs(20);
 /// What is appended to a `PATH` that a recipe set.
 const PATH_MORE: &str = ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -50,7 +53,8 @@ pub(super) struct BuildSandbox {
 /// How a command ended.
 pub(super) struct Ran {
     pub(super) end: End,
-    pub(super) stdout: Vec<u8>,
+    /// The kernel ended processes of the sandbox meanwhile, because its memory was full.
+    pub(super) is_memory_full: bool,
     /// The last lines of both streams, for messages.
     pub(super) tail: Tail,
 }
@@ -58,6 +62,23 @@ pub(super) struct Ran {
 impl Ran {
     pub(super) fn is_ok(&self) -> bool {
         self.end.exited && self.end.exit_code == 0
+    }
+
+    /// How it ended, as the shell says it, and whether that was for want of memory.
+    pub(super) fn status(&self) -> String {
+        let status = match self.end.exited {
+            true => format!("exit status {}", self.end.exit_code),
+            false => self.end.status.clone(),
+        };
+        self.with_memory(status)
+    }
+
+    /// The same behind another text of how it ended.
+    pub(super) fn with_memory(&self, status: String) -> String {
+        match self.is_memory_full {
+            true => format!("{status}, out of memory"),
+            false => status,
+        }
     }
 }
 
@@ -67,10 +88,7 @@ pub(super) struct Script<'a> {
     pub(super) context: &'a BuildContext,
     /// Of the context's; another one to run it as.
     pub(super) user: Option<&'a str>,
-    /// Lines of it; `None` keeps them to the answer.
-    pub(super) phase: Option<&'a Phase>,
-    /// Standard output is a value: it is kept, and no line of the log.
-    pub(super) keeps_stdout: bool,
+    pub(super) phase: &'a Phase,
     pub(super) limit: Duration,
 }
 
@@ -148,6 +166,11 @@ impl Planned {
         &self.request.sandbox
     }
 
+    /// Layers and kept files.
+    pub(super) fn begins_with(&self) -> (Vec<String>, Option<SnapshotId>) {
+        (self.request.layers.clone(), self.request.files.clone())
+    }
+
     /// Begins to make it; it can be used once [`BuildSandbox::ready`] returned.
     pub(super) fn make(self) -> BuildSandbox {
         let (node, id) = (Arc::clone(&self.node), self.request.sandbox.clone());
@@ -185,14 +208,35 @@ impl BuildSandbox {
         Ok(self.node.snapshot(&self.id, files).await?)
     }
 
-    /// Ends it, also one that is still being made. What cannot be ended now ends by its deadline.
-    pub(super) async fn end(&self) {
-        if let Some(making) = self.making.lock().await.take() {
-            match making.await {
-                Ok(Ok(())) => {}
-                Ok(Err(NodeError::Unreachable)) => {}
-                // Nothing is left of it.
-                Ok(Err(_)) | Err(_) => return,
+    /// Ends it, also one that is still being made; waits [`END_PATIENCE`] at most. What takes longer
+    /// goes on by itself, and what cannot be ended ends by its deadline.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it is ended all the same.
+    pub(super) async fn end(self: &Arc<Self>) {
+        let sandbox = Arc::clone(self);
+        let ending = tokio::spawn(async move { sandbox.end_now().await });
+        if tokio::time::timeout(END_PATIENCE, ending).await.is_err() {
+            let id = &self.id;
+            tracing::warn!(
+                sandbox.id = %id,
+                "sandbox {id} of a build is not ended after {} s; going on without it",
+                END_PATIENCE.as_secs()
+            );
+        }
+    }
+
+    async fn end_now(&self) {
+        {
+            let mut being_made = self.making.lock().await;
+            if let Some(making) = &mut *being_made {
+                let made = making.await;
+                *being_made = None;
+                match made {
+                    Ok(Ok(()) | Err(NodeError::Unreachable)) => {}
+                    // Nothing is left of it.
+                    Ok(Err(_)) | Err(_) => return,
+                }
             }
         }
         match self.node.kill(&self.id, EndReason::Killed).await {
@@ -204,59 +248,51 @@ impl BuildSandbox {
         }
     }
 
-    /// Runs a command to its end.
+    /// Runs a script to its end.
     pub(super) async fn run(&self, run: Script<'_>) -> Result<Ran, BuildError> {
         let user = run.user.unwrap_or(&run.context.user);
-        let command = Command {
-            program: "/bin/bash".into(),
-            args: vec!["-l".into(), "-c".into(), run.script.into()],
-            env: variables(run.context),
-            working_dir: run.context.workdir.clone(),
-            limit: Some(run.limit),
-            ..Command::default()
-        };
-        self.run_command(user, command, run.phase, run.keeps_stdout)
-            .await
+        let command = in_login_shell(run.script, run.context, run.limit);
+        self.run_command(user, command, run.phase, None).await
     }
 
+    /// Runs a command to its end. Its standard output goes to `value`, or to the log.
     pub(super) async fn run_command(
         &self,
         user: &str,
         command: Command,
-        phase: Option<&Phase>,
-        keeps_stdout: bool,
+        phase: &Phase,
+        mut value: Option<&mut Between>,
     ) -> Result<Ran, BuildError> {
+        let before = self.memory_kills().await;
         let envd = self.envd.clone().as_user(user);
         let mut events = envd.process_run(command).await?;
-        let mut stdout = Vec::new();
         let mut tail = Tail::default();
-        let mut lines = phase.map(|phase| (phase.output("stdout"), phase.output("stderr")));
+        let (mut out, mut err) = (phase.output("stdout"), phase.output("stderr"));
         while let Some(event) = events.next().await? {
             match event {
-                Event::Stdout(bytes) if keeps_stdout => {
-                    if stdout.len() + bytes.len() > VALUE_BYTES_MAX {
-                        return Err(BuildError::TooLong);
-                    }
-                    stdout.extend_from_slice(&bytes);
-                }
-                Event::Stdout(bytes) => {
-                    tail.push(&bytes);
-                    if let Some((out, _)) = &mut lines {
+                Event::Stdout(bytes) => match &mut value {
+                    Some(value) => value.push(&bytes)?,
+                    None => {
+                        tail.push(&bytes);
                         out.push(&bytes);
                     }
-                }
+                },
                 Event::Stderr(bytes) => {
                     tail.push(&bytes);
-                    if let Some((_, err)) = &mut lines {
-                        err.push(&bytes);
-                    }
+                    err.push(&bytes);
                 }
                 Event::Ended(end) => {
-                    if let Some((out, err)) = &mut lines {
-                        out.end();
-                        err.end();
-                    }
-                    return Ok(Ran { end, stdout, tail });
+                    out.end();
+                    err.end();
+                    let is_memory_full = match end.exited && end.exit_code == 0 {
+                        true => false,
+                        false => self.memory_kills().await > before,
+                    };
+                    return Ok(Ran {
+                        end,
+                        is_memory_full,
+                        tail,
+                    });
                 }
                 Event::Started { .. } | Event::Terminal(_) => {}
             }
@@ -264,27 +300,43 @@ impl BuildSandbox {
         Err(BuildError::Internal("a command had no end".into()))
     }
 
-    /// Runs a script whose standard output is a value.
+    /// Processes that the kernel ended for want of memory. It only explains a failure: where it
+    /// cannot be had, nothing is explained.
+    async fn memory_kills(&self) -> u64 {
+        self.node.memory_kills(&self.id).await.unwrap_or_default()
+    }
+
+    /// Runs a script as root whose standard output is a value; the inner error is of one that
+    /// failed. Waits [`VALUE_LIMIT`] at most.
     pub(super) async fn value(
         &self,
         script: &str,
         context: &BuildContext,
         phase: &Phase,
-    ) -> Result<Result<String, Ran>, BuildError> {
+    ) -> Result<Result<Option<String>, Ran>, BuildError> {
+        let mut between = Between::random();
+        let command = in_login_shell(&between.around(script), context, VALUE_LIMIT);
+        let phase = phase.clone().with_output(Level::Debug);
         let ran = self
-            .run(Script {
-                script,
-                context,
-                user: Some("root"),
-                phase: Some(&phase.clone().with_output(Level::Debug)),
-                keeps_stdout: true,
-                limit: COMMAND_LIMIT,
-            })
+            .run_command("root", command, &phase, Some(&mut between))
             .await?;
-        match ran.is_ok() {
-            true => Ok(Ok(String::from_utf8_lossy(&ran.stdout).into_owned())),
-            false => Ok(Err(ran)),
-        }
+        Ok(match ran.is_ok() {
+            true => Ok(between
+                .value()
+                .map(|value| String::from_utf8_lossy(&value).into_owned())),
+            false => Err(ran),
+        })
+    }
+}
+
+fn in_login_shell(script: &str, context: &BuildContext, limit: Duration) -> Command {
+    Command {
+        program: "/bin/bash".into(),
+        args: vec!["-l".into(), "-c".into(), script.into()],
+        env: variables(context),
+        working_dir: context.workdir.clone(),
+        limit: Some(limit),
+        ..Command::default()
     }
 }
 

@@ -4,10 +4,10 @@ mod copy;
 
 use casemate_types::BuildContext;
 use casemate_types::limits::ENV_BYTES_MAX;
-use envd_client::process::End;
 
 use super::log::{Level, Phase};
-use super::sandbox::{BuildSandbox, COMMAND_LIMIT, Ran, Script, VALUE_BYTES_MAX};
+use super::sandbox::{BuildSandbox, COMMAND_LIMIT, Ran, Script};
+use super::value::VALUE_BYTES_MAX;
 use super::{BuildError, Uploads, shell};
 use crate::recipe::Step;
 
@@ -155,8 +155,7 @@ impl Bench<'_> {
             script: command,
             context: self.context,
             user,
-            phase: Some(self.phase),
-            keeps_stdout: false,
+            phase: self.phase,
             limit: COMMAND_LIMIT,
         };
         let ran = self
@@ -168,7 +167,7 @@ impl Bench<'_> {
             return Ok(Left::Files(self.context.clone()));
         }
         self.show_tail(&ran);
-        let status = status(&ran.end);
+        let status = ran.status();
         Err(self.failed(format!("failed to run command '{command}': {status}")))
     }
 
@@ -183,14 +182,24 @@ impl Bench<'_> {
         }
     }
 
-    /// What a script prints; the inner error is of one that failed.
+    /// What a script prints; `failing` is what could not be done where it fails.
     async fn value(
         &self,
         script: &str,
         context: &BuildContext,
-    ) -> Result<Result<String, Ran>, BuildError> {
-        let value = self.sandbox.value(script, context, self.phase).await;
-        value.map_err(|error| self.refused(error))
+        failing: &str,
+    ) -> Result<String, BuildError> {
+        let failed = |why: String| self.failed(format!("{failing}: {why}"));
+        match self.sandbox.value(script, context, self.phase).await {
+            Ok(Ok(Some(value))) => Ok(value),
+            Ok(Ok(None)) => Err(failed(NO_VALUE.into())),
+            Ok(Err(ran)) => Err(failed(said(&ran))),
+            Err(error @ BuildError::TooLong) => Err(failed(error.to_string())),
+            Err(error) => Err(match super::refused(&error) {
+                Some(why) => failed(why),
+                None => error,
+            }),
+        }
     }
 
     /// What came last, for whoever reads no more than the failure.
@@ -209,13 +218,8 @@ impl Bench<'_> {
                 false => value.clone(),
                 true => {
                     let script = format!("printf %s {}", shell::expanded(value));
-                    let evaluated = self.value(&script, &context).await?;
-                    evaluated.map_err(|ran| {
-                        self.failed(format!(
-                            "failed to evaluate environment variable {name}: {}",
-                            said(&ran)
-                        ))
-                    })?
+                    let failing = format!("failed to evaluate environment variable {name}");
+                    self.value(&script, &context, &failing).await?
                 }
             };
             if name.len() + value.len() > VALUE_BYTES_MAX - 2 || value.contains('\0') {
@@ -248,11 +252,8 @@ impl Bench<'_> {
             user = shell::word(&self.context.user),
         );
         let made = self
-            .sandbox
-            .value(&script, self.context, self.phase)
+            .value(&script, self.context, "failed to create workdir")
             .await?;
-        let made =
-            made.map_err(|ran| self.failed(format!("failed to create workdir: {}", said(&ran))))?;
         let workdir = made.trim_end_matches('\n').to_owned();
         let is_path = workdir.starts_with('/') && !workdir.contains(['\n', '\0']);
         if !is_path || workdir.len() > PATH_BYTES_MAX {
@@ -278,11 +279,8 @@ impl Bench<'_> {
             name = shell::expanded(name),
         );
         let made = self
-            .sandbox
-            .value(&script, self.context, self.phase)
+            .value(&script, self.context, "failed to create user")
             .await?;
-        let made =
-            made.map_err(|ran| self.failed(format!("failed to create user: {}", said(&ran))))?;
         let user = made.trim_end().to_owned();
         let plain = |c: char| c.is_ascii_graphic() && !matches!(c, ':' | '/');
         if user.is_empty() || user.len() > 256 || !user.chars().all(plain) {
@@ -300,16 +298,8 @@ impl Bench<'_> {
 
     async fn administrator(&self, user: &str) -> Result<(), BuildError> {
         let script = format!("name={}\n{ADMINISTRATOR}", shell::word(user));
-        let done = self
-            .sandbox
-            .value(&script, self.context, self.phase)
-            .await?;
-        match done {
-            Ok(_) => Ok(()),
-            Err(ran) => {
-                Err(self.failed(format!("failed to add user to sudo group: {}", said(&ran))))
-            }
-        }
+        let failing = "failed to add user to sudo group";
+        self.value(&script, self.context, failing).await.map(drop)
     }
 }
 
@@ -318,6 +308,9 @@ fn bytes_of(context: &BuildContext) -> usize {
     context.envs.iter().map(bytes).sum()
 }
 
+/// Of a shell that ended well and said nothing.
+const NO_VALUE: &str = "a login script of the image (/etc/profile, ~/.bash_profile) ended the shell, \
+                        or closed its standard output, before it could answer";
 /// Bytes of a path at most, the kernel's limit.
 const PATH_BYTES_MAX: usize = 4095;
 
@@ -331,18 +324,10 @@ line=\"$name ALL=(ALL:ALL) NOPASSWD: ALL\"
 grep -qxF -- \"$line\" /etc/sudoers 2>/dev/null || printf '%s\\n' \"$line\" >>/etc/sudoers
 ";
 
-/// As the shell says it.
-pub(super) fn status(end: &End) -> String {
-    match end.exited {
-        true => format!("exit status {}", end.exit_code),
-        false => end.status.clone(),
-    }
-}
-
 /// The status of a command, and what it said of it.
 fn said(ran: &Ran) -> String {
     let tail = ran.tail.lines(3);
-    let status = status(&ran.end);
+    let status = ran.status();
     match tail.is_empty() {
         true => status,
         false => format!("{status}: {tail}"),

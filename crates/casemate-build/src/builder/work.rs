@@ -41,8 +41,13 @@ impl Begun {
     /// Ends all.
     pub(super) async fn end(&self) {
         let all = std::mem::take(&mut *self.lock());
-        for sandbox in all {
-            sandbox.end().await;
+        let end = |sandbox: Arc<BuildSandbox>| async move { sandbox.end().await };
+        // Beside each other: one that resists keeps nobody from going.
+        let ends: Vec<_> = all.into_iter().map(|one| tokio::spawn(end(one))).collect();
+        for end in ends {
+            if let Err(error) = end.await {
+                tracing::warn!(%error, "the end of a build's sandbox was cut off");
+            }
         }
     }
 }
@@ -96,6 +101,7 @@ impl Work<'_> {
             } => {
                 let is = ground::of_template(build, *is_image, *files_mib);
                 self.hold_state(&is);
+                self.refuse_lost_ground(&is).await?;
                 phase.begin(true, text, key.as_str());
                 return Ok(State { key, is });
             }
@@ -171,7 +177,7 @@ impl Work<'_> {
         phase: &Phase,
     ) -> Result<(Option<Turn>, Option<CachedLayer>), BuildError> {
         if !self.is_forced
-            && let Some(found) = self.find(key).await?
+            && let Some(found) = self.find(key, phase).await?
         {
             return Ok((None, Some(found)));
         }
@@ -179,7 +185,7 @@ impl Work<'_> {
         // Whoever made it may have ended just before the turn was ours.
         let found = match self.is_forced {
             true => None,
-            false => self.find(key).await?,
+            false => self.find(key, phase).await?,
         };
         Ok((Some(turn), found))
     }
@@ -195,7 +201,11 @@ impl Work<'_> {
         taken
     }
 
-    pub(super) async fn find(&mut self, key: &CacheKey) -> Result<Option<CachedLayer>, BuildError> {
+    pub(super) async fn find(
+        &mut self,
+        key: &CacheKey,
+        phase: &Phase,
+    ) -> Result<Option<CachedLayer>, BuildError> {
         let (cache, team) = (&self.builder.cache, &self.job.team);
         let mut found = cache.layer_find(team, key, Timestamp::now()).await?;
         while let Some(layer) = found {
@@ -203,7 +213,7 @@ impl Work<'_> {
             // What is found twice was there when it was held.
             let again = cache.layer_find(team, key, Timestamp::now()).await?;
             if again.as_ref() == Some(&layer) {
-                return Ok(again);
+                return self.unless_lost(key, layer, phase).await;
             }
             found = again;
         }
@@ -239,10 +249,13 @@ impl Work<'_> {
     ) -> Result<Arc<BuildSandbox>, BuildError> {
         // Before anybody hears of it.
         self.hold.sandbox(planned.id());
+        let (layers, files) = planned.begins_with();
         let sandbox = Arc::new(planned.make());
         self.begun.lock().push(Arc::clone(&sandbox));
-        sandbox.ready().await?;
-        Ok(sandbox)
+        match sandbox.ready().await {
+            Ok(()) => Ok(sandbox),
+            Err(error) => Err(self.why_none_began(error, &layers, files.as_ref()).await),
+        }
     }
 
     pub(super) async fn end(&self, sandbox: &Arc<BuildSandbox>) {

@@ -3,6 +3,8 @@
 //! Row first, files after: a crash in between leaves files that no row wants, which go with the next
 //! comparison ([`crate::reconcile`]).
 
+use std::sync::Arc;
+
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_store::{SandboxFilter, StoreError, TemplateDeleted};
 use casemate_types::TemplateId;
@@ -14,6 +16,7 @@ use super::owned::{Asker, Owned};
 use super::written;
 use crate::Control;
 use crate::auth::{TeamCaller, WhenBlocked};
+use crate::reconcile;
 
 /// Why a template was not deleted. The texts are E2B's where E2B has one.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +43,7 @@ impl Control {
     /// # Cancel safety
     /// None: run it detached.
     pub async fn delete_template(
-        &self,
+        self: &Arc<Self>,
         asker: &Asker,
         text: &str,
     ) -> Result<(), DeleteTemplateError> {
@@ -66,6 +69,8 @@ impl Control {
                 self.building.cancel_of(&template);
                 self.drop_warm_of(&template);
                 self.drop_files(files);
+                // Of what was built, layers: nobody waits ten minutes for gigabytes.
+                reconcile::drop_unwanted_soon(self);
                 Ok(())
             }
             TemplateDeleted::InUse(PublicState::Running) => Err(in_use("running")),

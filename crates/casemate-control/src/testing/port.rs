@@ -271,6 +271,26 @@ impl NodePort for FakeNode {
         Ok(asked.take(SNAPSHOTS_PAGE).cloned().collect())
     }
 
+    async fn missing(
+        &self,
+        layers: &[String],
+        files: Option<&SnapshotId>,
+    ) -> Result<Vec<String>, NodeError> {
+        let state = self.reachable()?;
+        let is_gone =
+            |name: &&String| LayerId::parse(name).is_ok_and(|layer| !state.layers.contains(&layer));
+        let mut missing: Vec<String> = layers.iter().filter(is_gone).cloned().collect();
+        let gone = files.filter(|files| !state.snapshots.contains(*files));
+        missing.extend(gone.map(SnapshotId::to_string));
+        Ok(missing)
+    }
+
+    async fn memory_kills(&self, sandbox: &SandboxId) -> Result<u64, NodeError> {
+        let mut state = self.reachable()?;
+        state.entry(sandbox)?;
+        Ok(state.memory_kills.get(sandbox).copied().unwrap_or_default())
+    }
+
     async fn set_deadline(&self, sandbox: &SandboxId, ends_at: Timestamp) -> Result<(), NodeError> {
         let mut state = self.reachable()?;
         if state.entry(sandbox)?.rest.is_some() {

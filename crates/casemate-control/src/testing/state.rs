@@ -27,6 +27,7 @@ pub(super) struct State {
     pub(super) held_pauses: bool,
     pub(super) failing_pauses: bool,
     pub(super) snapshots: BTreeSet<SnapshotId>,
+    pub(super) memory_kills: BTreeMap<SandboxId, u64>,
     /// Made of snapshots.
     pub(super) layers: BTreeSet<LayerId>,
     /// Who answers in sandboxes.
@@ -84,6 +85,7 @@ impl State {
             snapshots: BTreeSet::new(),
             layers: BTreeSet::new(),
             agent: None,
+            memory_kills: BTreeMap::new(),
         }
     }
 

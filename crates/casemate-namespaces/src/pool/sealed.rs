@@ -22,6 +22,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use casemate_failpoint::{self as failpoint, Point};
 use casemate_types::{LayerId, SnapshotId};
 use rustix::fs::{CWD, RenameFlags, renameat_with, statvfs, syncfs};
 
@@ -51,12 +52,17 @@ impl Pool {
         }
         let (draft, links) = (self.beside(layer), self.beside(layer));
         let made = self.draft(snapshot, &draft, &links);
-        let put = made.and_then(|bytes| self.put_in_place(&draft, layer).map(|()| bytes));
-        put.inspect_err(|_| {
+        let put = made.and_then(|bytes| {
+            failpoint::hit(Point::SealDrafted);
+            self.put_in_place(&draft, layer).map(|()| bytes)
+        });
+        let put = put.inspect_err(|_| {
             [draft, links]
                 .iter()
                 .for_each(|left| self.delete_beside(left))
-        })
+        })?;
+        failpoint::hit(Point::SealPlaced);
+        Ok(put)
     }
 
     fn draft(&self, snapshot: &SnapshotId, draft: &str, links: &str) -> io::Result<u64> {
@@ -92,6 +98,7 @@ impl Pool {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other?,
         }
+        failpoint::hit(Point::SealRemoving);
         self.delete_beside(&aside);
         Ok(())
     }

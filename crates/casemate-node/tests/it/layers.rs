@@ -128,6 +128,37 @@ async fn no_create_begins_with_a_layer_that_is_being_removed() {
 }
 
 #[tokio::test]
+async fn what_is_missing_of_a_beginning_is_named() {
+    let host = Host::new();
+    let node = host.start().await;
+    let one = sealed(&host, "t-one");
+    let request = request(HOUR);
+    node.create(request.clone()).await.unwrap();
+    let (kept, lost) = (SnapshotId::random(), SnapshotId::random());
+    node.snapshot(&request.sandbox, &kept).await.unwrap();
+    let check = async |layers: &[&str], files: &SnapshotId, expected: &[&str]| {
+        let layers: Vec<_> = layers.iter().map(|&name| name.to_owned()).collect();
+        let missing = node.missing(&layers, Some(files)).await.unwrap();
+        assert_eq!(missing, expected);
+    };
+    check(&["t-one", "base"], &kept, &[]).await;
+    check(&["t-one", "base"], &lost, &[lost.as_str()]).await;
+    let gone = ["t-two", "../layers/base", lost.as_str()];
+    check(&["t-two", "base", "../layers/base"], &lost, &gone).await;
+    assert_eq!(node.missing(&[], None).await, Ok(vec![]));
+    // What is being removed is gone for whoever asks.
+    let held = host.runtime.hold_removals().await;
+    let (remover, layer) = (node.clone(), one.clone());
+    let removal = tokio::spawn(async move { remover.remove_layer(&layer).await });
+    host.runtime.removal_waits().await;
+    check(&["t-one", "base"], &kept, &["t-one"]).await;
+    drop(held);
+    removal.await.unwrap().unwrap();
+    std::fs::remove_dir_all(host.layer("t-one")).unwrap();
+    check(&["t-one", "base"], &kept, &["t-one"]).await;
+}
+
+#[tokio::test]
 async fn snapshots_are_sealed_listed_and_removed() {
     let host = Host::new();
     let node = host.start().await;

@@ -28,6 +28,12 @@ pub(super) struct Ledger {
     /// Sandboxes that began with one.
     pub(super) from_snapshots: AtomicU64,
     pub(super) forked: AtomicU64,
+    /// Templates whose build was told to be ready.
+    pub(super) built: AtomicU64,
+    /// Builds that a death ended.
+    pub(super) builds_failed: AtomicU64,
+    /// Sandboxes that began with one.
+    pub(super) from_templates: AtomicU64,
     /// Looks at files and memory of a sandbox.
     pub(super) looks: AtomicU64,
     pub(super) lists: AtomicU64,

@@ -334,7 +334,7 @@ impl Life<'_> {
     }
 }
 
-fn shell(script: String) -> Command {
+pub(super) fn shell(script: String) -> Command {
     Command {
         program: "/bin/sh".into(),
         args: vec!["-c".into(), script],

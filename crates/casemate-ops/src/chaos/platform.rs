@@ -339,7 +339,8 @@ impl Platform {
         let id = std::fs::read_to_string(self.data_dir.join("instance"));
         let id = id.map_err(ChaosError::io("read the instance's id"))?;
         let pool = Path::new("/run/casemate").join(id.trim()).join("pool");
-        Held::of(&pool, self.layers_ready().await?).await
+        let layers = self.data_dir.join("node/layers");
+        Held::of(&pool, &layers, self.layers_ready().await?).await
     }
 
     /// Layers in stock, as the node says. What it has emptied to be used again is among them.

@@ -35,6 +35,9 @@ pub struct Report {
     pub snapshots_deleted: u64,
     pub sandboxes_from_snapshots: u64,
     pub forks: u64,
+    pub templates_built: u64,
+    pub builds_failed: u64,
+    pub sandboxes_from_templates: u64,
     pub looks: u64,
     pub lists: u64,
     /// Calls that failed while nobody was there to answer.
@@ -81,6 +84,9 @@ impl Report {
             snapshots_deleted: count(&ledger.snapshots_deleted),
             sandboxes_from_snapshots: count(&ledger.from_snapshots),
             forks: count(&ledger.forked),
+            templates_built: count(&ledger.built),
+            builds_failed: count(&ledger.builds_failed),
+            sandboxes_from_templates: count(&ledger.from_templates),
             looks: count(&ledger.looks),
             lists: count(&ledger.lists),
             retries: count(&ledger.retries),
@@ -135,6 +141,9 @@ impl Report {
         line("snapshots deleted", self.snapshots_deleted);
         line("sandboxes from snapshots", self.sandboxes_from_snapshots);
         line("forks", self.forks);
+        line("templates built", self.templates_built);
+        line("builds that a death ended", self.builds_failed);
+        line("sandboxes from templates", self.sandboxes_from_templates);
         line("looks at files and memory", self.looks);
         line("looks at the list", self.lists);
         line("calls made again", self.retries);

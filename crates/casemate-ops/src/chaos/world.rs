@@ -16,6 +16,7 @@ use super::lot;
 use super::memory::Memory;
 use super::platform::{Held, Platform, Server};
 use super::snapshots::{Snapshot, Snapshots};
+use super::templates::Templates;
 
 /// Of sandboxes that their client ends.
 pub(super) const LONG: Duration = Duration::from_secs(3600);
@@ -35,6 +36,7 @@ pub(super) struct World {
     pub(super) server: Server,
     pub(super) ledger: Arc<Ledger>,
     pub(super) snapshots: Mutex<Snapshots>,
+    pub(super) templates: Mutex<Templates>,
     over: AtomicBool,
     /// With a number that is another one after each change.
     known: Mutex<HashMap<String, (u64, Standing)>>,
@@ -60,6 +62,7 @@ impl World {
             server,
             ledger,
             snapshots: Mutex::default(),
+            templates: Mutex::default(),
             over: AtomicBool::new(false),
             known: Mutex::default(),
         }
@@ -226,6 +229,7 @@ impl World {
             api.sandbox_kill(&id).await.map_err(ChaosError::LastLook)?;
         }
         self.last_snapshots().await?;
+        self.last_templates().await?;
         // Those of creates that were cut off go by themselves, soon.
         let deadline = Instant::now() + PATIENCE;
         while platform.journalled()? > 0 {

@@ -124,6 +124,20 @@ impl NodePort for SmallNode {
             .collect())
     }
 
+    /// Everything, in its order.
+    async fn missing(
+        &self,
+        layers: &[String],
+        files: Option<&SnapshotId>,
+    ) -> Result<Vec<String>, NodeError> {
+        let files = files.map(SnapshotId::to_string);
+        Ok(layers.iter().cloned().chain(files).collect())
+    }
+
+    async fn memory_kills(&self, _: &SandboxId) -> Result<u64, NodeError> {
+        Ok(3)
+    }
+
     async fn set_deadline(&self, _: &SandboxId, _: Timestamp) -> Result<(), NodeError> {
         Ok(())
     }
@@ -326,4 +340,9 @@ async fn layers_travel_and_a_page_of_them_fits() {
     let page = client.layers(None).await.unwrap();
     assert_eq!(page.len(), SNAPSHOTS_PAGE);
     assert_eq!(client.layers(page.last()).await, Ok(Vec::new()));
+    let (names, files) = (["t-1", "base"].map(String::from), SnapshotId::random());
+    let missing = client.missing(&names, Some(&files)).await.unwrap();
+    assert_eq!(missing, ["t-1", "base", files.as_str()]);
+    assert_eq!(client.missing(&[], None).await, Ok(Vec::new()));
+    assert_eq!(client.memory_kills(&SandboxId::random()).await, Ok(3));
 }

@@ -67,6 +67,31 @@ pub async fn a_cached_layer_is_its_teams_alone(store: &dyn Store) {
     check_dangling(put);
 }
 
+pub async fn a_lost_layer_is_forgotten_unless_it_was_made_again(store: &dyn Store) {
+    let (team, other) = (a_known_team(store).await, a_known_team(store).await);
+    for files in [Some(SnapshotId::random()), None] {
+        let lost = a_layer(files.as_ref());
+        let key = put(store, &team, &lost, 10).await;
+        let theirs = store.layer_put(&other.id, &key, &lost, at(10, 0)).await;
+        assert_eq!(theirs.unwrap(), Dropped::default());
+        let mut again = lost.clone();
+        again.files = Some(SnapshotId::random());
+        for another in [again, a_layer(files.as_ref())] {
+            let kept = store.layer_forget(&team.id, &key, &another).await;
+            assert_eq!(kept.unwrap(), Dropped::default());
+        }
+        let gone = store.layer_forget(&team.id, &key, &lost).await;
+        assert_eq!(gone.unwrap(), dropped(1, &[]), "the other team's names it");
+        assert!(!is_cached(store, &team, &key, 11).await);
+        assert!(is_cached(store, &other, &key, 11).await);
+        let gone = store.layer_forget(&team.id, &key, &lost).await;
+        assert_eq!(gone.unwrap(), Dropped::default());
+        let gone = store.layer_forget(&other.id, &key, &lost).await;
+        let expected: Vec<&SnapshotId> = files.iter().collect();
+        assert_eq!(gone.unwrap(), dropped(1, &expected));
+    }
+}
+
 pub async fn cached_layers_expire_by_their_last_use(store: &dyn Store) {
     let (team, other) = (a_known_team(store).await, a_known_team(store).await);
     let [kept, old] = [SnapshotId::random(), SnapshotId::random()];

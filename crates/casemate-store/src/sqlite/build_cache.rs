@@ -86,6 +86,31 @@ impl BuildCache for SqliteStore {
         Ok(dropped)
     }
 
+    async fn layer_forget(
+        &self,
+        team: &TeamId,
+        key: &CacheKey,
+        layer: &CachedLayer,
+    ) -> Result<Dropped, StoreError> {
+        let refused = |error| failed(LAYER, key.as_str(), error);
+        let tx = self.durable.begin_with("BEGIN IMMEDIATE").await;
+        let mut tx = tx.map_err(refused)?;
+        let gone: Vec<Option<String>> = sqlx::query_scalar(
+            "DELETE FROM cached_layers WHERE team_id = $1 AND key = $2 AND layers = $3 \
+             AND files IS NOT DISTINCT FROM $4 RETURNING files",
+        )
+        .bind(team.as_str())
+        .bind(key.as_str())
+        .bind(layers_text(&layer.layers))
+        .bind(layer.files.as_ref().map(|files| files.as_str()))
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(refused)?;
+        let dropped = dropped(&mut tx, gone).await?;
+        tx.commit().await.map_err(refused)?;
+        Ok(dropped)
+    }
+
     async fn layer_expire(&self, before: Timestamp, rows_max: u32) -> Result<Dropped, StoreError> {
         let refused = |error| failed("table", "cached_layers", error);
         let tx = self.durable.begin_with("BEGIN IMMEDIATE").await;

@@ -329,6 +329,10 @@ impl Snapshots for Sandboxes {
         self.inner.salvage(record, snapshot).await
     }
 
+    async fn has(&self, snapshot: &SnapshotId) -> Result<bool, SnapshotError> {
+        self.inner.has(snapshot).await
+    }
+
     async fn remove(&self, snapshot: &SnapshotId) -> Result<(), SnapshotError> {
         self.inner.remove(snapshot).await
     }

@@ -3,7 +3,7 @@
 use casemate_store::CacheKey;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{Bench, Copy, Left, said};
+use super::{Bench, Copy, Left, PATH_BYTES_MAX};
 use crate::builder::sandbox::COMMAND_LIMIT;
 use crate::builder::{BuildError, UploadError, refusal, shell};
 
@@ -75,10 +75,11 @@ impl Bench<'_> {
             shell::expanded(path),
             shell::word(&self.context.user),
         );
-        let value = self
-            .sandbox
-            .value(&script, self.context, self.phase)
-            .await?;
-        value.map_err(|ran| self.failed(format!("failed to copy files: {}", said(&ran))))
+        let failing = "failed to copy files";
+        let path = self.value(&script, self.context, failing).await?;
+        match path.len() > PATH_BYTES_MAX || path.contains('\0') {
+            false => Ok(path),
+            true => Err(self.failed(format!("{failing}: the path is none"))),
+        }
     }
 }

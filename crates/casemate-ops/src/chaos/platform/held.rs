@@ -13,7 +13,9 @@ const SPACE_SLACK: u64 = 32 << 20;
 
 #[derive(Debug)]
 pub(in crate::chaos) struct Held {
-    /// Snapshots, and what pauses with files alone kept.
+    /// Read-only layers of templates, and what is being made or removed of them.
+    sealed: u64,
+    /// Snapshots, what pauses with files alone kept, and states of builds.
     kept: u64,
     /// On their way out.
     leaving: u64,
@@ -27,7 +29,7 @@ pub(in crate::chaos) struct Held {
 }
 
 impl Held {
-    pub(super) async fn of(pool: &Path, in_stock: u64) -> Result<Self, ChaosError> {
+    pub(super) async fn of(pool: &Path, layers: &Path, in_stock: u64) -> Result<Self, ChaosError> {
         // What was deleted is cleaned up at the file system's leisure, otherwise.
         btrfs(pool, &["filesystem", "sync"]).await?;
         let count = |name: &str| match std::fs::read_dir(pool.join(name)) {
@@ -36,9 +38,13 @@ impl Held {
             Err(error) => Err(ChaosError::io("look into the pool")(error)),
         };
         let all = count("w")?;
+        let named = std::fs::read_dir(layers).map_err(ChaosError::io("look at the layers"))?;
+        let is_sealed = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b"t-");
+        let sealed = named.flatten().filter(|one| is_sealed(&one.file_name()));
         let room = rustix::fs::statvfs(pool).map_err(io::Error::from);
         let room = room.map_err(ChaosError::io("measure the pool"))?;
         Ok(Self {
+            sealed: sealed.count() as u64,
             kept: count("kept")?,
             leaving: count("x")?,
             in_stock,
@@ -59,6 +65,7 @@ impl Held {
     /// What there is more of than there was, in words.
     pub(in crate::chaos) fn beyond(&self, fresh: &Self) -> Option<String> {
         let counts = [
+            ("layers of templates", self.sealed, fresh.sealed),
             ("kept files", self.kept, fresh.kept),
             ("layers in the trash", self.leaving, fresh.leaving),
             ("layers", self.layers, fresh.layers),
