@@ -58,6 +58,8 @@ pub struct Control {
     pub(crate) builder: Builder,
     pub(crate) building: Building,
     pub(crate) unwanted: Unwanted,
+    /// Held while a team's caches are trimmed: the store writes for one at a time anyway.
+    pub(crate) trimming: tokio::sync::Mutex<()>,
     pub(crate) counters: Counters,
     pub(crate) heard: watch::Sender<Heard>,
     /// This process, another name after each start: what it holds when it dies is found by it.
@@ -149,6 +151,7 @@ impl Control {
             builder,
             building: Building::default(),
             unwanted: Unwanted::default(),
+            trimming: tokio::sync::Mutex::default(),
             counters: Counters::default(),
             heard: watch::Sender::new(Heard::default()),
             owner,

@@ -15,8 +15,8 @@ use crate::StoreError;
 use crate::error::Cause;
 
 pub(crate) use build::{
-    BuildRow, CachedLayerRow, RecordRow, context_text, envs_text, failure_text, layers_text,
-    startup_text, status_word,
+    BuildRow, CachedLayerRow, RecordRow, context_text, envs_text, failure_text, layers,
+    layers_text, startup_text, status_word,
 };
 pub(crate) use keys::{ApiKeyRow, OwnedKeyRow, TokenRow};
 pub(crate) use sandbox::{

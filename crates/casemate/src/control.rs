@@ -219,6 +219,10 @@ fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {
         image_mib_max: setup.config.images.image_mib_max,
         cache: days(setup.config.builds.cache_days),
         cache_steps_max: setup.config.builds.cache_steps_max,
+        unused: match setup.config.builds.unused_days {
+            0 => None,
+            kept => Some(days(kept)),
+        },
     };
     const MIB: u64 = 1024 * 1024;
     let uploads = &setup.config.uploads;

@@ -168,6 +168,8 @@ pub struct Builds {
     pub cache_days: u32,
     /// Results of steps that are kept of each team.
     pub cache_steps_max: u32,
+    /// Days that a ready build is kept to which neither tag nor sandbox leads; 0: for ever.
+    pub unused_days: u32,
 }
 
 impl Default for Builds {
@@ -176,6 +178,7 @@ impl Default for Builds {
             at_once: 0,
             cache_days: 7,
             cache_steps_max: 2000,
+            unused_days: 30,
         }
     }
 }
@@ -192,6 +195,11 @@ impl Builds {
             self.cache_steps_max >= 10,
             "builds.cache_steps_max must be at least 10, got {}",
             self.cache_steps_max
+        );
+        ensure!(
+            self.unused_days <= 3650,
+            "builds.unused_days must be 0 to 3650, got {}",
+            self.unused_days
         );
         Ok(())
     }
