@@ -173,6 +173,68 @@ def test_a_start_command_runs_in_each_sandbox(name, context):
     assert statuses == "418 404"
 
 
+def test_set_publishes_and_moves_tags(name, context, tmp_path):
+    folder = context("RUN echo one > /what")
+    first = answer("template", "build", "--context", folder, name)
+    other = tmp_path / "other"
+    other.write_text("FROM e2bdev/base\nRUN echo two > /what\n")
+    second = answer("template", "build", "-f", str(other), "--context", folder, f"{name}:v2")
+    said = casemate("template", "set", name, "--tag", "stable", "--tag", "v1").stdout
+    assert first["buildID"] in said and "stable, v1" in said
+    assert in_sandbox(f"{name}:stable", "cat /what") == "one\n"
+    moved = answer("template", "set", f"{name}:v2", "--tag", "stable", "--remove-tag", "v1", "--public")
+    assert (moved["buildID"], moved["public"]) == (second["buildID"], True)
+    assert in_sandbox(f"{name}:stable", "cat /what") == "two\n"
+    casemate("sandbox", "create", "--template", f"{name}:v1", check=1)
+    row = next(row for row in answer("template", "list") if name in row["aliases"])
+    assert row["public"] is True
+    casemate("template", "set", f"{name}:{second['buildID']}", "--tag", "default")
+    assert in_sandbox(name, "cat /what") == "two\n"
+    private = answer("template", "set", name, "--private")
+    assert private["public"] is False and private["names"][0].endswith(f"/{name}")
+    row = next(row for row in answer("template", "list") if name in row["aliases"])
+    assert row["public"] is False
+
+
+def test_set_refuses_what_cannot_be_and_then_changes_nothing(name, context):
+    casemate("template", "build", "--context", context(), name)
+    casemate("template", "set", name, check=2)
+    casemate("template", "set", name, "--public", "--private", check=2)
+    for args, expected in [
+        ((f"{name}:none", "--tag", "a", "--public"), "with tag 'none' not found"),
+        ((name, "--tag", "a b", "--public"), "Invalid tag"),
+        ((name, "--remove-tag", "default", "--public"), "Cannot delete the 'default' tag"),
+        (("nobody-1", "--public"), "not found"),
+        (("base", "--private"), "access"),
+    ]:
+        assert expected in casemate("template", "set", *args, check=1).stderr, args
+    row = next(row for row in answer("template", "list") if name in row["aliases"])
+    assert row["public"] is False
+
+
+def test_gc_gives_room_back_and_takes_nothing_that_is_needed(name, context, tmp_path):
+    folder = context("COPY big /big", "RUN cat /big /big > /twice", "RUN rm /twice",
+                     big="0123456789abcdef" * 65536)
+    first = answer("template", "build", "--context", folder, name)
+    (tmp_path / "big").write_text("other")
+    answer("template", "build", "--context", folder, name)
+    recent = answer("template", "gc", "--older-than", "1h", "--dry-run")
+    assert (recent["uploads"], recent["builds"]) == (0, 0)
+    before = answer("template", "gc", "--dry-run")
+    assert before["steps"] >= 4 and before["uploads"] >= 2 and before["builds"] >= 1
+    assert before["layers"] >= 1 and before["bytes"] > 0
+    assert answer("template", "gc", "--dry-run") == before
+    gone = casemate("template", "gc").stdout
+    assert gone.startswith(f"removed {before['steps']} results of steps, "), gone
+    assert answer("template", "gc")["steps"] == 0
+    casemate("sandbox", "create", "--template", f"{name}:{first['buildID']}", check=1)
+    assert in_sandbox(name, "cat /big; ls /twice 2>&1 | wc -l") == "other1\n"
+    anew = casemate("template", "build", "--context", folder, name)
+    assert "built " in anew.stdout
+    wrong = casemate("template", "gc", "--older-than", "1w", check=2)
+    assert "such as 7d" in wrong.stderr
+
+
 def test_delete(name, context):
     casemate("template", "build", "--context", context(), name)
     assert casemate("template", "delete", name).stdout == f"deleted {name}\n"

@@ -60,6 +60,7 @@ use crate::router::operations;
         crate::templates::upload::put,
         crate::templates::builds::status,
         crate::templates::builds::logs,
+        crate::templates::gc::gc,
         crate::templates::list::v1,
         crate::templates::list::v2,
         crate::templates::list::get,

@@ -3,6 +3,7 @@
 
 pub(crate) mod builds;
 pub(crate) mod files;
+pub(crate) mod gc;
 pub(crate) mod list;
 pub(crate) mod request;
 pub(crate) mod start;
@@ -41,6 +42,7 @@ pub(crate) fn operations() -> Vec<Operation> {
         Operation::served(Method::PUT, "/uploads/{token}", Anybody, upload::put).long(),
         Operation::served(GET, "/templates/{templateID}/builds/{buildID}/status", TeamOrToken, builds::status).also_when_blocked(),
         Operation::served(GET, "/templates/{templateID}/builds/{buildID}/logs", TeamOrToken, builds::logs).also_when_blocked(),
+        Operation::served(POST, "/builds/gc", Team, gc::gc).also_when_blocked(),
         Operation::served(GET, "/templates", TeamOrToken, list::v1).also_when_blocked(),
         Operation::served(GET, "/v2/templates", TeamOrToken, list::v2).also_when_blocked(),
         Operation::served(GET, "/templates/{templateID}", Team, list::get).also_when_blocked(),

@@ -19,11 +19,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use casemate_wire::{
-    AutoResume, BuildLogEntry, BuildStatusReason, CreatedTeamApiKey, ErrorBody, ForkResult,
-    ListedSandbox, NewTemplateBuild, PauseMode, RequestedTemplateBuild, Sandbox, SandboxDetail,
-    SandboxLogEntry, SandboxMetric, SnapshotInfo, StartTemplateBuild, State, TeamApiKey, Template,
-    TemplateAlias, TemplateBuildInfo, TemplateFilesUpload, TemplateStep, TemplateTag,
-    TemplateWithBuilds,
+    AssignedTags, AutoResume, BuildLogEntry, BuildStatusReason, CollectBuilds, CollectedBuilds,
+    CreatedTeamApiKey, ErrorBody, ForkResult, ListedSandbox, NewTemplateBuild, PauseMode,
+    RequestedTemplateBuild, Sandbox, SandboxDetail, SandboxLogEntry, SandboxMetric, SnapshotInfo,
+    StartTemplateBuild, State, TeamApiKey, Template, TemplateAlias, TemplateBuildInfo,
+    TemplateFilesUpload, TemplateStep, TemplateTag, TemplateWithBuilds,
 };
 pub use sandboxes::{Connected, Egress, Kept, NewSandbox, Page, SandboxFilter};
 
@@ -125,6 +125,15 @@ impl Server {
 
     async fn delete(&self, path: &str) -> Result<Answer, ApiError> {
         self.send(Method::DELETE, path, None, Bytes::new()).await
+    }
+
+    async fn delete_with(&self, path: &str, body: &impl Serialize) -> Result<Answer, ApiError> {
+        self.send(Method::DELETE, path, Some(JSON), json(body))
+            .await
+    }
+
+    async fn patch(&self, path: &str, body: &impl Serialize) -> Result<Answer, ApiError> {
+        self.send(Method::PATCH, path, Some(JSON), json(body)).await
     }
 
     async fn put(&self, path: &str, body: &impl Serialize) -> Result<Answer, ApiError> {

@@ -85,6 +85,8 @@ pub struct BuildsConfig {
     /// What a team's layers and results of steps take together, bytes: results go for it, and a
     /// template that does not fit without them fails.
     pub team_bytes_max: u64,
+    /// How long a ready build is kept that nothing refers to any more; `None`: for ever.
+    pub unused: Option<Duration>,
 }
 
 impl Default for BuildsConfig {
@@ -97,6 +99,7 @@ impl Default for BuildsConfig {
             cache: Duration::from_secs(7 * 24 * 3600),
             cache_steps_max: 2000,
             team_bytes_max: 20 << 30,
+            unused: Some(Duration::from_secs(30 * 24 * 3600)),
         }
     }
 }

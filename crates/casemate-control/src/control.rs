@@ -60,6 +60,8 @@ pub struct Control {
     pub(crate) building: Building,
     pub(crate) unwanted: Unwanted,
     pub(crate) warm: Warm,
+    /// Held while a team's caches are trimmed: the store writes for one at a time anyway.
+    pub(crate) trimming: tokio::sync::Mutex<()>,
     pub(crate) counters: Counters,
     pub(crate) heard: watch::Sender<Heard>,
     /// This process, another name after each start: what it holds when it dies is found by it.
@@ -154,6 +156,7 @@ impl Control {
             building: Building::default(),
             unwanted: Unwanted::default(),
             warm,
+            trimming: tokio::sync::Mutex::default(),
             counters: Counters::default(),
             heard: watch::Sender::new(Heard::default()),
             owner,

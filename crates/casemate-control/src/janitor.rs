@@ -38,6 +38,12 @@ pub(crate) async fn run(control: Arc<Control>) {
                 "could not end builds that wait for too long; trying again later"
             );
         }
+        if let Err(error) = end_unused(&control).await {
+            tracing::warn!(
+                error = chain(&error),
+                "could not forget builds that nothing refers to; trying again later"
+            );
+        }
         if let Err(error) = end_cached_layers(&control).await {
             tracing::warn!(
                 error = chain(&error),
@@ -99,6 +105,28 @@ impl Control {
         }
         Ok(dropped.rows > 0)
     }
+}
+
+/// Their layers go with the next look for what nobody wants.
+async fn end_unused(control: &Control) -> Result<(), StoreError> {
+    let Some(kept) = control.config.builds.unused else {
+        return Ok(());
+    };
+    let before = Timestamp::now().checked_sub(kept);
+    let before = before.unwrap_or(Timestamp::MIN);
+    let mut gone = 0;
+    loop {
+        let forgotten = control.store.build_forget_unused(before).await?;
+        gone += forgotten;
+        if forgotten < u64::from(FORGET_BUILDS_MAX) {
+            break;
+        }
+    }
+    if gone > 0 {
+        control.builds_by_reference.clear();
+        tracing::info!(builds = gone, "forgot builds that nothing refers to");
+    }
+    Ok(())
 }
 
 async fn end_waiting(control: &Control) -> Result<(), StoreError> {

@@ -4,6 +4,7 @@ pub mod builds;
 pub mod cancel;
 pub mod delete;
 mod forget;
+pub mod gc;
 pub mod list;
 mod owned;
 pub mod request;

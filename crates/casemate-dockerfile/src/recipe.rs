@@ -45,6 +45,39 @@ pub enum Action {
     User(String),
 }
 
+impl Action {
+    /// `type` and `args` of the step in the body of `POST /v2/templates/{templateID}/builds/{buildID}`,
+    /// as the SDKs send them: what a `COPY` does not say is an empty string there, a mode has four
+    /// octal digits, and an `ENV` has names and values by turns.
+    pub fn wire(&self) -> (&'static str, Vec<String>) {
+        match self {
+            Self::Copy {
+                source,
+                destination,
+                owner,
+                mode,
+            } => {
+                let owner = owner.clone().unwrap_or_default();
+                let mode = mode.map(|mode| format!("{mode:04o}")).unwrap_or_default();
+                (
+                    "COPY",
+                    vec![source.clone(), destination.clone(), owner, mode],
+                )
+            }
+            Self::Env(pairs) => {
+                let flat = pairs.iter().flat_map(|(name, value)| [name, value]);
+                ("ENV", flat.cloned().collect())
+            }
+            Self::Run { command, user } => {
+                let args = [command].into_iter().chain(user);
+                ("RUN", args.cloned().collect())
+            }
+            Self::Workdir(path) => ("WORKDIR", vec![path.clone()]),
+            Self::User(user) => ("USER", vec![user.clone()]),
+        }
+    }
+}
+
 /// Something in the file without effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {

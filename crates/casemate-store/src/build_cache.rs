@@ -61,6 +61,42 @@ pub struct BuiltBytes {
 
 /// A note that no row names is kept for so long: the row may be on its way.
 pub const NOTE_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+/// What of a team's goes that only makes its next builds faster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheTrim {
+    pub team: TeamId,
+    /// Cached layers that were last used before, and builds that nothing referred to since.
+    pub before: Timestamp,
+    /// Uploads that were last used before.
+    pub uploads_before: Timestamp,
+    /// Builds that are under way rest on these: what names them stays.
+    pub spared_files: Vec<SnapshotId>,
+    pub spared_layers: Vec<LayerId>,
+    pub mode: TrimMode,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrimMode {
+    /// Only looks at what would go.
+    Rehearse,
+    CarryOut,
+}
+
+/// What went with a [`CacheTrim`], or would.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Builds of templates.
+    pub builds: u64,
+    /// Cached layers: results of steps.
+    pub steps: u64,
+    /// Kept files that nothing names any more.
+    pub files: Vec<SnapshotId>,
+    /// Read-only layers that nothing names any more.
+    pub layers: Vec<LayerId>,
+    pub uploads: u64,
+    /// Of contents that no upload of the team has any more.
+    pub upload_bytes: u64,
+}
 
 /// What is not needed any more, once its rows are gone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -128,6 +164,11 @@ pub trait BuildCache {
     /// Which of these read-only layers some build that is ready, some cached layer, or some sandbox
     /// that is not dead (by its build) needs.
     async fn layer_wanted(&self, layers: &[LayerId]) -> Result<Vec<LayerId>, StoreError>;
+
+    /// Removes builds that nothing refers to ([`crate::Builds::build_forget_unused`]), then cached
+    /// layers, then uploads of a team, in one transaction. A cached layer stays, however old, that
+    /// names nothing but what builds that are ready and snapshots name as well: it costs nothing.
+    async fn cache_trim(&self, trim: &CacheTrim) -> Result<Trimmed, StoreError>;
 
     /// Finds an upload and notes that it was used, to the [`USED_STEP`].
     async fn upload_find(

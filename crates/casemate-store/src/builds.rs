@@ -13,8 +13,8 @@ use casemate_types::{BuildFailure, BuildStatus, Resources, TeamId, TemplateId, T
 
 use crate::{Build, BuildId, StoreError, Template};
 
-/// Builds that one call of [`Builds::build_forget_failed`] removes at most; call again when it removed
-/// that many.
+/// Builds that one call of [`Builds::build_forget_failed`] or [`Builds::build_forget_unused`] removes at
+/// most; call again when it removed that many.
 pub const FORGET_BUILDS_MAX: u32 = 500;
 
 /// A build that somebody asks for.
@@ -181,6 +181,12 @@ pub trait Builds {
     /// Removes builds that failed before `before`, [`FORGET_BUILDS_MAX`] at most, with their places in
     /// the history of tags; how many.
     async fn build_forget_failed(&self, before: Timestamp) -> Result<u64, StoreError>;
+
+    /// Removes builds of teams' templates, [`FORGET_BUILDS_MAX`] at most, to which nothing led since
+    /// `before`, with their places in the history of tags; how many. One stays that is the newest of
+    /// its template that is ready, that a tag leads to or led to until then, or that a sandbox is of
+    /// that is not dead.
+    async fn build_forget_unused(&self, before: Timestamp) -> Result<u64, StoreError>;
 
     /// Of a template, newest first, then by id from the greatest; `rows_max` at most.
     async fn build_page(

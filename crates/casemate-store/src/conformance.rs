@@ -13,6 +13,7 @@ mod snapshots;
 mod sql_rows;
 mod teams;
 mod templates;
+mod trim;
 
 use casemate_types::{TeamId, Timestamp, UserId};
 
@@ -28,6 +29,7 @@ pub use snapshots::*;
 pub use sql_rows::*;
 pub use teams::*;
 pub use templates::*;
+pub use trim::*;
 
 /// One test for each case. `$open` is an async function without arguments that gives a value
 /// which dereferences to a [`Store`].
@@ -91,6 +93,11 @@ macro_rules! store_conformance {
             what_other_teams_run_from_outlives_a_deletion,
             a_snapshot_without_a_tag_expires_like_others,
             uploads_are_found_counted_and_expired,
+            builds_that_nothing_refers_to_are_forgotten,
+            a_trim_takes_what_costs_room_and_nothing_that_is_needed,
+            a_trim_spares_what_builds_rest_on_and_other_teams,
+            a_trim_takes_old_builds_with_what_they_kept,
+            a_trim_counts_contents_of_uploads_once,
             pages_are_ordered_and_complete,
             page_goes_on_after_a_row_that_is_gone,
             page_filters_all_hold,

@@ -35,7 +35,9 @@ pub mod users;
 
 use async_trait::async_trait;
 
-pub use build_cache::{BuildCache, BuiltBytes, CacheKey, CachedLayer, Dropped, Upload};
+pub use build_cache::{
+    BuildCache, BuiltBytes, CacheKey, CacheTrim, CachedLayer, Dropped, TrimMode, Trimmed, Upload,
+};
 pub use builds::{
     BuildBegun, BuildRecord, BuildRequested, Builds, CreatedCursor, NewBuild, TagAssignment,
     TemplateOrder, TemplateSummary,

@@ -15,7 +15,7 @@ use crate::StoreError;
 use crate::error::Cause;
 
 pub(crate) use build::{
-    BuildRow, CachedLayerRow, RecordRow, context_text, envs_text, failure_text, layers_of,
+    BuildRow, CachedLayerRow, RecordRow, context_text, envs_text, failure_text, layers, layers_of,
     layers_text, startup_text, status_word,
 };
 pub(crate) use keys::{ApiKeyRow, OwnedKeyRow, TokenRow};

@@ -25,6 +25,7 @@ mod template_pages;
 mod templates;
 #[cfg(test)]
 mod tests;
+mod trim;
 mod users;
 
 use std::time::Duration;

@@ -251,6 +251,43 @@ pub struct TemplateBuildLogs {
     pub logs: Vec<BuildLogEntry>,
 }
 
+/// Body of `POST /builds/gc`, which is ours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CollectBuilds {
+    /// What was used within so many seconds stays; 0 when absent.
+    #[serde(
+        default,
+        deserialize_with = "non_null",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(nullable = false)]
+    pub older_than_seconds: Option<u32>,
+    /// Only says what would go; `false` when absent.
+    #[serde(
+        default,
+        deserialize_with = "non_null",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(nullable = false)]
+    pub dry_run: Option<bool>,
+}
+
+/// Its answer: what went, or would go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CollectedBuilds {
+    /// Builds to which neither tag nor sandbox leads, and that are not their template's newest.
+    pub builds: u64,
+    /// Results of steps.
+    pub steps: u64,
+    /// Read-only layers that only those had.
+    pub layers: u64,
+    pub uploads: u64,
+    /// Of uploads and results of steps, as far as known; layers are not counted.
+    pub bytes: u64,
+}
+
 /// What became of an order to cancel all builds of a team.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

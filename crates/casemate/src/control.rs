@@ -222,6 +222,10 @@ fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {
         cache: days(setup.config.builds.cache_days),
         cache_steps_max: setup.config.builds.cache_steps_max,
         team_bytes_max: setup.config.builds.team_mib_max.saturating_mul(MIB),
+        unused: match setup.config.builds.unused_days {
+            0 => None,
+            kept => Some(days(kept)),
+        },
     };
     let warm_pool = &setup.config.warm_pool;
     config.warm_pool = WarmPoolConfig {

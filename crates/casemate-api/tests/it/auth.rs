@@ -22,7 +22,7 @@ enum Who {
 /// Written from the specification, apart from the server's own table.
 fn table() -> Vec<(&'static str, String, Who)> {
     use Who::{AD, Nobody, P, PT, PTorAD, T, TA, U, UorPT};
-    let rows: [(&str, &str, Who); 85] = [
+    let rows: [(&str, &str, Who); 86] = [
         ("GET", "/health", Nobody),
         ("GET", "/teams", U),
         ("GET", "/teams/UUID/metrics", T),
@@ -103,6 +103,7 @@ fn table() -> Vec<(&'static str, String, Who)> {
         ("GET", "/templates/tid/tags/exists", T),
         ("GET", "/templates/tid/tags/groups", T),
         ("GET", "/templates/tid/tags/t/assignments", T),
+        ("POST", "/builds/gc", T),
         // The link itself is the key.
         ("PUT", "/uploads/token", Nobody),
         ("GET", "/ready", Nobody),

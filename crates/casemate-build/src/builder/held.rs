@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use casemate_store::Build;
 use casemate_types::{LayerId, SandboxId, SnapshotId};
 
 /// Of all builds of a process. Clones are the same.
@@ -30,6 +31,25 @@ impl Held {
     /// Whether it is the sandbox of a build that is under way.
     pub fn has_sandbox(&self, sandbox: &SandboxId) -> bool {
         self.lock().sandboxes.contains_key(sandbox)
+    }
+
+    /// All that is held now.
+    pub fn files(&self) -> Vec<SnapshotId> {
+        self.lock().files.keys().cloned().collect()
+    }
+
+    /// All that is held now.
+    pub fn layers(&self) -> Vec<LayerId> {
+        self.lock().layers.keys().cloned().collect()
+    }
+
+    /// Holds what sandboxes of a template's build begin with. Whoever then finds the build still there
+    /// may rest on it, whatever becomes of it meanwhile.
+    pub fn hold_build(&self, build: &Build) -> Hold {
+        let mut hold = self.hold();
+        build.files.iter().for_each(|files| hold.files(files));
+        build.layers.iter().for_each(|layer| hold.layer(layer));
+        hold
     }
 
     pub(super) fn hold(&self) -> Hold {
@@ -119,6 +139,10 @@ mod tests {
             hold.layer("b-base");
         }
         drop(first);
+        assert_eq!(
+            (held.files(), held.layers()),
+            (vec![files.clone()], vec![layer.clone()])
+        );
         assert!(held.has_files(&files) && held.has_layer(&layer));
         drop(second);
         assert!(!held.has_files(&files) && !held.has_layer(&layer));

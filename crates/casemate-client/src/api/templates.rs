@@ -4,8 +4,9 @@ use std::fs::File;
 use std::time::Duration;
 
 use casemate_wire::{
-    NewTemplateBuild, RequestedTemplateBuild, StartTemplateBuild, Template, TemplateAlias,
-    TemplateBuildInfo, TemplateFilesUpload, TemplateTag, TemplateWithBuilds,
+    AssignTags, AssignedTags, CollectBuilds, CollectedBuilds, DeleteTags, NewTemplateBuild,
+    RequestedTemplateBuild, StartTemplateBuild, Template, TemplateAlias, TemplateBuildInfo,
+    TemplateFilesUpload, TemplateTag, TemplateUpdate, TemplateWithBuilds, UpdatedTemplate,
 };
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::{Method, Request, Uri};
@@ -169,6 +170,52 @@ impl Api {
     pub async fn template_tags(&self, template_id: &str) -> Result<Vec<TemplateTag>, ApiError> {
         let answer = self.server.get(&path(template_id, "/tags")).await?;
         read("template tags", &answer)
+    }
+
+    /// Lets other teams use a template, or not; its full names.
+    pub async fn template_publish(
+        &self,
+        template: &str,
+        public: bool,
+    ) -> Result<Vec<String>, ApiError> {
+        let update = TemplateUpdate {
+            public: Some(public),
+        };
+        let path = format!("/v2/templates/{}", utf8_percent_encode(template, PIECE));
+        let answer = self.server.patch(&path, &update);
+        let updated: UpdatedTemplate = read("template publish", &answer.await?)?;
+        Ok(updated.names)
+    }
+
+    /// Gives the ready build to which `NAME`, `NAME:TAG` or `NAME:BUILD` leads more tags; those that
+    /// another has move to it.
+    pub async fn template_tags_assign(
+        &self,
+        target: &str,
+        tags: &[String],
+    ) -> Result<AssignedTags, ApiError> {
+        let body = AssignTags {
+            target: target.to_owned(),
+            tags: Some(tags.to_vec()),
+        };
+        let answer = self.server.post("/templates/tags", &body).await?;
+        read("template tags assign", &answer)
+    }
+
+    /// Takes tags of a template away; those that it has not are no error.
+    pub async fn template_tags_remove(&self, name: &str, tags: &[String]) -> Result<(), ApiError> {
+        let body = DeleteTags {
+            name: name.to_owned(),
+            tags: Some(tags.to_vec()),
+        };
+        self.server.delete_with("/templates/tags", &body).await?;
+        Ok(())
+    }
+
+    /// Removes what the team's builds left and nothing needs, or says what would go.
+    pub async fn builds_collect(&self, ask: &CollectBuilds) -> Result<CollectedBuilds, ApiError> {
+        let answer = self.server.post("/builds/gc", ask).await?;
+        read("builds collect", &answer)
     }
 
     /// Deletes a template with all its builds. False: there was none. One that sandboxes run from

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::sync::{Arc, Mutex};
 
-use casemate_client::api::{NewTemplateBuild, StartTemplateBuild, TemplateFilesUpload};
+use casemate_client::api::{
+    CollectBuilds, NewTemplateBuild, StartTemplateBuild, TemplateFilesUpload,
+};
 use casemate_client::{Api, ApiError, HttpError, Transport};
 
 use crate::server::{Answer, Server};
@@ -168,6 +170,49 @@ async fn a_name_stays_one_piece_of_the_path_and_unknown_is_none() {
     assert_eq!(found.unwrap().template_id, "t");
     assert!(api.template_by_name("gone").await.unwrap().is_none());
     assert!(api.template_delete("s/n").await.unwrap());
+}
+
+#[tokio::test]
+async fn what_is_changed_is_said_in_the_body() {
+    let server = Server::start(vec![
+        (
+            "PATCH /v2/templates/s%2Fn",
+            Answer::status(200, r#"{"names":["s/n"]}"#),
+        ),
+        (
+            "POST /templates/tags",
+            Answer::status(201, r#"{"tags":["v1"],"buildID":"b"}"#),
+        ),
+        ("DELETE /templates/tags", Answer::status(204, "")),
+        (
+            "POST /builds/gc",
+            Answer::status(
+                200,
+                r#"{"builds":1,"steps":2,"layers":3,"uploads":4,"bytes":5}"#,
+            ),
+        ),
+    ])
+    .await;
+    let api = api(&server);
+    assert_eq!(api.template_publish("s/n", true).await.unwrap(), ["s/n"]);
+    let tags = ["v1".to_owned()];
+    let assigned = api.template_tags_assign("n:old", &tags).await.unwrap();
+    assert_eq!(assigned.build_id, "b");
+    api.template_tags_remove("n", &tags).await.unwrap();
+    let ask = CollectBuilds {
+        older_than_seconds: None,
+        dry_run: Some(true),
+    };
+    let gone = api.builds_collect(&ask).await.unwrap();
+    assert_eq!((gone.builds, gone.layers, gone.bytes), (1, 3, 5));
+    let bodies: Vec<_> = server.seen().into_iter().map(|seen| seen.body).collect();
+    let expected = [
+        r#"{"public":true}"#,
+        r#"{"target":"n:old","tags":["v1"]}"#,
+        r#"{"name":"n","tags":["v1"]}"#,
+        r#"{"dryRun":true}"#,
+    ];
+    assert_eq!(bodies, expected);
 }
 
 #[tokio::test]

@@ -35,9 +35,10 @@ async fn drop_unwanted(control: &Arc<Control>) -> Result<(), ReconcileError> {
             .cloned()
             .collect();
         let wanted = control.store.snapshot_wanted(&unrecorded).await?;
+        // A build may have found them before their row went.
         let unwanted: Vec<SnapshotId> = unrecorded
             .into_iter()
-            .filter(|files| !wanted.contains(files))
+            .filter(|files| !wanted.contains(files) && !control.builder.held().has_files(files))
             .collect();
         if !unwanted.is_empty() {
             let snapshots = unwanted.len();

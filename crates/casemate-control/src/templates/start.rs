@@ -15,7 +15,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use casemate_build::builder::{BuildError, BuildLog, Built, Ground, Job};
+use casemate_build::builder::{BuildError, BuildLog, Built, Ground, Hold, Job};
 use casemate_build::recipe::Recipe;
 use casemate_images::Reference;
 use casemate_store::{Build, BuildBegun, BuildId, BuildRecord, StoreError};
@@ -160,8 +160,8 @@ impl Control {
             self.store.build_fail(&record.id, &failure, now).await?;
             return Err(StartBuildError::Source(why));
         }
-        let ground = match self.ground(caller, recipe).await {
-            Ok(ground) => ground,
+        let (ground, rests_on) = match self.ground(caller, recipe).await {
+            Ok(found) => found,
             Err(message) => {
                 let step = Some("base".into());
                 let failure = BuildFailure { message, step };
@@ -182,7 +182,7 @@ impl Control {
         self.tasks.spawn(TaskKind::Request, async move {
             let (team, is_forced) = (job.team.clone(), is_forced(&job.recipe));
             let is_ready = control.run_build(job, record, &running.cancel).await;
-            drop(running);
+            drop((running, rests_on));
             let trimmed = control.trim_builds(&team).await.unwrap_or_else(|error| {
                 tracing::warn!(
                     team.id = %team, error = chain(&error),
@@ -221,8 +221,13 @@ impl Control {
             .ok_or_else(not_found)
     }
 
-    /// What the recipe stands on; the error is the build's, about its base.
-    async fn ground(&self, caller: &TeamCaller, recipe: &Recipe) -> Result<Ground, String> {
+    /// What the recipe stands on, held from here on: the build may wait for long. The error is the
+    /// build's, about its base.
+    async fn ground(
+        &self,
+        caller: &TeamCaller,
+        recipe: &Recipe,
+    ) -> Result<(Ground, Option<Hold>), String> {
         let (name, resolved) = match (&recipe.from_image, &recipe.from_template) {
             (Some(image), _) => {
                 let at_hand = Reference::parse(image).ok().and_then(|reference| {
@@ -230,10 +235,11 @@ impl Control {
                     images.get(&reference.to_string()).cloned()
                 });
                 let Some(template) = at_hand else {
-                    return Ok(Ground::Image {
+                    let ground = Ground::Image {
                         reference: image.clone(),
                         login: recipe.registry.clone(),
-                    });
+                    };
+                    return Ok((ground, None));
                 };
                 // Whatever the team calls so itself.
                 (image, self.look_up_template_in("", &template, caller).await)
@@ -253,14 +259,28 @@ impl Control {
             TemplateError::Reference(why) => format!("invalid template reference: {why}"),
             other => other.to_string(),
         })?;
+        let hold = self.builder.held().hold_build(&build);
+        // It may have gone between the look and the hold.
+        let again = self.store.build_by_id(&build.id).await.map_err(|error| {
+            tracing::error!(
+                error = chain(&error),
+                "could not look for the base of a build"
+            );
+            casemate_build::builder::INTERNAL.to_owned()
+        })?;
+        let is_same = |again: &Build| again.files == build.files && again.layers == build.layers;
+        if !again.as_ref().is_some_and(is_same) {
+            return Err(TemplateError::NotFound(name.clone()).to_string());
+        }
         let record = self.store.build_record(&build.id).await.unwrap_or_default();
         let size = record.and_then(|record| record.disk_size_mib);
-        Ok(Ground::Template {
+        let ground = Ground::Template {
             files_mib: size.map_or(0, |size| size.saturating_sub(build.resources.disk_mib)),
             name: name.clone(),
             is_image: recipe.from_image.is_some(),
             build: Box::new(build),
-        })
+        };
+        Ok((ground, Some(hold)))
     }
 
     /// Whether it became ready.

@@ -17,6 +17,8 @@ use super::FakeNode;
 use super::state::Entry;
 
 const EVENTS: usize = 4096;
+/// What the removal of any kept files of it gives back.
+const KEPT_BYTES: u64 = 1000;
 /// What every sealed layer of it takes.
 const LAYER_BYTES: u64 = 4096;
 
@@ -239,7 +241,7 @@ impl NodePort for FakeNode {
         let asked = kept.filter(|id| after.is_none_or(|after| *id > after));
         let named = asked.map(|snapshot| KeptSnapshot {
             snapshot: snapshot.clone(),
-            bytes: Some(0),
+            bytes: Some(KEPT_BYTES),
         });
         Ok(named.collect())
     }

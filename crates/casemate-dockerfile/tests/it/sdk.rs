@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use casemate_dockerfile::{Action, Recipe, parse};
+use casemate_dockerfile::{Recipe, parse};
 use serde_json::{Value, json};
 
 /// Each is a whole file; those without a `FROM` get one.
@@ -215,31 +215,7 @@ fn sdk(python: &str, files: &[String]) -> Vec<Value> {
 
 fn wire(recipe: &Recipe) -> Value {
     let steps = recipe.steps.iter().map(|step| {
-        let (kind, args) = match &step.action {
-            Action::Copy {
-                source,
-                destination,
-                owner,
-                mode,
-            } => {
-                let mode = mode.map(|mode| format!("{mode:04o}")).unwrap_or_default();
-                let owner = owner.clone().unwrap_or_default();
-                (
-                    "COPY",
-                    vec![source.clone(), destination.clone(), owner, mode],
-                )
-            }
-            Action::Env(pairs) => {
-                let pairs = pairs.iter().flat_map(|(name, value)| [name, value]);
-                ("ENV", pairs.cloned().collect())
-            }
-            Action::Run { command, user } => {
-                let command = [command].into_iter().chain(user);
-                ("RUN", command.cloned().collect())
-            }
-            Action::Workdir(path) => ("WORKDIR", vec![path.clone()]),
-            Action::User(user) => ("USER", vec![user.clone()]),
-        };
+        let (kind, args) = step.action.wire();
         json!({"type": kind, "args": args, "force": false})
     });
     let mut body = json!({

@@ -62,3 +62,25 @@ fn what_is_passed_over_is_named_with_its_line() {
         ]
     );
 }
+
+#[test]
+fn steps_have_the_form_of_the_api() {
+    let text = "FROM a\nCOPY --chmod=040 b /c\nCOPY --chown=me:us d /e\nENV A=1 B='x y'\nRUN f";
+    let steps = parse(text).unwrap().steps;
+    let shown: Vec<_> = steps.iter().map(|step| step.action.wire()).collect();
+    let expected: [(&str, &[&str]); 8] = [
+        ("USER", &["root"]),
+        ("WORKDIR", &["/"]),
+        ("COPY", &["b", "/c", "", "0040"]),
+        ("COPY", &["d", "/e", "me:us", ""]),
+        ("ENV", &["A", "1", "B", "x y"]),
+        ("RUN", &["f"]),
+        ("USER", &["user"]),
+        ("WORKDIR", &["/home/user"]),
+    ];
+    let expected = expected.map(|(kind, args)| {
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        (kind, args)
+    });
+    assert_eq!(shown, expected);
+}

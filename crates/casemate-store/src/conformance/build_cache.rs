@@ -9,12 +9,12 @@ use super::*;
 use crate::build_cache::{NOTE_KEPT_FOR, USED_STEP};
 use crate::{BuiltBytes, CacheKey, CachedLayer, Dropped, TemplateDeleted, Upload};
 
-fn a_key() -> CacheKey {
+pub(super) fn a_key() -> CacheKey {
     let half = random_uuid().replace('-', "");
     CacheKey::parse(&format!("{half}{half}")).expect("64 digits")
 }
 
-fn a_layer(files: Option<&SnapshotId>) -> CachedLayer {
+pub(super) fn a_layer(files: Option<&SnapshotId>) -> CachedLayer {
     CachedLayer {
         layers: vec![LayerId::random().to_string(), "base".into()],
         files: files.cloned(),
@@ -35,14 +35,24 @@ fn dropped(rows: u64, files: &[&SnapshotId]) -> Dropped {
     }
 }
 
-async fn put(store: &dyn Store, team: &Team, layer: &CachedLayer, seconds: i64) -> CacheKey {
+pub(super) async fn put(
+    store: &dyn Store,
+    team: &Team,
+    layer: &CachedLayer,
+    seconds: i64,
+) -> CacheKey {
     let key = a_key();
     let put = store.layer_put(&team.id, &key, layer, at(seconds, 0)).await;
     assert_eq!(put.unwrap(), Dropped::default());
     key
 }
 
-async fn is_cached(store: &dyn Store, team: &Team, key: &CacheKey, seconds: i64) -> bool {
+pub(super) async fn is_cached(
+    store: &dyn Store,
+    team: &Team,
+    key: &CacheKey,
+    seconds: i64,
+) -> bool {
     let found = store.layer_find(&team.id, key, at(seconds, 0)).await;
     found.unwrap().is_some()
 }

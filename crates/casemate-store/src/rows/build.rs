@@ -84,6 +84,10 @@ pub(crate) fn layers_text(layers: &[String]) -> String {
     to_json(layers)
 }
 
+pub(crate) fn layers(text: &str) -> Result<Vec<String>, Misread> {
+    from_json(text)
+}
+
 pub(crate) fn failure_text(failure: &BuildFailure) -> String {
     to_json(failure)
 }

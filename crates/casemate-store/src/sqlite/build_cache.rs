@@ -2,12 +2,15 @@
 
 use async_trait::async_trait;
 use casemate_types::{LayerId, TeamId, Timestamp};
+use sqlx::SqliteExecutor;
 
-use super::{SqliteStore, built_bytes, failed, kept_files};
+use super::{SqliteStore, built_bytes, failed, kept_files, trim};
 use crate::build_cache::{NOTE_KEPT_FOR, USED_STEP};
 use crate::error::Cause;
 use crate::rows::{CachedLayerRow, Named, context_text, layers_text, micros, signed};
-use crate::{BuildCache, BuiltBytes, CacheKey, CachedLayer, Dropped, StoreError, Upload};
+use crate::{
+    BuildCache, BuiltBytes, CacheKey, CacheTrim, CachedLayer, Dropped, StoreError, Trimmed, Upload,
+};
 
 const LAYER: &str = "cached layer";
 const UPLOAD: &str = "upload";
@@ -167,26 +170,11 @@ impl BuildCache for SqliteStore {
     }
 
     async fn layer_wanted(&self, layers: &[LayerId]) -> Result<Vec<LayerId>, StoreError> {
-        let asked: Vec<&str> = layers.iter().map(LayerId::as_str).collect();
-        // Builds of sandboxes that live are there, and they were ready when the sandboxes were made.
-        // PostgreSQL: `jsonb_array_elements_text(layers::jsonb -> 'is')`.
-        let found: Vec<String> = sqlx::query_scalar(
-            "SELECT n.value FROM builds b, json_each(b.layers, '$.is') n \
-             WHERE b.status = 'ready' AND n.value IN (SELECT value FROM json_each($1)) \
-             UNION \
-             SELECT n.value FROM cached_layers c, json_each(c.layers, '$.is') n \
-             WHERE n.value IN (SELECT value FROM json_each($1))",
-        )
-        .bind(serde_json::Value::from(asked).to_string())
-        .fetch_all(&self.readers)
-        .await
-        .map_err(|error| failed("table", "builds", error))?;
-        let read = |text: &String| {
-            LayerId::parse(text)
-                .map_err(Cause::from)
-                .named("layer", text)
-        };
-        found.iter().map(read).collect()
+        wanted(&self.readers, layers).await
+    }
+
+    async fn cache_trim(&self, trim: &CacheTrim) -> Result<Trimmed, StoreError> {
+        trim::trim(self, trim).await
     }
 
     async fn upload_find(
@@ -290,6 +278,33 @@ impl BuildCache for SqliteStore {
 fn is_worth_noting(used_at: i64, at: Timestamp) -> bool {
     let step = i64::try_from(USED_STEP.as_micros()).unwrap_or(i64::MAX);
     micros(at).saturating_sub(used_at) >= step
+}
+
+/// See [`BuildCache::layer_wanted`].
+pub(super) async fn wanted(
+    db: impl SqliteExecutor<'_>,
+    layers: &[LayerId],
+) -> Result<Vec<LayerId>, StoreError> {
+    let asked: Vec<&str> = layers.iter().map(LayerId::as_str).collect();
+    // Builds of sandboxes that live are there, and they were ready when the sandboxes were made.
+    // PostgreSQL: `jsonb_array_elements_text(layers::jsonb -> 'is')`.
+    let found: Vec<String> = sqlx::query_scalar(
+        "SELECT n.value FROM builds b, json_each(b.layers, '$.is') n \
+         WHERE b.status = 'ready' AND n.value IN (SELECT value FROM json_each($1)) \
+         UNION \
+         SELECT n.value FROM cached_layers c, json_each(c.layers, '$.is') n \
+         WHERE n.value IN (SELECT value FROM json_each($1))",
+    )
+    .bind(serde_json::Value::from(asked).to_string())
+    .fetch_all(db)
+    .await
+    .map_err(|error| failed("table", "builds", error))?;
+    let read = |text: &String| {
+        LayerId::parse(text)
+            .map_err(Cause::from)
+            .named("layer", text)
+    };
+    found.iter().map(read).collect()
 }
 
 async fn dropped(

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use casemate_types::{BuildFailure, TeamId, TemplateId, Timestamp};
 
 use super::template_pages::{self, record_columns};
-use super::{SqliteStore, build_requests, failed, tags};
+use super::{SqliteStore, build_requests, failed, tags, trim};
 use crate::builds::FORGET_BUILDS_MAX;
 use crate::error::Cause;
 use crate::rows::{
@@ -189,6 +189,10 @@ impl Builds for SqliteStore {
             .map_err(refused)?;
         tx.commit().await.map_err(refused)?;
         Ok(gone.rows_affected())
+    }
+
+    async fn build_forget_unused(&self, before: Timestamp) -> Result<u64, StoreError> {
+        trim::forget_unused(self, before).await
     }
 
     async fn build_page(

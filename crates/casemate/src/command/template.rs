@@ -4,9 +4,11 @@ mod build;
 mod delete;
 mod files;
 mod follow;
+mod gc;
 mod line;
 mod list;
 mod logs;
+mod set;
 
 use std::process::ExitCode;
 
@@ -29,6 +31,10 @@ enum Verb {
     List,
     /// Show the log of a build, oldest line first.
     Logs(logs::Args),
+    /// Publish a template or take it back, give its builds tags or take tags away.
+    Set(set::Args),
+    /// Give back the room of cached steps, uploads and old builds that nothing needs.
+    Gc(gc::Args),
     /// Delete a template with all its builds and tags.
     Delete(delete::Args),
 }
@@ -39,6 +45,8 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
         Verb::Build(args) => build::run(args, &server, output).await,
         Verb::List => list::run(&server, output).await,
         Verb::Logs(args) => logs::run(args, &server, output).await,
+        Verb::Set(args) => set::run(args, &server, output).await,
+        Verb::Gc(args) => gc::run(args, &server, output).await,
         Verb::Delete(args) => delete::run(&args, &server, output).await,
     }
 }

@@ -171,6 +171,8 @@ pub struct Builds {
     /// What layers of a team's templates and results of its steps may take together, MiB. Results that
     /// were not used for longest go for it; a template that does not fit beside the others fails.
     pub team_mib_max: u64,
+    /// Days that a ready build is kept to which neither tag nor sandbox leads; 0: for ever.
+    pub unused_days: u32,
 }
 
 impl Default for Builds {
@@ -180,6 +182,7 @@ impl Default for Builds {
             cache_days: 7,
             cache_steps_max: 2000,
             team_mib_max: 20 * 1024,
+            unused_days: 30,
         }
     }
 }
@@ -201,6 +204,11 @@ impl Builds {
             self.team_mib_max >= 256,
             "builds.team_mib_max must be at least 256, got {}",
             self.team_mib_max
+        );
+        ensure!(
+            self.unused_days <= 3650,
+            "builds.unused_days must be 0 to 3650, got {}",
+            self.unused_days
         );
         Ok(())
     }

@@ -30,23 +30,31 @@ impl Control {
         let rows = self.store.upload_expire(before).await?;
         let root = config.dir.clone();
         let mut files = 0;
-        for (team, dir) in blocking(move || teams(&root)).await? {
-            let left = dir.clone();
-            blocking(move || remove_parts(&left)).await?;
-            let whole = dir.clone();
-            let whole = blocking(move || names(&whole)).await?;
-            let whole: Vec<String> = whole
-                .into_iter()
-                .filter(|name| CacheKey::parse(name).is_some())
-                .collect();
-            for some in whole.chunks(BATCH) {
-                files += self.remove_batch(&team, &dir, some).await?;
-            }
+        for team in blocking(move || teams(&root)).await? {
+            files += self.sweep_uploads_of(&team).await?;
         }
         if rows > 0 || files > 0 {
             tracing::info!(rows, files, "removed uploads that nobody wants");
         }
         Ok(())
+    }
+
+    /// Removes files of a team that no row wants; how many. Idempotent.
+    pub(crate) async fn sweep_uploads_of(&self, team: &TeamId) -> Result<usize, SweepError> {
+        let dir = self.config.uploads.dir.join(team.as_str());
+        let left = dir.clone();
+        blocking(move || remove_parts(&left)).await?;
+        let whole = dir.clone();
+        let whole = blocking(move || names(&whole)).await?;
+        let whole: Vec<String> = whole
+            .into_iter()
+            .filter(|name| CacheKey::parse(name).is_some())
+            .collect();
+        let mut files = 0;
+        for some in whole.chunks(BATCH) {
+            files += self.remove_batch(team, &dir, some).await?;
+        }
+        Ok(files)
     }
 
     async fn remove_batch(
@@ -68,10 +76,9 @@ impl Control {
     }
 }
 
-fn teams(root: &Path) -> io::Result<Vec<(TeamId, PathBuf)>> {
+fn teams(root: &Path) -> io::Result<Vec<TeamId>> {
     let named = names(root)?.into_iter();
-    let teams = named.filter_map(|name| Some((TeamId::parse(&name).ok()?, root.join(name))));
-    Ok(teams.collect())
+    Ok(named.filter_map(|name| TeamId::parse(&name).ok()).collect())
 }
 
 /// Nothing is in a folder that nobody made yet.

@@ -142,7 +142,7 @@ fn body(args: &Args, recipe: &Recipe, copies: &Copies) -> StartTemplateBuild {
     let usual = || start.is_some().then(|| READY_COMMAND.to_owned());
     let mut hashes = copies.hashes();
     let steps = recipe.steps.iter().map(|step| {
-        let (kind, step_args) = wire(&step.action);
+        let (kind, step_args) = step.action.wire();
         TemplateStep {
             kind: kind.to_owned(),
             args: Some(step_args),
@@ -160,34 +160,5 @@ fn body(args: &Args, recipe: &Recipe, copies: &Copies) -> StartTemplateBuild {
         ready_cmd: ready.or_else(usual),
         start_cmd: start,
         ..StartTemplateBuild::default()
-    }
-}
-
-/// Kind and arguments of a step, in E2B's form.
-fn wire(action: &Action) -> (&'static str, Vec<String>) {
-    match action {
-        Action::Copy {
-            source,
-            destination,
-            owner,
-            mode,
-        } => {
-            let mode = mode.map(|mode| format!("{mode:04o}")).unwrap_or_default();
-            let owner = owner.clone().unwrap_or_default();
-            (
-                "COPY",
-                vec![source.clone(), destination.clone(), owner, mode],
-            )
-        }
-        Action::Env(pairs) => {
-            let flat = pairs.iter().flat_map(|(name, value)| [name, value]);
-            ("ENV", flat.cloned().collect())
-        }
-        Action::Run { command, user } => {
-            let args = [command].into_iter().chain(user);
-            ("RUN", args.cloned().collect())
-        }
-        Action::Workdir(path) => ("WORKDIR", vec![path.clone()]),
-        Action::User(user) => ("USER", vec![user.clone()]),
     }
 }
