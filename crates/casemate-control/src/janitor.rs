@@ -87,14 +87,14 @@ async fn end_cached_layers(control: &Control) -> Result<(), StoreError> {
         );
     }
     for team in control.store.team_list().await? {
-        control.trim_builds(&team.id).await?;
+        control.bound_builds(&team.id).await?;
     }
     Ok(())
 }
 
 impl Control {
     /// Forgets results of steps beyond what a team's builds may take, and says whether there were any.
-    pub(crate) async fn trim_builds(&self, team: &TeamId) -> Result<bool, StoreError> {
+    pub(crate) async fn bound_builds(&self, team: &TeamId) -> Result<bool, StoreError> {
         let bytes_max = self.config.builds.team_bytes_max;
         let dropped = self.store.built_trim(team, bytes_max).await?;
         if dropped.rows > 0 {

@@ -183,7 +183,7 @@ impl Control {
             let (team, is_forced) = (job.team.clone(), is_forced(&job.recipe));
             let is_ready = control.run_build(job, record, &running.cancel).await;
             drop((running, rests_on));
-            let trimmed = control.trim_builds(&team).await.unwrap_or_else(|error| {
+            let trimmed = control.bound_builds(&team).await.unwrap_or_else(|error| {
                 tracing::warn!(
                     team.id = %team, error = chain(&error),
                     "could not look how much builds of team {team} take; trying again later"
