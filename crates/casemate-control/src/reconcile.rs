@@ -132,11 +132,15 @@ async fn follow(
     let info = control.node.info().await?;
     let node = info.node.clone();
     let should_run = control.store.sandbox_list_alive().await?;
+    let warm = control.warm.ready();
     let mut events = control.node.watch().await?;
     let there = tokio::time::timeout(SYNC_MAX, until_synced(control, &mut events))
         .await
         .map_err(|_| ReconcileError::NeverSynced)??;
     sync::compare(control, orphans, &node, &should_run, &there).await?;
+    for gone in warm.iter().filter(|id| !there.has(id)) {
+        control.warm.forget(gone);
+    }
     control.heard_from(info).await?;
     control.connected();
     *pause = PAUSE_MIN;
@@ -167,6 +171,10 @@ struct There {
 }
 
 impl There {
+    fn has(&self, id: &SandboxId) -> bool {
+        self.running.iter().any(|one| one.sandbox == *id)
+    }
+
     fn forget(&mut self, id: &SandboxId) {
         self.running.retain(|one| one.sandbox != *id);
         self.paused.retain(|one| one.sandbox != *id);

@@ -104,6 +104,13 @@ impl FakeNode {
         }
     }
 
+    /// Agents hang up on whoever wants to set variables.
+    pub fn refuse_inits(&self) {
+        if let Some(agent) = &self.lock().agent {
+            agent.refuse_inits();
+        }
+    }
+
     /// What agents were told of since they answer, whichever sandbox it was in.
     pub fn inits(&self) -> Vec<serde_json::Value> {
         let state = self.lock();

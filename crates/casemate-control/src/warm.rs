@@ -12,23 +12,24 @@
 mod fill;
 mod pools;
 
-use std::sync::{Mutex, MutexGuard};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use casemate_build::agent;
 use casemate_rpc::{ClaimRequest, CreateReply, CreateRequest, NodeError};
 use casemate_store::{Build, BuildId};
-use casemate_types::{CompiledPolicy, SandboxId, TeamId, TemplateId, chain};
+use casemate_types::{CompiledPolicy, EndReason, SandboxId, TeamId, TemplateId, chain};
 use serde_json::json;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::Control;
 use crate::config::WarmPoolConfig;
+use crate::sandboxes::startup::is_ready;
+use crate::tasks::TaskKind;
 pub(crate) use fill::run;
 use pools::{Pools, Ready};
-
-/// An agent that serves takes its variables at once.
-const INIT_MAX: Duration = Duration::from_secs(10);
 
 /// Sandboxes that can stand for each other.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -81,6 +82,7 @@ impl Drop for Taken<'_> {
     fn drop(&mut self) {
         if !self.given {
             self.from.lock().put_back(self.key, &self.ready);
+            self.from.changed.notify_one();
         }
     }
 }
@@ -91,12 +93,6 @@ impl Warm {
             pools: Mutex::new(Pools::new(limits)),
             changed: Notify::new(),
         }
-    }
-
-    /// Somebody asks for one such; `request` makes another.
-    pub(crate) fn used(&self, key: &Key, request: CreateRequest) {
-        self.lock().used(key, request);
-        self.changed.notify_one();
     }
 
     /// The one that began to wait last: the others have had more of their time.
@@ -115,17 +111,23 @@ impl Warm {
         self.lock().has(sandbox)
     }
 
-    /// It is gone, or somebody's.
+    /// It is gone.
+    pub(crate) fn ended(&self, sandbox: &SandboxId) {
+        if self.lock().ended(sandbox) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// It is not to wait any more.
     pub(crate) fn forget(&self, sandbox: &SandboxId) {
         if self.lock().forget(sandbox) {
             self.changed.notify_one();
         }
     }
 
-    /// Those that wait and are not among these are gone.
-    pub(crate) fn keep_only(&self, running: impl Fn(&SandboxId) -> bool) {
-        self.lock().keep_only(running);
-        self.changed.notify_one();
+    /// Those that wait now.
+    pub(crate) fn ready(&self) -> HashSet<SandboxId> {
+        self.lock().ready()
     }
 
     /// How many wait.
@@ -144,21 +146,51 @@ impl Control {
         self.warm.count()
     }
 
-    /// Ends those of a template that is gone.
-    pub(crate) fn drop_warm_of(&self, template: &TemplateId) {
-        for sandbox in self.warm.lock().drop_of(template) {
+    /// Somebody was given one such; `request` makes another.
+    pub(crate) fn warm_used(&self, key: &Key, request: CreateRequest) {
+        let gone = self.warm.lock().used(key, request);
+        self.warm.changed.notify_one();
+        for sandbox in gone {
             self.take_back(sandbox);
         }
+    }
+
+    /// Ends those of a template that is gone, or that not everybody may use any more; then what lay
+    /// below them can go.
+    pub(crate) fn drop_warm_of(self: &Arc<Self>, template: &TemplateId) {
+        let gone = self.warm.lock().drop_of(template);
+        self.end_warm(gone);
+    }
+
+    /// Ends those of a template's builds before this one.
+    pub(crate) fn drop_warm_before(self: &Arc<Self>, template: &TemplateId, key: &Key) {
+        let gone = self.warm.lock().drop_former(template, key);
+        self.end_warm(gone);
+    }
+
+    fn end_warm(self: &Arc<Self>, sandboxes: Vec<SandboxId>) {
+        if sandboxes.is_empty() {
+            return;
+        }
+        let control = Arc::clone(self);
+        self.tasks.spawn(TaskKind::Cleanup, async move {
+            for sandbox in sandboxes {
+                control.recent.doom(&sandbox);
+                // What is left goes with its deadline.
+                drop(timeout(END_MAX, control.node.kill(&sandbox, EndReason::Killed)).await);
+            }
+            crate::reconcile::drop_unwanted_soon(&control);
+        });
     }
 
     /// Ends all of them: this process ends.
     pub(crate) async fn drop_warm(&self) {
         let ends = self.warm.lock().drop_all().into_iter().map(|sandbox| {
-            let node = std::sync::Arc::clone(&self.node);
+            let node = Arc::clone(&self.node);
             tokio::spawn(async move {
-                let killed = node.kill(&sandbox, casemate_types::EndReason::Killed);
+                let killed = node.kill(&sandbox, EndReason::Killed);
                 // What is left goes with its deadline, or with the next process.
-                drop(tokio::time::timeout(END_MAX, killed).await);
+                drop(timeout(END_MAX, killed).await);
             })
         });
         for end in ends.collect::<Vec<_>>() {
@@ -172,37 +204,51 @@ impl Control {
         &self,
         taken: Taken<'_>,
         claim: ClaimRequest,
-        envs: &std::collections::BTreeMap<String, String>,
+        envs: &BTreeMap<String, String>,
     ) -> Option<CreateReply> {
+        let key = taken.key;
         let sandbox = taken.give();
-        let claimed = self.node.claim(&sandbox, claim).await;
-        let lost = match claimed {
-            Ok(reply) if envs.is_empty() => return Some(reply),
-            Ok(reply) => match self.set_envs(&sandbox, envs).await {
-                Ok(()) => return Some(reply),
-                Err(why) => why,
-            },
+        // Side by side: neither changes what the other does.
+        let (claimed, prepared) = tokio::join!(
+            timeout(CLAIM_MAX, self.node.claim(&sandbox, claim)),
+            timeout(CLAIM_MAX, self.prepare(&sandbox, envs)),
+        );
+        let lost = match (claimed, prepared) {
+            (Ok(Ok(reply)), Ok(Ok(()))) => {
+                self.warm.lock().given(key);
+                return Some(reply);
+            }
             // Its time was over.
-            Err(NodeError::NotFound(_)) => return None,
-            Err(error) => chain(&error),
+            (Ok(Err(NodeError::NotFound(_))), _) => return None,
+            (Ok(Err(error)), _) => chain(&error),
+            (Ok(Ok(_)), Ok(Err(why))) => why,
+            (Err(_), _) | (_, Err(_)) => format!("no answer within {CLAIM_MAX:?}"),
         };
         tracing::warn!(
             sandbox.id = %sandbox, error = lost,
             "could not give away a warm sandbox; another is made"
         );
+        self.warm.lock().failed(key, &sandbox);
         self.take_back(sandbox);
         None
     }
 
-    async fn set_envs(
+    /// Sees to it that what was started runs still, and sets the variables.
+    async fn prepare(
         &self,
         sandbox: &SandboxId,
-        envs: &std::collections::BTreeMap<String, String>,
+        envs: &BTreeMap<String, String>,
     ) -> Result<(), String> {
         let token = self.keys.envd_token(sandbox);
         let envd = agent::of(&self.node, sandbox, &token).map_err(|error| chain(&error))?;
+        if !is_ready(&envd).await.map_err(|error| chain(&error))? {
+            return Err("its start command has ended".into());
+        }
+        if envs.is_empty() {
+            return Ok(());
+        }
         let body = json!({"accessToken": token, "envVars": envs}).to_string();
-        let answer = envd.post_stream("/init", body.as_bytes(), INIT_MAX).await;
+        let answer = envd.post_stream("/init", body.as_bytes(), CLAIM_MAX).await;
         let answer = answer.map_err(|error| chain(&error))?;
         match answer.status.is_success() {
             true => Ok(()),
@@ -211,5 +257,7 @@ impl Control {
     }
 }
 
+/// A node and an agent that are well need milliseconds. Behind it the client waits for another one.
+const CLAIM_MAX: Duration = Duration::from_secs(5);
 /// How long the end of one may take when the process ends.
 const END_MAX: Duration = Duration::from_secs(2);

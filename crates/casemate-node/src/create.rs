@@ -32,7 +32,10 @@ impl Inner {
         };
         let offer = match request.warm {
             true => node.reserve(&request)?,
-            false => node.with_room(|| node.reserve(&request)).await?,
+            false => {
+                node.with_room(&request.resources, || node.reserve(&request))
+                    .await?
+            }
         };
         failpoint::hit(Point::CreateAdmitted);
         let sandbox = request.sandbox.clone();

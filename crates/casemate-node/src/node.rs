@@ -64,6 +64,10 @@ pub(crate) struct Inner {
     table: Mutex<Table>,
 }
 
+/// How long whoever is asked for waits for warm sandboxes to give way.
+const GIVE_WAY_MAX: Duration = Duration::from_secs(3);
+/// How often it is looked whether one that is being made or ends can give way by now.
+const GIVE_WAY_LOOK: Duration = Duration::from_millis(20);
 /// How long whoever wants a sandbox ended waits for it. Its end goes on without them.
 const KILL_PATIENCE: Duration = Duration::from_secs(15);
 impl Node {
@@ -166,26 +170,53 @@ impl Inner {
         }
     }
 
-    /// Takes a place, for which warm sandboxes give way one after the other.
+    /// Takes a place, for which warm sandboxes give way one after the other, if that can help.
     pub(crate) async fn with_room<T>(
         &self,
+        resources: &Resources,
         mut take: impl FnMut() -> Result<T, NodeError>,
     ) -> Result<T, NodeError> {
+        let end = tokio::time::Instant::now() + GIVE_WAY_MAX;
         loop {
             let full = match take() {
-                Err(full @ NodeError::Full { .. }) => full,
+                Err(full @ (NodeError::Full { .. } | NodeError::DiskFull { .. })) => full,
                 taken => return taken,
             };
-            let warm = self.lock().longest_warm();
-            let Some((sandbox, commands)) = warm else {
+            let next = {
+                let table = self.lock();
+                let fits = self.admit_without_warm(&table, resources).is_ok();
+                let there = fits && table.warm() > 0;
+                there.then(|| table.longest_warm())
+            };
+            let Some(next) = next.filter(|_| tokio::time::Instant::now() < end) else {
                 return Err(full);
             };
-            match give(commands, &sandbox, |done| Command::GiveWay { done }).await {
-                // It is gone, or somebody's; another may be left.
-                Ok(()) | Err(NodeError::NotFound(_) | NodeError::Exists(_)) => {}
-                Err(_) => return Err(full),
+            match next {
+                // Whatever comes of it: it is gone, somebody's, or ends without us. Another may be
+                // left.
+                Some((sandbox, commands)) => {
+                    let gives = give(commands, &sandbox, |done| Command::GiveWay { done });
+                    drop(tokio::time::timeout_at(end, gives).await);
+                    self.machine.forget();
+                }
+                // They are being made, or end.
+                None => tokio::time::sleep(GIVE_WAY_LOOK).await,
             }
         }
+    }
+
+    /// Whether it would fit if no warm sandbox were there. What memory and disk they hold is not known:
+    /// it may be enough.
+    fn admit_without_warm(&self, table: &Table, resources: &Resources) -> Result<(), NodeError> {
+        let load = Load {
+            sandboxes: table.awake() - table.warm(),
+            memory_promised_bytes: table.memory_promised_bytes - table.memory_warm_bytes(),
+            memory_available_bytes: u64::MAX,
+            disk_free_bytes: u64::MAX,
+            layers_left_bytes: u64::MAX,
+            ..self.load(table)
+        };
+        self.config.admission.admit(&load, resources)
     }
 
     /// The sandbox is gone: nothing remembers it.

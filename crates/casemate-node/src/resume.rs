@@ -56,7 +56,9 @@ pub(crate) async fn resume(
     if from == Kept::Files && request.with_memory_only {
         return Err(NodeError::FilesOnly(id));
     }
-    let before = node.with_room(|| node.admit_back(&id, from)).await?;
+    let before = node
+        .with_room(&entry.resources, || node.admit_back(&id, from))
+        .await?;
     let resumed = match from {
         Kept::Memory => go_on(node, entry, &request.sandbox).await,
         Kept::Files => start_anew(node, entry, request.sandbox, pause).await,

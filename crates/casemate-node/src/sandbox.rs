@@ -206,6 +206,12 @@ async fn live(
                 let _ = done.send(set);
             }
             Some(Command::Recorded) => record(node, entry),
+            // What it was started for may be gone with them.
+            Some(Command::MemoryKills(counted))
+                if entry.warm && entry.memory_kills.is_some_and(|told| counted > told) =>
+            {
+                return (EndReason::Killed, None);
+            }
             Some(Command::MemoryKills(counted)) => tell_memory_kills(node, entry, counted),
             // The node itself holds a sender for as long as the sandbox is in its table.
             None => return (EndReason::Killed, None),

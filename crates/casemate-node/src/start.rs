@@ -72,7 +72,7 @@ pub(crate) async fn take_over(node: &Arc<Inner>) -> Result<(), StartError> {
     }
     let (adopted, lost) = (kept.len(), gone.len());
     let paused = held.len() + resting.len();
-    for (entry, memory_kills) in gone.iter().chain(&resting) {
+    for (entry, memory_kills) in gone.iter().chain(&resting).filter(|(entry, _)| !entry.warm) {
         if let Some(full) = memory_kills.and_then(|counted| memory_full(entry, counted)) {
             node.events.publish(full);
         }

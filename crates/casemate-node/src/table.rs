@@ -114,6 +114,12 @@ impl Table {
         u32::try_from(warm.count()).unwrap_or(u32::MAX)
     }
 
+    /// The sum of their memory limits.
+    pub(crate) fn memory_warm_bytes(&self) -> u64 {
+        let warm = self.sandboxes.values().filter(|row| row.is_warm());
+        warm.map(memory_bytes_of).sum()
+    }
+
     /// Of those that wait for being claimed the one that does for longest.
     pub(crate) fn longest_warm(&self) -> Option<(SandboxId, mpsc::Sender<Command>)> {
         let warm = self.sandboxes.values().filter_map(|row| match row {

@@ -67,6 +67,8 @@ pub enum Part {
     Forks,
     /// The stock Python SDK.
     Sdk,
+    /// Creates that find a started sandbox.
+    Warm,
     /// Builds of which all, nearly all, or all but a package is in the cache.
     Rebuilds,
     /// Clients that create, run and end at the same time.
@@ -86,7 +88,7 @@ impl Part {
     /// Those that take two minutes together.
     ///
     /// Memory first: what the other figures leave in caches would be counted there.
-    pub const USUAL: [Self; 9] = [
+    pub const USUAL: [Self; 10] = [
         Self::Memory,
         Self::Create,
         Self::RoundTrip,
@@ -95,6 +97,7 @@ impl Part {
         Self::Snapshot,
         Self::Forks,
         Self::Sdk,
+        Self::Warm,
         Self::Rebuilds,
     ];
     /// Those that take minutes and want a platform that is allowed to hold many.
@@ -107,7 +110,7 @@ impl Part {
     ];
 
     /// Each with the name that users give it.
-    pub const NAMED: [(&str, Self); 14] = [
+    pub const NAMED: [(&str, Self); 15] = [
         ("memory", Self::Memory),
         ("create", Self::Create),
         ("round-trip", Self::RoundTrip),
@@ -116,6 +119,7 @@ impl Part {
         ("snapshot", Self::Snapshot),
         ("forks", Self::Forks),
         ("sdk", Self::Sdk),
+        ("warm", Self::Warm),
         ("rebuilds", Self::Rebuilds),
         ("clients", Self::Clients),
         ("mounts", Self::Mounts),
@@ -140,6 +144,7 @@ impl Part {
             Self::Snapshot => "snapshots and creates from them",
             Self::Forks => "forks at once",
             Self::Sdk => "the stock SDK",
+            Self::Warm => "sandboxes that are started already",
             Self::Rebuilds => "builds from the cache",
             Self::Clients => "many clients at once",
             Self::Mounts => "more mounts on the host",
@@ -155,7 +160,7 @@ impl Part {
             Self::Memory | Self::Create => 25,
             Self::Pause | Self::Snapshot | Self::Forks => 15,
             Self::RoundTrip | Self::Burst | Self::Sdk | Self::Clients | Self::Mounts => 15,
-            Self::Rebuilds => 40,
+            Self::Warm | Self::Rebuilds => 40,
             Self::IdleProcessor => 80,
             Self::Live => 60,
             Self::Layers => 300,

@@ -3,9 +3,10 @@
 //!
 //! ```text
 //!   none            starting ──► ready
-//!                       └──────► failed
+//!                       └────────┴───► failed
 //! ```
-//! Ready and failed are final. Only the first server of a sandbox's life runs the commands; one that
+//! A sandbox may wait for long before it is given away: one whose start command ends badly meanwhile
+//! has failed after all. Only the first server of a sandbox's life runs the commands; one that
 //! is started again after a crash knows the outcome from a [`Record`], and without one it cannot
 //! tell any more what the start command does, so that the start has failed.
 
@@ -27,6 +28,7 @@ use crate::config;
 use crate::guest::Guest;
 use crate::process::environment::Whose;
 use crate::process::launch::launch;
+use crate::process::live::Process;
 use crate::process::supervise::exit;
 use crate::record::Record;
 use attempt::until_ready;
@@ -94,15 +96,32 @@ pub fn begin(
     guest.startup.settle(State::Starting);
     let guest = Rc::clone(guest);
     tokio::task::spawn_local(async move {
-        let outcome = run(&guest, &wanted, patience).await;
-        if let Some(record) = record {
-            record.write(&outcome);
+        let settle = |outcome| {
+            if let Some(record) = &record {
+                record.write(&outcome);
+            }
+            guest.startup.settle(outcome);
+        };
+        let mut process = None;
+        let outcome = run(&guest, &wanted, patience, &mut process).await;
+        let is_ready = outcome == State::Ready;
+        settle(outcome);
+        if let Some(process) = process.filter(|_| is_ready) {
+            let end = exit(&process).await;
+            if !(end.exited && end.exit_code == 0) {
+                settle(start_failed(&end.status, ""));
+            }
         }
-        guest.startup.settle(outcome);
     });
 }
 
-async fn run(guest: &Guest, wanted: &config::Startup, patience: Duration) -> State {
+/// `process` is the start command's.
+async fn run(
+    guest: &Guest,
+    wanted: &config::Startup,
+    patience: Duration,
+    process: &mut Option<Rc<Process>>,
+) -> State {
     let context = match Context::find(&wanted.context) {
         Ok(context) => context,
         Err(message) => {
@@ -121,9 +140,10 @@ async fn run(guest: &Guest, wanted: &config::Startup, patience: Duration) -> Sta
             None,
         ) {
             Ok(started) => Some(started),
-            Err(error) => return start_failed(&error.message, &start_wrote),
+            Err(error) => return start_failed(&error.message, ""),
         },
     };
+    *process = started.as_ref().map(|(process, _)| Rc::clone(process));
     let start_ends_badly = async {
         let Some((process, mut queue)) = started else {
             return std::future::pending().await;
@@ -156,7 +176,7 @@ async fn run(guest: &Guest, wanted: &config::Startup, patience: Duration) -> Sta
     };
     tokio::select! {
         biased;
-        status = start_ends_badly => start_failed(&status, &start_wrote),
+        status = start_ends_badly => start_failed(&status, &start_wrote.borrow().text()),
         () = until_ready(guest, &context, &wanted.ready, &ready_wrote) => State::Ready,
         () = spent(patience) => {
             let seconds = patience.as_secs();
@@ -173,10 +193,10 @@ async fn run(guest: &Guest, wanted: &config::Startup, patience: Duration) -> Sta
 /// For what a start command wrote just before its end.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-fn start_failed(status: &str, wrote: &RefCell<Tail>) -> State {
+fn start_failed(status: &str, wrote: &str) -> State {
     State::Failed {
         message: format!("start command failed: error running start command: {status}"),
-        output: wrote.borrow().text(),
+        output: wrote.to_owned(),
     }
 }
 

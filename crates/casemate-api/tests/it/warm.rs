@@ -82,6 +82,7 @@ async fn who_comes_second_gets_one_that_is_started() {
     // Nobody sees it: no row, no route, no place of the team.
     assert_eq!(world.listed().await, [cold.to_string()]);
     assert_eq!(world.status_of(&waiting[0]).await, 404);
+    assert!(world.node.inits().is_empty());
 
     let creates = world.node.creates();
     let body = r#","envVars":{"A":"b"},"metadata":{"m":"1"},"timeout":77,"autoPause":true"#;
@@ -157,11 +158,11 @@ async fn one_that_ended_meanwhile_is_made_up_for() {
     // It is told.
     let waiting = warm(&world, 2).await;
     world.node.exit(&waiting[0]);
-    until("another one waits", || async {
-        let now = world.node.warm();
-        now.len() == 2 && !now.contains(&waiting[0])
+    until("it is not counted on", || async {
+        world.control.warm_total() == 1
     })
     .await;
+    assert!(!waiting[..1].contains(&create(&world, "").await));
     let events = world.api("GET", "/events/sandboxes").send().await;
     assert!(
         !events.text.contains(waiting[0].as_str()),
@@ -177,15 +178,34 @@ async fn a_start_that_fails_is_the_clients_to_hear_of() {
     create(&world, "").await;
     let waiting = warm(&world, 1).await;
     world.node.fail_starts(Some("no such file"));
-    // The one that is there still serves.
-    assert_eq!(create(&world, "").await, waiting[0]);
+    // What was started for the one that waits has ended, and another one fails.
     let failed = try_create(&world, "").await;
     assert!(failed.error(500).contains("no such file"));
     until("nothing is left of those", || async {
-        world.node.running().len() == 2
+        world.node.running().len() == 1
     })
     .await;
+    assert!(!world.node.running().contains(&waiting[0]));
     assert_eq!(world.control.warm_total(), 0);
+    world.node.fail_starts(None);
+    create(&world, "").await;
+}
+
+#[tokio::test]
+async fn one_that_does_not_take_its_variables_is_not_given_away() {
+    let world = world(|_| {}).await;
+    template(&world).await;
+    create(&world, "").await;
+    let waiting = warm(&world, 1).await;
+    world.node.refuse_inits();
+    let made = create(&world, r#","envVars":{"A":"b"}"#).await;
+    assert_ne!(made, waiting[0]);
+    assert_eq!(world.node.envs(&made).unwrap()["A"], "b");
+    until("the other one is gone", || async {
+        !world.node.running().contains(&waiting[0])
+    })
+    .await;
+    assert_eq!(world.listed().await.len(), 2);
 }
 
 #[tokio::test]
@@ -233,5 +253,7 @@ async fn none_are_made_where_the_pool_is_off() {
     template(&world).await;
     create(&world, "").await;
     create(&world, "").await;
+    // As long as it takes to make one where it is on.
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     assert_eq!((world.node.creates(), world.node.running().len()), (2, 2));
 }

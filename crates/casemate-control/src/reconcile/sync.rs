@@ -57,7 +57,6 @@ pub(super) async fn compare(
         .await?;
     let ids: Vec<SandboxId> = asleep.keys().map(|id| (*id).clone()).collect();
     orphans.keep_only(&ids);
-    control.warm.keep_only(|id| asleep.contains_key(id));
     let now = steady::now();
     for row in should_be.iter().filter(|row| row.node == node) {
         match (asleep.get(&row.id), &row.state) {

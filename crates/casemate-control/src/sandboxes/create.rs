@@ -215,6 +215,7 @@ impl Control {
         }
         self.counters.create_succeeded();
         self.spawned.note(&plan.template.id);
+        self.note_use(&caller.team.id, &plan.build, &plan.compiled);
         Ok(Some(Created {
             access_token: self.keys.envd_token(&plan.sandbox),
             traffic_token: plan

@@ -109,7 +109,7 @@ impl Control {
         reason: EndReason,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.warm.forget(id);
+        self.warm.ended(id);
         // Before the row is read: a create that writes its row after that look finds this.
         self.recent.ended(id, reason, at);
         // A kill hears of the end twice, by the node's answer and by its event.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use casemate_build::agent;
 use casemate_rpc::CreateReply;
 use casemate_types::{SandboxId, Startup, Timestamp, chain, steady};
-use envd_client::EnvdError;
+use envd_client::{Envd, EnvdError};
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -151,6 +151,12 @@ impl Control {
             }
         }
     }
+}
+
+/// Whether what a sandbox was started for runs still, as its agent says.
+pub(crate) async fn is_ready(envd: &Envd) -> Result<bool, EnvdError> {
+    let report: Report = envd.get_json("/startup?wait_ms=0", WAIT).await?;
+    Ok(matches!(report.state, State::Ready))
 }
 
 /// What came out of a sandbox is cut and made one line.

@@ -327,7 +327,7 @@ impl Control {
 
     /// Whether it is ready: it may have been cancelled meanwhile.
     async fn note_built(
-        &self,
+        self: &Arc<Self>,
         team: &TeamId,
         record: &BuildRecord,
         built: &Built,

@@ -30,7 +30,7 @@ impl Control {
     /// # Cancel safety
     /// None: run it detached.
     pub async fn update_template(
-        &self,
+        self: &std::sync::Arc<Self>,
         asker: &Asker,
         text: &str,
         public: Option<bool>,
@@ -51,6 +51,9 @@ impl Control {
             }
             // Others may use it now, or must not any more.
             self.builds_by_reference.clear();
+            if !public {
+                self.drop_warm_of(id);
+            }
             tracing::info!(template.id = %id, public, "a template was published, or taken back");
         }
         let summary = self.store.template_summary(&template.id).await?;

@@ -18,6 +18,7 @@ pub(super) struct FakeAgent {
 struct Said {
     /// What starts fail of.
     failure: Option<String>,
+    refuses_init: bool,
     inits: Vec<Value>,
 }
 
@@ -40,6 +41,10 @@ impl FakeAgent {
 
     pub(super) fn fail_starts(&self, failure: Option<&str>) {
         self.lock().failure = failure.map(str::to_owned);
+    }
+
+    pub(super) fn refuse_inits(&self) {
+        self.lock().refuses_init = true;
     }
 
     pub(super) fn inits(&self) -> Vec<Value> {
@@ -69,6 +74,9 @@ impl FakeAgent {
             },
             "/init" => {
                 let body = body(&mut reader, length)?;
+                if self.lock().refuses_init {
+                    return None;
+                }
                 self.lock().inits.push(serde_json::from_slice(&body).ok()?);
                 Value::Null
             }

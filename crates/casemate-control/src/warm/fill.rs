@@ -41,8 +41,29 @@ pub(crate) async fn run(control: Arc<Control>) {
     }
 }
 
+/// Whatever becomes of the task: what it was making is not waited for.
+struct Making<'a> {
+    control: &'a Control,
+    key: &'a Key,
+    sandbox: &'a SandboxId,
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        // At a shutdown it is dropped, too, and its sandbox ended with all others.
+        if std::thread::panicking() {
+            self.control.warm.lock().failed(self.key, self.sandbox);
+        }
+    }
+}
+
 impl Control {
     async fn fill(&self, key: &Key, sandbox: SandboxId, request: CreateRequest) {
+        let _making = Making {
+            control: self,
+            key,
+            sandbox: &sandbox.clone(),
+        };
         match self.make_warm(key, &sandbox, request).await {
             Ok(()) if self.warm.lock().made(key, &sandbox) => {
                 tracing::debug!(sandbox.id = %sandbox, "warm sandbox {sandbox} waits");
@@ -82,6 +103,8 @@ impl Control {
             ..request
         };
         self.place(request).await?;
+        self.warm.lock().placed(sandbox);
+        self.warm.changed.notify_one();
         let started = async {
             self.started(sandbox, startup.as_ref()).await?;
             let ends_at = steady::now() + idle;

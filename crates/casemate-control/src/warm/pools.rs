@@ -4,14 +4,17 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use casemate_rpc::CreateRequest;
-use casemate_types::{SandboxId, TemplateId};
+use casemate_types::{SandboxId, TeamId, TemplateId};
 use tokio::time::Instant;
 
 use super::Key;
 use crate::config::WarmPoolConfig;
 
-/// Sandboxes of all pools that are being made at once: those that clients wait for come first.
-const MAKING_MAX: usize = 2;
+/// Sandboxes of all pools that nodes are asked for at once: those that clients wait for come first.
+/// Their start commands run as long as they like.
+const PLACING_MAX: usize = 2;
+/// Pools of one team, which may ask for a network of its own each time.
+const POOLS_MAX: usize = 16;
 /// After so long a pool that could not be filled is tried again; doubled with each time.
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(300);
@@ -23,6 +26,8 @@ pub(super) struct Pools {
     pools: HashMap<Key, Pool>,
     /// Those that wait, are being made, or are being given away.
     known: HashSet<SandboxId>,
+    /// Those among them that a node was asked for and is making.
+    placing: HashSet<SandboxId>,
 }
 
 struct Pool {
@@ -59,6 +64,13 @@ impl Pool {
         self.ready.len() + self.making.len()
     }
 
+    /// The next one is made later.
+    fn fail(&mut self) {
+        let pause = RETRY_MIN * 2_u32.saturating_pow(self.failures.min(16));
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Some(Instant::now() + pause.min(RETRY_MAX));
+    }
+
     fn last_use(&self) -> Option<Instant> {
         self.uses.back().copied()
     }
@@ -70,13 +82,20 @@ impl Pools {
             limits,
             pools: HashMap::new(),
             known: HashSet::new(),
+            placing: HashSet::new(),
         }
     }
 
-    pub(super) fn used(&mut self, key: &Key, request: CreateRequest) {
+    /// Those that are not wanted any more are to be ended.
+    #[must_use]
+    pub(super) fn used(&mut self, key: &Key, request: CreateRequest) -> Vec<SandboxId> {
         if self.limits.size == 0 || self.limits.size_per_template == 0 {
-            return;
+            return Vec::new();
         }
+        let gone = match self.pools.contains_key(key) {
+            true => Vec::new(),
+            false => self.make_room(&key.team),
+        };
         let pool = self.pools.entry(key.clone()).or_insert_with(|| Pool {
             request: request.clone(),
             ready: Vec::new(),
@@ -91,6 +110,17 @@ impl Pools {
         if pool.uses.len() > self.limits.size_per_template {
             pool.uses.pop_front();
         }
+        gone
+    }
+
+    /// Drops the one of a team's pools that it asked for longest ago, if it has as many as it may.
+    fn make_room(&mut self, team: &TeamId) -> Vec<SandboxId> {
+        let own = self.pools.iter().filter(|(key, _)| key.team == *team);
+        let (count, oldest) = (own.clone().count(), own.min_by_key(|(_, p)| p.last_use()));
+        match oldest.map(|(key, _)| key.clone()) {
+            Some(oldest) if count >= POOLS_MAX => self.drop_where(|key, _| *key == oldest),
+            Some(_) | None => Vec::new(),
+        }
     }
 
     pub(super) fn take(&mut self, key: &Key) -> Option<Ready> {
@@ -100,6 +130,13 @@ impl Pools {
         // It counts as being made until it is given away or put back.
         pool.making.insert(last.sandbox.clone());
         Some(last)
+    }
+
+    /// One of them serves who asked for it.
+    pub(super) fn given(&mut self, key: &Key) {
+        if let Some(pool) = self.pools.get_mut(key) {
+            pool.failures = 0;
+        }
     }
 
     /// It was taken and is not given away.
@@ -112,6 +149,7 @@ impl Pools {
     }
 
     pub(super) fn forget(&mut self, sandbox: &SandboxId) -> bool {
+        self.placing.remove(sandbox);
         if !self.known.remove(sandbox) {
             return false;
         }
@@ -122,12 +160,23 @@ impl Pools {
         true
     }
 
-    pub(super) fn keep_only(&mut self, running: impl Fn(&SandboxId) -> bool) {
-        for pool in self.pools.values_mut() {
-            for gone in pool.ready.extract_if(.., |ready| !running(&ready.sandbox)) {
-                self.known.remove(&gone.sandbox);
-            }
+    /// It is gone. Where that comes before its time the next one is not made at once.
+    pub(super) fn ended(&mut self, sandbox: &SandboxId) -> bool {
+        let due = Instant::now() + LEFT_MIN;
+        let has = |pool: &Pool| {
+            let mut ready = pool.ready.iter();
+            ready.any(|ready| ready.sandbox == *sandbox && ready.until > due)
+        };
+        if let Some(pool) = self.pools.values_mut().find(|pool| has(pool)) {
+            pool.fail();
         }
+        self.forget(sandbox)
+    }
+
+    /// All that wait.
+    pub(super) fn ready(&self) -> HashSet<SandboxId> {
+        let ready = self.pools.values().flat_map(|pool| &pool.ready);
+        ready.map(|ready| ready.sandbox.clone()).collect()
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -135,9 +184,19 @@ impl Pools {
     }
 
     pub(super) fn drop_of(&mut self, template: &TemplateId) -> Vec<SandboxId> {
-        let gone = self
-            .pools
-            .extract_if(|_, pool| pool.request.template == *template);
+        self.drop_where(|_, pool| pool.request.template == *template)
+    }
+
+    /// Those of the builds of the same template before this one.
+    pub(super) fn drop_former(&mut self, template: &TemplateId, key: &Key) -> Vec<SandboxId> {
+        self.drop_where(|other, pool| {
+            pool.request.template == *template && other.team == key.team && other.build != key.build
+        })
+    }
+
+    /// Those that are being made of it are ended when they are.
+    fn drop_where(&mut self, mut is_unwanted: impl FnMut(&Key, &Pool) -> bool) -> Vec<SandboxId> {
+        let gone = self.pools.extract_if(|key, pool| is_unwanted(key, pool));
         let gone = gone.flat_map(|(_, pool)| pool.ready);
         let gone: Vec<_> = gone.map(|ready| ready.sandbox).collect();
         for sandbox in &gone {
@@ -148,6 +207,7 @@ impl Pools {
 
     pub(super) fn drop_all(&mut self) -> Vec<SandboxId> {
         self.pools.clear();
+        self.placing.clear();
         self.known.drain().collect()
     }
 
@@ -156,7 +216,13 @@ impl Pools {
         if let Some(pool) = self.pools.get_mut(key) {
             pool.making.insert(sandbox.clone());
             self.known.insert(sandbox.clone());
+            self.placing.insert(sandbox.clone());
         }
+    }
+
+    /// A node has it; it starts.
+    pub(super) fn placed(&mut self, sandbox: &SandboxId) {
+        self.placing.remove(sandbox);
     }
 
     /// It waits from now on. Whether it is wanted still.
@@ -165,7 +231,7 @@ impl Pools {
         let sandbox = sandbox.clone();
         let waits = self.wait_from_now_on(key, Ready { sandbox, until });
         if let Some(pool) = self.pools.get_mut(key).filter(|_| waits) {
-            (pool.failures, pool.not_before) = (0, None);
+            pool.not_before = None;
         }
         waits
     }
@@ -185,15 +251,12 @@ impl Pools {
     pub(super) fn failed(&mut self, key: &Key, sandbox: &SandboxId) {
         self.forget(sandbox);
         if let Some(pool) = self.pools.get_mut(key) {
-            let pause = RETRY_MIN * 2_u32.saturating_pow(pool.failures.min(16));
-            pool.failures = pool.failures.saturating_add(1);
-            pool.not_before = Some(Instant::now() + pause.min(RETRY_MAX));
+            pool.fail();
         }
     }
 
     pub(super) fn next(&mut self, now: Instant) -> Next {
         self.let_go(now);
-        let making: usize = self.pools.values().map(|pool| pool.making.len()).sum();
         let wanting = self.pools.iter().filter(|(_, pool)| {
             let target = pool.uses.len().min(self.limits.size_per_template);
             pool.size() < target && pool.not_before.is_none_or(|at| at <= now)
@@ -203,27 +266,32 @@ impl Pools {
             let age = pool.last_use().map(|at| now.saturating_duration_since(at));
             (pool.size(), age)
         });
-        let Some((key, pool)) = first.filter(|_| making < MAKING_MAX) else {
+        let is_free = self.placing.len() < PLACING_MAX;
+        let Some((key, pool)) = first.filter(|_| is_free) else {
             return Next::Wait(self.next_change(now));
         };
         let total: usize = self.pools.values().map(Pool::size).sum();
         if total < self.limits.size {
             return Next::Make(key.clone(), Box::new(pool.request.clone()));
         }
-        match self.oldest_before(pool) {
+        match self.oldest_before(&key.team, pool) {
             Some(sandbox) => Next::End(sandbox),
             None => Next::Wait(self.next_change(now)),
         }
     }
 
     /// Of the pool that was asked for longest ago the one that waits for longest, if it has more than
-    /// its share.
-    fn oldest_before(&self, other: &Pool) -> Option<SandboxId> {
-        let full = self.pools.values().filter(|pool| !pool.ready.is_empty());
-        let oldest = full.min_by_key(|pool| pool.last_use())?;
-        let is_less_wanted = oldest.last_use() < other.last_use();
-        let gives = is_less_wanted && oldest.size() > other.size();
-        gives.then(|| oldest.ready.first().map(|ready| ready.sandbox.clone()))?
+    /// the one that wants one. Another team keeps its last one.
+    fn oldest_before(&self, team: &TeamId, other: &Pool) -> Option<SandboxId> {
+        let gives = |(key, pool): &(&Key, &Pool)| {
+            let is_less_wanted = pool.last_use() < other.last_use();
+            let is_spare = key.team == *team || pool.size() > 1;
+            !pool.ready.is_empty() && is_less_wanted && is_spare && pool.size() > other.size()
+        };
+        let givers = self.pools.iter().filter(gives);
+        // A team's own first.
+        let oldest = givers.min_by_key(|(key, pool)| (key.team != *team, pool.last_use()));
+        Some(oldest?.1.ready.first()?.sandbox.clone())
     }
 
     /// Forgets uses and sandboxes whose time is over.

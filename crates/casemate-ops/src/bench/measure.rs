@@ -15,6 +15,7 @@ mod scale;
 mod sdk;
 mod snapshot;
 mod throughput;
+mod warm;
 
 use std::time::Duration;
 
@@ -70,6 +71,7 @@ impl Bench<'_> {
             }
             Part::Forks => self.forks().await,
             Part::Sdk => self.sdk().await,
+            Part::Warm => self.warm().await,
             Part::Rebuilds => self.rebuilds().await,
             Part::Clients => self.throughput(scale).await,
             Part::Mounts => self.beside_mounts(scale).await,

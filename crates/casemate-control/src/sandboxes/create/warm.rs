@@ -1,6 +1,7 @@
 //! Creates that find a sandbox which is started already.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::{ClaimRequest, CreateRequest};
@@ -24,8 +25,6 @@ impl Control {
         }
         let team = &caller.team.id;
         let key = Key::new(team, &plan.build, &plan.compiled);
-        let another = warm_request(team, &plan.build, &plan.compiled);
-        self.warm.used(&key, another);
         let Some(taken) = self.warm.take(&key) else {
             return Ok(None);
         };
@@ -48,16 +47,22 @@ impl Control {
         self.created(caller, plan, place, &node, &reply).await
     }
 
+    /// Whoever was given one may want more.
+    pub(super) fn note_use(&self, team: &TeamId, build: &Build, network: &CompiledPolicy) {
+        if build.started_with().is_some() {
+            let key = Key::new(team, build, network);
+            self.warm_used(&key, warm_request(team, build, network));
+        }
+    }
+
     /// A template is used for the first time soon after it was built: as if a sandbox that asks for
     /// nothing had been made of it.
-    pub(crate) fn warm_up(&self, team: &TeamId, build: &Build) {
-        if build.started_with().is_none() {
-            return;
-        }
+    pub(crate) fn warm_up(self: &Arc<Self>, team: &TeamId, build: &Build) {
         // Nothing in it can be wrong.
         if let Ok(network) = NetworkPolicy::default().compile() {
-            let key = Key::new(team, build, &network);
-            self.warm.used(&key, warm_request(team, build, &network));
+            // Its name leads here from now on.
+            self.drop_warm_before(&build.template, &Key::new(team, build, &network));
+            self.note_use(team, build, &network);
         }
     }
 }

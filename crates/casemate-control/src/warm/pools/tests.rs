@@ -51,7 +51,7 @@ fn request(key: &Key) -> CreateRequest {
 
 fn used(pools: &mut Pools, key: &Key, times: usize) {
     for _ in 0..times {
-        pools.used(key, request(key));
+        assert!(pools.used(key, request(key)).is_empty());
     }
 }
 
@@ -130,6 +130,53 @@ async fn those_that_nobody_asks_for_any_more_make_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_team_keeps_its_last_one_and_no_more_pools_than_it_may() {
+    let mut pools = Pools::new(LIMITS);
+    used(&mut pools, &one(), 1);
+    fill(&mut pools);
+    let network = |number: usize| Key {
+        team: "0b7a2b0e-6f5c-4b43-9c0c-1d2e3f405163".parse().unwrap(),
+        network: number.to_string(),
+        ..two()
+    };
+    let mut ended = Vec::new();
+    for number in 0..3 * POOLS_MAX {
+        advance(Duration::from_millis(1)).await;
+        let key = network(number);
+        ended.extend(pools.used(&key, request(&key)));
+        ended.extend(fill(&mut pools));
+        assert!(size(&pools, &key) == 1, "the newest has one");
+        assert!(pools.waiting() <= LIMITS.size);
+    }
+    assert_eq!(pools.pools.len(), POOLS_MAX + 1);
+    assert_eq!((size(&pools, &one()), pools.waiting()), (1, LIMITS.size));
+    // All others of that team made room.
+    assert_eq!(ended.len(), 3 * POOLS_MAX - (LIMITS.size - 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_starts_keep_nobody_from_being_made() {
+    let mut pools = Pools::new(LIMITS);
+    used(&mut pools, &one(), 2);
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        let Next::Make(key, _) = pools.next(Instant::now()) else {
+            panic!("one is wanted");
+        };
+        let sandbox = SandboxId::random();
+        pools.begin(&key, &sandbox);
+        slow.push(sandbox);
+    }
+    used(&mut pools, &two(), 1);
+    assert!(matches!(pools.next(Instant::now()), Next::Wait(_)));
+    pools.placed(&slow[0]);
+    let Next::Make(key, _) = pools.next(Instant::now()) else {
+        panic!("one is wanted");
+    };
+    assert_eq!(key, two());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pool_that_cannot_be_filled_is_tried_less_and_less() {
     let mut pools = Pools::new(LIMITS);
     used(&mut pools, &one(), 3);
@@ -150,7 +197,10 @@ async fn a_pool_that_cannot_be_filled_is_tried_less_and_less() {
     assert_eq!(fail(&mut pools), 2 * RETRY_MIN);
     advance(2 * RETRY_MIN).await;
     fill(&mut pools);
-    assert_eq!((size(&pools, &one()), pools.pools[&one()].failures), (3, 0));
+    // What could be made is no proof that it serves.
+    assert_eq!((size(&pools, &one()), pools.pools[&one()].failures), (3, 2));
+    pools.given(&one());
+    assert_eq!(pools.pools[&one()].failures, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -161,8 +211,12 @@ async fn what_ended_or_was_dropped_is_not_given_away() {
     let first = pools.pools[&one()].ready[0].sandbox.clone();
     assert!(pools.forget(&first) && !pools.forget(&first));
     let second = pools.pools[&one()].ready[0].sandbox.clone();
-    pools.keep_only(|sandbox| *sandbox != second);
-    assert_eq!(pools.waiting(), 1);
+    assert!(pools.ended(&second) && !pools.ended(&second));
+    assert_eq!(pools.ready().len(), 1);
+    // It came before its time: whatever ends it may end the next one.
+    assert!(matches!(pools.next(Instant::now()), Next::Wait(Some(_))));
+    advance(RETRY_MIN).await;
+    assert!(matches!(pools.next(Instant::now()), Next::Make(..)));
     // Its template goes while another one is made, and one is being given away.
     let taken = pools.take(&one()).unwrap();
     let making = SandboxId::random();

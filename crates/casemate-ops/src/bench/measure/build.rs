@@ -66,6 +66,31 @@ impl Bench<'_> {
         from: &str,
         steps: &[TemplateStep],
     ) -> Result<Built, BenchError> {
+        let recipe = StartTemplateBuild {
+            from_template: Some(from.to_owned()),
+            steps: Some(steps.to_vec()),
+            ..StartTemplateBuild::default()
+        };
+        self.build_of(name, &recipe).await
+    }
+
+    /// Builds one on the template that is measured, which starts something.
+    pub(super) async fn build_started(
+        &self,
+        name: &str,
+        start: &str,
+        ready: &str,
+    ) -> Result<Built, BenchError> {
+        let recipe = StartTemplateBuild {
+            from_template: Some(self.options.template.clone()),
+            start_cmd: Some(start.to_owned()),
+            ready_cmd: Some(ready.to_owned()),
+            ..StartTemplateBuild::default()
+        };
+        self.build_of(name, &recipe).await
+    }
+
+    async fn build_of(&self, name: &str, recipe: &StartTemplateBuild) -> Result<Built, BenchError> {
         let refused = |action| move |source| BenchError::Api { action, source };
         let begun = Instant::now();
         let new = NewTemplateBuild {
@@ -74,13 +99,8 @@ impl Bench<'_> {
         };
         let requested = self.api.template_build_request(&new).await;
         let requested = requested.map_err(refused("ask for a build"))?;
-        let recipe = StartTemplateBuild {
-            from_template: Some(from.to_owned()),
-            steps: Some(steps.to_vec()),
-            ..StartTemplateBuild::default()
-        };
         let (template, build) = (&requested.template_id, &requested.build_id);
-        let started = self.api.template_build_start(template, build, &recipe);
+        let started = self.api.template_build_start(template, build, recipe);
         started.await.map_err(refused("start a build"))?;
         self.follow(requested, begun).await
     }

@@ -22,13 +22,14 @@ impl Bench<'_> {
             return Ok(());
         };
         let idle = DoNothing::start().await?;
-        let nothing = run(sdk, &idle.base, &idle.base, self.options).await?;
+        let (count, template) = (self.options.count, &*self.options.template);
+        let nothing = run(sdk, &idle.base, &idle.base, (count, template), &[]).await?;
         drop(idle);
         let mut shell = Samples::default();
         for _ in 0..self.options.count {
             shell.push_duration(self.floor.measure(Request::SandboxShell).await?);
         }
-        let platform = run(sdk, &sdk.api_url, self.edge, self.options).await?;
+        let platform = run(sdk, &sdk.api_url, self.edge, (count, template), &[]).await?;
         self.figures.extend([Figure::time(
             "stock Python SDK: create → result of `true`",
             &platform,
@@ -40,16 +41,19 @@ impl Bench<'_> {
     }
 }
 
-async fn run(
+/// `more` is the script's affair.
+pub(super) async fn run(
     sdk: &Sdk,
     api: &BaseUrl,
     edge: &BaseUrl,
-    options: &crate::bench::Options,
+    (count, template): (usize, &str),
+    more: &[&str],
 ) -> Result<Samples, BenchError> {
     let output = Command::new(&sdk.python)
         .arg(&sdk.script)
-        .arg(options.count.to_string())
-        .arg(&options.template)
+        .arg(count.to_string())
+        .arg(template)
+        .args(more)
         .env("E2B_API_KEY", &sdk.api_key)
         .env("E2B_API_URL", api.to_string())
         .env("E2B_SANDBOX_URL", edge.to_string())
