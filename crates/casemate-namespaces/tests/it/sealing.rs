@@ -121,7 +121,7 @@ struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     fn at(place: &Path) -> Self {
-        let small = Some(c"size=24m");
+        let small = Some(c"size=60m");
         mount("casemate-it", place, "tmpfs", MountFlags::empty(), small).expect("it is mounted");
         Self(place.to_owned())
     }
@@ -139,7 +139,7 @@ pub async fn a_full_disk_is_said_and_nothing_is_left() {
     world
         .ok(
             &sandbox,
-            "mkdir /d && head -c 20000000 /dev/urandom > /d/all",
+            "mkdir /d && head -c 40000000 /dev/urandom > /d/all",
         )
         .await;
     let snapshot = take(&world, &sandbox).await;
@@ -154,7 +154,7 @@ pub async fn a_full_disk_is_said_and_nothing_is_left() {
     assert_eq!(left.count(), 0);
     drop(small);
     let sealed = world.runtime.seal(&snapshot, &layer).await;
-    assert!(sealed.expect("there is room") >= 20_000_000);
+    assert!(sealed.expect("there is room") >= 40_000_000);
     world.purge().await;
 }
 
@@ -162,7 +162,7 @@ pub async fn a_full_disk_is_said_and_nothing_is_left() {
 pub async fn several_share_a_disk_that_gets_full() {
     let world = World::new().await;
     let sandbox = world.create().await;
-    let fill = "mkdir /d && head -c 9000000 /dev/urandom > /d/all && echo whole > /mark";
+    let fill = "mkdir /d && head -c 15000000 /dev/urandom > /d/all && echo whole > /mark";
     world.ok(&sandbox, fill).await;
     let snapshot = take(&world, &sandbox).await;
     let small = SmallDisk::at(&layers_dir(&world));
@@ -179,7 +179,7 @@ pub async fn several_share_a_disk_that_gets_full() {
             Err(error) => panic!("{}", chain(&error)),
         }
     }
-    assert!(whole.len() < layers.len(), "{whole:?}");
+    assert!((1..layers.len()).contains(&whole.len()), "{whole:?}");
     assert_eq!(
         world.runtime.layers().await.expect("they are listed"),
         whole
@@ -197,7 +197,7 @@ pub async fn several_share_a_disk_that_gets_full() {
     let (a, b, c, d, removed) = tokio::join!(a, b, c, d, removed);
     removed.expect("it is removed");
     for (layer, sealed) in layers.iter().zip([a, b, c, d]) {
-        assert!(sealed.expect("there is room") >= 9_000_000);
+        assert!(sealed.expect("there is room") >= 15_000_000);
         let over_it = over_sealed(&world, layer, world.spec());
         let one = world.create_as(over_it).await.sandbox;
         assert_eq!(world.ok(&one, "cat /mark").await, "whole");
