@@ -18,6 +18,7 @@ mod pausing;
 mod platform;
 mod snapshots;
 mod survival;
+mod tag_history;
 mod templates;
 mod uploads;
 mod world;
