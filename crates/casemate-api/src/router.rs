@@ -23,6 +23,8 @@ pub struct ApiState {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) metrics_access: Arc<MetricsAccess>,
     pub(crate) certificate_end: Option<CertificateEnd>,
+    /// What links begin with, whichever way a client came.
+    pub(crate) public_url: Option<Arc<str>>,
 }
 
 /// The end of the certificate that is shown now, in seconds since 1970; `None`: there is none yet.
@@ -35,7 +37,16 @@ impl ApiState {
             metrics: Arc::default(),
             metrics_access: Arc::new(metrics_access),
             certificate_end: None,
+            public_url: None,
         }
+    }
+
+    /// Behind a proxy: links that clients get begin with this, `SCHEME://HOST[:PORT]`. What requests
+    /// say of a proxy (`X-Forwarded-…`) never counts: a client could write it as well.
+    #[must_use]
+    pub fn with_public_url(mut self, url: &str) -> Self {
+        self.public_url = Some(url.into());
+        self
     }
 
     /// With TLS in front: the metrics say when its certificate ends.

@@ -7,6 +7,7 @@ pub(crate) mod gc;
 pub(crate) mod list;
 pub(crate) mod request;
 pub(crate) mod start;
+pub(crate) mod tag_history;
 pub(crate) mod tags;
 pub(crate) mod update;
 pub(crate) mod upload;
@@ -55,6 +56,9 @@ pub(crate) fn operations() -> Vec<Operation> {
         Operation::served(GET, "/templates/{templateID}/tags", Team, tags::list).also_when_blocked(),
         Operation::served(GET, "/templates/{templateID}/tags/count", Team, tags::count).also_when_blocked(),
         Operation::served(GET, "/templates/{templateID}/tags/exists", Team, tags::exists).also_when_blocked(),
+        Operation::served(GET, "/templates/{templateID}/tags/groups", Team, tag_history::groups).also_when_blocked(),
+        Operation::served(GET, "/templates/{templateID}/tags/{tag}/assignments", Team, tag_history::of_tag).also_when_blocked(),
+        Operation::served(GET, "/default-templates", Team, list::stock).also_when_blocked(),
     ]
 }
 

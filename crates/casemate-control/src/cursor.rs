@@ -94,6 +94,40 @@ pub(crate) fn decode_created(
     parse_created(&verified(keys, team, token)?, of).ok_or(InvalidCursor)
 }
 
+/// Of a page of a template's tags or of one's assignments: a moment, and of a tag which.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TagCursor {
+    pub(crate) at: Timestamp,
+    pub(crate) tag: String,
+}
+
+/// The text is `<of> <micros> <tag>`; `of` is a word for the list, its order included.
+pub(crate) fn encode_tag(keys: &Keys, team: &TeamId, of: &str, cursor: &TagCursor) -> String {
+    let micros = cursor.at.as_microsecond();
+    sign(keys, team, &format!("{of} {micros} {}", cursor.tag))
+}
+
+pub(crate) fn decode_tag(
+    keys: &Keys,
+    team: &TeamId,
+    of: &str,
+    token: &str,
+) -> Result<TagCursor, InvalidCursor> {
+    parse_tag(&verified(keys, team, token)?, of).ok_or(InvalidCursor)
+}
+
+fn parse_tag(text: &[u8], of: &str) -> Option<TagCursor> {
+    let mut words = std::str::from_utf8(text).ok()?.split(' ');
+    let (version, micros, tag) = (words.next()?, words.next()?, words.next()?);
+    if version != of || words.next().is_some() {
+        return None;
+    }
+    Some(TagCursor {
+        at: Timestamp::from_microsecond(micros.parse().ok()?).ok()?,
+        tag: tag.to_owned(),
+    })
+}
+
 fn parse_created(text: &[u8], of: Created) -> Option<CreatedCursor> {
     let mut words = std::str::from_utf8(text).ok()?.split(' ');
     let (version, micros, id) = (words.next()?, words.next()?, words.next()?);
@@ -180,10 +214,27 @@ mod tests {
         };
         let of_templates = encode_created(&keys, &team, Created::Templates, &created);
         let decode_as = |of, token: &str| decode_created(&keys, &team, of, token);
-        assert_eq!(decode_as(Created::Templates, &of_templates), Ok(created));
+        assert_eq!(
+            decode_as(Created::Templates, &of_templates),
+            Ok(created.clone())
+        );
         for wrong in [&of_templates, &token] {
             assert_eq!(decode_as(Created::Builds, wrong), Err(InvalidCursor));
         }
+        let of_tag = TagCursor {
+            at: created.created_at,
+            tag: "v1.2".into(),
+        };
+        let tag_token = encode_tag(&keys, &team, "g1", &of_tag);
+        assert_eq!(decode_tag(&keys, &team, "g1", &tag_token), Ok(of_tag));
+        for (of, token) in [("g2", &tag_token), ("s1", &token), ("t1", &of_templates)] {
+            let wrong = decode_tag(&keys, &other, of, token);
+            assert_eq!(wrong, Err(InvalidCursor), "{of}");
+        }
+        assert_eq!(
+            decode_tag(&keys, &team, "g2", &tag_token),
+            Err(InvalidCursor)
+        );
         let as_sandbox = decode(&keys, &team, Order::NewestFirst, &token);
         assert_eq!(as_sandbox, Err(InvalidCursor));
     }

@@ -10,6 +10,7 @@ mod owned;
 pub mod request;
 pub(crate) mod spawned;
 pub mod start;
+mod tag_history;
 pub mod tags;
 pub mod update;
 pub mod uploads;
@@ -23,6 +24,7 @@ use casemate_types::template::{TemplateRef, TemplateRefError};
 use casemate_types::{TeamId, TemplateId};
 
 pub use owned::{Asker, TeamChoiceError};
+pub use tag_history::{GroupsAsk, TagGroup, TagGroups, TagOrder};
 
 use crate::Control;
 use crate::auth::TeamCaller;

@@ -125,6 +125,16 @@ pub struct TagAssignment {
     pub assigned_at: Timestamp,
 }
 
+/// One time that a build that is ready got a tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagEvent {
+    pub tag: String,
+    pub build: BuildId,
+    pub assigned_at: Timestamp,
+    pub build_created_at: Timestamp,
+    pub build_finished_at: Option<Timestamp>,
+}
+
 #[async_trait]
 pub trait Builds {
     /// Writes a build that waits, with its template where that is new, its tags, and the failure of
@@ -240,6 +250,25 @@ pub trait Builds {
     /// Takes tags away, with their history; those that are not there are no error. Builds stay, and
     /// are found by their ids.
     async fn tags_remove(&self, template: &TemplateId, tags: &[String]) -> Result<(), StoreError>;
+
+    /// The platform's own templates that a promoted alias leads to, by id.
+    async fn template_list_stock(&self) -> Result<Vec<TemplateSummary>, StoreError>;
+
+    /// Each tag that a build that is ready has or had, with the last time that one got it; by tag.
+    async fn tags_latest(
+        &self,
+        template: &TemplateId,
+    ) -> Result<Vec<(String, Timestamp)>, StoreError>;
+
+    /// When builds that are ready got these tags, `rows_max` times of each at most, and only before
+    /// `before`; by tag, the latest first.
+    async fn tags_history(
+        &self,
+        template: &TemplateId,
+        tags: &[String],
+        before: Option<Timestamp>,
+        rows_max: u32,
+    ) -> Result<Vec<TagEvent>, StoreError>;
 
     /// One entry for each tag, its last assignment whatever became of the build; by tag.
     async fn tags_list(&self, template: &TemplateId) -> Result<Vec<TagAssignment>, StoreError>;

@@ -77,6 +77,7 @@ macro_rules! store_conformance {
             builds_that_nobody_builds_fail_together,
             failed_builds_are_forgotten_and_ready_ones_kept,
             tags_are_given_moved_and_taken,
+            the_history_of_tags_tells_of_ready_builds,
             a_summary_tells_the_build_of_the_default_tag,
             sandboxes_of_a_template_are_counted,
             a_template_is_published_and_taken_back,

@@ -40,7 +40,7 @@ pub use build_cache::{
 };
 pub use builds::{
     BuildBegun, BuildRecord, BuildRequested, Builds, CreatedCursor, NewBuild, TagAssignment,
-    TemplateOrder, TemplateSummary,
+    TagEvent, TemplateOrder, TemplateSummary,
 };
 pub use error::StoreError;
 pub use id::{BuildId, KeyId};

@@ -39,7 +39,9 @@ pub use sandbox::{
 };
 pub use snapshot::{ForkResult, ForkSandbox, NewSnapshot, SnapshotInfo};
 pub use tags::{
-    AssignTags, AssignedTags, DeleteTags, TemplateTag, TemplateTagCount, TemplateTagExists,
+    AssignTags, AssignedTags, DeleteTags, TemplateTag, TemplateTagAssignment,
+    TemplateTagAssignments, TemplateTagCount, TemplateTagExists, TemplateTagGroup,
+    TemplateTagGroups,
 };
 pub use teams::{KilledSandboxes, Team};
 pub use template::{

@@ -55,6 +55,51 @@ pub struct TemplateTag {
     pub created_at: Timestamp,
 }
 
+/// One time that a ready build got a tag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TemplateTagAssignment {
+    /// A UUID.
+    pub assignment_id: String,
+    pub build_id: String,
+    #[schema(value_type = String, format = DateTime)]
+    pub assigned_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    pub build_created_at: Timestamp,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub build_finished_at: Option<Timestamp>,
+}
+
+/// A tag and its latest assignments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TemplateTagGroup {
+    pub tag: String,
+    /// The latest first.
+    pub assignments: Vec<TemplateTagAssignment>,
+    /// There are more than these.
+    pub has_more: bool,
+}
+
+/// Answer of `GET /templates/{templateID}/tags/groups`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = TemplateTagGroupsResponse)]
+pub struct TemplateTagGroups {
+    pub tags: Vec<TemplateTagGroup>,
+    pub next_cursor: Option<String>,
+}
+
+/// Answer of `GET /templates/{templateID}/tags/{tag}/assignments`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = TemplateTagAssignmentsResponse)]
+pub struct TemplateTagAssignments {
+    /// The latest first.
+    pub data: Vec<TemplateTagAssignment>,
+    pub next_cursor: Option<String>,
+}
+
 /// Answer of `GET /templates/{templateID}/tags/count`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TemplateTagCount {

@@ -73,6 +73,8 @@ pub struct Config {
     pub domain: String,
     /// `domain` is what nobody set.
     pub domain_is_default: bool,
+    /// What links begin with, without a slash at the end; `None`: as each client came.
+    pub public_url: Option<String>,
     pub edge_hosts: Vec<String>,
     pub connections_max: usize,
     pub sandbox_connections_max: Option<usize>,
@@ -196,6 +198,7 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
         tls,
         domain,
         domain_is_default,
+        public_url: public_url(&raw.server.public_url)?,
         edge_hosts: raw.server.edge_hosts,
         connections_max: raw.server.connections_max,
         sandbox_connections_max: usize::try_from(raw.server.sandbox_connections_max).ok(),
@@ -224,13 +227,36 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
 }
 
 fn check_domain(domain: &str) -> anyhow::Result<()> {
-    let (host, port) = domain.rsplit_once(':').unwrap_or((domain, "80"));
+    ensure!(
+        is_place(domain),
+        "domain: {domain:?} is not NAME or NAME:PORT"
+    );
+    Ok(())
+}
+
+/// A name, or an address of IPv4, and perhaps a port.
+fn is_place(text: &str) -> bool {
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, "80"));
     let label = |l: &str| {
         !l.is_empty() && l.len() <= 63 && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
-    let fits = host.len() <= 200 && host.split('.').all(label) && port.parse::<u16>().is_ok();
-    ensure!(fits, "domain: {domain:?} is not NAME or NAME:PORT");
-    Ok(())
+    host.len() <= 200 && host.split('.').all(label) && port.parse::<u16>().is_ok()
+}
+
+/// What a link can begin with.
+fn public_url(text: &str) -> anyhow::Result<Option<String>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let url = text.strip_suffix('/').unwrap_or(text);
+    let place = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| url.strip_prefix(scheme));
+    ensure!(
+        place.is_some_and(is_place),
+        "server.public_url: {text:?} is not http://NAME[:PORT] or https://NAME[:PORT]"
+    );
+    Ok(Some(url.to_owned()))
 }
 
 fn parse_each<'a, T>(

@@ -149,6 +149,7 @@ impl From<TagsError> for ApiError {
             | TagsError::Target(_)
             | TagsError::Name(_)
             | TagsError::Reference(_)
+            | TagsError::Cursor(_)
             | TagsError::Namespace { .. } => Self::bad_request(error),
             TagsError::NotYours(_) => Self::forbidden(error.to_string()),
             TagsError::NotFound(_) | TagsError::NoBuild { .. } => Self::not_found(error),

@@ -34,7 +34,10 @@ pub(crate) async fn link(
 ) -> Result<(StatusCode, Json<TemplateFilesUpload>), ApiError> {
     let asker = Asker::from(caller);
     let link = state.control.upload_link(&asker, &template, &hash).await?;
-    let base = base.unwrap_or_else(|| format!("http://{}", state.control.domain()));
+    let base = match &state.public_url {
+        Some(url) => url.to_string(),
+        None => base.unwrap_or_else(|| format!("http://{}", state.control.domain())),
+    };
     let answer = TemplateFilesUpload {
         present: link.present,
         url: Some(format!("{base}/uploads/{}", link.token)),

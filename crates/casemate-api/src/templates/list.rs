@@ -1,4 +1,4 @@
-//! `GET /templates`, `GET /v2/templates` and `GET /templates/{templateID}`.
+//! `GET /templates`, `GET /v2/templates`, `GET /templates/{templateID}` and `GET /default-templates`.
 
 use axum::Json;
 use axum::extract::State;
@@ -33,6 +33,25 @@ pub(crate) async fn v1(
     let asker = Asker::from(caller);
     let all = state.control.list_all_templates(&asker, team(&params));
     Ok(Json(all.await?.into_iter().map(shown).collect()))
+}
+
+/// The platform's own, by id. How often others use them is nobody's business.
+#[utoipa::path(
+    get, path = "/default-templates", tag = "templates",
+    responses((status = 200, body = Vec<Template>), (status = "default", body = ErrorBody))
+)]
+pub(crate) async fn stock(
+    State(state): State<ApiState>,
+    Team(_): Team,
+) -> Result<Json<Vec<Template>>, ApiError> {
+    let all = state.control.list_stock_templates().await?;
+    let shown = all.into_iter().map(|summary| Template {
+        last_spawned_at: None,
+        spawn_count: 0,
+        build_count: 0,
+        ..shown(summary)
+    });
+    Ok(Json(shown.collect()))
 }
 
 /// A page of them, the newest first.

@@ -19,6 +19,7 @@ mod pausing;
 mod platform;
 mod snapshots;
 mod survival;
+mod tag_history;
 mod templates;
 mod uploads;
 mod warm;

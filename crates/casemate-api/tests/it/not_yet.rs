@@ -6,9 +6,8 @@ use crate::world::{ACCESS_TOKEN, World};
 async fn missing_operations_are_501() {
     let world = World::new().await;
     for (method, path) in [
-        ("GET", "/default-templates"),
-        ("GET", "/templates/x/tags/groups"),
-        ("GET", "/templates/x/tags/t/assignments"),
+        ("GET", "/volumecontent/x/path"),
+        ("PUT", "/volumecontent/x/file"),
     ] {
         let message = world.api(method, path).json("{}").send().await.error(501);
         let end = " is not available in this version of Casemate";

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use axum::body::Body;
+use casemate_api::{ApiState, router};
 use casemate_store::{BuildCache, CacheKey, Standing};
 use casemate_types::{TeamId, Timestamp};
 
@@ -121,6 +122,14 @@ async fn links_lead_to_where_the_client_came_from() {
         secure.starts_with("https://[::1]:8443/uploads/"),
         "{secure}"
     );
+    // Anybody can write these.
+    let forwarded = call()
+        .header("host", "box.test")
+        .header("x-forwarded-proto", "https")
+        .header("x-forwarded-host", "evil.test")
+        .header("forwarded", "proto=https;host=evil.test");
+    let plain = url(forwarded.send().await);
+    assert!(plain.starts_with("http://box.test/uploads/"), "{plain}");
     for host in ["", "a b", "a/b", "a@b", "\u{e4}", &"a".repeat(300)] {
         let own = url(call().header("host", host).send().await);
         assert!(own.starts_with("http://localhost:8080/uploads/"), "{own}");
@@ -158,6 +167,27 @@ async fn links_lead_to_where_the_client_came_from() {
         let message = world.api("GET", &path).send().await.error(status);
         assert!(message.starts_with(expected), "{path}: {message}");
     }
+}
+
+/// A proxy in front ends TLS, and has a name of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_public_url_is_what_links_begin_with() {
+    let mut world = World::new().await;
+    let access = crate::world::guarded(false);
+    let state = ApiState::new(world.control.clone(), access);
+    world.router = router(state.with_public_url("https://box.example.com:8443"));
+    let asked = ask(&world, r#"{"name":"x"}"#).await;
+    let path = format!("/templates/{}/files/{HASH}", asked.template);
+    for host in ["127.0.0.1:8080", "evil.test", ""] {
+        let answer = world.api("GET", &path).header("host", host).send().await;
+        let url = answer.json()["url"].as_str().unwrap().to_owned();
+        let path = url.strip_prefix("https://box.example.com:8443").unwrap();
+        assert_eq!(put(&world, path, "content").await.status, 200);
+    }
+    assert_eq!(
+        content(&world, &world.team, HASH).await.unwrap(),
+        b"content"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,6 +51,11 @@ pub enum ListTemplatesError {
 }
 
 impl Control {
+    /// The platform's own, by id.
+    pub async fn list_stock_templates(&self) -> Result<Vec<TemplateSummary>, StoreError> {
+        self.store.template_list_stock().await
+    }
+
     /// All templates of a team without its snapshots, the oldest first.
     pub async fn list_all_templates(
         &self,

@@ -9,6 +9,7 @@ use super::owned::{Asker, Owned};
 use super::written;
 use crate::Control;
 use crate::auth::{TeamCaller, WhenBlocked};
+use crate::cursor::InvalidCursor;
 
 /// What came of an assignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub enum TagsError {
     NotFound(String),
     #[error("Template '{target}' with tag '{tag}' not found")]
     NoBuild { target: String, tag: String },
+    #[error("Invalid cursor: {0}")]
+    Cursor(#[from] InvalidCursor),
     #[error("the store failed with tags")]
     Store(#[from] StoreError),
 }
@@ -154,7 +157,7 @@ impl Control {
         Ok((matches!(found, Resolution::Found { .. }), tag))
     }
 
-    async fn tagged(
+    pub(super) async fn tagged(
         &self,
         caller: &TeamCaller,
         reference: &TemplateRef,

@@ -175,4 +175,15 @@ pub async fn youngest_reported_template_takes_the_alias(store: &dyn Store) {
     assert_eq!(by_id.1, older.build);
     let lost = store.template_by_id(&first.build.template).await.unwrap();
     assert_eq!(lost.unwrap().alias, None);
+    let stock = store.template_list_stock().await.unwrap();
+    assert!(stock.is_sorted_by_key(|one| one.template.id.clone()));
+    let of = |report: &crate::NodeReport| {
+        let mut rows = stock.iter();
+        rows.find(|one| one.template.id == report.build.template)
+    };
+    assert!(of(&first).is_none() && of(&older).is_none());
+    let row = of(&younger).unwrap();
+    assert_eq!(row.names, [(None, first.alias.clone())]);
+    let ready = row.ready.as_ref().map(|build| build.id);
+    assert_eq!(ready, Some(younger.build.id));
 }

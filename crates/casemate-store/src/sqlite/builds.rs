@@ -12,7 +12,7 @@ use crate::rows::{
 };
 use crate::{
     Build, BuildBegun, BuildId, BuildRecord, BuildRequested, Builds, CreatedCursor, NewBuild,
-    StoreError, TagAssignment, TemplateOrder, TemplateSummary,
+    StoreError, TagAssignment, TagEvent, TemplateOrder, TemplateSummary,
 };
 
 const WHAT: &str = "build";
@@ -275,6 +275,27 @@ impl Builds for SqliteStore {
 
     async fn tags_remove(&self, template: &TemplateId, tags: &[String]) -> Result<(), StoreError> {
         tags::remove(self, template, tags).await
+    }
+
+    async fn template_list_stock(&self) -> Result<Vec<TemplateSummary>, StoreError> {
+        template_pages::stock(self).await
+    }
+
+    async fn tags_latest(
+        &self,
+        template: &TemplateId,
+    ) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        tags::latest(self, template).await
+    }
+
+    async fn tags_history(
+        &self,
+        template: &TemplateId,
+        tags: &[String],
+        before: Option<Timestamp>,
+        rows_max: u32,
+    ) -> Result<Vec<TagEvent>, StoreError> {
+        tags::history(self, template, tags, before, rows_max).await
     }
 
     async fn tags_list(&self, template: &TemplateId) -> Result<Vec<TagAssignment>, StoreError> {

@@ -6,7 +6,7 @@ use super::build_rows::assign_tag;
 use super::{SqliteStore, failed};
 use crate::error::Cause;
 use crate::rows::{Named, micros, timestamp};
-use crate::{BuildId, StoreError, TagAssignment};
+use crate::{BuildId, StoreError, TagAssignment, TagEvent};
 
 const WHAT: &str = "tags of template";
 
@@ -102,6 +102,68 @@ pub(super) async fn list(
                 })
             })
             .named(WHAT, template.as_str())
+    };
+    rows.into_iter().map(read).collect()
+}
+
+/// See [`crate::Builds::tags_latest`].
+pub(super) async fn latest(
+    store: &SqliteStore,
+    template: &TemplateId,
+) -> Result<Vec<(String, Timestamp)>, StoreError> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT g.tag, MAX(g.assigned_at) FROM template_tags g JOIN builds b ON b.id = g.build_id \
+         WHERE g.template_id = $1 AND b.status = 'ready' GROUP BY g.tag ORDER BY g.tag",
+    )
+    .bind(template.as_str())
+    .fetch_all(&store.readers)
+    .await
+    .map_err(|error| failed(WHAT, template, error))?;
+    let read = |(tag, assigned_at): (String, i64)| {
+        let at = timestamp(assigned_at).named(WHAT, template.as_str())?;
+        Ok((tag, at))
+    };
+    rows.into_iter().map(read).collect()
+}
+
+/// Tag, build, when; and of the build creation and end.
+type EventRow = (String, String, i64, i64, Option<i64>);
+
+/// See [`crate::Builds::tags_history`].
+pub(super) async fn history(
+    store: &SqliteStore,
+    template: &TemplateId,
+    tags: &[String],
+    before: Option<Timestamp>,
+    rows_max: u32,
+) -> Result<Vec<TagEvent>, StoreError> {
+    let rows: Vec<EventRow> = sqlx::query_as(
+        "SELECT tag, build_id, assigned_at, created_at, finished_at FROM ( \
+             SELECT g.tag, g.build_id, g.assigned_at, b.created_at, b.finished_at, \
+                 ROW_NUMBER() OVER (PARTITION BY g.tag ORDER BY g.assigned_at DESC) AS place \
+             FROM template_tags g JOIN builds b ON b.id = g.build_id \
+             WHERE g.template_id = $1 AND g.tag IN (SELECT value FROM json_each($2)) \
+              AND b.status = 'ready' AND ($3 IS NULL OR g.assigned_at < $3)) AS placed \
+         WHERE place <= $4 ORDER BY tag, assigned_at DESC",
+    )
+    .bind(template.as_str())
+    .bind(serde_json::Value::from(tags).to_string())
+    .bind(before.map(micros))
+    .bind(i64::from(rows_max))
+    .fetch_all(&store.readers)
+    .await
+    .map_err(|error| failed(WHAT, template, error))?;
+    let read = |(tag, build, assigned_at, created_at, finished_at): EventRow| {
+        let event = || {
+            Ok(TagEvent {
+                tag,
+                build: BuildId::parse(&build)?,
+                assigned_at: timestamp(assigned_at)?,
+                build_created_at: timestamp(created_at)?,
+                build_finished_at: finished_at.map(timestamp).transpose()?,
+            })
+        };
+        event().named(WHAT, template.as_str())
     };
     rows.into_iter().map(read).collect()
 }

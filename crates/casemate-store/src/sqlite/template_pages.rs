@@ -118,6 +118,24 @@ pub(super) async fn summary(
     Ok(completed(&mut tx, rows).await?.pop())
 }
 
+/// See [`crate::Builds::template_list_stock`].
+pub(super) async fn stock(store: &SqliteStore) -> Result<Vec<TemplateSummary>, StoreError> {
+    let refused = |error| failed("table", "templates", error);
+    let mut tx = store.readers.begin().await.map_err(refused)?;
+    let sql = concat!(
+        "SELECT ",
+        summary_columns!(),
+        " FROM templates t WHERE t.team_id IS NULL AND t.deleted = 0 \
+         AND EXISTS (SELECT 1 FROM template_aliases p \
+             WHERE p.template_id = t.id AND p.namespace = '') ORDER BY t.id"
+    );
+    let rows: Vec<SummaryRow> = sqlx::query_as(sql)
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(refused)?;
+    completed(&mut tx, rows).await
+}
+
 /// See [`crate::Builds::build_page`].
 pub(super) async fn builds(
     store: &SqliteStore,

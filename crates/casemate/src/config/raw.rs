@@ -44,6 +44,9 @@ pub struct Server {
     pub listen: String,
     /// Name (and port) under which clients reach us. Empty: `localhost:<port>`.
     pub domain: String,
+    /// `http://` or `https://`, a name and perhaps a port: what links that clients get begin with,
+    /// where a proxy in front has another scheme or host than we see. Empty: as each client came.
+    pub public_url: String,
     /// More host names on which the routing headers of sandboxes are honoured.
     pub edge_hosts: Vec<String>,
     /// Client connections at once; one more is answered 503.
@@ -62,6 +65,7 @@ impl Default for Server {
             data_dir: "/var/lib/casemate".into(),
             listen: "127.0.0.1:8080".into(),
             domain: String::new(),
+            public_url: String::new(),
             edge_hosts: Vec::new(),
             connections_max: 16_384,
             sandbox_connections_max: -1,

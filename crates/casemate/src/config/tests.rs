@@ -176,6 +176,33 @@ fn https_that_cannot_work_is_refused() {
 }
 
 #[test]
+fn a_public_url_is_scheme_name_and_port() {
+    let url = |text: &str| environment(&[("CASEMATE_SERVER_PUBLIC_URL", text)]);
+    assert_eq!(url("").unwrap().0.public_url, None);
+    for (text, expected) in [
+        ("https://box.example", "https://box.example"),
+        ("https://box.example:8443/", "https://box.example:8443"),
+        ("http://10.0.0.1:80", "http://10.0.0.1:80"),
+    ] {
+        assert_eq!(url(text).unwrap().0.public_url.as_deref(), Some(expected));
+    }
+    for wrong in [
+        "box.example",
+        "ftp://box.example",
+        "https://",
+        "https://box.example//",
+        "https://box.example/api",
+        "https://box.example?x",
+        "https://me@box.example",
+        "https://box.example:port",
+        "https://box example",
+    ] {
+        let pairs = [("CASEMATE_SERVER_PUBLIC_URL", wrong)];
+        check_refused("", &pairs, "server.public_url");
+    }
+}
+
+#[test]
 fn secrets_are_not_printed() {
     let secret = "0123456789abcdef0123456789abcdef";
     let (config, _) = environment(&[("API_KEY_SECRET", secret)]).unwrap();

@@ -45,6 +45,9 @@ impl Front {
         https: Option<Https>,
     ) -> anyhow::Result<Self> {
         let mut state = ApiState::new(Arc::clone(&control), metrics_access(&setup.config));
+        if let Some(url) = &setup.config.public_url {
+            state = state.with_public_url(url);
+        }
         if let Some(https) = &https {
             state = state.with_certificate_end(https.certificate_end());
         }

@@ -1,7 +1,7 @@
 //! Tags: to which build each leads, and when.
 
 use super::*;
-use crate::TagAssignment;
+use crate::{TagAssignment, TagEvent};
 
 pub async fn a_failed_build_leaves_the_tag_where_it_was(store: &dyn Store) {
     let team = a_known_team(store).await;
@@ -103,4 +103,46 @@ pub async fn tags_are_given_moved_and_taken(store: &dyn Store) {
     let by_id = format!("mine:{}", first.id);
     assert_eq!(resolved(store, &team, &by_id).await, Some(first));
     assert!(resolved(store, &team, "other").await.is_some());
+}
+
+pub async fn the_history_of_tags_tells_of_ready_builds(store: &dyn Store) {
+    let team = a_known_team(store).await;
+    let first = ready(store, &a_request(&team, "mine", &["default", "v1"], 10)).await;
+    let second = ready(store, &a_request(&team, "mine", &["default"], 20)).await;
+    let template = &first.template;
+    let waiting = a_request(&team, "mine", &["default", "next"], 30);
+    request(store, &waiting).await;
+    let back = ["default".to_string()];
+    let assigned = store.tags_assign(template, &first.id, &back, at(40, 0));
+    assigned.await.unwrap();
+    let latest = store.tags_latest(template).await.unwrap();
+    let expected = [("default", at(40, 0)), ("v1", at(10, 5))];
+    assert_eq!(latest, expected.map(|(tag, at)| (tag.to_string(), at)));
+    let event = |tag: &str, build: &Build, assigned_at| TagEvent {
+        tag: tag.into(),
+        build: build.id,
+        assigned_at,
+        build_created_at: build.created_at,
+        build_finished_at: Some(build.created_at),
+    };
+    let all = [
+        event("default", &first, at(40, 0)),
+        event("default", &second, at(20, 5)),
+        event("default", &first, at(10, 5)),
+        event("v1", &first, at(10, 5)),
+    ];
+    let tags = ["default", "next", "none", "v1"].map(String::from);
+    let history = async |tags: &[String], before, rows_max| {
+        let history = store.tags_history(template, tags, before, rows_max);
+        history.await.unwrap()
+    };
+    assert_eq!(history(&tags, None, 9).await, all);
+    let one_each = [all[0].clone(), all[3].clone()];
+    assert_eq!(history(&tags, None, 1).await, one_each);
+    assert_eq!(history(&back, Some(at(40, 0)), 1).await, all[1..2]);
+    assert_eq!(history(&back, Some(at(10, 5)), 1).await, []);
+    assert_eq!(history(&[], None, 9).await, []);
+    let other = ready(store, &a_request(&team, "other", &["default"], 10)).await;
+    let foreign = store.tags_history(&other.template, &tags, None, 9).await;
+    assert_eq!(foreign.unwrap().len(), 1);
 }
