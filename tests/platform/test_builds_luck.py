@@ -163,7 +163,7 @@ def test_a_parent_that_is_deleted_while_its_child_waits(platform, ours):
 TALKING = [
     run("printf 'echo Welcome; printf more\\n' >> /etc/profile; "
         "printf 'echo goodbye\\n' >> /root/.bash_logout", "root"),
-    {"type": "ENV", "args": ["LONG", "${HOME}/x"]},
+    {"type": "ENV", "args": ["LONG", "/srv${HOME}/x"]},
     {"type": "WORKDIR", "args": ["${LONG}/work"]},
     {"type": "USER", "args": ["another"]},
     run('echo "$LONG|$PWD|$(id -un)" > /home/another/said'),
@@ -175,7 +175,7 @@ def test_profiles_that_print(platform, ours):
     ids, told = ours.build(name, TALKING)
     assert told["status"] == "ready", (told, ours.messages(*ids, level="debug"))
     said = content(platform, ours, name, "/home/another/said")
-    assert said == "/root/x|/root/x/work|another\n"
+    assert said == "/srv/root/x|/srv/root/x/work|another\n"
     ours.delete(ids[0])
 
 

@@ -209,10 +209,10 @@ impl World {
             let mut known = lock(&self.templates);
             let at = lot::index(known.len());
             let id = known.keys().nth(at).cloned();
-            id.inspect(|id| drop(known.remove(id)))
+            id.and_then(|id| known.remove_entry(&id))
         };
         match chosen {
-            Some(id) => {
+            Some((id, _)) => {
                 self.delete_template(&id).await;
                 true
             }
