@@ -32,10 +32,10 @@ async def test_debian_12_as_node_is_laid_out(sdk):
 
 
 async def test_debian_13_as_python_is_laid_out(sdk):
-    """Not even `useradd` is in it; the image's own Python goes before any other."""
+    """Not even `useradd` is in it, and homes are closed since this release; the image's own Python goes before any other."""
     template = sdk.Template().from_python_image("3.12-slim").run_cmd("python > ~/said; python3 >> ~/said; echo $PYTHON_VERSION >> ~/said")
     sandbox = await sdk.started(template.apt_install("bc", no_install_recommends=True))
-    assert (await sdk.run(sandbox, LOOK)).stdout == seen("trixie")
+    assert (await sdk.run(sandbox, LOOK)).stdout == seen("trixie", mode=700)
     assert (await sdk.run(sandbox, "cat said; python3; echo 6*7 | bc")).stdout == (
         "Python 3.12.0\nPython 3.12.0\n3.12.0\nPython 3.12.0\n42\n"
     )
@@ -50,13 +50,13 @@ async def test_debian_11_with_sources_of_the_old_form(sdk):
 
 
 async def test_an_image_whose_users_and_modes_are_odd(sdk):
-    """`user` has another home that is not there, /home/user is another's, /etc and /tmp are closed, and the
-    image's `PATH`, `USER` and `WORKDIR` are of no use here."""
-    template = sdk.Template().from_image(f"{OPEN}/slim/odd").run_cmd("id -un > said; pwd >> said; echo $PATH | cut -c-9 >> said")
+    """`user` has another home that is not there, /home/user is another's, /etc and /tmp are closed, and
+    neither `PATH` nor `USER` nor `WORKDIR` of the image is of use here."""
+    template = sdk.Template().from_image(f"{OPEN}/slim/odd").run_cmd("id -un > said; pwd >> said")
     sandbox = await sdk.started(template.set_user("app").run_cmd("pwd > said").set_user("user"))
     assert (await sdk.run(sandbox, LOOK)).stdout == seen("bookworm", "/srv/user")
-    assert (await sdk.run(sandbox, "cat said; sudo cat /home/user/said; sudo stat -c '%U %a' /home/user /etc")).stdout == (
-        "user\n/srv/user\n/app/bin:\n/home/user\napp 700\nroot 555\n"
+    assert (await sdk.run(sandbox, "cat said; sudo cat /home/user/said; sudo stat -c '%U %a' /home/user/")).stdout == (
+        "user\n/srv/user\n/data/home/user\napp 700\n"
     )
 
 
