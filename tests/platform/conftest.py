@@ -60,7 +60,7 @@ def sandbox(main):
 
 
 # What counts and compares comes when nothing else runs any more, and the purge last.
-ORDER = ["test_open", "test_builds", "test_builds_luck", "test_walls", "test_attacks", "test_owners", "test_logs", "test_abuse", "test_limits"]
+ORDER = ["test_open", "test_builds", "test_builds_luck", "test_logins", "test_warm", "test_walls", "test_attacks", "test_owners", "test_logs", "test_abuse", "test_limits"]
 ORDER += ["test_instances", "test_full", "test_clock", "test_generated", "test_children", "test_crash", "test_upgrade", "test_tls", "test_burst"]
 ORDER += ["test_cycles", "test_stop", "test_purge", "test_chaos"]
 

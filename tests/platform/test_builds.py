@@ -39,9 +39,6 @@ disk_mib = {disk}
 [uploads]
 upload_mib_max = {upload}
 
-[images]
-image_mib_max = 1000
-
 [images.registries."{lying}"]
 insecure = true
 """
@@ -60,7 +57,7 @@ def platform(lying):
     told = pathlib.Path(os.environ["CASEMATE_TEST_REGISTRY_CONFIG"]).read_text()
     settings = SETTINGS.format(lying=lying.host, disk=DISK_MIB, upload=UPLOAD_MIB)
     config.write_text(f"{settings}\n{told}")
-    with running("builds", config=config) as made:
+    with running("builds", config=config, CASEMATE_IMAGES_IMAGE_MIB_MAX="1000") as made:
         yield made
     config.unlink()
 

@@ -1,4 +1,5 @@
-"""Two registries on loopback, an open one and one with a password, with the tests' images in them:
+"""Registries on loopback with the tests' images in them, an open one, one with a password, and both
+behind the logins of Amazon and Google:
 
     python3 tests/registry DIR BASE
 
@@ -7,6 +8,7 @@ archive is the same, so that a second run pushes nothing that is there. When bot
 `DIR/casemate.toml` (what a platform is told of the registries) are there. They end with this process.
 """
 
+import json
 import os
 import pathlib
 import shlex
@@ -17,7 +19,9 @@ import subprocess
 import sys
 import time
 
+import clouds
 import push
+import slim
 from images import Images
 
 USER = "puller"
@@ -36,10 +40,19 @@ http: {{addr: "{address}"}}
 LOGIN = "auth: {{htpasswd: {{realm: tests, path: {path}}}}}\n"
 
 PLATFORM = """\
+[images]
+ecr_endpoint = "http://{amazon}"
+
 [images.registries."{open}"]
 insecure = true
 
 [images.registries."{private}"]
+insecure = true
+
+[images.registries."{amazon}"]
+insecure = true
+
+[images.registries."{google}"]
 insecure = true
 
 [images.registries."docker.io"]
@@ -119,13 +132,21 @@ def main():
         registry = push.Registry(opened)
         served[0].wait(registry)
         served[1].wait(push.Registry(private, USER, PASSWORD))
-        Images(registry, base, str(dir)).push()
-        whole(dir / "casemate.toml", PLATFORM.format(open=opened, private=private))
+        images = Images(registry, base, str(dir))
+        images.push()
+        slim.push(images)
+        amazon, google = (clouds.Served(kind, opened).address for kind in (clouds.Amazon, clouds.Google))
+        platform = PLATFORM.format(open=opened, private=private, amazon=amazon, google=google)
+        whole(dir / "casemate.toml", platform)
         told = {
             "CASEMATE_TEST_REGISTRY": opened,
             "CASEMATE_TEST_REGISTRY_PRIVATE": private,
             "CASEMATE_TEST_REGISTRY_USER": USER,
             "CASEMATE_TEST_REGISTRY_PASSWORD": PASSWORD,
+            "CASEMATE_TEST_AWS_REGISTRY": amazon,
+            "CASEMATE_TEST_AWS": json.dumps([clouds.ACCESS_KEY, clouds.SECRET_KEY, clouds.REGION]),
+            "CASEMATE_TEST_GCP_REGISTRY": google,
+            "CASEMATE_TEST_GCP": json.dumps(clouds.ACCOUNT),
             "CASEMATE_TEST_REGISTRY_CONFIG": str(dir / "casemate.toml"),
         }
         whole(dir / "env", "".join(f"{name}={shlex.quote(value)}\n" for name, value in told.items()))

@@ -2,8 +2,15 @@
 # of a build. What is there already is left as it is, and when nothing is missing no server is asked.
 set -u
 
+# Images that are made of nothing have none, and others one that apt cannot use.
+for dir in /tmp /var/tmp; do
+  mkdir -p "$dir" && chmod 1777 "$dir" || exit 1
+done
+
 id= like= name=
-if [ -r /etc/os-release ]; then
+release=/etc/os-release
+[ -r "$release" ] || release=/usr/lib/os-release
+if [ -r "$release" ]; then
   # Read and not sourced: it is a file of somebody's image.
   while IFS= read -r line; do
     value=${line#*=}
@@ -15,7 +22,7 @@ if [ -r /etc/os-release ]; then
       ID=*) id=$value ;;
       ID_LIKE=*) like=$value ;;
     esac
-  done </etc/os-release
+  done <"$release"
 fi
 
 family=
@@ -47,16 +54,24 @@ missing() {
     $installed "$package" >/dev/null 2>&1 || printf ' %s' "$package"
   done
 }
+# Ends where "$1", which would install "$2", is not in the image.
+needs() {
+  command -v "$1" >/dev/null 2>&1 && return
+  echo "ERROR: the image has no package manager ($1), and what every sandbox needs is not in it: $2"
+  exit 1
+}
 debian_has() { dpkg-query -W -f '${Status}' "$1" | grep -q '^install ok installed'; }
 
 case $family in
   debian)
     installed=debian_has
-    wanted=$(missing bash ca-certificates curl git iproute2 iputils-ping jq less socat sudo)
+    wanted=$(missing bash ca-certificates curl git iproute2 iputils-ping jq less passwd socat sudo)
     if [ -n "$wanted" ]; then
+      needs apt-get "$wanted"
       export DEBIAN_FRONTEND=noninteractive
       apt-get update || exit 1
-      apt-get install -y --no-install-recommends $wanted || exit 1
+      # What a loss of power takes is built again: dpkg needs not wait for the disk.
+      apt-get -o Dpkg::Options::=--force-unsafe-io install -y --no-install-recommends $wanted || exit 1
       rm -rf /var/lib/apt/lists/*
     fi
     ;;
@@ -65,7 +80,8 @@ case $family in
     wanted=$(missing bash ca-certificates curl git iproute iputils jq less passwd shadow-utils socat sudo tar)
     if [ -n "$wanted" ]; then
       manager=dnf
-      command -v dnf >/dev/null || manager=yum
+      command -v dnf >/dev/null 2>&1 || manager=yum
+      needs "$manager" "$wanted"
       $manager install -y $wanted || exit 1
       $manager clean all
     fi
@@ -73,11 +89,13 @@ case $family in
   arch)
     installed='pacman -Q'
     wanted=$(missing bash ca-certificates curl git iproute2 iputils jq less shadow socat sudo)
+    [ -z "$wanted" ] || needs pacman "$wanted"
     [ -z "$wanted" ] || pacman -Syu --noconfirm --needed $wanted || exit 1
     ;;
   alpine)
     installed='apk info -e'
     wanted=$(missing bash ca-certificates curl git iproute2 iputils jq less shadow socat sudo util-linux-misc)
+    [ -z "$wanted" ] || needs apk "$wanted"
     [ -z "$wanted" ] || apk add --no-cache $wanted || exit 1
     ;;
 esac

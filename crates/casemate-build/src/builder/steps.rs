@@ -269,12 +269,18 @@ impl Bench<'_> {
         }))
     }
 
-    /// Makes a user that is missing.
+    /// Makes a user that is missing, and the home that one of an image lacks: commands without a
+    /// folder run there. `/nonexistent` is Debian's name for none.
     async fn user(&self, name: &str, is_admin: bool) -> Result<Left, BuildError> {
         let script = format!(
             "name={name}\n\
              id -u -- \"$name\" >/dev/null 2>&1 || \
              useradd --create-home --shell /bin/bash -- \"$name\" >&2 || exit 1\n\
+             home=$(getent passwd -- \"$(id -un -- \"$name\")\" | cut -d: -f6)\n\
+             case $home in\n\
+             /nonexistent | /nonexistent/*) ;;\n\
+             /*) [ -e \"$home\" ] || {{ mkdir -p -- \"$home\" && chown -- \"$name\": \"$home\"; }} || exit 1 ;;\n\
+             esac\n\
              id -un -- \"$name\"",
             name = shell::expanded(name),
         );

@@ -151,6 +151,29 @@ test('images of registries', async () => {
   await assert.rejects(build(denied), { name: 'BuildError', message: /^access denied to/ })
 })
 
+test("Amazon's and Google's logins", async () => {
+  const aws = (more) => {
+    const [accessKeyId, secretAccessKey, region] = JSON.parse(process.env.CASEMATE_TEST_AWS)
+    const image = `${process.env.CASEMATE_TEST_AWS_REGISTRY}/debian:12`
+    return Template().skipCache().fromAWSRegistry(image, { accessKeyId, secretAccessKey, region, ...more })
+  }
+  const gcp = (more) => {
+    const serviceAccountJSON = { ...JSON.parse(process.env.CASEMATE_TEST_GCP), ...more }
+    return Template().skipCache().fromGCPRegistry(`${process.env.CASEMATE_TEST_GCP_REGISTRY}/debian:12`, { serviceAccountJSON })
+  }
+  for (const template of [aws(), gcp()]) {
+    const sandbox = await started(template.runCmd('echo $FROM_IMAGE > ~/seen'))
+    assert.equal(await said(sandbox, 'cat seen'), 'yes\n')
+  }
+  for (const template of [aws({ secretAccessKey: 'wrong-key' }), gcp({ private_key: 'wrong-key' })]) {
+    const error = await build(template).catch((error) => error)
+    assert.ok(error instanceof e2b.BuildError, error)
+    assert.match(error.message, /^access denied to/)
+    assert.doesNotMatch(error.message, /wrong-key/)
+  }
+  await assert.rejects(build(aws({ region: 'x/../y' })), { message: /^invalid registry credentials: the AWS region/ })
+})
+
 test('a step that fails', async () => {
   // Not through the proxies: what they add to a stack is no line of ours.
   const template = e2b.Template().fromBaseImage().runCmd('true')
