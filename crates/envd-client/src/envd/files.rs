@@ -35,7 +35,16 @@ impl Envd {
 
     /// A file's content, piece by piece, however long it is.
     pub async fn file_open(&self, path: &str) -> Result<Download, EnvdError> {
-        let target = self.file_target(path);
+        self.download(self.file_target(path)).await
+    }
+
+    /// All files of the sandbox as one layer of an image: a plain tar, piece by piece. A part is never
+    /// taken for the whole: what cannot be read breaks it off.
+    pub async fn root_open(&self) -> Result<Download, EnvdError> {
+        self.download("/build/root".to_owned()).await
+    }
+
+    async fn download(&self, target: String) -> Result<Download, EnvdError> {
         let request = self.get(&target)?.map(whole);
         let opened = async {
             let response = self.transport.send(request).await?;
@@ -78,7 +87,7 @@ impl Envd {
     }
 }
 
-/// A file on its way here.
+/// A file, or an archive of many, on its way here.
 #[derive(Debug)]
 pub struct Download {
     target: String,
@@ -86,7 +95,7 @@ pub struct Download {
 }
 
 impl Download {
-    /// The next piece; `None` at the end of the file.
+    /// The next piece; `None` at the end.
     ///
     /// # Cancel safety
     /// Cancel safe.
