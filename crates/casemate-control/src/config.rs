@@ -59,6 +59,8 @@ pub struct BuildsConfig {
     pub cache: Duration,
     /// Results of steps that are kept of each team.
     pub cache_steps_max: u32,
+    /// A template's archive on its way out, bytes; beyond it 413.
+    pub export_bytes_max: u64,
 }
 
 impl Default for BuildsConfig {
@@ -70,6 +72,7 @@ impl Default for BuildsConfig {
             image_mib_max: 25_000,
             cache: Duration::from_secs(7 * 24 * 3600),
             cache_steps_max: 2000,
+            export_bytes_max: 8 << 30,
         }
     }
 }

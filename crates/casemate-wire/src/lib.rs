@@ -21,9 +21,9 @@ mod teams;
 mod template;
 
 pub use build::{
-    BuildLogEntry, BuildStatusReason, CancelledBuilds, ImageRegistry, NewTemplateBuild,
-    RequestedTemplateBuild, StartTemplateBuild, TemplateBuildInfo, TemplateBuildLogs,
-    TemplateFilesUpload, TemplateStep,
+    BuildLogEntry, BuildStatusReason, CancelledBuilds, ImageArchive, ImageRegistry,
+    NewTemplateBuild, RequestedTemplateBuild, StartTemplateBuild, TemplateBuildInfo,
+    TemplateBuildLogs, TemplateFilesUpload, TemplateStep,
 };
 pub use error::ErrorBody;
 pub use events::SandboxEvent;

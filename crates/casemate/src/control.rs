@@ -212,6 +212,7 @@ fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {
         logs: days(history.logs_days),
         bytes_max: history.mib_max.saturating_mul(1024 * 1024),
     };
+    const MIB: u64 = 1024 * 1024;
     config.builds = BuildsConfig {
         images_at_hand: setup.config.images.at_hand()?,
         agent_version: AGENT_VERSION.into(),
@@ -219,8 +220,8 @@ fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {
         image_mib_max: setup.config.images.image_mib_max,
         cache: days(setup.config.builds.cache_days),
         cache_steps_max: setup.config.builds.cache_steps_max,
+        export_bytes_max: setup.config.builds.export_mib_max.saturating_mul(MIB),
     };
-    const MIB: u64 = 1024 * 1024;
     let uploads = &setup.config.uploads;
     config.uploads.upload_bytes_max = uploads.upload_mib_max.saturating_mul(MIB);
     config.uploads.team_bytes_max = uploads.team_mib_max.saturating_mul(MIB);

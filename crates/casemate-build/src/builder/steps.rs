@@ -284,8 +284,7 @@ impl Bench<'_> {
         let made =
             made.map_err(|ran| self.failed(format!("failed to create user: {}", said(&ran))))?;
         let user = made.trim_end().to_owned();
-        let plain = |c: char| c.is_ascii_graphic() && !matches!(c, ':' | '/');
-        if user.is_empty() || user.len() > 256 || !user.chars().all(plain) {
+        if !is_user(&user) {
             let why = "failed to create user: its name cannot be used";
             return Err(self.failed(why));
         }
@@ -313,13 +312,19 @@ impl Bench<'_> {
     }
 }
 
-fn bytes_of(context: &BuildContext) -> usize {
+/// Whether it can be the name of a user.
+pub(super) fn is_user(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, ':' | '/');
+    (1..=256).contains(&name.len()) && name.chars().all(plain)
+}
+
+pub(super) fn bytes_of(context: &BuildContext) -> usize {
     let bytes = |(name, value): (&String, &String)| name.len() + value.len() + 2;
     context.envs.iter().map(bytes).sum()
 }
 
 /// Bytes of a path at most, the kernel's limit.
-const PATH_BYTES_MAX: usize = 4095;
+pub(super) const PATH_BYTES_MAX: usize = 4095;
 
 /// Lets `$name` do everything without a password. A second time changes nothing.
 pub(super) const ADMINISTRATOR: &str = "\

@@ -168,6 +168,9 @@ pub struct Builds {
     pub cache_days: u32,
     /// Results of steps that are kept of each team.
     pub cache_steps_max: u32,
+    /// The layer of an exported template, MiB, packed; beyond it 413. It is on the disk while the
+    /// client fetches it.
+    pub export_mib_max: u64,
 }
 
 impl Default for Builds {
@@ -176,6 +179,7 @@ impl Default for Builds {
             at_once: 0,
             cache_days: 7,
             cache_steps_max: 2000,
+            export_mib_max: 8192,
         }
     }
 }
@@ -192,6 +196,11 @@ impl Builds {
             self.cache_steps_max >= 10,
             "builds.cache_steps_max must be at least 10, got {}",
             self.cache_steps_max
+        );
+        ensure!(
+            (1..=1024 * 1024).contains(&self.export_mib_max),
+            "builds.export_mib_max must be 1 to 1048576, got {}",
+            self.export_mib_max
         );
         Ok(())
     }
