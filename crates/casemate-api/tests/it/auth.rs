@@ -56,6 +56,7 @@ fn table() -> Vec<(&'static str, String, Who)> {
         ("GET", "/templates", TA),
         ("POST", "/templates", UorPT),
         ("GET", "/templates/tid", T),
+        ("GET", "/templates/tid/archive", T),
         ("POST", "/templates/tid", UorPT),
         ("DELETE", "/templates/tid", TA),
         ("PATCH", "/templates/tid", TA),

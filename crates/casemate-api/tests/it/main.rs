@@ -5,6 +5,7 @@ mod bodies;
 mod builds;
 mod create;
 mod events;
+mod exports;
 mod idempotency;
 mod keys;
 mod lifecycle;

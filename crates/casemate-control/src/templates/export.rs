@@ -141,10 +141,13 @@ impl Control {
         let turn = self.exporting.begin(&caller.team.id, &cancel);
         let turn = turn.ok_or(ExportError::Busy)?;
         // The sandbox is ended also when nobody waits for the archive any more.
-        let _ended = cancel.drop_guard();
+        let ended = cancel.drop_guard();
         let (control, text) = (Arc::clone(self), text.to_owned());
         let work = async move { control.export(turn, resolved, text).await };
-        self.tasks.detached(work).await?
+        let archive = self.tasks.detached(work).await??;
+        // From here on it ends with its pieces.
+        ended.disarm();
+        Ok(archive)
     }
 
     async fn export(
