@@ -56,6 +56,7 @@ use crate::router::operations;
         crate::templates::delete,
         crate::templates::request::request,
         crate::templates::start::start,
+        crate::templates::export::archive,
         crate::templates::files::link,
         crate::templates::upload::put,
         crate::templates::builds::status,

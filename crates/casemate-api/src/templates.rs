@@ -2,6 +2,7 @@
 //! `DELETE /templates/{templateID}`.
 
 pub(crate) mod builds;
+pub(crate) mod export;
 pub(crate) mod files;
 pub(crate) mod gc;
 pub(crate) mod list;
@@ -46,6 +47,7 @@ pub(crate) fn operations() -> Vec<Operation> {
         Operation::served(POST, "/builds/gc", Team, gc::gc).also_when_blocked(),
         Operation::served(GET, "/templates", TeamOrToken, list::v1).also_when_blocked(),
         Operation::served(GET, "/v2/templates", TeamOrToken, list::v2).also_when_blocked(),
+        Operation::served(GET, "/templates/{templateID}/archive", Team, export::archive).long(),
         Operation::served(GET, "/templates/{templateID}", Team, list::get).also_when_blocked(),
         Operation::served(GET, "/templates/aliases/{alias}", Team, alias).also_when_blocked(),
         Operation::served(PATCH, "/templates/{templateID}", TeamOrToken, update::v1),

@@ -11,14 +11,17 @@
 //! costs a copy on write; only the last one becomes a layer of its own. Must not know the public API,
 //! and no isolation kind.
 
+mod archive;
 mod body;
 mod bytes;
 mod error;
+mod export;
 mod finalize;
 mod flights;
 mod ground;
 mod held;
 mod key;
+mod label;
 mod log;
 mod login;
 mod lost;
@@ -44,8 +47,10 @@ use tokio::io::AsyncRead;
 use tokio_util::sync::CancellationToken;
 
 pub use error::{BuildError, INTERNAL};
+pub use export::Export;
 pub use ground::Ground;
 pub use held::{Held, Hold};
+pub use label::{Exported, exported};
 pub use log::{BuildLog, Level};
 
 use crate::recipe::Recipe;
@@ -128,6 +133,10 @@ pub trait Uploads: Send + Sync {
         team: &TeamId,
         key: &CacheKey,
     ) -> Result<Box<dyn AsyncRead + Send + Unpin>, UploadError>;
+
+    /// The same as a file, for who reads it in another order; whether it is still what was uploaded,
+    /// the reader has to see.
+    async fn file(&self, team: &TeamId, key: &CacheKey) -> Result<std::fs::File, UploadError>;
 }
 
 impl Builder {
@@ -184,6 +193,7 @@ impl Builder {
                 hold: &mut hold,
                 sandbox: None,
                 is_forced: job.recipe.force,
+                kept: None,
             };
             let last = work.steps().await?;
             work.finalize(last).await

@@ -5,15 +5,26 @@ use std::fmt;
 /// A recipe as it came; what is wrong with a step is found when its turn comes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recipe {
-    /// Exactly one of these two is to be there.
+    /// Exactly one of these three is to be there.
     pub from_image: Option<String>,
     pub from_template: Option<String>,
+    /// Ours, not E2B's.
+    pub from_archive: Option<FromArchive>,
     pub registry: Option<RegistryLogin>,
     /// Nothing is taken from the cache, not even the image.
     pub force: bool,
     pub steps: Vec<Step>,
     pub start: Option<String>,
     pub ready: Option<String>,
+}
+
+/// An image in an uploaded archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FromArchive {
+    /// The client's name of the upload.
+    pub files_hash: String,
+    /// Which image, where there are several.
+    pub reference: Option<String>,
 }
 
 /// One step.

@@ -20,12 +20,13 @@ use serde::de::DeserializeOwned;
 
 pub use casemate_wire::{
     AssignedTags, AutoResume, BuildLogEntry, BuildStatusReason, CollectBuilds, CollectedBuilds,
-    CreatedTeamApiKey, ErrorBody, ForkResult, ListedSandbox, NewTemplateBuild, PauseMode,
-    RequestedTemplateBuild, Sandbox, SandboxDetail, SandboxLogEntry, SandboxMetric, SnapshotInfo,
-    StartTemplateBuild, State, TeamApiKey, Template, TemplateAlias, TemplateBuildInfo,
-    TemplateFilesUpload, TemplateStep, TemplateTag, TemplateWithBuilds,
+    CreatedTeamApiKey, ErrorBody, ForkResult, ImageArchive, ListedSandbox, NewTemplateBuild,
+    PauseMode, RequestedTemplateBuild, Sandbox, SandboxDetail, SandboxLogEntry, SandboxMetric,
+    SnapshotInfo, StartTemplateBuild, State, TeamApiKey, Template, TemplateAlias,
+    TemplateBuildInfo, TemplateFilesUpload, TemplateStep, TemplateTag, TemplateWithBuilds,
 };
 pub use sandboxes::{Connected, Egress, Kept, NewSandbox, Page, SandboxFilter};
+pub use templates::TemplateDownload;
 
 use crate::error::ApiError;
 
@@ -144,6 +145,20 @@ impl Server {
         self.send(Method::POST, path, Some(JSON), json(body)).await
     }
 
+    /// With the credentials.
+    fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Bytes>, ApiError> {
+        let request = Request::builder()
+            .method(method)
+            .uri(self.base.join(path)?)
+            .body(body);
+        let mut request = request.map_err(|source| HttpError::Path {
+            path: path.to_owned(),
+            source,
+        })?;
+        request.headers_mut().extend(self.credentials.clone());
+        Ok(request)
+    }
+
     /// Answers what succeeded; everything else is a refusal.
     async fn send(
         &self,
@@ -152,15 +167,7 @@ impl Server {
         content_type: Option<HeaderValue>,
         body: Bytes,
     ) -> Result<Answer, ApiError> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(self.base.join(path)?)
-            .body(body)
-            .map_err(|source| HttpError::Path {
-                path: path.to_owned(),
-                source,
-            })?;
-        request.headers_mut().extend(self.credentials.clone());
+        let mut request = self.request(method, path, body)?;
         if let Some(content_type) = content_type {
             request.headers_mut().insert(CONTENT_TYPE, content_type);
         }

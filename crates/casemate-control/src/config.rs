@@ -87,6 +87,8 @@ pub struct BuildsConfig {
     pub team_bytes_max: u64,
     /// How long a ready build is kept that nothing refers to any more; `None`: for ever.
     pub unused: Option<Duration>,
+    /// A template's archive on its way out, bytes; beyond it 413.
+    pub export_bytes_max: u64,
 }
 
 impl Default for BuildsConfig {
@@ -100,6 +102,7 @@ impl Default for BuildsConfig {
             cache_steps_max: 2000,
             team_bytes_max: 20 << 30,
             unused: Some(Duration::from_secs(30 * 24 * 3600)),
+            export_bytes_max: 8 << 30,
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::recorder::Recorder;
 use crate::sandboxes::snapshot::Unrecorded;
 use crate::tasks::{TaskKind, Tasks};
 use crate::templates::ResolvedFor;
+use crate::templates::export::Exporting;
 use crate::templates::spawned::{self, Spawned};
 use crate::templates::start::{self, Building};
 use crate::templates::uploads::Uploads;
@@ -58,6 +59,7 @@ pub struct Control {
     pub(crate) records: Records,
     pub(crate) builder: Builder,
     pub(crate) building: Building,
+    pub(crate) exporting: Exporting,
     pub(crate) unwanted: Unwanted,
     pub(crate) warm: Warm,
     /// Held while a team's caches are trimmed: the store writes for one at a time anyway.
@@ -154,6 +156,7 @@ impl Control {
             records,
             builder,
             building: Building::default(),
+            exporting: Exporting::default(),
             unwanted: Unwanted::default(),
             warm,
             trimming: tokio::sync::Mutex::default(),

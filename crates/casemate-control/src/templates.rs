@@ -3,6 +3,7 @@
 pub mod builds;
 pub mod cancel;
 pub mod delete;
+pub mod export;
 mod forget;
 pub mod gc;
 pub mod list;

@@ -13,6 +13,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::cache::{BeginError, CommitError, Key, Partial};
+use crate::images::Place;
+use crate::layer::Content;
 use crate::registry::{PullError, Source};
 use crate::web::{FetchError, Reply};
 use crate::{Image, ImageError, Images, Layer, LayerReader};
@@ -74,8 +76,19 @@ impl Images {
             });
         };
         let total = layer.compressed_bytes;
+        let scope = match &image.origin.place {
+            Place::Registry { scope, .. } => *scope,
+            Place::Archive(archived) => {
+                let opened = self.layer_of_archive(image, n, archived).await?;
+                progress(Progress {
+                    received: total,
+                    total,
+                });
+                return Ok(opened);
+            }
+        };
         let key = Key {
-            scope: image.origin.scope,
+            scope,
             digest: layer.digest,
         };
         let mut others_failed = false;
@@ -87,7 +100,11 @@ impl Images {
                     total,
                 });
                 let (image, bytes_max) = (image.clone(), self.shared.config.image_bytes_max);
-                let open = move || Ok(LayerReader::new(&image, n, file, lease, bytes_max));
+                let content = Content::Cached {
+                    file,
+                    _lease: lease,
+                };
+                let open = move || Ok(LayerReader::new(&image, n, content, bytes_max));
                 return self.blocking(open).await?;
             }
             let (running, is_ours) = self.join(image, layer, key);
@@ -149,7 +166,7 @@ impl Images {
     }
 
     /// Work on the disk, away from the event loop.
-    async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Result<T, ImageError> {
@@ -196,7 +213,7 @@ impl Job {
             })
             .await?;
         let mut partial = begun.ok_or(ImageError::CacheFull { bytes: size })?;
-        let sources = &self.image.origin.sources;
+        let sources = self.image.origin.sources();
         let mut failed = None;
         for (at, source) in sources.iter().enumerate() {
             let tries = self.images.tries(at, sources.len());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::credentials::WrongCredentials;
 use crate::registry::{NotAnImage, PullError, RegistryCode};
 use crate::web::FetchError;
-use crate::{Digest, NotAReference};
+use crate::{Digest, NotAReference, NotAnArchive};
 
 /// What went wrong. The first eight, and `TooLarge` up to its end, are upstream's texts
 /// (`templates.md` 4.2); `reference` is as it was asked for.
@@ -64,6 +64,8 @@ pub enum ImageError {
     },
     #[error("image '{reference}' cannot be used: layer {digest} is not what its config says")]
     WrongContent { reference: String, digest: Digest },
+    #[error("the archive cannot be used: {0}")]
+    Archive(#[from] NotAnArchive),
     #[error("invalid registry credentials: {0}")]
     Credentials(Why),
     #[error("image '{reference}' has no layer {index}")]
@@ -178,6 +180,7 @@ impl ImageError {
             | Self::Unusable { .. }
             | Self::Corrupt { .. }
             | Self::WrongContent { .. }
+            | Self::Archive(_)
             | Self::Credentials(_)
             | Self::NoLayer { .. }
             | Self::CacheFull { .. }

@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 
+use crate::archive::Archived;
 use crate::cache::{Cache, Scope};
 use crate::config::ConfigError;
 use crate::credentials::Login;
 use crate::download::Shared;
 use crate::reference::DOCKER_HUB;
-use crate::registry::Source;
+use crate::registry::{Packed, Source};
 use crate::web::{Authority, Hosts, Url, Web};
-use crate::{Compression, Digest, ImagesConfig, Reference, RegistryConfig};
+use crate::{Compression, Digest, ImagesConfig, ProcessConfig, Reference, RegistryConfig};
 
 /// Layers that are fetched at once; more wait.
 const DOWNLOADS_MAX: usize = 32;
@@ -46,6 +47,8 @@ pub struct Image {
     pub digest: Digest,
     /// Variables of the image's config; none has an empty value.
     pub env: Vec<(String, String)>,
+    /// The same and more as the config has it.
+    pub process: ProcessConfig,
     /// From the lowest up.
     pub layers: Vec<Layer>,
     /// All layers together.
@@ -68,19 +71,43 @@ pub struct Layer {
 
 /// Where an image's layers are had, and how much of it was unpacked.
 pub(crate) struct Origin {
-    /// The one that answered is the first.
-    pub(crate) sources: Vec<Source>,
-    pub(crate) scope: Scope,
+    pub(crate) place: Place,
     /// The most bytes that a reader got out of each layer.
     unpacked: Mutex<Vec<u64>>,
 }
 
-impl Origin {
-    pub(crate) fn new(sources: Vec<Source>, scope: Scope, layers: usize) -> Self {
+pub(crate) enum Place {
+    Registry {
+        /// The one that answered is the first.
+        sources: Vec<Source>,
+        scope: Scope,
+    },
+    Archive(Arc<Archived>),
+}
+
+impl Layer {
+    pub(crate) fn of(packed: Packed, diff_id: Digest) -> Self {
         Self {
-            sources,
-            scope,
+            digest: packed.digest,
+            compressed_bytes: packed.bytes,
+            diff_id,
+            compression: packed.compression,
+        }
+    }
+}
+
+impl Origin {
+    pub(crate) fn new(place: Place, layers: usize) -> Self {
+        Self {
+            place,
             unpacked: Mutex::new(vec![0; layers]),
+        }
+    }
+
+    pub(crate) fn sources(&self) -> &[Source] {
+        match &self.place {
+            Place::Registry { sources, .. } => sources,
+            Place::Archive(_) => &[],
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 
+use crate::archive::Section;
 use crate::cache::Lease;
 use crate::images::Origin;
 use crate::{Digest, Image, ImageError};
@@ -60,13 +61,27 @@ impl Compression {
 pub struct LayerReader {
     tar: Tar,
     check: Check,
-    _lease: Lease,
 }
 
 enum Tar {
-    Plain(BufReader<File>),
-    Gzip(Box<MultiGzDecoder<BufReader<File>>>),
-    Zstd(Box<zstd::Decoder<'static, BufReader<File>>>),
+    Plain(BufReader<Content>),
+    Gzip(Box<MultiGzDecoder<BufReader<Content>>>),
+    Zstd(Box<zstd::Decoder<'static, BufReader<Content>>>),
+}
+
+/// A layer as it is packed.
+pub(crate) enum Content {
+    Cached { file: File, _lease: Lease },
+    Archived(Section),
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Cached { file, .. } => file.read(buffer),
+            Self::Archived(section) => section.read(buffer),
+        }
+    }
 }
 
 /// What a reader holds its bytes against.
@@ -86,8 +101,7 @@ impl LayerReader {
     pub(crate) fn new(
         image: &Image,
         index: usize,
-        file: File,
-        lease: Lease,
+        content: Content,
         bytes_max: u64,
     ) -> Result<Self, ImageError> {
         let reference = image.asked.clone();
@@ -105,12 +119,8 @@ impl LayerReader {
             bytes: 0,
             end: None,
         };
-        let tar = Tar::new(file).map_err(|error| check.corrupt(error))?;
-        Ok(Self {
-            tar,
-            check,
-            _lease: lease,
-        })
+        let tar = Tar::new(content).map_err(|error| check.corrupt(error))?;
+        Ok(Self { tar, check })
     }
 
     /// Reads what is left and tells how many bytes there were in all. Who unpacks a tar stops where it
@@ -147,8 +157,8 @@ impl Read for LayerReader {
 }
 
 impl Tar {
-    fn new(file: File) -> io::Result<Self> {
-        let mut file = BufReader::with_capacity(BUFFER_LEN, file);
+    fn new(content: Content) -> io::Result<Self> {
+        let mut file = BufReader::with_capacity(BUFFER_LEN, content);
         Ok(match Compression::of_content(file.fill_buf()?) {
             Compression::None => Self::Plain(file),
             Compression::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(file))),

@@ -1,4 +1,5 @@
-//! Images of container registries: found, checked, fetched and read, for builds that say `fromImage`.
+//! Images of container registries: found, checked, fetched and read, for builds that say `fromImage`;
+//! and images in files, read and written.
 //!
 //! Owns what is spoken with registries (the OCI distribution protocol, its tokens, AWS's and Google's
 //! logins), the cache of layers, and the wall around both. Must not know sandboxes, builds, teams or
@@ -12,9 +13,11 @@
 //!
 //! ```text
 //! resolve: reference ── aliases ── mirrors, registry ──▶ manifest, config ──▶ Image
+//! open_archive: a client's file ── layout ──▶ manifest, config ──▶ Image
 //! layer:   Image, n ── cache ── download (resumed, shared, verified) ──▶ LayerReader: a plain tar
 //! ```
 
+mod archive;
 mod cache;
 mod config;
 mod credentials;
@@ -28,6 +31,7 @@ mod registry;
 mod resolve;
 mod web;
 
+pub use archive::{NewImage, NotAnArchive, PackedLayer};
 pub use config::{
     ConfigError, ImagesConfig, Mirror, NotAMirror, Patience, Platform, ProxyConfig, RegistryConfig,
 };
@@ -38,3 +42,4 @@ pub use error::{Cause, ImageError};
 pub use images::{Image, Images, Layer};
 pub use layer::{Compression, LayerReader};
 pub use reference::{NotAReference, Reference};
+pub use registry::ProcessConfig;

@@ -12,7 +12,8 @@ use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 
 pub(crate) use aws::{AwsKeys, ecr_login};
-pub(crate) use manifest::{Manifest, NotAnImage, Packed, read_config, read_manifest};
+pub use manifest::ProcessConfig;
+pub(crate) use manifest::{Config, Manifest, NotAnImage, Packed, read_config, read_manifest};
 
 use crate::credentials::Login;
 use crate::web::{Ask, Authority, FetchError, Reply, Url, Web};

@@ -2,12 +2,12 @@
 
 use crate::cache::Scope;
 use crate::credentials::Login;
-use crate::images::Origin;
+use crate::images::{Origin, Place};
 use crate::registry::{AwsKeys, Manifest, Packed, Source, ecr_login, read_config, read_manifest};
-use crate::{Credentials, Digest, Image, ImageError, Images, Layer, Reference};
+use crate::{Credentials, Digest, Image, ImageError, Images, Layer, ProcessConfig, Reference};
 
 /// Indexes in indexes that are followed.
-const INDEX_DEPTH_MAX: usize = 3;
+pub(crate) const INDEX_DEPTH_MAX: usize = 3;
 
 impl Images {
     /// Finds an image and checks what its registry says of it: digests, sizes, the platform. Reads no
@@ -129,6 +129,7 @@ impl Images {
                         digest,
                         compressed_bytes,
                         env: config.env,
+                        process: config.process,
                         layers: paired(layers, config.diff_ids),
                     });
                 }
@@ -143,6 +144,7 @@ struct Read {
     digest: Digest,
     compressed_bytes: u64,
     env: Vec<(String, String)>,
+    process: ProcessConfig,
     layers: Vec<Layer>,
 }
 
@@ -156,13 +158,15 @@ impl Read {
     ) -> Result<Image, ImageError> {
         let mark = if target.digest().is_some() { '@' } else { ':' };
         let at = sources.first().map(Source::to_string).unwrap_or_default();
+        let place = Place::Registry { sources, scope };
         Ok(Image {
             asked: asked.to_string(),
             answered: format!("{at}{mark}{}", target.manifest()),
             digest: self.digest,
             env: self.env,
+            process: self.process,
             compressed_bytes: self.compressed_bytes,
-            origin: std::sync::Arc::new(Origin::new(sources, scope, self.layers.len())),
+            origin: std::sync::Arc::new(Origin::new(place, self.layers.len())),
             layers: self.layers,
         })
     }
@@ -191,11 +195,7 @@ fn sum(layers: &[Packed], bytes_max: u64) -> Result<u64, ImageError> {
 
 fn paired(layers: Vec<Packed>, diff_ids: Vec<Digest>) -> Vec<Layer> {
     let pairs = layers.into_iter().zip(diff_ids);
-    let layer = |(packed, diff_id): (Packed, Digest)| Layer {
-        digest: packed.digest,
-        compressed_bytes: packed.bytes,
-        diff_id,
-        compression: packed.compression,
-    };
-    pairs.map(layer).collect()
+    pairs
+        .map(|(packed, diff_id)| Layer::of(packed, diff_id))
+        .collect()
 }

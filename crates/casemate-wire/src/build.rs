@@ -114,6 +114,13 @@ pub struct StartTemplateBuild {
         skip_serializing_if = "Option::is_none"
     )]
     #[schema(nullable = false)]
+    pub from_archive: Option<ImageArchive>,
+    #[serde(
+        default,
+        deserialize_with = "object",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(nullable = false)]
     pub from_image_registry: Option<ImageRegistry>,
     /// Nothing is taken from the cache.
     #[serde(
@@ -144,6 +151,23 @@ pub struct StartTemplateBuild {
     )]
     #[schema(nullable = false)]
     pub ready_cmd: Option<String>,
+}
+
+/// An image in an OCI archive that was uploaded like the files of a step. Ours, not E2B's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageArchive {
+    /// The client's name of the upload, 64 hexadecimal characters.
+    pub files_hash: String,
+    /// Which image, where there are several: its tag or whole name in the archive.
+    #[serde(
+        default,
+        rename = "ref",
+        deserialize_with = "non_null",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(nullable = false)]
+    pub reference: Option<String>,
 }
 
 /// How to log in where the image lies.
@@ -322,6 +346,9 @@ mod tests {
             r#"{"fromImageRegistry":{"type":"registry","username":"u"}}"#,
             r#"{"fromImageRegistry":["registry","u","p"]}"#,
             r#"{"fromImageRegistry":null}"#,
+            r#"{"fromArchive":null}"#,
+            r#"{"fromArchive":"x"}"#,
+            r#"{"fromArchive":{"ref":"x"}}"#,
             r#"{"steps":null}"#,
             r#"{"steps":[["RUN"]]}"#,
             r#"{"steps":[{}]}"#,

@@ -22,8 +22,8 @@ mod template;
 
 pub use build::{
     BuildLogEntry, BuildStatusReason, CancelledBuilds, CollectBuilds, CollectedBuilds,
-    ImageRegistry, NewTemplateBuild, RequestedTemplateBuild, StartTemplateBuild, TemplateBuildInfo,
-    TemplateBuildLogs, TemplateFilesUpload, TemplateStep,
+    ImageArchive, ImageRegistry, NewTemplateBuild, RequestedTemplateBuild, StartTemplateBuild,
+    TemplateBuildInfo, TemplateBuildLogs, TemplateFilesUpload, TemplateStep,
 };
 pub use error::ErrorBody;
 pub use events::SandboxEvent;

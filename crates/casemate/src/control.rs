@@ -226,6 +226,7 @@ fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {
             0 => None,
             kept => Some(days(kept)),
         },
+        export_bytes_max: setup.config.builds.export_mib_max.saturating_mul(MIB),
     };
     let warm_pool = &setup.config.warm_pool;
     config.warm_pool = WarmPoolConfig {

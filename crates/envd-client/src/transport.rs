@@ -4,6 +4,7 @@ mod answer;
 mod base_url;
 mod body;
 mod connector;
+mod download;
 mod upload;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use base_url::BaseUrl;
 pub(crate) use body::{Body, BodySender, Dropped, NotWanted, channel, whole};
 use connector::Connector;
 pub use connector::Dial;
+pub use download::Download;
 pub use upload::UploadProgress;
 
 use crate::error::HttpError;

@@ -1,5 +1,5 @@
 //! `/build/…`: putting the layers of an image and the files of COPY steps into a sandbox in which a
-//! template is built. Ours, not E2B's: only the platform's builder calls them, and with the same
+//! template is built, and taking all files out of one. Ours, not E2B's: only the platform's builder calls them, and with the same
 //! token with which it could write each file by itself.
 //!
 //! ```text
@@ -10,6 +10,7 @@
 
 pub mod copy;
 mod error;
+pub mod export;
 mod input;
 pub mod layer;
 mod place;

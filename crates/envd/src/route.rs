@@ -56,6 +56,7 @@ async fn plain(call: Plain, path: &str) -> Answer {
         ("/files", &Method::POST) => files::upload::upload(call).await,
         ("/files/compose", &Method::POST) => files::compose::compose(call).await,
         ("/build/layer", &Method::POST) => build::layer::layer(call).await,
+        ("/build/root", &Method::GET) => build::export::export(call).await,
         ("/build/copy", &Method::POST) => build::copy::copy(call).await,
         ("/startup", &Method::GET) => startup::route::startup(call).await,
         ("/init", &Method::POST) => control::init::init(call).await,
@@ -65,7 +66,9 @@ async fn plain(call: Plain, path: &str) -> Answer {
         ("/fsthaw", &Method::POST) => control::freeze::filesystem_thaw(call).await,
         ("/collapse", &Method::POST) => control::freeze::collapse(),
         ("/upgrade", &Method::POST) => control::upgrade::upgrade(&call),
-        ("/health" | "/metrics" | "/envs" | "/startup", _) => answer::wrong_method("GET"),
+        ("/health" | "/metrics" | "/envs" | "/startup" | "/build/root", _) => {
+            answer::wrong_method("GET")
+        }
         ("/files", _) => answer::wrong_method("GET, POST"),
         (
             "/files/compose" | "/build/layer" | "/build/copy" | "/init" | "/freeze" | "/unfreeze"

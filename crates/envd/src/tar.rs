@@ -1,4 +1,4 @@
-//! Reading tar streams: ustar, GNU and PAX, from whoever made them.
+//! Reading tar streams (writing: [`pack`]): ustar, GNU and PAX, from whoever made them.
 //!
 //! Our own reader, because each number and each header of a hostile archive must have a bound, and
 //! sparse files come in four forms. It knows nothing of file systems: names are bytes as they are.
@@ -7,6 +7,7 @@
 //! Files").
 
 mod header;
+pub mod pack;
 mod pax;
 mod sparse;
 

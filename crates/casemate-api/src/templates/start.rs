@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::header::USER_AGENT;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use casemate_control::templates::recipe::{Recipe, RegistryLogin, Step};
+use casemate_control::templates::recipe::{FromArchive, Recipe, RegistryLogin, Step};
 use casemate_control::templates::start::StartBuild;
 use casemate_types::limits::BUILD_STEPS_MAX;
 use casemate_wire::{ErrorBody, ImageRegistry, StartTemplateBuild, TemplateStep};
@@ -90,6 +90,10 @@ fn recipe(body: StartTemplateBuild) -> Result<Recipe, ApiError> {
     Ok(Recipe {
         from_image: given(body.from_image),
         from_template: given(body.from_template),
+        from_archive: body.from_archive.map(|archive| FromArchive {
+            files_hash: archive.files_hash,
+            reference: given(archive.reference),
+        }),
         registry: body.from_image_registry.map(login),
         force: body.force.unwrap_or_default(),
         steps: steps.into_iter().map(step).collect(),

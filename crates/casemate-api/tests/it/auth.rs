@@ -22,7 +22,7 @@ enum Who {
 /// Written from the specification, apart from the server's own table.
 fn table() -> Vec<(&'static str, String, Who)> {
     use Who::{AD, Nobody, P, PT, PTorAD, T, TA, U, UorPT};
-    let rows: [(&str, &str, Who); 86] = [
+    let rows: [(&str, &str, Who); 87] = [
         ("GET", "/health", Nobody),
         ("GET", "/teams", U),
         ("GET", "/teams/UUID/metrics", T),
@@ -56,6 +56,7 @@ fn table() -> Vec<(&'static str, String, Who)> {
         ("GET", "/templates", TA),
         ("POST", "/templates", UorPT),
         ("GET", "/templates/tid", T),
+        ("GET", "/templates/tid/archive", T),
         ("POST", "/templates/tid", UorPT),
         ("DELETE", "/templates/tid", TA),
         ("PATCH", "/templates/tid", TA),

@@ -275,6 +275,29 @@ async fn starts_are_refused_as_specified() {
         "{message}"
     );
     assert_eq!(status(&world, &asked, "").await["status"], "waiting");
+    for wrong in [
+        r#"{"fromArchive":"x"}"#,
+        r#"{"fromArchive":{"ref":"x"}}"#,
+        r#"{"fromArchive":null}"#,
+    ] {
+        post(&path, wrong).await.error(400);
+    }
+    let other = ask(&world, r#"{"name":"other"}"#).await;
+    let there = format!("/v2/templates/{}/builds/{}", other.template, other.build);
+    let both = r#"{"fromArchive":{"filesHash":"x"},"fromImage":"a"}"#;
+    assert_eq!(
+        post(&there, both).await.error(500),
+        "Error when starting template build: cannot specify both fromImage and fromArchive"
+    );
+    let other = ask(&world, r#"{"name":"other"}"#).await;
+    let there = format!("/v2/templates/{}/builds/{}", other.template, other.build);
+    let unnamed = r#"{"fromArchive":{"filesHash":"x"}}"#;
+    assert_eq!(post(&there, unnamed).await.status, 202);
+    let shown = status(&world, &other, "").await;
+    assert_eq!(
+        shown["reason"]["message"],
+        "invalid files hash of the archive"
+    );
     let both = r#"{"fromImage":"a","fromTemplate":"b"}"#;
     assert_eq!(
         post(&path, both).await.error(500),

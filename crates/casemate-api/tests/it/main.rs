@@ -6,6 +6,7 @@ mod build_luck;
 mod builds;
 mod create;
 mod events;
+mod exports;
 mod gc;
 mod idempotency;
 mod keys;

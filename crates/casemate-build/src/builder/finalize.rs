@@ -96,11 +96,21 @@ impl Work<'_> {
         let recipe = &self.job.recipe;
         let given = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
         let (start, ready) = (given(&recipe.start), given(&recipe.ready));
-        if start.is_none() && ready.is_none() {
-            return match &self.job.ground {
-                Ground::Template { build, .. } => build.startup.clone(),
-                Ground::Image { .. } => None,
-            };
+        let below = match &self.job.ground {
+            Ground::Template { build, .. } => build.startup.clone(),
+            Ground::Archive { .. } => self.kept.as_ref().and_then(|kept| kept.startup.clone()),
+            Ground::Image { .. } => None,
+        };
+        match (&self.job.ground, below, start.is_some(), ready.is_some()) {
+            (_, below, false, false) => return below,
+            // Ours, where E2B says nothing: a further check of what the archive starts.
+            (Ground::Archive { .. }, Some(below), false, true) => {
+                return Some(Startup {
+                    ready: ready.unwrap_or(below.ready),
+                    ..below
+                });
+            }
+            _ => {}
         }
         Some(Startup {
             start,

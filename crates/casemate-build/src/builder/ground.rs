@@ -1,4 +1,5 @@
-//! What a recipe stands on: an image, unpacked and provisioned, or another template.
+//! What a recipe stands on: an image, of a registry or in an archive, unpacked and provisioned; or
+//! another template.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,13 @@ pub enum Ground {
         reference: String,
         login: Option<RegistryLogin>,
     },
+    /// An image in a file that the team uploaded.
+    Archive {
+        /// The client's name of it.
+        files: CacheKey,
+        /// Which of several images in it.
+        reference: Option<String>,
+    },
     Template {
         /// As the recipe says it.
         name: String,
@@ -53,21 +61,17 @@ impl Ground {
     pub(super) fn text(&self) -> String {
         match self {
             Self::Image { reference, .. } => format!("FROM {reference}"),
+            Self::Archive {
+                reference: Some(reference),
+                ..
+            } => format!("FROM ARCHIVE {reference}"),
+            Self::Archive { .. } => "FROM ARCHIVE".into(),
             Self::Template {
                 name,
                 is_image: true,
                 ..
             } => format!("FROM {name}"),
             Self::Template { name, .. } => format!("FROM TEMPLATE {name}"),
-        }
-    }
-
-    pub(super) fn key(&self) -> CacheKey {
-        match self {
-            Self::Image { reference, .. } => key::of_image(reference),
-            Self::Template {
-                build, is_image, ..
-            } => key::of_template(build.id, *is_image),
         }
     }
 }
@@ -109,9 +113,18 @@ impl Work<'_> {
         let images = Arc::clone(&self.builder.images);
         let image = images.resolve(reference, &credentials, &scope).await;
         let image = image.map_err(|error| image_error(phase, error))?;
+        self.of_found(&image, phase).await
+    }
+
+    /// The same of one that was found.
+    pub(super) async fn of_found(
+        &mut self,
+        image: &Image,
+        phase: &Phase,
+    ) -> Result<CachedLayer, BuildError> {
         let size = shown(image.compressed_bytes);
         phase.say(Level::Info, format_args!("Base Docker image size: {size}"));
-        let unpacked = self.unpacked(&image, phase).await?;
+        let unpacked = self.unpacked(image, phase).await?;
         let provisioned = self.provisioned(unpacked, phase).await?;
         Ok(provisioned)
     }
@@ -284,7 +297,7 @@ fn distribution_in(os_release: &str) -> Distribution {
     }
 }
 
-fn image_error(phase: &Phase, error: ImageError) -> BuildError {
+pub(super) fn image_error(phase: &Phase, error: ImageError) -> BuildError {
     match &error {
         ImageError::DiskFull => BuildError::Refused(DISK_FULL.into()),
         ImageError::Disk { .. } => BuildError::Internal(chain(&error)),

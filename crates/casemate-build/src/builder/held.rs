@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use casemate_store::Build;
+use casemate_store::{Build, CachedLayer};
 use casemate_types::{LayerId, SandboxId, SnapshotId};
 
 /// Of all builds of a process. Clones are the same.
@@ -84,6 +84,12 @@ impl Hold {
     pub(super) fn sandbox(&mut self, sandbox: &SandboxId) {
         add(&mut self.of.lock().sandboxes, sandbox);
         self.sandboxes.push(sandbox.clone());
+    }
+
+    /// All that a state is made of.
+    pub(super) fn state(&mut self, state: &CachedLayer) {
+        state.files.iter().for_each(|files| self.files(files));
+        state.layers.iter().for_each(|layer| self.layer(layer));
     }
 
     /// Others than sealed ones are never removed.

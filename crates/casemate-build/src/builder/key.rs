@@ -29,6 +29,17 @@ pub(super) fn of_image(reference: &str) -> CacheKey {
     ])
 }
 
+/// The same of one in an archive, where nothing but its digest stands for it.
+pub(super) fn of_archive(digest: &str) -> CacheKey {
+    hash(&[
+        VERSION,
+        "archive",
+        std::env::consts::ARCH,
+        PROVISION,
+        digest,
+    ])
+}
+
 /// Of another template's build.
 pub(super) fn of_template(parent: BuildId, is_image: bool) -> CacheKey {
     let what = if is_image {

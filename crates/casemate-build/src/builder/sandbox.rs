@@ -110,6 +110,16 @@ impl Maker {
         })
     }
 
+    /// The same without the operator's settings.
+    pub(super) fn plan_bare(&self, state: &CachedLayer) -> Result<Planned, BuildError> {
+        self.plan_of(Beginning {
+            layers: state.layers.clone(),
+            files: state.files.clone(),
+            distribution: None,
+            resources: self.resources,
+        })
+    }
+
     /// One that holds nothing.
     pub(super) fn plan_empty(&self, resources: Resources) -> Result<Planned, BuildError> {
         self.plan_of(Beginning {

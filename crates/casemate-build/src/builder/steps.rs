@@ -288,8 +288,7 @@ impl Bench<'_> {
             .value(&script, self.context, "failed to create user")
             .await?;
         let user = made.trim_end().to_owned();
-        let plain = |c: char| c.is_ascii_graphic() && !matches!(c, ':' | '/');
-        if user.is_empty() || user.len() > 256 || !user.chars().all(plain) {
+        if !is_user(&user) {
             let why = "failed to create user: its name cannot be used";
             return Err(self.failed(why));
         }
@@ -309,7 +308,13 @@ impl Bench<'_> {
     }
 }
 
-fn bytes_of(context: &BuildContext) -> usize {
+/// Whether it can be the name of a user.
+pub(super) fn is_user(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, ':' | '/');
+    (1..=256).contains(&name.len()) && name.chars().all(plain)
+}
+
+pub(super) fn bytes_of(context: &BuildContext) -> usize {
     let bytes = |(name, value): (&String, &String)| name.len() + value.len() + 2;
     context.envs.iter().map(bytes).sum()
 }
@@ -318,7 +323,7 @@ fn bytes_of(context: &BuildContext) -> usize {
 const NO_VALUE: &str = "a login script of the image (/etc/profile, ~/.bash_profile) ended the shell, \
                         or closed its standard output, before it could answer";
 /// Bytes of a path at most, the kernel's limit.
-const PATH_BYTES_MAX: usize = 4095;
+pub(super) const PATH_BYTES_MAX: usize = 4095;
 
 /// Lets `$name` do everything without a password. A second time changes nothing.
 pub(super) const ADMINISTRATOR: &str = "\

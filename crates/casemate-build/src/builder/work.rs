@@ -9,6 +9,7 @@ use casemate_types::{LayerId, SnapshotId, Timestamp, chain};
 use super::flights::Turn;
 use super::ground::{self, Ground};
 use super::held::Hold;
+use super::label::Kept;
 use super::log::{BuildLog, Level, Phase};
 use super::sandbox::{BuildSandbox, Maker, Planned};
 use super::steps::{Action, Bench, Left};
@@ -27,6 +28,8 @@ pub(super) struct Work<'a> {
     pub(super) sandbox: Option<Arc<BuildSandbox>>,
     /// From here on nothing is taken from the cache.
     pub(super) is_forced: bool,
+    /// Of an archive that was a template before.
+    pub(super) kept: Option<Kept>,
 }
 
 /// Sandboxes that a build began, and that are to be ended with it however it ends.
@@ -36,6 +39,10 @@ pub(super) struct Begun(Mutex<Vec<Arc<BuildSandbox>>>);
 impl Begun {
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<BuildSandbox>>> {
         self.0.lock().expect("no holder of this lock panics")
+    }
+
+    pub(super) fn add(&self, sandbox: &Arc<BuildSandbox>) {
+        self.lock().push(Arc::clone(sandbox));
     }
 
     /// Ends all.
@@ -62,7 +69,7 @@ impl Work<'_> {
     /// Everything up to the last step.
     pub(super) async fn steps(&mut self) -> Result<State, BuildError> {
         let mut state = self.ground().await?;
-        if self.job.sets_user {
+        if self.job.sets_user && self.kept.is_none() {
             let phase = self.phase(ground::STEP, "base".into());
             let phase = phase.with_output(Level::Debug);
             let step = Step {
@@ -90,7 +97,7 @@ impl Work<'_> {
 
     async fn ground(&mut self) -> Result<State, BuildError> {
         let phase = self.phase(ground::STEP, "base".into());
-        let (ground, key) = (&self.job.ground, self.job.ground.key());
+        let ground = &self.job.ground;
         let text = ground.text();
         let (reference, login) = match ground {
             Ground::Template {
@@ -102,11 +109,19 @@ impl Work<'_> {
                 let is = ground::of_template(build, *is_image, *files_mib);
                 self.hold_state(&is);
                 self.refuse_lost_ground(&is).await?;
+                let key = key::of_template(build.id, *is_image);
                 phase.begin(true, text, key.as_str());
                 return Ok(State { key, is });
             }
+            Ground::Archive { files, reference } => {
+                let (files, reference) = (files.clone(), reference.clone());
+                return self
+                    .of_archive(&files, reference.as_deref(), text, &phase)
+                    .await;
+            }
             Ground::Image { reference, login } => (reference, login.as_ref()),
         };
+        let key = key::of_image(reference);
         let (_turn, found) = self.wanted(&key, &phase).await?;
         phase.begin(found.is_some(), text, key.as_str());
         if let Some(is) = found {
@@ -228,8 +243,7 @@ impl Work<'_> {
     }
 
     fn hold_state(&mut self, is: &CachedLayer) {
-        is.files.iter().for_each(|files| self.hold.files(files));
-        is.layers.iter().for_each(|layer| self.hold.layer(layer));
+        self.hold.state(is);
     }
 
     pub(super) fn maker(&self) -> Maker {
@@ -251,7 +265,7 @@ impl Work<'_> {
         self.hold.sandbox(planned.id());
         let (layers, files) = planned.begins_with();
         let sandbox = Arc::new(planned.make());
-        self.begun.lock().push(Arc::clone(&sandbox));
+        self.begun.add(&sandbox);
         match sandbox.ready().await {
             Ok(()) => Ok(sandbox),
             Err(error) => Err(self.why_none_began(error, &layers, files.as_ref()).await),

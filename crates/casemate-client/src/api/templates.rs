@@ -3,11 +3,13 @@
 use std::fs::File;
 use std::time::Duration;
 
+use bytes::Bytes;
 use casemate_wire::{
     AssignTags, AssignedTags, CollectBuilds, CollectedBuilds, DeleteTags, NewTemplateBuild,
     RequestedTemplateBuild, StartTemplateBuild, Template, TemplateAlias, TemplateBuildInfo,
     TemplateFilesUpload, TemplateTag, TemplateUpdate, TemplateWithBuilds, UpdatedTemplate,
 };
+use envd_client::Download;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::{Method, Request, Uri};
 use percent_encoding::utf8_percent_encode;
@@ -19,6 +21,29 @@ use crate::{HttpError, UploadProgress};
 
 /// How long an upload may take in all, as with the SDKs.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// How long the server may take to pack a template.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// An archive on its way here.
+#[derive(Debug)]
+pub struct TemplateDownload(Download);
+
+impl TemplateDownload {
+    /// Of the whole archive, as the server says.
+    pub fn bytes(&self) -> Option<u64> {
+        let length = self.0.headers.get(CONTENT_LENGTH)?;
+        length.to_str().ok()?.parse().ok()
+    }
+
+    /// The next piece; `None` at the end.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, ApiError> {
+        Ok(self.0.chunk().await?)
+    }
+}
 
 impl Api {
     /// Asks for a build. It waits until it is started.
@@ -86,6 +111,25 @@ impl Api {
         match answer.status.is_success() {
             true => Ok(()),
             false => Err(ApiError::refused(&answer)),
+        }
+    }
+
+    /// An OCI archive of a template, once the server has packed it, within an hour. `None`: there is no
+    /// such template, or it is not for this team.
+    pub async fn template_export(
+        &self,
+        template: &str,
+    ) -> Result<Option<TemplateDownload>, ApiError> {
+        let target = path(template, "/archive");
+        let request = self.server.request(Method::GET, &target, Bytes::new())?;
+        let transport = &self.server.transport;
+        let begun = transport.download(request, ANSWER_BYTES_MAX, EXPORT_TIMEOUT);
+        match begun.await? {
+            Ok(download) => Ok(Some(TemplateDownload(download))),
+            Err(answer) => match ApiError::refused(&answer) {
+                error if error.is_not_found() => Ok(None),
+                error => Err(error),
+            },
         }
     }
 

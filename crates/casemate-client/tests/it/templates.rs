@@ -227,3 +227,32 @@ async fn a_status_is_asked_for_from_an_offset() {
     assert_eq!(info.log_entries[0].message, "m");
     assert_eq!(info.reason.unwrap().step.as_deref(), Some("2"));
 }
+
+#[tokio::test]
+async fn an_archive_comes_whole_or_is_an_error() {
+    let server = Server::start(vec![
+        (
+            "GET /templates/a%2Fb%3Av1/archive",
+            Answer::status(200, "archive"),
+        ),
+        (
+            "GET /templates/gone/archive",
+            Answer::status(404, r#"{"code":404,"message":"no"}"#),
+        ),
+        (
+            "GET /templates/busy/archive",
+            Answer::status(429, r#"{"code":429,"message":"busy"}"#),
+        ),
+    ])
+    .await;
+    let api = api(&server);
+    let mut archive = api.template_export("a/b:v1").await.unwrap().unwrap();
+    let mut content = Vec::new();
+    while let Some(piece) = archive.chunk().await.unwrap() {
+        content.extend_from_slice(&piece);
+    }
+    assert_eq!(content, b"archive");
+    assert!(api.template_export("gone").await.unwrap().is_none());
+    let busy = api.template_export("busy").await.unwrap_err();
+    assert!(matches!(busy, ApiError::Refused { .. }), "{busy}");
+}

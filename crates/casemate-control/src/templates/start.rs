@@ -18,7 +18,7 @@ use std::time::Duration;
 use casemate_build::builder::{BuildError, BuildLog, Built, Ground, Hold, Job};
 use casemate_build::recipe::Recipe;
 use casemate_images::Reference;
-use casemate_store::{Build, BuildBegun, BuildId, BuildRecord, StoreError};
+use casemate_store::{Build, BuildBegun, BuildId, BuildRecord, CacheKey, StoreError};
 use casemate_types::{BuildFailure, TeamId, TemplateId, Timestamp, chain};
 use tokio_util::sync::CancellationToken;
 
@@ -146,12 +146,7 @@ impl Control {
         let cancelled = BuildError::Cancelled.failure();
         self.cancel_builds(&rivals, cancelled).await;
         let recipe = &ask.recipe;
-        let source = match (&recipe.from_image, &recipe.from_template) {
-            (Some(_), Some(_)) => Err("cannot specify both fromImage and fromTemplate"),
-            (None, None) => Err("must specify either fromImage or fromTemplate"),
-            _ => Ok(()),
-        };
-        if let Err(why) = source {
+        if let Err(why) = check_source(recipe) {
             let message = format!("error when building env: {why}");
             let failure = BuildFailure {
                 message,
@@ -228,6 +223,14 @@ impl Control {
         caller: &TeamCaller,
         recipe: &Recipe,
     ) -> Result<(Ground, Option<Hold>), String> {
+        if let Some(archive) = &recipe.from_archive {
+            let files = CacheKey::parse(&archive.files_hash);
+            let ground = Ground::Archive {
+                files: files.ok_or("invalid files hash of the archive")?,
+                reference: archive.reference.clone(),
+            };
+            return Ok((ground, None));
+        }
         let (name, resolved) = match (&recipe.from_image, &recipe.from_template) {
             (Some(image), _) => {
                 let at_hand = Reference::parse(image).ok().and_then(|reference| {
@@ -369,8 +372,9 @@ impl Control {
         }
     }
 
-    /// Stops what this process builds: it ends.
+    /// Stops what this process builds and exports: it ends.
     pub(crate) async fn interrupt_builds(&self) {
+        self.exporting.cancel_all();
         self.cancel_builds(&self.building.all(), interrupted())
             .await;
     }
@@ -379,6 +383,18 @@ impl Control {
 /// Whether something that is in the cache may be made again, and take its place.
 fn is_forced(recipe: &Recipe) -> bool {
     recipe.force || recipe.steps.iter().any(|step| step.force)
+}
+
+/// Whether there is one thing to begin with. Of archives E2B says nothing.
+fn check_source(recipe: &Recipe) -> Result<(), &'static str> {
+    let (image, template) = (&recipe.from_image, &recipe.from_template);
+    match (image, template, &recipe.from_archive) {
+        (Some(_), Some(_), _) => Err("cannot specify both fromImage and fromTemplate"),
+        (Some(_), None, Some(_)) => Err("cannot specify both fromImage and fromArchive"),
+        (None, Some(_), Some(_)) => Err("cannot specify both fromTemplate and fromArchive"),
+        (None, None, None) => Err("must specify either fromImage or fromTemplate"),
+        (Some(_), None, None) | (None, Some(_), None) | (None, None, Some(_)) => Ok(()),
+    }
 }
 
 /// A store that is busy or full for a moment must not leave a build that never ends.

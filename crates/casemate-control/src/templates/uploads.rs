@@ -30,6 +30,7 @@ use crate::auth::WhenBlocked;
 use crate::keys::Keys;
 
 pub use receive::{Receiving, UploadError};
+pub(super) use receive::{Temporary, Writer, blocking};
 pub(crate) use under_way::Uploads;
 
 /// How long a link may be used. An upload that began in time may end later.

@@ -1,7 +1,10 @@
 //! Manifests, indexes and configs: Docker's image manifest version 2, schema 2, and the OCI image
 //! specification 1.1. Every length and sum in them is a claim of the registry's.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{Compression, Digest, Platform};
 
@@ -191,10 +194,44 @@ struct RawConfig {
     rootfs: RootFs,
 }
 
-#[derive(Deserialize)]
+/// Texts are read as any value: what nobody asks for must not make an image unusable.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
 struct RunConfig {
-    #[serde(rename = "Env")]
     env: Option<Vec<String>>,
+    user: Value,
+    working_dir: Value,
+    labels: Option<BTreeMap<String, Value>>,
+}
+
+/// What an image's config says of its processes, as it is written there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProcessConfig {
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// Empty: none is named.
+    pub user: String,
+    /// Empty: none is named.
+    pub workdir: String,
+    pub labels: BTreeMap<String, String>,
+}
+
+impl From<RunConfig> for ProcessConfig {
+    fn from(raw: RunConfig) -> Self {
+        let text = |value: Value| match value {
+            Value::String(text) => Some(text),
+            _ => None,
+        };
+        let labels = raw.labels.unwrap_or_default().into_iter();
+        Self {
+            env: raw.env.unwrap_or_default(),
+            user: text(raw.user).unwrap_or_default(),
+            workdir: text(raw.working_dir).unwrap_or_default(),
+            labels: labels
+                .filter_map(|(name, value)| Some((name, text(value)?)))
+                .collect(),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -206,6 +243,7 @@ struct RootFs {
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) env: Vec<(String, String)>,
+    pub(crate) process: ProcessConfig,
     /// The digest of each layer's plain tar.
     pub(crate) diff_ids: Vec<Digest>,
 }
@@ -230,9 +268,11 @@ pub(crate) fn read_config(
             manifest: layers,
         });
     }
-    let env = raw.config.and_then(|config| config.env).unwrap_or_default();
+    let process = ProcessConfig::from(raw.config.unwrap_or_default());
+    let env = process.env.iter();
     Ok(Config {
-        env: env.iter().filter_map(|entry| variable(entry)).collect(),
+        env: env.filter_map(|entry| variable(entry)).collect(),
+        process,
         diff_ids: diff_ids
             .iter()
             .map(|text| digest(text))

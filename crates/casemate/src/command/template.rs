@@ -2,9 +2,11 @@
 
 mod build;
 mod delete;
+mod export;
 mod files;
 mod follow;
 mod gc;
+mod import;
 mod line;
 mod list;
 mod logs;
@@ -27,6 +29,10 @@ pub struct Args {
 enum Verb {
     /// Build a template of a Dockerfile; ends when it is ready, or says why it is not.
     Build(build::Args),
+    /// Make a template of an image in an OCI archive.
+    Import(import::Args),
+    /// Write a template as an OCI archive.
+    Export(export::Args),
     /// List templates, the newest first.
     List,
     /// Show the log of a build, oldest line first.
@@ -43,6 +49,8 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
     let server = args.server.connect()?;
     match args.verb {
         Verb::Build(args) => build::run(args, &server, output).await,
+        Verb::Import(args) => import::run(args, &server, output).await,
+        Verb::Export(args) => export::run(args, &server, output).await,
         Verb::List => list::run(&server, output).await,
         Verb::Logs(args) => logs::run(args, &server, output).await,
         Verb::Set(args) => set::run(args, &server, output).await,

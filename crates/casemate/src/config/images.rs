@@ -173,6 +173,9 @@ pub struct Builds {
     pub team_mib_max: u64,
     /// Days that a ready build is kept to which neither tag nor sandbox leads; 0: for ever.
     pub unused_days: u32,
+    /// The layer of an exported template, MiB, packed; beyond it 413. It is on the disk while the
+    /// client fetches it.
+    pub export_mib_max: u64,
 }
 
 impl Default for Builds {
@@ -183,6 +186,7 @@ impl Default for Builds {
             cache_steps_max: 2000,
             team_mib_max: 20 * 1024,
             unused_days: 30,
+            export_mib_max: 8192,
         }
     }
 }
@@ -209,6 +213,11 @@ impl Builds {
             self.unused_days <= 3650,
             "builds.unused_days must be 0 to 3650, got {}",
             self.unused_days
+        );
+        ensure!(
+            (1..=1024 * 1024).contains(&self.export_mib_max),
+            "builds.export_mib_max must be 1 to 1048576, got {}",
+            self.export_mib_max
         );
         Ok(())
     }

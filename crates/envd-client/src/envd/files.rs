@@ -3,13 +3,12 @@
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Envd, REPORT_BYTES_MAX};
-use crate::error::{EnvdError, HttpError};
-use crate::transport::{ANSWER_TIMEOUT, Answer, BEGIN_TIMEOUT, whole, within};
+use crate::error::EnvdError;
+pub use crate::transport::Download;
+use crate::transport::{ANSWER_TIMEOUT, BEGIN_TIMEOUT};
 
 /// What stays as it is in a query: what RFC 3986 calls unreserved, and the slash.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC
@@ -35,18 +34,21 @@ impl Envd {
 
     /// A file's content, piece by piece, however long it is.
     pub async fn file_open(&self, path: &str) -> Result<Download, EnvdError> {
-        let target = self.file_target(path);
-        let request = self.get(&target)?.map(whole);
-        let opened = async {
-            let response = self.transport.send(request).await?;
-            if response.status() == StatusCode::OK {
-                return Ok(response.into_body());
-            }
-            let answer = Answer::read(response, &target, REPORT_BYTES_MAX).await?;
-            Err(EnvdError::refused(&answer))
-        };
-        let body = within(BEGIN_TIMEOUT, &target, opened).await?;
-        Ok(Download { target, body })
+        self.download(self.file_target(path)).await
+    }
+
+    /// All files of the sandbox as one layer of an image: a plain tar, piece by piece. A part is never
+    /// taken for the whole: what cannot be read breaks it off.
+    pub async fn root_open(&self) -> Result<Download, EnvdError> {
+        self.download("/build/root".to_owned()).await
+    }
+
+    async fn download(&self, target: String) -> Result<Download, EnvdError> {
+        let request = self.get(&target)?;
+        let begun = self
+            .transport
+            .download(request, REPORT_BYTES_MAX, BEGIN_TIMEOUT);
+        begun.await?.map_err(|answer| EnvdError::refused(&answer))
     }
 
     /// Writes a whole file, making the folders above it.
@@ -75,36 +77,5 @@ impl Envd {
                 format!("/files?path={path}&username={user}")
             }
         }
-    }
-}
-
-/// A file on its way here.
-#[derive(Debug)]
-pub struct Download {
-    target: String,
-    body: Incoming,
-}
-
-impl Download {
-    /// The next piece; `None` at the end of the file.
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, EnvdError> {
-        while let Some(frame) = self.body.frame().await {
-            let frame = frame.map_err(|source| {
-                let target = self.target.clone();
-                HttpError::Read {
-                    target,
-                    source: source.into(),
-                }
-            })?;
-            if let Ok(data) = frame.into_data()
-                && !data.is_empty()
-            {
-                return Ok(Some(data));
-            }
-        }
-        Ok(None)
     }
 }

@@ -26,6 +26,11 @@ pub enum BuildError {
     LinkTarget { path: String, target: String },
     #[error("'{path}': {}", os_text(.source))]
     Write { path: String, source: io::Error },
+    #[error("'{path}' cannot be read: {}", os_text(.source))]
+    Read { path: String, source: io::Error },
+    /// Of what is packed: nobody takes it any more, or it is too much.
+    #[error("send what was packed: {}", os_text(.0))]
+    Send(#[source] io::Error),
     #[error("the folders of the archive have names of more than {BUILD_NAME_BYTES} bytes")]
     Names,
     #[error("the caller hung up")]
@@ -46,6 +51,13 @@ impl BuildError {
 
     pub fn write(path: &[u8], source: impl Into<io::Error>) -> Self {
         Self::Write {
+            path: shown(path),
+            source: source.into(),
+        }
+    }
+
+    pub fn read(path: &[u8], source: impl Into<io::Error>) -> Self {
+        Self::Read {
             path: shown(path),
             source: source.into(),
         }
@@ -74,7 +86,7 @@ impl BuildError {
             | Self::LinkTarget { .. }
             | Self::Stopped => StatusCode::BAD_REQUEST,
             Self::Thread(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Read { .. } | Self::Send(_) | Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }

@@ -36,7 +36,7 @@ pub async fn layer(call: Plain) -> Answer {
 }
 
 /// Unpacks one layer onto `root`. What an error comes after stays.
-fn unpack(input: impl Read, root: &Path, stop: &Stop) -> Result<Done, BuildError> {
+pub(super) fn unpack(input: impl Read, root: &Path, stop: &Stop) -> Result<Done, BuildError> {
     let opened = Root::of_image(root);
     let mut layer = Layer {
         root: opened.map_err(|source| BuildError::write(b"/", source))?,

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::Done;
@@ -23,6 +23,14 @@ pub struct Turn(Arc<Semaphore>);
 impl Default for Turn {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(1)))
+    }
+}
+
+impl Turn {
+    /// Waits for it; it is over when what is given is dropped.
+    pub async fn take(&self) -> Option<OwnedSemaphorePermit> {
+        // The semaphore is never closed.
+        Arc::clone(&self.0).acquire_owned().await.ok()
     }
 }
 
@@ -50,8 +58,7 @@ async fn run<F>(turn: &Turn, body: &mut RequestBody, work: F) -> Result<Done, Bu
 where
     F: FnOnce(Input) -> Result<Done, BuildError> + Send + 'static,
 {
-    // The semaphore is never closed.
-    let turn = Arc::clone(&turn.0).acquire_owned().await.ok();
+    let turn = turn.take().await;
     let (sender, pieces) = mpsc::channel(BUILD_PIECES);
     let (tell, told) = oneshot::channel();
     let stop = Stop::default();

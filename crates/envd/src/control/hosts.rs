@@ -7,7 +7,7 @@ pub const HOSTS: &str = "/etc/hosts";
 /// The name under which programs reach the platform's event server.
 pub const EVENTS_NAME: &str = "events.e2b.local";
 /// A file beyond this is not ours to rewrite.
-const HOSTS_BYTES: u64 = 1024 * 1024;
+pub const HOSTS_BYTES: u64 = 1024 * 1024;
 
 /// The address of a machine's own name that is in no DNS, as Debian has it.
 const OWN_ADDRESS: &str = "127.0.1.1";
@@ -25,6 +25,14 @@ pub fn set_own(path: &str, name: &str) -> io::Result<()> {
         Some(rest) => with_entry(&rest, OWN_ADDRESS, name).or(Some(rest)),
         None => with_entry(old, OWN_ADDRESS, name),
     })
+}
+
+/// A file's text without the names of sandboxes.
+pub fn without_sandboxes(text: Vec<u8>) -> Vec<u8> {
+    let rest = std::str::from_utf8(&text)
+        .ok()
+        .and_then(|text| without_former(text, ""));
+    rest.map_or(text, String::into_bytes)
 }
 
 fn rewrite(path: &str, change: impl FnOnce(&str) -> Option<String>) -> io::Result<()> {

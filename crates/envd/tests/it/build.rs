@@ -124,6 +124,51 @@ fn a_layer_goes_onto_the_root_and_never_onto_a_mount() {
 }
 
 #[test]
+fn all_files_leave_as_a_layer_but_no_mount_and_nothing_of_the_machine() {
+    let sandbox = sandbox();
+    let layer = archive(&[
+        entry("opt/tool", b'0', 0o4755, "", b"tool"),
+        entry("opt/again", b'1', 0o755, "opt/tool", b""),
+        entry("tmp/x", b'0', 0o644, "", b"x"),
+        entry("run/x", b'0', 0o644, "", b"x"),
+    ]);
+    post(&sandbox, "/build/layer", &layer).expect(200);
+    let get = |headers: &[(&str, &str)]| {
+        let server = &sandbox.server;
+        server.request("GET", "/build/root", headers, b"")
+    };
+    let reply = get(&[AUTHORISED]).expect(200);
+    assert_eq!(reply.header("content-type"), Some("application/x-tar"));
+    let packed = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(packed.path(), &reply.body).unwrap();
+    let listed = std::process::Command::new("tar")
+        .args(["-tf"])
+        .arg(packed.path())
+        .output();
+    let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+    let names: Vec<_> = listed.lines().collect();
+    // Folders of other mounts stay to be mounted on; the agent's own file is one, and is not there.
+    for folder in [
+        "./",
+        "dev/",
+        "proc/",
+        "run/",
+        "tmp/",
+        "usr/",
+        "etc/hosts",
+        "opt/tool",
+        "opt/again",
+    ] {
+        assert!(names.contains(&folder), "{folder} in {listed}");
+    }
+    for gone in ["envd", "tmp/x", "run/x", "dev/null", "proc/1/", "usr/bin/"] {
+        assert!(!names.contains(&gone), "{gone} in {listed}");
+    }
+    get(&[]).expect(401);
+    post(&sandbox, "/build/root", b"").expect(405);
+}
+
+#[test]
 fn copying_with_accounts_of_the_sandbox() {
     let sandbox = sandbox();
     let files = archive(&[

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::Control;
+use crate::templates::uploads::OpenUpload;
 
 #[async_trait]
 impl Uploads for Control {
@@ -20,15 +21,28 @@ impl Uploads for Control {
         team: &TeamId,
         key: &CacheKey,
     ) -> Result<Box<dyn AsyncRead + Send + Unpin>, UploadError> {
-        let opened = self.open_upload(team, key).await;
-        let opened = opened.map_err(|error| UploadError::Broken(chain(&error)))?;
-        let upload = opened.ok_or(UploadError::Missing)?;
+        let upload = opened(self, team, key).await?;
         Ok(Box::new(Checked {
             inner: upload.file,
             hash: Sha256::new(),
             expected: upload.sha256,
         }))
     }
+
+    async fn file(&self, team: &TeamId, key: &CacheKey) -> Result<std::fs::File, UploadError> {
+        let upload = opened(self, team, key).await?;
+        Ok(upload.file.into_std().await)
+    }
+}
+
+async fn opened(
+    control: &Control,
+    team: &TeamId,
+    key: &CacheKey,
+) -> Result<OpenUpload, UploadError> {
+    let opened = control.open_upload(team, key).await;
+    let opened = opened.map_err(|error| UploadError::Broken(chain(&error)))?;
+    opened.ok_or(UploadError::Missing)
 }
 
 /// Ends with an error where the content is not what it was when it came.

@@ -81,7 +81,7 @@ pub struct Receiving {
     _turn: OwnedSemaphorePermit,
 }
 
-struct Writer {
+pub(in crate::templates) struct Writer {
     /// Locked as long as somebody writes it: one that nobody has locked is left of a crash.
     file: File,
     hash: Sha256,
@@ -279,7 +279,8 @@ fn check_size(ticket: &Ticket, bytes: u64) -> Result<(), UploadError> {
 }
 
 impl Writer {
-    fn write(&mut self, chunk: &[u8], reserve: u64) -> io::Result<()> {
+    /// Fails where the disk would have less than the reserve left.
+    pub(in crate::templates) fn write(&mut self, chunk: &[u8], reserve: u64) -> io::Result<()> {
         let disk = rustix::fs::fstatvfs(&self.file)?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let needed = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
@@ -289,19 +290,25 @@ impl Writer {
         self.hash.update(chunk);
         self.file.write_all(chunk)
     }
+
+    /// The file, which can be read as well, and the hash of all that was written.
+    pub(in crate::templates) fn into_parts(self) -> (File, Sha256) {
+        (self.file, self.hash)
+    }
 }
 
 /// The path of a file that is not whole yet; it is removed unless it was taken.
-struct Temporary {
+pub(in crate::templates) struct Temporary {
     dir: PathBuf,
     path: Option<PathBuf>,
 }
 
 impl Temporary {
-    fn create(dir: &Path) -> io::Result<(Self, Writer)> {
+    pub(in crate::templates) fn create(dir: &Path) -> io::Result<(Self, Writer)> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let path = dir.join(format!("{TEMPORARY}{}", uuid::Uuid::new_v4()));
         let open = OpenOptions::new()
+            .read(true)
             .write(true)
             .create_new(true)
             .mode(0o600)
@@ -347,7 +354,7 @@ fn sync_dir(file: &Path) -> io::Result<()> {
     }
 }
 
-pub(super) async fn blocking<T: Send + 'static>(
+pub(in crate::templates) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     let done = spawn_blocking(work).await;
