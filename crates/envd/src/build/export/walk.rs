@@ -180,8 +180,9 @@ impl<W: Write> Pack<W> {
         let mut entry = entry(path, Kind::Directory, stat)?;
         match fd {
             Some(fd) => entry.attributes = file::attributes(fd, &entry.path)?,
-            // Of a mount: when the machine started.
+            // Of a mount: of when the machine started, and of somebody outside.
             None => {
+                (entry.uid, entry.gid) = (0, 0);
                 entry.modified = Time {
                     seconds: 0,
                     nanos: 0,
