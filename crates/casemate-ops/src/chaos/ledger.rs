@@ -30,9 +30,7 @@ pub(super) struct Ledger {
     pub(super) forked: AtomicU64,
     /// Templates whose build was told to be ready.
     pub(super) built: AtomicU64,
-    /// Builds that ended with their platform.
-    pub(super) builds_interrupted: AtomicU64,
-    /// Builds that failed because something went away under them.
+    /// Builds that a death ended.
     pub(super) builds_failed: AtomicU64,
     /// Sandboxes that began with one.
     pub(super) from_templates: AtomicU64,

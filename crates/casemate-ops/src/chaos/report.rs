@@ -36,9 +36,6 @@ pub struct Report {
     pub sandboxes_from_snapshots: u64,
     pub forks: u64,
     pub templates_built: u64,
-    /// They ended with their platform.
-    pub builds_interrupted: u64,
-    /// Something went away under them, as a launcher.
     pub builds_failed: u64,
     pub sandboxes_from_templates: u64,
     pub looks: u64,
@@ -88,7 +85,6 @@ impl Report {
             sandboxes_from_snapshots: count(&ledger.from_snapshots),
             forks: count(&ledger.forked),
             templates_built: count(&ledger.built),
-            builds_interrupted: count(&ledger.builds_interrupted),
             builds_failed: count(&ledger.builds_failed),
             sandboxes_from_templates: count(&ledger.from_templates),
             looks: count(&ledger.looks),
@@ -146,8 +142,7 @@ impl Report {
         line("sandboxes from snapshots", self.sandboxes_from_snapshots);
         line("forks", self.forks);
         line("templates built", self.templates_built);
-        line("builds that were interrupted", self.builds_interrupted);
-        line("builds that failed otherwise", self.builds_failed);
+        line("builds that a death ended", self.builds_failed);
         line("sandboxes from templates", self.sandboxes_from_templates);
         line("looks at files and memory", self.looks);
         line("looks at the list", self.lists);

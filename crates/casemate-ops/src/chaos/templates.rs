@@ -98,12 +98,9 @@ impl World {
             // Its start was not heard.
             "waiting" => {}
             _ => {
+                add(&self.ledger.builds_failed);
                 let reason = told.reason.map(|reason| reason.message).unwrap_or_default();
-                if reason.starts_with(INTERRUPTED) {
-                    add(&self.ledger.builds_interrupted);
-                } else if reason.starts_with(INTERNAL) {
-                    add(&self.ledger.builds_failed);
-                } else {
+                if !reason.starts_with(INTERRUPTED) && !reason.starts_with(INTERNAL) {
                     let sentence = format!("build {build_id} of {template_id} failed: {reason}");
                     self.ledger.wrong(sentence);
                 }
