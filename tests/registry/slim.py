@@ -124,6 +124,13 @@ def bun(tar):
     add.file("usr/local/bin/bun", '#!/bin/sh\necho "$@" > /usr/local/bun-said\n', mode=0o755)
 
 
+def whole_python(tar):
+    """Above the base: its Python and pip, where the image `python` has them."""
+    add = Entries(tar)
+    for name, target in (("python3", "python3"), ("python", "python3"), ("pip", "pip3")):
+        add.symlink(f"usr/local/bin/{name}", f"/usr/bin/{target}")
+
+
 def broken_apt(tar):
     Entries(tar).whiteout("usr/lib/apt/methods/http")
 
@@ -160,6 +167,8 @@ IMAGES = {
     "library/debian:bookworm-slim": ("bookworm", None, {}),
     "library/debian:bullseye-slim": ("bullseye", None, {}),
     "library/node:22-slim": ("bookworm", node, NODE),
+    "library/node:22-bookworm": ("bookworm", node, NODE),
+    "library/python:3.12-bookworm": (None, whole_python, {}),
     "library/python:3.12-slim": ("trixie", python, PYTHON),
     "oven/bun:latest": (None, bun, {"User": "bun"}),
     "slim/odd:latest": ("bookworm", odd, ODD),
