@@ -237,7 +237,7 @@ async fn they_end_with_their_process_and_with_the_next_one_at_the_latest() {
     })
     .await;
     world.restart().await;
-    assert_eq!(world.node.running(), [kept.clone()]);
+    assert_eq!(world.node.running(), std::slice::from_ref(&kept));
     assert_eq!(world.listed().await, [kept.to_string()]);
 }
 

@@ -46,9 +46,9 @@ pub(super) fn find(
         });
         located.push(Located { span, digest: None });
     }
-    let tags = entry.repo_tags.iter().flatten();
+    let mut tags = entry.repo_tags.iter().flatten();
     Ok(Found {
-        name: tags.cloned().next(),
+        name: tags.next().cloned(),
         digest,
         config,
         layers,

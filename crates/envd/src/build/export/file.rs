@@ -17,8 +17,11 @@ use crate::tar::{Entry, Sparse};
 /// The kernel's own limit, of a list and of a value.
 const ATTRIBUTE_BYTES: usize = 64 * 1024;
 
+/// Names and values.
+pub type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Those that unpacking a layer puts on a file again.
-pub fn attributes(fd: impl AsFd, path: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BuildError> {
+pub fn attributes(fd: impl AsFd, path: &[u8]) -> Result<Attributes, BuildError> {
     let failed = |errno: Errno| BuildError::read(path, errno);
     let mut list = [0_u8; 1024];
     let mut large = Vec::new();
