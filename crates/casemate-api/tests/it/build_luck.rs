@@ -74,26 +74,8 @@ async fn failed(world: &World, asked: &Asked) -> (String, Option<String>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_parent_that_goes_while_its_child_waits_is_told_as_such() {
-    let world = World::with(|config| config.builds.at_once = 1).await;
-    let (parent, layer) = sealed(&world, "parent").await;
-    world.node.hold_creates();
-    child_of(&world, "busy", "base").await;
-    creates(&world, 1).await;
-    let child = child_of(&world, "child", "parent").await;
-    delete(&world, &parent.template).await;
-    until("its layer is removed", || async {
-        !world.node.sealed().contains(&layer)
-    })
-    .await;
-    world.node.release_creates();
-    let told = failed(&world, &child).await;
-    assert_eq!(told, (BASE_LOST.into(), Some("base".into())));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_template_whose_layers_the_node_has_lost_is_no_ground() {
-    let world = World::new().await;
+    let world = World::with(|config| config.builds.at_once = 2).await;
     let (_, layer) = sealed(&world, "parent").await;
     world.node.remove_layer(&layer).await.unwrap();
     let child = child_of(&world, "child", "parent").await;
@@ -104,7 +86,7 @@ async fn a_template_whose_layers_the_node_has_lost_is_no_ground() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_build_stands_on_stays_until_its_end_though_nobody_names_it() {
-    let world = World::new().await;
+    let world = World::with(|config| config.builds.at_once = 2).await;
     let (parent, layer) = sealed(&world, "parent").await;
     world.node.hold_creates();
     let child = child_of(&world, "child", "parent").await;
@@ -133,7 +115,7 @@ async fn what_a_build_stands_on_stays_until_its_end_though_nobody_names_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_that_ends_while_its_sandbox_is_made_leaves_none() {
     for supersedes in [true, false] {
-        let world = World::new().await;
+        let world = World::with(|config| config.builds.at_once = 2).await;
         world.node.hold_creates();
         let first = child_of(&world, "x", "base").await;
         creates(&world, 1).await;

@@ -152,7 +152,7 @@ async fn the_document_is_served() {
     let document = world.call("GET", "/openapi.json").send().await.json();
     let create = &document["paths"]["/v2/sandboxes"]["post"];
     assert_eq!(create["security"][0], serde_json::json!({"ApiKeyAuth": []}));
-    assert!(document["paths"].get("/default-templates").is_none());
+    assert!(document["paths"].get("/volumes").is_none());
     let listed = &document["components"]["schemas"]["ListedSandbox"]["required"];
     for field in [
         "templateID",

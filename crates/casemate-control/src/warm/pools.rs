@@ -237,6 +237,7 @@ impl Pools {
     }
 
     fn wait_from_now_on(&mut self, key: &Key, ready: Ready) -> bool {
+        self.placing.remove(&ready.sandbox);
         let pool = self.pools.get_mut(key);
         // Its pool may have been dropped since, and made anew.
         let Some(pool) = pool.filter(|pool| pool.making.contains(&ready.sandbox)) else {
