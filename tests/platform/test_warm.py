@@ -131,7 +131,7 @@ def test_they_give_way_to_whoever_is_asked_for(platform, template):
     others = [create(platform, "base") for _ in range(PLACES - 2)]
     assert all(other.is_running() for other in others)
     assert not warm(platform)
-    with pytest.raises(e2b.SandboxException, match="places for sandboxes are taken"):
+    with pytest.raises(e2b.ServiceBusyException, match="no node has room"):
         create(platform, "base")
     for other in others:
         other.kill()
