@@ -42,7 +42,7 @@ def generate(rng, world):
         if choice == 0:
             first, more = asked("GET", "/v2/sandboxes", to_api), b""
         elif choice == 1:
-            first, more = asked("GET", "/files?path=/home/user/big", to_agent), b""
+            first, more = asked("GET", "/files?path=/home/user/untouched", to_agent), b""
         else:
             kind = [("content-type", "application/json"), ("connect-protocol-version", "1")]
             path = "/process.Process/List" if choice == 2 else "/filesystem.Filesystem/ListDir"

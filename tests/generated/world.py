@@ -135,7 +135,8 @@ class World:
             answer["sandboxID"], answer["envdAccessToken"], team, anchor=anchor, settled=not anchor
         )
         await self.call_agent(sandbox, "POST", "/files?path=/home/user/mark", team.marker)
-        await self.call_agent(sandbox, "POST", "/files?path=/home/user/big", "0123456789" * 30_000)
+        for name in ("big", "untouched"):
+            await self.call_agent(sandbox, "POST", f"/files?path=/home/user/{name}", "0123456789" * 30_000)
         sandbox.lasting = [await self.start(sandbox, asked) for asked in LASTING]
         sandbox.agent = await asyncio.to_thread(self.agent_of, sandbox)
         return self.add(sandbox)
