@@ -215,6 +215,10 @@ def test_set_refuses_what_cannot_be_and_then_changes_nothing(name, context):
 def test_gc_gives_room_back_and_takes_nothing_that_is_needed(name, context, tmp_path):
     folder = context("COPY big /big", "RUN cat /big /big > /twice", "RUN rm /twice",
                      big="0123456789abcdef" * 65536)
+    # What a client that asked for a build may have sent stays, and other suites ask without building.
+    for row in answer("template", "list"):
+        if row["buildStatus"] in ("waiting", "building"):
+            casemate("template", "delete", row["templateID"])
     first = answer("template", "build", "--context", folder, name)
     (tmp_path / "big").write_text("other")
     answer("template", "build", "--context", folder, name)
