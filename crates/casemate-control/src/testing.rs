@@ -104,6 +104,13 @@ impl FakeNode {
         }
     }
 
+    /// From now on the agents answer nothing.
+    pub fn lose_agents(&self) {
+        if let Some(agent) = &self.lock().agent {
+            agent.go();
+        }
+    }
+
     /// Agents hang up on whoever wants to set variables.
     pub fn refuse_inits(&self) {
         if let Some(agent) = &self.lock().agent {

@@ -26,7 +26,7 @@ use tokio::time::timeout;
 
 use crate::Control;
 use crate::config::WarmPoolConfig;
-use crate::sandboxes::startup::is_ready;
+use crate::sandboxes::startup::until_not_ready;
 use crate::tasks::TaskKind;
 pub(crate) use fill::run;
 use pools::{Pools, Ready};
@@ -111,11 +111,13 @@ impl Warm {
         self.lock().has(sandbox)
     }
 
-    /// It is gone.
-    pub(crate) fn ended(&self, sandbox: &SandboxId) {
-        if self.lock().ended(sandbox) {
+    /// It is gone, or is to go; whether it was one of these.
+    pub(crate) fn ended(&self, sandbox: &SandboxId) -> bool {
+        let was = self.lock().ended(sandbox);
+        if was {
             self.changed.notify_one();
         }
+        was
     }
 
     /// It is not to wait any more.
@@ -208,7 +210,8 @@ impl Control {
     ) -> Option<CreateReply> {
         let key = taken.key;
         let sandbox = taken.give();
-        // Side by side: neither changes what the other does.
+        // Whether what was started runs still is not asked here, but watched ahead. Side by side:
+        // neither changes what the other does.
         let (claimed, prepared) = tokio::join!(
             timeout(CLAIM_MAX, self.node.claim(&sandbox, claim)),
             timeout(CLAIM_MAX, self.prepare(&sandbox, envs)),
@@ -233,20 +236,33 @@ impl Control {
         None
     }
 
-    /// Sees to it that what was started runs still, and sets the variables.
+    /// As long as a sandbox waits, sees to it that what was started in it runs; ends it otherwise.
+    /// One that was given away meanwhile is let alone with the agent's next answer.
+    pub(crate) async fn watch_warm(&self, sandbox: SandboxId) {
+        let token = self.keys.envd_token(&sandbox);
+        let lost = match agent::of(&self.node, &sandbox, &token) {
+            Ok(envd) => until_not_ready(&envd, || self.warm.has(&sandbox)).await,
+            Err(error) => Some(chain(&error)),
+        };
+        if let Some(why) = lost
+            && self.warm.ended(&sandbox)
+        {
+            tracing::warn!(sandbox.id = %sandbox, error = why, "ending a warm sandbox");
+            self.take_back(sandbox);
+        }
+    }
+
+    /// Sets the variables.
     async fn prepare(
         &self,
         sandbox: &SandboxId,
         envs: &BTreeMap<String, String>,
     ) -> Result<(), String> {
-        let token = self.keys.envd_token(sandbox);
-        let envd = agent::of(&self.node, sandbox, &token).map_err(|error| chain(&error))?;
-        if !is_ready(&envd).await.map_err(|error| chain(&error))? {
-            return Err("its start command has ended".into());
-        }
         if envs.is_empty() {
             return Ok(());
         }
+        let token = self.keys.envd_token(sandbox);
+        let envd = agent::of(&self.node, sandbox, &token).map_err(|error| chain(&error))?;
         let body = json!({"accessToken": token, "envVars": envs}).to_string();
         let answer = envd.post_stream("/init", body.as_bytes(), CLAIM_MAX).await;
         let answer = answer.map_err(|error| chain(&error))?;

@@ -63,12 +63,12 @@ impl Default for Startup {
 }
 
 impl Startup {
-    /// The outcome, or what is known when `patience` is over.
-    pub async fn outcome(&self, patience: Duration) -> State {
+    /// What comes after `known`, or what there is when `patience` is over.
+    pub async fn after(&self, known: &State, patience: Duration) -> State {
         let mut seen = self.state.subscribe();
-        let final_one = seen.wait_for(|state| *state != State::Starting);
+        let another = seen.wait_for(|state| state != known);
         // The sender lives as long as we do, so only the time can be over.
-        drop(timeout(patience, final_one).await);
+        drop(timeout(patience, another).await);
         self.state.borrow().clone()
     }
 

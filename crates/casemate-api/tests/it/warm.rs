@@ -179,6 +179,10 @@ async fn a_start_that_fails_is_the_clients_to_hear_of() {
     let waiting = warm(&world, 1).await;
     world.node.fail_starts(Some("no such file"));
     // What was started for the one that waits has ended, and another one fails.
+    until("it is noticed", || async {
+        world.control.warm_total() == 0
+    })
+    .await;
     let failed = try_create(&world, "").await;
     assert!(failed.error(500).contains("no such file"));
     until("nothing is left of those", || async {
@@ -189,6 +193,20 @@ async fn a_start_that_fails_is_the_clients_to_hear_of() {
     assert_eq!(world.control.warm_total(), 0);
     world.node.fail_starts(None);
     create(&world, "").await;
+}
+
+#[tokio::test]
+async fn one_whose_agent_is_gone_does_not_wait_for_anybody() {
+    let world = world(|_| {}).await;
+    template(&world).await;
+    create(&world, "").await;
+    let waiting = warm(&world, 1).await;
+    world.node.lose_agents();
+    until("it is ended", || async {
+        world.control.warm_total() == 0 && !world.node.running().contains(&waiting[0])
+    })
+    .await;
+    assert_eq!(world.listed().await.len(), 1);
 }
 
 #[tokio::test]

@@ -55,6 +55,10 @@ enum State {
 
 /// The agent answers at least so often.
 const WAIT: Duration = Duration::from_secs(20);
+/// How long a watch waits for a change at a time; the agent allows no more.
+const WATCH: Duration = Duration::from_secs(60);
+/// Between two questions of a watch.
+const PACE: Duration = Duration::from_secs(1);
 /// Of what the command said, for the client.
 const OUTPUT_CHARS_MAX: usize = 500;
 
@@ -153,10 +157,30 @@ impl Control {
     }
 }
 
-/// Whether what a sandbox was started for runs still, as its agent says.
-pub(crate) async fn is_ready(envd: &Envd) -> Result<bool, EnvdError> {
-    let report: Report = envd.get_json("/startup?wait_ms=0", WAIT).await?;
-    Ok(matches!(report.state, State::Ready))
+/// Returns when what a sandbox was started for does not run any more, as its agent says, or the agent
+/// does not answer: why. `None`: nobody wants to know any more, which is asked about once a minute, as
+/// often as the agent has to answer.
+pub(crate) async fn until_not_ready(envd: &Envd, is_wanted: impl Fn() -> bool) -> Option<String> {
+    let path = format!("/startup?wait_ms={}&while=ready", WATCH.as_millis());
+    let mut failed_before = false;
+    while is_wanted() {
+        let asked = Instant::now();
+        let report: Result<Report, EnvdError> = envd.get_json(&path, WATCH + WAIT).await;
+        match report {
+            Ok(Report {
+                state: State::Ready,
+                ..
+            }) => failed_before = false,
+            // What it says is its owner's.
+            Ok(_) => return Some("its start command has ended".into()),
+            // One that died is started again, and knows.
+            Err(_) if !failed_before => failed_before = true,
+            Err(error) => return Some(chain(&error)),
+        }
+        // Whoever answers at once does not make us ask all the time.
+        tokio::time::sleep_until(asked + PACE).await;
+    }
+    None
 }
 
 /// What came out of a sandbox is cut and made one line.

@@ -2,8 +2,9 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -12,6 +13,7 @@ use serde_json::Value;
 pub(super) struct FakeAgent {
     pub(super) address: SocketAddr,
     said: Arc<Mutex<Said>>,
+    changed: Arc<Condvar>,
 }
 
 #[derive(Default)]
@@ -19,6 +21,8 @@ struct Said {
     /// What starts fail of.
     failure: Option<String>,
     refuses_init: bool,
+    /// Hangs up, whatever it is asked.
+    is_gone: bool,
     inits: Vec<Value>,
 }
 
@@ -28,6 +32,7 @@ impl FakeAgent {
         let agent = Self {
             address: listener.local_addr().expect("an address"),
             said: Arc::default(),
+            changed: Arc::default(),
         };
         let answering = agent.clone();
         thread::spawn(move || {
@@ -41,6 +46,12 @@ impl FakeAgent {
 
     pub(super) fn fail_starts(&self, failure: Option<&str>) {
         self.lock().failure = failure.map(str::to_owned);
+        self.changed.notify_all();
+    }
+
+    pub(super) fn go(&self) {
+        self.lock().is_gone = true;
+        self.changed.notify_all();
     }
 
     pub(super) fn refuse_inits(&self) {
@@ -67,11 +78,23 @@ impl FakeAgent {
                 length = value.trim().parse::<usize>().ok();
             }
         }
-        let answer = match first.split(' ').nth(1)?.split('?').next()? {
-            "/startup" => match &self.lock().failure {
-                None => serde_json::json!({"state": "ready"}),
-                Some(why) => serde_json::json!({"state": "failed", "message": why}),
-            },
+        let target = first.split(' ').nth(1)?;
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let answer = match path {
+            "/startup" => {
+                let waits = query.contains("while=ready");
+                let mut said = self.lock();
+                if waits {
+                    let is_ready = |said: &mut Said| said.failure.is_none() && !said.is_gone;
+                    let waited = self.changed.wait_timeout_while(said, WATCH, is_ready);
+                    said = waited.expect("no holder of this lock panics").0;
+                }
+                match &said.failure {
+                    _ if said.is_gone => return None,
+                    None => serde_json::json!({"state": "ready"}),
+                    Some(why) => serde_json::json!({"state": "failed", "message": why}),
+                }
+            }
             "/init" => {
                 let body = body(&mut reader, length)?;
                 if self.lock().refuses_init {
@@ -94,6 +117,9 @@ impl FakeAgent {
         self.said.lock().expect("no holder of this lock panics")
     }
 }
+
+/// As long as the real one makes whoever watches wait.
+const WATCH: Duration = Duration::from_secs(60);
 
 /// Of a known length, or in chunks.
 fn body(reader: &mut impl BufRead, length: Option<usize>) -> Option<Vec<u8>> {

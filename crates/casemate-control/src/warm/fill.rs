@@ -67,6 +67,8 @@ impl Control {
         match self.make_warm(key, &sandbox, request).await {
             Ok(()) if self.warm.lock().made(key, &sandbox) => {
                 tracing::debug!(sandbox.id = %sandbox, "warm sandbox {sandbox} waits");
+                self.warm.changed.notify_one();
+                return self.watch_warm(sandbox).await;
             }
             Ok(()) => self.take_back(sandbox),
             Err(error) => {

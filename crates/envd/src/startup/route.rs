@@ -19,7 +19,16 @@ struct Told {
 }
 
 pub async fn startup(call: Plain) -> Answer {
-    let wait = match value(call.request.uri().query(), "wait_ms").map(|text| text.parse()) {
+    let query = call.request.uri().query();
+    let known = match value(query, "while").as_deref() {
+        None | Some("starting") => State::Starting,
+        Some("ready") => State::Ready,
+        Some(_) => {
+            let words = "while must be starting or ready";
+            return answer::error(StatusCode::BAD_REQUEST, words);
+        }
+    };
+    let wait = match value(query, "wait_ms").map(|text| text.parse()) {
         None => Duration::ZERO,
         Some(Ok(millis)) => Duration::from_millis(millis).min(STARTUP_WAIT),
         Some(Err(_)) => {
@@ -27,7 +36,7 @@ pub async fn startup(call: Plain) -> Answer {
             return answer::error(StatusCode::BAD_REQUEST, words);
         }
     };
-    let (state, message, output) = match call.guest.startup.outcome(wait).await {
+    let (state, message, output) = match call.guest.startup.after(&known, wait).await {
         State::None => ("none", String::new(), String::new()),
         State::Starting => ("starting", String::new(), String::new()),
         State::Ready => ("ready", String::new(), String::new()),

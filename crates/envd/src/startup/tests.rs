@@ -40,7 +40,7 @@ fn outcome(wanted: config::Startup, patience: Duration) -> State {
     in_server(async || {
         let guest = guest();
         begin(&guest, wanted, true, None, patience);
-        guest.startup.outcome(LONG).await
+        guest.startup.after(&State::Starting, LONG).await
     })
 }
 
@@ -64,7 +64,10 @@ fn ready_when_its_command_says_so_and_the_start_goes_on() {
         let kept = record.try_clone().unwrap();
         let wanted = commands(Some(&start), &format!("test -e {flag}"));
         begin(&guest, wanted.clone(), true, Some(record), LONG);
-        assert_eq!(guest.startup.outcome(LONG).await, State::Ready);
+        assert_eq!(
+            guest.startup.after(&State::Starting, LONG).await,
+            State::Ready
+        );
         let told = std::fs::read_to_string(format!("{flag}.told")).unwrap();
         assert_eq!(told, "b c /usr\n");
         // The ready command was never listed, the start is.
@@ -82,7 +85,10 @@ fn ready_when_its_command_says_so_and_the_start_goes_on() {
         // A server that comes after this one knows, whatever became of the process since.
         let later = self::guest();
         begin(&later, wanted, false, Some(kept), LONG);
-        assert_eq!(later.startup.outcome(Duration::ZERO).await, State::Ready);
+        assert_eq!(
+            later.startup.after(&State::Starting, Duration::ZERO).await,
+            State::Ready
+        );
         assert!(later.processes.by_pid(pid).is_none());
     });
 }
@@ -240,7 +246,7 @@ fn a_server_started_again_tells_the_truth() {
         for record in [None, Some(Record::new("startup").unwrap())] {
             let guest = guest();
             begin(&guest, wanted.clone(), false, record, LONG);
-            let (message, _) = failed(guest.startup.outcome(LONG).await);
+            let (message, _) = failed(guest.startup.after(&State::Starting, LONG).await);
             assert!(message.contains("started again before"), "{message}");
             assert!(guest.processes.all().is_empty());
         }

@@ -229,8 +229,11 @@ fn what_a_template_starts_is_an_ordinary_process() {
         json!(["-l", "-c", "echo $A > /run/told; exec sleep 60"])
     );
     assert_eq!(sandbox.run("cat /run/told").out(), "1\n");
-    let path = "/startup?wait_ms=soon";
-    sandbox.server.request("GET", path, &token, b"").expect(400);
+    for wrong in ["wait_ms=soon", "while=failed"] {
+        let path = format!("/startup?{wrong}");
+        let told = sandbox.server.request("GET", &path, &token, b"");
+        told.expect(400);
+    }
     sandbox
         .server
         .request("POST", "/startup", &token, b"")
@@ -240,6 +243,36 @@ fn what_a_template_starts_is_an_ordinary_process() {
     kill_server(&sandbox);
     assert_eq!(startup(&sandbox, "?wait_ms=1000")["state"], "ready");
     assert_eq!(sandbox.run("ls /run/told").code(), 2);
+}
+
+#[test]
+fn a_start_command_that_ends_badly_after_all_is_told_of_at_once() {
+    let sandbox = with_startup("echo $$ > /run/own; exec sleep 60", "test -s /run/own");
+    assert_eq!(startup(&sandbox, "?wait_ms=60000")["state"], "ready");
+    assert_eq!(
+        startup(&sandbox, "?wait_ms=20&while=ready")["state"],
+        "ready"
+    );
+    let (ending, watched) = (Instant::now(), "?wait_ms=60000&while=ready");
+    let told = std::thread::scope(|scope| {
+        let told = scope.spawn(|| startup(&sandbox, watched));
+        sandbox.run("kill -9 $(cat /run/own)");
+        told.join().unwrap()
+    });
+    assert!(ending.elapsed() < PATIENCE / 2);
+    assert_eq!(told["state"], "failed", "{told}");
+    let message = told["message"].as_str().unwrap();
+    assert!(message.contains("signal: killed"), "{told}");
+    // The next server knows it too.
+    kill_server(&sandbox);
+    assert_eq!(startup(&sandbox, "?wait_ms=1000")["state"], "failed");
+    // One that did what it had to and left is no failure.
+    let sandbox = with_startup("touch /run/done; sleep 0.3", "test -e /run/done");
+    assert_eq!(startup(&sandbox, "?wait_ms=60000")["state"], "ready");
+    assert_eq!(
+        startup(&sandbox, "?wait_ms=1000&while=ready")["state"],
+        "ready"
+    );
 }
 
 #[test]

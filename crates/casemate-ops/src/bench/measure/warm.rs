@@ -35,6 +35,8 @@ impl Bench<'_> {
         let (template, count) = (&*built.template_id, self.options.count.min(CREATES_MAX));
         let (mut warm, mut plain) = (Samples::default(), Samples::default());
         for sample in 0..WARM_UP + count {
+            // Processors that slept make everything slower: both begin after a moment.
+            tokio::time::sleep(MOMENT).await;
             let bare = self.create_timed(&self.options.template).await?;
             let (sandbox, bare) = bare;
             self.kill(&[sandbox]).await?;
