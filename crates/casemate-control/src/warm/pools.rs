@@ -18,6 +18,8 @@ const POOLS_MAX: usize = 16;
 /// After so long a pool that could not be filled is tried again; doubled with each time.
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(300);
+/// Whoever asks is answered before the next one is made, on the same processors.
+const CALM: Duration = Duration::from_millis(20);
 /// One that ends so soon is not given away any more.
 const LEFT_MIN: Duration = Duration::from_secs(2);
 
@@ -28,6 +30,8 @@ pub(super) struct Pools {
     known: HashSet<SandboxId>,
     /// Those among them that a node was asked for and is making.
     placing: HashSet<SandboxId>,
+    /// None is begun before.
+    calm_until: Option<Instant>,
 }
 
 struct Pool {
@@ -83,6 +87,7 @@ impl Pools {
             pools: HashMap::new(),
             known: HashSet::new(),
             placing: HashSet::new(),
+            calm_until: None,
         }
     }
 
@@ -124,9 +129,13 @@ impl Pools {
     }
 
     pub(super) fn take(&mut self, key: &Key) -> Option<Ready> {
-        let least = Instant::now() + LEFT_MIN;
+        let now = Instant::now();
         let pool = self.pools.get_mut(key)?;
-        let last = pool.ready.pop_if(|ready| ready.until > least)?;
+        let last = pool.ready.pop_if(|ready| ready.until > now + LEFT_MIN)?;
+        // As long as that again the pools are filled, however often they are asked.
+        if self.calm_until.is_none_or(|until| now >= until + CALM) {
+            self.calm_until = Some(now + CALM);
+        }
         // It counts as being made until it is given away or put back.
         pool.making.insert(last.sandbox.clone());
         Some(last)
@@ -267,6 +276,12 @@ impl Pools {
             let age = pool.last_use().map(|at| now.saturating_duration_since(at));
             (pool.size(), age)
         });
+        let calm_until = self.calm_until.filter(|until| *until > now);
+        if first.is_some()
+            && let Some(until) = calm_until
+        {
+            return Next::Wait(Some(until));
+        }
         let is_free = self.placing.len() < PLACING_MAX;
         let Some((key, pool)) = first.filter(|_| is_free) else {
             return Next::Wait(self.next_change(now));
