@@ -92,12 +92,33 @@ async fn as_many_wait_as_were_asked_for_lately_within_limits() {
     assert!(pools.has(&taken.sandbox));
     pools.forget(&taken.sandbox);
     used(&mut pools, &one(), 1);
+    advance(CALM).await;
     fill(&mut pools);
     assert_eq!((size(&pools, &one()), pools.waiting()), (3, 3));
     // And when nobody does they end by themselves, and nothing is remembered.
     advance(LIMITS.idle).await;
     assert!(matches!(pools.next(Instant::now()), Next::Wait(None)));
     assert!(pools.pools.is_empty() && pools.known.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_one_is_made_after_the_answer_and_however_often_one_is_asked_for() {
+    let mut pools = Pools::new(LIMITS);
+    used(&mut pools, &one(), 3);
+    fill(&mut pools);
+    let take = |pools: &mut Pools| {
+        let taken = pools.take(&one()).unwrap();
+        pools.forget(&taken.sandbox);
+        used(pools, &one(), 1);
+    };
+    take(&mut pools);
+    let due = Instant::now() + CALM;
+    assert!(matches!(pools.next(Instant::now()), Next::Wait(Some(at)) if at == due));
+    advance(CALM).await;
+    // Another one is taken at once, and does not put off what is wanted for longer.
+    take(&mut pools);
+    fill(&mut pools);
+    assert_eq!(pools.waiting(), 3);
 }
 
 #[tokio::test(start_paused = true)]
