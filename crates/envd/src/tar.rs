@@ -24,6 +24,8 @@ const BLOCK: usize = 512;
 pub enum TarError {
     #[error("read the archive: {0}")]
     Read(#[source] io::Error),
+    #[error("the archive is empty: it has not even an end")]
+    Empty,
     #[error("the archive ends within an entry")]
     Truncated,
     #[error("not a tar archive, or a broken one: a header has a wrong checksum")]

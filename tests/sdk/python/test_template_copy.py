@@ -286,6 +286,7 @@ def test_hostile_archives(name):
 def test_archives_that_are_none():
     whole = archive(entry("a", data=b"a" * 100_000))
     for content in [
+        b"",
         b"no archive at all" * 100,
         gzip.compress(b"packed, and no archive" * 100),
         whole[: len(whole) // 2],

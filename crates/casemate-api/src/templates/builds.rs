@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use casemate_control::templates::Asker;
 use casemate_control::templates::builds::{BuildLogsAsk, StatusAsk};
-use casemate_history::{BuildLogEntry as Line, LogDirection, LogLevel};
+use casemate_history::{BuildLogEntry as Line, LogDirection};
 use casemate_types::limits::BUILD_LOG_LINES_MAX;
 use casemate_types::{BuildFailure, BuildStatus};
 use casemate_wire::{
@@ -53,7 +53,7 @@ pub(crate) async fn status(
         template_id: template,
         build_id: build,
         status: word(view.record.status).into(),
-        reason: failure.map(|failure| reason(failure, &lines)),
+        reason: failure.map(|failure| reason(failure, view.of_failed_step)),
         log_entries: lines,
         logs: Vec::new(),
     }))
@@ -130,12 +130,8 @@ fn shown(line: Line) -> BuildLogEntry {
     }
 }
 
-fn reason(failure: BuildFailure, page: &[BuildLogEntry]) -> BuildStatusReason {
-    let is_its = |line: &&BuildLogEntry| {
-        let is_loud = [LogLevel::Warn, LogLevel::Error].map(logs::word);
-        is_loud.contains(&line.level.as_str()) && line.step == failure.step
-    };
-    let entries = page.iter().filter(is_its).cloned().collect();
+fn reason(failure: BuildFailure, of_its_step: Vec<Line>) -> BuildStatusReason {
+    let entries = of_its_step.into_iter().map(shown).collect();
     BuildStatusReason {
         log_entries: failure.step.is_some().then_some(entries),
         message: failure.message,

@@ -389,6 +389,11 @@ async fn a_build_is_read_line_by_line() {
         (&"error".into(), &"1".into())
     );
     assert_eq!(messages(&failed["reason"]["logEntries"]), ["d"]);
+    // Whichever page of the log comes with it.
+    for query in ["?limit=1", "?logsOffset=50", "?level=error"] {
+        let failed = status(&world, &asked, query).await;
+        assert_eq!(messages(&failed["reason"]["logEntries"]), ["d"], "{query}");
+    }
     let millis = at(1).as_millisecond();
     for (query, expected) in [
         (String::new(), &["a", "b", "c", "d", "e"][..]),

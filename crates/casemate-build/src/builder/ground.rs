@@ -301,6 +301,11 @@ pub(super) fn image_error(phase: &Phase, error: ImageError) -> BuildError {
     match &error {
         ImageError::DiskFull => BuildError::Refused(DISK_FULL.into()),
         ImageError::Disk { .. } => BuildError::Internal(chain(&error)),
+        ImageError::Unreachable { .. } => {
+            // The tenant is not told why: they could map our network with it.
+            tracing::info!(error = chain(&error), "a registry was not reached");
+            BuildError::recipe(phase.step(), error.to_string())
+        }
         _ => {
             tracing::debug!(error = chain(&error), "an image was not had");
             BuildError::recipe(phase.step(), error.to_string())

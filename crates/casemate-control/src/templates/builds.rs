@@ -27,6 +27,8 @@ pub struct StatusAsk {
 pub struct BuildView {
     pub record: BuildRecord,
     pub lines: Vec<BuildLogEntry>,
+    /// Warnings and errors of the step that failed, the last [`BUILD_LOG_LINES_MAX`] at most.
+    pub of_failed_step: Vec<BuildLogEntry>,
 }
 
 /// Which lines a client wants by time.
@@ -70,7 +72,7 @@ impl Control {
             BuildStatus::Waiting => Vec::new(),
             BuildStatus::Building | BuildStatus::Ready | BuildStatus::Failed => {
                 let page = BuildLogPage {
-                    team,
+                    team: team.clone(),
                     build: record.id.to_string(),
                     level_min: ask.level_min,
                     offset: ask.offset,
@@ -79,7 +81,37 @@ impl Control {
                 self.history.build_logs_page(&page).await?
             }
         };
-        Ok(BuildView { record, lines })
+        let of_failed_step = self.of_failed_step(&record, team).await?;
+        Ok(BuildView {
+            record,
+            lines,
+            of_failed_step,
+        })
+    }
+
+    /// Whatever page of its log is asked for: E2B looks in that page alone, in which they seldom are
+    /// when the log is long.
+    async fn of_failed_step(
+        &self,
+        record: &BuildRecord,
+        team: TeamId,
+    ) -> Result<Vec<BuildLogEntry>, HistoryError> {
+        let failure = record.failure.as_ref();
+        let Some(step) = failure.and_then(|failure| failure.step.as_ref()) else {
+            return Ok(Vec::new());
+        };
+        let range = BuildLogRange {
+            team,
+            build: record.id.to_string(),
+            cursor: Timestamp::MAX,
+            direction: LogDirection::Backward,
+            level_min: LogLevel::Warn,
+            rows_max: BUILD_LOG_LINES_MAX,
+        };
+        let mut lines = self.history.build_logs_range(&range).await?;
+        lines.retain(|line| line.step.as_ref() == Some(step));
+        lines.reverse();
+        Ok(lines)
     }
 
     /// Lines of a build by time.

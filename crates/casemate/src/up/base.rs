@@ -56,7 +56,7 @@ pub async fn offer(
         .context("the base template's task")??;
     let notes: BTreeSet<_> = sites.values().flat_map(|site| &site.notes).collect();
     for note in notes {
-        tracing::warn!("sandboxes do not get {note}");
+        tracing::warn!("of this host's settings for sandboxes, {note}");
     }
     let base_envs = manifest.env.clone();
     let sites = sites.into_iter().map(|(distribution, site)| {

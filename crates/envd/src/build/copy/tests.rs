@@ -284,7 +284,12 @@ fn packed_or_not() {
     let mut flipped = packed.clone();
     let end = flipped.len() - 6;
     flipped[end] ^= 0xff;
-    for broken in [&packed[..packed.len() / 2], &packed[..1], &flipped] {
+    for broken in [
+        &packed[..packed.len() / 2],
+        &packed[..1],
+        &packed[..0],
+        &flipped,
+    ] {
         let words = place.refused(".", "broken", broken);
         assert!(words.contains("archive"), "{words}");
     }

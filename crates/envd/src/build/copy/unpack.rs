@@ -28,6 +28,9 @@ pub fn unpack(input: impl Read, tree: &OwnedFd, stop: &Stop) -> Result<Done, Bui
             count => filled += count,
         }
     }
+    if filled == 0 {
+        return Err(BuildError::Archive(TarError::Empty));
+    }
     let whole = io::Cursor::new(magic).take(filled as u64).chain(input);
     let tree = tree.try_clone().map_err(failed)?;
     if magic == GZIP {
