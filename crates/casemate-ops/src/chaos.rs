@@ -117,7 +117,7 @@ async fn murder(
     progress(0, "the first start");
     platform.start(&Plan::default()).await?;
     let world = Arc::new(World::new(platform.server()?, Arc::clone(ledger)));
-    world.warm_templates().await;
+    world.calm_templates().await;
     let fresh = platform.stocked().await?;
     let mut load = JoinSet::new();
     for _ in 0..options.sandboxes {

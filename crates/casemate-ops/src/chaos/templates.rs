@@ -35,6 +35,14 @@ const INTERRUPTED: &str = "the build was interrupted";
 /// What it says where the node, or a sandbox's agent, went away under it.
 const INTERNAL: &str = "An internal error occurred.";
 
+/// Whether a death can be what ends a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Killings {
+    Go,
+    /// Nobody is killed now.
+    Over,
+}
+
 /// What is known of all that were told to be ready: the recipe of each, by its id.
 pub(super) type Templates = HashMap<String, usize>;
 
@@ -52,23 +60,26 @@ pub(super) async fn templates(world: Arc<World>) {
 }
 
 impl World {
-    /// Builds every recipe once and deletes it again, before anybody is killed.
-    pub(super) async fn warm_templates(&self) {
+    /// Builds every recipe once and deletes it again, while nobody is killed: then a build has no
+    /// reason to fail.
+    pub(super) async fn calm_templates(&self) {
         for recipe in 0..RECIPES {
-            self.build_template(recipe).await;
+            if let Some(id) = self.build_template(recipe, Killings::Over).await {
+                self.begin_with_template(&id, recipe).await;
+            }
         }
         while self.delete_one_template().await {}
     }
 
     async fn build_some_template(&self) {
         let recipe = lot::index(RECIPES);
-        if let Some(id) = self.build_template(recipe).await {
+        if let Some(id) = self.build_template(recipe, Killings::Go).await {
             self.begin_with_template(&id, recipe).await;
         }
     }
 
     /// The template's id, where its build was told to be ready.
-    async fn build_template(&self, recipe: usize) -> Option<String> {
+    async fn build_template(&self, recipe: usize, killings: Killings) -> Option<String> {
         let new = NewTemplateBuild {
             name: Some(format!("chaos-{}", lot::word())),
             ..NewTemplateBuild::default()
@@ -96,12 +107,15 @@ impl World {
                 return Some(template_id);
             }
             // Its start was not heard.
-            "waiting" => {}
+            "waiting" if killings == Killings::Go => {}
             _ => {
                 add(&self.ledger.builds_failed);
                 let reason = told.reason.map(|reason| reason.message).unwrap_or_default();
-                if !reason.starts_with(INTERRUPTED) && !reason.starts_with(INTERNAL) {
-                    let sentence = format!("build {build_id} of {template_id} failed: {reason}");
+                let of_death = [INTERRUPTED, INTERNAL];
+                let is_of_death = of_death.iter().any(|words| reason.starts_with(words));
+                if killings == Killings::Over || !is_of_death {
+                    let status = told.status;
+                    let sentence = format!("build {build_id} of {template_id}: {status}: {reason}");
                     self.ledger.wrong(sentence);
                 }
             }
@@ -242,7 +256,7 @@ impl World {
     }
 
     /// After the load, when no sandbox is left: begins with every template that is known, and deletes
-    /// all, also those of calls that had no answer.
+    /// all, also those of calls that had no answer. Then everything builds as if nothing had been.
     pub(super) async fn last_templates(&self) -> Result<(), ChaosError> {
         let known: Vec<_> = lock(&self.templates).drain().collect();
         for (id, recipe) in &known {
@@ -259,6 +273,7 @@ impl World {
             let deleted = api.template_delete(&left.template_id).await;
             deleted.map_err(ChaosError::LastLook)?;
         }
+        self.calm_templates().await;
         Ok(())
     }
 
