@@ -208,9 +208,26 @@ def test_builds_on_a_full_disk(disk, platform):
         return told["status"] == "ready"
 
     host.until("builds work", builds, 60, 1)
+    # A step that goes on without what it could not write: nothing of it is kept for later.
+    script = "echo begun; sleep 3; head -c 1500M /dev/zero > big || true; " \
+             "head -c 5M /dev/urandom > wanted || true; rm big; stat -c %s wanted"
+    roomy = lambda: disk.free() > 2 << 30
+    host.until("the disk has room", roomy, 60, 0.5)
+    heedless = client.begin(f"{name}-heedless", [raw_build.run(script)])
+    client.until_said(*heedless, "[stdout]: begun")
+    disk.fill()
+    told = client.wait(*heedless, 90)
+    assert told["status"] == "error" and "the disk of the platform is full" in told["reason"]["message"], told
+    disk.empty()
+    host.until("the disk has room", roomy, 60, 0.5)
+    again = client.begin(f"{name}-heedless", [raw_build.run(script)])
+    told = client.wait(*again, 120)
+    assert told["status"] == "ready", told
+    assert not any("CACHED [builder" in line["message"] for line in told["logEntries"]), told
+    assert any(f"[stdout]: {5 << 20}" in line["message"] for line in told["logEntries"]), told
     sandbox = platform.create(template=name)
     assert sandbox.files.read("said") == "after\n"
     assert not [path for path in (platform.data_dir / "node/layers").iterdir() if "draft" in path.name]
     platform.end_all()
-    for one in (template, waiting, outset[0]):
+    for one in (template, waiting, outset[0], heedless[0]):
         assert client.delete(one)[0] == 204

@@ -29,6 +29,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use casemate_net::{NetPool, NetSlot};
@@ -82,6 +83,8 @@ struct Shared {
     spared: Mutex<BTreeSet<Layer>>,
     /// What was left of the pool when it was looked at last.
     room: Mutex<Option<Room>>,
+    /// When there was last none.
+    full_at: Mutex<Option<Instant>>,
     launchers: Launchers,
     dialer: Dialer,
     views: Arc<Views>,
@@ -294,6 +297,7 @@ impl Runtime for NamespacesRuntime {
             slots_ready: self.shared.slots.shelf.len(),
             layers_ready: self.shared.layers.len(),
             bytes_left: lock(&self.shared.room).map(|room| room.left),
+            full_ago: lock(&self.shared.full_at).map(|at| at.elapsed()),
         }
     }
 

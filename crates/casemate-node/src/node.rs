@@ -294,6 +294,9 @@ impl Inner {
             disk_free_bytes: machine.disk_free_bytes,
             disk_reserve_bytes: self.config.admission.disk_reserve_bytes,
             layers_left_bytes: stock.bytes_left.unwrap_or(u64::MAX),
+            layers_full_ms_ago: stock
+                .full_ago
+                .map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
             memory_promised_bytes: table.memory_promised_bytes,
             memory_paused_bytes: table.rests().map(|(_, rest)| rest.memory_bytes).sum(),
             vcpus_promised: table.sandboxes.values().map(Row::vcpus).sum(),

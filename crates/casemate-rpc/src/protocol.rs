@@ -256,6 +256,9 @@ pub struct NodeInfo {
     /// What sandboxes can write together before their disk is full.
     #[serde(default)]
     pub layers_left_bytes: u64,
+    /// How long ago their disk was last seen full.
+    #[serde(default)]
+    pub layers_full_ms_ago: Option<u64>,
     /// Sum of the memory limits of what runs.
     pub memory_promised_bytes: u64,
     /// Held by paused sandboxes.

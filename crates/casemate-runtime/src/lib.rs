@@ -13,6 +13,7 @@ pub mod record;
 pub mod snapshots;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use casemate_types::{CompiledPolicy, SandboxId};
@@ -52,6 +53,9 @@ pub struct Stock {
     /// What sandboxes can write together before their disk is full, bytes; `None` until it was
     /// measured.
     pub bytes_left: Option<u64>,
+    /// How long ago that disk was last seen full: what was written then may be less than was meant.
+    /// Looked at so often that a disk which is full for a tenth of a second is seen. `None`: never.
+    pub full_ago: Option<Duration>,
 }
 
 /// Runs sandboxes of one isolation kind on this machine.

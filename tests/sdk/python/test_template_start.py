@@ -25,7 +25,8 @@ async def test_it_runs_when_the_sandbox_is_there(sdk):
     """(27, 39) and 6.1."""
     start = SERVE.format(port=8765)
     builder = sdk.Template().from_base_image()
-    builder.set_envs({"OF_START": "it's set"}).set_workdir("/srv/page").run_cmd("echo served > index.html")
+    # What was seen to start once is not started again for a build.
+    builder.set_envs({"OF_START": "it's set", "FRESH": sdk.fresh_name()}).set_workdir("/srv/page").run_cmd("echo served > index.html")
     built = await sdk.build(builder.set_start_cmd(start, e2b.wait_for_port(8765)))
     said = server(built.lines)
     order = [
@@ -70,6 +71,34 @@ async def test_it_runs_when_the_sandbox_is_there(sdk):
     await sdk.do(sandbox.pause(mode="filesystem"))
     await sdk.do(sandbox.connect())
     assert (await sdk.run(sandbox, "curl -s http://127.0.0.1:8765/")).stdout == "served\n"
+
+
+async def test_a_start_that_was_seen_is_not_waited_for_again(sdk):
+    fresh = sdk.fresh_name()
+
+    def template(ready="sleep 1.5", **more):
+        builder = sdk.Template().from_base_image().set_envs({"FRESH": fresh, **more})
+        return builder.set_start_cmd("exec sleep infinity", ready)
+
+    def began(built):
+        return any("Running start command" in line for line in built.lines)
+
+    first = await sdk.build(template())
+    assert began(first)
+    again = await sdk.build(template())
+    assert not began(again)
+    assert any("CACHED [finalize] START exec sleep infinity" in line for line in again.lines), again.lines
+    sandbox = await sdk.create(again.info.template_id)
+    assert [process.args[-1] for process in await listed(sdk, sandbox)] == ["exec sleep infinity"]
+    await sdk.do(sandbox.kill())
+    # Whatever it may depend on makes it another one.
+    for builder, options in [
+        (template("sleep 1.4"), {}),
+        (template(MORE="1"), {}),
+        (template(), {"memory_mb": 2048}),
+        (template(), {"skip_cache": True}),
+    ]:
+        assert began(await sdk.build(builder, **options)), options
 
 
 async def test_those_that_come_next_are_started_already(sdk):
@@ -127,7 +156,7 @@ async def test_ways_to_be_ready(sdk, kind):
 
 async def test_a_start_command_that_ends(sdk):
     """It may, with 0, and what it left runs."""
-    start = f"nohup {SERVE.format(port=7100)} > /dev/null 2>&1 & echo begun"
+    start = f"nohup {SERVE.format(port=7100)} > /dev/null 2>&1 & echo begun # {sdk.fresh_name()}"
     built = await sdk.build(sdk.Template().from_base_image().set_start_cmd(start, e2b.wait_for_port(7100)))
     assert any(line.endswith("[start] [stdout]: begun") for line in built.lines)
     sandbox = await sdk.create(built.info.template_id)

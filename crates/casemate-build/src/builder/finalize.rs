@@ -40,7 +40,7 @@ impl Work<'_> {
         self.leave_sandbox().await;
         let startup = self.startup(&context);
         if let Some(startup) = &startup {
-            self.prove(&is, startup, &phase).await?;
+            self.proven(&is, startup, &phase).await?;
         }
         let (default_user, default_workdir) = match self.job.sets_user {
             true => (context.user, context.workdir),
@@ -74,7 +74,8 @@ impl Work<'_> {
             return Err(BuildError::recipe(STEP, message));
         }
         let sandbox = self.sandbox_of(&last.is).await?;
-        configure(&sandbox, phase).await?;
+        let configured = configure(&sandbox, phase).await;
+        sandbox.unless_full(configured).await?;
         let (layer, bytes) = self.seal(&sandbox).await?;
         let layers = [layer.to_string()].into_iter().chain(last.is.layers);
         let is = CachedLayer {
@@ -117,6 +118,26 @@ impl Work<'_> {
             ready: ready.unwrap_or_else(|| READY_DEFAULT.into()),
             context: context.clone(),
         })
+    }
+
+    /// Sees it become ready, unless an earlier build did with the same files, commands and resources:
+    /// what did not change costs nothing, and every sandbox starts it anyway.
+    async fn proven(
+        &mut self,
+        is: &CachedLayer,
+        startup: &Startup,
+        phase: &Phase,
+    ) -> Result<(), BuildError> {
+        let key = key::of_start(&is.layers, startup, &self.job.resources);
+        let (_turn, found) = self.wanted(&key, phase).await?;
+        if found.is_some() {
+            let command = startup.start.as_deref().unwrap_or(&startup.ready);
+            phase.begin(true, &format!("START {command}"), key.as_str());
+            phase.say(Level::Info, "Template is ready");
+            return Ok(());
+        }
+        self.prove(is, startup, phase).await?;
+        self.put(&key, is).await
     }
 
     /// Starts a sandbox as clients get it and waits until it is ready.

@@ -147,7 +147,8 @@ impl Work<'_> {
         };
         let sandbox = self.begin(self.maker().plan_empty(resources)?).await?;
         for number in 0..image.layers.len() {
-            self.unpack(&sandbox, image, number, phase).await?;
+            let unpacked = self.unpack(&sandbox, image, number, phase).await;
+            sandbox.unless_full(unpacked).await?;
         }
         say("Layers extracted");
         let distribution = distribution_of(&sandbox).await?;
@@ -234,7 +235,7 @@ impl Work<'_> {
             None => error,
         })?;
         if !ran.is_ok() {
-            return Err(BuildError::recipe(
+            let failed = Err(BuildError::recipe(
                 STEP,
                 format!(
                     "error waiting for provisioning sandbox: {}; provisioning output tail:\n{}",
@@ -242,6 +243,7 @@ impl Work<'_> {
                     ran.tail.lines(TAIL_LINES)
                 ),
             ));
+            return sandbox.unless_full(failed).await;
         }
         phase.say(Level::Info, "Provisioning was successful, cleaning up");
         let files = self.keep(&sandbox, None).await?;

@@ -1,10 +1,11 @@
 //! Keys of layers: the hash of the recipe so far (`templates.md` 4.6).
 //!
 //! What is not in a key is shared by recipes that differ in it: processors and memory, the commands
-//! that start a template, its name. The image stands in it as written, so that a tag that moved is
+//! that start a template (both only stand in the key of having seen that start), its name. The image stands in it as written, so that a tag that moved is
 //! seen by a forced build alone, as with E2B.
 
 use casemate_store::{BuildId, CacheKey};
+use casemate_types::{Resources, Startup};
 use sha2::{Digest, Sha256};
 
 use super::finalize::CONFIGURE;
@@ -65,6 +66,16 @@ pub(super) fn of_step(
 /// Of what sandboxes begin with.
 pub(super) fn of_end(before: &CacheKey) -> CacheKey {
     hash(&[before.as_str(), "end", CONFIGURE])
+}
+
+/// Of a start command that was seen to become ready.
+pub(super) fn of_start(layers: &[String], startup: &Startup, resources: &Resources) -> CacheKey {
+    // Neither can fail: they are text and numbers.
+    let startup = serde_json::to_string(startup).unwrap_or_default();
+    let resources = serde_json::to_string(resources).unwrap_or_default();
+    let mut parts = vec![VERSION, "start", &startup, &resources];
+    parts.extend(layers.iter().map(String::as_str));
+    hash(&parts)
 }
 
 /// Each part with its length, so that no two lists of parts are one text.

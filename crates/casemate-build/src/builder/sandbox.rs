@@ -14,8 +14,10 @@ use envd_client::Envd;
 use envd_client::process::{Command, End, Event};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::BuildError;
+use super::error::DISK_FULL;
 use super::log::{Level, Phase};
 use super::value::Between;
 use crate::agent;
@@ -48,6 +50,8 @@ pub(super) struct BuildSandbox {
     envd: Envd,
     /// Making it goes on when whoever waits for it does not: else nobody would end it.
     making: Mutex<Option<JoinHandle<Result<(), NodeError>>>>,
+    /// When it was asked for.
+    begun: Instant,
 }
 
 /// How a command ended.
@@ -184,12 +188,14 @@ impl Planned {
     /// Begins to make it; it can be used once [`BuildSandbox::ready`] returned.
     pub(super) fn make(self) -> BuildSandbox {
         let (node, id) = (Arc::clone(&self.node), self.request.sandbox.clone());
+        let begun = Instant::now();
         let making = tokio::spawn(async move { node.create(self.request).await.map(drop) });
         BuildSandbox {
             node: self.node,
             id,
             envd: self.envd,
             making: Mutex::new(Some(making)),
+            begun,
         }
     }
 }
@@ -215,7 +221,36 @@ impl BuildSandbox {
 
     /// Keeps its files as they are now.
     pub(super) async fn keep(&self, files: &SnapshotId) -> Result<SnapshotReply, BuildError> {
-        Ok(self.node.snapshot(&self.id, files).await?)
+        let kept = self.node.snapshot(&self.id, files).await?;
+        match self.met_full_disk().await {
+            // A step may have gone on without what it could not write, and its state would be found
+            // again when there is room.
+            true => Err(BuildError::Refused(DISK_FULL.into())),
+            false => Ok(kept),
+        }
+    }
+
+    /// What fails on a full disk is not the recipe's fault.
+    pub(super) async fn unless_full<T>(
+        &self,
+        outcome: Result<T, BuildError>,
+    ) -> Result<T, BuildError> {
+        match outcome {
+            Err(BuildError::Recipe { .. }) if self.met_full_disk().await => {
+                Err(BuildError::Refused(DISK_FULL.into()))
+            }
+            other => other,
+        }
+    }
+
+    /// Whether there was no room for sandboxes to write at a moment of its life.
+    async fn met_full_disk(&self) -> bool {
+        let ago = match self.node.info().await {
+            Ok(info) => info.layers_full_ms_ago.map(Duration::from_millis),
+            // Whatever comes next says so.
+            Err(_) => None,
+        };
+        ago.is_some_and(|ago| ago <= self.begun.elapsed())
     }
 
     /// Ends it, also one that is still being made; waits [`END_PATIENCE`] at most. What takes longer

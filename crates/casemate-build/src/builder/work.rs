@@ -175,7 +175,8 @@ impl Work<'_> {
             uploads: self.uploads,
             team: &self.job.team,
         };
-        Ok(match bench.carry_out(action).await? {
+        let carried_out = bench.carry_out(action).await;
+        Ok(match sandbox.unless_full(carried_out).await? {
             Left::Context(context) => CachedLayer { context, ..before },
             Left::Files(context) => CachedLayer {
                 context,

@@ -144,6 +144,7 @@ impl State {
             disk_free_bytes: 16 << 30,
             disk_reserve_bytes: 1 << 29,
             layers_left_bytes: 8 << 30,
+            layers_full_ms_ago: None,
             memory_promised_bytes: 0,
             memory_paused_bytes: 0,
             vcpus_promised: 4,

@@ -144,6 +144,7 @@ impl NamespacesRuntime {
             seals: seal::Lanes::new(),
             spared: Mutex::default(),
             room: Mutex::default(),
+            full_at: Mutex::default(),
             launchers,
             dialer: Dialer::start().step("start the dialling threads")?,
             views,

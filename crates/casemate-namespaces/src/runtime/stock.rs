@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_net::NetSlot;
@@ -36,6 +36,12 @@ const TIDY_AFTER_MAX: Duration = Duration::from_secs(600);
 /// this at the speed of most disks. And how soon again after there was less than wanted.
 const ROOM_LOOK: Duration = Duration::from_secs(1);
 const ROOM_LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// With less left than can be written between two looks it is looked more often, so that it is seen
+/// when sandboxes meet the end.
+const ROOM_WATCHED: u64 = 4 << 30;
+const ROOM_WATCH: Duration = Duration::from_millis(50);
+/// With less the kernel refuses some writes already.
+const ROOM_FULL: u64 = 64 << 20;
 /// Layers made in one go.
 const LAYERS_BATCH: usize = 16;
 
@@ -65,7 +71,12 @@ async fn keep_room(shared: Arc<Shared>) {
             Ok(room) => {
                 failures = 0;
                 *lock(&shared.room) = Some(room);
-                if room.is_moving {
+                if room.left < ROOM_FULL {
+                    *lock(&shared.full_at) = Some(Instant::now());
+                }
+                if room.left < ROOM_WATCHED {
+                    pause = ROOM_WATCH;
+                } else if room.is_moving {
                     pause = ROOM_LOOK_AGAIN;
                 }
                 if room.is_held_up != held_up {
