@@ -198,9 +198,10 @@ impl Builder {
             let last = work.steps().await?;
             work.finalize(last).await
         };
+        let mut turn = None;
         let in_turn = async {
             // Waiting for others is not counted.
-            let _turn = self.turn(&job.team, log).await?;
+            turn = Some(self.turn(&job.team, log).await?);
             let outcome = tokio::time::timeout(BUILD_LIMIT, work).await;
             outcome.unwrap_or(Err(BuildError::TimedOut))
         };
@@ -209,6 +210,8 @@ impl Builder {
             () = cancel.cancelled() => Err(BuildError::Cancelled),
         };
         begun.end().await;
+        // Not before: whoever cancels builds and begins others would have more sandboxes than places.
+        drop(turn);
         match outcome {
             Ok(built) => {
                 let took = started.elapsed().as_secs_f64();
