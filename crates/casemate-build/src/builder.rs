@@ -28,6 +28,7 @@ mod lost;
 mod sandbox;
 mod shell;
 mod steps;
+mod still_kept;
 mod turns;
 mod value;
 mod work;
@@ -54,6 +55,7 @@ pub use label::{Exported, exported};
 pub use log::{BuildLog, Level};
 
 use crate::recipe::Recipe;
+use still_kept::StillKept;
 use work::{Begun, Work};
 
 /// A whole build at most (`templates.md` 4.9).
@@ -194,6 +196,7 @@ impl Builder {
                 sandbox: None,
                 is_forced: job.recipe.force,
                 kept: None,
+                still_kept: StillKept::default(),
             };
             let last = work.steps().await?;
             work.finalize(last).await
