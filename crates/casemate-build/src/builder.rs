@@ -28,6 +28,7 @@ mod lost;
 mod sandbox;
 mod shell;
 mod steps;
+mod still_kept;
 mod turns;
 mod value;
 mod work;
@@ -54,6 +55,7 @@ pub use label::{Exported, exported};
 pub use log::{BuildLog, Level};
 
 use crate::recipe::Recipe;
+use still_kept::StillKept;
 use work::{Begun, Work};
 
 /// A whole build at most (`templates.md` 4.9).
@@ -194,13 +196,15 @@ impl Builder {
                 sandbox: None,
                 is_forced: job.recipe.force,
                 kept: None,
+                still_kept: StillKept::default(),
             };
             let last = work.steps().await?;
             work.finalize(last).await
         };
+        let mut turn = None;
         let in_turn = async {
             // Waiting for others is not counted.
-            let _turn = self.turn(&job.team, log).await?;
+            turn = Some(self.turn(&job.team, log).await?);
             let outcome = tokio::time::timeout(BUILD_LIMIT, work).await;
             outcome.unwrap_or(Err(BuildError::TimedOut))
         };
@@ -209,6 +213,8 @@ impl Builder {
             () = cancel.cancelled() => Err(BuildError::Cancelled),
         };
         begun.end().await;
+        // Not before: whoever cancels builds and begins others would have more sandboxes than places.
+        drop(turn);
         match outcome {
             Ok(built) => {
                 let took = started.elapsed().as_secs_f64();

@@ -95,6 +95,14 @@ impl Tasks {
         self.stop.is_cancelled()
     }
 
+    /// Returns once shutdown begins.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
     /// Stops the reconcilers and waits for everything else.
     pub async fn shutdown(&self) {
         self.stop.cancel();

@@ -48,6 +48,7 @@ macro_rules! history_conformance {
             build_logs_are_read_around_a_moment,
             build_logs_are_their_teams_alone,
             build_logs_are_listed_and_removed,
+            who_logs_much_forgets_its_own,
             build_log_texts_are_data,
             what_is_too_old_is_forgotten_and_the_rest_kept,
             what_is_too_much_goes_oldest_first,

@@ -11,7 +11,8 @@ pub struct Retention {
     /// Of sandboxes; those of builds live as long as their build.
     pub logs: Duration,
     /// Of everything together; beyond it the oldest tenth goes, whatever its age, until it fits. Logs
-    /// of builds go last, but do not keep more than half of it from the rest.
+    /// of builds go last, those of whichever team's take most first, but do not keep more than half of
+    /// it from the rest.
     pub bytes_max: u64,
 }
 

@@ -11,6 +11,10 @@ use crate::StoreError;
 /// When something was used is noted again once the last note is this old.
 pub const USED_STEP: Duration = Duration::from_secs(60);
 
+/// What the contexts of a team's cached layers take together at most, bytes; each has all variables of
+/// its recipe. Beyond it [`BuildCache::built_trim`] removes the least recently used.
+pub const CONTEXTS_BYTES_MAX: u64 = 64 << 20;
+
 /// SHA-256 of a recipe so far, or the client's name of an archive: 64 hexadecimal characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CacheKey(String);
@@ -156,9 +160,10 @@ pub trait BuildCache {
     /// Bytes that were noted of the layers that the team's ready builds need, and of these.
     async fn built_needed(&self, team: &TeamId, layers: &[String]) -> Result<u64, StoreError>;
 
-    /// Removes rows of a team's cached layers, the least recently used first, until what they and the
-    /// team's ready builds name takes no more than `bytes_max`, by what was noted; rows of which
-    /// nothing would come back stay, and so there may be more.
+    /// Removes rows of a team's cached layers, the least recently used first, until their contexts take
+    /// no more than [`CONTEXTS_BYTES_MAX`], and until what they and the team's ready builds name takes
+    /// no more than `bytes_max`, by what was noted; for this rows of which nothing would come back
+    /// stay, and so there may be more.
     async fn built_trim(&self, team: &TeamId, bytes_max: u64) -> Result<Dropped, StoreError>;
 
     /// Which of these read-only layers some build that is ready, some cached layer, or some sandbox

@@ -89,6 +89,7 @@ macro_rules! store_conformance {
             cached_layers_expire_by_their_last_use,
             cached_layers_beyond_their_number_go_least_used_first,
             bytes_beyond_a_teams_bound_go_least_used_first,
+            contexts_beyond_a_teams_bound_go_least_used_first,
             files_are_wanted_as_long_as_somebody_names_them,
             layers_are_wanted_by_builds_and_by_the_cache,
             what_other_teams_run_from_outlives_a_deletion,

@@ -29,6 +29,27 @@ pub struct BuildFailure {
     pub step: Option<String>,
 }
 
+/// Bytes of a [`BuildFailure::message`] at most.
+pub const FAILURE_BYTES_MAX: usize = 16 * 1024;
+/// What stands where a message was cut.
+const CUT: &str = " […] ";
+
+impl BuildFailure {
+    /// What a recipe says stands in messages, and a recipe may be megabytes long, while a failure is
+    /// read with every page of builds and told with every look at one. So a message of more than
+    /// [`FAILURE_BYTES_MAX`] is cut in its middle: its begin says what was tried, its end what came of
+    /// it.
+    pub fn new(mut message: String, step: Option<String>) -> Self {
+        if message.len() > FAILURE_BYTES_MAX {
+            let half = (FAILURE_BYTES_MAX - CUT.len()) / 2;
+            let begin = message.floor_char_boundary(half);
+            let end = message.ceil_char_boundary(message.len() - half);
+            message.replace_range(begin..end, CUT);
+        }
+        Self { message, step }
+    }
+}
+
 /// How commands of a template are run: the user, the folder and the variables that earlier steps set.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildContext {
@@ -99,6 +120,20 @@ impl Distribution {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_message_keeps_both_its_ends() {
+        let short = "ä".repeat(FAILURE_BYTES_MAX / 2);
+        assert_eq!(BuildFailure::new(short.clone(), None).message, short);
+        // No cut is inside of a character, wherever it falls.
+        for begin in ["", "x", "xy"] {
+            let long = format!("{begin}{}: exit status 3", "€".repeat(FAILURE_BYTES_MAX));
+            let cut = BuildFailure::new(long, None).message;
+            assert!(cut.len() <= FAILURE_BYTES_MAX && cut.len() > FAILURE_BYTES_MAX - 16);
+            assert!(cut.starts_with(&format!("{begin}€€")), "{begin}");
+            assert!(cut.contains("€ […] €") && cut.ends_with("€: exit status 3"));
+        }
+    }
 
     #[test]
     fn distributions_have_words_that_are_read_again() {

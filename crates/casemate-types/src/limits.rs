@@ -40,5 +40,8 @@ pub const FORKS_MAX: u32 = 100;
 pub const TEMPLATE_TAGS_MAX: usize = 100;
 /// Steps of a recipe at most; beyond it 400.
 pub const BUILD_STEPS_MAX: usize = 10_000;
+/// Largest body that starts a build, bytes; beyond it 413. It is in memory until the build has its turn,
+/// and a team may have many that wait.
+pub const RECIPE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Log lines of a build in one answer, at most and by default.
 pub const BUILD_LOG_LINES_MAX: u32 = 100;

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use casemate_control::templates::recipe::{FromArchive, Recipe, RegistryLogin, Step};
 use casemate_control::templates::start::StartBuild;
-use casemate_types::limits::BUILD_STEPS_MAX;
+use casemate_types::limits::{BUILD_STEPS_MAX, RECIPE_BYTES_MAX};
 use casemate_wire::{ErrorBody, ImageRegistry, StartTemplateBuild, TemplateStep};
 
 use super::empty;
@@ -37,6 +37,12 @@ pub(crate) async fn start(
             "Error when parsing user agent: '{word}' names no version"
         ))
     })?;
+    if body.raw.len() > RECIPE_BYTES_MAX {
+        return Err(ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("Invalid request body: a recipe can have {RECIPE_BYTES_MAX} bytes"),
+        ));
+    }
     let ask = StartBuild {
         recipe: recipe(body.value)?,
         sets_user,

@@ -153,3 +153,19 @@ async fn a_build_that_is_deleted_is_cancelled_and_its_end_is_no_error() {
     failed(&world, &next).await;
     assert_eq!(world.node.creates(), 2, "what waited has made nothing");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_build_has_its_place_until_its_sandbox_is_gone() {
+    let world = World::with(|config| config.builds.at_once = 1).await;
+    world.node.hold_creates();
+    let busy = child_of(&world, "busy", "base").await;
+    creates(&world, 1).await;
+    let next = child_of(&world, "next", "base").await;
+    delete(&world, &busy.template).await;
+    // Long enough for whoever does not wait.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert_eq!(world.node.creates(), 1);
+    world.node.release_creates();
+    failed(&world, &next).await;
+    assert_eq!(world.node.creates(), 2);
+}

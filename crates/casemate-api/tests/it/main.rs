@@ -2,6 +2,7 @@
 
 mod auth;
 mod bodies;
+mod build_limits;
 mod build_luck;
 mod builds;
 mod create;

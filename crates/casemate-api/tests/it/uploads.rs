@@ -261,6 +261,63 @@ async fn what_is_too_large_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn uploads_that_begin_together_do_not_each_find_all_the_room() {
+    use futures_util::{StreamExt, stream};
+    let world = World::with(|config| {
+        config.uploads.upload_bytes_max = 1000;
+        config.uploads.team_bytes_max = 1500;
+    })
+    .await;
+    let asked = ask(&world, r#"{"name":"x"}"#).await;
+    let (_, path) = link(&world, &asked.template, HASH).await;
+    let (_, second) = link(&world, &asked.template, &"ab".repeat(32)).await;
+    // It does not say how much it will be.
+    let (release, released) = tokio::sync::oneshot::channel();
+    let begin = stream::iter([Ok::<_, std::io::Error>(vec![2])]);
+    let rest = stream::once(async {
+        released.await.unwrap();
+        Ok(vec![2; 999])
+    });
+    let slow = world.call("PUT", &second);
+    let slow = slow.body(Body::from_stream(begin.chain(rest))).send();
+    let slow = tokio::spawn(slow);
+    until("it has begun", || async {
+        names(&world, &world.team).len() == 1
+    })
+    .await;
+    assert_eq!(put(&world, &path, vec![1; 1000]).await.status, 200);
+    release.send(()).unwrap();
+    let message = slow.await.unwrap().error(413);
+    assert!(message.contains("1500 bytes"), "{message}");
+    assert_eq!(names(&world, &world.team).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_is_replaced_is_there_all_the_time() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let world = World::new().await;
+    let asked = ask(&world, r#"{"name":"x"}"#).await;
+    let (_, path) = link(&world, &asked.template, HASH).await;
+    assert_eq!(put(&world, &path, "first").await.status, 200);
+    let is_over = AtomicBool::new(false);
+    let replacing = async {
+        for number in 0..300 {
+            let content = format!("content {number}");
+            assert_eq!(put(&world, &path, content).await.status, 200);
+        }
+        is_over.store(true, Ordering::Relaxed);
+    };
+    let key = CacheKey::parse(HASH).unwrap();
+    let looking = async {
+        while !is_over.load(Ordering::Relaxed) {
+            let found = world.control.open_upload(&world.team, &key).await.unwrap();
+            assert!(found.is_some());
+        }
+    };
+    tokio::join!(replacing, looking);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_cut_off_or_too_slow_leaves_nothing() {
     let world = World::with(|config| config.uploads.silence_max = Duration::from_millis(50)).await;
     let asked = ask(&world, r#"{"name":"x"}"#).await;

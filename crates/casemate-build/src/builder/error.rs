@@ -55,7 +55,7 @@ impl BuildError {
                 (INTERNAL.into(), None)
             }
         };
-        BuildFailure { message, step }
+        BuildFailure::new(message, step)
     }
 
     /// What an operator should look at, with its causes; `None` for what is the client's affair.

@@ -39,14 +39,15 @@ impl Builder {
     ) -> Result<(), BuildError> {
         let mut hold = self.held.hold();
         let begun = Begun::default();
+        let mut turn = None;
         let work = async {
-            let _turn = match self.turns.ask(&export.team) {
+            turn = Some(match self.turns.ask(&export.team) {
                 Asked::Now(turn) => turn,
                 Asked::Later(waits) => {
                     let turn = waits.await;
                     turn.map_err(|error| BuildError::Internal(error.to_string()))?
                 }
-            };
+            });
             let packed = self.pack(export, pieces, &mut hold, &begun);
             let packed = tokio::time::timeout(BUILD_LIMIT, packed).await;
             packed.unwrap_or(Err(BuildError::TimedOut))
@@ -56,6 +57,7 @@ impl Builder {
             () = cancel.cancelled() => Err(BuildError::Cancelled),
         };
         begun.end().await;
+        drop(turn);
         outcome
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use casemate_images::{Image, ImageError};
 use casemate_store::{Build, CacheKey, CachedLayer};
+use casemate_types::limits::{ENV_BYTES_MAX, ENV_ONE_BYTES_MAX};
 use casemate_types::{BuildContext, Distribution, Resources, chain};
 use envd_client::process::Command;
 use http::StatusCode;
@@ -13,6 +14,7 @@ use http::StatusCode;
 use super::error::DISK_FULL;
 use super::log::{Level, Phase};
 use super::sandbox::{BuildSandbox, COMMAND_LIMIT, Ran};
+use super::steps::bytes_of;
 use super::work::Work;
 use super::{BuildError, key};
 use crate::recipe::RegistryLogin;
@@ -122,6 +124,14 @@ impl Work<'_> {
         image: &Image,
         phase: &Phase,
     ) -> Result<CachedLayer, BuildError> {
+        if !is_usable(&context_of(image)) {
+            let message = format!(
+                "image '{}' cannot be used: its variables are longer than {ENV_BYTES_MAX} bytes, or \
+                 one is longer than {ENV_ONE_BYTES_MAX}",
+                image.asked
+            );
+            return Err(BuildError::recipe(phase.step(), message));
+        }
         let size = shown(image.compressed_bytes);
         phase.say(Level::Info, format_args!("Base Docker image size: {size}"));
         let unpacked = self.unpacked(image, phase).await?;
@@ -272,6 +282,12 @@ fn context_of(image: &Image) -> BuildContext {
         workdir: None,
         envs: image.env.iter().cloned().collect(),
     }
+}
+
+/// Whether processes can have its variables, and rows of every state.
+fn is_usable(context: &BuildContext) -> bool {
+    let one = |(name, value): (&String, &String)| name.len() + value.len() <= ENV_ONE_BYTES_MAX;
+    context.envs.iter().all(one) && bytes_of(context) <= ENV_BYTES_MAX
 }
 
 /// What of the operator's settings fits. The file is the image's: anything may be in it.

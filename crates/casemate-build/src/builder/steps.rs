@@ -52,7 +52,7 @@ impl Action {
         match step.kind.to_ascii_uppercase().as_str() {
             "RUN" => Ok(Self::Run {
                 command: arg(0).ok_or("RUN requires command argument")?,
-                user: arg(1),
+                user: at_most(arg(1), USER_BYTES_MAX, "RUN: the user's name")?,
             }),
             "ENV" | "ARG" => {
                 let (pairs, rest) = step.args.as_chunks::<2>();
@@ -76,7 +76,9 @@ impl Action {
                 is_admin: step.args.get(1).is_some_and(|arg| arg == "true"),
             }),
             "COPY" | "ADD" => {
-                let both = (arg(0), arg(1));
+                // They travel in the first line of a request.
+                let path = |n, what| at_most(arg(n), PATH_BYTES_MAX, what);
+                let both = (path(0, "COPY: the source")?, path(1, "COPY: the target")?);
                 let (Some(source), Some(target)) = both else {
                     let why = "COPY requires a local path and a container path argument";
                     return Err(why.into());
@@ -86,8 +88,8 @@ impl Action {
                     files: files.ok_or("COPY requires files hash to be set")?,
                     source,
                     target,
-                    owner: arg(2),
-                    mode: arg(3),
+                    owner: at_most(arg(2), OWNER_BYTES_MAX, "COPY: the owner")?,
+                    mode: at_most(arg(3), MODE_BYTES_MAX, "COPY: the mode")?,
                 }))
             }
             other => Err(format!("command type {other} is not implemented")),
@@ -111,6 +113,19 @@ impl Action {
         // What is too much is refused where it can be said.
         let fits = pairs.iter().all(is_plain) && bytes_of(&context) <= ENV_BYTES_MAX;
         fits.then_some(context)
+    }
+}
+
+/// An argument that is short enough for what it is.
+fn at_most(arg: Option<String>, bytes_max: usize, what: &str) -> Result<Option<String>, String> {
+    match arg {
+        Some(arg) if arg.len() > bytes_max => {
+            let bytes = arg.len();
+            Err(format!(
+                "{what} has {bytes} bytes, and can have {bytes_max}"
+            ))
+        }
+        arg => Ok(arg),
     }
 }
 
@@ -311,7 +326,7 @@ impl Bench<'_> {
 /// Whether it can be the name of a user.
 pub(super) fn is_user(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_graphic() && !matches!(c, ':' | '/');
-    (1..=256).contains(&name.len()) && name.chars().all(plain)
+    (1..=USER_BYTES_MAX).contains(&name.len()) && name.chars().all(plain)
 }
 
 pub(super) fn bytes_of(context: &BuildContext) -> usize {
@@ -322,6 +337,10 @@ pub(super) fn bytes_of(context: &BuildContext) -> usize {
 /// Of a shell that ended well and said nothing.
 const NO_VALUE: &str = "a login script of the image (/etc/profile, ~/.bash_profile) ended the shell, \
                         or closed its standard output, before it could answer";
+/// Of a user's name, of a user with a group, and of a mode, bytes; more than any of them has.
+const USER_BYTES_MAX: usize = 256;
+const OWNER_BYTES_MAX: usize = 2 * USER_BYTES_MAX + 1;
+const MODE_BYTES_MAX: usize = 16;
 /// Bytes of a path at most, the kernel's limit.
 pub(super) const PATH_BYTES_MAX: usize = 4095;
 

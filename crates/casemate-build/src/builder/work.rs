@@ -13,6 +13,7 @@ use super::label::Kept;
 use super::log::{BuildLog, Level, Phase};
 use super::sandbox::{BuildSandbox, Maker, Planned};
 use super::steps::{Action, Bench, Left};
+use super::still_kept::StillKept;
 use super::{BuildError, Builder, Job, Uploads, key};
 use crate::recipe::Step;
 
@@ -30,6 +31,7 @@ pub(super) struct Work<'a> {
     pub(super) is_forced: bool,
     /// Of an archive that was a template before.
     pub(super) kept: Option<Kept>,
+    pub(super) still_kept: StillKept,
 }
 
 /// Sandboxes that a build began, and that are to be ended with it however it ends.
@@ -150,24 +152,48 @@ impl Work<'_> {
             self.leave_sandbox().await;
             return Ok(State { key, is });
         }
-        let is = match action.literal(&before.is.context) {
-            Some(context) => CachedLayer {
-                context,
-                ..before.is
-            },
-            None => self.carry_out(before.is, &action, phase).await?,
+        let left = match action.literal(&before.is.context) {
+            Some(context) => Left::Context(context),
+            None => self.carry_out(&before.is, &action, phase).await?,
         };
-        self.put(&key, &is).await?;
+        let (Left::Context(context) | Left::Files(context)) = &left;
+        let is_kept = self.still_kept.takes(context, phase);
+        let is = self.left(before.is, left, is_kept).await?;
+        if is_kept {
+            self.put(&key, &is).await?;
+        }
         Ok(State { key, is })
+    }
+
+    /// The state behind a step. Where it is not kept, only the sandbox has its files.
+    async fn left(
+        &mut self,
+        before: CachedLayer,
+        left: Left,
+        is_kept: bool,
+    ) -> Result<CachedLayer, BuildError> {
+        let (context, sandbox) = match left {
+            Left::Context(context) => (context, None),
+            Left::Files(context) => (context, self.sandbox.clone()),
+        };
+        let files = match sandbox.filter(|_| is_kept) {
+            Some(sandbox) => Some(self.keep(&sandbox, before.files.as_ref()).await?),
+            None => before.files,
+        };
+        Ok(CachedLayer {
+            context,
+            files,
+            ..before
+        })
     }
 
     async fn carry_out(
         &mut self,
-        before: CachedLayer,
+        before: &CachedLayer,
         action: &Action,
         phase: &Phase,
-    ) -> Result<CachedLayer, BuildError> {
-        let sandbox = self.sandbox_of(&before).await?;
+    ) -> Result<Left, BuildError> {
+        let sandbox = self.sandbox_of(before).await?;
         let bench = Bench {
             sandbox: &sandbox,
             context: &before.context,
@@ -176,14 +202,7 @@ impl Work<'_> {
             team: &self.job.team,
         };
         let carried_out = bench.carry_out(action).await;
-        Ok(match sandbox.unless_full(carried_out).await? {
-            Left::Context(context) => CachedLayer { context, ..before },
-            Left::Files(context) => CachedLayer {
-                context,
-                files: Some(self.keep(&sandbox, before.files.as_ref()).await?),
-                ..before
-            },
-        })
+        sandbox.unless_full(carried_out).await
     }
 
     /// What the cache has, unless it must not be asked; and the right to make it, if it has not.

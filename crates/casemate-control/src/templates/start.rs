@@ -9,11 +9,10 @@
 
 mod archives;
 mod log;
+mod note;
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use casemate_build::builder::{BuildError, BuildLog, Built, Ground, Hold, Job};
 use casemate_build::recipe::Recipe;
@@ -28,6 +27,7 @@ use crate::reconcile;
 use crate::tasks::TaskKind;
 use crate::templates::TemplateError;
 use log::Written;
+use note::again;
 
 /// What a client starts a build with.
 #[derive(Debug, Clone)]
@@ -152,15 +152,14 @@ impl Control {
                 message,
                 step: None,
             };
-            self.store.build_fail(&record.id, &failure, now).await?;
+            self.fail_begun(running, failure).await;
             return Err(StartBuildError::Source(why));
         }
         let (ground, rests_on) = match self.ground(caller, recipe).await {
             Ok(found) => found,
             Err(message) => {
-                let step = Some("base".into());
-                let failure = BuildFailure { message, step };
-                self.store.build_fail(&record.id, &failure, now).await?;
+                let failure = BuildFailure::new(message, Some("base".into()));
+                self.fail_begun(running, failure).await;
                 return Ok(());
             }
         };
@@ -307,7 +306,8 @@ impl Control {
         let noted = match outcome {
             Ok((built, hold)) => {
                 written.finish().await;
-                let noted = again(|| self.note_built(&team, &record, &built)).await;
+                let note = || self.note_built(&team, &record, &built);
+                let noted = again(&self.tasks, note).await;
                 drop(hold);
                 noted
             }
@@ -317,7 +317,7 @@ impl Control {
                 }
                 written.finish().await;
                 let (now, failure) = (Timestamp::now(), error.failure());
-                again(|| self.store.build_fail(&id, &failure, now))
+                again(&self.tasks, || self.store.build_fail(&id, &failure, now))
                     .await
                     .map(|_| false)
             }
@@ -361,6 +361,25 @@ impl Control {
         Ok(is_ready)
     }
 
+    /// Fails one that was begun and is not run, now or once the store lets it.
+    async fn fail_begun(self: &Arc<Self>, running: RunningBuild, failure: BuildFailure) {
+        let (id, now) = (running.build, Timestamp::now());
+        let Err(error) = self.store.build_fail(&id, &failure, now).await else {
+            return;
+        };
+        tracing::warn!(
+            build.id = %id, error = chain(&error),
+            "could not note the end of build {id} yet"
+        );
+        let control = Arc::clone(self);
+        self.tasks.spawn(TaskKind::Cleanup, async move {
+            let fail = || control.store.build_fail(&id, &failure, now);
+            // What a process cannot note while it lives, the next one notes at its start.
+            let _ = again(&control.tasks, fail).await;
+            drop(running);
+        });
+    }
+
     /// Fails builds that wait or run; those that run stop soon.
     pub(crate) async fn cancel_builds(&self, builds: &[BuildId], failure: BuildFailure) {
         for build in builds {
@@ -396,26 +415,3 @@ fn check_source(recipe: &Recipe) -> Result<(), &'static str> {
         (Some(_), None, None) | (None, Some(_), None) | (None, None, Some(_)) => Ok(()),
     }
 }
-
-/// A store that is busy or full for a moment must not leave a build that never ends.
-async fn again<T, F>(mut work: impl FnMut() -> F) -> Result<T, StoreError>
-where
-    F: Future<Output = Result<T, StoreError>>,
-{
-    let mut pause = Duration::from_millis(500);
-    loop {
-        match work().await {
-            Err(error) if pause < LAST_PAUSE => {
-                tracing::warn!(
-                    error = chain(&error),
-                    "could not note the end of a build; trying again"
-                );
-                tokio::time::sleep(pause).await;
-                pause *= 2;
-            }
-            other => return other,
-        }
-    }
-}
-
-const LAST_PAUSE: Duration = Duration::from_secs(30);

@@ -133,21 +133,29 @@ impl Control {
         team: &TeamId,
         key: &CacheKey,
     ) -> Result<Option<OpenUpload>, OpenUploadError> {
-        let found = self.store.upload_find(team, key, steady::now()).await?;
-        let Some(Upload { sha256, bytes }) = found else {
-            return Ok(None);
-        };
-        let path = self.config.uploads.dir.join(team.as_str()).join(&sha256);
-        let file = match File::open(&path).await {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(OpenUploadError::File { path, source }),
-        };
-        Ok(Some(OpenUpload {
-            file,
-            bytes,
-            sha256,
-        }))
+        let mut tried = None;
+        loop {
+            let found = self.store.upload_find(team, key, steady::now()).await?;
+            let Some(Upload { sha256, bytes }) = found else {
+                return Ok(None);
+            };
+            // Its file is gone, and no other came in its place meanwhile.
+            if tried.as_ref() == Some(&sha256) {
+                return Ok(None);
+            }
+            let path = self.config.uploads.dir.join(team.as_str()).join(&sha256);
+            match File::open(&path).await {
+                Ok(file) => {
+                    return Ok(Some(OpenUpload {
+                        file,
+                        bytes,
+                        sha256,
+                    }));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => tried = Some(sha256),
+                Err(source) => return Err(OpenUploadError::File { path, source }),
+            }
+        }
     }
 }
 

@@ -304,3 +304,25 @@ pub async fn logs_of_builds_go_last_but_leave_half(history: &dyn History) {
         ["more"]
     );
 }
+
+pub async fn who_logs_much_forgets_its_own(history: &dyn History) {
+    let (quiet, loud) = (team(), team());
+    let large = "x".repeat(16_000);
+    let first = build();
+    append(history, &quiet, &first, &[info(1, "the oldest of all")]).await;
+    let builds: Vec<String> = (0..10).map(|_| build()).collect();
+    for (seconds, build) in (2..).zip(&builds) {
+        append(history, &loud, build, &vec![info(seconds, &large); 10]).await;
+    }
+    let mut keep = nothing_old();
+    keep.bytes_max = history.trim(at(100), &keep).await.unwrap().bytes / 2;
+    let done = history.trim(at(100), &keep).await.unwrap();
+    assert!(done.cut && done.bytes <= keep.bytes_max, "{done:?}");
+    let mut left = Vec::new();
+    for build in &builds {
+        left.push(paged(history, &page(&loud, build, 0)).await.len());
+    }
+    assert!(left.is_sorted() && left.contains(&0), "{left:?}");
+    let kept = paged(history, &page(&quiet, &first, 0)).await;
+    assert_eq!(kept, ["the oldest of all"]);
+}

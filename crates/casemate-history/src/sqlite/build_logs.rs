@@ -1,5 +1,7 @@
 //! [`BuildLogs`].
 
+use std::collections::{BTreeMap, VecDeque};
+
 use async_trait::async_trait;
 use casemate_types::TeamId;
 use sqlx::QueryBuilder;
@@ -196,22 +198,20 @@ impl SqliteHistory {
         Ok(u64::try_from(bytes).unwrap_or(0))
     }
 
-    /// Forgets whole builds, those first whose last line is the oldest, until about `excess`
-    /// bytes are gone; how many lines. What is appended to one later keeps its place. The caller
-    /// holds `writing`.
+    /// Forgets whole builds until about `excess` bytes are gone, each time of the team whose builds
+    /// take most the one whose last line is the oldest: who logs much forgets its own. How many
+    /// lines. What is appended to one later keeps its place. The caller holds `writing`.
     pub(super) async fn cut_builds(&self, excess: u64) -> Result<u64, HistoryError> {
         let mut change = self.writer.begin().await.map_err(failed(WHAT))?;
-        let oldest: Vec<(i64, i64)> = sqlx::query_as(
-            "SELECT number, bytes FROM build_subjects WHERE bytes > 0 ORDER BY last_at, number",
+        let oldest: Vec<(i64, i64, String)> = sqlx::query_as(
+            "SELECT number, bytes, team FROM build_subjects WHERE bytes > 0 \
+             ORDER BY last_at, number",
         )
         .fetch_all(&mut *change)
         .await
         .map_err(failed(WHAT))?;
-        let (mut gone, mut lines) = (0_u64, 0);
-        for (subject, bytes) in oldest {
-            if gone >= excess {
-                break;
-            }
+        let mut lines = 0;
+        for subject in beyond(oldest, excess) {
             let removed = sqlx::query("DELETE FROM build_logs WHERE subject = $1")
                 .bind(subject)
                 .execute(&mut *change)
@@ -223,9 +223,39 @@ impl SqliteHistory {
                 .await
                 .map_err(failed(WHAT))?;
             lines += removed.rows_affected();
-            gone = gone.saturating_add(u64::try_from(bytes).unwrap_or(0));
         }
         change.commit().await.map_err(failed(WHAT))?;
         Ok(lines)
     }
+}
+
+/// What the builds of one team take, the oldest first.
+#[derive(Default)]
+struct OfTeam {
+    bytes: u64,
+    builds: VecDeque<(i64, u64)>,
+}
+
+/// Which of these go, of which the first are the oldest.
+fn beyond(oldest: Vec<(i64, i64, String)>, excess: u64) -> Vec<i64> {
+    let mut teams: BTreeMap<String, OfTeam> = BTreeMap::new();
+    for (subject, bytes, team) in oldest {
+        let (of_team, bytes) = (teams.entry(team).or_default(), bytes.unsigned_abs());
+        of_team.bytes = of_team.bytes.saturating_add(bytes);
+        of_team.builds.push_back((subject, bytes));
+    }
+    let (mut gone, mut freed) = (Vec::new(), 0_u64);
+    while freed < excess {
+        let most = teams.values_mut().max_by_key(|of_team| of_team.bytes);
+        let Some((most, (subject, bytes))) = most.and_then(|most| {
+            let first = most.builds.pop_front()?;
+            Some((most, first))
+        }) else {
+            break;
+        };
+        most.bytes = most.bytes.saturating_sub(bytes);
+        freed = freed.saturating_add(bytes);
+        gone.push(subject);
+    }
+    gone
 }

@@ -6,7 +6,7 @@ use casemate_types::{BuildContext, Distribution, LayerId, SandboxId, SnapshotId}
 
 use super::builds::{a_known_team, a_request, a_snapshot_of, finished, ready, request};
 use super::*;
-use crate::build_cache::{NOTE_KEPT_FOR, USED_STEP};
+use crate::build_cache::{CONTEXTS_BYTES_MAX, NOTE_KEPT_FOR, USED_STEP};
 use crate::{BuiltBytes, CacheKey, CachedLayer, Dropped, TemplateDeleted, Upload};
 
 pub(super) fn a_key() -> CacheKey {
@@ -235,6 +235,34 @@ pub async fn bytes_beyond_a_teams_bound_go_least_used_first(store: &dyn Store) {
         holds: 1,
     };
     check_dangling(store.built_note(&stranger, &built, at(0, 0)).await);
+}
+
+pub async fn contexts_beyond_a_teams_bound_go_least_used_first(store: &dyn Store) {
+    let (team, other) = (a_known_team(store).await, a_known_team(store).await);
+    let files = SnapshotId::random_of_build();
+    let mut large = a_layer(Some(&files));
+    let quarter = usize::try_from(CONTEXTS_BYTES_MAX / 4).unwrap();
+    // One byte of a character counts like another.
+    let value = "ä".repeat(quarter / 2 - 1000);
+    large.context.envs.insert("LARGE".into(), value);
+    let mut keys = Vec::new();
+    for seconds in [3000, 1000, 4000, 2000] {
+        keys.push(put(store, &team, &large, seconds).await);
+        large.files = None;
+    }
+    let theirs = put(store, &other, &large, 1).await;
+    let trim = async || store.built_trim(&team.id, u64::MAX).await.unwrap();
+    assert_eq!(trim().await, Dropped::default());
+    // The first is used once more, and another one comes.
+    assert!(is_cached(store, &team, &keys[1], 5000).await);
+    keys.push(put(store, &team, &large, 6000).await);
+    assert_eq!(trim().await, dropped(1, &[]));
+    keys.push(put(store, &team, &large, 6001).await);
+    assert_eq!(trim().await, dropped(1, &[&files]));
+    for (key, expected) in keys.iter().zip([false, true, true, false, true, true]) {
+        assert_eq!(is_cached(store, &team, key, 6001).await, expected);
+    }
+    assert!(is_cached(store, &other, &theirs, 1).await);
 }
 
 pub async fn files_are_wanted_as_long_as_somebody_names_them(store: &dyn Store) {

@@ -6,6 +6,7 @@ use casemate_types::{TeamId, Timestamp};
 use sqlx::SqliteConnection;
 
 use super::{SqliteStore, failed};
+use crate::build_cache::CONTEXTS_BYTES_MAX;
 use crate::error::Cause;
 use crate::rows::{Named, layers_of, micros, signed};
 use crate::{BuiltBytes, StoreError};
@@ -70,9 +71,37 @@ pub(super) async fn needed(
     bytes.named("built bytes of team", team.as_str())
 }
 
-/// Removes rows of cached layers, the least recently used first, until what is left takes `bytes_max`;
-/// the kept files that they named.
+/// Removes rows of cached layers, the least recently used first, until what is left takes `bytes_max`
+/// at nodes, and its contexts [`CONTEXTS_BYTES_MAX`]; the kept files that they named.
 pub(super) async fn trim(
+    tx: &mut SqliteConnection,
+    team: &TeamId,
+    bytes_max: u64,
+) -> Result<Vec<Option<String>>, StoreError> {
+    let mut gone = trim_contexts(tx, team).await?;
+    gone.extend(trim_bytes(tx, team, bytes_max).await?);
+    Ok(gone)
+}
+
+async fn trim_contexts(
+    tx: &mut SqliteConnection,
+    team: &TeamId,
+) -> Result<Vec<Option<String>>, StoreError> {
+    sqlx::query_scalar(
+        "DELETE FROM cached_layers WHERE team_id = $1 AND key IN ( \
+             SELECT key FROM (SELECT key, SUM(octet_length(context)) OVER ( \
+                 ORDER BY used_at DESC, key DESC) AS bytes \
+                 FROM cached_layers WHERE team_id = $1) AS summed WHERE bytes > $2) \
+         RETURNING files",
+    )
+    .bind(team.as_str())
+    .bind(signed(CONTEXTS_BYTES_MAX))
+    .fetch_all(tx)
+    .await
+    .map_err(|error| failed("cache of team", team, error))
+}
+
+async fn trim_bytes(
     tx: &mut SqliteConnection,
     team: &TeamId,
     bytes_max: u64,

@@ -1,8 +1,8 @@
 //! Taking an archive in: bounded, hashed on its way to the disk, and there as a whole or not at all.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -137,6 +137,22 @@ impl Control {
         }
     }
 
+    /// What ended since this one began is neither in what was stored then nor under way: many that
+    /// begin together, and end one after the other, would each find room. [`Uploads::settling`] is
+    /// held.
+    async fn check_stored(
+        &self,
+        team: &TeamId,
+        sha256: &str,
+        bytes: u64,
+    ) -> Result<(), UploadError> {
+        let there = self.store.upload_wanted(team, &[sha256.to_owned()]).await?;
+        match there.is_empty() {
+            true => self.check_sum(self.store.upload_bytes(team).await?, bytes),
+            false => Ok(()),
+        }
+    }
+
     /// Removes a file that no row wants. [`Uploads::settling`] is held.
     pub(super) async fn remove_unwanted(
         &self,
@@ -219,6 +235,7 @@ impl Receiving {
         .await?;
         let control = &self.control;
         let _settling = control.uploads.settling.lock().await;
+        control.check_stored(team, &sha256, self.bytes).await?;
         let named = self.file.dir.join(&sha256);
         let from = self.file.take();
         blocking(move || {
@@ -306,21 +323,29 @@ pub(in crate::templates) struct Temporary {
 impl Temporary {
     pub(in crate::templates) fn create(dir: &Path) -> io::Result<(Self, Writer)> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let path = dir.join(format!("{TEMPORARY}{}", uuid::Uuid::new_v4()));
-        let open = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path);
-        let temporary = Self {
-            dir: dir.into(),
-            path: Some(path),
-        };
-        let file = open?;
-        file.try_lock()?;
-        let hash = Sha256::new();
-        Ok((temporary, Writer { file, hash }))
+        loop {
+            let path = dir.join(format!("{TEMPORARY}{}", uuid::Uuid::new_v4()));
+            let open = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path);
+            let temporary = Self {
+                dir: dir.into(),
+                path: Some(path),
+            };
+            let file = open?;
+            // Whoever sweeps the folder just then takes a new one for one that was left.
+            match file.try_lock() {
+                Ok(()) if file.metadata()?.nlink() > 0 => {
+                    let hash = Sha256::new();
+                    return Ok((temporary, Writer { file, hash }));
+                }
+                Ok(()) | Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
     }
 
     fn take(&mut self) -> PathBuf {

@@ -114,3 +114,34 @@ fn remove_parts(dir: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::super::receive::Temporary;
+    use super::*;
+
+    #[test]
+    fn a_sweep_takes_nothing_that_has_just_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let sweep = || {
+                while !is_over.load(Ordering::Relaxed) {
+                    remove_parts(dir.path()).unwrap();
+                }
+            };
+            scope.spawn(sweep);
+            let mut lost = 0;
+            for _ in 0..5000 {
+                match Temporary::create(dir.path()) {
+                    Ok(_begun) => lost += usize::from(names(dir.path()).unwrap().is_empty()),
+                    Err(_) => lost += 1,
+                }
+            }
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!(lost, 0);
+        });
+    }
+}
