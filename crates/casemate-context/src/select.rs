@@ -139,11 +139,9 @@ fn named(context: &Context, source: &str) -> Result<BTreeSet<String>, ContextErr
                     }
                 }
                 Part::Pattern(pieces) => {
-                    for name in context.names(path)? {
-                        if glob::matches(pieces, &name) {
-                            next.insert(join(path, &name));
-                        }
-                    }
+                    let matches = |name: &str, _| glob::matches(pieces, name);
+                    let names = context.names(path, &matches)?;
+                    next.extend(names.iter().map(|name| join(path, name)));
                 }
                 Part::Deep => {
                     // At the end it is all that there is; the folder that it begins in only when
@@ -208,7 +206,7 @@ fn below(
 ) -> Result<(), ContextError> {
     let mut waiting = VecDeque::from([folder.to_owned()]);
     while let Some(folder) = waiting.pop_front() {
-        for name in context.names(&folder)? {
+        for name in context.names(&folder, &|_, is_folder| is_folder || !folders_only)? {
             let path = join(&folder, &name);
             let is_folder = context.kind(&path)?.is_some_and(|kind| kind.is_dir());
             if is_folder {
@@ -270,7 +268,19 @@ impl Context {
         }
     }
 
-    fn names(&self, folder: &str) -> Result<Vec<String>, ContextError> {
+    /// Whether a path is left out, with all that may be below it.
+    fn leaves_out_all(&self, path: &str, is_folder: bool) -> bool {
+        let takes_in = is_folder && self.ignore.may_take_in_below(path);
+        self.ignore.leaves_out_path(path).0 && !takes_in
+    }
+
+    /// Names in a folder of those that are `wanted`, which is told whether it is one of a folder. One
+    /// that is no text cannot be copied, which is an error only where it would be.
+    fn names(
+        &self,
+        folder: &str,
+        wanted: &dyn Fn(&str, bool) -> bool,
+    ) -> Result<Vec<String>, ContextError> {
         let full: PathBuf = self.root.join(folder);
         let read = |source| ContextError::Read {
             path: full.clone(),
@@ -279,8 +289,17 @@ impl Context {
         let mut names = Vec::new();
         for entry in fs::read_dir(&full).map_err(read)? {
             let entry = entry.map_err(read)?;
-            let name = entry.file_name().into_string();
-            names.push(name.map_err(|_| ContextError::NotText { path: entry.path() })?);
+            let name = entry.file_name();
+            let shown = name.to_string_lossy();
+            let is_folder = entry.file_type().map_err(read)?.is_dir();
+            if !wanted(&shown, is_folder) {
+                continue;
+            }
+            match name.to_str() {
+                Some(name) => names.push(name.to_owned()),
+                None if self.leaves_out_all(&join(folder, &shown), is_folder) => {}
+                None => return Err(ContextError::NotText { path: entry.path() }),
+            }
             bound(names.len())?;
         }
         Ok(names)
@@ -323,7 +342,7 @@ impl Walk<'_> {
     fn below(&mut self, folder: &str, matched: Matched) -> Result<(), ContextError> {
         let mut waiting = vec![(folder.to_owned(), matched)];
         while let Some((folder, matched)) = waiting.pop() {
-            for name in self.context.names(&folder)? {
+            for name in self.context.names(&folder, &|_, _| true)? {
                 let path = join(&folder, &name);
                 let (left_out, matched) = self.context.ignore.leaves_out(&matched, &path);
                 let is_folder = self.context.kind(&path)?.is_some_and(|kind| kind.is_dir());

@@ -13,7 +13,9 @@ use tokio::time::{sleep, timeout};
 
 pub(crate) use aws::{AwsKeys, ecr_login};
 pub use manifest::ProcessConfig;
-pub(crate) use manifest::{Config, Manifest, NotAnImage, Packed, read_config, read_manifest};
+pub(crate) use manifest::{
+    Config, Manifest, NotAnImage, Packed, check_layers, read_config, read_manifest,
+};
 
 use crate::credentials::Login;
 use crate::web::{Ask, Authority, FetchError, Reply, Url, Web};

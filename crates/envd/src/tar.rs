@@ -60,8 +60,8 @@ pub enum Kind {
     HardLink(Vec<u8>),
     Symlink(Vec<u8>),
     Directory,
-    /// A device node or a fifo.
-    Special,
+    Fifo,
+    Device,
 }
 
 /// One entry, without its content.
@@ -173,7 +173,8 @@ impl<R: Read> Archive<R> {
             b'0' | 0 | b'7' | b'S' => Kind::File,
             b'1' => Kind::HardLink(link()?),
             b'2' => Kind::Symlink(link()?),
-            b'3' | b'4' | b'6' => Kind::Special,
+            b'3' | b'4' => Kind::Device,
+            b'6' => Kind::Fifo,
             b'5' => Kind::Directory,
             other => return Err(TarError::Kind(other)),
         };

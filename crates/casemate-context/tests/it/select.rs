@@ -1,6 +1,8 @@
 //! Which files a source names.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 
 use casemate_context::{Context, ContextError};
@@ -48,6 +50,46 @@ fn a_source_that_names_nothing_is_refused() {
         let context = Context::open(folder.path()).unwrap();
         let error = context.select(source, "/x").unwrap_err();
         assert!(matches!(error, ContextError::Nothing { .. }), "{source}");
+    }
+}
+
+#[test]
+fn a_name_that_is_no_text_is_in_the_way_of_those_alone_who_would_copy_it() {
+    let folder = tree();
+    let odd = |place: &str| {
+        folder
+            .path()
+            .join(place)
+            .join(OsStr::from_bytes(b"odd\xff"))
+    };
+    fs::write(odd("dir"), "").unwrap();
+    fs::create_dir(odd("node_modules")).unwrap();
+    let select = |ignore: &str, source: &str| {
+        fs::write(folder.path().join(".dockerignore"), ignore).unwrap();
+        let context = Context::open(folder.path()).unwrap();
+        context.select(source, "/x").and_then(|files| files.hash())
+    };
+    for (ignore, source) in [
+        ("", "dir/*.txt"),
+        ("", "dir/b.txt"),
+        ("", "dir/**/c.txt"),
+        ("**/odd*", "."),
+        ("dir\nnode_modules\n!node_modules/keep.txt", "."),
+        ("**/odd*", "**"),
+    ] {
+        let selected = select(ignore, source);
+        assert!(selected.is_ok(), "{ignore:?} {source}: {selected:?}");
+    }
+    for (ignore, source) in [
+        ("", "."),
+        ("", "dir"),
+        ("", "dir/o*"),
+        ("", "**/keep.txt"),
+        ("*\n!**/deep", "."),
+    ] {
+        let error = select(ignore, source).unwrap_err();
+        let is_it = matches!(error, ContextError::NotText { .. });
+        assert!(is_it, "{ignore:?} {source}: {error}");
     }
 }
 

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::layout::is_named;
 use super::{FindError, Found, Located, NotAnArchive, Parts, Span};
-use crate::registry::read_config;
+use crate::registry::{check_layers, read_config};
 use crate::{Compression, Digest, Layer, Platform};
 
 const MANIFEST: &str = "manifest.json";
@@ -30,6 +30,7 @@ pub(super) fn find(
         .map_err(|_| NotAnArchive::Unreadable(MANIFEST))?;
     let entries: Vec<_> = entries.into_iter().take(ENTRIES_MAX).collect();
     let entry = choose(&entries, wanted)?;
+    check_layers(entry.layers.len())?;
     let config = parts.document(file(parts, &entry.config)?)?;
     // Nothing else stands for the whole image; it names the content of all layers.
     let digest = Digest::of(&config);

@@ -22,10 +22,18 @@ pub(super) struct Span {
     pub(super) bytes: u64,
 }
 
-/// Regular files of an archive, by their names. Of two of one name the later one counts, as for who
-/// unpacks it.
+/// What is at a name: of two of one name the later one counts, as for who unpacks it.
 #[derive(Debug)]
-pub(super) struct Names(HashMap<String, Span>);
+enum Named {
+    File(Span),
+    /// A symbolic link, to this name in the archive. Docker before 25 wrote one for a layer that the
+    /// archive has already.
+    Link(String),
+}
+
+/// Regular files of an archive, and links to them, by their names.
+#[derive(Debug)]
+pub(super) struct Names(HashMap<String, Named>);
 
 /// What extended headers say of the next entry.
 #[derive(Default)]
@@ -88,10 +96,15 @@ impl Names {
             let Extension { name, .. } = std::mem::take(&mut extension);
             let name = name.unwrap_or_else(|| name_of(&block));
             let name = checked(&name)?;
-            if matches!(kind, b'0' | 0 | b'7')
-                && let Some(name) = name
+            let Some(name) = name else {
+                continue;
+            };
+            if matches!(kind, b'0' | 0 | b'7') {
+                names.insert(name, Named::File(span));
+            } else if kind == b'2'
+                && let Some(target) = beside(&name, &text(&block[157..257]))
             {
-                names.insert(name, span);
+                names.insert(name, Named::Link(target));
             }
         }
         Err(NotAnArchive::Entries.into())
@@ -99,7 +112,15 @@ impl Names {
 
     pub(super) fn get(&self, name: &str) -> Option<Span> {
         let name = name.strip_prefix("./").unwrap_or(name);
-        self.0.get(name).copied()
+        let found = match self.0.get(name)? {
+            // A link to a link is none that anybody writes.
+            Named::Link(target) => self.0.get(target)?,
+            found => found,
+        };
+        match found {
+            Named::File(span) => Some(*span),
+            Named::Link(_) => None,
+        }
     }
 }
 
@@ -175,15 +196,34 @@ fn is_compressed(block: &[u8]) -> bool {
 
 /// With the prefix that POSIX has for long ones.
 fn name_of(block: &[u8]) -> Vec<u8> {
-    let text = |field: &[u8]| {
-        let end = field.iter().position(|byte| *byte == 0);
-        field[..end.unwrap_or(field.len())].to_vec()
-    };
     let name = text(&block[..100]);
     match (&block[257..263], text(&block[345..500])) {
         (b"ustar\0", prefix) if !prefix.is_empty() => [&prefix[..], b"/", &name].concat(),
         _ => name,
     }
+}
+
+fn text(field: &[u8]) -> Vec<u8> {
+    let end = field.iter().position(|byte| *byte == 0);
+    field[..end.unwrap_or(field.len())].to_vec()
+}
+
+/// Where a link leads that has this name; `None`: out of the archive.
+fn beside(name: &str, target: &[u8]) -> Option<String> {
+    let target = std::str::from_utf8(target).ok()?;
+    if target.starts_with('/') {
+        return None;
+    }
+    let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let mut steps = Vec::new();
+    for step in folder.split('/').chain(target.split('/')) {
+        match step {
+            "" | "." => {}
+            ".." => drop(steps.pop()?),
+            _ => steps.push(step),
+        }
+    }
+    Some(steps.join("/"))
 }
 
 /// Without what means nothing in it; `None`: nobody looks for it. One that leads out is refused,
@@ -213,6 +253,20 @@ mod tests {
         for wrong in [&b"8"[..], b"-1", b"x", &[0xff; 12]] {
             assert_eq!(number(wrong), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn links_stay_inside() {
+        let check = |name, target: &str, expected: Option<&str>| {
+            let found = beside(name, target.as_bytes());
+            assert_eq!(found.as_deref(), expected, "{name} {target}");
+        };
+        check("a/layer.tar", "../b/layer.tar", Some("b/layer.tar"));
+        check("a/layer.tar", "./x", Some("a/x"));
+        check("l", "x", Some("x"));
+        check("a/l", "../../x", None);
+        check("l", "..", None);
+        check("a/l", "/a/x", None);
     }
 
     #[test]

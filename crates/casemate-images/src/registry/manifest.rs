@@ -108,10 +108,16 @@ pub(crate) fn read_manifest(body: &[u8]) -> Result<Manifest, NotAnImage> {
     }
 }
 
-fn read_layers(layers: &[Descriptor]) -> Result<Vec<Packed>, NotAnImage> {
-    if layers.len() > LAYERS_MAX {
-        return Err(NotAnImage::Layers);
+/// Whether an image may have so many layers.
+pub(crate) fn check_layers(count: usize) -> Result<(), NotAnImage> {
+    match count > LAYERS_MAX {
+        true => Err(NotAnImage::Layers),
+        false => Ok(()),
     }
+}
+
+fn read_layers(layers: &[Descriptor]) -> Result<Vec<Packed>, NotAnImage> {
+    check_layers(layers.len())?;
     let packed = layers.iter().map(|layer| {
         let kind = || NotAnImage::LayerKind(layer.media_type.chars().take(100).collect());
         Ok(Packed {

@@ -308,6 +308,68 @@ async fn the_older_form_of_docker_is_read() {
     );
 }
 
+/// Docker before 25 has a layer that is there already as a link.
+#[tokio::test]
+async fn a_layer_may_be_a_link_to_another_one() {
+    let plain = tar_of("a", &noise(1000));
+    let files = image(&[unpacked(&plain), unpacked(&plain)]);
+    let is_config = |content: &&Vec<u8>| content.starts_with(b"{");
+    let config = files.blobs.values().find(is_config).unwrap();
+    let manifest = json!([{"Config": "c.json", "Layers": ["a/layer.tar", "b/layer.tar"]}]);
+    let archive = |target: &str| {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut put = |name: &str, content: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            archive.append_data(&mut header, name, content).unwrap();
+        };
+        put("a/layer.tar", &plain);
+        put("c.json", config);
+        put("manifest.json", manifest.to_string().as_bytes());
+        let mut link = tar::Header::new_gnu();
+        link.set_entry_type(tar::EntryType::Symlink);
+        link.set_size(0);
+        let named = archive.append_link(&mut link, "b/layer.tar", target);
+        named.unwrap();
+        archive.into_inner().unwrap()
+    };
+    let (_dir, images) = images();
+    let found = images.open_archive(file(&archive("../a/layer.tar")), None);
+    let found = found.await.unwrap();
+    for layer in 0..2 {
+        assert_eq!(read(&images, &found, layer).await.unwrap(), plain);
+    }
+    for wrong in ["../../a/layer.tar", "/a/layer.tar", "layer.tar", "../c"] {
+        let said = open(&archive(wrong), None).await.unwrap_err().to_string();
+        assert!(
+            said.ends_with("which its manifest names"),
+            "{wrong}: {said}"
+        );
+    }
+}
+
+/// Thousands of names of one file are no image that anybody made.
+#[tokio::test]
+async fn an_image_in_the_older_form_has_as_many_layers_as_others() {
+    let plain = tar_of("a", b"1");
+    let layers = |count| vec!["l/layer.tar"; count];
+    let parts = |count| {
+        let diff_ids = vec![Digest::of(&plain).to_string(); count];
+        let config = json!({"os": "linux", "architecture": "amd64",
+            "rootfs": {"type": "layers", "diff_ids": diff_ids}});
+        let manifest = json!([{"Config": "c.json", "Layers": layers(count)}]);
+        vec![
+            ("l/layer.tar".into(), plain.clone()),
+            ("c.json".into(), config.to_string().into_bytes()),
+            ("manifest.json".into(), manifest.to_string().into_bytes()),
+        ]
+    };
+    let found = open(&packed(&parts(512)), None).await.unwrap();
+    assert_eq!(found.layers.len(), 512);
+    let said = refused(&parts(513), None).await;
+    assert!(said.ends_with("it has more than 512 layers"), "{said}");
+}
+
 #[tokio::test]
 async fn what_is_written_is_read_again() {
     let plain = tar_of("a", &noise(1001));

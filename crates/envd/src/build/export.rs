@@ -1,13 +1,16 @@
 //! `GET /build/root`: the files of the root as one layer of an OCI image, a plain tar.
 //!
 //! ```text
-//!   one thread: walk, tar ──pieces──► event loop ──► answer
+//!   one thread: check all names; walk, tar ──pieces──► event loop ──► answer
 //! ```
 //! What lies on other mounts is the platform's and is left out, and so is what each machine has of its
 //! own: processes, devices, sockets, temporary files. Nothing else runs in a sandbox that is packed.
-//! Names come in their order, so that the same files give the same archive.
+//! Names come in their order, and what the machine itself wrote has no time, so that the same files give
+//! the same archive.
 
+mod check;
 mod file;
+mod folder;
 mod walk;
 
 use std::io::{self, Write};
@@ -25,23 +28,48 @@ use crate::answer::{Answer, Refusal};
 use crate::body::Body;
 use crate::limits::{BLOCKING_STACK_BYTES, BUILD_BYTES, BUILD_PIECES, FILE_CHUNK_BYTES};
 use crate::route::Plain;
+use crate::tar::Time;
 
-/// The answer breaks off where a file cannot be read: nobody must take a part for the whole.
+/// Folders of the root whose contents are of one machine only.
+const LEFT_EMPTY: [&[u8]; 5] = [b"dev", b"proc", b"run", b"sys", b"tmp"];
+
+/// Of what each start of a machine writes anew.
+const NO_TIME: Time = Time {
+    seconds: 0,
+    nanos: 0,
+};
+
+/// Whether only the folder itself is packed.
+fn is_left_empty(path: &[u8]) -> bool {
+    LEFT_EMPTY.contains(&path)
+}
+
+/// What can be no layer is refused. The answer breaks off where a file cannot be read: nobody must take
+/// a part for the whole.
 pub async fn export(call: Plain) -> Answer {
     let turn = call.guest.build_turn.take().await;
     let (sender, mut pieces) = mpsc::channel(BUILD_PIECES);
+    let (begin, begun) = oneshot::channel();
     let (tell, told) = oneshot::channel();
     let spawned = thread::Builder::new()
         .stack_size(BLOCKING_STACK_BYTES)
         .spawn(move || {
-            let output = Output::new(sender);
-            let packed = catch_unwind(AssertUnwindSafe(|| walk::pack(output, Path::new("/"))));
+            let root = Path::new("/");
+            let checked = caught(|| check::check(root));
+            let goes_on = checked.is_ok();
+            // Nobody may wait any more, here and below.
+            if begin.send(checked).is_err() || !goes_on {
+                return;
+            }
+            let packed = caught(|| walk::pack(Output::new(sender), root));
             drop(turn);
-            // Nobody may wait any more.
-            let _ = tell.send(packed.unwrap_or(Err(BuildError::Panicked)));
+            let _ = tell.send(packed);
         });
     if let Err(error) = spawned {
         return Refusal::from(BuildError::Thread(error)).into();
+    }
+    if let Err(error) = begun.await.unwrap_or(Err(BuildError::Panicked)) {
+        return Refusal::from(error).into();
     }
     let body = Body::produce(|slot| async move {
         while let Some(piece) = pieces.recv().await {
@@ -54,6 +82,10 @@ pub async fn export(call: Plain) -> Answer {
     let kind = HeaderValue::from_static("application/x-tar");
     answer.headers_mut().insert(CONTENT_TYPE, kind);
     answer
+}
+
+fn caught(work: impl FnOnce() -> Result<(), BuildError>) -> Result<(), BuildError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(BuildError::Panicked))
 }
 
 /// Pieces on their way to the event loop; an error as soon as nobody takes them.

@@ -27,6 +27,9 @@ use crate::limits::BUILD_OWNER;
 use crate::route::Plain;
 use crate::tar::{Archive, Entry, Kind};
 
+/// Names that begin so take others away.
+pub use whiteout::PREFIX as WHITEOUT;
+
 pub async fn layer(call: Plain) -> Answer {
     receive(call, |input: Input| {
         let stop = input.stop.clone();
@@ -93,7 +96,7 @@ impl Layer {
             return self.whiteout(entry, &folder, &name);
         }
         let owner = owner(entry)?;
-        if entry.kind == Kind::Special {
+        if entry.kind == Kind::Device {
             return Ok(false);
         }
         let Some(folder) = self.folder(entry, folder)? else {

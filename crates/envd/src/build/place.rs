@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
     AtFlags, Dev, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
-    XattrFlags, chownat, fchmod, fchown, fsetxattr, fstat, futimens, linkat, mkdirat, openat,
-    openat2, symlinkat, utimensat,
+    XattrFlags, chownat, fchmod, fchown, fsetxattr, fstat, futimens, linkat, mkdirat, mknodat,
+    openat, openat2, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -115,7 +115,11 @@ pub fn place<R: Read>(
             }
             Ok(Placed::File(0))
         }
-        Kind::Special => Ok(Placed::LeftOut),
+        Kind::Fifo => {
+            fifo(spot, entry).map_err(failed)?;
+            Ok(Placed::File(0))
+        }
+        Kind::Device => Ok(Placed::LeftOut),
     }
 }
 
@@ -207,6 +211,25 @@ fn link(spot: &Spot<'_>, entry: &Entry, to: &[u8]) -> io::Result<()> {
     let times = times(entry.modified);
     utimensat(spot.folder, spot.name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(())
+}
+
+/// Pipes have no attributes of users.
+fn fifo(spot: &Spot<'_>, entry: &Entry) -> io::Result<()> {
+    mknodat(
+        spot.folder,
+        spot.name,
+        FileType::Fifo,
+        Mode::RUSR | Mode::WUSR,
+        0,
+    )?;
+    // For reading it opens though nobody writes.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fifo = openat(spot.folder, spot.name, flags, Mode::empty())?;
+    if let Some((user, group)) = spot.owner {
+        fchown(&fifo, Some(user), Some(group))?;
+    }
+    fchmod(&fifo, Mode::from_raw_mode(entry.mode))?;
+    Ok(futimens(&fifo, &times(entry.modified))?)
 }
 
 /// What a hard link leads to.

@@ -36,7 +36,8 @@ impl<W: Write> Packer<W> {
             Kind::HardLink(to) => (b'1', to),
             Kind::Symlink(to) => (b'2', to),
             Kind::Directory => (b'5', b""),
-            Kind::Special => (b'6', b""),
+            Kind::Fifo => (b'6', b""),
+            Kind::Device => return Err(io::Error::other("a device is of one machine only")),
         };
         let front = entry.sparse.as_ref().map(front).unwrap_or_default();
         let size = bytes + front.len() as u64;
@@ -228,7 +229,7 @@ mod tests {
             (entry("d/", Kind::Directory), b""),
             (entry(&long, Kind::HardLink(b"plain".into())), b""),
             (entry("s", Kind::Symlink(long.clone().into())), b""),
-            (entry("pipe", Kind::Special), b""),
+            (entry("pipe", Kind::Fifo), b""),
         ];
         for modified in [at(-2, 750_000_000), at(-1, 0), at(7, 1), at(1 << 40, 0)] {
             let entry = Entry {

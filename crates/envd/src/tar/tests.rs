@@ -46,8 +46,8 @@ fn entries_of_all_kinds() {
             Kind::File,
             Kind::Symlink(b"/x y".into()),
             Kind::HardLink(b"d/f".into()),
-            Kind::Special,
-            Kind::Special,
+            Kind::Device,
+            Kind::Fifo,
             Kind::Directory,
         ]
     );

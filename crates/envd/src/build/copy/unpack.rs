@@ -98,7 +98,7 @@ fn check(entry: &Entry) -> Result<(), BuildError> {
         return refuse("a name must not be absolute");
     }
     match &entry.kind {
-        Kind::Special => refuse("devices and pipes cannot be copied"),
+        Kind::Fifo | Kind::Device => refuse("devices and pipes cannot be copied"),
         Kind::HardLink(target) if target.starts_with(b"/") => {
             refuse("a hard link must not lead to an absolute name")
         }

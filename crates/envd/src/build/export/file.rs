@@ -9,6 +9,7 @@ use rustix::fs::{SeekFrom as Seeking, fgetxattr, flistxattr, seek};
 use rustix::io::Errno;
 
 use super::super::error::BuildError;
+use super::NO_TIME;
 use crate::control::hosts;
 use crate::limits::{FILE_CHUNK_BYTES, SPARSE_PIECES};
 use crate::tar::pack::Packer;
@@ -69,6 +70,7 @@ pub fn pack<W: Write>(
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(failed)?;
         let text = hosts::without_sandboxes(text);
+        entry.modified = NO_TIME;
         let sent = packer.entry(&entry, text.len() as u64);
         return sent
             .and_then(|()| packer.content(&text))

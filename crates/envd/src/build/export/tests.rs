@@ -2,6 +2,7 @@ use std::fs;
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{XattrFlags, setxattr};
 
@@ -39,8 +40,13 @@ fn files_come_back_as_they_were() {
     symlink("../gone", at("link")).unwrap();
     fs::write(at(&"n".repeat(200)), vec![7; 300_000]).unwrap();
     fs::write(at("empty"), "").unwrap();
-    fs::create_dir(at("tmp")).unwrap();
-    fs::set_permissions(at("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+    let pipe = Command::new("mkfifo")
+        .args(["-m", "620"])
+        .arg(at("pipe"))
+        .status();
+    assert!(pipe.unwrap().success());
+    fs::create_dir(at("sticky")).unwrap();
+    fs::set_permissions(at("sticky"), fs::Permissions::from_mode(0o1777)).unwrap();
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::lchown(at("link"), Some(12), Some(34)).unwrap();
         std::os::unix::fs::chown(at("empty"), Some(1000), Some(65_535)).unwrap();
@@ -124,11 +130,29 @@ fn what_is_of_one_machine_is_left_out() {
         fs::read_to_string(back.path().join("etc/hosts")).unwrap(),
         hosts
     );
-    // The same files, the same archive.
-    let (mut one, mut other) = (Vec::new(), Vec::new());
-    walk::pack(&mut one, back.path()).unwrap();
-    walk::pack(&mut other, back.path()).unwrap();
-    assert!(one == other);
+}
+
+#[test]
+fn the_same_files_are_the_same_archive_on_another_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    for folder in ["etc", "run", "tmp"] {
+        fs::create_dir(dir.path().join(folder)).unwrap();
+    }
+    let packed = |second, name: &str| {
+        let time = UNIX_EPOCH + Duration::from_secs(second);
+        let times = fs::FileTimes::new().set_modified(time);
+        let hosts = format!("127.0.0.1 localhost\n127.0.1.1 {name}\n");
+        fs::write(dir.path().join("etc/hosts"), hosts).unwrap();
+        for path in ["etc/hosts", "run", "tmp"] {
+            let file = fs::File::open(dir.path().join(path)).unwrap();
+            file.set_times(times).unwrap();
+        }
+        let mut bytes = Vec::new();
+        walk::pack(&mut bytes, dir.path()).unwrap();
+        bytes
+    };
+    let one = packed(1_700_000_000, "i9lsxf4dt5lozp5z1ww28");
+    assert!(one == packed(1_700_000_001, "i9lsxf4dt5lozp5z1ww29"));
 }
 
 #[test]
@@ -159,9 +183,27 @@ fn a_name_that_nobody_could_unpack_is_named() {
         let flags = rustix::fs::OFlags::PATH;
         at = rustix::fs::openat(&at, name.as_str(), flags, rustix::fs::Mode::empty()).unwrap();
     }
-    let packed = walk::pack(io::sink(), dir.path());
+    for outcome in [check::check(dir.path()), walk::pack(io::sink(), dir.path())] {
+        assert!(
+            matches!(outcome, Err(BuildError::Entry { .. })),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn a_name_that_would_take_another_away_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("srv/inner")).unwrap();
+    fs::create_dir_all(dir.path().join("tmp")).unwrap();
+    fs::write(dir.path().join("srv/x.wh.x"), "").unwrap();
+    fs::write(dir.path().join("tmp/.wh.x"), "").unwrap();
+    symlink("/", dir.path().join("srv/root")).unwrap();
+    check::check(dir.path()).unwrap();
+    fs::write(dir.path().join("srv/inner/.wh.x"), "").unwrap();
+    let refused = check::check(dir.path()).unwrap_err();
     assert!(
-        matches!(packed, Err(BuildError::Entry { .. })),
-        "{packed:?}"
+        refused.to_string().starts_with("'srv/inner/.wh.x': "),
+        "{refused}"
     );
 }

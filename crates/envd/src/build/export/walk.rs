@@ -7,36 +7,30 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2, readlinkat, statat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2, readlinkat, statat,
 };
 use rustix::io::Errno;
 
 use super::super::error::BuildError;
-use super::super::root::{join, open_step};
-use super::file;
-use crate::limits::{BUILD_NAME_BYTES, PATH_BYTES};
+use super::super::root::open_step;
+use super::folder::{Budget, Folder, open_root};
+use super::{NO_TIME, file, is_left_empty};
 use crate::tar::pack::Packer;
 use crate::tar::{Entry, Kind, Time};
 
-/// Folders of the root whose contents are of one machine only.
-const LEFT_EMPTY: [&[u8]; 5] = [b"dev", b"proc", b"run", b"sys", b"tmp"];
-
 /// Packs what is below `root` into `output`.
 pub fn pack(output: impl Write, root: &Path) -> Result<(), BuildError> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let failed = |errno: Errno| BuildError::read(b"/", errno);
-    let root = rustix::fs::open(root, flags, Mode::empty()).map_err(failed)?;
-    let stat = fstat(&root).map_err(failed)?;
+    let root = open_root(root)?;
+    let stat = fstat(&root).map_err(|errno| BuildError::read(b"/", errno))?;
     let mut pack = Pack {
         packer: Packer::new(output),
         links: HashMap::new(),
-        name_bytes: 0,
+        budget: Budget::default(),
     };
     pack.folder(b"./".to_vec(), &stat, Some(&root))?;
-    let mut above = vec![pack.open(root, Vec::new())?];
+    let mut above = vec![Folder::read(root, Vec::new(), &mut pack.budget)?];
     while let Some(folder) = above.last_mut() {
-        let Some(name) = folder.names.pop() else {
-            pack.name_bytes -= folder.name_bytes;
+        let Some(name) = folder.next(&mut pack.budget) else {
             above.pop();
             continue;
         };
@@ -46,16 +40,6 @@ pub fn pack(output: impl Write, root: &Path) -> Result<(), BuildError> {
     }
     pack.packer.finish().map_err(BuildError::Send)?;
     Ok(())
-}
-
-/// A folder that is being packed.
-struct Folder {
-    fd: OwnedFd,
-    /// Below the root, without slashes at its ends.
-    path: Vec<u8>,
-    /// Those to come, the next one last.
-    names: Vec<CString>,
-    name_bytes: usize,
 }
 
 /// One file under several names. The numbers of files in different layers of an overlay may be the
@@ -84,46 +68,13 @@ struct Pack<W> {
     packer: Packer<W>,
     /// The first name of each.
     links: HashMap<Identity, Vec<u8>>,
-    /// Of all names that are kept.
-    name_bytes: usize,
+    budget: Budget,
 }
 
 impl<W: Write> Pack<W> {
-    fn charge(&mut self, bytes: usize) -> Result<(), BuildError> {
-        self.name_bytes += bytes;
-        match self.name_bytes > BUILD_NAME_BYTES {
-            true => Err(BuildError::Names),
-            false => Ok(()),
-        }
-    }
-
-    /// Reads all names of a folder.
-    fn open(&mut self, fd: OwnedFd, path: Vec<u8>) -> Result<Folder, BuildError> {
-        let failed = |errno: Errno| BuildError::read(&path, errno);
-        let (mut names, before) = (Vec::new(), self.name_bytes);
-        for entry in Dir::read_from(&fd).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name().to_owned();
-            if !matches!(name.to_bytes(), b"." | b"..") {
-                self.charge(name.as_bytes().len() + size_of::<CString>())?;
-                names.push(name);
-            }
-        }
-        names.sort_unstable_by(|one, other| other.cmp(one));
-        Ok(Folder {
-            fd,
-            path,
-            names,
-            name_bytes: self.name_bytes - before,
-        })
-    }
-
     /// One name; a folder whose contents are to follow is given back.
     fn one(&mut self, above: &Folder, name: &CString) -> Result<Option<Folder>, BuildError> {
-        let path = join(&above.path, name);
-        // With the slash of folders.
-        if path.len() + 1 >= PATH_BYTES {
-            return Err(BuildError::entry(&path, "the name is too long"));
-        }
+        let path = above.path_of(name)?;
         let failed = |errno: Errno| BuildError::read(&path, errno);
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV;
@@ -137,10 +88,9 @@ impl<W: Write> Pack<W> {
                 let fd = open_step(above.fd.as_fd(), name).map_err(failed)?;
                 let slashed = [path.as_slice(), b"/"].concat();
                 self.folder(slashed, &stat, Some(&fd))?;
-                let is_left_empty = LEFT_EMPTY.contains(&path.as_slice());
-                return match is_left_empty {
+                return match is_left_empty(&path) {
                     true => Ok(None),
-                    false => self.open(fd, path).map(Some),
+                    false => Folder::read(fd, path, &mut self.budget).map(Some),
                 };
             }
             FileType::RegularFile => self.file(above, name, path, &stat)?,
@@ -148,7 +98,7 @@ impl<W: Write> Pack<W> {
                 let target = readlinkat(&above.fd, name, Vec::new()).map_err(failed)?;
                 self.small(path, Kind::Symlink(target.into_bytes()), &stat)?;
             }
-            FileType::Fifo => self.small(path, Kind::Special, &stat)?,
+            FileType::Fifo => self.small(path, Kind::Fifo, &stat)?,
             // Sockets are of processes, and devices of machines.
             _ => {}
         }
@@ -180,14 +130,12 @@ impl<W: Write> Pack<W> {
         let mut entry = entry(path, Kind::Directory, stat)?;
         match fd {
             Some(fd) => entry.attributes = file::attributes(fd, &entry.path)?,
-            // Of a mount: of when the machine started, and of somebody outside.
-            None => {
-                (entry.uid, entry.gid) = (0, 0);
-                entry.modified = Time {
-                    seconds: 0,
-                    nanos: 0,
-                };
-            }
+            // Of somebody outside.
+            None => (entry.uid, entry.gid) = (0, 0),
+        }
+        let name = entry.path.strip_suffix(b"/").unwrap_or_default();
+        if fd.is_none() || is_left_empty(name) {
+            entry.modified = NO_TIME;
         }
         self.packer.entry(&entry, 0).map_err(BuildError::Send)
     }
@@ -230,7 +178,8 @@ impl<W: Write> Pack<W> {
             self.packer.entry(&entry, 0).map_err(BuildError::Send)?;
             return Ok(None);
         }
-        self.charge(path.len() + size_of::<(Identity, Vec<u8>)>())?;
+        self.budget
+            .charge(path.len() + size_of::<(Identity, Vec<u8>)>())?;
         self.links.insert(identity, path.clone());
         Ok(Some(path))
     }

@@ -1,6 +1,6 @@
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -68,13 +68,18 @@ fn owners_modes_times_and_kinds() {
         Item::hard_link("h", "./tmp/suid"),
         Item::hard_link("h", "h"),
         Item::of(b'3', "dev/null"),
-        Item::of(b'6', "new/fifo"),
+        Item {
+            mode: 0o620,
+            owner: (8, 9),
+            modified: 43,
+            ..Item::of(b'6', "new/fifo")
+        },
         Item::file("made/on/the/way", "x"),
     ]);
     let expected = Done {
         entries: 9,
         bytes: 4,
-        skipped: 2,
+        skipped: 1,
     };
     assert_eq!(done, expected);
     let tmp = fs::metadata(image.at("tmp")).unwrap();
@@ -93,7 +98,13 @@ fn owners_modes_times_and_kinds() {
     );
     let way = fs::metadata(image.at("made/on")).unwrap();
     assert_eq!((way.mode() & 0o7777, way.uid()), (0o755, 0));
-    assert!(!image.is_there("dev") && !image.is_there("new"));
+    let fifo = fs::symlink_metadata(image.at("new/fifo")).unwrap();
+    assert!(fifo.file_type().is_fifo());
+    assert_eq!(
+        (fifo.mode() & 0o7777, fifo.uid(), fifo.gid(), fifo.mtime()),
+        (0o620, 8, 9, 43)
+    );
+    assert!(!image.is_there("dev"));
 }
 
 #[test]
