@@ -128,6 +128,7 @@ async fn measure_templates(
             at: now,
             builds_max: u32::MAX,
             counted_from: now,
+            waiting_counted_from: now,
             superseded: BuildFailure {
                 message: String::new(),
                 step: None,

@@ -37,6 +37,8 @@ pub struct NewBuild {
     /// `counted_from`.
     pub builds_max: u32,
     pub counted_from: Timestamp,
+    /// The same for those that nobody began since.
+    pub waiting_counted_from: Timestamp,
     /// What waiting builds of the template that share a tag fail of.
     pub superseded: BuildFailure,
 }

@@ -70,6 +70,7 @@ pub async fn build_ready(
         at,
         builds_max: u32::MAX,
         counted_from: at,
+        waiting_counted_from: at,
         superseded: BuildFailure {
             message: "superseded".into(),
             step: None,

@@ -16,6 +16,8 @@ const VCPUS_MAX: u32 = 32;
 const MEMORY_MIB_MIN: u32 = 128;
 /// Builds that were asked for before are forgotten by the limit of builds.
 const COUNTED_FOR: Duration = Duration::from_secs(24 * 3600);
+/// The same where it was not started: its client may be gone, and then nobody starts it.
+const WAITING_FOR: Duration = Duration::from_secs(5 * 60);
 
 /// A build as it is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,7 +62,8 @@ pub enum RequestBuildError {
     AliasTaken(String),
     #[error(
         "you have reached the maximum number of concurrent template builds ({0}). Please wait for \
-         existing builds to complete or contact support if you need more concurrent builds."
+         existing builds to complete or contact support if you need more concurrent builds. \
+         One that was asked for and not started counts for {} minutes.", WAITING_FOR.as_secs() / 60
     )]
     TooMany(u32),
     #[error("record a build")]
@@ -134,6 +137,7 @@ impl Control {
             at: now,
             builds_max: limits.builds_max,
             counted_from: now.checked_sub(COUNTED_FOR).unwrap_or(Timestamp::MIN),
+            waiting_counted_from: now.checked_sub(WAITING_FOR).unwrap_or(Timestamp::MIN),
             superseded: BuildFailure {
                 message: "The build was canceled because it was superseded by a newer one.".into(),
                 step: None,

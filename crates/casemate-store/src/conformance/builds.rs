@@ -32,6 +32,7 @@ pub(super) fn a_request(team: &Team, alias: &str, tags: &[&str], seconds: i64) -
         at: at(seconds, 5),
         builds_max: 20,
         counted_from: at(seconds - 1000, 0),
+        waiting_counted_from: at(seconds - 1000, 0),
         superseded: a_failure("superseded", None),
     }
 }
@@ -253,9 +254,21 @@ pub async fn builds_at_once_are_bounded_for_each_team(store: &dyn Store) {
     request(store, &later).await;
     let refused = store.build_request(&limited("d", "default", 16)).await;
     assert_eq!(refused.unwrap(), BuildRequested::TooMany);
-    for build in [again.build, later.build] {
+    // One that nobody began counts for a shorter time, and one that was begun does not.
+    store.build_begin(&later.build, at(15, 2)).await.unwrap();
+    let asked = |alias: &str, seconds, waiting_counted_from| NewBuild {
+        counted_from: at(12, 0),
+        waiting_counted_from,
+        ..limited(alias, "default", seconds)
+    };
+    let (one, two) = (asked("e", 16, at(15, 0)), asked("f", 17, at(17, 0)));
+    request(store, &one).await;
+    request(store, &two).await;
+    let refused = store.build_request(&asked("g", 18, at(15, 0))).await;
+    assert_eq!(refused.unwrap(), BuildRequested::TooMany);
+    for build in [again.build, later.build, one.build, two.build] {
         let failure = a_failure("x", None);
-        store.build_fail(&build, &failure, at(17, 0)).await.unwrap();
+        store.build_fail(&build, &failure, at(18, 0)).await.unwrap();
     }
     request(store, &limited("d", "default", 18)).await;
 }

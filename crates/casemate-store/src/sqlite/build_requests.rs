@@ -11,10 +11,12 @@ use crate::{BuildBegun, BuildId, BuildRequested, NewBuild, StoreError, TemplateS
 
 const WHAT: &str = "build";
 
-/// `$1` the team, `$2` since when, `$3` a template whose builds under `$4` are left out.
+/// `$1` the team, `$2` since when, `$3` a template whose builds under `$4` are left out, `$5` since when
+/// those count that nobody began.
 pub(super) const COUNT_OPEN: &str = "\
     SELECT COUNT(*) FROM builds b JOIN templates t ON t.id = b.template_id \
     WHERE b.status IN ('waiting', 'building') AND b.created_at >= $2 AND t.team_id = $1 \
+     AND (b.status = 'building' OR b.created_at >= $5) \
      AND NOT (b.template_id = $3 AND EXISTS (SELECT 1 FROM template_tags g \
          WHERE g.build_id = b.id AND g.tag IN (SELECT value FROM json_each($4))))";
 
@@ -101,6 +103,7 @@ async fn count_open(
         .bind(micros(new.counted_from))
         .bind(template.as_str())
         .bind(tags_text(&new.tags))
+        .bind(micros(new.waiting_counted_from))
         .fetch_one(tx)
         .await
         .map_err(|error| failed("builds of team", &new.team, error))

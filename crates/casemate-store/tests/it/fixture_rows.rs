@@ -204,6 +204,7 @@ pub fn requests() -> [NewBuild; 2] {
         at: at(20),
         builds_max: 20,
         counted_from: at(0),
+        waiting_counted_from: at(0),
         superseded: failure(),
     };
     let failed = NewBuild {
