@@ -48,6 +48,14 @@ async def test_as_many_processes_as_are_allowed(sdk):
     assert (await sdk.run(sandbox, "cat builds")).stdout == "still\n"
 
 
+async def test_a_step_that_ends_all_there_is(sdk):
+    """The agent among it, by which the platform sees what the step does."""
+    template = sdk.Template().from_base_image().run_cmd("true").run_cmd("exec kill -9 -1", user="root")
+    await fails(sdk, template, "2", "the agent of the sandbox was ended by something that runs in it")
+    sandbox = await builds(sdk, sdk.Template().from_base_image().run_cmd("echo still > ~/builds"))
+    assert (await sdk.run(sandbox, "cat builds")).stdout == "still\n"
+
+
 async def test_processes_that_stay(sdk):
     """They neither hold a step up nor are in what is built."""
     stay = "(setsid sleep 4801 >/dev/null 2>&1 &); (setsid sh -c 'while :; do date >> /var/tmp/dates; sleep 0.01; done' >/dev/null 2>&1 &)"

@@ -82,6 +82,10 @@ impl From<NodeError> for BuildError {
             NodeError::Full { .. } | NodeError::QueueFull { .. } => {
                 Self::Refused("the platform has no room for a build now; try again later".into())
             }
+            NodeError::Unreachable => Self::Refused(
+                "the build was interrupted because its node was not reachable; start it again"
+                    .into(),
+            ),
             other => Self::Node(other),
         }
     }

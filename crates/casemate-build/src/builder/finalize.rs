@@ -75,7 +75,7 @@ impl Work<'_> {
         }
         let sandbox = self.sandbox_of(&last.is).await?;
         let configured = configure(&sandbox, phase).await;
-        sandbox.unless_full(configured).await?;
+        sandbox.explained(configured, STEP).await?;
         let (layer, bytes) = self.seal(&sandbox).await?;
         let layers = [layer.to_string()].into_iter().chain(last.is.layers);
         let is = CachedLayer {
@@ -149,6 +149,7 @@ impl Work<'_> {
     ) -> Result<(), BuildError> {
         let sandbox = self.begin(self.maker().plan(is)?).await?;
         let outcome = self.run_startup(&sandbox, startup, phase).await;
+        let outcome = sandbox.explained(outcome, STEP).await;
         self.end(&sandbox).await;
         outcome
     }

@@ -158,7 +158,7 @@ impl Work<'_> {
         let sandbox = self.begin(self.maker().plan_empty(resources)?).await?;
         for number in 0..image.layers.len() {
             let unpacked = self.unpack(&sandbox, image, number, phase).await;
-            sandbox.unless_full(unpacked).await?;
+            sandbox.explained(unpacked, STEP).await?;
         }
         say("Layers extracted");
         let distribution = distribution_of(&sandbox).await?;
@@ -253,7 +253,7 @@ impl Work<'_> {
                     ran.tail.lines(TAIL_LINES)
                 ),
             ));
-            return sandbox.unless_full(failed).await;
+            return sandbox.explained(failed, STEP).await;
         }
         phase.say(Level::Info, "Provisioning was successful, cleaning up");
         let files = self.keep(&sandbox, None).await?;

@@ -10,8 +10,8 @@ use casemate_types::{
     BuildContext, CompiledPolicy, Distribution, EndReason, OnTimeout, Resources, SandboxId,
     SnapshotId, TeamId, TemplateId, chain,
 };
-use envd_client::Envd;
 use envd_client::process::{Command, End, Event};
+use envd_client::{Envd, EnvdError, HttpError};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -83,6 +83,15 @@ impl Ran {
             true => format!("{status}, out of memory"),
             false => status,
         }
+    }
+}
+
+/// Whether the agent had begun to answer, or to hear, and was gone then.
+fn is_cut_off(error: &EnvdError) -> bool {
+    match error {
+        EnvdError::Http(error @ HttpError::Send { .. }) => !error.is_connect(),
+        EnvdError::Http(HttpError::Read { .. }) | EnvdError::Stream { .. } => true,
+        _ => false,
     }
 }
 
@@ -230,16 +239,41 @@ impl BuildSandbox {
         }
     }
 
-    /// What fails on a full disk is not the recipe's fault.
-    pub(super) async fn unless_full<T>(
+    /// Whose fault it is: what fails on a full disk is not the recipe's, and a step that ends the
+    /// agent is not the platform's.
+    pub(super) async fn explained<T>(
         &self,
         outcome: Result<T, BuildError>,
+        step: &str,
     ) -> Result<T, BuildError> {
         match outcome {
             Err(BuildError::Recipe { .. }) if self.met_full_disk().await => {
                 Err(BuildError::Refused(DISK_FULL.into()))
             }
+            Err(BuildError::Agent(error)) if is_cut_off(&error) => {
+                tracing::info!(
+                    sandbox.id = %self.id, error = chain(&error),
+                    "a build lost the agent of its sandbox {}", self.id
+                );
+                Err(self.why_cut_off(step).await)
+            }
             other => other,
+        }
+    }
+
+    /// The connection to the agent broke off in the middle.
+    async fn why_cut_off(&self, step: &str) -> BuildError {
+        match self.node.memory_kills(&self.id).await {
+            // It runs, and nobody else can reach what is in it.
+            Ok(_) => BuildError::recipe(
+                step,
+                "the agent of the sandbox was ended by something that runs in it",
+            ),
+            Err(NodeError::NotFound(_)) => {
+                let why = "the build was interrupted: its sandbox has ended; start it again";
+                BuildError::Refused(why.into())
+            }
+            Err(error) => error.into(),
         }
     }
 

@@ -202,7 +202,7 @@ impl Work<'_> {
             team: &self.job.team,
         };
         let carried_out = bench.carry_out(action).await;
-        sandbox.unless_full(carried_out).await
+        sandbox.explained(carried_out, phase.step()).await
     }
 
     /// What the cache has, unless it must not be asked; and the right to make it, if it has not.
