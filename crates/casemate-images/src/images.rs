@@ -133,30 +133,13 @@ impl std::fmt::Debug for Origin {
 impl Images {
     /// Checks the configuration, and makes or sweeps the cache: partial files that are older than a
     /// day, and what has no name of ours. Reads files; call it where blocking is allowed.
-    pub fn open(mut config: ImagesConfig) -> Result<Self, ConfigError> {
-        // As references have them.
-        let registries = std::mem::take(&mut config.registries).into_iter();
-        config.registries = registries
-            .map(|(host, registry)| (host.to_ascii_lowercase(), registry))
-            .collect();
-        let mut hosts = Hosts::new(config.proxy.clone());
-        if let Some(proxy) = &config.proxy {
-            proxy.check()?;
-        }
-        for (host, registry) in &config.registries {
-            name_registry(&mut hosts, host, registry)?;
-        }
-        let mut aliases = Vec::new();
-        for (from, to) in &config.aliases {
-            let (from, to) = (alias(from)?, alias(to)?);
-            let (at, insecure) = registry_at(&config, to.host())?;
-            hosts.name(at, insecure);
-            aliases.push((from, to));
-        }
-        let ecr_endpoint = config.ecr_endpoint.as_deref().map(endpoint).transpose()?;
-        if let Some(url) = &ecr_endpoint {
-            hosts.name(url.at.clone(), !url.secure);
-        }
+    pub fn open(config: ImagesConfig) -> Result<Self, ConfigError> {
+        let Checked {
+            config,
+            hosts,
+            aliases,
+            ecr_endpoint,
+        } = Checked::new(config)?;
         let cache = Cache::open(&config.cache_dir, config.cache_bytes_max).map_err(|source| {
             ConfigError::Cache {
                 path: config.cache_dir.clone(),
@@ -175,6 +158,11 @@ impl Images {
                 seats: Semaphore::new(DOWNLOADS_MAX),
             }),
         })
+    }
+
+    /// What [`Images::open`] would refuse of a configuration, without touching the cache.
+    pub fn check(config: ImagesConfig) -> Result<(), ConfigError> {
+        Checked::new(config).map(drop)
     }
 
     /// Where layers are kept.
@@ -209,6 +197,48 @@ impl Inner {
             sources.push(Source::new(at, insecure, repository.to_string(), login));
         }
         sources
+    }
+}
+
+/// A configuration that can be used, and what was read of it.
+struct Checked {
+    config: ImagesConfig,
+    hosts: Hosts,
+    aliases: Vec<(Reference, Reference)>,
+    ecr_endpoint: Option<Url>,
+}
+
+impl Checked {
+    fn new(mut config: ImagesConfig) -> Result<Self, ConfigError> {
+        // As references have them.
+        let registries = std::mem::take(&mut config.registries).into_iter();
+        config.registries = registries
+            .map(|(host, registry)| (host.to_ascii_lowercase(), registry))
+            .collect();
+        let mut hosts = Hosts::new(config.proxy.clone());
+        if let Some(proxy) = &config.proxy {
+            proxy.check()?;
+        }
+        for (host, registry) in &config.registries {
+            name_registry(&mut hosts, host, registry)?;
+        }
+        let mut aliases = Vec::new();
+        for (from, to) in &config.aliases {
+            let (from, to) = (alias(from)?, alias(to)?);
+            let (at, insecure) = registry_at(&config, to.host())?;
+            hosts.name(at, insecure);
+            aliases.push((from, to));
+        }
+        let ecr_endpoint = config.ecr_endpoint.as_deref().map(endpoint).transpose()?;
+        if let Some(url) = &ecr_endpoint {
+            hosts.name(url.at.clone(), !url.secure);
+        }
+        Ok(Self {
+            config,
+            hosts,
+            aliases,
+            ecr_endpoint,
+        })
     }
 }
 

@@ -17,7 +17,8 @@ const MEMORY_MIB_MIN: u32 = 128;
 /// Builds that were asked for before are forgotten by the limit of builds.
 const COUNTED_FOR: Duration = Duration::from_secs(24 * 3600);
 /// The same where it was not started: its client may be gone, and then nobody starts it.
-const WAITING_FOR: Duration = Duration::from_secs(5 * 60);
+const WAITING_MINUTES: u64 = 5;
+const WAITING_FOR: Duration = Duration::from_secs(WAITING_MINUTES * 60);
 
 /// A build as it is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,7 +64,7 @@ pub enum RequestBuildError {
     #[error(
         "you have reached the maximum number of concurrent template builds ({0}). Please wait for \
          existing builds to complete or contact support if you need more concurrent builds. \
-         One that was asked for and not started counts for {} minutes.", WAITING_FOR.as_secs() / 60
+         One that was asked for and not started counts for {waiting} minutes.", waiting = WAITING_MINUTES
     )]
     TooMany(u32),
     #[error("record a build")]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
-use casemate_images::{ImagesConfig, Mirror, ProxyConfig, Reference, RegistryConfig};
+use casemate_images::{ConfigError, ImagesConfig, Mirror, ProxyConfig, Reference, RegistryConfig};
+use casemate_types::template::TemplateRef;
 use serde::{Deserialize, Serialize};
 
 use super::Secret;
@@ -88,7 +89,20 @@ impl Images {
             "images.image_mib_max must be 64 to 1000000"
         );
         self.at_hand()?;
-        self.config(PathBuf::new()).map(drop)
+        let config = self.config(PathBuf::new())?;
+        casemate_images::Images::check(config).map_err(|error| {
+            let key = match &error {
+                ConfigError::Host(_) => "images.registries",
+                ConfigError::CaFile { .. } | ConfigError::NoAuthority(_) => {
+                    "images.registries, ca_files"
+                }
+                ConfigError::Alias { .. } => "images.aliases",
+                ConfigError::EcrEndpoint(_) => "images.ecr_endpoint",
+                ConfigError::ProxyHost | ConfigError::ProxyCredentials => "images.proxy",
+                ConfigError::Cache { .. } => "images",
+            };
+            anyhow::Error::new(error).context(key)
+        })
     }
 
     /// Templates by the normal form of the images that they stand for.
@@ -96,6 +110,8 @@ impl Images {
         let normal = |(image, template): (&String, &String)| {
             let reference = Reference::parse(image)
                 .with_context(|| format!("images.templates: {image:?} is no image"))?;
+            TemplateRef::parse(template)
+                .with_context(|| format!("images.templates: {template:?} is no template"))?;
             Ok((reference.to_string(), template.clone()))
         };
         self.templates.iter().map(normal).collect()
@@ -264,6 +280,15 @@ mod tests {
             ("cache_mib_max = 1", "cache_mib_max"),
             ("[registries.x]\nmirrors = [\"ftp://y\"]", "ftp://y"),
             ("[templates]\n\"A B\" = \"base\"", "A B"),
+            ("[templates]\nx = \"C D\"", "C D"),
+            ("[aliases]\n\"a b\" = \"c\"", "images.aliases: 'a b'"),
+            ("[aliases]\na = \"c d\"", "images.aliases: 'c d'"),
+            ("[registries.\"a b\"]", "images.registries: 'a b'"),
+            (
+                "[registries.x]\nca_files = [\"/nowhere.pem\"]",
+                "images.registries, ca_files: read authorities of /nowhere.pem",
+            ),
+            ("ecr_endpoint = \"ftp://x\"", "images.ecr_endpoint"),
             ("proxy = \"https://u:geheim@h:1\"", "images.proxy"),
             ("proxy = \"http://u:geheim@h\"", "images.proxy"),
         ] {
