@@ -144,17 +144,44 @@ fn pieces(pattern: &str) -> Result<Vec<Piece>, &'static str> {
             '?' => Piece::Any,
             '\\' => Piece::Letter(letters.next().ok_or("it ends with a backslash")?),
             '[' => {
-                let inner = letters.as_str();
-                let inner = inner.strip_prefix('^').unwrap_or(inner);
-                if inner.starts_with(['-', ']']) {
-                    return Err("its [ ] begins with a dash or is empty");
-                }
-                class(&mut letters, &['^']).ok_or("its [ has no ]")?
+                check_class(letters.as_str())?;
+                class(&mut letters, &['^']).ok_or(NO_END)?
             }
             _ => Piece::Letter(letter),
         });
     }
     Ok(pieces)
+}
+
+const NO_END: &str = "its [ has no ]";
+
+/// A class as Docker takes it: neither a dash nor a `]` stands for itself, and ranges go upwards.
+fn check_class(inner: &str) -> Result<(), &'static str> {
+    let mut letters = inner.strip_prefix('^').unwrap_or(inner).chars();
+    let mut is_first = true;
+    loop {
+        let first = match letters.next().ok_or(NO_END)? {
+            ']' if !is_first => return Ok(()),
+            letter => class_end(letter, &mut letters)?,
+        };
+        is_first = false;
+        if letters.as_str().starts_with('-') {
+            letters.next();
+            let last = letters.next().ok_or(NO_END)?;
+            if class_end(last, &mut letters)? < first {
+                return Err("a range in its [ ] goes downwards");
+            }
+        }
+    }
+}
+
+/// One end of a range.
+fn class_end(letter: char, letters: &mut std::str::Chars<'_>) -> Result<char, &'static str> {
+    match letter {
+        '-' | ']' => Err("its [ ] is empty, or has a dash that is in no range"),
+        '\\' => letters.next().ok_or(NO_END),
+        letter => Ok(letter),
+    }
 }
 
 /// After `**`, which with a slash after it is any folders. Before a plain name it is that without a

@@ -110,6 +110,11 @@ fn named(context: &Context, source: &str) -> Result<BTreeSet<String>, ContextErr
             parts.push(part);
         }
     }
+    if let Some(name) = only_name(source, &parts)
+        && context.is_no_folder(name)?
+    {
+        return Ok(BTreeSet::from([name.to_owned()]));
+    }
     found.insert(String::new());
     let mut left = false;
     for (index, part) in parts.iter().enumerate() {
@@ -161,6 +166,18 @@ fn named(context: &Context, source: &str) -> Result<BTreeSet<String>, ContextErr
             source_path: source.to_owned(),
         }),
         false => Ok(found),
+    }
+}
+
+/// One name with nothing but `.` and `**` behind it. The SDK takes that for the name itself also where
+/// no folder has it.
+fn only_name<'p>(source: &str, parts: &'p [Part]) -> Option<&'p str> {
+    let is_nothing = |part: &Part| matches!(part, Part::Folder | Part::Deep);
+    match parts {
+        [Part::Name(name), behind @ ..] if !source.ends_with('/') => {
+            behind.iter().all(is_nothing).then_some(name)
+        }
+        _ => None,
     }
 }
 
@@ -256,6 +273,12 @@ impl Context {
             Err(error) if is_absent(&error) => Ok(false),
             Err(source) => Err(ContextError::Read { path: full, source }),
         }
+    }
+
+    /// Whether something is there that is neither a folder nor a link to one.
+    fn is_no_folder(&self, path: &str) -> Result<bool, ContextError> {
+        let leads = fs::metadata(self.root.join(path));
+        Ok(self.kind(path)?.is_some() && !leads.is_ok_and(|found| found.is_dir()))
     }
 
     /// What lies there, a link as itself; `None`: nothing.

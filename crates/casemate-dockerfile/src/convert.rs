@@ -213,16 +213,17 @@ impl Converter {
 
     fn env(&mut self, instruction: &Instruction) -> Result<(), Fault> {
         self.flags(instruction)?;
-        let Args::Pairs(pairs) = &instruction.args else {
-            return Err(Fault::NoArgument("ENV"));
-        };
-        self.set(instruction, pairs)
+        match &instruction.args {
+            Args::Pairs(pairs) if !pairs.is_empty() => self.set(instruction, pairs),
+            _ => Err(Fault::NoArgument("ENV")),
+        }
     }
 
     fn arg(&mut self, instruction: &Instruction) -> Result<(), Fault> {
         self.flags(instruction)?;
-        let Args::Words(words) = &instruction.args else {
-            return Err(Fault::NoArgument("ARG"));
+        let words = match &instruction.args {
+            Args::Words(words) if !words.is_empty() => words,
+            _ => return Err(Fault::NoArgument("ARG")),
         };
         let pair = |word: &String| {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));

@@ -5,6 +5,8 @@ use std::sync::Mutex;
 
 use serde::Serialize;
 
+use crate::command::table::clean;
+
 /// How to answer. `--json` gives one JSON value (or one a line) on standard output and nothing else
 /// there; notes and errors go to standard error either way.
 #[derive(Debug, Clone)]
@@ -61,7 +63,7 @@ impl Output {
         } else if self.json {
             self.note(&serde_json::json!({"error": format!("{error:#}")}).to_string());
         } else {
-            self.note(&format!("casemate: {error:#}"));
+            self.note(&format!("casemate: {}", harmless(&format!("{error:#}"))));
         }
     }
 
@@ -77,7 +79,12 @@ impl Output {
     }
 }
 
-/// See [`Output::progress`].
+/// A text of several lines that may hold names out of a sandbox, without what acts on a terminal.
+fn harmless(text: &str) -> String {
+    text.lines().map(clean).collect::<Vec<_>>().join("\n")
+}
+
+/// See [`Output::progress`]. Dropped, it is finished: what fails must not be told on its line.
 pub struct ProgressLine {
     what: &'static str,
     terminal: bool,
@@ -89,9 +96,10 @@ pub struct ProgressLine {
 const WIDTH: usize = 100;
 
 impl ProgressLine {
-    /// Ends the renewed line.
+    /// Ends the renewed line, once.
     pub fn finish(&self) {
-        if self.terminal && !self.lock().1.is_empty() {
+        let shown = std::mem::take(&mut *self.lock());
+        if self.terminal && !shown.1.is_empty() {
             let _ = write!(std::io::stderr().lock(), "\r\x1b[K");
         }
     }
@@ -109,6 +117,12 @@ impl ProgressLine {
             .take(WIDTH)
             .collect();
         let _ = write!(std::io::stderr().lock(), "\r\x1b[K{shown}");
+    }
+}
+
+impl Drop for ProgressLine {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 
@@ -132,5 +146,15 @@ impl casemate_build::Progress for ProgressLine {
         if self.terminal {
             self.renew(text);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_does_not_act_on_a_terminal() {
+        assert_eq!(harmless("'a\x1b]0;x\x07'\nis\r é"), "'a?]0;x?'\nis? é");
     }
 }

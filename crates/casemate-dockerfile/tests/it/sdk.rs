@@ -115,6 +115,8 @@ const FILES: &[&str] = &[
     "ENV",
     "ENV A=1 B",
     "ENV =1",
+    "ENV \\ \r\u{c}",
+    "ARG \\ \r\u{c}",
     "ENV A=1 A=2 B=3",
     "ENV A=\"it's \\\"q\\\" \\x \\\\ $V ${W:-z}\"",
     "ENV A=${B:?no}",

@@ -10,6 +10,7 @@ mod import;
 mod line;
 mod list;
 mod logs;
+mod new;
 mod set;
 
 use std::process::ExitCode;

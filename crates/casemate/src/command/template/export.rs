@@ -14,6 +14,7 @@ use serde_json::json;
 use super::line::clean;
 use crate::command::server::Server;
 use crate::output::Output;
+use crate::signals::EndSignals;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -35,19 +36,27 @@ pub async fn run(args: Args, server: &Server, output: &Output) -> anyhow::Result
         copy(archive, io::stdout(), output).await?;
         return Ok(ExitCode::SUCCESS);
     };
-    // What is there stays until the new one is whole.
-    let mut part = Part::create(&path)?;
-    let file = part.file()?;
+    let mut target = Target::open(&path)?;
+    let signals = target.part.as_ref().map(|_| EndSignals::new());
+    let signals = signals.transpose()?;
+    let file = target.file()?;
     let export = async {
         let archive = begin(&args.template, server, output).await?;
         copy(archive, file, output).await
     };
+    let ended = async {
+        // Without a part there is nothing to be removed: a signal ends us as it ends anybody.
+        match signals {
+            Some(mut signals) => signals.next().await,
+            None => std::future::pending().await,
+        }
+    };
     let bytes = tokio::select! {
         bytes = export => bytes?,
         // As a shell says it of what Ctrl-C ended.
-        _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
+        () = ended => return Ok(ExitCode::from(130)),
     };
-    part.keep(&path)?;
+    target.keep()?;
     let value = json!({"template": args.template, "file": path, "bytes": bytes});
     output.value(&value, || {
         clean(&format!("exported {} to {}", args.template, path.display()))
@@ -99,25 +108,52 @@ async fn copy(
     Ok(written)
 }
 
-/// A file beside the one that is wanted; it is removed unless it was kept.
+/// Where the archive is written.
+struct Target {
+    file: Option<File>,
+    /// `None`: straight into what is there.
+    part: Option<Part>,
+}
+
+/// A file beside the one that is wanted, so that what is there stays until the new one is whole. It is
+/// removed unless it was kept.
 struct Part {
     path: PathBuf,
-    file: Option<File>,
+    wanted: PathBuf,
     is_kept: bool,
 }
 
-impl Part {
-    fn create(wanted: &Path) -> anyhow::Result<Self> {
+impl Target {
+    fn open(wanted: &Path) -> anyhow::Result<Self> {
+        let failed = |path: &Path| format!("write {}", path.display());
+        let wanted = match fs::metadata(wanted) {
+            Ok(found) if found.is_dir() => bail!("{} is a folder: name a file", wanted.display()),
+            // A link stays one.
+            Ok(found) if found.is_file() => fs::canonicalize(wanted),
+            // A device or a pipe must not become a file.
+            Ok(_) => {
+                let file = OpenOptions::new().write(true).open(wanted);
+                return Ok(Self {
+                    file: Some(file.with_context(|| failed(wanted))?),
+                    part: None,
+                });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(wanted.to_owned()),
+            Err(error) => Err(error),
+        }
+        .with_context(|| failed(wanted))?;
         let mut name = wanted.as_os_str().to_owned();
         name.push(format!(".part-{}", std::process::id()));
         let path = PathBuf::from(name);
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create_new(true).open(&path);
-        let file = file.with_context(|| format!("write {}", path.display()))?;
+        let file = OpenOptions::new().write(true).create_new(true).open(&path);
+        let file = file.with_context(|| failed(&path))?;
         Ok(Self {
-            path,
             file: Some(file),
-            is_kept: false,
+            part: Some(Part {
+                path,
+                wanted,
+                is_kept: false,
+            }),
         })
     }
 
@@ -125,9 +161,13 @@ impl Part {
         self.file.take().context("the file is written already")
     }
 
-    fn keep(mut self, wanted: &Path) -> anyhow::Result<()> {
-        fs::rename(&self.path, wanted).with_context(|| format!("write {}", wanted.display()))?;
-        self.is_kept = true;
+    fn keep(self) -> anyhow::Result<()> {
+        let Some(mut part) = self.part else {
+            return Ok(());
+        };
+        let wanted = &part.wanted;
+        fs::rename(&part.path, wanted).with_context(|| format!("write {}", wanted.display()))?;
+        part.is_kept = true;
         Ok(())
     }
 }

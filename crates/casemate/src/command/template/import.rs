@@ -9,13 +9,11 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use casemate_build::Progress;
 use casemate_client::Api;
-use casemate_client::api::{ImageArchive, NewTemplateBuild, StartTemplateBuild};
-use casemate_dockerfile::READY_COMMAND;
-use serde_json::json;
+use casemate_client::api::{ImageArchive, StartTemplateBuild};
 use sha2::{Digest, Sha256};
 
-use super::follow::{self, Ended};
 use super::line::clean;
+use super::new::{Failed, New};
 use crate::command::server::Server;
 use crate::output::Output;
 
@@ -24,94 +22,35 @@ pub struct Args {
     /// An OCI archive, as `casemate template export`, `skopeo copy … oci-archive:FILE`, `podman save
     /// --format oci-archive` and `docker save` write them.
     archive: PathBuf,
-    /// What it is called: `NAME` or `NAME:TAG`. A name that is there gets a new build.
-    name: String,
-    /// One more tag; may be given several times. Without any it is `default`.
-    #[arg(long = "tag", value_name = "TAG")]
-    tags: Vec<String>,
+    #[command(flatten)]
+    new: New,
     /// Which image of the archive, if it holds several: its tag or whole name there.
     #[arg(long = "ref", value_name = "REF")]
     reference: Option<String>,
-    /// Processors of its sandboxes [default: the server's, 2].
-    #[arg(long, value_name = "N")]
-    cpu: Option<i32>,
-    /// Memory of its sandboxes [default: the server's, 1024].
-    #[arg(long, value_name = "MIB")]
-    memory: Option<i32>,
-    /// What runs in each sandbox [default: what did in an exported template].
-    #[arg(long, value_name = "CMD")]
-    start: Option<String>,
-    /// The command that succeeds when a sandbox can be used [default: an exported template's; `sleep
-    /// 20` with --start].
-    #[arg(long, value_name = "CMD")]
-    ready: Option<String>,
-    /// Take nothing from the cache.
-    #[arg(long)]
-    no_cache: bool,
 }
 
 pub async fn run(args: Args, server: &Server, output: &Output) -> anyhow::Result<ExitCode> {
     // Before anything is asked of the server: what fails here leaves no trace there.
     let hashed = hash(args.archive.clone(), output).await?;
-    let new = NewTemplateBuild {
-        name: Some(args.name.clone()),
-        tags: (!args.tags.is_empty()).then(|| args.tags.clone()),
-        cpu_count: args.cpu,
-        memory_mb: args.memory,
-        ..NewTemplateBuild::default()
-    };
-    let requested = server.api.template_build_request(&new).await?;
+    let requested = args.new.request(server, output).await?;
     let (template, build) = (&requested.template_id, &requested.build_id);
-    output.note(&clean(&format!("template {template}, build {build}")));
     let files_hash = hashed.hash.clone();
     upload(&server.api, template, hashed, output).await?;
-    let usual = || args.start.is_some().then(|| READY_COMMAND.to_owned());
     let body = StartTemplateBuild {
         from_archive: Some(ImageArchive {
             files_hash,
             reference: args.reference.clone(),
         }),
-        force: Some(args.no_cache),
-        ready_cmd: args.ready.clone().or_else(usual),
-        start_cmd: args.start.clone(),
-        ..StartTemplateBuild::default()
+        ..args.new.recipe(None, None)
     };
     server
         .api
         .template_build_start(template, build, &body)
         .await?;
-    let value = |status: &str, reason: Option<&str>| {
-        json!({
-            "templateID": template,
-            "buildID": build,
-            "names": requested.names,
-            "tags": requested.tags,
-            "status": status,
-            "reason": reason,
-        })
-    };
-    match follow::follow(&server.api, template, build, output).await? {
-        Ended::Ready => {
-            let names = requested.names.join(" ");
-            output.value(&value("ready", None), || {
-                clean(&format!("imported {names}"))
-            });
-            Ok(ExitCode::SUCCESS)
-        }
-        Ended::Failed { message, .. } => {
-            if output.is_json() {
-                output.value(&value("error", Some(&message)), String::new);
-            }
-            anyhow::bail!("{}: {}", args.archive.display(), clean(&message));
-        }
-        Ended::LeftAlone => {
-            output.note(&clean(&format!(
-                "the build goes on: `casemate template logs {build}` shows how"
-            )));
-            // As a shell says it of what Ctrl-C ended.
-            Ok(ExitCode::from(130))
-        }
-    }
+    let ended = args.new.follow(&requested, "imported", server, output);
+    ended.await?.or_else(|Failed { message, .. }| {
+        anyhow::bail!("{}: {}", args.archive.display(), clean(&message))
+    })
 }
 
 /// An archive, and its SHA-256 in hexadecimal.
