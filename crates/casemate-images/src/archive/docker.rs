@@ -79,7 +79,13 @@ fn choose<'a>(entries: &'a [Entry], wanted: Option<&str>) -> Result<&'a Entry, F
         wanted: wanted.to_owned(),
         found: names(),
     };
-    Ok(entries.iter().find(is_it).ok_or_else(missing)?)
+    let found: Vec<_> = entries.iter().filter(is_it).collect();
+    match found.as_slice() {
+        [] => Err(missing().into()),
+        [only] => Ok(only),
+        // A tag alone may be that of several.
+        _ => Err(NotAnArchive::Several(names()).into()),
+    }
 }
 
 fn file(parts: &Parts<'_>, name: &str) -> Result<Span, FindError> {

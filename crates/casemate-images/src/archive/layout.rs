@@ -59,10 +59,12 @@ impl Entry {
     }
 }
 
-/// Whether a name in an archive is the one that somebody means.
+/// Whether a name in an archive is the one that somebody means: the name, or its tag alone.
 pub(super) fn is_named(name: &str, wanted: &str) -> bool {
     let read = |text: &str| Reference::parse(text).ok();
+    let tag = name.rsplit_once(':').map(|(_, tag)| tag);
     name == wanted
+        || tag.is_some_and(|tag| !tag.contains('/') && tag == wanted)
         || (name.contains([':', '/']) && read(name).is_some() && read(name) == read(wanted))
 }
 

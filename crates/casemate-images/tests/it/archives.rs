@@ -137,7 +137,7 @@ async fn one_of_several_images_is_named_or_fits() {
             "io.containerd.image.name": "docker.io/library/x:2"}),
         ),
     ]);
-    for (wanted, expected) in [("v1", &one), ("v2", &other), ("x:2", &other)] {
+    for (wanted, expected) in [("v1", &one), ("v2", &other), ("x:2", &other), ("2", &other)] {
         let found = open(&packed(&two), Some(wanted)).await.unwrap();
         assert_eq!(found.digest, Digest::of(&expected.manifest), "{wanted}");
     }
@@ -289,13 +289,29 @@ async fn the_older_form_of_docker_is_read() {
         ("manifest.json".into(), manifest.to_string().into_bytes()),
     ];
     let (_dir, images) = images();
-    for wanted in [None, Some("mine:1"), Some("docker.io/library/mine:1")] {
+    for wanted in [
+        None,
+        Some("mine:1"),
+        Some("docker.io/library/mine:1"),
+        Some("1"),
+    ] {
         let archive = file(&packed(&parts));
         let image = images.open_archive(archive, wanted).await.unwrap();
         assert_eq!(image.digest, Digest::of(config));
         assert_eq!(image.asked, "mine:1");
         assert_eq!(read(&images, &image, 0).await.unwrap(), plain);
     }
+    let of = |tag: &str| json!({"Config": "c.json", "RepoTags": [tag], "Layers": ["l/layer.tar"]});
+    let both = json!([of("mine:1"), of("yours:1")])
+        .to_string()
+        .into_bytes();
+    let two: Parts = parts[..2]
+        .iter()
+        .cloned()
+        .chain([("manifest.json".into(), both)])
+        .collect();
+    let said = refused(&two, Some("1")).await;
+    assert!(said.ends_with("which are mine:1, yours:1"), "{said}");
     let said = refused(&parts, Some("mine:2")).await;
     assert!(
         said.ends_with("no image named 'mine:2': it holds mine:1"),

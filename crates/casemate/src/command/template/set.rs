@@ -48,7 +48,10 @@ pub async fn run(args: Args, server: &Server, output: &Output) -> anyhow::Result
     if !args.remove_tags.is_empty() {
         let tags = &args.remove_tags;
         server.api.template_tags_remove(template, tags).await?;
-        lines.push(format!("{template} has no tag: {}", tags.join(", ")));
+        lines.push(format!(
+            "{template} is without the tags: {}",
+            tags.join(", ")
+        ));
         said["removedTags"] = json!(tags);
     }
     if args.public || args.private {
