@@ -48,18 +48,9 @@ impl Deref for TempStore {
     }
 }
 
-/// A build of this name and these tags that is ready, over one layer `base`.
-///
-/// # Panics
-/// When the store refuses it.
-pub async fn build_ready(
-    store: &dyn Store,
-    team: &Team,
-    alias: &str,
-    tags: &[&str],
-    at: Timestamp,
-) -> Build {
-    let new = NewBuild {
+/// Of a build of this name and these tags, without a bound.
+pub fn a_request(team: &Team, alias: &str, tags: &[&str], at: Timestamp) -> NewBuild {
+    NewBuild {
         team: team.id.clone(),
         namespace: team.slug.clone(),
         alias: alias.into(),
@@ -75,7 +66,21 @@ pub async fn build_ready(
             message: "superseded".into(),
             step: None,
         },
-    };
+    }
+}
+
+/// A build of this name and these tags that is ready, over one layer `base`.
+///
+/// # Panics
+/// When the store refuses it.
+pub async fn build_ready(
+    store: &dyn Store,
+    team: &Team,
+    alias: &str,
+    tags: &[&str],
+    at: Timestamp,
+) -> Build {
+    let new = a_request(team, alias, tags, at);
     let asked = store.build_request(&new).await.expect("ask for a build");
     let BuildRequested::Done { template, .. } = asked else {
         panic!("{alias} was refused: {asked:?}");

@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use casemate_rpc::NodePort;
+use casemate_store::testing::a_request;
 use casemate_store::{
-    Build, BuildCache, BuildId, Builds, CacheKey, CachedLayer, Resolution, Standing, Templates,
+    Build, BuildCache, BuildId, Builds, CacheKey, CachedLayer, Resolution, Standing, Teams,
+    Templates, Upload,
 };
 use casemate_types::template::TemplateRef;
-use casemate_types::{BuildContext, Distribution, LayerId, SnapshotId, TemplateId, Timestamp};
+use casemate_types::{
+    BuildContext, Distribution, LayerId, SnapshotId, TemplateId, Timestamp, steady,
+};
 use serde_json::{Value, json};
 
 use crate::builds::{Asked, ask, start};
@@ -211,6 +215,33 @@ async fn what_a_build_that_waits_or_runs_needs_stays() {
     })
     .await;
     checked_gc(&world, gone(0, 0, 0, 1, 3)).await;
+}
+
+/// Its client may have gone while it sent its files.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_nobody_begins_holds_what_was_sent_lately() {
+    let world = World::new().await;
+    let minutes = |count: u64| steady::now().checked_sub(Duration::from_secs(count * 60));
+    for (digit, age) in [("1", 1), ("2", 15)] {
+        let upload = Upload {
+            sha256: digit.repeat(64),
+            bytes: 7,
+        };
+        let key = CacheKey::parse(&upload.sha256).unwrap();
+        let (store, at) = (&world.store, minutes(age).unwrap());
+        store
+            .upload_put(&world.team, &key, &upload, at)
+            .await
+            .unwrap();
+    }
+    let long_ago = Timestamp::now()
+        .checked_sub(Duration::from_secs(1800))
+        .unwrap();
+    let team = world.store.team_by_id(&world.team).await.unwrap().unwrap();
+    let asked = a_request(&team, "long-ago", &["default"], long_ago);
+    world.store.build_request(&asked).await.unwrap();
+    checked_gc(&world, gone(0, 0, 0, 1, 7)).await;
+    assert_eq!(world.store.upload_bytes(&world.team).await.unwrap(), 7);
 }
 
 /// What the rows left when the process died is nobody's.

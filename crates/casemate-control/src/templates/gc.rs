@@ -15,12 +15,15 @@ use std::time::Duration;
 use casemate_rpc::SNAPSHOTS_PAGE;
 use casemate_store::build_cache::USED_STEP;
 use casemate_store::{CacheTrim, StoreError, TrimMode, Trimmed};
-use casemate_types::{SnapshotId, TeamId, Timestamp, chain, steady};
+use casemate_types::{BuildStatus, SnapshotId, TeamId, Timestamp, chain, steady};
 
 use crate::Control;
 use crate::auth::TeamCaller;
 use crate::reconcile;
 
+/// A build that is not begun holds what was sent within this time: its client may be gone, and a team
+/// whose uploads have no room left must be able to make some.
+const SENDING_MAX: Duration = Duration::from_secs(10 * 60);
 /// How long the node may take to say how large files are. Beyond it they are not counted.
 const MEASURE_MAX: Duration = Duration::from_secs(20);
 
@@ -102,7 +105,10 @@ impl Control {
         for build in self.store.build_list_open(team).await? {
             if let Some(record) = self.store.build_record(&build).await? {
                 let age = Timestamp::now().duration_since(record.created_at);
-                let age = Duration::try_from(age).unwrap_or_default();
+                let mut age = Duration::try_from(age).unwrap_or_default();
+                if record.status == BuildStatus::Waiting {
+                    age = age.min(SENDING_MAX);
+                }
                 // A use is noted once a step of time.
                 kept = kept.max(age.saturating_add(2 * USED_STEP));
             }
