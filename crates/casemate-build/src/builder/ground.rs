@@ -6,13 +6,18 @@ use std::time::Duration;
 
 use casemate_images::{Image, ImageError};
 use casemate_store::{Build, CacheKey, CachedLayer};
+use casemate_types::limits::ENV_BYTES_MAX;
 use casemate_types::{BuildContext, Distribution, Resources, chain};
+use envd_client::Answer;
 use envd_client::process::Command;
 use http::StatusCode;
+use serde::Deserialize;
 
 use super::error::DISK_FULL;
 use super::log::{Level, Phase};
 use super::sandbox::{BuildSandbox, COMMAND_LIMIT, Ran};
+use super::steps::bytes_of;
+use super::value::VALUE_BYTES_MAX;
 use super::work::Work;
 use super::{BuildError, key};
 use crate::recipe::RegistryLogin;
@@ -27,6 +32,8 @@ const PROVISION_LIMIT: Duration = Duration::from_secs(300);
 const TAIL_LINES: usize = 30;
 /// What is read of `/etc/os-release`.
 const OS_RELEASE_BYTES_MAX: usize = 64 * 1024;
+/// Of the name of a variable that an error shows.
+const VARIABLE_CHARS_SHOWN: usize = 100;
 /// Unpacking wants little memory, and the page cache helps.
 const UNPACK_MEMORY_MIB: u32 = 1024;
 
@@ -124,6 +131,7 @@ impl Work<'_> {
     ) -> Result<CachedLayer, BuildError> {
         let size = shown(image.compressed_bytes);
         phase.say(Level::Info, format_args!("Base Docker image size: {size}"));
+        check_variables(&context_of(image)).map_err(|why| BuildError::recipe(phase.step(), why))?;
         let unpacked = self.unpacked(image, phase).await?;
         let provisioned = self.provisioned(unpacked, phase).await?;
         Ok(provisioned)
@@ -200,7 +208,13 @@ impl Work<'_> {
         // What was wrong with the content says more than that it ended.
         if let Ok(verdict) = verdict.await {
             verdict.map_err(|error| image_error(phase, error))?;
-            answer?;
+            let skipped = skipped(&answer?);
+            if skipped > 0 {
+                phase.say(
+                    Level::Debug,
+                    format_args!("Left out {skipped} entries of it: devices, or on other mounts"),
+                );
+            }
             return Ok(());
         }
         answer?;
@@ -255,6 +269,16 @@ impl Work<'_> {
     }
 }
 
+/// Entries of a layer that the agent left out, as it says.
+fn skipped(answer: &Answer) -> u64 {
+    #[derive(Deserialize)]
+    struct Done {
+        skipped: u64,
+    }
+    let done = serde_json::from_slice::<Done>(&answer.body);
+    done.map_or(0, |done| done.skipped)
+}
+
 /// The words for an exit are E2B's.
 fn provisioning_status(ran: &Ran) -> String {
     match ran.end.exited {
@@ -270,6 +294,25 @@ fn context_of(image: &Image) -> BuildContext {
         workdir: None,
         envs: image.env.iter().cloned().collect(),
     }
+}
+
+/// No more than steps could set.
+fn check_variables(context: &BuildContext) -> Result<(), String> {
+    let mut envs = context.envs.iter();
+    if let Some((name, _)) =
+        envs.find(|(name, value)| name.len() + value.len() > VALUE_BYTES_MAX - 2)
+    {
+        let name: String = name.chars().take(VARIABLE_CHARS_SHOWN).collect();
+        return Err(format!(
+            "the image's variable {name} is longer than a variable can be"
+        ));
+    }
+    if bytes_of(context) > ENV_BYTES_MAX {
+        return Err(format!(
+            "the image's variables together have more than {ENV_BYTES_MAX} bytes"
+        ));
+    }
+    Ok(())
 }
 
 /// What of the operator's settings fits. The file is the image's: anything may be in it.
@@ -339,5 +382,25 @@ mod tests {
         ] {
             assert_eq!(distribution_in(other), Distribution::Other, "{other}");
         }
+    }
+
+    #[test]
+    fn variables_of_an_image_have_the_bounds_of_those_of_steps() {
+        let check = |envs: Vec<(String, String)>| {
+            check_variables(&BuildContext {
+                user: "root".into(),
+                workdir: None,
+                envs: envs.into_iter().collect(),
+            })
+        };
+        let some = |count: usize, bytes| {
+            let one = |number| (format!("{number:04}"), "v".repeat(bytes));
+            (0..count).map(one).collect::<Vec<_>>()
+        };
+        assert_eq!(check(some(3, 80_000)), Ok(()));
+        let long = check(some(1, VALUE_BYTES_MAX)).unwrap_err();
+        assert!(long.contains("variable 0000 is longer"), "{long}");
+        let many = check(some(4, 80_000)).unwrap_err();
+        assert!(many.contains("together have more than 262144"), "{many}");
     }
 }
