@@ -261,6 +261,36 @@ async fn what_is_too_large_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_became_the_teams_meanwhile_counts() {
+    let world = World::with(|config| config.uploads.team_bytes_max = 1000).await;
+    let asked = ask(&world, r#"{"name":"x"}"#).await;
+    let (_, slow) = link(&world, &asked.template, HASH).await;
+    let (_, quick) = link(&world, &asked.template, &"ab".repeat(32)).await;
+    // Begun while the team had nothing, and without a word on how much it will be.
+    let (sender, pieces) = tokio::sync::mpsc::channel::<std::io::Result<Vec<u8>>>(1);
+    let pieces = futures_util::stream::unfold(pieces, async |mut pieces| {
+        let piece = pieces.recv().await?;
+        Some((piece, pieces))
+    });
+    let begun = world.call("PUT", &slow).body(Body::from_stream(pieces));
+    let begun = tokio::spawn(begun.send());
+    until("it has begun", || async {
+        names(&world, &world.team).len() == 1
+    })
+    .await;
+    assert_eq!(put(&world, &quick, vec![1; 900]).await.status, 200);
+    sender.send(Ok(vec![2; 900])).await.unwrap();
+    drop(sender);
+    let message = begun.await.unwrap().error(413);
+    assert!(
+        message.contains("together have more than 1000 bytes"),
+        "{message}"
+    );
+    assert_eq!(names(&world, &world.team).len(), 1);
+    assert!(content(&world, &world.team, HASH).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_cut_off_or_too_slow_leaves_nothing() {
     let world = World::with(|config| config.uploads.silence_max = Duration::from_millis(50)).await;
     let asked = ask(&world, r#"{"name":"x"}"#).await;

@@ -219,6 +219,9 @@ impl Receiving {
         .await?;
         let control = &self.control;
         let _settling = control.uploads.settling.lock().await;
+        // Others may have become the team's since this one began.
+        let stored = control.store.upload_bytes(team).await?;
+        control.check_sum(stored, self.bytes)?;
         let named = self.file.dir.join(&sha256);
         let from = self.file.take();
         blocking(move || {
