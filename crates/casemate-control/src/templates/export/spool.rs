@@ -165,18 +165,32 @@ mod tests {
         assert_eq!(plain, "one two");
     }
 
+    /// Notes how it was cut.
+    #[derive(Default)]
+    struct Cuts(Vec<usize>);
+
+    impl Write for Cuts {
+        fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+            self.0.push(piece.len());
+            Ok(piece.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
-    fn it_is_the_same_however_it_came() {
-        // Packs well here and there.
-        let byte = |at: u32| (at.wrapping_mul(at >> 9) >> 7).to_le_bytes()[0];
-        let plain: Vec<u8> = (0..3_000_000).map(byte).collect();
-        let cut = |length| {
-            let pieces: Vec<&[u8]> = plain.chunks(length).collect();
-            spooled(&pieces, 1 << 30, 0).unwrap().0
-        };
-        let whole = cut(plain.len());
-        for length in [1000, 65_536, 700_001] {
-            assert_eq!(cut(length), whole, "{length}");
+    fn the_packer_sees_no_difference_however_it_came() {
+        let plain = vec![7; 3 * CHUNK_BYTES + 5];
+        for length in [1000, 65_536, CHUNK_BYTES, 700_001, plain.len()] {
+            let mut even = Even::new(Cuts::default());
+            for piece in plain.chunks(length) {
+                even.write(piece).unwrap();
+            }
+            let Cuts(cuts) = even.finish().unwrap();
+            let expected = [CHUNK_BYTES, CHUNK_BYTES, CHUNK_BYTES, 5];
+            assert_eq!(cuts, expected, "{length}");
         }
     }
 
