@@ -100,6 +100,7 @@ def test_what_is_exported_and_imported_is_the_same(name, other, context, tmp_pat
         " && chown 1234:4321 one && chmod 6750 one && truncate -s 64M sparse"
         " && printf x | dd of=sparse bs=1 seek=40000000 conv=notrunc && touch -d '1999-01-02 03:04:05.678' old"
         " && cp /bin/true able && setcap cap_net_raw+ep able || cp /bin/true able",
+        "RUN mkfifo -m 620 /opt/kept/pipe && chown 12:34 /opt/kept/pipe",
         "RUN python3 -c \"import os; os.setxattr('/opt/kept/old', 'user.note', b'noted')\"",
         "RUN useradd -m somebody",
         "WORKDIR /srv/here",
@@ -108,6 +109,7 @@ def test_what_is_exported_and_imported_is_the_same(name, other, context, tmp_pat
     ready = "curl -sf http://localhost:8123/page"
     casemate("template", "build", "--context", folder, name, "--start", start, "--ready", ready)
     first = export(name, tmp_path / "first.tar")
+    assert first.read_bytes() == export(name, tmp_path / "once-more.tar").read_bytes()
     manifest, config = documents(first)
     run = config["config"]
     assert run["User"] == "somebody" and run["WorkingDir"] == "/srv/here"
@@ -136,6 +138,13 @@ def test_what_is_exported_and_imported_is_the_same(name, other, context, tmp_pat
     assert replaced["status"] == "ready"
     gone = in_sandbox(other, "curl -sf localhost:8123/page || echo nothing there")
     assert gone == "nothing there\n"
+
+
+def test_what_can_be_in_no_image_is_named(name, context, tmp_path):
+    casemate("template", "build", "--context", context("RUN mkdir /srv/d; touch /srv/d/.wh.x /srv/d/x"), name)
+    refused = casemate("template", "export", name, "-o", str(tmp_path / "x.tar"), check=1, timeout=300)
+    assert "the template cannot be an archive: 'srv/d/.wh.x': in an image a name" in refused.stderr, refused.stderr
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith("x.tar")]
 
 
 def test_other_programs_read_it_and_it_can_come_from_a_registry(name, other, context, tmp_path):
@@ -234,6 +243,19 @@ def test_where_an_export_goes(name, context, tmp_path):
     assert list(tmp_path.iterdir()) == []
     in_json = casemate("--json", "template", "export", "base", check=1)
     assert "goes with -o alone" in in_json.stderr
+    folder = casemate("template", "export", "base", "-o", str(tmp_path), check=1)
+    assert folder.stderr.splitlines() == [f"casemate: {tmp_path} is a folder: name a file"]
+    # What is no file does not become one, and a link stays a link.
+    pipe, link, file = tmp_path / "pipe", tmp_path / "link", tmp_path / "file.tar"
+    os.mkfifo(pipe)
+    file.write_text("before")
+    link.symlink_to(file)
+    with open(tmp_path / "piped.tar", "wb") as into, subprocess.Popen(["cat", str(pipe)], stdout=into) as reader:
+        said = answer("template", "export", "base", "-o", str(pipe), timeout=600)
+        assert reader.wait(60) == 0
+    assert pipe.is_fifo() and said["bytes"] == (tmp_path / "piped.tar").stat().st_size
+    export("base", link)
+    assert link.is_symlink() and file.read_bytes() == (tmp_path / "piped.tar").read_bytes()
     with open(tmp_path / "base.tar", "wb") as into:
         ran = subprocess.run([CASEMATE, "template", "export", "base"], stdout=into,
                              stderr=subprocess.PIPE, timeout=600)

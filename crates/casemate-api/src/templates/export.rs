@@ -51,6 +51,7 @@ impl From<ExportError> for ApiError {
             ExportError::Unavailable | ExportError::Cancelled => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
             }
+            ExportError::Files(_) => Self::bad_request(error),
             ExportError::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
             ExportError::DiskFull => {
                 tracing::error!("an export was refused: the disk is full");

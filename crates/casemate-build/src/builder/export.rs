@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use casemate_store::Build;
 use casemate_types::{NetworkPolicy, TeamId};
+use envd_client::{EnvdError, RpcCode};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +17,9 @@ use super::sandbox::Maker;
 use super::turns::Asked;
 use super::work::Begun;
 use super::{BUILD_LIMIT, BuildError, Builder, Hold, ground};
+
+/// What names an export where builds name a step.
+const STEP: &str = "export";
 
 /// What is taken out, and for whom.
 #[derive(Debug, Clone)]
@@ -27,7 +31,7 @@ pub struct Export {
 impl Builder {
     /// Sends a plain tar of a template's files, piece by piece. Waits for its turn among builds, and is
     /// over when nobody takes the pieces any more. Only after `Ok` all of it was sent. Leaves no
-    /// sandbox behind, whatever happens.
+    /// sandbox behind, whatever happens. [`BuildError::Recipe`]: there are files that can be in no image.
     ///
     /// # Cancel safety
     /// None: it is ended by `cancel`.
@@ -88,12 +92,24 @@ impl Builder {
         let sandbox = Arc::new(planned.make());
         begun.add(&sandbox);
         sandbox.ready().await?;
-        let mut archive = sandbox.envd().root_open().await?;
+        let archive = sandbox.envd().root_open().await;
+        let mut archive = archive.map_err(of_files)?;
         while let Some(piece) = archive.chunk().await? {
             if pieces.send(piece).await.is_err() {
                 return Err(BuildError::Cancelled);
             }
         }
         Ok(())
+    }
+}
+
+/// What the agent has against the template's own files is for whoever made them.
+fn of_files(error: EnvdError) -> BuildError {
+    match error {
+        EnvdError::Refused {
+            code: RpcCode::InvalidArgument | RpcCode::ResourceExhausted,
+            message,
+        } => BuildError::recipe(STEP, message),
+        error => error.into(),
     }
 }

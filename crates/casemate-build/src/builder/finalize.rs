@@ -132,7 +132,7 @@ impl Work<'_> {
         let (_turn, found) = self.wanted(&key, phase).await?;
         if found.is_some() {
             let command = startup.start.as_deref().unwrap_or(&startup.ready);
-            phase.begin(true, &format!("START {command}"), key.as_str());
+            phase.begin(true, format_args!("START {command}"), key.as_str());
             phase.say(Level::Info, "Template is ready");
             return Ok(());
         }

@@ -8,8 +8,10 @@ use casemate_images::{Image, ImageError};
 use casemate_store::{Build, CacheKey, CachedLayer};
 use casemate_types::limits::{ENV_BYTES_MAX, ENV_ONE_BYTES_MAX};
 use casemate_types::{BuildContext, Distribution, Resources, chain};
+use envd_client::Answer;
 use envd_client::process::Command;
 use http::StatusCode;
+use serde::Deserialize;
 
 use super::error::DISK_FULL;
 use super::log::{Level, Phase};
@@ -211,7 +213,13 @@ impl Work<'_> {
         // What was wrong with the content says more than that it ended.
         if let Ok(verdict) = verdict.await {
             verdict.map_err(|error| image_error(phase, error))?;
-            answer?;
+            let skipped = skipped(&answer?);
+            if skipped > 0 {
+                phase.say(
+                    Level::Debug,
+                    format_args!("Left out {skipped} entries of it: devices, or on other mounts"),
+                );
+            }
             return Ok(());
         }
         answer?;
@@ -265,6 +273,16 @@ impl Work<'_> {
             ..unpacked
         })
     }
+}
+
+/// Entries of a layer that the agent left out, as it says.
+fn skipped(answer: &Answer) -> u64 {
+    #[derive(Deserialize)]
+    struct Done {
+        skipped: u64,
+    }
+    let done = serde_json::from_slice::<Done>(&answer.body);
+    done.map_or(0, |done| done.skipped)
 }
 
 /// The words for an exit are E2B's.

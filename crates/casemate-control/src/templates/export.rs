@@ -48,6 +48,8 @@ pub enum ExportError {
     Template(#[from] TemplateError),
     #[error("the team has an export under way: at most one at a time is possible")]
     Busy,
+    #[error("the template cannot be an archive: {0}")]
+    Files(String),
     #[error("the platform cannot export a template now; try again later")]
     Unavailable,
     #[error("the template's archive has more than {0} bytes, which is the most that one may have")]
@@ -218,6 +220,7 @@ impl Control {
         match packed {
             Ok(()) => Ok((layer, file)),
             Err(BuildError::Cancelled) => Err(ExportError::Cancelled),
+            Err(BuildError::Recipe { message, .. }) => Err(ExportError::Files(message)),
             Err(BuildError::Refused(why)) => {
                 tracing::warn!(team.id = %team, why, "a template was not exported");
                 Err(ExportError::Unavailable)

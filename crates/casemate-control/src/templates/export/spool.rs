@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::ExportError;
 use crate::templates::uploads::{Temporary, Writer};
 
-/// Bytes that are gathered before they go to the disk.
+/// Bytes that are gathered before they are packed, and before they go to the disk.
 const CHUNK_BYTES: usize = 256 * 1024;
 
 /// Writes what was packed, within bounds.
@@ -41,6 +41,42 @@ impl Write for Bounded {
     }
 }
 
+/// Cuts what comes into pieces of one length. What a packer makes of it depends on where it is cut, and
+/// the same files are to be the same archive.
+struct Even<W> {
+    into: W,
+    gathered: Vec<u8>,
+}
+
+impl<W: Write> Even<W> {
+    fn new(into: W) -> Self {
+        Self {
+            into,
+            gathered: Vec::with_capacity(CHUNK_BYTES),
+        }
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let room = CHUNK_BYTES - self.gathered.len();
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.gathered.extend_from_slice(now);
+            bytes = later;
+            if self.gathered.len() == CHUNK_BYTES {
+                self.into.write_all(&self.gathered)?;
+                self.gathered.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// With what is left.
+    fn finish(mut self) -> io::Result<W> {
+        self.into.write_all(&self.gathered)?;
+        Ok(self.into)
+    }
+}
+
 /// Packs what comes, to its end. Whether that is the whole, only who sends it knows. Blocks.
 pub(super) fn spool(
     dir: &Path,
@@ -62,14 +98,14 @@ pub(super) fn spool(
     };
     let output = BufWriter::with_capacity(CHUNK_BYTES, bounded);
     // Fast: it is read once, and whoever keeps it can pack it better.
-    let mut packer = GzEncoder::new(output, Compression::fast());
+    let mut packer = Even::new(GzEncoder::new(output, Compression::fast()));
     let mut diff_id = Sha256::new();
     let packed = (|| {
         while let Some(piece) = plain.blocking_recv() {
             diff_id.update(&piece);
-            packer.write_all(&piece)?;
+            packer.write(&piece)?;
         }
-        let output = packer.finish()?;
+        let output = packer.finish()?.finish()?;
         output.into_inner().map_err(io::IntoInnerError::into_error)
     })();
     let Bounded { writer, bytes, .. } = packed.map_err(failed)?;
@@ -127,6 +163,35 @@ mod tests {
             .read_to_string(&mut plain)
             .unwrap();
         assert_eq!(plain, "one two");
+    }
+
+    /// Notes how it was cut.
+    #[derive(Default)]
+    struct Cuts(Vec<usize>);
+
+    impl Write for Cuts {
+        fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+            self.0.push(piece.len());
+            Ok(piece.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_packer_sees_no_difference_however_it_came() {
+        let plain = vec![7; 3 * CHUNK_BYTES + 5];
+        for length in [1000, 65_536, CHUNK_BYTES, 700_001, plain.len()] {
+            let mut even = Even::new(Cuts::default());
+            for piece in plain.chunks(length) {
+                even.write(piece).unwrap();
+            }
+            let Cuts(cuts) = even.finish().unwrap();
+            let expected = [CHUNK_BYTES, CHUNK_BYTES, CHUNK_BYTES, 5];
+            assert_eq!(cuts, expected, "{length}");
+        }
     }
 
     #[test]
