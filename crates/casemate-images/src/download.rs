@@ -33,8 +33,9 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// Downloads that run. Each lives as long as someone waits for it.
-pub(crate) type Shared = HashMap<Key, Weak<Running>>;
+/// Downloads that run, with the size that an image's manifest says. Each lives as long as someone waits
+/// for it: nobody waits for one that cannot end well because another manifest lies.
+pub(crate) type Shared = HashMap<(Key, u64), Weak<Running>>;
 
 pub(crate) struct Running {
     state: watch::Receiver<State>,
@@ -124,7 +125,8 @@ impl Images {
         let downloads = &self.shared.downloads;
         // Whole after a panic: an entry is put in at once.
         let mut downloads = downloads.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = downloads.get(&key).and_then(Weak::upgrade);
+        let wanted = (key, layer.compressed_bytes);
+        let known = downloads.get(&wanted).and_then(Weak::upgrade);
         if let Some(running) = known.filter(|running| running.is_running()) {
             return (running, false);
         }
@@ -140,7 +142,7 @@ impl Images {
             state,
             _task: AbortOnDropHandle::new(tokio::spawn(job.run(told))),
         });
-        downloads.insert(key, Arc::downgrade(&running));
+        downloads.insert(wanted, Arc::downgrade(&running));
         (running, true)
     }
 

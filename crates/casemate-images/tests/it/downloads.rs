@@ -167,6 +167,46 @@ async fn two_who_want_a_layer_share_a_download() {
 }
 
 #[tokio::test]
+async fn nobody_waits_for_one_whose_manifest_lies_about_a_layer() {
+    let files = simple(2_000_000);
+    let (name, tries) = (
+        Digest::of(&files.layers[0]).to_string(),
+        AtomicUsize::new(0),
+    );
+    let server = Server::start(move |asked| {
+        let answer = as_registry(&files, asked);
+        match asked.path.ends_with(&name) && tries.fetch_add(1, Ordering::SeqCst) == 0 {
+            true => answer.stalls_after(1_200_000),
+            false => answer,
+        }
+    })
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path(), &[&server.host]);
+    config.patience.stall = std::time::Duration::from_secs(60);
+    let images = Images::open(config).unwrap();
+    let reference = format!("{}/a", server.host);
+    let image = images.resolve(&reference, &ANYONE, "").await.unwrap();
+    let mut lying = image.clone();
+    lying.layers[0].compressed_bytes -= 1;
+    let (came, mut comes) = tokio::sync::mpsc::unbounded_channel();
+    let told = move |progress: Progress| {
+        let _ = came.send(progress.received);
+    };
+    let honest = async {
+        while comes.recv().await.is_some_and(|had| had < 1_200_000) {}
+        tokio::time::timeout(std::time::Duration::from_secs(20), read(&images, &image, 0)).await
+    };
+    tokio::select! {
+        _ = images.layer(&lying, 0, told) => panic!("it cannot come to an end"),
+        had = honest => {
+            let tar = had.expect("it does not wait for the other").unwrap();
+            assert_eq!(tar, tar_of("noise", &noise(2_000_000)));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_download_ends_with_the_last_who_waits() {
     let files = simple(2_000_000);
     let layer = Digest::of(&files.layers[0]).to_string();
