@@ -8,8 +8,8 @@ use casemate_images::{Image, ImageError};
 use casemate_store::{Build, CacheKey, CachedLayer};
 use casemate_types::limits::{ENV_BYTES_MAX, ENV_ONE_BYTES_MAX};
 use casemate_types::{BuildContext, Distribution, Resources, chain};
-use envd_client::Answer;
 use envd_client::process::Command;
+use envd_client::{Answer, EnvdError, HttpError};
 use http::StatusCode;
 use serde::Deserialize;
 
@@ -312,8 +312,13 @@ fn is_usable(context: &BuildContext) -> bool {
 async fn distribution_of(sandbox: &BuildSandbox) -> Result<Distribution, BuildError> {
     for path in ["/etc/os-release", "/usr/lib/os-release"] {
         let envd = sandbox.envd().clone().as_user("root");
-        let Ok(content) = envd.file_read(path, OS_RELEASE_BYTES_MAX).await else {
-            continue;
+        let content = match envd.file_read(path, OS_RELEASE_BYTES_MAX).await {
+            Ok(content) => content,
+            // What cannot be asked is not known, and would be kept as if it were.
+            Err(EnvdError::Http(error @ (HttpError::Send { .. } | HttpError::Read { .. }))) => {
+                return Err(error.into());
+            }
+            Err(_) => continue,
         };
         return Ok(distribution_in(&String::from_utf8_lossy(&content)));
     }

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::finalize::CONFIGURE;
 use super::ground::PROVISION;
+use super::steps::ADMINISTRATOR;
 
 /// Changes all keys when the way of building changes so that older layers do not fit.
 const VERSION: &str = "casemate 1";
@@ -65,7 +66,7 @@ pub(super) fn of_step(
 
 /// Of what sandboxes begin with.
 pub(super) fn of_end(before: &CacheKey) -> CacheKey {
-    hash(&[before.as_str(), "end", CONFIGURE])
+    hash(&[before.as_str(), "end", CONFIGURE, ADMINISTRATOR])
 }
 
 /// Of a start command that was seen to become ready.
