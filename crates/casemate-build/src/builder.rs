@@ -154,7 +154,7 @@ impl Builder {
             cache,
             images,
             network,
-            turns: turns::Turns::new(limits.builds_at_once),
+            turns: turns::Turns::new(limits.builds_at_once, limits.builds_at_once),
             limits,
             flights: flights::Flights::default(),
             held: Held::default(),

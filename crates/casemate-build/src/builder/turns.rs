@@ -3,6 +3,9 @@
 //! A place that becomes free goes to a team of those that have fewest builds under way; among such, to
 //! the one that has waited longest since it came or was last given a place. Within a team whoever asked
 //! first is first.
+//!
+//! A team that has none under way need not wait for those of another, which may take an hour each:
+//! beyond the usual places there are some more for such.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,8 +19,12 @@ pub(super) struct Turns(Arc<Mutex<Queue>>);
 
 #[derive(Debug)]
 struct Queue {
-    /// Places that nobody has. None while anybody waits.
-    free: usize,
+    /// Places for everybody.
+    at_once: usize,
+    /// Places beyond them for teams that have none.
+    spare: usize,
+    /// Places that are taken.
+    taken: usize,
     running: HashMap<TeamId, usize>,
     /// Teams that have somebody waiting, each once, in the order of their turns.
     waiting: VecDeque<Line>,
@@ -45,9 +52,11 @@ pub(super) enum Asked {
 }
 
 impl Turns {
-    pub(super) fn new(at_once: usize) -> Self {
+    pub(super) fn new(at_once: usize, spare: usize) -> Self {
         Self(Arc::new(Mutex::new(Queue {
-            free: at_once,
+            at_once,
+            spare,
+            taken: 0,
             running: HashMap::new(),
             waiting: VecDeque::new(),
         })))
@@ -55,8 +64,7 @@ impl Turns {
 
     pub(super) fn ask(&self, team: &TeamId) -> Asked {
         let mut queue = self.lock();
-        if queue.free > 0 {
-            queue.free -= 1;
+        if queue.has_place_for(team) {
             return Asked::Now(self.begin(&mut queue, team));
         }
         let (sender, receiver) = oneshot::channel();
@@ -71,6 +79,7 @@ impl Turns {
     }
 
     fn begin(&self, queue: &mut Queue, team: &TeamId) -> Turn {
+        queue.taken += 1;
         *queue.running.entry(team.clone()).or_default() += 1;
         Turn {
             of: self.clone(),
@@ -82,6 +91,7 @@ impl Turns {
     fn end(&self, team: &TeamId) {
         let (next, turn) = {
             let mut queue = self.lock();
+            queue.taken -= 1;
             if let Some(count) = queue.running.get_mut(team) {
                 *count -= 1;
                 if *count == 0 {
@@ -89,7 +99,6 @@ impl Turns {
                 }
             }
             let Some((team, next)) = queue.next() else {
-                queue.free += 1;
                 return;
             };
             (next, self.begin(&mut queue, &team))
@@ -104,7 +113,15 @@ impl Turns {
 }
 
 impl Queue {
-    /// Takes the next one out; its team goes to the end when it has more.
+    fn has_place_for(&self, team: &TeamId) -> bool {
+        let more = match self.running.contains_key(team) {
+            true => 0,
+            false => self.spare,
+        };
+        self.taken < self.at_once + more
+    }
+
+    /// Takes the next one out for which there is a place; its team goes to the end when it has more.
     fn next(&mut self) -> Option<(TeamId, oneshot::Sender<Turn>)> {
         for line in &mut self.waiting {
             line.asked.retain(|asked| !asked.is_closed());
@@ -113,7 +130,11 @@ impl Queue {
         let running = |line: &Line| self.running.get(&line.team).copied().unwrap_or(0);
         // The first of several that are equal.
         let lines = self.waiting.iter().enumerate();
-        let (place, _) = lines.min_by_key(|(_, line)| running(line))?;
+        let (place, line) = lines.min_by_key(|(_, line)| running(line))?;
+        // Those of the others have as many, or more.
+        if !self.has_place_for(&line.team) {
+            return None;
+        }
         let mut line = self.waiting.remove(place)?;
         let next = line.asked.pop_front()?;
         let team = line.team.clone();
@@ -184,7 +205,7 @@ mod tests {
 
     #[test]
     fn teams_take_turns_and_within_a_team_the_first_is_first() {
-        let turns = Turns::new(1);
+        let turns = Turns::new(1, 0);
         let first = now(&turns, 1);
         let mut waiting = Waiting(Vec::new());
         for number in [1, 1, 1, 2, 3, 3] {
@@ -197,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_team_without_a_place_goes_before_one_that_has_some() {
-        let turns = Turns::new(3);
+        let turns = Turns::new(3, 0);
         let mut running: Vec<Turn> = (0..3).map(|_| now(&turns, 1)).collect();
         let mut waiting = Waiting(Vec::new());
         for number in [1, 1, 2, 2] {
@@ -216,8 +237,41 @@ mod tests {
     }
 
     #[test]
+    fn a_team_that_has_none_does_not_wait_for_one_that_has_all() {
+        let turns = Turns::new(2, 2);
+        let first = [now(&turns, 1), now(&turns, 1)];
+        let mut waiting = Waiting(Vec::new());
+        waiting.ask(&turns, 1);
+        let (second, third) = (now(&turns, 2), now(&turns, 3));
+        // There are no more, and not for those that have one.
+        for number in [2, 4, 4] {
+            waiting.ask(&turns, number);
+        }
+        let mut served = |given: Turn| {
+            drop(given);
+            let (place, number, turn) = waiting.served()?;
+            waiting.0.remove(place);
+            Some((number, turn))
+        };
+        let (number, second) = served(second).unwrap();
+        assert_eq!(number, 2);
+        let (number, fourth) = served(third).unwrap();
+        assert_eq!(number, 4);
+        // What ends beyond the usual places is for nobody who has one.
+        assert!(served(second).is_none());
+        let (number, fourth) = served(fourth).unwrap();
+        assert_eq!(number, 4);
+        let [one, other] = first;
+        assert!(served(one).is_none());
+        let (number, last) = served(other).unwrap();
+        assert_eq!(number, 1);
+        drop((fourth, last));
+        assert_eq!(turns.lock().taken, 0);
+    }
+
+    #[test]
     fn whoever_gives_up_holds_nobody_up() {
-        let turns = Turns::new(1);
+        let turns = Turns::new(1, 0);
         let first = now(&turns, 1);
         let mut waiting = Waiting(Vec::new());
         for number in [2, 2, 3] {
@@ -235,8 +289,8 @@ mod tests {
         drop(now(&turns, 4));
         let queue = turns.lock();
         assert_eq!(
-            (queue.free, queue.running.len(), queue.waiting.len()),
-            (1, 0, 0)
+            (queue.taken, queue.running.len(), queue.waiting.len()),
+            (0, 0, 0)
         );
     }
 }
