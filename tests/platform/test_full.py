@@ -185,8 +185,19 @@ def test_builds_on_a_full_disk(disk, platform):
     name = f"full-{time.time_ns()}"
     # What sandboxes of an earlier test removed goes back within the kernel's half minute.
     host.until("the disk has room", lambda: disk.free() > 1 << 30, 60, 0.5)
-    (template, _), told = client.build(name, [raw_build.run("echo before > said")])
-    assert told["status"] == "ready", told
+
+    def ready(name, command):
+        """How the build ended, once one does well."""
+        ended = []
+
+        def builds():
+            ended[:] = client.build(name, [raw_build.run(command)], 120)
+            return ended[1]["status"] == "ready"
+
+        host.until("builds work", builds, 90, 1)
+        return ended
+
+    (template, _), _ = ready(name, "echo before > said")
     waiting = client.request(f"{name}-waiting")["templateID"]
     url = client.link(waiting, "0" * 64)["url"]
     # One that is in the middle, and one that only begins.
@@ -202,12 +213,7 @@ def test_builds_on_a_full_disk(disk, platform):
     assert status == 507 and body, (status, body)
     assert client.link(waiting, "0" * 64)["present"] is False
     disk.empty()
-
-    def builds():
-        told = client.build(name, [raw_build.run("echo after > said")])[1]
-        return told["status"] == "ready"
-
-    host.until("builds work", builds, 60, 1)
+    ready(name, "echo after > said")
     # A step that goes on without what it could not write: nothing of it is kept for later.
     script = "echo begun; sleep 3; head -c 1500M /dev/zero > big || true; " \
              "head -c 5M /dev/urandom > wanted || true; rm big; stat -c %s wanted"
@@ -220,9 +226,7 @@ def test_builds_on_a_full_disk(disk, platform):
     assert told["status"] == "error" and "the disk of the platform is full" in told["reason"]["message"], told
     disk.empty()
     host.until("the disk has room", roomy, 60, 0.5)
-    again = client.begin(f"{name}-heedless", [raw_build.run(script)])
-    told = client.wait(*again, 120)
-    assert told["status"] == "ready", told
+    _, told = ready(f"{name}-heedless", script)
     assert not any("CACHED [builder" in line["message"] for line in told["logEntries"]), told
     assert any(f"[stdout]: {5 << 20}" in line["message"] for line in told["logEntries"]), told
     sandbox = platform.create(template=name)
