@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use casemate_images::{Compression, Credentials, Digest, Images, Progress};
+use casemate_images::{Compression, Credentials, Digest, Image, Images, Progress};
 
 use crate::files::{config, gzip, image, noise, read, read_all, simple, tar_of, unpacked, zstd};
 use crate::server::{Answer, Server, as_registry};
@@ -166,13 +166,11 @@ async fn two_who_want_a_layer_share_a_download() {
     assert_eq!(server.count(&layer), 1);
 }
 
-#[tokio::test]
-async fn nobody_waits_for_one_whose_manifest_lies_about_a_layer() {
+/// A registry whose first answer with a layer stalls behind 1 200 000 of its bytes, and an image of it.
+async fn stalling_once(dir: &std::path::Path) -> (Server, Images, Image, String) {
     let files = simple(2_000_000);
-    let (name, tries) = (
-        Digest::of(&files.layers[0]).to_string(),
-        AtomicUsize::new(0),
-    );
+    let layer = Digest::of(&files.layers[0]).to_string();
+    let (name, tries) = (layer.clone(), AtomicUsize::new(0));
     let server = Server::start(move |asked| {
         let answer = as_registry(&files, asked);
         match asked.path.ends_with(&name) && tries.fetch_add(1, Ordering::SeqCst) == 0 {
@@ -181,12 +179,18 @@ async fn nobody_waits_for_one_whose_manifest_lies_about_a_layer() {
         }
     })
     .await;
-    let dir = tempfile::tempdir().unwrap();
-    let mut config = config(dir.path(), &[&server.host]);
+    let mut config = config(dir, &[&server.host]);
     config.patience.stall = std::time::Duration::from_secs(60);
     let images = Images::open(config).unwrap();
     let reference = format!("{}/a", server.host);
     let image = images.resolve(&reference, &ANYONE, "").await.unwrap();
+    (server, images, image, layer)
+}
+
+#[tokio::test]
+async fn nobody_waits_for_one_whose_manifest_lies_about_a_layer() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_server, images, image, _) = stalling_once(dir.path()).await;
     let mut lying = image.clone();
     lying.layers[0].compressed_bytes -= 1;
     let (came, mut comes) = tokio::sync::mpsc::unbounded_channel();
@@ -208,23 +212,8 @@ async fn nobody_waits_for_one_whose_manifest_lies_about_a_layer() {
 
 #[tokio::test]
 async fn a_download_ends_with_the_last_who_waits() {
-    let files = simple(2_000_000);
-    let layer = Digest::of(&files.layers[0]).to_string();
-    let (name, tries) = (layer.clone(), AtomicUsize::new(0));
-    let server = Server::start(move |asked| {
-        let answer = as_registry(&files, asked);
-        match asked.path.ends_with(&name) && tries.fetch_add(1, Ordering::SeqCst) == 0 {
-            true => answer.stalls_after(1_200_000),
-            false => answer,
-        }
-    })
-    .await;
     let dir = tempfile::tempdir().unwrap();
-    let mut config = config(dir.path(), &[&server.host]);
-    config.patience.stall = std::time::Duration::from_secs(60);
-    let images = Images::open(config).unwrap();
-    let reference = format!("{}/a", server.host);
-    let image = images.resolve(&reference, &ANYONE, "").await.unwrap();
+    let (server, images, image, layer) = stalling_once(dir.path()).await;
     let (came, mut comes) = tokio::sync::mpsc::unbounded_channel();
     let first = images.layer(&image, 0, move |progress| {
         let _ = came.send(progress.received);
