@@ -1,13 +1,12 @@
 //! The agent of a sandbox, reached through its node.
 
 use std::io;
-use std::net::TcpStream;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use casemate_rpc::NodePort;
 use casemate_types::SandboxId;
-use envd_client::{Dial, Envd, HttpError};
+use envd_client::{Dial, Envd, HttpError, Wire};
 
 /// Where it listens in every sandbox.
 const PORT: u16 = 49983;
@@ -32,8 +31,8 @@ struct NodeDial {
 
 #[async_trait]
 impl Dial for NodeDial {
-    async fn dial(&self) -> io::Result<TcpStream> {
+    async fn dial(&self) -> io::Result<Box<dyn Wire>> {
         let dialled = self.node.dial(&self.sandbox, PORT).await;
-        dialled.map_err(io::Error::other)
+        Ok(Box::new(dialled.map_err(io::Error::other)?.into_stream()?))
     }
 }

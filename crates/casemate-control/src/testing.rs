@@ -227,6 +227,7 @@ impl FakeNode {
         let mut state = self.lock();
         state.reachable = false;
         state.events = None;
+        state.observers.clear();
     }
 
     pub fn reconnect(&self) {

@@ -38,5 +38,6 @@ pub use body::{AnswerData, EdgeBody, RequestBody};
 pub use config::{EdgeConfig, EdgeLimits};
 pub use edge::Edge;
 pub use routes::{
-    DialFailure, Dialer, Knock, LookupFailure, RouteTarget, Routes, TrafficToken, WakeFailure, Wire,
+    DialFailure, Dialer, Dialled, Knock, LookupFailure, RouteTarget, Routes, TrafficToken,
+    WakeFailure, Wire,
 };

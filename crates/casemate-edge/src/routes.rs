@@ -117,12 +117,20 @@ pub trait Dialer: Send + Sync + 'static {
     ///
     /// # Cancel safety
     /// Dropping the future drops the connection.
-    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<TcpStream, DialFailure>;
+    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<Dialled, DialFailure>;
 
     /// Speaks TLS with a service over a connection to it. Whose certificate it shows does not
     /// matter: that the connection ends in the sandbox is known. `host` is what the request's `Host`
     /// says there, without a port; it need not be a name.
-    async fn speak_tls(&self, stream: TcpStream, host: &str) -> io::Result<Box<dyn Wire>>;
+    async fn speak_tls(&self, stream: Box<dyn Wire>, host: &str) -> io::Result<Box<dyn Wire>>;
+}
+
+/// A connection to a service in a sandbox.
+pub enum Dialled {
+    /// The socket itself, whose options are the edge's to set.
+    Socket(TcpStream),
+    /// Through another machine.
+    Bytes(Box<dyn Wire>),
 }
 
 /// Bytes both ways.

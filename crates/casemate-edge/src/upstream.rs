@@ -29,7 +29,7 @@ use crate::body::{BoxError, RequestBody};
 use crate::config::EdgeLimits;
 use crate::header_rules::field_bytes;
 use crate::link::Lease;
-use crate::routes::{DialFailure, Dialer, Wire};
+use crate::routes::{DialFailure, Dialer, Dialled, Wire};
 
 /// Silence after which the kernel asks whether the other end still lives.
 const KEEPALIVE: Duration = Duration::from_secs(20);
@@ -105,12 +105,21 @@ impl Upstream {
         tls_host: Option<&str>,
     ) -> Result<Self, SendFailure> {
         let stream = dial(dialer, limits, sandbox, port).await?;
-        if let Err(error) = set_options(&stream) {
+        if let Dialled::Socket(socket) = &stream
+            && let Err(error) = set_options(socket)
+        {
             // The other end closed it already: what follows will say so.
             trace!(%error, "set options of a connection into {sandbox}");
         }
         let Some(host) = tls_host else {
-            return Self::over(stream, tasks, reuse).await;
+            return match stream {
+                Dialled::Socket(socket) => Self::over(socket, tasks, reuse).await,
+                Dialled::Bytes(stream) => Self::over(stream, tasks, reuse).await,
+            };
+        };
+        let stream: Box<dyn Wire> = match stream {
+            Dialled::Socket(socket) => Box::new(socket),
+            Dialled::Bytes(stream) => stream,
         };
         let speaking = tokio::time::timeout(limits.dial_timeout, dialer.speak_tls(stream, host));
         let spoken = speaking
@@ -226,7 +235,7 @@ async fn dial(
     limits: &EdgeLimits,
     sandbox: &SandboxId,
     port: u16,
-) -> Result<TcpStream, DialFailure> {
+) -> Result<Dialled, DialFailure> {
     let mut attempt = 1;
     loop {
         let dialled = tokio::time::timeout(limits.dial_timeout, dialer.dial(sandbox, port)).await;

@@ -1,11 +1,10 @@
 //! The calls of [`NodePort`]: each is an order to one sandbox's task, or a look at the table.
 
-use std::net::TcpStream;
-
 use async_trait::async_trait;
 use casemate_rpc::{
-    ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, NodeError, NodeEvent, NodeInfo,
-    NodePort, PauseReply, ResumeReply, ResumeRequest, SNAPSHOTS_PAGE, SealReply, SnapshotReply,
+    ClaimRequest, CreateReply, CreateRequest, Dialled, KeptSnapshot, NodeError, NodeEvent,
+    NodeInfo, NodePort, PauseReply, ResumeReply, ResumeRequest, SNAPSHOTS_PAGE, SealReply,
+    SnapshotReply,
 };
 use casemate_runtime::DialError;
 use casemate_types::{CompiledPolicy, EndReason, Kept, LayerId, SandboxId, SnapshotId, Timestamp};
@@ -121,13 +120,13 @@ impl NodePort for Node {
         Ok(counted.unwrap_or_default())
     }
 
-    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<TcpStream, NodeError> {
+    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<Dialled, NodeError> {
         self.inner.commands(sandbox)?;
         if self.inner.rests_with(sandbox).is_some() {
             return Err(NodeError::Paused(sandbox.clone()));
         }
         let dialled = self.inner.runtime.dial(sandbox, port).await;
-        dialled.map_err(|error| match error {
+        dialled.map(Dialled::Near).map_err(|error| match error {
             // It ended under the dial: of its ports nothing can be said.
             _ if self.inner.commands(sandbox).is_err() => NodeError::NotFound(sandbox.clone()),
             DialError::NotFound(sandbox) => NodeError::NotFound(sandbox),
@@ -141,11 +140,10 @@ impl NodePort for Node {
     }
 
     async fn watch(&self) -> Result<mpsc::Receiver<NodeEvent>, NodeError> {
-        let node = &self.inner;
-        let info = NodeEvent::Heartbeat(Box::new(node.info()));
-        let running = || node.running().into_iter().map(NodeEvent::Running);
-        let paused = || node.paused().into_iter().map(NodeEvent::Paused);
-        let first = || [info].into_iter().chain(running()).chain(paused());
-        Ok(node.events.watch(|| first().collect()))
+        Ok(self.inner.events.watch(|| self.inner.first_events()))
+    }
+
+    async fn observe(&self) -> Result<mpsc::Receiver<NodeEvent>, NodeError> {
+        Ok(self.inner.events.observe(|| self.inner.first_events()))
     }
 }

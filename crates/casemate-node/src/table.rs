@@ -432,6 +432,14 @@ impl Inner {
         }
     }
 
+    /// What there is, for whoever begins to listen.
+    pub(crate) fn first_events(&self) -> Vec<NodeEvent> {
+        let info = NodeEvent::Heartbeat(Box::new(self.info()));
+        let running = self.running().into_iter().map(NodeEvent::Running);
+        let paused = self.paused().into_iter().map(NodeEvent::Paused);
+        [info].into_iter().chain(running).chain(paused).collect()
+    }
+
     pub(crate) fn running(&self) -> Vec<RunningSandbox> {
         let shown = |row: &Row| match row {
             Row::Running {

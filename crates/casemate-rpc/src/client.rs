@@ -1,73 +1,58 @@
-//! Control's end: a [`NodePort`] over a socket pair.
+//! The asking end of a node's wire: a [`NodePort`] over a socket pair, or over a stream.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::TcpStream;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use casemate_types::{CompiledPolicy, EndReason, Kept, LayerId, SandboxId, SnapshotId, Timestamp};
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tokio::sync::mpsc;
 
-use crate::frame::{Channel, buffer};
+use crate::caller::{Caller, NoAnswer};
+use crate::frame::Channel;
 use crate::protocol::{
-    self, Call, ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, NodeEvent, NodeInfo,
-    PauseReply, Reply, ReplyFrame, RequestFrame, ResumeReply, ResumeRequest, SealReply,
-    SnapshotReply,
+    Call, ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, NodeEvent, NodeInfo, PauseReply,
+    Peer, Reply, ResumeReply, ResumeRequest, SealReply, SnapshotReply, Speaks,
 };
+use crate::wire::{Dialled, Wire};
 use crate::{NodeError, NodePort};
-
-/// Events that a watcher may lag behind; one that lags more loses its watch and begins anew.
-const WATCH_LAG_MAX: usize = 8192;
-
-type Answer = (Result<Reply, NodeError>, Option<OwnedFd>);
 
 /// See the module. Dropping it ends the connection.
 pub struct NodeClient {
-    shared: Arc<Shared>,
-    reader: tokio::task::AbortHandle,
-}
-
-struct Shared {
-    channel: Channel,
-    next_id: AtomicU64,
-    state: Mutex<State>,
-    gone: CancellationToken,
-}
-
-#[derive(Default)]
-struct State {
-    pending: HashMap<u64, oneshot::Sender<Answer>>,
-    watcher: Option<mpsc::Sender<NodeEvent>>,
-    closed: bool,
+    caller: Caller<Reply, NodeError, NodeEvent>,
 }
 
 impl NodeClient {
-    /// Takes the socket and agrees on the version of the protocol.
+    /// Takes a socket of a pair and agrees on the version of the protocol.
     pub async fn connect(socket: OwnedFd) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            channel: Channel::new(socket)?,
-            next_id: AtomicU64::new(1),
-            state: Mutex::default(),
-            gone: CancellationToken::new(),
-        });
-        let reader = tokio::spawn(read_replies(Arc::clone(&shared))).abort_handle();
-        let client = Self { shared, reader };
-        match client
-            .call(Call::Hello {
-                version: protocol::VERSION,
-            })
-            .await
-        {
-            Ok((Reply::Hello { version }, _)) if version == protocol::VERSION => Ok(client),
-            Ok(_) => Err(io::Error::other(
-                "the node speaks another version of the protocol",
-            )),
+        Self::over(Channel::pair(socket)?).await
+    }
+
+    /// The same over a connection to another machine. It does not dial: a connection into a sandbox
+    /// needs one of its own ([`crate::dial`]).
+    pub async fn connect_stream(stream: Box<dyn Wire>) -> io::Result<Self> {
+        Self::over(Channel::stream(stream)).await
+    }
+
+    async fn over(channel: Channel) -> io::Result<Self> {
+        let client = Self {
+            caller: Caller::new(channel),
+        };
+        match client.call(Call::Hello(Speaks::OURS)).await {
+            Ok((Reply::Hello(theirs), _)) if theirs.understands_us() => Ok(client),
+            Ok((Reply::Hello(theirs), _)) => Err(io::Error::other(format!(
+                "the node speaks {theirs}, and we {}",
+                Speaks::OURS
+            ))),
+            Ok(_) => Err(io::Error::other("the node answers something else")),
             Err(error) => Err(io::Error::other(error)),
+        }
+    }
+
+    /// One more connection to the node, served as for `peer`.
+    pub(crate) async fn connection_for(&self, peer: Peer) -> Result<OwnedFd, NodeError> {
+        match self.call(Call::Connect { peer }).await? {
+            (Reply::Connected, Some(socket)) => Ok(socket),
+            (other, _) => Err(unexpected(&other)),
         }
     }
 
@@ -76,48 +61,28 @@ impl NodeClient {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn closed(&self) {
-        self.shared.gone.cancelled().await;
+        self.caller.closed().await;
+    }
+
+    /// Whether it is gone.
+    pub fn is_closed(&self) -> bool {
+        self.caller.is_closed()
     }
 
     /// Asks the node nothing more, and lets it know: its end of the connection is served out once
     /// the calls under way are done.
-    pub fn leave(&self) {
-        if let Err(error) = self.shared.channel.end_sending() {
-            // It went before us.
-            debug!(%error, "leave the node");
-        }
+    pub async fn leave(&self) {
+        self.caller.leave().await;
     }
 
     async fn call(&self, call: Call) -> Result<(Reply, Option<OwnedFd>), NodeError> {
-        let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
-        let (sender, receiver) = oneshot::channel();
-        {
-            let mut state = self.shared.lock();
-            if state.closed {
-                return Err(NodeError::Unreachable);
-            }
-            state.pending.insert(id, sender);
+        match self.caller.call(call).await {
+            Ok((result, fd)) => Ok((result?, fd)),
+            Err(NoAnswer::Gone) => Err(NodeError::Unreachable),
+            Err(NoAnswer::TooLong) => Err(NodeError::Unsupported {
+                why: "the request is larger than 1 MiB".into(),
+            }),
         }
-        let pending = Pending {
-            shared: &self.shared,
-            id,
-        };
-        if let Err(error) = self
-            .shared
-            .channel
-            .send(&RequestFrame { id, call }, None)
-            .await
-        {
-            return Err(match error.kind() {
-                io::ErrorKind::InvalidInput => NodeError::Unsupported {
-                    why: "the request is larger than 1 MiB".into(),
-                },
-                _ => NodeError::Unreachable,
-            });
-        }
-        let (result, fd) = receiver.await.map_err(|_| NodeError::Unreachable)?;
-        drop(pending);
-        Ok((result?, fd))
     }
 
     async fn done(&self, call: Call) -> Result<(), NodeError> {
@@ -126,70 +91,6 @@ impl NodeClient {
             (other, _) => Err(unexpected(&other)),
         }
     }
-}
-
-impl Drop for NodeClient {
-    fn drop(&mut self) {
-        self.reader.abort();
-        self.shared.close();
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no holder of this lock panics")
-    }
-
-    fn close(&self) {
-        let mut state = self.lock();
-        state.closed = true;
-        state.pending.clear();
-        state.watcher = None;
-        self.gone.cancel();
-    }
-}
-
-/// Forgets a call whose caller gave up, so that its answer is dropped when it comes.
-struct Pending<'a> {
-    shared: &'a Shared,
-    id: u64,
-}
-
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        self.shared.lock().pending.remove(&self.id);
-    }
-}
-
-async fn read_replies(shared: Arc<Shared>) {
-    let mut buffer = buffer();
-    loop {
-        match shared.channel.recv::<ReplyFrame>(&mut buffer).await {
-            Ok(Some((ReplyFrame::Reply { id, result }, fd))) => {
-                let waiting = shared.lock().pending.remove(&id);
-                if let Some(waiting) = waiting {
-                    // A caller that left meanwhile drops the answer, and a descriptor with it.
-                    let _ = waiting.send((result, fd));
-                }
-            }
-            Ok(Some((ReplyFrame::Event(event), _))) => {
-                let mut state = shared.lock();
-                let lost = state
-                    .watcher
-                    .as_ref()
-                    .is_some_and(|w| w.try_send(event).is_err());
-                if lost {
-                    state.watcher = None;
-                }
-            }
-            Ok(None) => break,
-            Err(error) => {
-                warn!(%error, "the connection to the node broke");
-                break;
-            }
-        }
-    }
-    shared.close();
 }
 
 fn unexpected(reply: &Reply) -> NodeError {
@@ -333,7 +234,7 @@ impl NodePort for NodeClient {
         .await
     }
 
-    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<TcpStream, NodeError> {
+    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<Dialled, NodeError> {
         match self
             .call(Call::Dial {
                 sandbox: sandbox.clone(),
@@ -341,7 +242,7 @@ impl NodePort for NodeClient {
             })
             .await?
         {
-            (Reply::Dialled, Some(fd)) => Ok(TcpStream::from(fd)),
+            (Reply::Dialled, Some(fd)) => Ok(Dialled::Near(fd.into())),
             (other, _) => Err(unexpected(&other)),
         }
     }
@@ -354,9 +255,14 @@ impl NodePort for NodeClient {
     }
 
     async fn watch(&self) -> Result<mpsc::Receiver<NodeEvent>, NodeError> {
-        let (sender, receiver) = mpsc::channel(WATCH_LAG_MAX);
-        self.shared.lock().watcher = Some(sender);
+        let events = self.caller.watch();
         self.done(Call::Watch).await?;
-        Ok(receiver)
+        Ok(events)
+    }
+
+    async fn observe(&self) -> Result<mpsc::Receiver<NodeEvent>, NodeError> {
+        let events = self.caller.watch();
+        self.done(Call::Observe).await?;
+        Ok(events)
     }
 }

@@ -1,4 +1,9 @@
-//! Frames on a `SOCK_SEQPACKET` socket: one JSON value a message, descriptors beside it.
+//! Frames: one JSON value a message, over whatever connects two processes of ours.
+//!
+//! On one machine that is a `SOCK_SEQPACKET` socket, which carries descriptors beside a message;
+//! between machines a stream of bytes ([`stream`]), which does not.
+
+pub(crate) mod stream;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,13 +14,78 @@ use serde::de::DeserializeOwned;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::wire::Wire;
+use stream::StreamChannel;
+
+/// The longest frame, bytes.
+pub(crate) const FRAME_MAX: usize = scm::BYTES_MAX;
+
 /// One end of the wire.
-pub(crate) struct Channel {
-    socket: AsyncFd<OwnedFd>,
+pub(crate) enum Channel {
+    Pair(PairChannel),
+    Stream(StreamChannel),
 }
 
 impl Channel {
     /// Takes a connected `SOCK_SEQPACKET` socket. Needs a tokio runtime.
+    pub(crate) fn pair(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self::Pair(PairChannel::new(socket)?))
+    }
+
+    /// Takes a stream of bytes. Needs a tokio runtime.
+    pub(crate) fn stream(stream: Box<dyn Wire>) -> Self {
+        Self::Stream(StreamChannel::new(stream))
+    }
+
+    /// Sends one frame; concurrent senders do not mix. [`io::ErrorKind::InvalidInput`]: it is longer
+    /// than [`FRAME_MAX`], or has a descriptor that this wire cannot carry, and nothing was sent.
+    ///
+    /// # Cancel safety
+    /// The frame is sent whole or not at all.
+    pub(crate) async fn send<T: Serialize>(
+        &self,
+        frame: &T,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> io::Result<()> {
+        let bytes = serde_json::to_vec(frame)?;
+        match (self, fd) {
+            (Self::Pair(pair), fd) => pair.send(&bytes, fd).await,
+            (Self::Stream(stream), None) => stream.send(bytes).await,
+            (Self::Stream(_), Some(_)) => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    /// Receives the next frame into `buffer`; `None` when the other end is gone. One receiver at a
+    /// time.
+    pub(crate) async fn recv<T: DeserializeOwned>(
+        &self,
+        buffer: &mut Vec<u8>,
+    ) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+        let fd = match self {
+            Self::Pair(pair) => pair.recv(buffer).await?.map(|mut fds| fds.pop()),
+            Self::Stream(stream) => stream.recv(buffer).await?.then_some(None),
+        };
+        let Some(fd) = fd else {
+            return Ok(None);
+        };
+        Ok(Some((serde_json::from_slice(buffer)?, fd)))
+    }
+
+    /// Sends no more; the other end sees the end of the connection, and can still answer.
+    pub(crate) async fn end_sending(&self) -> io::Result<()> {
+        match self {
+            Self::Pair(pair) => pair.end_sending(),
+            Self::Stream(stream) => stream.end_sending().await,
+        }
+    }
+}
+
+/// Messages of a `SOCK_SEQPACKET` socket.
+pub(crate) struct PairChannel {
+    socket: AsyncFd<OwnedFd>,
+}
+
+impl PairChannel {
     pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
         #[expect(
@@ -26,47 +96,25 @@ impl Channel {
         Ok(Self { socket })
     }
 
-    /// Sends one frame; concurrent senders do not mix.
-    ///
-    /// # Cancel safety
-    /// The frame is sent whole or not at all.
-    pub(crate) async fn send<T: Serialize>(
-        &self,
-        frame: &T,
-        fd: Option<BorrowedFd<'_>>,
-    ) -> io::Result<()> {
-        let bytes = serde_json::to_vec(frame)?;
+    pub(crate) async fn send(&self, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let fds = fd.as_slice();
-        let send = |socket: &OwnedFd| scm::send(socket.as_fd(), &bytes, fds);
+        let send = |socket: &OwnedFd| scm::send(socket.as_fd(), bytes, fds);
         self.socket.async_io(Interest::WRITABLE, send).await
     }
 
-    /// Receives the next frame into `buffer`; `None` when the other end is gone.
-    pub(crate) async fn recv<T: DeserializeOwned>(
-        &self,
-        buffer: &mut [u8],
-    ) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+    /// `None` when the other end is gone; otherwise `buffer` is the message.
+    pub(crate) async fn recv(&self, buffer: &mut Vec<u8>) -> io::Result<Option<Vec<OwnedFd>>> {
+        buffer.resize(FRAME_MAX, 0);
         let recv = |socket: &OwnedFd| scm::recv(socket.as_fd(), &mut *buffer);
-        let (length, mut fds) = self.socket.async_io(Interest::READABLE, recv).await?;
-        if length == 0 {
-            return Ok(None);
-        }
-        let frame = serde_json::from_slice(&buffer[..length])?;
-        Ok(Some((frame, fds.pop())))
+        let (length, fds) = self.socket.async_io(Interest::READABLE, recv).await?;
+        buffer.truncate(length);
+        Ok((length > 0).then_some(fds))
     }
-}
 
-impl Channel {
-    /// Sends no more; the other end sees the end of the connection, and can still answer.
     pub(crate) fn end_sending(&self) -> io::Result<()> {
         Ok(rustix::net::shutdown(
             self.socket.get_ref(),
             rustix::net::Shutdown::Write,
         )?)
     }
-}
-
-/// A buffer that holds the longest frame.
-pub(crate) fn buffer() -> Vec<u8> {
-    vec![0; scm::BYTES_MAX]
 }

@@ -9,6 +9,7 @@ use crate::protocol::{
     ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, NodeEvent, NodeInfo, PauseReply,
     ResumeReply, ResumeRequest, SealReply, SnapshotReply,
 };
+use crate::wire::Dialled;
 
 /// Snapshots that one answer names at most, so that it fits a frame.
 pub const SNAPSHOTS_PAGE: usize = 4096;
@@ -103,7 +104,7 @@ pub trait NodePort: Send + Sync {
     ///
     /// # Cancel safety
     /// Dropping the future drops the connection.
-    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<std::net::TcpStream, NodeError>;
+    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<Dialled, NodeError>;
 
     /// What the node is and holds now.
     async fn info(&self) -> Result<NodeInfo, NodeError>;
@@ -111,6 +112,11 @@ pub trait NodePort: Send + Sync {
     /// What is there now ([`NodeEvent::Running`] or [`NodeEvent::Paused`] each, then one
     /// [`NodeEvent::Synced`]), then what happens. The channel ends when the node is gone. One watcher at a time.
     async fn watch(&self) -> Result<mpsc::Receiver<NodeEvent>, NodeError>;
+
+    /// The same without what is told once only (samples, logs, ends that nobody heard of), for any
+    /// number at once. One that lags loses its channel. Over one connection either this or
+    /// [`NodePort::watch`].
+    async fn observe(&self) -> Result<mpsc::Receiver<NodeEvent>, NodeError>;
 }
 
 /// Why a node did not do as asked. Texts are for operators; what a client sees is decided above.
@@ -155,6 +161,9 @@ pub enum NodeError {
     PortClosed { sandbox: SandboxId, port: u16 },
     #[error("the node failed: {why}")]
     Internal { why: String },
+    /// Whoever asked may not ask for this.
+    #[error("the node does not do that for this caller")]
+    Denied,
     /// No answer will come: the connection to the node is gone.
     #[error("the node cannot be reached")]
     Unreachable,
@@ -179,6 +188,7 @@ impl NodeError {
             | Self::Unsupported { .. }
             | Self::CreateFailed { .. }
             | Self::PortClosed { .. }
+            | Self::Denied
             | Self::Internal { .. } => false,
         }
     }

@@ -8,10 +8,39 @@ use casemate_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::NodeError;
-
 /// Of everything in this module; the first message of each side names it.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
+/// The oldest that we still speak: processes of several machines are replaced one after the other,
+/// so a version must understand the one before it.
+const OLDEST: u32 = 7;
+
+/// Versions that an end speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Speaks {
+    pub(crate) version: u32,
+    /// The lowest.
+    #[serde(default)]
+    pub(crate) oldest: Option<u32>,
+}
+
+impl Speaks {
+    pub(crate) const OURS: Self = Self {
+        version: VERSION,
+        oldest: Some(OLDEST),
+    };
+
+    /// Whether there is a version that both speak.
+    pub(crate) fn understands_us(self) -> bool {
+        self.version >= OLDEST && self.oldest.unwrap_or(self.version) <= VERSION
+    }
+}
+
+impl std::fmt::Display for Speaks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let oldest = self.oldest.unwrap_or(self.version);
+        write!(f, "versions {oldest} to {} of the protocol", self.version)
+    }
+}
 
 /// A sandbox to be made.
 #[derive(Clone, Serialize, Deserialize)]
@@ -298,19 +327,11 @@ pub struct NodeDisk {
     pub total_bytes: u64,
 }
 
-/// From control to the node.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct RequestFrame {
-    pub id: u64,
-    pub call: Call,
-}
-
+/// From control, or an edge, to the node.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Call {
-    Hello {
-        version: u32,
-    },
+    Hello(Speaks),
     Create(Box<CreateRequest>),
     Claim {
         sandbox: SandboxId,
@@ -369,23 +390,27 @@ pub(crate) enum Call {
     },
     Info,
     Watch,
+    Observe,
+    /// A connection of its own, to be served for whoever stands behind the caller.
+    Connect {
+        peer: Peer,
+    },
 }
 
-/// From the node to control. A dialled connection travels with its reply as one descriptor.
-#[derive(Debug, Serialize, Deserialize)]
+/// Who asks, and so what is carried out for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum ReplyFrame {
-    Reply {
-        id: u64,
-        result: Result<Reply, NodeError>,
-    },
-    Event(NodeEvent),
+pub enum Peer {
+    /// Everything.
+    Control,
+    /// What leads into sandboxes: where one is, and connections.
+    Edge,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reply {
-    Hello { version: u32 },
+    Hello(Speaks),
     Created(CreateReply),
     Paused(PauseReply),
     Resumed(ResumeReply),
@@ -398,4 +423,6 @@ pub(crate) enum Reply {
     Done,
     Dialled,
     Info(Box<NodeInfo>),
+    /// The connection's other end travels beside it.
+    Connected,
 }

@@ -1,37 +1,71 @@
-//! The node's end: serves a [`NodePort`] on a socket until its peer leaves.
+//! The node's end: serves a [`NodePort`] on a connection until its peer leaves.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
 use std::sync::Arc;
 
+use casemate_linux::scm;
 use tokio::task::{AbortHandle, JoinSet};
-use tracing::warn;
+use tracing::{debug, warn};
 
-use crate::frame::{Channel, buffer};
-use crate::protocol::{self, Call, Reply, ReplyFrame, RequestFrame};
+use crate::caller::{self, RequestFrame};
+use crate::frame::Channel;
+use crate::protocol::{Call, NodeEvent, Peer, Reply, Speaks};
+use crate::wire::{Dialled, Wire};
 use crate::{NodeError, NodePort};
 
-/// Serves one peer. Calls run concurrently; those begun when the peer leaves run to their end
-/// before this returns, so that nothing half made is left.
+type ReplyFrame = caller::ReplyFrame<Reply, NodeError, NodeEvent>;
+
+/// Serves the process at the other end of a socket pair, which may be asked everything and may have
+/// others served. Calls run concurrently; those begun when the peer leaves run to their end before
+/// this returns, so that nothing half made is left.
 pub async fn serve(socket: OwnedFd, node: Arc<dyn NodePort>) -> io::Result<()> {
-    let channel = Arc::new(Channel::new(socket)?);
-    let mut buffer = buffer();
+    serve_channel(Channel::pair(socket)?, Peer::Control, node).await
+}
+
+/// The same for a peer on another machine, whose connection ends in this process.
+pub async fn serve_stream(
+    stream: Box<dyn Wire>,
+    peer: Peer,
+    node: Arc<dyn NodePort>,
+) -> io::Result<()> {
+    serve_channel(Channel::stream(stream), peer, node).await
+}
+
+/// Boxed because the calls that are served may ask for further connections.
+fn serve_channel(
+    channel: Channel,
+    peer: Peer,
+    node: Arc<dyn NodePort>,
+) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> {
+    Box::pin(serve_calls(channel, peer, node))
+}
+
+async fn serve_calls(channel: Channel, peer: Peer, node: Arc<dyn NodePort>) -> io::Result<()> {
+    let channel = Arc::new(channel);
+    let mut buffer = Vec::new();
     let mut calls = JoinSet::new();
     let mut watch: Option<AbortHandle> = None;
     let end = loop {
         while calls.try_join_next().is_some() {}
-        match channel.recv::<RequestFrame>(&mut buffer).await {
+        match channel.recv::<RequestFrame<Call>>(&mut buffer).await {
+            Ok(Some((RequestFrame { id, call }, _))) if !may(peer, &call) => {
+                let refused = Err(NodeError::Denied);
+                calls.spawn(reply(Arc::clone(&channel), id, refused, None));
+            }
             Ok(Some((
                 RequestFrame {
                     id,
-                    call: Call::Watch,
+                    call: call @ (Call::Watch | Call::Observe),
                 },
                 _,
             ))) => {
+                let is_watch = matches!(call, Call::Watch);
                 if let Some(former) = watch.take() {
                     former.abort();
                 }
-                let task = forward_events(id, Arc::clone(&channel), Arc::clone(&node));
+                let task = forward_events(id, is_watch, Arc::clone(&channel), Arc::clone(&node));
                 watch = Some(calls.spawn(task));
             }
             Ok(Some((RequestFrame { id, call }, _))) => {
@@ -48,15 +82,28 @@ pub async fn serve(socket: OwnedFd, node: Arc<dyn NodePort>) -> io::Result<()> {
     end
 }
 
+/// What is carried out for whom.
+fn may(peer: Peer, call: &Call) -> bool {
+    match peer {
+        Peer::Control => true,
+        Peer::Edge => matches!(call, Call::Hello(_) | Call::Dial { .. } | Call::Info),
+    }
+}
+
 async fn answer(id: u64, call: Call, channel: Arc<Channel>, node: Arc<dyn NodePort>) {
-    let (result, fd) = match carry_out(call, &*node).await {
+    let (result, fd) = match carry_out(call, &node).await {
         Ok((reply, fd)) => (Ok(reply), fd),
         Err(error) => (Err(error), None),
     };
-    reply(&channel, id, result, fd).await;
+    reply(channel, id, result, fd).await;
 }
 
-async fn reply(channel: &Channel, id: u64, result: Result<Reply, NodeError>, fd: Option<OwnedFd>) {
+async fn reply(
+    channel: Arc<Channel>,
+    id: u64,
+    result: Result<Reply, NodeError>,
+    fd: Option<OwnedFd>,
+) {
     let frame = ReplyFrame::Reply { id, result };
     if let Err(error) = channel.send(&frame, fd.as_ref().map(AsFd::as_fd)).await
         && error.kind() != io::ErrorKind::BrokenPipe
@@ -65,11 +112,12 @@ async fn reply(channel: &Channel, id: u64, result: Result<Reply, NodeError>, fd:
     }
 }
 
-async fn carry_out(call: Call, node: &dyn NodePort) -> Result<(Reply, Option<OwnedFd>), NodeError> {
+async fn carry_out(
+    call: Call,
+    node: &Arc<dyn NodePort>,
+) -> Result<(Reply, Option<OwnedFd>), NodeError> {
     let reply = match call {
-        Call::Hello { .. } => Reply::Hello {
-            version: protocol::VERSION,
-        },
+        Call::Hello(_) => Reply::Hello(Speaks::OURS),
         Call::Create(request) => Reply::Created(node.create(*request).await?),
         Call::Kill { sandbox, reason } => {
             node.kill(&sandbox, reason).await?;
@@ -109,11 +157,25 @@ async fn carry_out(call: Call, node: &dyn NodePort) -> Result<(Reply, Option<Own
             Reply::Done
         }
         Call::Dial { sandbox, port } => {
-            let stream = node.dial(&sandbox, port).await?;
-            return Ok((Reply::Dialled, Some(stream.into())));
+            return match node.dial(&sandbox, port).await? {
+                Dialled::Near(socket) => Ok((Reply::Dialled, Some(socket.into()))),
+                Dialled::Far(_) => Err(NodeError::Internal {
+                    why: "a connection through another machine cannot be handed over".into(),
+                }),
+            };
+        }
+        Call::Connect { peer } => {
+            let (ours, theirs) = scm::pair().map_err(|error| NodeError::Internal {
+                why: format!("make a socket pair: {error}"),
+            })?;
+            let channel = Channel::pair(ours).map_err(|error| NodeError::Internal {
+                why: format!("use a socket pair: {error}"),
+            })?;
+            tokio::spawn(serve_connected(channel, peer, Arc::clone(node)));
+            return Ok((Reply::Connected, Some(theirs)));
         }
         Call::Info => Reply::Info(Box::new(node.info().await?)),
-        Call::Watch => {
+        Call::Watch | Call::Observe => {
             return Err(NodeError::Internal {
                 why: "a watch is not a call".into(),
             });
@@ -122,12 +184,23 @@ async fn carry_out(call: Call, node: &dyn NodePort) -> Result<(Reply, Option<Own
     Ok((reply, None))
 }
 
-async fn forward_events(id: u64, channel: Arc<Channel>, node: Arc<dyn NodePort>) {
-    let mut events = match node.watch().await {
-        Ok(events) => events,
-        Err(error) => return reply(&channel, id, Err(error), None).await,
+/// Lives as long as whoever holds the other end.
+async fn serve_connected(channel: Channel, peer: Peer, node: Arc<dyn NodePort>) {
+    if let Err(error) = serve_channel(channel, peer, node).await {
+        debug!(%error, "a connection that was handed on ended");
+    }
+}
+
+async fn forward_events(id: u64, is_watch: bool, channel: Arc<Channel>, node: Arc<dyn NodePort>) {
+    let events = match is_watch {
+        true => node.watch().await,
+        false => node.observe().await,
     };
-    reply(&channel, id, Ok(Reply::Done), None).await;
+    let mut events = match events {
+        Ok(events) => events,
+        Err(error) => return reply(channel, id, Err(error), None).await,
+    };
+    reply(Arc::clone(&channel), id, Ok(Reply::Done), None).await;
     while let Some(event) = events.recv().await {
         if channel.send(&ReplyFrame::Event(event), None).await.is_err() {
             return;

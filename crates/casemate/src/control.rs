@@ -194,7 +194,7 @@ async fn leave(
     if tokio::time::timeout(ASKED_TIMEOUT, settle).await.is_err() {
         tracing::warn!("requests that are under way take too long to wait for");
     }
-    client.leave();
+    client.leave().await;
 }
 
 fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {

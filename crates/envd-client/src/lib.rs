@@ -11,4 +11,6 @@ mod transport;
 
 pub use envd::{Codec, Envd, MessageStream, files, filesystem, process};
 pub use error::{EnvdError, HttpError, RpcCode};
-pub use transport::{ANSWER_TIMEOUT, Answer, BaseUrl, Dial, Download, Transport, UploadProgress};
+pub use transport::{
+    ANSWER_TIMEOUT, Answer, BaseUrl, Dial, Download, Transport, UploadProgress, Wire,
+};

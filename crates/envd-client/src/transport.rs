@@ -22,7 +22,7 @@ pub use answer::Answer;
 pub use base_url::BaseUrl;
 pub(crate) use body::{Body, BodySender, Dropped, NotWanted, channel, whole};
 use connector::Connector;
-pub use connector::Dial;
+pub use connector::{Dial, Wire};
 pub use download::Download;
 pub use upload::UploadProgress;
 

@@ -255,6 +255,7 @@ fn of_node(error: &NodeError) -> (StatusCode, &'static str, &'static str) {
         | NodeError::PauseFailed { .. }
         | NodeError::StillEnding(_)
         | NodeError::PortClosed { .. }
+        | NodeError::Denied
         | NodeError::Internal { .. } => (
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal_server_error",

@@ -366,6 +366,7 @@ fn may_have_happened(error: &NodeError) -> bool {
         | NodeError::Unsupported { .. }
         | NodeError::CreateFailed { .. }
         | NodeError::StillEnding(_)
+        | NodeError::Denied
         | NodeError::PortClosed { .. } => false,
     }
 }

@@ -7,11 +7,10 @@ use std::io;
 use std::time::Duration;
 
 use casemate_failpoint::{self as failpoint, Point};
-use casemate_rpc::{NodeError, PauseReply};
+use casemate_rpc::{NodeError, PauseReply, SandboxStream};
 use casemate_store::{Sandbox, StoreError};
 use casemate_types::{Kept, PauseReason, SandboxId, SandboxState, Timestamp, chain, steady};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::{ChangeError, stands};
 use crate::Control;
@@ -211,13 +210,13 @@ impl Control {
     async fn agent_answers(&self, id: &SandboxId) -> bool {
         let asked = tokio::time::timeout(HEALTH_PATIENCE, async {
             let stream = self.node.dial(id, ENVD_PORT).await.ok()?;
-            health(TcpStream::from_std(stream).ok()?).await.ok()
+            health(stream.into_stream().ok()?).await.ok()
         });
         matches!(asked.await, Ok(Some(true)))
     }
 }
 
-async fn health(mut agent: TcpStream) -> io::Result<bool> {
+async fn health(mut agent: SandboxStream) -> io::Result<bool> {
     agent
         .write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         .await?;

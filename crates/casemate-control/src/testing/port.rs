@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use casemate_rpc::{
-    ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, NodeError, NodeEvent, NodeInfo,
-    NodePort, PauseReply, ResumeReply, ResumeRequest, RunningSandbox, SNAPSHOTS_PAGE, SealReply,
-    SnapshotReply,
+    ClaimRequest, CreateReply, CreateRequest, Dialled, KeptSnapshot, NodeError, NodeEvent,
+    NodeInfo, NodePort, PauseReply, ResumeReply, ResumeRequest, RunningSandbox, SNAPSHOTS_PAGE,
+    SealReply, SnapshotReply,
 };
 use casemate_types::{
     CompiledPolicy, EndReason, Kept, LayerId, PauseReason, SandboxId, SnapshotId, Timestamp,
@@ -314,7 +314,7 @@ impl NodePort for FakeNode {
         Ok(())
     }
 
-    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<std::net::TcpStream, NodeError> {
+    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<Dialled, NodeError> {
         let agent = {
             let mut state = self.reachable()?;
             state.entry(sandbox)?;
@@ -324,7 +324,8 @@ impl NodePort for FakeNode {
             sandbox: sandbox.clone(),
             port,
         };
-        std::net::TcpStream::connect(agent.ok_or_else(closed)?).map_err(|_| closed())
+        let socket = std::net::TcpStream::connect(agent.ok_or_else(closed)?);
+        socket.map(Dialled::Near).map_err(|_| closed())
     }
 
     async fn info(&self) -> Result<NodeInfo, NodeError> {
@@ -334,17 +335,21 @@ impl NodePort for FakeNode {
     async fn watch(&self) -> Result<mpsc::Receiver<NodeEvent>, NodeError> {
         let mut state = self.reachable()?;
         let (sender, receiver) = mpsc::channel(EVENTS);
-        state.events = Some(sender);
-        let first = state.running.values().map(|entry| match entry.paused() {
-            None => NodeEvent::Running(entry.facts.clone()),
-            Some(paused) => NodeEvent::Paused(paused),
-        });
-        for event in first.collect::<Vec<_>>() {
-            state.tell(event);
+        for event in state.first_events() {
+            // The channel is new, and larger than what a test makes.
+            let _ = sender.try_send(event);
         }
-        state.tell(NodeEvent::Synced);
-        let info = state.info();
-        state.tell(NodeEvent::Heartbeat(Box::new(info)));
+        state.events = Some(sender);
+        Ok(receiver)
+    }
+
+    async fn observe(&self) -> Result<mpsc::Receiver<NodeEvent>, NodeError> {
+        let mut state = self.reachable()?;
+        let (sender, receiver) = mpsc::channel(EVENTS);
+        for event in state.first_events() {
+            let _ = sender.try_send(event);
+        }
+        state.observers.push(sender);
         Ok(receiver)
     }
 }

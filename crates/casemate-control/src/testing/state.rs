@@ -17,6 +17,7 @@ use super::agent::FakeAgent;
 pub(super) struct State {
     pub(super) running: BTreeMap<SandboxId, Entry>,
     pub(super) events: Option<mpsc::Sender<NodeEvent>>,
+    pub(super) observers: Vec<mpsc::Sender<NodeEvent>>,
     pub(super) template: NodeTemplate,
     pub(super) failure: Option<NodeError>,
     pub(super) reachable: bool,
@@ -73,6 +74,7 @@ impl State {
         Self {
             running: BTreeMap::new(),
             events: None,
+            observers: Vec::new(),
             template: base_template(),
             failure: None,
             reachable: true,
@@ -118,7 +120,19 @@ impl State {
         known
     }
 
+    /// What there is, for whoever begins to listen.
+    pub(super) fn first_events(&self) -> Vec<NodeEvent> {
+        let running = self.running.values().map(|entry| match entry.paused() {
+            None => NodeEvent::Running(entry.facts.clone()),
+            Some(paused) => NodeEvent::Paused(paused),
+        });
+        let info = NodeEvent::Heartbeat(Box::new(self.info()));
+        running.chain([NodeEvent::Synced, info]).collect()
+    }
+
     pub(super) fn tell(&mut self, event: NodeEvent) {
+        self.observers
+            .retain(|observer| observer.try_send(event.clone()).is_ok());
         if let Some(events) = &self.events
             && events.try_send(event).is_err()
         {

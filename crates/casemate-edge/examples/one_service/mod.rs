@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use casemate_edge::{
-    DialFailure, Dialer, Knock, LookupFailure, RouteTarget, Routes, WakeFailure, Wire,
+    DialFailure, Dialer, Dialled, Knock, LookupFailure, RouteTarget, Routes, WakeFailure, Wire,
 };
 use casemate_types::SandboxId;
 use tokio::net::TcpStream;
@@ -25,11 +25,11 @@ impl Routes for OneService {
 
 #[async_trait]
 impl Dialer for OneService {
-    async fn dial(&self, _: &SandboxId, _: u16) -> Result<TcpStream, DialFailure> {
-        Ok(TcpStream::connect(self.0).await?)
+    async fn dial(&self, _: &SandboxId, _: u16) -> Result<Dialled, DialFailure> {
+        Ok(Dialled::Socket(TcpStream::connect(self.0).await?))
     }
 
-    async fn speak_tls(&self, stream: TcpStream, _: &str) -> io::Result<Box<dyn Wire>> {
-        Ok(Box::new(stream))
+    async fn speak_tls(&self, stream: Box<dyn Wire>, _: &str) -> io::Result<Box<dyn Wire>> {
+        Ok(stream)
     }
 }

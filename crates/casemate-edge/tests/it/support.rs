@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use axum::Router;
 use bytes::Bytes;
 use casemate_edge::{
-    DialFailure, Dialer, Drained, Edge, EdgeConfig, Knock, LookupFailure, RouteTarget, Routes,
-    WakeFailure, Wire,
+    DialFailure, Dialer, Dialled, Drained, Edge, EdgeConfig, Knock, LookupFailure, RouteTarget,
+    Routes, WakeFailure, Wire,
 };
 use casemate_types::{PeerAddr, SandboxId};
 use http::{Request, Response};
@@ -102,7 +102,7 @@ impl Routes for World {
 
 #[async_trait]
 impl Dialer for World {
-    async fn dial(&self, id: &SandboxId, port: u16) -> Result<TcpStream, DialFailure> {
+    async fn dial(&self, id: &SandboxId, port: u16) -> Result<Dialled, DialFailure> {
         self.dials.fetch_add(1, Ordering::SeqCst);
         drop(self.gate.lock().await);
         if *self.paused.lock().unwrap() {
@@ -110,14 +110,14 @@ impl Dialer for World {
         }
         let at = self.ports.lock().unwrap().get(&(id.clone(), port)).copied();
         let at = at.ok_or(DialFailure::PortClosed)?;
-        Ok(TcpStream::connect(at).await?)
+        Ok(Dialled::Socket(TcpStream::connect(at).await?))
     }
 
-    async fn speak_tls(&self, stream: TcpStream, host: &str) -> io::Result<Box<dyn Wire>> {
+    async fn speak_tls(&self, stream: Box<dyn Wire>, host: &str) -> io::Result<Box<dyn Wire>> {
         self.tls_hosts.lock().unwrap().push(host.to_owned());
         Ok(match &*self.endless.lock().unwrap() {
             Some(taken) => Box::new(Endless::new(Arc::clone(taken))),
-            None => Box::new(stream),
+            None => stream,
         })
     }
 }

@@ -1,17 +1,19 @@
 //! Both ends of the wire over a real socket pair, with a node of a few lines behind.
 
+mod far;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use casemate_linux::scm;
 use casemate_rpc::{
-    ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, NodeClient, NodeError, NodeEvent,
-    NodeInfo, NodePort, PauseReply, ResumeReply, ResumeRequest, SNAPSHOTS_PAGE, SealReply,
-    SnapshotReply, server,
+    ClaimRequest, CreateReply, CreateRequest, Dialled, KeptSnapshot, NodeClient, NodeError,
+    NodeEvent, NodeInfo, NodePort, PauseReply, ResumeReply, ResumeRequest, SNAPSHOTS_PAGE,
+    SealReply, SnapshotReply, server,
 };
 use casemate_types::{
     CompiledPolicy, Distribution, EndReason, Kept, LayerId, OnTimeout, Resources, SandboxId,
@@ -23,6 +25,7 @@ use tokio::sync::mpsc;
 struct SmallNode {
     created: AtomicUsize,
     port: u16,
+    observers: Mutex<Vec<mpsc::Sender<NodeEvent>>>,
 }
 
 #[async_trait]
@@ -146,12 +149,13 @@ impl NodePort for SmallNode {
         Ok(())
     }
 
-    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<TcpStream, NodeError> {
+    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<Dialled, NodeError> {
         let closed = |_| NodeError::PortClosed {
             sandbox: sandbox.clone(),
             port,
         };
-        TcpStream::connect(("127.0.0.1", self.port)).map_err(closed)
+        let socket = TcpStream::connect(("127.0.0.1", self.port)).map_err(closed);
+        socket.map(Dialled::Near)
     }
 
     async fn info(&self) -> Result<NodeInfo, NodeError> {
@@ -166,6 +170,13 @@ impl NodePort for SmallNode {
             .send(NodeEvent::Synced)
             .await
             .map_err(|_| NodeError::Unreachable)?;
+        Ok(receiver)
+    }
+
+    /// Whoever observes hears once that the sandbox of this name was paused, when it is told to.
+    async fn observe(&self) -> Result<mpsc::Receiver<NodeEvent>, NodeError> {
+        let (sender, receiver) = mpsc::channel(8);
+        self.observers.lock().unwrap().push(sender);
         Ok(receiver)
     }
 }
@@ -257,6 +268,9 @@ async fn a_dialled_connection_arrives_as_a_descriptor() {
     let (mut inside, _) = listener.accept().unwrap();
     inside.write_all(b"hello").unwrap();
     let mut said = [0; 5];
+    let Dialled::Near(stream) = &mut stream else {
+        panic!("it is on this machine");
+    };
     stream.read_exact(&mut said).unwrap();
     assert_eq!(&said, b"hello");
 }

@@ -14,13 +14,12 @@ use casemate_catalog::{Catalog, CatalogError, Route};
 use casemate_control::Control;
 use casemate_control::sandboxes::wake::{self, WakeError};
 use casemate_edge::{
-    DialFailure, Dialer, Edge, EdgeConfig, Knock, LookupFailure, RouteTarget, Routes, TrafficToken,
-    WakeFailure, Wire,
+    DialFailure, Dialer, Dialled, Edge, EdgeConfig, Knock, LookupFailure, RouteTarget, Routes,
+    TrafficToken, WakeFailure, Wire,
 };
-use casemate_rpc::{NodeError, NodePort};
+use casemate_rpc::{NodeError, NodePort, SandboxStream};
 use casemate_tls::ServiceTls;
 use casemate_types::SandboxId;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -224,9 +223,12 @@ struct NodeDialer {
 
 #[async_trait]
 impl Dialer for NodeDialer {
-    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<TcpStream, DialFailure> {
+    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<Dialled, DialFailure> {
         match self.node.dial(sandbox, port).await {
-            Ok(stream) => Ok(TcpStream::from_std(stream)?),
+            Ok(dialled) => Ok(match dialled.into_stream()? {
+                SandboxStream::Near(socket) => Dialled::Socket(socket),
+                SandboxStream::Far(stream) => Dialled::Bytes(Box::new(stream)),
+            }),
             Err(NodeError::NotFound(_)) => Err(DialFailure::NotFound),
             Err(NodeError::Paused(_)) => Err(DialFailure::Paused),
             Err(NodeError::PortClosed { .. }) => Err(DialFailure::PortClosed),
@@ -234,7 +236,7 @@ impl Dialer for NodeDialer {
         }
     }
 
-    async fn speak_tls(&self, stream: TcpStream, host: &str) -> io::Result<Box<dyn Wire>> {
+    async fn speak_tls(&self, stream: Box<dyn Wire>, host: &str) -> io::Result<Box<dyn Wire>> {
         Ok(Box::new(self.services.connect(stream, host).await?))
     }
 }

@@ -10,10 +10,12 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use http::Uri;
 use http::uri::Scheme;
+use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connected, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tower::Service;
 
@@ -26,8 +28,13 @@ pub trait Dial: Send + Sync + 'static {
     ///
     /// # Cancel safety
     /// Dropping the future drops the connection.
-    async fn dial(&self) -> io::Result<std::net::TcpStream>;
+    async fn dial(&self) -> io::Result<Box<dyn Wire>>;
 }
+
+/// Bytes both ways.
+pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 /// Where the connections of one pool come from.
 #[derive(Clone)]
@@ -53,7 +60,12 @@ impl Connector {
     }
 }
 
-type Connection = MaybeHttpsStream<TokioIo<TcpStream>>;
+/// A connection, however it was made.
+pub(super) enum Connection {
+    Named(MaybeHttpsStream<TokioIo<TcpStream>>),
+    Dialled(TokioIo<Box<dyn Wire>>),
+}
+
 type Fault = Box<dyn Error + Send + Sync>;
 
 impl Service<Uri> for Connector {
@@ -70,7 +82,10 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, to: Uri) -> Self::Future {
         match self {
-            Self::Named(connector) => connector.call(to),
+            Self::Named(connector) => {
+                let connecting = connector.call(to);
+                Box::pin(async move { Ok(Connection::Named(connecting.await?)) })
+            }
             Self::Dialled(dial) => {
                 let dial = Arc::clone(dial);
                 Box::pin(async move { Ok(dialled(&*dial, &to).await?) })
@@ -87,12 +102,74 @@ async fn dialled(dial: &dyn Dial, to: &Uri) -> io::Result<Connection> {
     let stream = tokio::time::timeout(CONNECT_TIMEOUT, dial.dial())
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    // Whoever dialled may have left it as the kernel makes them, and one that blocks would stop
-    // everything else.
-    stream.set_nonblocking(true)?;
-    stream.set_nodelay(true)?;
-    let stream = TcpStream::from_std(stream)?;
-    Ok(MaybeHttpsStream::Http(TokioIo::new(stream)))
+    Ok(Connection::Dialled(TokioIo::new(stream)))
+}
+
+impl hyper_util::client::legacy::connect::Connection for Connection {
+    fn connected(&self) -> Connected {
+        match self {
+            Self::Named(stream) => stream.connected(),
+            Self::Dialled(_) => Connected::new(),
+        }
+    }
+}
+
+impl Read for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Named(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Dialled(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl Write for Connection {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Named(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Dialled(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Named(stream) => Pin::new(stream).poll_write_vectored(context, pieces),
+            Self::Dialled(stream) => Pin::new(stream).poll_write_vectored(context, pieces),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Named(stream) => stream.is_write_vectored(),
+            Self::Dialled(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Named(stream) => Pin::new(stream).poll_flush(context),
+            Self::Dialled(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Named(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Dialled(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
 }
 
 impl fmt::Debug for Connector {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use envd_client::process::Command;
-use envd_client::{BaseUrl, Dial, Envd, EnvdError, HttpError, Transport};
+use envd_client::{BaseUrl, Dial, Envd, EnvdError, HttpError, Transport, Wire};
 
 use crate::server::{Answer, Server};
 
@@ -39,10 +39,10 @@ impl Dialer {
 
 #[async_trait]
 impl Dial for Dialer {
-    async fn dial(&self) -> io::Result<std::net::TcpStream> {
+    async fn dial(&self) -> io::Result<Box<dyn Wire>> {
         self.dials.fetch_add(1, Ordering::Relaxed);
         match self.way {
-            Way::To(address) => tokio::net::TcpStream::connect(address).await?.into_std(),
+            Way::To(address) => Ok(Box::new(tokio::net::TcpStream::connect(address).await?)),
             Way::Refused => Err(io::Error::other("the sandbox does not run")),
             Way::Stuck => std::future::pending().await,
         }
