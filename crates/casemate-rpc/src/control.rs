@@ -57,8 +57,9 @@ pub struct JoinRequest {
     /// Over TLS whose authority the token names.
     pub token_secret: String,
     pub member: Member,
-    /// A request for a certificate (PKCS #10, PEM); its key stays where it was made.
-    pub certificate_request: String,
+    /// What is to be certified: a point of P-256, not compressed, in hexadecimal. Its other half stays
+    /// where it was made.
+    pub public_key: String,
     /// Of a node.
     pub node: Option<NodePlace>,
 }
@@ -87,7 +88,7 @@ pub struct NodePlace {
 /// A member that has a certificate wants the next one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RenewRequest {
-    pub certificate_request: String,
+    pub public_key: String,
     /// Of a node: as it is now.
     pub node: Option<NodePlace>,
 }
@@ -99,6 +100,8 @@ pub struct Admitted {
     pub certificate: String,
     /// Authorities to trust, PEM.
     pub authorities: String,
+    /// For how long it holds from now on.
+    pub lasts_seconds: u64,
     /// The cluster's steady time, microseconds: a machine that has booted begins to count from it.
     pub now_us: i64,
 }

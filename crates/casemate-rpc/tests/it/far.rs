@@ -374,6 +374,7 @@ fn admitted(whom: &str) -> Admitted {
     Admitted {
         certificate: whom.into(),
         authorities: String::new(),
+        lasts_seconds: 60,
         now_us: 7,
     }
 }
@@ -400,7 +401,7 @@ fn join(secret: &str) -> JoinRequest {
         token_id: "t".into(),
         token_secret: secret.into(),
         member: member(MemberRole::Node),
-        certificate_request: "please".into(),
+        public_key: "please".into(),
         node: Some(NodePlace {
             address: "10.0.0.1:8082".into(),
             labels: BTreeMap::new(),
@@ -418,7 +419,7 @@ async fn a_stranger_can_join_and_do_nothing_else() {
     ));
     assert!(not_admitted(stranger.nodes().await.unwrap_err()));
     let renew = RenewRequest {
-        certificate_request: "please".into(),
+        public_key: "please".into(),
         node: None,
     };
     assert!(not_admitted(stranger.renew(renew).await.unwrap_err()));

@@ -62,7 +62,8 @@ impl Connector {
 
 /// A connection, however it was made.
 pub(super) enum Connection {
-    Named(MaybeHttpsStream<TokioIo<TcpStream>>),
+    /// With TLS it has a kilobyte of state.
+    Named(Box<MaybeHttpsStream<TokioIo<TcpStream>>>),
     Dialled(TokioIo<Box<dyn Wire>>),
 }
 
@@ -84,7 +85,7 @@ impl Service<Uri> for Connector {
         match self {
             Self::Named(connector) => {
                 let connecting = connector.call(to);
-                Box::pin(async move { Ok(Connection::Named(connecting.await?)) })
+                Box::pin(async move { Ok(Connection::Named(Box::new(connecting.await?))) })
             }
             Self::Dialled(dial) => {
                 let dial = Arc::clone(dial);
