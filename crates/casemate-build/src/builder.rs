@@ -77,7 +77,6 @@ pub struct BuilderLimits {
 
 /// Runs builds. One for each process.
 pub struct Builder {
-    node: Arc<dyn NodePort>,
     cache: Arc<dyn BuildCache + Send + Sync>,
     images: Arc<Images>,
     /// What steps may reach.
@@ -143,14 +142,12 @@ pub trait Uploads: Send + Sync {
 
 impl Builder {
     pub fn new(
-        node: Arc<dyn NodePort>,
         cache: Arc<dyn BuildCache + Send + Sync>,
         images: Arc<Images>,
         network: CompiledPolicy,
         limits: BuilderLimits,
     ) -> Self {
         Self {
-            node,
             cache,
             images,
             network,
@@ -166,12 +163,13 @@ impl Builder {
         &self.held
     }
 
-    /// Runs a build to its end; what it made is held until the second of the pair is dropped, which is
+    /// Runs a build to its end, at this node; what it made is held until the second of the pair is dropped, which is
     /// after whoever called has written it down. Leaves no sandbox behind, whatever happens; layers
     /// that were finished stay in the cache.
     pub async fn run(
         &self,
         job: &Job,
+        node: &Arc<dyn NodePort>,
         uploads: &dyn Uploads,
         log: &Arc<dyn BuildLog>,
         cancel: &CancellationToken,
@@ -189,6 +187,7 @@ impl Builder {
             let mut work = Work {
                 builder: self,
                 job,
+                node,
                 uploads,
                 log,
                 begun: &begun,

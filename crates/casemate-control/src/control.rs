@@ -6,15 +6,13 @@ use casemate_build::builder::{Builder, BuilderLimits};
 use casemate_catalog::Catalog;
 use casemate_history::History;
 use casemate_images::Images;
-use casemate_rpc::NodePort;
 use casemate_store::{Build, KeyHash, KeyId, Store, StoreError, Team, Template};
 use casemate_types::{CompiledPolicy, Timestamp};
-use tokio::sync::watch;
 
 use crate::config::ControlConfig;
 use crate::keys::Keys;
 use crate::locks::SandboxLocks;
-use crate::nodes::{Counters, Heard, Starting};
+use crate::nodes::{Nodes, Starting};
 use crate::quota::Quota;
 use crate::recall::Recall;
 use crate::recent::Recent;
@@ -39,7 +37,7 @@ pub struct Control {
     pub(crate) keys: Keys,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) catalog: Arc<dyn Catalog>,
-    pub(crate) node: Arc<dyn NodePort>,
+    pub(crate) nodes: Nodes,
     pub(crate) history: Arc<dyn History>,
     pub(crate) recorder: Recorder,
     pub(crate) tasks: Tasks,
@@ -64,8 +62,6 @@ pub struct Control {
     pub(crate) warm: Warm,
     /// Held while a team's caches are trimmed: the store writes for one at a time anyway.
     pub(crate) trimming: tokio::sync::Mutex<()>,
-    pub(crate) counters: Counters,
-    pub(crate) heard: watch::Sender<Heard>,
     /// This process, another name after each start: what it holds when it dies is found by it.
     pub(crate) owner: String,
 }
@@ -77,12 +73,11 @@ pub enum StartError {
 }
 
 impl Control {
-    /// Reads what should run and starts the reconcilers. The node need not be there yet.
+    /// Reads what should run and starts the reconcilers. Nodes come by [`Self::add_node`].
     pub async fn start(
         config: ControlConfig,
         store: Arc<dyn Store>,
         catalog: Arc<dyn Catalog>,
-        node: Arc<dyn NodePort>,
         history: Arc<dyn History>,
         images: Arc<Images>,
     ) -> Result<Arc<Self>, StartError> {
@@ -116,7 +111,6 @@ impl Control {
         }
         let (records, waiting) = Records::new();
         let builder = Builder::new(
-            Arc::clone(&node),
             Arc::clone(&store) as _,
             images,
             // As a sandbox that asks for nothing.
@@ -137,7 +131,7 @@ impl Control {
             config,
             store,
             catalog,
-            node,
+            nodes: Nodes::default(),
             history,
             recorder: Recorder::default(),
             tasks: Tasks::default(),
@@ -160,12 +154,9 @@ impl Control {
             unwanted: Unwanted::default(),
             warm,
             trimming: tokio::sync::Mutex::default(),
-            counters: Counters::default(),
-            heard: watch::Sender::new(Heard::default()),
             owner,
         });
         let tasks = &control.tasks;
-        tasks.spawn(TaskKind::Reconciler, reconcile::run(Arc::clone(&control)));
         let tell = reconcile::records::tell(Arc::clone(&control), waiting);
         tasks.spawn(TaskKind::Reconciler, tell);
         tasks.spawn(TaskKind::Reconciler, janitor::run(Arc::clone(&control)));

@@ -1,18 +1,27 @@
-//! What control knows of the node: its last word, and what was asked of it.
+//! What control knows of its nodes: how each is reached, its last word, and what was asked of it.
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+pub(crate) mod placement;
 
-use casemate_rpc::NodeInfo;
-use casemate_types::{SandboxId, Timestamp, chain};
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use crate::Control;
+use casemate_rpc::{NodeError, NodeInfo, NodePort};
+use casemate_store::Build;
+use casemate_types::{SandboxId, TeamId, Timestamp, chain};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::tasks::TaskKind;
+use crate::{Control, reconcile};
+use placement::{Candidate, Wanted};
 
 /// The alias under which the base template is known everywhere.
 pub const BASE_ALIAS: &str = "base";
 
-/// Whether the node speaks with us.
+/// Whether a node speaks with us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connection {
     /// Not yet, or not any more.
@@ -20,7 +29,7 @@ pub enum Connection {
     Connected,
 }
 
-/// The node as the administrator sees it.
+/// A node as the administrator sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeView {
     pub info: NodeInfo,
@@ -45,13 +54,119 @@ impl Readiness {
     }
 }
 
-#[derive(Default)]
-pub(crate) struct Counters {
+/// One node, as this process speaks with it.
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) port: Arc<dyn NodePort>,
+    heard: Mutex<Heard>,
     created: AtomicU64,
     failed: AtomicU64,
+    /// Creates that it was asked for and has not answered.
+    starting: AtomicUsize,
+    /// It was taken out: what follows it ends.
+    pub(crate) removed: CancellationToken,
 }
 
-impl Counters {
+/// The last word of a node.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Heard {
+    pub(crate) info: Option<NodeInfo>,
+    pub(crate) connection: Option<Timestamp>,
+    pub(crate) changed_at: Option<Timestamp>,
+    /// Its templates are in the store.
+    pub(crate) templates_known: bool,
+    /// Names of layers that are there, as far as we know.
+    pub(crate) layers: Arc<HashSet<String>>,
+}
+
+impl Heard {
+    fn can_make(&self) -> bool {
+        let ready = self.info.as_ref().is_some_and(|info| info.ready);
+        self.connection.is_some() && self.templates_known && ready
+    }
+}
+
+/// What placement sees of a node.
+struct Look {
+    open: bool,
+    layers: Arc<HashSet<String>>,
+    labels: BTreeMap<String, String>,
+    isolation: String,
+    sandboxes: u32,
+    sandboxes_max: u32,
+    memory_mib: u64,
+    memory_mib_max: u64,
+    queue_length: u32,
+    cpu_percent: u32,
+}
+
+impl Look {
+    fn candidate(&self) -> Candidate<'_> {
+        Candidate {
+            open: self.open,
+            isolation: &self.isolation,
+            labels: &self.labels,
+            layers: &self.layers,
+            sandboxes: self.sandboxes,
+            sandboxes_max: self.sandboxes_max,
+            memory_mib: self.memory_mib,
+            memory_mib_max: self.memory_mib_max,
+            queue_length: self.queue_length,
+            cpu_percent: self.cpu_percent,
+        }
+    }
+}
+
+/// A number below this one, which is not 0.
+fn lot(below: usize) -> usize {
+    // The system's randomness is a call of the kernel, and this needs none that nobody can guess.
+    thread_local!(static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0)));
+    STATE.with(|state| {
+        // xorshift64* (S. Vigna, 2016).
+        let mut x = state.get() | 1;
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        state.set(x);
+        let number = x.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
+        usize::try_from(number).unwrap_or(0) % below
+    })
+}
+
+impl Node {
+    fn look(&self) -> Look {
+        let heard = self.heard();
+        let info = heard.info.as_ref();
+        let starting = u32::try_from(self.starting.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        const MIB: u64 = 1 << 20;
+        Look {
+            open: heard.connection.is_some() && info.is_some_and(|info| info.ready),
+            layers: Arc::clone(&heard.layers),
+            labels: BTreeMap::new(),
+            isolation: String::new(),
+            sandboxes: info
+                .map_or(0, |info| info.sandboxes)
+                .saturating_add(starting),
+            sandboxes_max: info.map_or(0, |info| info.sandboxes_max),
+            memory_mib: info.map_or(0, |info| info.memory_promised_bytes / MIB),
+            memory_mib_max: info.map_or(0, |info| info.memory_promised_max_bytes / MIB),
+            queue_length: info.map_or(0, |info| info.queue_length),
+            cpu_percent: info.map_or(0, |info| info.cpu_percent),
+        }
+    }
+
+    fn new(name: &str, port: Arc<dyn NodePort>) -> Self {
+        Self {
+            name: name.to_owned(),
+            port,
+            heard: Mutex::default(),
+            created: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            starting: AtomicUsize::new(0),
+            removed: CancellationToken::new(),
+        }
+    }
+
     pub(crate) fn create_succeeded(&self) {
         self.created.fetch_add(1, Ordering::Relaxed);
     }
@@ -59,32 +174,100 @@ impl Counters {
     pub(crate) fn create_failed(&self) {
         self.failed.fetch_add(1, Ordering::Relaxed);
     }
+
+    pub(crate) fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard
+            .lock()
+            .expect("no code panics while it holds this lock")
+    }
 }
 
-/// Sandboxes whose create is at the node right now.
+/// All nodes, by name.
+pub(crate) struct Nodes {
+    all: RwLock<BTreeMap<String, Arc<Node>>>,
+    /// Something was heard.
+    changed: watch::Sender<()>,
+}
+
+impl Default for Nodes {
+    fn default() -> Self {
+        Self {
+            all: RwLock::default(),
+            changed: watch::Sender::new(()),
+        }
+    }
+}
+
+impl Nodes {
+    /// [`NodeError::Unreachable`]: none of this name is known.
+    pub(crate) fn get(&self, name: &str) -> Result<Arc<Node>, NodeError> {
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(name).cloned().ok_or(NodeError::Unreachable)
+    }
+
+    /// The same where only its port matters.
+    pub(crate) fn port(&self, name: &str) -> Result<Arc<dyn NodePort>, NodeError> {
+        Ok(Arc::clone(&self.get(name)?.port))
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Node>> {
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        all.values().cloned().collect()
+    }
+
+    /// Those that speak with us.
+    pub(crate) fn connected(&self) -> Vec<Arc<Node>> {
+        let mut all = self.all();
+        all.retain(|node| node.heard().connection.is_some());
+        all
+    }
+
+    /// `None`: one of this name is there.
+    fn add(&self, name: &str, port: Arc<dyn NodePort>) -> Option<Arc<Node>> {
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        if all.contains_key(name) {
+            return None;
+        }
+        let node = Arc::new(Node::new(name, port));
+        all.insert(name.to_owned(), Arc::clone(&node));
+        Some(node)
+    }
+
+    fn remove(&self, name: &str) -> Option<Arc<Node>> {
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        all.remove(name)
+    }
+
+    /// Changes what was heard of a node, for whoever waits for that.
+    pub(crate) fn hear(&self, node: &Node, change: impl FnOnce(&mut Heard)) {
+        change(&mut node.heard());
+        self.changed.send_replace(());
+    }
+}
+
+/// Sandboxes whose create is at a node right now.
 #[derive(Clone, Default)]
 pub(crate) struct Starting(Arc<Mutex<HashSet<SandboxId>>>);
 
 pub(crate) struct StartingEntry {
     set: Starting,
     sandbox: SandboxId,
+    node: Arc<Node>,
 }
 
 impl Starting {
-    pub(crate) fn enter(&self, sandbox: &SandboxId) -> StartingEntry {
+    pub(crate) fn enter(&self, sandbox: &SandboxId, node: &Arc<Node>) -> StartingEntry {
         self.lock().insert(sandbox.clone());
+        node.starting.fetch_add(1, Ordering::Relaxed);
         StartingEntry {
             set: self.clone(),
             sandbox: sandbox.clone(),
+            node: Arc::clone(node),
         }
     }
 
     pub(crate) fn contains(&self, sandbox: &SandboxId) -> bool {
         self.lock().contains(sandbox)
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        self.lock().len()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<SandboxId>> {
@@ -97,59 +280,65 @@ impl Starting {
 impl Drop for StartingEntry {
     fn drop(&mut self) {
         self.set.lock().remove(&self.sandbox);
+        self.node.starting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// The node's last word.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Heard {
-    pub(crate) info: Option<NodeInfo>,
-    pub(crate) connection: Option<Timestamp>,
-    pub(crate) changed_at: Option<Timestamp>,
-    /// Its templates are in the store.
-    pub(crate) templates_known: bool,
-}
-
 impl Control {
-    /// The connected node's name.
-    pub(crate) fn node_name(&self) -> Option<String> {
-        let heard = self.heard.borrow();
-        heard.connection?;
-        heard.info.as_ref().map(|info| info.node.clone())
+    /// Speaks with one more node from now on, and keeps its sandboxes' promises. One of a name that
+    /// is known changes nothing.
+    pub fn add_node(self: &Arc<Self>, name: &str, port: Arc<dyn NodePort>) {
+        let Some(node) = self.nodes.add(name, port) else {
+            return;
+        };
+        let following = reconcile::run(Arc::clone(self), Arc::clone(&node));
+        self.tasks.spawn(TaskKind::Reconciler, async move {
+            tokio::select! {
+                () = following => {}
+                () = node.removed.cancelled() => {}
+            }
+        });
+    }
+
+    /// Speaks no more with a node. What it runs goes on.
+    pub fn remove_node(&self, name: &str) {
+        if let Some(node) = self.nodes.remove(name) {
+            node.removed.cancel();
+            self.nodes.hear(&node, |heard| heard.connection = None);
+        }
     }
 
     /// The nodes that were ever heard of since the start.
     pub fn node_list(&self) -> Vec<NodeView> {
-        let heard = self.heard.borrow().clone();
-        let connection = match heard.connection {
-            Some(_) => Connection::Connected,
-            None => Connection::Connecting,
+        let shown = |node: Arc<Node>| {
+            let heard = node.heard().clone();
+            Some(NodeView {
+                info: heard.info?,
+                connection: match heard.connection {
+                    Some(_) => Connection::Connected,
+                    None => Connection::Connecting,
+                },
+                changed_at: heard.changed_at.unwrap_or(Timestamp::UNIX_EPOCH),
+                create_successes: node.created.load(Ordering::Relaxed),
+                create_fails: node.failed.load(Ordering::Relaxed),
+                starting: node.starting.load(Ordering::Relaxed),
+            })
         };
-        let view = |info| NodeView {
-            info,
-            connection,
-            changed_at: heard.changed_at.unwrap_or(Timestamp::UNIX_EPOCH),
-            create_successes: self.counters.created.load(Ordering::Relaxed),
-            create_fails: self.counters.failed.load(Ordering::Relaxed),
-            starting: self.starting.count(),
-        };
-        heard.info.map(view).into_iter().collect()
+        self.nodes.all().into_iter().filter_map(shown).collect()
     }
 
     /// Whether a node was heard of and we are not about to stop (`GET /health`).
     pub fn is_healthy(&self) -> bool {
-        self.heard.borrow().info.is_some() && !self.tasks.stopping()
+        let mut all = self.nodes.all().into_iter();
+        all.any(|node| node.heard().info.is_some()) && !self.tasks.stopping()
     }
 
     /// Waits until a node was heard of that can make sandboxes.
     pub async fn can_make(&self) {
-        let mut heard = self.heard.subscribe();
-        let can = heard.wait_for(|heard| {
-            let info = heard.info.as_ref();
-            heard.connection.is_some() && heard.templates_known && info.is_some_and(|i| i.ready)
-        });
+        let mut changed = self.nodes.changed.subscribe();
+        let can = || self.nodes.all().iter().any(|node| node.heard().can_make());
         // The sender is ours, so it does not go.
-        let _ = can.await;
+        while !can() && changed.changed().await.is_ok() {}
     }
 
     /// Whether a sandbox can be created now, and what is missing.
@@ -161,14 +350,20 @@ impl Control {
                 false
             }
         };
-        let heard = self.heard.borrow();
-        let info = heard.info.as_ref().filter(|_| heard.connection.is_some());
-        let has_base = |info: &NodeInfo| info.templates.iter().any(|t| t.alias == BASE_ALIAS);
-        Readiness {
+        let mut found = Readiness {
             store,
-            node: info.is_some_and(|info| info.ready) && !self.tasks.stopping(),
-            base_template: heard.templates_known && info.is_some_and(has_base),
+            node: false,
+            base_template: false,
+        };
+        for node in self.nodes.connected() {
+            let heard = node.heard();
+            let Some(info) = &heard.info else { continue };
+            found.node |= info.ready && !self.tasks.stopping();
+            let mut templates = info.templates.iter();
+            found.base_template |=
+                heard.templates_known && templates.any(|t| t.alias == BASE_ALIAS);
         }
+        found
     }
 
     /// Sandboxes that run or start, of all teams.
@@ -178,7 +373,40 @@ impl Control {
 
     /// Creates that wait at the nodes for admission.
     pub fn queue_length(&self) -> u32 {
-        let heard = self.heard.borrow();
-        heard.info.as_ref().map_or(0, |info| info.queue_length)
+        let waiting = |node: Arc<Node>| node.heard().info.as_ref().map_or(0, |i| i.queue_length);
+        self.nodes.all().into_iter().map(waiting).sum()
+    }
+
+    /// Nodes to ask for a sandbox of a build, the first one first.
+    pub(crate) fn candidates(&self, build: &Build) -> Vec<Arc<Node>> {
+        let nodes = self.nodes.connected();
+        // On one machine there is nothing to choose.
+        if nodes.len() < 2 {
+            return nodes;
+        }
+        let looks: Vec<Look> = nodes.iter().map(|node| node.look()).collect();
+        let labels = BTreeMap::new();
+        let wanted = Wanted {
+            resources: build.resources,
+            layers: &build.layers,
+            isolation: None,
+            labels: &labels,
+        };
+        let candidates: Vec<Candidate<'_>> = looks.iter().map(Look::candidate).collect();
+        let order = placement::choose(&candidates, &wanted, lot);
+        order.into_iter().map(|at| Arc::clone(&nodes[at])).collect()
+    }
+
+    /// Where a team's builds are made: always at the same node while it is there, since what is kept
+    /// of their steps is there.
+    pub(crate) fn node_for_builds(&self, team: &TeamId) -> Result<Arc<dyn NodePort>, NodeError> {
+        let weight = |node: &Arc<Node>| {
+            let mut hasher = DefaultHasher::new();
+            (team.as_str(), &node.name).hash(&mut hasher);
+            hasher.finish()
+        };
+        // The highest of a hash of both (rendezvous hashing): one that comes or goes moves only its own.
+        let chosen = self.nodes.connected().into_iter().max_by_key(weight);
+        Ok(Arc::clone(&chosen.ok_or(NodeError::Unreachable)?.port))
     }
 }

@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 
 use crate::Control;
 use crate::agent_log::Read;
+use crate::nodes::Node;
 use crate::tasks::TaskKind;
 use orphans::Orphans;
 
@@ -46,6 +47,8 @@ pub(crate) enum ReconcileError {
     Store(#[from] StoreError),
     #[error("the catalog failed")]
     Catalog(#[from] CatalogError),
+    #[error("another node, {0}, answers in its place")]
+    OtherNode(String),
     #[error("the node closed the watch")]
     WatchEnded,
     #[error("the node did not name what it runs within {SYNC_MAX:?}")]
@@ -53,19 +56,21 @@ pub(crate) enum ReconcileError {
 }
 
 /// For ever.
-pub(crate) async fn run(control: Arc<Control>) {
+pub(crate) async fn run(control: Arc<Control>, node: Arc<Node>) {
     let mut orphans = Orphans::default();
     let mut pause = PAUSE_MIN;
     loop {
-        let error = match follow(&control, &mut orphans, &mut pause).await {
+        let error = match follow(&control, &node, &mut orphans, &mut pause).await {
             Ok(never) => match never {},
             Err(error) => error,
         };
-        control.disconnected();
+        control.disconnected(&node);
         tracing::warn!(
+            node = node.name,
             error = chain(&error),
             pause_ms = pause.as_millis(),
-            "lost the node; trying again"
+            "lost node {}; trying again",
+            node.name
         );
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
@@ -78,8 +83,10 @@ pub(crate) fn drop_unwanted_soon(control: &Arc<Control>) {
         let looking = Arc::clone(control);
         control.tasks.spawn(TaskKind::Cleanup, async move {
             while looking.unwanted.is_wanted() {
-                snapshots::drop_unwanted_or_warn(&looking).await;
-                layers::drop_unwanted_or_warn(&looking).await;
+                for node in looking.nodes.connected() {
+                    snapshots::drop_unwanted_or_warn(&looking, &node).await;
+                    layers::drop_unwanted_or_warn(&looking, &node).await;
+                }
                 if looking.tasks.stopping() {
                     break;
                 }
@@ -126,38 +133,41 @@ impl Unwanted {
 
 async fn follow(
     control: &Arc<Control>,
+    node: &Arc<Node>,
     orphans: &mut Orphans,
     pause: &mut Duration,
 ) -> Result<std::convert::Infallible, ReconcileError> {
-    let info = control.node.info().await?;
-    let node = info.node.clone();
+    let info = node.port.info().await?;
+    if info.node != node.name {
+        return Err(ReconcileError::OtherNode(info.node));
+    }
     let should_run = control.store.sandbox_list_alive().await?;
-    let warm = control.warm.ready();
-    let mut events = control.node.watch().await?;
-    let there = tokio::time::timeout(SYNC_MAX, until_synced(control, &mut events))
+    let warm = control.warm.ready_at(&node.name);
+    let mut events = node.port.watch().await?;
+    let there = tokio::time::timeout(SYNC_MAX, until_synced(control, node, &mut events))
         .await
         .map_err(|_| ReconcileError::NeverSynced)??;
-    sync::compare(control, orphans, &node, &should_run, &there).await?;
+    sync::compare(control, orphans, node, &should_run, &there).await?;
     for gone in warm.iter().filter(|id| !there.has(id)) {
         control.warm.forget(gone);
     }
-    control.heard_from(info).await?;
-    control.connected();
+    control.heard_from(node, info).await?;
+    control.connected(node);
     *pause = PAUSE_MIN;
-    let (running, paused) = (there.running.len(), there.paused.len());
-    tracing::info!(node, running, paused, "node {node} is connected");
+    let (running, paused, name) = (there.running.len(), there.paused.len(), &node.name);
+    tracing::info!(node = name, running, paused, "node {name} is connected");
     let mut round = tokio::time::interval(ROUND);
     let mut snapshots = tokio::time::interval(SNAPSHOT_ROUND);
     loop {
         tokio::select! {
             event = events.recv() => {
                 let event = event.ok_or(ReconcileError::WatchEnded)?;
-                handle(control, orphans, &node, event).await?;
+                handle(control, orphans, node, event).await?;
             }
-            () = orphans.next_due() => orphans.end_overdue(control).await?,
+            () = orphans.next_due() => orphans.end_overdue(control, &node.name).await?,
             _ = snapshots.tick() => drop_unwanted_soon(control),
             _ = round.tick() => {
-                sync::end_expired(control, &node).await?;
+                sync::end_expired(control, &node.name).await?;
             }
         }
     }
@@ -183,6 +193,7 @@ impl There {
 
 async fn until_synced(
     control: &Control,
+    node: &Node,
     events: &mut mpsc::Receiver<NodeEvent>,
 ) -> Result<There, ReconcileError> {
     let mut there = There::default();
@@ -205,7 +216,7 @@ async fn until_synced(
                 there.forget(&sandbox);
                 control.note_ended(&sandbox, reason, at).await?;
             }
-            NodeEvent::Heartbeat(info) => control.heard_from(*info).await?,
+            NodeEvent::Heartbeat(info) => control.heard_from(node, *info).await?,
             NodeEvent::Samples(_) | NodeEvent::Log { .. } | NodeEvent::MemoryFull { .. } => {
                 record(control, event);
             }
@@ -217,7 +228,7 @@ async fn until_synced(
 async fn handle(
     control: &Arc<Control>,
     orphans: &mut Orphans,
-    node: &str,
+    node: &Node,
     event: NodeEvent,
 ) -> Result<(), ReconcileError> {
     match event {
@@ -231,7 +242,7 @@ async fn handle(
             orphans.forget(&sandbox);
             control.note_ended(&sandbox, reason, at).await?;
         }
-        NodeEvent::Heartbeat(info) => control.heard_from(*info).await?,
+        NodeEvent::Heartbeat(info) => control.heard_from(node, *info).await?,
         NodeEvent::Samples(_) | NodeEvent::Log { .. } | NodeEvent::MemoryFull { .. } => {
             record(control, event);
         }
@@ -277,16 +288,16 @@ fn record(control: &Control, event: NodeEvent) {
 impl Control {
     /// Takes a heartbeat in; templates that changed go to the store first, so that nobody is told
     /// of one that cannot be found.
-    async fn heard_from(&self, info: NodeInfo) -> Result<(), ReconcileError> {
+    async fn heard_from(&self, node: &Node, info: NodeInfo) -> Result<(), ReconcileError> {
         let known = {
-            let heard = self.heard.borrow();
+            let heard = node.heard();
             let same = |old: &NodeInfo| old.templates == info.templates;
             heard.templates_known && heard.info.as_ref().is_some_and(same)
         };
         if !known {
             self.report_templates(&info).await?;
         }
-        self.heard.send_modify(|heard| {
+        self.nodes.hear(node, |heard| {
             let ready = |info: &Option<NodeInfo>| info.as_ref().is_some_and(|i| i.ready);
             if ready(&heard.info) != info.ready {
                 heard.changed_at = Some(Timestamp::now());
@@ -342,15 +353,15 @@ impl Control {
         Ok(())
     }
 
-    fn connected(&self) {
-        self.heard.send_modify(|heard| {
+    fn connected(&self, node: &Node) {
+        self.nodes.hear(node, |heard| {
             heard.connection = Some(Timestamp::now());
             heard.changed_at = heard.connection;
         });
     }
 
-    fn disconnected(&self) {
-        self.heard.send_modify(|heard| {
+    fn disconnected(&self, node: &Node) {
+        self.nodes.hear(node, |heard| {
             if heard.connection.take().is_some() {
                 heard.changed_at = Some(Timestamp::now());
             }

@@ -40,10 +40,29 @@ impl Default for FakeNode {
 impl FakeNode {
     /// A ready node with the base template.
     pub fn new() -> Self {
+        Self::named("fake")
+    }
+
+    /// One of several.
+    pub fn named(name: &str) -> Self {
         Self {
-            state: Arc::new(Mutex::new(State::new())),
+            state: Arc::new(Mutex::new(State::new(name))),
             released: Arc::new(Notify::new()),
         }
+    }
+
+    /// One more, with the same base template.
+    pub fn beside(&self, name: &str) -> Self {
+        let other = Self::named(name);
+        other.lock().template = self.lock().template.clone();
+        other
+    }
+
+    /// As many sandboxes as it may have.
+    pub fn bound_sandboxes(&self, max: u32) {
+        self.lock().sandboxes_max = max;
+        let info = self.lock().info();
+        self.lock().tell(NodeEvent::Heartbeat(Box::new(info)));
     }
 
     /// Starts the clock that ends sandboxes at their deadline; needs a runtime.
@@ -340,6 +359,10 @@ impl FakeNode {
 
     pub fn access_token(&self, sandbox: &SandboxId) -> Option<String> {
         self.lock().running.get(sandbox)?.access_token.clone()
+    }
+
+    pub fn name(&self) -> String {
+        self.lock().name.clone()
     }
 
     pub fn template(&self) -> TemplateId {

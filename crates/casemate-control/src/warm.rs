@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use casemate_build::agent;
-use casemate_rpc::{ClaimRequest, CreateReply, CreateRequest, NodeError};
+use casemate_rpc::{ClaimRequest, CreateReply, CreateRequest, NodeError, NodePort};
 use casemate_store::{Build, BuildId};
 use casemate_types::{CompiledPolicy, EndReason, SandboxId, TeamId, TemplateId, chain};
 use serde_json::json;
@@ -26,10 +26,11 @@ use tokio::time::timeout;
 
 use crate::Control;
 use crate::config::WarmPoolConfig;
+use crate::nodes::Node;
 use crate::sandboxes::startup::until_not_ready;
 use crate::tasks::TaskKind;
 pub(crate) use fill::run;
-use pools::{Pools, Ready};
+use pools::{Gone, Pools, Ready};
 
 /// Sandboxes that can stand for each other.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -68,6 +69,11 @@ pub(crate) struct Taken<'a> {
 impl Taken<'_> {
     pub(crate) fn sandbox(&self) -> &SandboxId {
         &self.ready.sandbox
+    }
+
+    /// Where it is.
+    pub(crate) fn node(&self) -> &str {
+        &self.ready.node
     }
 
     /// It is the caller's to look after.
@@ -127,9 +133,9 @@ impl Warm {
         }
     }
 
-    /// Those that wait now.
-    pub(crate) fn ready(&self) -> HashSet<SandboxId> {
-        self.lock().ready()
+    /// Those that wait now, at a node.
+    pub(crate) fn ready_at(&self, node: &str) -> HashSet<SandboxId> {
+        self.lock().ready_at(node)
     }
 
     /// How many wait.
@@ -152,8 +158,8 @@ impl Control {
     pub(crate) fn warm_used(&self, key: &Key, request: CreateRequest) {
         let gone = self.warm.lock().used(key, request);
         self.warm.changed.notify_one();
-        for sandbox in gone {
-            self.take_back(sandbox);
+        for Gone { sandbox, node } in gone {
+            self.take_back(&node, sandbox);
         }
     }
 
@@ -170,16 +176,18 @@ impl Control {
         self.end_warm(gone);
     }
 
-    fn end_warm(self: &Arc<Self>, sandboxes: Vec<SandboxId>) {
-        if sandboxes.is_empty() {
+    fn end_warm(self: &Arc<Self>, gone: Vec<Gone>) {
+        if gone.is_empty() {
             return;
         }
         let control = Arc::clone(self);
         self.tasks.spawn(TaskKind::Cleanup, async move {
-            for sandbox in sandboxes {
+            for Gone { sandbox, node } in gone {
                 control.recent.doom(&sandbox);
                 // What is left goes with its deadline.
-                drop(timeout(END_MAX, control.node.kill(&sandbox, EndReason::Killed)).await);
+                if let Ok(node) = control.nodes.port(&node) {
+                    drop(timeout(END_MAX, node.kill(&sandbox, EndReason::Killed)).await);
+                }
             }
             crate::reconcile::drop_unwanted_soon(&control);
         });
@@ -187,13 +195,14 @@ impl Control {
 
     /// Ends all of them: this process ends.
     pub(crate) async fn drop_warm(&self) {
-        let ends = self.warm.lock().drop_all().into_iter().map(|sandbox| {
-            let node = Arc::clone(&self.node);
-            tokio::spawn(async move {
+        let gone = self.warm.lock().drop_all();
+        let ends = gone.into_iter().filter_map(|Gone { sandbox, node }| {
+            let node = self.nodes.port(&node).ok()?;
+            Some(tokio::spawn(async move {
                 let killed = node.kill(&sandbox, EndReason::Killed);
                 // What is left goes with its deadline, or with the next process.
                 drop(timeout(END_MAX, killed).await);
-            })
+            }))
         });
         for end in ends.collect::<Vec<_>>() {
             let _ = end.await;
@@ -208,13 +217,16 @@ impl Control {
         claim: ClaimRequest,
         envs: &BTreeMap<String, String>,
     ) -> Option<CreateReply> {
-        let key = taken.key;
+        let (key, name) = (taken.key, taken.ready.node.clone());
         let sandbox = taken.give();
+        let Ok(node) = self.nodes.port(&name) else {
+            return None;
+        };
         // Whether what was started runs still is not asked here, but watched ahead. Side by side:
         // neither changes what the other does.
         let (claimed, prepared) = tokio::join!(
-            timeout(CLAIM_MAX, self.node.claim(&sandbox, claim)),
-            timeout(CLAIM_MAX, self.prepare(&sandbox, envs)),
+            timeout(CLAIM_MAX, node.claim(&sandbox, claim)),
+            timeout(CLAIM_MAX, self.prepare(&node, &sandbox, envs)),
         );
         let lost = match (claimed, prepared) {
             (Ok(Ok(reply)), Ok(Ok(()))) => {
@@ -232,15 +244,15 @@ impl Control {
             "could not give away a warm sandbox; another is made"
         );
         self.warm.lock().failed(key, &sandbox);
-        self.take_back(sandbox);
+        self.take_back(&name, sandbox);
         None
     }
 
     /// As long as a sandbox waits, sees to it that what was started in it runs; ends it otherwise.
     /// One that was given away meanwhile is let alone with the agent's next answer.
-    pub(crate) async fn watch_warm(&self, sandbox: SandboxId) {
+    pub(crate) async fn watch_warm(&self, node: &Node, sandbox: SandboxId) {
         let token = self.keys.envd_token(&sandbox);
-        let lost = match agent::of(&self.node, &sandbox, &token) {
+        let lost = match agent::of(&node.port, &sandbox, &token) {
             Ok(envd) => until_not_ready(&envd, || self.warm.has(&sandbox)).await,
             Err(error) => Some(chain(&error)),
         };
@@ -248,13 +260,14 @@ impl Control {
             && self.warm.ended(&sandbox)
         {
             tracing::warn!(sandbox.id = %sandbox, error = why, "ending a warm sandbox");
-            self.take_back(sandbox);
+            self.take_back(&node.name, sandbox);
         }
     }
 
     /// Sets the variables.
     async fn prepare(
         &self,
+        node: &Arc<dyn NodePort>,
         sandbox: &SandboxId,
         envs: &BTreeMap<String, String>,
     ) -> Result<(), String> {
@@ -262,7 +275,7 @@ impl Control {
             return Ok(());
         }
         let token = self.keys.envd_token(sandbox);
-        let envd = agent::of(&self.node, sandbox, &token).map_err(|error| chain(&error))?;
+        let envd = agent::of(node, sandbox, &token).map_err(|error| chain(&error))?;
         let body = json!({"accessToken": token, "envVars": envs}).to_string();
         let answer = envd.post_stream("/init", body.as_bytes(), CLAIM_MAX).await;
         let answer = answer.map_err(|error| chain(&error))?;

@@ -38,6 +38,11 @@ pub(crate) struct Load {
 }
 
 impl AdmissionLimits {
+    /// What the memory limits of all that runs may come to on such a machine, bytes.
+    pub(crate) fn memory_grant(&self, memory_total_bytes: u64) -> u64 {
+        (memory_total_bytes as f64 * self.memory_overcommit) as u64
+    }
+
     /// `Err` says which limit stands in the way.
     pub(crate) fn admit(&self, load: &Load, asked: &Resources) -> Result<(), NodeError> {
         if load.sandboxes >= self.sandboxes_max {
@@ -46,7 +51,7 @@ impl AdmissionLimits {
         }
         let asked = u64::from(asked.memory_mib) * MIB;
         // Precision beyond a byte in a petabyte is of no use here.
-        let grant = (load.memory_total_bytes as f64 * self.memory_overcommit) as u64;
+        let grant = self.memory_grant(load.memory_total_bytes);
         if load.memory_promised_bytes.saturating_add(asked) > grant {
             let (promised, grant) = (load.memory_promised_bytes / MIB, grant / MIB);
             return full(format!(
@@ -77,7 +82,7 @@ impl AdmissionLimits {
     /// The same of a sandbox that nobody has asked for: a quarter of what is granted is left to those
     /// that somebody asks for, and twice the reserves stay free.
     pub(crate) fn admit_warm(&self, load: &Load, asked: &Resources) -> Result<(), NodeError> {
-        let grant = (load.memory_total_bytes as f64 * self.memory_overcommit) as u64;
+        let grant = self.memory_grant(load.memory_total_bytes);
         let seen = Load {
             sandboxes: load.sandboxes.saturating_add(self.sandboxes_max / 4),
             memory_promised_bytes: load.memory_promised_bytes.saturating_add(grant / 4),

@@ -298,6 +298,10 @@ impl Inner {
                 .full_ago
                 .map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
             memory_promised_bytes: table.memory_promised_bytes,
+            memory_promised_max_bytes: self
+                .config
+                .admission
+                .memory_grant(machine.memory_total_bytes),
             memory_paused_bytes: table.rests().map(|(_, rest)| rest.memory_bytes).sum(),
             vcpus_promised: table.sandboxes.values().map(Row::vcpus).sum(),
             cpu_percent,

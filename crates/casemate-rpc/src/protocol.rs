@@ -290,6 +290,9 @@ pub struct NodeInfo {
     pub layers_full_ms_ago: Option<u64>,
     /// Sum of the memory limits of what runs.
     pub memory_promised_bytes: u64,
+    /// What that may come to; 0 where it is not known.
+    #[serde(default)]
+    pub memory_promised_max_bytes: u64,
     /// Held by paused sandboxes.
     #[serde(default)]
     pub memory_paused_bytes: u64,

@@ -121,15 +121,9 @@ async fn serve(
         .context("open the images of registries")?
         .context("images of registries")?;
     let written: Arc<dyn Catalog> = Arc::clone(&catalog) as _;
-    let control = Control::start(
-        config,
-        store,
-        written,
-        Arc::clone(&node),
-        history,
-        Arc::new(images),
-    )
-    .await?;
+    let control = Control::start(config, store, written, history, Arc::new(images)).await?;
+    let info = node.info().await.context("ask the node who it is")?;
+    control.add_node(&info.node, Arc::clone(&node));
     let first = Bootstrapped {
         team: setup
             .bootstrap

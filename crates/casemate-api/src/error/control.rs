@@ -127,7 +127,7 @@ impl From<StartupError> for ApiError {
             // What the command said is for whoever made the template.
             StartupError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
             StartupError::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
-            StartupError::Agent(_) => {
+            StartupError::Agent(_) | StartupError::Node(_) => {
                 return Self::internal("the sandbox's agent failed", &error);
             }
         };
@@ -313,6 +313,12 @@ impl ApiError {
             {
                 Self::unavailable("The disk of this platform is full", &error)
             }
+            // It runs on there: what was asked for may be asked again.
+            ChangeError::Node {
+                source: NodeError::Unreachable,
+                ..
+            } => Self::unavailable("The node of this sandbox cannot be reached now", &error)
+                .code("sandbox_node_unreachable"),
             ChangeError::Node { .. } => Self::internal(refused, &error),
             ChangeError::Store(error) => error.into(),
         }

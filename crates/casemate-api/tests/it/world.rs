@@ -183,20 +183,14 @@ async fn start(
     config.builds.at_once = 0;
     change(&mut config);
     let store: Arc<dyn Store> = store.share();
-    let node = Arc::new(node.clone());
     // No image is ever asked for here.
     let images = ImagesConfig::new(uploads.join("images"), 1 << 20);
     let images = Arc::new(Images::open(images).unwrap());
-    Control::start(
-        config,
-        store,
-        catalog.clone(),
-        node,
-        history.share(),
-        images,
-    )
-    .await
-    .unwrap()
+    let control = Control::start(config, store, catalog.clone(), history.share(), images)
+        .await
+        .unwrap();
+    control.add_node(&node.name(), Arc::new(node.clone()));
+    control
 }
 
 pub fn guarded(open_on_loopback: bool) -> MetricsAccess {

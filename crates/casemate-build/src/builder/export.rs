@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use casemate_rpc::NodePort;
 use casemate_store::Build;
 use casemate_types::{NetworkPolicy, TeamId};
 use envd_client::{EnvdError, RpcCode};
@@ -38,6 +39,7 @@ impl Builder {
     pub async fn export(
         &self,
         export: &Export,
+        node: &Arc<dyn NodePort>,
         pieces: mpsc::Sender<Bytes>,
         cancel: &CancellationToken,
     ) -> Result<(), BuildError> {
@@ -52,7 +54,7 @@ impl Builder {
                     turn.map_err(|error| BuildError::Internal(error.to_string()))?
                 }
             });
-            let packed = self.pack(export, pieces, &mut hold, &begun);
+            let packed = self.pack(export, node, pieces, &mut hold, &begun);
             let packed = tokio::time::timeout(BUILD_LIMIT, packed).await;
             packed.unwrap_or(Err(BuildError::TimedOut))
         };
@@ -68,6 +70,7 @@ impl Builder {
     async fn pack(
         &self,
         export: &Export,
+        node: &Arc<dyn NodePort>,
         pieces: mpsc::Sender<Bytes>,
         hold: &mut Hold,
         begun: &Begun,
@@ -81,7 +84,7 @@ impl Builder {
         };
         let closed = closed.compile();
         let maker = Maker {
-            node: Arc::clone(&self.node),
+            node: Arc::clone(node),
             team: export.team.clone(),
             template: build.template.clone(),
             resources: build.resources,

@@ -80,7 +80,7 @@ impl Work<'_> {
         layers: &[String],
         files: Option<&SnapshotId>,
     ) -> Result<Vec<String>, BuildError> {
-        Ok(self.builder.node.missing(layers, files).await?)
+        Ok(self.node.missing(layers, files).await?)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use casemate_rpc::NodePort;
 use casemate_store::{CacheKey, CachedLayer};
 use casemate_types::{LayerId, SnapshotId, Timestamp, chain};
 
@@ -21,6 +22,7 @@ use crate::recipe::Step;
 pub(super) struct Work<'a> {
     pub(super) builder: &'a Builder,
     pub(super) job: &'a Job,
+    pub(super) node: &'a Arc<dyn NodePort>,
     pub(super) uploads: &'a dyn Uploads,
     pub(super) log: &'a Arc<dyn BuildLog>,
     pub(super) begun: &'a Begun,
@@ -268,7 +270,7 @@ impl Work<'_> {
 
     pub(super) fn maker(&self) -> Maker {
         Maker {
-            node: Arc::clone(&self.builder.node),
+            node: Arc::clone(self.node),
             team: self.job.team.clone(),
             template: self.job.template.clone(),
             resources: self.job.resources,
@@ -340,9 +342,8 @@ impl Work<'_> {
         sandbox.keep(&files).await?;
         let layer = LayerId::random();
         self.hold.layer(layer.as_str());
-        let node = &self.builder.node;
-        let sealed = node.seal(&files, &layer).await;
-        if let Err(error) = node.remove_snapshot(&files).await {
+        let sealed = self.node.seal(&files, &layer).await;
+        if let Err(error) = self.node.remove_snapshot(&files).await {
             tracing::debug!(
                 snapshot.id = %files, error = chain(&error),
                 "could not remove what a layer was made of yet"

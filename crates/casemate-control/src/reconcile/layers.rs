@@ -8,9 +8,10 @@ use casemate_types::{LayerId, chain};
 
 use super::ReconcileError;
 use crate::Control;
+use crate::nodes::Node;
 
-pub(super) async fn drop_unwanted_or_warn(control: &Arc<Control>) {
-    if let Err(error) = drop_unwanted(control).await {
+pub(super) async fn drop_unwanted_or_warn(control: &Arc<Control>, node: &Node) {
+    if let Err(error) = drop_unwanted(control, node).await {
         tracing::warn!(
             error = chain(&error),
             "could not look for layers that nobody wants; trying again later"
@@ -18,10 +19,10 @@ pub(super) async fn drop_unwanted_or_warn(control: &Arc<Control>) {
     }
 }
 
-async fn drop_unwanted(control: &Arc<Control>) -> Result<(), ReconcileError> {
+async fn drop_unwanted(control: &Arc<Control>, node: &Node) -> Result<(), ReconcileError> {
     let mut after: Option<LayerId> = None;
     loop {
-        let page = control.node.layers(after.as_ref()).await?;
+        let page = node.port.layers(after.as_ref()).await?;
         // Before the rows are read: what gets one meanwhile is in one of the two.
         let free: Vec<LayerId> = page
             .iter()
@@ -34,7 +35,7 @@ async fn drop_unwanted(control: &Arc<Control>) -> Result<(), ReconcileError> {
             if control.builder.held().has_layer(layer) {
                 continue;
             }
-            match control.node.remove_layer(layer).await {
+            match node.port.remove_layer(layer).await {
                 Ok(()) => {
                     tracing::info!(layer.id = %layer, "removed layer {layer}, which nothing needs")
                 }

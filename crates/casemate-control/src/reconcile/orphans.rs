@@ -60,6 +60,7 @@ impl Orphans {
     pub(super) async fn end_overdue(
         &mut self,
         control: &Arc<Control>,
+        node: &str,
     ) -> Result<(), ReconcileError> {
         let now = Instant::now();
         let overdue: Vec<_> = self.0.extract_if(|_, orphan| orphan.due <= now).collect();
@@ -69,7 +70,7 @@ impl Orphans {
                     sandbox.id = %id, event = "sandbox.orphan_ended",
                     "sandbox {id} has no record; its grace is over and it is ended"
                 );
-                control.end_orphan(orphan.facts);
+                control.end_orphan(node, orphan.facts);
             }
         }
         Ok(())

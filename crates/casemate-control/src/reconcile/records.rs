@@ -4,6 +4,7 @@
 //! Beside the creates and many at once: nobody waits for it. What a failure loses is told again
 //! after the next watch began, because the node then names what it was not told.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,37 +19,57 @@ const GATHER: Duration = Duration::from_secs(1);
 const BATCH: usize = 4096;
 
 /// Where rows wait to be told of.
-pub(crate) struct Records(mpsc::UnboundedSender<SandboxId>);
+pub(crate) struct Records(mpsc::UnboundedSender<Row>);
+
+/// A sandbox that has a row, and where it is.
+pub(crate) struct Row {
+    node: String,
+    sandbox: SandboxId,
+}
 
 impl Records {
-    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<SandboxId>) {
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Row>) {
         let (rows, waiting) = mpsc::unbounded_channel();
         (Self(rows), waiting)
     }
 
     /// A sandbox has a row, and the node does not know.
-    pub(crate) fn note(&self, sandbox: &SandboxId) {
+    pub(crate) fn note(&self, node: &str, sandbox: &SandboxId) {
+        let row = Row {
+            node: node.to_owned(),
+            sandbox: sandbox.clone(),
+        };
         // Nobody listens while control ends; then the next one tells.
-        let _ = self.0.send(sandbox.clone());
+        let _ = self.0.send(row);
     }
 }
 
 /// For ever.
-pub(crate) async fn tell(control: Arc<Control>, mut waiting: mpsc::UnboundedReceiver<SandboxId>) {
+pub(crate) async fn tell(control: Arc<Control>, mut waiting: mpsc::UnboundedReceiver<Row>) {
     let mut rows = Vec::new();
     while waiting.recv_many(&mut rows, BATCH).await > 0 {
         tokio::time::sleep(GATHER).await;
         while let Ok(more) = waiting.try_recv() {
             rows.push(more);
         }
-        for some in rows.chunks(BATCH) {
-            if let Err(error) = control.node.recorded(some).await {
-                tracing::warn!(
-                    error = chain(&error),
-                    "the node does not know yet which sandboxes have rows"
-                );
+        let mut by_node: BTreeMap<String, Vec<SandboxId>> = BTreeMap::new();
+        for row in rows.drain(..) {
+            by_node.entry(row.node).or_default().push(row.sandbox);
+        }
+        for (name, sandboxes) in by_node {
+            // One that is gone names them when it is back.
+            let Ok(node) = control.nodes.port(&name) else {
+                continue;
+            };
+            for some in sandboxes.chunks(BATCH) {
+                if let Err(error) = node.recorded(some).await {
+                    tracing::warn!(
+                        node = name,
+                        error = chain(&error),
+                        "node {name} does not know yet which sandboxes have rows"
+                    );
+                }
             }
         }
-        rows.clear();
     }
 }

@@ -8,10 +8,11 @@ use casemate_types::{SnapshotId, chain};
 
 use super::ReconcileError;
 use crate::Control;
+use crate::nodes::Node;
 
 /// The node measures what it lists: it takes a while.
-pub(super) async fn drop_unwanted_or_warn(control: &Arc<Control>) {
-    if let Err(error) = drop_unwanted(control).await {
+pub(super) async fn drop_unwanted_or_warn(control: &Arc<Control>, node: &Node) {
+    if let Err(error) = drop_unwanted(control, node).await {
         tracing::warn!(
             error = chain(&error),
             "could not look for files of snapshots that nobody wants; trying again later"
@@ -21,10 +22,10 @@ pub(super) async fn drop_unwanted_or_warn(control: &Arc<Control>) {
 
 /// Looked for after each watch began and now and then: the first after a start finds what a crash
 /// left, because what is taken meanwhile is known here.
-async fn drop_unwanted(control: &Arc<Control>) -> Result<(), ReconcileError> {
+async fn drop_unwanted(control: &Arc<Control>, node: &Node) -> Result<(), ReconcileError> {
     let mut after: Option<SnapshotId> = None;
     loop {
-        let page = control.node.snapshots(after.as_ref()).await?;
+        let page = node.port.snapshots(after.as_ref()).await?;
         let kept: Vec<SnapshotId> = page.into_iter().map(|one| one.snapshot).collect();
         // Before the rows are read: what gets one meanwhile is in one of the two.
         let unrecorded: Vec<SnapshotId> = kept
@@ -46,7 +47,7 @@ async fn drop_unwanted(control: &Arc<Control>) -> Result<(), ReconcileError> {
                 snapshots,
                 "files of {snapshots} snapshots are nobody's; removing them"
             );
-            control.drop_files(unwanted);
+            control.drop_files_at(&node.name, unwanted);
         }
         match kept.last() {
             Some(last) if kept.len() == SNAPSHOTS_PAGE => after = Some(last.clone()),

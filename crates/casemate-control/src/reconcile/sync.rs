@@ -13,6 +13,7 @@ use casemate_types::{
 
 use super::{Orphans, ReconcileError, There, reason_gone};
 use crate::Control;
+use crate::nodes::Node;
 use crate::sandboxes::pause::Paused;
 use crate::tasks::TaskKind;
 
@@ -23,7 +24,7 @@ const OVERDUE_AFTER: Duration = Duration::from_secs(10);
 pub(super) async fn compare(
     control: &Arc<Control>,
     orphans: &mut Orphans,
-    node: &str,
+    node: &Node,
     should_be: &[AliveSandbox],
     there: &There,
 ) -> Result<(), ReconcileError> {
@@ -39,7 +40,7 @@ pub(super) async fn compare(
         .partition(|(_, _, row)| row.is_some());
     let routes = known.into_iter().filter_map(|(id, asleep, row)| {
         let route = Route {
-            node: node.into(),
+            node: node.name.clone(),
             asleep,
             ingress: row?.ingress.clone(),
         };
@@ -53,12 +54,12 @@ pub(super) async fn compare(
     }
     control
         .catalog
-        .routes_replace(node, &routes, &unsure)
+        .routes_replace(&node.name, &routes, &unsure)
         .await?;
     let ids: Vec<SandboxId> = asleep.keys().map(|id| (*id).clone()).collect();
     orphans.keep_only(&ids);
     let now = steady::now();
-    for row in should_be.iter().filter(|row| row.node == node) {
+    for row in should_be.iter().filter(|row| row.node == node.name) {
         match (asleep.get(&row.id), &row.state) {
             (None, SandboxState::Running { ends_at }) if row.on_timeout == OnTimeout::Kill => {
                 let reason = reason_gone(*ends_at, now);
@@ -83,12 +84,12 @@ pub(super) async fn compare(
 pub(super) async fn judge(
     control: &Arc<Control>,
     orphans: &mut Orphans,
-    node: &str,
+    node: &Node,
     sandbox: &RunningSandbox,
 ) -> Result<(), ReconcileError> {
     let id = &sandbox.sandbox;
     if control.recent.is_doomed(id) {
-        control.end_soon(id, EndReason::Killed);
+        control.end_soon(&node.name, id, EndReason::Killed);
         return Ok(());
     }
     // In this order: one that is given away leaves the warm ones for those that start.
@@ -102,7 +103,7 @@ pub(super) async fn judge(
     let Some(row) = control.store.sandbox_by_id(id).await? else {
         if sandbox.warm {
             // Of an earlier process, and nobody was told of it.
-            control.end_soon(id, EndReason::Killed);
+            control.end_soon(&node.name, id, EndReason::Killed);
             return Ok(());
         }
         orphans.see(&control.config, sandbox);
@@ -112,11 +113,11 @@ pub(super) async fn judge(
         SandboxState::Running { ends_at } => {
             orphans.forget(id);
             if !sandbox.recorded {
-                control.records.note(id);
+                control.records.note(&node.name, id);
             }
             let is_this_run =
                 row.started_at.as_microsecond() == sandbox.started_at.as_microsecond();
-            control.route_as_noted(id, node).await?;
+            control.route_as_noted(id, &node.name).await?;
             if is_this_run && ends_at.as_microsecond() != sandbox.ends_at.as_microsecond() {
                 agree_on_deadline(control, id).await?;
             }
@@ -131,7 +132,7 @@ pub(super) async fn judge(
             Ok(())
         }
         SandboxState::Dead { reason, .. } => {
-            control.end_soon(id, reason);
+            control.end_soon(&node.name, id, reason);
             Ok(())
         }
     }
@@ -141,23 +142,23 @@ pub(super) async fn judge(
 pub(super) async fn judge_paused(
     control: &Arc<Control>,
     orphans: &mut Orphans,
-    node: &str,
+    node: &Node,
     sandbox: &PausedSandbox,
 ) -> Result<(), ReconcileError> {
     let id = &sandbox.sandbox;
     if control.recent.is_doomed(id) {
-        control.end_soon(id, EndReason::Killed);
+        control.end_soon(&node.name, id, EndReason::Killed);
         return Ok(());
     }
     match control.store.sandbox_by_id(id).await?.map(|row| row.state) {
-        Some(SandboxState::Dead { reason, .. }) => control.end_soon(id, reason),
+        Some(SandboxState::Dead { reason, .. }) => control.end_soon(&node.name, id, reason),
         Some(SandboxState::Running { .. } | SandboxState::Paused { .. }) => {
             orphans.forget(id);
             if !sandbox.recorded {
-                control.records.note(id);
+                control.records.note(&node.name, id);
             }
             control.note_paused(&as_told(sandbox)).await?;
-            control.route_as_noted(id, node).await?;
+            control.route_as_noted(id, &node.name).await?;
         }
         None if control.starting.contains(id) => {}
         // Its deadline may have paused what was never acknowledged.
@@ -259,7 +260,7 @@ impl Control {
             Err(error) => return Err(error.into()),
         }
         self.quota.count(&row.team, id);
-        self.records.note(id);
+        self.records.note(&row.node, id);
         let row = Sandbox {
             started_at: from,
             on_timeout: sandbox.on_timeout,
@@ -279,7 +280,14 @@ async fn agree_on_deadline(control: &Control, id: &SandboxId) -> Result<(), Reco
         return Ok(());
     };
     if let SandboxState::Running { ends_at } = row.state {
-        match control.node.set_deadline(id, ends_at).await {
+        let set = async {
+            control
+                .nodes
+                .port(&row.node)?
+                .set_deadline(id, ends_at)
+                .await
+        };
+        match set.await {
             Ok(()) | Err(NodeError::NotFound(_) | NodeError::Paused(_)) => {}
             Err(error) => return Err(error.into()),
         }
@@ -291,20 +299,20 @@ impl Control {
     /// Has the node end a sandbox, and notes it. Not waited for: one that resists, as the kernel
     /// may hold its processes, must not keep everything else from being looked at. What fails is
     /// found again by the next comparison, or the next round.
-    pub(super) fn end_soon(self: &Arc<Self>, id: &SandboxId, reason: EndReason) {
-        self.end_and(id, reason, |_, _| {});
+    pub(super) fn end_soon(self: &Arc<Self>, node: &str, id: &SandboxId, reason: EndReason) {
+        self.end_and(node, id, reason, |_, _| {});
     }
 
     /// Has the node pause a sandbox whose deadline has passed, and notes it. Not waited for, as
     /// above.
-    fn pause_soon(self: &Arc<Self>, id: &SandboxId, kept: Kept) {
+    fn pause_soon(self: &Arc<Self>, node: &str, id: &SandboxId, kept: Kept) {
         if !self.ending.begin(id) {
             return;
         }
-        let (control, id) = (Arc::clone(self), id.clone());
+        let (control, node, id) = (Arc::clone(self), node.to_owned(), id.clone());
         self.tasks.spawn(TaskKind::Cleanup, async move {
             let paused = async {
-                let reply = control.ask_node_to_pause(&id, kept).await?;
+                let reply = control.ask_node_to_pause(&node, &id, kept).await?;
                 control.record_pause(&id, reply, PauseReason::Expired).await
             };
             let paused = paused.await;
@@ -319,15 +327,16 @@ impl Control {
     }
 
     /// The same of one that has no row: its team finds its end among its events all the same.
-    pub(super) fn end_orphan(self: &Arc<Self>, orphan: RunningSandbox) {
+    pub(super) fn end_orphan(self: &Arc<Self>, node: &str, orphan: RunningSandbox) {
         let id = orphan.sandbox.clone();
-        self.end_and(&id, EndReason::Orphaned, move |control, at| {
+        self.end_and(node, &id, EndReason::Orphaned, move |control, at| {
             control.note_orphan_end(&orphan, at);
         });
     }
 
     fn end_and(
         self: &Arc<Self>,
+        node: &str,
         id: &SandboxId,
         reason: EndReason,
         then: impl FnOnce(&Self, Timestamp) + Send + 'static,
@@ -335,9 +344,10 @@ impl Control {
         if !self.ending.begin(id) {
             return;
         }
-        let (control, id) = (Arc::clone(self), id.clone());
+        let (control, node, id) = (Arc::clone(self), node.to_owned(), id.clone());
         self.tasks.spawn(TaskKind::Cleanup, async move {
-            let ended = match control.node.kill(&id, reason).await {
+            let killed = async { control.nodes.port(&node)?.kill(&id, reason).await };
+            let ended = match killed.await {
                 Ok(()) | Err(NodeError::NotFound(_)) => {
                     let now = steady::now();
                     let noted = control.note_ended(&id, reason, now).await;
@@ -389,8 +399,8 @@ pub(super) async fn end_expired(control: &Arc<Control>, node: &str) -> Result<()
     for row in alive.iter().filter(overdue) {
         tracing::warn!(sandbox.id = %row.id, "sandbox {} is past its deadline", row.id);
         match row.on_timeout {
-            OnTimeout::Kill => control.end_soon(&row.id, EndReason::Expired),
-            OnTimeout::Pause(kept) => control.pause_soon(&row.id, kept),
+            OnTimeout::Kill => control.end_soon(node, &row.id, EndReason::Expired),
+            OnTimeout::Pause(kept) => control.pause_soon(node, &row.id, kept),
         }
     }
     Ok(())

@@ -35,6 +35,7 @@ use super::network::NetworkAsk;
 use super::startup::StartupError;
 use crate::Control;
 use crate::auth::TeamCaller;
+use crate::nodes::Node;
 use crate::quota::{Place, QuotaReached};
 use crate::tasks::TaskKind;
 use crate::templates::TemplateError;
@@ -145,38 +146,56 @@ impl Control {
     async fn create_as(
         &self,
         caller: &TeamCaller,
-        plan: Plan,
+        mut plan: Plan,
         is_last: bool,
     ) -> Result<Option<Created>, CreateError> {
         if let Some(created) = self.create_from_warm(caller, &plan).await? {
             return Ok(Some(created));
         }
-        let place = self
-            .quota
-            .take(&caller.team.id, &plan.sandbox, caller.limits.sandboxes_max)?;
         let started = std::time::Instant::now();
-        let _starting = self.starting.enter(&plan.sandbox);
-        let node = self.node_name().ok_or(PlacementError::NoNode)?;
-        let reply = match self.place(self.request(caller, &plan)).await {
-            Ok(reply) => reply,
-            Err(PlacementError::Node(NodeError::Unsupported { .. }))
-                if plan.template.owner.is_some()
-                    && !(is_last && self.has_its_build(&plan).await?) =>
+        let mut refused = PlacementError::NoNode;
+        let mut placed = None;
+        for node in self.candidates(&plan.build) {
+            // One that did not answer may be making a sandbox of the former name.
+            plan.sandbox = SandboxId::random();
+            let (team, max) = (&caller.team.id, caller.limits.sandboxes_max);
+            let place = self.quota.take(team, &plan.sandbox, max)?;
+            let starting = self.starting.enter(&plan.sandbox, &node);
+            match self.place(&node, self.request(caller, &plan)).await {
+                Ok(reply) => {
+                    placed = Some((node, place, starting, reply));
+                    break;
+                }
+                Err(error) => {
+                    let another = may_be_possible_elsewhere(&error);
+                    if !is_template_missing(&error) {
+                        node.create_failed();
+                        tracing::warn!(
+                            sandbox.id = %plan.sandbox, team.id = %team, node = node.name,
+                            error = chain(&error),
+                            "could not place sandbox {} on node {}", plan.sandbox, node.name
+                        );
+                    }
+                    refused = error;
+                    if !another {
+                        break;
+                    }
+                }
+            }
+        }
+        let Some((node, place, _starting, reply)) = placed else {
+            if is_template_missing(&refused)
+                && plan.template.owner.is_some()
+                && !(is_last && self.has_its_build(&plan).await?)
             {
                 return Ok(None);
             }
-            Err(error) => {
-                self.counters.create_failed();
-                tracing::warn!(
-                    sandbox.id = %plan.sandbox, team.id = %caller.team.id, error = chain(&error),
-                    "could not place sandbox {}", plan.sandbox
-                );
-                return Err(error.into());
-            }
+            return Err(refused.into());
         };
         failpoint::hit(Point::CreatePlaced);
+        let started_with = plan.build.started_with();
         let reply = self
-            .started_in(&plan.sandbox, plan.build.started_with(), plan.life, reply)
+            .started_in(&node, &plan.sandbox, started_with, plan.life, reply)
             .await?;
         let created = self.created(caller, plan, place, &node, &reply).await?;
         if let Some(created) = &created {
@@ -196,11 +215,11 @@ impl Control {
         caller: &TeamCaller,
         plan: Plan,
         place: Place,
-        node: &str,
+        node: &Node,
         reply: &CreateReply,
     ) -> Result<Option<Created>, CreateError> {
         let envs = self.keys.seal_envs(&plan.sandbox, &plan.envs);
-        let row = row(caller, &plan, envs, node, reply);
+        let row = row(caller, &plan, envs, &node.name, reply);
         self.record(row, place).await?;
         failpoint::hit(Point::CreateRecorded);
         if !self.has_its_build(&plan).await? {
@@ -213,7 +232,7 @@ impl Control {
             }
             return Ok(None);
         }
-        self.counters.create_succeeded();
+        node.create_succeeded();
         self.spawned.note(&plan.template.id);
         self.note_use(&caller.team.id, &plan.build, &plan.compiled);
         Ok(Some(Created {
@@ -283,20 +302,21 @@ impl Control {
 
     pub(crate) async fn place(
         &self,
+        node: &Node,
         request: CreateRequest,
     ) -> Result<CreateReply, PlacementError> {
         let sandbox = request.sandbox.clone();
         let limit = self.config.create_timeout;
-        match tokio::time::timeout(limit, self.node.create(request)).await {
+        match tokio::time::timeout(limit, node.port.create(request)).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) => {
                 if may_have_happened(&error) {
-                    self.take_back(sandbox);
+                    self.take_back(&node.name, sandbox);
                 }
                 Err(error.into())
             }
             Err(_) => {
-                self.take_back(sandbox);
+                self.take_back(&node.name, sandbox);
                 Err(PlacementError::Timeout(limit))
             }
         }
@@ -309,11 +329,11 @@ impl Control {
         let one = self.locks.lock(&id).await;
         if let Err(error) = self.store.sandbox_insert(&row).await {
             tracing::error!(sandbox.id = %id, error = chain(&error), "could not record sandbox {id}; ending it");
-            self.take_back(id);
+            self.take_back(&node, id);
             return Err(error);
         }
         place.keep();
-        self.records.note(&id);
+        self.records.note(&node, &id);
         self.note_created(&row);
         self.put_route(&row, false).await;
         drop(one);
@@ -330,9 +350,11 @@ impl Control {
 
     /// Ends a sandbox that its client was not told of. One that the node is still making is ended
     /// when it says that it runs, and one of a node that cannot be reached once that is back.
-    pub(crate) fn take_back(&self, sandbox: SandboxId) {
+    pub(crate) fn take_back(&self, node: &str, sandbox: SandboxId) {
         self.recent.doom(&sandbox);
-        let node = std::sync::Arc::clone(&self.node);
+        let Ok(node) = self.nodes.port(node) else {
+            return;
+        };
         self.tasks.spawn(TaskKind::Cleanup, async move {
             match node.kill(&sandbox, EndReason::Killed).await {
                 Ok(()) | Err(NodeError::NotFound(_)) => {}
@@ -347,6 +369,26 @@ impl Control {
 
 pub(crate) fn millis(life: Duration) -> u64 {
     u64::try_from(life.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The node lacks what the sandbox is made of.
+fn is_template_missing(error: &PlacementError) -> bool {
+    matches!(error, PlacementError::Node(NodeError::Unsupported { .. }))
+}
+
+/// Whether another node may do what this one did not.
+fn may_be_possible_elsewhere(error: &PlacementError) -> bool {
+    match error {
+        PlacementError::Node(
+            NodeError::Full { .. }
+            | NodeError::DiskFull { .. }
+            | NodeError::QueueFull { .. }
+            | NodeError::Unsupported { .. }
+            | NodeError::Unreachable,
+        ) => true,
+        // A client does not wait for that a second time; and what fails here fails there.
+        PlacementError::Node(_) | PlacementError::Timeout(_) | PlacementError::NoNode => false,
+    }
 }
 
 /// Whether a node that answered so may run the sandbox all the same.

@@ -65,7 +65,7 @@ impl Control {
         // It may have been paused before the turn was ours.
         let row = self.forkable(caller, &row.id).await?;
         let pending = self.unrecorded.begin();
-        self.keep_files(id, pending.files()).await?;
+        self.keep_files(&row.node, id, pending.files()).await?;
         turn.done();
         let forks = (0..count).map(|_| {
             let control = Arc::clone(self);
@@ -80,7 +80,7 @@ impl Control {
                 Err(CreateError::Placement(PlacementError::NoNode))
             }));
         }
-        self.drop_files(vec![pending.files().clone()]);
+        self.drop_files_at(&row.node, vec![pending.files().clone()]);
         drop(pending);
         Ok(made)
     }
@@ -107,7 +107,9 @@ impl Control {
         let place = self
             .quota
             .take(&caller.team.id, &id, caller.limits.sandboxes_max)?;
-        let _starting = self.starting.enter(&id);
+        // Its files are there.
+        let node = self.nodes.get(&parent.node).map_err(PlacementError::from)?;
+        let _starting = self.starting.enter(&id, &node);
         let envs = self.keys.open_envs(&parent.id, parent.envs.as_deref());
         let envs = envs.unwrap_or_else(|error| {
             tracing::error!(sandbox.id = %id, %error, "sandbox {id} is forked without variables");
@@ -130,15 +132,15 @@ impl Control {
         })?;
         request.files = Some(files.clone());
         let startup = request.startup.clone();
-        let reply = self.place(request).await.inspect_err(|error| {
-            self.counters.create_failed();
+        let reply = self.place(&node, request).await.inspect_err(|error| {
+            node.create_failed();
             tracing::warn!(
                 sandbox.id = %id, parent.id = %parent.id, error = chain(error),
                 "could not place a fork of sandbox {}", parent.id
             );
         })?;
         let reply = self
-            .started_in(&id, startup.as_ref(), timeout, reply)
+            .started_in(&node, &id, startup.as_ref(), timeout, reply)
             .await?;
         let row = Sandbox {
             started_at: reply.started_at,
@@ -148,7 +150,7 @@ impl Control {
             ..row
         };
         self.record(row.clone(), place).await?;
-        self.counters.create_succeeded();
+        node.create_succeeded();
         Ok(Created {
             access_token: self.keys.envd_token(&id),
             traffic_token: row

@@ -73,7 +73,8 @@ impl Control {
     async fn end_in_turn(&self, row: &Sandbox, reason: EndReason) -> Result<(), ChangeError> {
         let id = &row.id;
         let _one = self.locks.lock(id).await;
-        match self.node.kill(id, reason).await {
+        let killed = async { self.nodes.port(&row.node)?.kill(id, reason).await };
+        match killed.await {
             Ok(()) | Err(NodeError::NotFound(_)) => {}
             Err(source) => {
                 return Err(ChangeError::Node {

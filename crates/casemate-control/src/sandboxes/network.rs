@@ -1,5 +1,6 @@
 //! Network policy: what is asked for at create, and its replacement.
 
+use casemate_store::Sandbox;
 use casemate_types::network::PolicyError;
 use casemate_types::{CompiledPolicy, NetworkPolicy, SandboxId, chain};
 
@@ -78,13 +79,14 @@ impl Control {
         let (row, _) = self.running_row(caller, id).await?;
         let (policy, compiled) = ask.check(NetworkError::EgressProxyAtUpdate)?;
         self.may_ask(&compiled)?;
-        told(id, self.node.set_network(id, compiled).await)?;
+        let set = async { self.nodes.port(&row.node)?.set_network(id, compiled).await };
+        told(id, set.await)?;
         let written = self
             .store
             .sandbox_set_network(id, row.generation, &policy)
             .await;
         if let Err(error) = written {
-            self.undo_network(id, &row.network).await;
+            self.undo_network(&row).await;
             return Err(gone_or(id, error));
         }
         self.note_network(&row);
@@ -97,9 +99,13 @@ impl Control {
     }
 
     /// The store did not take the new policy: the node goes back to what the store says.
-    async fn undo_network(&self, id: &SandboxId, old: &NetworkPolicy) {
-        let Ok(compiled) = old.compile() else { return };
-        if let Err(error) = self.node.set_network(id, compiled).await {
+    async fn undo_network(&self, row: &Sandbox) {
+        let id = &row.id;
+        let Ok(compiled) = row.network.compile() else {
+            return;
+        };
+        let set = async { self.nodes.port(&row.node)?.set_network(id, compiled).await };
+        if let Err(error) = set.await {
             tracing::error!(
                 sandbox.id = %id, error = chain(&error),
                 "sandbox {id} keeps a network policy that could not be recorded"

@@ -72,16 +72,16 @@ impl Control {
             SandboxState::Running { .. } => {}
             // The node is at it, or was a moment ago: joined.
             SandboxState::Paused { kept, .. } if super::connect::runs(&row.state) => {
-                let reply = self.ask_node_to_pause(id, kept).await?;
+                let reply = self.ask_node_to_pause(&row.node, id, kept).await?;
                 return self.record_pause(id, reply, PauseReason::Expired).await;
             }
             SandboxState::Paused { .. } => return Err(ChangeError::AlreadyPaused(id.clone())),
             SandboxState::Dead { .. } => return Err(not_found()),
         }
-        if (ask.healthy || ask.kept == Kept::Files) && !self.agent_answers(id).await {
+        if (ask.healthy || ask.kept == Kept::Files) && !self.agent_answers(&row).await {
             return Err(ChangeError::Unhealthy(id.clone()));
         }
-        let reply = self.ask_node_to_pause(id, ask.kept).await?;
+        let reply = self.ask_node_to_pause(&row.node, id, ask.kept).await?;
         self.record_pause(id, reply, PauseReason::Asked).await
     }
 
@@ -110,12 +110,14 @@ impl Control {
 
     pub(crate) async fn ask_node_to_pause(
         &self,
+        node: &str,
         id: &SandboxId,
         kept: Kept,
     ) -> Result<PauseReply, ChangeError> {
         // What comes of it later is told by an event.
         let limit = self.config.create_timeout;
-        let paused = tokio::time::timeout(limit, self.node.pause(id, kept)).await;
+        let paused = async { self.nodes.port(node)?.pause(id, kept).await };
+        let paused = tokio::time::timeout(limit, paused).await;
         let reply = match paused.unwrap_or(Err(NodeError::Unreachable)) {
             Ok(reply) => reply,
             Err(NodeError::NotFound(_)) => return Err(ChangeError::NotFound(id.clone())),
@@ -207,9 +209,10 @@ impl Control {
     }
 
     /// Whether the agent answers. Of what it says nothing counts but the status of its answer.
-    async fn agent_answers(&self, id: &SandboxId) -> bool {
+    async fn agent_answers(&self, row: &Sandbox) -> bool {
         let asked = tokio::time::timeout(HEALTH_PATIENCE, async {
-            let stream = self.node.dial(id, ENVD_PORT).await.ok()?;
+            let node = self.nodes.port(&row.node).ok()?;
+            let stream = node.dial(&row.id, ENVD_PORT).await.ok()?;
             health(stream.into_stream().ok()?).await.ok()
         });
         matches!(asked.await, Ok(Some(true)))

@@ -125,7 +125,7 @@ impl Control {
             return Ok(row);
         }
         let not_found = || ChangeError::NotFound(row.id.clone());
-        let reply = self.ask_node_to_pause(&row.id, kept).await?;
+        let reply = self.ask_node_to_pause(&row.node, &row.id, kept).await?;
         self.record_pause(&row.id, reply, PauseReason::Expired)
             .await?;
         let row = self.store.sandbox_by_id(&row.id).await?;
@@ -152,7 +152,7 @@ impl Control {
         let reply = self.ask_node_to_resume(&row, request).await?;
         failpoint::hit(Point::ResumeAnswered);
         if reply.from == Kept::Files
-            && let Err(error) = self.started(&id, startup.as_ref()).await
+            && let Err(error) = self.started(&row.node, &id, startup.as_ref()).await
         {
             // Its files are its owner's all the same.
             tracing::warn!(
@@ -160,7 +160,8 @@ impl Control {
                 "sandbox {id} goes on without the start command of its template"
             );
         }
-        let ends_at = self.life_from_now(&id, startup.as_ref(), resume.life, reply.ends_at);
+        let ends_at =
+            self.life_from_now(&row.node, &id, startup.as_ref(), resume.life, reply.ends_at);
         let reply = ResumeReply {
             ends_at: ends_at.await,
             ..reply
@@ -180,7 +181,7 @@ impl Control {
         };
         failpoint::hit(Point::ResumeRecorded);
         if reply.from == Kept::Files {
-            self.records.note(&id);
+            self.records.note(&row.node, &id);
         }
         self.note_resumed(&row, reply.from);
         self.put_route(&row, false).await;
@@ -233,7 +234,8 @@ impl Control {
     ) -> Result<ResumeReply, ChangeError> {
         let limit = self.config.create_timeout;
         let id = &row.id;
-        match tokio::time::timeout(limit, self.node.resume(request)).await {
+        let resumed = async { self.nodes.port(&row.node)?.resume(request).await };
+        match tokio::time::timeout(limit, resumed).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(NodeError::NotFound(_))) => {
                 // Nowhere else either.

@@ -156,7 +156,7 @@ impl Control {
         // It may have been paused before the turn was ours.
         let row = self.snapshottable_row(caller, row.id).await?;
         let pending = self.unrecorded.begin();
-        self.keep_files(id, pending.files()).await?;
+        self.keep_files(&row.node, id, pending.files()).await?;
         let snapshot = NewSnapshot {
             team: row.team.clone(),
             namespace: caller.team.slug.clone(),
@@ -169,7 +169,7 @@ impl Control {
         let placed = match self.store.snapshot_insert(&snapshot).await {
             Ok(placed) => placed,
             Err(error) => {
-                self.drop_files(vec![pending.files().clone()]);
+                self.drop_files_at(&row.node, vec![pending.files().clone()]);
                 return Err(match (error, snapshot.alias) {
                     (StoreError::Exists { .. }, Some(alias)) => SnapshotError::Taken(alias),
                     (error, _) => ChangeError::Store(error).into(),
@@ -221,11 +221,13 @@ impl Control {
     /// Has the node keep them.
     pub(crate) async fn keep_files(
         &self,
+        node: &str,
         id: &SandboxId,
         files: &SnapshotId,
     ) -> Result<(), ChangeError> {
         let limit = self.config.create_timeout;
-        let kept = tokio::time::timeout(limit, self.node.snapshot(id, files)).await;
+        let kept = async { self.nodes.port(node)?.snapshot(id, files).await };
+        let kept = tokio::time::timeout(limit, kept).await;
         let reply = match kept.unwrap_or(Err(NodeError::Unreachable)) {
             Ok(reply) => reply,
             Err(NodeError::NotFound(_)) => return Err(ChangeError::NotFound(id.clone())),
@@ -262,15 +264,24 @@ impl Control {
         })
     }
 
-    /// Removes files at the node that nothing wants. What cannot be removed now is found by the next
-    /// comparison.
-    pub(crate) fn drop_files(&self, mut all: Vec<SnapshotId>) {
+    /// Removes files that nothing wants, at whichever node they are. What cannot be removed now is found
+    /// by the next comparison.
+    pub(crate) fn drop_files(&self, all: Vec<SnapshotId>) {
+        for node in self.nodes.connected() {
+            self.drop_files_at(&node.name, all.clone());
+        }
+    }
+
+    /// The same where their node is known.
+    pub(crate) fn drop_files_at(&self, node: &str, mut all: Vec<SnapshotId>) {
         // A build that goes on with them is over by then.
         all.retain(|files| !self.builder.held().has_files(files));
+        let Ok(node) = self.nodes.port(node) else {
+            return;
+        };
         if all.is_empty() {
             return;
         }
-        let node = Arc::clone(&self.node);
         self.tasks.spawn(TaskKind::Cleanup, async move {
             for files in all {
                 if let Err(error) = node.remove_snapshot(&files).await {

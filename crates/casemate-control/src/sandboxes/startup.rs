@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use casemate_build::agent;
-use casemate_rpc::CreateReply;
+use casemate_rpc::{CreateReply, NodeError};
 use casemate_types::{SandboxId, Startup, Timestamp, chain, steady};
 use envd_client::{Envd, EnvdError};
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::Control;
+use crate::nodes::Node;
 
 /// Why a start command did not come to be ready.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,8 @@ pub enum StartupError {
     TimedOut(Duration),
     #[error("ask the agent of a sandbox for its start command")]
     Agent(#[source] EnvdError),
+    #[error("its node went away")]
+    Node(#[from] NodeError),
 }
 
 impl StartupError {
@@ -29,7 +32,7 @@ impl StartupError {
     pub(crate) fn for_operators(&self) -> String {
         match self {
             Self::Failed(_) => "the command ended".into(),
-            Self::TimedOut(_) | Self::Agent(_) => chain(self),
+            Self::TimedOut(_) | Self::Agent(_) | Self::Node(_) => chain(self),
         }
     }
 }
@@ -76,6 +79,7 @@ impl Control {
     /// error the sandbox goes.
     pub(super) async fn started_in(
         &self,
+        node: &Node,
         id: &SandboxId,
         startup: Option<&Startup>,
         life: Duration,
@@ -84,22 +88,26 @@ impl Control {
         if startup.is_none() {
             return Ok(reply);
         }
-        if let Err(error) = self.started(id, startup).await {
-            self.counters.create_failed();
-            self.take_back(id.clone());
+        if let Err(error) = self.started(&node.name, id, startup).await {
+            node.create_failed();
+            self.take_back(&node.name, id.clone());
             tracing::warn!(
                 sandbox.id = %id, error = error.for_operators(),
                 "the start command of sandbox {id} failed; ending it"
             );
             return Err(error);
         }
-        let ends_at = self.life_from_now(id, startup, life, reply.ends_at).await;
-        Ok(CreateReply { ends_at, ..reply })
+        let ends_at = self.life_from_now(&node.name, id, startup, life, reply.ends_at);
+        Ok(CreateReply {
+            ends_at: ends_at.await,
+            ..reply
+        })
     }
 
     /// Counts the life of one with a start command from now on; the deadline that holds then.
     pub(super) async fn life_from_now(
         &self,
+        node: &str,
         id: &SandboxId,
         startup: Option<&Startup>,
         life: Duration,
@@ -109,7 +117,8 @@ impl Control {
             return now_ends_at;
         }
         let ends_at = steady::now() + life;
-        match self.node.set_deadline(id, ends_at).await {
+        let set = async { self.nodes.port(node)?.set_deadline(id, ends_at).await };
+        match set.await {
             Ok(()) => ends_at,
             Err(error) => {
                 tracing::warn!(
@@ -124,6 +133,7 @@ impl Control {
     /// Waits until the start command of a sandbox that has just begun is ready.
     pub(crate) async fn started(
         &self,
+        node: &str,
         id: &SandboxId,
         startup: Option<&Startup>,
     ) -> Result<(), StartupError> {
@@ -131,7 +141,8 @@ impl Control {
             return Ok(());
         }
         let token = self.keys.envd_token(id);
-        let asked = agent::of(&self.node, id, &token);
+        let node = self.nodes.port(node)?;
+        let asked = agent::of(&node, id, &token);
         let envd = asked.map_err(|error| StartupError::Agent(error.into()))?;
         let limit = self.config.create_timeout;
         let end = Instant::now() + limit;

@@ -115,7 +115,11 @@ impl Control {
             return Err(gone_or(&row.id, error));
         }
         self.note_deadline(row, ends_at);
-        told(&row.id, self.node.set_deadline(&row.id, ends_at).await)
+        let set = async {
+            let node = self.nodes.port(&row.node)?;
+            node.set_deadline(&row.id, ends_at).await
+        };
+        told(&row.id, set.await)
     }
 }
 

@@ -136,7 +136,7 @@ impl Control {
         text: &str,
     ) -> Result<TemplateArchive, ExportError> {
         let resolved = self.look_up_template(caller, text).await?;
-        if self.node_name().is_none() {
+        if self.nodes.connected().is_empty() {
             return Err(ExportError::Unavailable);
         }
         let cancel = CancellationToken::new();
@@ -213,7 +213,9 @@ impl Control {
             team: team.clone(),
             build: build.clone(),
         };
-        let packed = self.builder.export(&export, sender, &turn.cancel);
+        let node = self.node_for_builds(team);
+        let node = node.map_err(|error| ExportError::Build(error.into()))?;
+        let packed = self.builder.export(&export, &node, sender, &turn.cancel);
         let (spooled, packed) = tokio::join!(spooled, packed);
         // Where the disk is full, that is why nobody took what was packed.
         let (layer, file) = spooled.map_err(ExportError::Write)??;

@@ -140,18 +140,22 @@ impl Control {
         }
         let files: BTreeSet<&SnapshotId> = files.iter().collect();
         let measure = async {
-            let (mut after, mut bytes) = (None, 0_u64);
-            loop {
-                let page = self.node.snapshots(after.as_ref()).await?;
-                let known = page.iter().filter(|kept| files.contains(&kept.snapshot));
-                bytes = known
-                    .filter_map(|kept| kept.bytes)
-                    .fold(bytes, u64::saturating_add);
-                after = match page.last() {
-                    Some(last) if page.len() == SNAPSHOTS_PAGE => Some(last.snapshot.clone()),
-                    Some(_) | None => return Ok::<_, casemate_rpc::NodeError>(bytes),
-                };
+            let mut bytes = 0_u64;
+            for node in self.nodes.connected() {
+                let mut after = None;
+                loop {
+                    let page = node.port.snapshots(after.as_ref()).await?;
+                    let known = page.iter().filter(|kept| files.contains(&kept.snapshot));
+                    bytes = known
+                        .filter_map(|kept| kept.bytes)
+                        .fold(bytes, u64::saturating_add);
+                    after = match page.last() {
+                        Some(last) if page.len() == SNAPSHOTS_PAGE => Some(last.snapshot.clone()),
+                        Some(_) | None => break,
+                    };
+                }
             }
+            Ok::<_, casemate_rpc::NodeError>(bytes)
         };
         match tokio::time::timeout(MEASURE_MAX, measure).await {
             Ok(Ok(bytes)) => bytes,

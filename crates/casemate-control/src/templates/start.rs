@@ -132,7 +132,7 @@ impl Control {
         ask: StartBuild,
     ) -> Result<(), StartBuildError> {
         let record = self.own_build(caller, template, build).await?;
-        if self.node_name().is_none() {
+        if self.nodes.connected().is_empty() {
             return Err(StartBuildError::Unavailable);
         }
         let now = Timestamp::now();
@@ -297,7 +297,11 @@ impl Control {
         let log: Arc<dyn BuildLog> = Arc::clone(&written) as _;
         let running = tokio::spawn({
             let (control, cancel) = (Arc::clone(self), cancel.clone());
-            async move { control.builder.run(&job, &*control, &log, &cancel).await }
+            async move {
+                let node = control.node_for_builds(&job.team)?;
+                let builder = &control.builder;
+                builder.run(&job, &node, &*control, &log, &cancel).await
+            }
         });
         let outcome = running.await.unwrap_or_else(|error| {
             let why = format!("the task of the build ended: {error}");

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::agent::FakeAgent;
 
 pub(super) struct State {
+    pub(super) name: String,
     pub(super) running: BTreeMap<SandboxId, Entry>,
     pub(super) events: Option<mpsc::Sender<NodeEvent>>,
     pub(super) observers: Vec<mpsc::Sender<NodeEvent>>,
@@ -23,6 +24,7 @@ pub(super) struct State {
     pub(super) reachable: bool,
     pub(super) held: bool,
     pub(super) creates: usize,
+    pub(super) sandboxes_max: u32,
     pub(super) kills: usize,
     pub(super) resisting: BTreeSet<SandboxId>,
     pub(super) held_pauses: bool,
@@ -70,8 +72,9 @@ impl Entry {
 }
 
 impl State {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(name: &str) -> Self {
         Self {
+            name: name.to_owned(),
             running: BTreeMap::new(),
             events: None,
             observers: Vec::new(),
@@ -80,6 +83,7 @@ impl State {
             reachable: true,
             held: false,
             creates: 0,
+            sandboxes_max: 1000,
             kills: 0,
             resisting: BTreeSet::new(),
             held_pauses: false,
@@ -142,13 +146,13 @@ impl State {
 
     pub(super) fn info(&self) -> NodeInfo {
         NodeInfo {
-            node: "fake".into(),
+            node: self.name.clone(),
             version: "0.1.0".into(),
             ready: true,
             sandboxes: u32::try_from(self.running.len()).unwrap_or(u32::MAX),
             sandboxes_paused: 0,
             sandboxes_warm: 0,
-            sandboxes_max: 1000,
+            sandboxes_max: self.sandboxes_max,
             queue_length: 0,
             slots_ready: 8,
             layers_ready: 8,
@@ -160,6 +164,7 @@ impl State {
             layers_left_bytes: 8 << 30,
             layers_full_ms_ago: None,
             memory_promised_bytes: 0,
+            memory_promised_max_bytes: 0,
             memory_paused_bytes: 0,
             vcpus_promised: 4,
             cpu_percent: 25,

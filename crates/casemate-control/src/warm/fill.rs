@@ -7,8 +7,9 @@ use casemate_types::{SandboxId, chain, steady};
 use tokio::time::Instant;
 
 use super::Key;
-use super::pools::Next;
+use super::pools::{Gone, Next};
 use crate::Control;
+use crate::nodes::Node;
 use crate::sandboxes::create::{CreateError, PlacementError};
 use crate::tasks::TaskKind;
 
@@ -26,9 +27,9 @@ pub(crate) async fn run(control: Arc<Control>) {
                     making.fill(&key, sandbox, *request).await;
                 });
             }
-            Next::End(sandbox) => {
+            Next::End(Gone { sandbox, node }) => {
                 control.warm.forget(&sandbox);
-                control.take_back(sandbox);
+                control.take_back(&node, sandbox);
             }
             Next::Wait(until) => {
                 let changed = control.warm.changed.notified();
@@ -65,12 +66,12 @@ impl Control {
             sandbox: &sandbox.clone(),
         };
         match self.make_warm(key, &sandbox, request).await {
-            Ok(()) if self.warm.lock().made(key, &sandbox) => {
+            Ok(node) if self.warm.lock().made(key, &sandbox) => {
                 tracing::debug!(sandbox.id = %sandbox, "warm sandbox {sandbox} waits");
                 self.warm.changed.notify_one();
-                return self.watch_warm(sandbox).await;
+                return self.watch_warm(&node, sandbox).await;
             }
-            Ok(()) => self.take_back(sandbox),
+            Ok(node) => self.take_back(&node.name, sandbox),
             Err(error) => {
                 self.warm.lock().failed(key, &sandbox);
                 match &error {
@@ -95,7 +96,13 @@ impl Control {
         key: &Key,
         sandbox: &SandboxId,
         request: CreateRequest,
-    ) -> Result<(), CreateError> {
+    ) -> Result<Arc<Node>, CreateError> {
+        let build = self.store.build_by_id(&key.build).await?;
+        let build = build.ok_or_else(|| gone(sandbox))?;
+        // The next one finds another, if this is full.
+        let candidates = self.candidates(&build);
+        let node = candidates.into_iter().next();
+        let node = node.ok_or(PlacementError::NoNode)?;
         let startup = request.startup.clone();
         let idle = self.config.warm_pool.idle;
         let request = CreateRequest {
@@ -104,26 +111,32 @@ impl Control {
             life_ms: crate::sandboxes::create::millis(self.life_with(startup.as_ref(), idle)),
             ..request
         };
-        self.place(request).await?;
+        self.warm.lock().asked(sandbox, &node.name);
+        self.place(&node, request).await?;
         self.warm.lock().placed(sandbox);
         self.warm.changed.notify_one();
         let started = async {
-            self.started(sandbox, startup.as_ref()).await?;
+            self.started(&node.name, sandbox, startup.as_ref()).await?;
             let ends_at = steady::now() + idle;
-            self.node
+            node.port
                 .set_deadline(sandbox, ends_at)
                 .await
                 .map_err(PlacementError::from)?;
             // A template may have been deleted meanwhile.
             match self.store.build_by_id(&key.build).await? {
                 Some(_) => Ok(()),
-                None => Err(PlacementError::from(NodeError::NotFound(sandbox.clone())).into()),
+                None => Err(gone(sandbox).into()),
             }
         };
         let started: Result<(), CreateError> = started.await;
         if started.is_err() {
-            self.take_back(sandbox.clone());
+            self.take_back(&node.name, sandbox.clone());
         }
-        started
+        started.map(|()| node)
     }
+}
+
+/// What it is made of was deleted meanwhile.
+fn gone(sandbox: &SandboxId) -> PlacementError {
+    NodeError::NotFound(sandbox.clone()).into()
 }

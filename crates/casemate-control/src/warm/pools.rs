@@ -26,8 +26,9 @@ const LEFT_MIN: Duration = Duration::from_secs(2);
 pub(super) struct Pools {
     limits: WarmPoolConfig,
     pools: HashMap<Key, Pool>,
-    /// Those that wait, are being made, or are being given away.
-    known: HashSet<SandboxId>,
+    /// Those that wait, are being made, or are being given away; each with its node, once that was
+    /// asked for it.
+    known: HashMap<SandboxId, Option<String>>,
     /// Those among them that a node was asked for and is making.
     placing: HashSet<SandboxId>,
     /// None is begun before.
@@ -49,8 +50,25 @@ struct Pool {
 #[derive(Clone)]
 pub(super) struct Ready {
     pub(super) sandbox: SandboxId,
+    pub(super) node: String,
     /// When the node ends it.
     until: Instant,
+}
+
+/// One that is not wanted any more, where a node has it or makes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Gone {
+    pub(super) sandbox: SandboxId,
+    pub(super) node: String,
+}
+
+impl From<Ready> for Gone {
+    fn from(ready: Ready) -> Self {
+        Self {
+            sandbox: ready.sandbox,
+            node: ready.node,
+        }
+    }
 }
 
 /// What is to be done.
@@ -58,7 +76,7 @@ pub(super) enum Next {
     /// One more is wanted.
     Make(Key, Box<CreateRequest>),
     /// This one's place is wanted for others.
-    End(SandboxId),
+    End(Gone),
     /// Nothing, until something changes or this time has come.
     Wait(Option<Instant>),
 }
@@ -85,7 +103,7 @@ impl Pools {
         Self {
             limits,
             pools: HashMap::new(),
-            known: HashSet::new(),
+            known: HashMap::new(),
             placing: HashSet::new(),
             calm_until: None,
         }
@@ -93,7 +111,7 @@ impl Pools {
 
     /// Those that are not wanted any more are to be ended.
     #[must_use]
-    pub(super) fn used(&mut self, key: &Key, request: CreateRequest) -> Vec<SandboxId> {
+    pub(super) fn used(&mut self, key: &Key, request: CreateRequest) -> Vec<Gone> {
         if self.limits.size == 0 || self.limits.size_per_template == 0 {
             return Vec::new();
         }
@@ -119,7 +137,7 @@ impl Pools {
     }
 
     /// Drops the one of a team's pools that it asked for longest ago, if it has as many as it may.
-    fn make_room(&mut self, team: &TeamId) -> Vec<SandboxId> {
+    fn make_room(&mut self, team: &TeamId) -> Vec<Gone> {
         let own = self.pools.iter().filter(|(key, _)| key.team == *team);
         let (count, oldest) = (own.clone().count(), own.min_by_key(|(_, p)| p.last_use()));
         match oldest.map(|(key, _)| key.clone()) {
@@ -154,12 +172,12 @@ impl Pools {
     }
 
     pub(super) fn has(&self, sandbox: &SandboxId) -> bool {
-        self.known.contains(sandbox)
+        self.known.contains_key(sandbox)
     }
 
     pub(super) fn forget(&mut self, sandbox: &SandboxId) -> bool {
         self.placing.remove(sandbox);
-        if !self.known.remove(sandbox) {
+        if self.known.remove(sandbox).is_none() {
             return false;
         }
         for pool in self.pools.values_mut() {
@@ -182,9 +200,10 @@ impl Pools {
         self.forget(sandbox)
     }
 
-    /// All that wait.
-    pub(super) fn ready(&self) -> HashSet<SandboxId> {
+    /// All that wait at a node.
+    pub(super) fn ready_at(&self, node: &str) -> HashSet<SandboxId> {
         let ready = self.pools.values().flat_map(|pool| &pool.ready);
+        let ready = ready.filter(|ready| ready.node == node);
         ready.map(|ready| ready.sandbox.clone()).collect()
     }
 
@@ -192,40 +211,53 @@ impl Pools {
         self.pools.values().map(|pool| pool.ready.len()).sum()
     }
 
-    pub(super) fn drop_of(&mut self, template: &TemplateId) -> Vec<SandboxId> {
+    pub(super) fn drop_of(&mut self, template: &TemplateId) -> Vec<Gone> {
         self.drop_where(|_, pool| pool.request.template == *template)
     }
 
     /// Those of the builds of the same template before this one.
-    pub(super) fn drop_former(&mut self, template: &TemplateId, key: &Key) -> Vec<SandboxId> {
+    pub(super) fn drop_former(&mut self, template: &TemplateId, key: &Key) -> Vec<Gone> {
         self.drop_where(|other, pool| {
             pool.request.template == *template && other.team == key.team && other.build != key.build
         })
     }
 
     /// Those that are being made of it are ended when they are.
-    fn drop_where(&mut self, mut is_unwanted: impl FnMut(&Key, &Pool) -> bool) -> Vec<SandboxId> {
+    fn drop_where(&mut self, mut is_unwanted: impl FnMut(&Key, &Pool) -> bool) -> Vec<Gone> {
         let gone = self.pools.extract_if(|key, pool| is_unwanted(key, pool));
         let gone = gone.flat_map(|(_, pool)| pool.ready);
-        let gone: Vec<_> = gone.map(|ready| ready.sandbox).collect();
-        for sandbox in &gone {
-            self.known.remove(sandbox);
+        let gone: Vec<Gone> = gone.map(Gone::from).collect();
+        for one in &gone {
+            self.known.remove(&one.sandbox);
         }
         gone
     }
 
-    pub(super) fn drop_all(&mut self) -> Vec<SandboxId> {
+    pub(super) fn drop_all(&mut self) -> Vec<Gone> {
         self.pools.clear();
         self.placing.clear();
-        self.known.drain().collect()
+        let asked = |(sandbox, node)| {
+            Some(Gone {
+                sandbox,
+                node: node?,
+            })
+        };
+        self.known.drain().filter_map(asked).collect()
     }
 
     /// One of a pool is being made under this name.
     pub(super) fn begin(&mut self, key: &Key, sandbox: &SandboxId) {
         if let Some(pool) = self.pools.get_mut(key) {
             pool.making.insert(sandbox.clone());
-            self.known.insert(sandbox.clone());
+            self.known.insert(sandbox.clone(), None);
             self.placing.insert(sandbox.clone());
+        }
+    }
+
+    /// A node is being asked for it.
+    pub(super) fn asked(&mut self, sandbox: &SandboxId, node: &str) {
+        if let Some(at) = self.known.get_mut(sandbox) {
+            *at = Some(node.to_owned());
         }
     }
 
@@ -237,8 +269,16 @@ impl Pools {
     /// It waits from now on. Whether it is wanted still.
     pub(super) fn made(&mut self, key: &Key, sandbox: &SandboxId) -> bool {
         let until = Instant::now() + self.limits.idle;
+        let Some(Some(node)) = self.known.get(sandbox).cloned() else {
+            return false;
+        };
         let sandbox = sandbox.clone();
-        let waits = self.wait_from_now_on(key, Ready { sandbox, until });
+        let ready = Ready {
+            sandbox,
+            node,
+            until,
+        };
+        let waits = self.wait_from_now_on(key, ready);
         if let Some(pool) = self.pools.get_mut(key).filter(|_| waits) {
             pool.not_before = None;
         }
@@ -291,14 +331,14 @@ impl Pools {
             return Next::Make(key.clone(), Box::new(pool.request.clone()));
         }
         match self.oldest_before(&key.team, pool) {
-            Some(sandbox) => Next::End(sandbox),
+            Some(gone) => Next::End(gone),
             None => Next::Wait(self.next_change(now)),
         }
     }
 
     /// Of the pool that was asked for longest ago the one that waits for longest, if it has more than
     /// the one that wants one. Another team keeps its last one.
-    fn oldest_before(&self, team: &TeamId, other: &Pool) -> Option<SandboxId> {
+    fn oldest_before(&self, team: &TeamId, other: &Pool) -> Option<Gone> {
         let gives = |(key, pool): &(&Key, &Pool)| {
             let is_less_wanted = pool.last_use() < other.last_use();
             let is_spare = key.team == *team || pool.size() > 1;
@@ -307,7 +347,7 @@ impl Pools {
         let givers = self.pools.iter().filter(gives);
         // A team's own first.
         let oldest = givers.min_by_key(|(key, pool)| (key.team != *team, pool.last_use()));
-        Some(oldest?.1.ready.first()?.sandbox.clone())
+        Some(oldest?.1.ready.first()?.clone().into())
     }
 
     /// Forgets uses and sandboxes whose time is over.

@@ -34,8 +34,8 @@ impl Control {
         };
         let max = caller.limits.sandboxes_max;
         let place = self.quota.take(team, &plan.sandbox, max)?;
-        let _starting = self.starting.enter(&plan.sandbox);
-        let node = self.node_name().ok_or(PlacementError::NoNode)?;
+        let node = self.nodes.get(taken.node()).map_err(PlacementError::from)?;
+        let _starting = self.starting.enter(&plan.sandbox, &node);
         let claim = ClaimRequest {
             life_ms: millis(plan.life),
             on_timeout: plan.on_timeout,

@@ -12,6 +12,8 @@ const LIMITS: WarmPoolConfig = WarmPoolConfig {
     idle: Duration::from_secs(300),
 };
 
+const NODE: &str = "n1";
+
 fn key(build: &str) -> Key {
     Key {
         team: "0b7a2b0e-6f5c-4b43-9c0c-1d2e3f405162".parse().unwrap(),
@@ -63,9 +65,11 @@ fn fill(pools: &mut Pools) -> Vec<SandboxId> {
             Next::Make(key, _) => {
                 let sandbox = SandboxId::random();
                 pools.begin(&key, &sandbox);
+                pools.asked(&sandbox, NODE);
                 assert!(pools.made(&key, &sandbox));
             }
-            Next::End(sandbox) => {
+            Next::End(Gone { sandbox, node }) => {
+                assert_eq!(node, NODE);
                 assert!(pools.forget(&sandbox));
                 ended.push(sandbox);
             }
@@ -164,7 +168,8 @@ async fn a_team_keeps_its_last_one_and_no_more_pools_than_it_may() {
     for number in 0..3 * POOLS_MAX {
         advance(Duration::from_millis(1)).await;
         let key = network(number);
-        ended.extend(pools.used(&key, request(&key)));
+        let gone = pools.used(&key, request(&key));
+        ended.extend(gone.into_iter().map(|one| one.sandbox));
         ended.extend(fill(&mut pools));
         assert!(size(&pools, &key) == 1, "the newest has one");
         assert!(pools.waiting() <= LIMITS.size);
@@ -233,7 +238,7 @@ async fn what_ended_or_was_dropped_is_not_given_away() {
     assert!(pools.forget(&first) && !pools.forget(&first));
     let second = pools.pools[&one()].ready[0].sandbox.clone();
     assert!(pools.ended(&second) && !pools.ended(&second));
-    assert_eq!(pools.ready().len(), 1);
+    assert_eq!(pools.ready_at(NODE).len(), 1);
     // It came before its time: whatever ends it may end the next one.
     assert!(matches!(pools.next(Instant::now()), Next::Wait(Some(_))));
     advance(RETRY_MIN).await;
@@ -242,6 +247,7 @@ async fn what_ended_or_was_dropped_is_not_given_away() {
     let taken = pools.take(&one()).unwrap();
     let making = SandboxId::random();
     pools.begin(&one(), &making);
+    pools.asked(&making, NODE);
     assert!(pools.drop_of(&"one".parse().unwrap()).is_empty());
     assert!(!pools.made(&one(), &making) && !pools.has(&making));
     pools.put_back(&one(), &taken);
