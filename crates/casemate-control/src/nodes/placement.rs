@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use casemate_types::Resources;
 
-/// Drawn for each sandbox. More know more, and crowd together more.
+/// Drawn for each sandbox, some maybe twice. More know more, and crowd together more.
 const DRAWN: usize = 4;
 /// Nodes that one create asks at most.
 pub(crate) const ASKED_MAX: usize = 3;
@@ -79,7 +79,7 @@ pub fn choose(
             true => from..fitting,
             false => from..left.len(),
         };
-        let drawn = (0..DRAWN.min(pool.len())).map(|_| pool.start + lot(pool.len()));
+        let drawn = (0..DRAWN).map(|_| pool.start + lot(pool.len()));
         let best = drawn.min_by(|a, b| {
             let weight = |at: &usize| nodes[left[*at]].weight(wanted);
             weight(a).total_cmp(&weight(b))
