@@ -59,14 +59,26 @@ def sandbox(main):
     main.kill(sandbox.sandbox_id)
 
 
-# What counts and compares comes when nothing else runs any more, and the purge last.
-ORDER = ["test_open", "test_builds", "test_builds_luck", "test_logins", "test_warm", "test_walls", "test_attacks", "test_owners", "test_logs", "test_abuse", "test_limits"]
-ORDER += ["test_instances", "test_full", "test_clock", "test_generated", "test_children", "test_crash", "test_upgrade", "test_tls", "test_burst"]
-ORDER += ["test_cycles", "test_stop", "test_purge", "test_chaos"]
+# Three runs, of which the first two go on side by side (`scripts/test`): platforms of a file's own, one
+# that all its files share, and then, when nothing else runs any more, what compares memory of processes
+# and the host before and after. The purge is last: it ends instances of other tests.
+GROUPS = {
+    "own": ["test_builds", "test_builds_luck", "test_logins", "test_warm", "test_attacks", "test_full", "test_clock", "test_tls", "test_chaos"],
+    "shared": ["test_open", "test_walls", "test_owners", "test_logs", "test_abuse", "test_limits", "test_instances", "test_generated", "test_children", "test_crash", "test_upgrade"],
+    "alone": ["test_burst", "test_cycles", "test_stop", "test_purge"],
+}
+ORDER = [name for group in GROUPS.values() for name in group]
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption("--group", choices=GROUPS, help="only the files of this run")
+
+
+def pytest_collection_modifyitems(config, items):
+    # Raises for a file that is in none.
     items.sort(key=lambda item: ORDER.index(item.path.stem))
+    if group := config.getoption("--group"):
+        items[:] = [item for item in items if item.path.stem in GROUPS[group]]
 
 
 def pytest_terminal_summary(terminalreporter):
