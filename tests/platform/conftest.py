@@ -78,7 +78,9 @@ def pytest_collection_modifyitems(config, items):
     # Raises for a file that is in none.
     items.sort(key=lambda item: ORDER.index(item.path.stem))
     if group := config.getoption("--group"):
-        items[:] = [item for item in items if item.path.stem in GROUPS[group]]
+        kept = [item for item in items if item.path.stem in GROUPS[group]]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
 
 
 def pytest_terminal_summary(terminalreporter):
