@@ -59,12 +59,15 @@ def sandbox(main):
     main.kill(sandbox.sandbox_id)
 
 
-# Three runs, of which the first two go on side by side (`scripts/test`): platforms of a file's own, one
-# that all its files share, and then, when nothing else runs any more, what compares memory of processes
-# and the host before and after. The purge is last: it ends instances of other tests.
+# Three runs (`scripts/test`): two side by side, that take about as long as one another, and then, when
+# nothing else runs any more, what compares memory of processes, and the host before and after. `main`
+# is in one of the two, since an instance has one log. The purge is last: it ends other tests' instances.
 GROUPS = {
-    "own": ["test_builds", "test_builds_luck", "test_logins", "test_warm", "test_attacks", "test_full", "test_clock", "test_tls", "test_chaos"],
-    "shared": ["test_open", "test_walls", "test_owners", "test_logs", "test_abuse", "test_limits", "test_instances", "test_generated", "test_children", "test_crash", "test_upgrade"],
+    "first": ["test_builds", "test_builds_luck", "test_logins", "test_warm", "test_attacks"],
+    "second": [
+        "test_open", "test_walls", "test_owners", "test_logs", "test_abuse", "test_limits", "test_instances", "test_full",
+        "test_clock", "test_generated", "test_children", "test_crash", "test_upgrade", "test_tls", "test_chaos",
+    ],
     "alone": ["test_burst", "test_cycles", "test_stop", "test_purge"],
 }
 ORDER = [name for group in GROUPS.values() for name in group]
