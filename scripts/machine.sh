@@ -40,10 +40,15 @@ build_static() {
     cargo build --profile guest -p envd -p casemate-launcher --target "$GUEST_TARGET" \
     --target-dir target/guest
 }
-build_program() {
-  cargo build --profile "$CARGO_PROFILE" --workspace --bin casemate
+# Of the host there is one selection of features: with an example in it Cargo turns on what tests ask
+# of their dependencies, as `cargo test --workspace` does. Any other (`-p`, no example) is another
+# tokio, and with it nearly everything above is compiled once more.
+build_host() {
+  cargo build --profile "$CARGO_PROFILE" --workspace --example base "$@"
 }
-program() { echo "${CARGO_TARGET_DIR:-target}/$CARGO_PROFILE/casemate"; }
+build_program() { build_host --bin casemate; }
+built() { echo "${CARGO_TARGET_DIR:-target}/$CARGO_PROFILE"; }
+program() { echo "$(built)/casemate"; }
 
 # A Python environment at $1 with the packages of the requirements files that follow.
 need_venv() {

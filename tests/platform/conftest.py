@@ -59,14 +59,31 @@ def sandbox(main):
     main.kill(sandbox.sandbox_id)
 
 
-# What counts and compares comes when nothing else runs any more, and the purge last.
-ORDER = ["test_open", "test_builds", "test_builds_luck", "test_logins", "test_warm", "test_walls", "test_attacks", "test_owners", "test_logs", "test_abuse", "test_limits"]
-ORDER += ["test_instances", "test_full", "test_clock", "test_generated", "test_children", "test_crash", "test_upgrade", "test_tls", "test_burst"]
-ORDER += ["test_cycles", "test_stop", "test_purge", "test_chaos"]
+# Three runs (`scripts/test`): two side by side, that take about as long as one another, and then, when
+# nothing else runs any more, what compares memory of processes, and the host before and after. `main`
+# is in one of the two, since an instance has one log. The purge is last: it ends other tests' instances.
+GROUPS = {
+    "first": ["test_builds", "test_builds_luck", "test_logins", "test_warm", "test_attacks"],
+    "second": [
+        "test_open", "test_walls", "test_owners", "test_logs", "test_abuse", "test_limits", "test_instances", "test_full",
+        "test_clock", "test_generated", "test_children", "test_crash", "test_upgrade", "test_tls", "test_chaos",
+    ],
+    "alone": ["test_burst", "test_cycles", "test_stop", "test_purge"],
+}
+ORDER = [name for group in GROUPS.values() for name in group]
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption("--group", choices=GROUPS, help="only the files of this run")
+
+
+def pytest_collection_modifyitems(config, items):
+    # Raises for a file that is in none.
     items.sort(key=lambda item: ORDER.index(item.path.stem))
+    if group := config.getoption("--group"):
+        kept = [item for item in items if item.path.stem in GROUPS[group]]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -1,5 +1,5 @@
 //! What every crate's files must have: a module document at the top, the workspace's lints, no
-//! `mod.rs`.
+//! `mod.rs`, and no code in documents that looks as if it were tested.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,12 +30,30 @@ pub fn check(workspace: &Workspace) -> Result<Vec<String>> {
             if name == "mod.rs" {
                 violations.push(format!("{}: use foo.rs beside foo/", file.display()));
             }
-            if (name == "lib.rs" || name == "main.rs") && !read(&file)?.starts_with("//!") {
+            let text = read(&file)?;
+            if (name == "lib.rs" || name == "main.rs") && !text.starts_with("//!") {
                 violations.push(format!("{} does not say what the crate is", file.display()));
             }
+            violations.extend(doc_tests(&text).map(|line| {
+                let file = file.display();
+                format!("{file}:{line}: doc tests are not run; test it, or call it `text`")
+            }));
         }
     }
     Ok(violations)
+}
+
+/// Lines on which code begins that `rustdoc` would take for a test. `scripts/test` does not ask it to:
+/// it would compile every crate once more.
+fn doc_tests(text: &str) -> impl Iterator<Item = usize> {
+    let mut open = false;
+    text.lines().enumerate().filter_map(move |(index, line)| {
+        let line = line.trim_start();
+        let words = line.strip_prefix("///").or(line.strip_prefix("//!"))?;
+        let kind = words.trim().strip_prefix("```")?;
+        open = !open;
+        (open && kind != "text").then_some(index + 1)
+    })
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -62,4 +80,29 @@ fn sources(dir: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::doc_tests;
+
+    #[track_caller]
+    fn check(text: &str, expected: &[usize]) {
+        assert_eq!(doc_tests(text).collect::<Vec<_>>(), expected, "{text}");
+    }
+
+    #[test]
+    fn code_in_documents_is_found_and_pictures_are_not() {
+        check("//! ```text\n//! a -> b\n//! ```\n\nfn main() {}\n", &[]);
+        check("/// ```\n/// f();\n/// ```\n", &[1]);
+        check(
+            "    /// Says.\n    ///\n    /// ```no_run\n    /// f();\n    /// ```\n",
+            &[3],
+        );
+        check(
+            "/// ```text\n/// a\n/// ```\n/// ```rust\n/// f();\n/// ```\n",
+            &[4],
+        );
+        check("// ```\nlet text = \"```\";\n", &[]);
+    }
 }
