@@ -2,7 +2,7 @@
 //!
 //! Owns the ports ([`Teams`], [`Users`], [`Keys`], [`Templates`], [`Builds`], [`BuildCache`],
 //! [`Sandboxes`], [`Snapshots`], [`Idempotency`], [`Settings`], together [`Store`]), their rows, and
-//! the adapters with their migrations. It must not know HTTP, nodes, or who may do what: it keeps
+//! the adapter to SQLite and PostgreSQL with its migrations. It must not know HTTP, nodes, or who may do what: it keeps
 //! and finds, callers decide.
 //!
 //! What holds for every port:
@@ -10,9 +10,12 @@
 //! - On an error nothing was written, except for [`StoreError::Unavailable`] from a write, after
 //!   which either is possible.
 //! - Times are kept to the microsecond; what is finer is cut off.
-//! - Sandboxes, idempotency keys, `last_used` and its like in the build cache, and counts of
-//!   sandboxes survive the death of the process; all else survives a power loss too once the call
-//!   has returned.
+//! - In SQLite sandboxes, idempotency keys, `last_used` and its like in the build cache, and counts
+//!   of sandboxes survive the death of the process; all else survives a power loss too once the
+//!   call has returned. In PostgreSQL all survives the death of the server and a power loss, but for
+//!   the last moment's `last_used` and its like, and counts of sandboxes.
+//! - Several processes may use one PostgreSQL database at once, and what they do is as if they had
+//!   done it one after the other.
 
 pub mod build_cache;
 pub mod builds;
@@ -26,7 +29,7 @@ mod rows;
 pub mod sandboxes;
 pub mod settings;
 pub mod snapshots;
-pub mod sqlite;
+pub mod sql;
 pub mod teams;
 pub mod templates;
 #[cfg(feature = "testing")]
@@ -52,7 +55,7 @@ pub use snapshots::{
     NewSnapshot, PlacedSnapshot, Snapshot, SnapshotCursor, SnapshotFilter, Snapshots,
     TemplateDeleted,
 };
-pub use sqlite::{OpenError, SqliteStore};
+pub use sql::{ConnectError, OpenError, SqlStore, SqliteStore};
 pub use teams::{LimitOverrides, Standing, Team, Teams};
 pub use templates::{Build, NodeReport, Resolution, Template, TemplateSource, Templates};
 pub use users::{Membership, User, Users};

@@ -1,9 +1,10 @@
 //! [`Teams`].
 
 use async_trait::async_trait;
+use casemate_sql::{query, query_as};
 use casemate_types::TeamId;
 
-use super::{SqliteStore, failed};
+use super::{SqlStore, failed};
 use crate::rows::{TeamRow, micros, standing_words};
 use crate::{StoreError, Team, Teams};
 
@@ -19,10 +20,10 @@ macro_rules! team_columns {
 pub(super) use team_columns;
 
 #[async_trait]
-impl Teams for SqliteStore {
+impl Teams for SqlStore {
     async fn team_insert(&self, team: &Team) -> Result<(), StoreError> {
         let (standing, reason) = standing_words(&team.standing);
-        sqlx::query(
+        query(
             "INSERT INTO teams (id, slug, name, standing, blocked_reason, sandboxes_max, \
              life_hours_max, vcpus_max, memory_mib_max, paused_days, snapshot_days, created_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
@@ -47,7 +48,7 @@ impl Teams for SqliteStore {
 
     async fn team_by_id(&self, id: &TeamId) -> Result<Option<Team>, StoreError> {
         let sql = concat!("SELECT ", team_columns!(), " FROM teams t WHERE t.id = $1");
-        let row: Option<TeamRow> = sqlx::query_as(sql)
+        let row: Option<TeamRow> = query_as(sql)
             .bind(id.as_str())
             .fetch_optional(&self.readers)
             .await
@@ -61,7 +62,7 @@ impl Teams for SqliteStore {
             team_columns!(),
             " FROM teams t WHERE t.slug = $1"
         );
-        let row: Option<TeamRow> = sqlx::query_as(sql)
+        let row: Option<TeamRow> = query_as(sql)
             .bind(slug)
             .fetch_optional(&self.readers)
             .await
@@ -71,7 +72,7 @@ impl Teams for SqliteStore {
 
     async fn team_update(&self, team: &Team) -> Result<bool, StoreError> {
         let (standing, reason) = standing_words(&team.standing);
-        let done = sqlx::query(
+        let done = query(
             "UPDATE teams SET name = $2, standing = $3, blocked_reason = $4, sandboxes_max = $5, \
              life_hours_max = $6, vcpus_max = $7, memory_mib_max = $8, paused_days = $9, \
              snapshot_days = $10 WHERE id = $1",
@@ -89,7 +90,7 @@ impl Teams for SqliteStore {
         .execute(&self.durable)
         .await
         .map_err(|error| failed("team", &team.id, error))?;
-        Ok(done.rows_affected() > 0)
+        Ok(done > 0)
     }
 
     async fn team_list(&self) -> Result<Vec<Team>, StoreError> {
@@ -98,7 +99,7 @@ impl Teams for SqliteStore {
             team_columns!(),
             " FROM teams t ORDER BY t.created_at, t.id"
         );
-        let rows: Vec<TeamRow> = sqlx::query_as(sql)
+        let rows: Vec<TeamRow> = query_as(sql)
             .fetch_all(&self.readers)
             .await
             .map_err(|error| failed("table", "teams", error))?;

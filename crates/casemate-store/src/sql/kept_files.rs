@@ -1,7 +1,7 @@
 //! Kept files at nodes: who names them.
 
+use casemate_sql::{Tx, Value, query_scalar, sql};
 use casemate_types::SnapshotId;
-use sqlx::SqliteConnection;
 
 use super::failed;
 use crate::StoreError;
@@ -9,20 +9,18 @@ use crate::error::Cause;
 use crate::rows::Named;
 
 /// Those of `files` that neither a snapshot nor a cached layer names (any more), each once.
-/// PostgreSQL: `unnest($1)`.
-pub(super) async fn unnamed(
-    tx: &mut SqliteConnection,
-    files: &[String],
-) -> Result<Vec<SnapshotId>, StoreError> {
+pub(super) async fn unnamed(tx: &mut Tx, files: &[String]) -> Result<Vec<SnapshotId>, StoreError> {
     if files.is_empty() {
         return Ok(Vec::new());
     }
-    let found: Vec<String> = sqlx::query_scalar(
-        "SELECT DISTINCT a.value FROM json_each($1) a \
+    let found: Vec<String> = query_scalar(sql!(
+        "SELECT DISTINCT a.value FROM ",
+        either("json_each($1) a", "unnest($1) AS a (value)"),
+        " \
          WHERE NOT EXISTS (SELECT 1 FROM snapshots s WHERE s.files = a.value) \
-         AND NOT EXISTS (SELECT 1 FROM cached_layers c WHERE c.files = a.value)",
-    )
-    .bind(serde_json::Value::from(files).to_string())
+         AND NOT EXISTS (SELECT 1 FROM cached_layers c WHERE c.files = a.value)"
+    ))
+    .bind(Value::texts(files))
     .fetch_all(tx)
     .await
     .map_err(|error| failed("table", "snapshots", error))?;

@@ -1,9 +1,10 @@
 //! [`Idempotency`].
 
 use async_trait::async_trait;
+use casemate_sql::{Value, query, query_as, sql, transaction};
 use casemate_types::{TeamId, Timestamp};
 
-use super::{SqliteStore, failed};
+use super::{SqlStore, failed};
 use crate::idempotency::ANSWER_BYTES_MAX;
 use crate::rows::{Misread, Named, micros, unknown_word};
 use crate::{Begun, Idempotency, RequestHash, StoreError};
@@ -14,7 +15,7 @@ const WHAT: &str = "idempotency key";
 type KeyRow = (String, Vec<u8>, Option<String>);
 
 #[async_trait]
-impl Idempotency for SqliteStore {
+impl Idempotency for SqlStore {
     async fn idempotency_begin(
         &self,
         team: &TeamId,
@@ -24,28 +25,23 @@ impl Idempotency for SqliteStore {
         now: Timestamp,
     ) -> Result<Begun, StoreError> {
         let refused = |error| failed(WHAT, key, error);
-        let mut tx = self
-            .fast()
-            .begin_with("BEGIN IMMEDIATE")
+        transaction!(self.fast(), refused, async |tx| {
+            let done = query(
+                "INSERT INTO idempotency_keys (team_id, key, request, owner, state, began_at) \
+             VALUES ($1, $2, $3, $4, 'in_progress', $5) ON CONFLICT (team_id, key) DO NOTHING",
+            )
+            .bind(team.as_str())
+            .bind(key)
+            .bind(request.as_slice())
+            .bind(owner)
+            .bind(micros(now))
+            .execute(&mut *tx)
             .await
             .map_err(refused)?;
-        let done = sqlx::query(
-            "INSERT INTO idempotency_keys (team_id, key, request, owner, state, began_at) \
-             VALUES ($1, $2, $3, $4, 'in_progress', $5) ON CONFLICT (team_id, key) DO NOTHING",
-        )
-        .bind(team.as_str())
-        .bind(key)
-        .bind(request.as_slice())
-        .bind(owner)
-        .bind(micros(now))
-        .execute(&mut *tx)
-        .await
-        .map_err(refused)?;
-        if done.rows_affected() > 0 {
-            tx.commit().await.map_err(refused)?;
-            return Ok(Begun::New);
-        }
-        let row: KeyRow = sqlx::query_as(
+            if done > 0 {
+                return Ok(Begun::New);
+            }
+            let row: KeyRow = query_as(
             "SELECT state, request, answer FROM idempotency_keys WHERE team_id = $1 AND key = $2",
         )
         .bind(team.as_str())
@@ -53,8 +49,8 @@ impl Idempotency for SqliteStore {
         .fetch_one(&mut *tx)
         .await
         .map_err(refused)?;
-        tx.rollback().await.map_err(refused)?;
-        read(row, request).named(WHAT, key)
+            read(row, request).named(WHAT, key)
+        })
     }
 
     async fn idempotency_finish(
@@ -70,7 +66,7 @@ impl Idempotency for SqliteStore {
                 max: ANSWER_BYTES_MAX,
             });
         }
-        let done = sqlx::query(
+        let done = query(
             "UPDATE idempotency_keys SET state = 'done', answer = $3 \
              WHERE team_id = $1 AND key = $2 AND state = 'in_progress'",
         )
@@ -80,7 +76,7 @@ impl Idempotency for SqliteStore {
         .execute(self.fast())
         .await
         .map_err(|error| failed(WHAT, key, error))?;
-        if done.rows_affected() == 0 {
+        if done == 0 {
             return Err(StoreError::Conflict {
                 what: WHAT,
                 id: key.into(),
@@ -90,7 +86,7 @@ impl Idempotency for SqliteStore {
     }
 
     async fn idempotency_abandon(&self, team: &TeamId, key: &str) -> Result<(), StoreError> {
-        sqlx::query(
+        query(
             "DELETE FROM idempotency_keys \
              WHERE team_id = $1 AND key = $2 AND state = 'in_progress'",
         )
@@ -103,27 +99,26 @@ impl Idempotency for SqliteStore {
     }
 
     async fn idempotency_orphan(&self, alive: &[String]) -> Result<u64, StoreError> {
-        // PostgreSQL: `<> ALL ($1)`.
-        let done = sqlx::query(
+        let done = query(sql!(
             "UPDATE idempotency_keys SET state = 'unknown' \
-             WHERE state = 'in_progress' AND owner NOT IN (SELECT value FROM json_each($1))",
-        )
-        .bind(serde_json::Value::from(alive).to_string())
+             WHERE state = 'in_progress' AND owner",
+            not_in("$1")
+        ))
+        .bind(Value::texts(alive))
         .execute(self.fast())
         .await
         .map_err(|error| failed(WHAT, "of the dead", error))?;
-        Ok(done.rows_affected())
+        Ok(done)
     }
 
     async fn idempotency_purge(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let done = sqlx::query(
-            "DELETE FROM idempotency_keys WHERE began_at < $1 AND state <> 'in_progress'",
-        )
-        .bind(micros(before))
-        .execute(self.fast())
-        .await
-        .map_err(|error| failed(WHAT, "of old", error))?;
-        Ok(done.rows_affected())
+        let done =
+            query("DELETE FROM idempotency_keys WHERE began_at < $1 AND state <> 'in_progress'")
+                .bind(micros(before))
+                .execute(self.fast())
+                .await
+                .map_err(|error| failed(WHAT, "of old", error))?;
+        Ok(done)
     }
 }
 

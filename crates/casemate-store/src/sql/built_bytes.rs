@@ -1,31 +1,45 @@
 //! What builds of a team take at nodes, and what of it may go.
 
+use casemate_sql::{Sql, Tx, Value, query, query_as, query_scalar, sql};
 use std::collections::{BTreeSet, HashMap};
 
 use casemate_types::{TeamId, Timestamp};
-use sqlx::SqliteConnection;
 
-use super::{SqliteStore, failed};
+use super::{SqlStore, failed};
 use crate::build_cache::CONTEXTS_BYTES_MAX;
 use crate::error::Cause;
 use crate::rows::{Named, layers_of, micros, signed};
 use crate::{BuiltBytes, StoreError};
 
+/// Its words within others.
+macro_rules! needed {
+    ([$($before:tt)*] $($after:literal)?) => {
+        sql!(
+            $($before)* "SELECT n.value FROM builds b JOIN templates t ON t.id = b.template_id, ",
+            items("b.layers", "n"),
+            " WHERE t.team_id = $1 AND b.status = 'ready'" $(, $after)?
+        )
+    };
+}
+
 const TABLE: &str = "built_bytes";
 
 /// Layers that builds of the team need, deleted templates among them while sandboxes run from them.
-/// PostgreSQL: `jsonb_array_elements_text(b.layers::jsonb -> 'is')`.
-const NEEDED: &str = "SELECT n.value FROM builds b \
-     JOIN templates t ON t.id = b.template_id, json_each(b.layers, '$.is') n \
-     WHERE t.team_id = $1 AND b.status = 'ready'";
+const NEEDED: Sql = needed!([]);
+
+/// `$1` the team, `$2` names beside those.
+const NEEDED_BYTES: Sql = needed!(
+    ["SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM built_bytes WHERE team_id = $1 \
+     AND (name", is_in("$2"), " OR name IN (",] "))"
+);
 
 pub(super) async fn note(
-    store: &SqliteStore,
+    store: &SqlStore,
     team: &TeamId,
     built: &BuiltBytes,
     at: Timestamp,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO built_bytes (name, team_id, bytes, holds, noted_at) \
          VALUES ($1, $2, $3, $4, $5) ON CONFLICT (name) DO UPDATE SET \
          bytes = excluded.bytes, holds = excluded.holds, noted_at = excluded.noted_at",
@@ -41,9 +55,9 @@ pub(super) async fn note(
     Ok(())
 }
 
-pub(super) async fn holds(store: &SqliteStore, name: &str) -> Result<Option<u64>, StoreError> {
+pub(super) async fn holds(store: &SqlStore, name: &str) -> Result<Option<u64>, StoreError> {
     let refused = |error| failed(TABLE, name, error);
-    let holds: Option<i64> = sqlx::query_scalar("SELECT holds FROM built_bytes WHERE name = $1")
+    let holds: Option<i64> = query_scalar("SELECT holds FROM built_bytes WHERE name = $1")
         .bind(name)
         .fetch_optional(&store.readers)
         .await
@@ -53,17 +67,13 @@ pub(super) async fn holds(store: &SqliteStore, name: &str) -> Result<Option<u64>
 }
 
 pub(super) async fn needed(
-    store: &SqliteStore,
+    store: &SqlStore,
     team: &TeamId,
     layers: &[String],
 ) -> Result<u64, StoreError> {
-    let sql = format!(
-        "SELECT COALESCE(SUM(bytes), 0) FROM built_bytes WHERE team_id = $1 AND name IN \
-         ({NEEDED} UNION SELECT value FROM json_each($2))"
-    );
-    let bytes: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+    let bytes: i64 = query_scalar(NEEDED_BYTES)
         .bind(team.as_str())
-        .bind(serde_json::Value::from(layers).to_string())
+        .bind(Value::texts(layers))
         .fetch_one(&store.readers)
         .await
         .map_err(|error| failed("built bytes of team", team, error))?;
@@ -74,7 +84,7 @@ pub(super) async fn needed(
 /// Removes rows of cached layers, the least recently used first, until what is left takes `bytes_max`
 /// at nodes, and its contexts [`CONTEXTS_BYTES_MAX`]; the kept files that they named.
 pub(super) async fn trim(
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     team: &TeamId,
     bytes_max: u64,
 ) -> Result<Vec<Option<String>>, StoreError> {
@@ -83,11 +93,8 @@ pub(super) async fn trim(
     Ok(gone)
 }
 
-async fn trim_contexts(
-    tx: &mut SqliteConnection,
-    team: &TeamId,
-) -> Result<Vec<Option<String>>, StoreError> {
-    sqlx::query_scalar(
+async fn trim_contexts(tx: &mut Tx, team: &TeamId) -> Result<Vec<Option<String>>, StoreError> {
+    query_scalar(
         "DELETE FROM cached_layers WHERE team_id = $1 AND key IN ( \
              SELECT key FROM (SELECT key, SUM(octet_length(context)) OVER ( \
                  ORDER BY used_at DESC, key DESC) AS bytes \
@@ -102,33 +109,34 @@ async fn trim_contexts(
 }
 
 async fn trim_bytes(
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     team: &TeamId,
     bytes_max: u64,
 ) -> Result<Vec<Option<String>>, StoreError> {
     let refused = |error| failed("built bytes of team", team, error);
     // With what nobody names any more: there may be less, and never more.
-    let most: i64 =
-        sqlx::query_scalar("SELECT COALESCE(SUM(bytes), 0) FROM built_bytes WHERE team_id = $1")
-            .bind(team.as_str())
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(refused)?;
+    let most: i64 = query_scalar(
+        "SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM built_bytes WHERE team_id = $1",
+    )
+    .bind(team.as_str())
+    .fetch_one(&mut *tx)
+    .await
+    .map_err(refused)?;
     if most <= signed(bytes_max) {
         return Ok(Vec::new());
     }
     let bytes: Vec<(String, i64)> =
-        sqlx::query_as("SELECT name, bytes FROM built_bytes WHERE team_id = $1")
+        query_as("SELECT name, bytes FROM built_bytes WHERE team_id = $1")
             .bind(team.as_str())
             .fetch_all(&mut *tx)
             .await
             .map_err(refused)?;
-    let needed: Vec<String> = sqlx::query_scalar(NEEDED)
+    let needed: Vec<String> = query_scalar(NEEDED)
         .bind(team.as_str())
         .fetch_all(&mut *tx)
         .await
         .map_err(refused)?;
-    let cached: Vec<(String, String, Option<String>)> = sqlx::query_as(
+    let cached: Vec<(String, String, Option<String>)> = query_as(
         "SELECT key, layers, files FROM cached_layers WHERE team_id = $1 ORDER BY used_at, key",
     )
     .bind(team.as_str())
@@ -149,25 +157,31 @@ async fn trim_bytes(
         &bytes.collect(),
         bytes_max,
     );
-    sqlx::query_scalar(
+    query_scalar(sql!(
         "DELETE FROM cached_layers WHERE team_id = $1 \
-         AND key IN (SELECT value FROM json_each($2)) RETURNING files",
-    )
+         AND key",
+        is_in("$2"),
+        " RETURNING files"
+    ))
     .bind(team.as_str())
-    .bind(serde_json::Value::from(gone).to_string())
+    .bind(Value::texts(gone))
     .fetch_all(tx)
     .await
     .map_err(refused)
 }
 
 /// Forgets what nobody names and was noted before `before`: its row may come a moment after it.
-pub(super) async fn forget(tx: &mut SqliteConnection, before: Timestamp) -> Result<(), StoreError> {
-    sqlx::query(
+pub(super) async fn forget(tx: &mut Tx, before: Timestamp) -> Result<(), StoreError> {
+    query(sql!(
         "DELETE FROM built_bytes WHERE noted_at < $1 \
-         AND name NOT IN (SELECT n.value FROM builds b, json_each(b.layers, '$.is') n) \
-         AND name NOT IN (SELECT n.value FROM cached_layers c, json_each(c.layers, '$.is') n) \
-         AND name NOT IN (SELECT files FROM cached_layers WHERE files IS NOT NULL)",
-    )
+         AND name NOT IN (SELECT n.value FROM builds b, ",
+        items("b.layers", "n"),
+        ") \
+         AND name NOT IN (SELECT n.value FROM cached_layers c, ",
+        items("c.layers", "n"),
+        ") \
+         AND name NOT IN (SELECT files FROM cached_layers WHERE files IS NOT NULL)"
+    ))
     .bind(micros(before))
     .execute(tx)
     .await

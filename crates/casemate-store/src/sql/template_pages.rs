@@ -1,12 +1,12 @@
 //! Pages of templates and of their builds.
 
+use casemate_sql::{Tx, Value, query_as, sql};
 use std::collections::HashMap;
 
 use casemate_types::{TeamId, TemplateId};
-use sqlx::SqliteConnection;
 
 use super::templates::template_columns;
-use super::{SqliteStore, failed};
+use super::{SqlStore, failed};
 use crate::rows::{RecordRow, SummaryRow, micros};
 use crate::{BuildRecord, CreatedCursor, StoreError, TemplateOrder, TemplateSummary};
 
@@ -73,7 +73,7 @@ pub(super) const PAGES: [(&str, &str); 3] = [
 
 /// See [`crate::Builds::template_page`].
 pub(super) async fn templates(
-    store: &SqliteStore,
+    store: &SqlStore,
     team: &TeamId,
     order: TemplateOrder,
     after: Option<&CreatedCursor>,
@@ -86,42 +86,42 @@ pub(super) async fn templates(
         TemplateOrder::NewestFirst => (NEWEST_FIRST, i64::MAX),
     };
     // The parts of one answer are read at one moment.
-    let mut tx = store.readers.begin().await.map_err(refused)?;
-    let rows: Vec<SummaryRow> = sqlx::query_as(sql)
+    let mut tx = store.readers.snapshot().await.map_err(refused)?;
+    let rows: Vec<SummaryRow> = query_as(sql)
         .bind(team.as_str())
         .bind(after.map_or(edge, |after| micros(after.created_at)))
         .bind(after.map_or("", |after| &after.id))
         .bind(i64::from(rows_max))
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut tx)
         .await
         .map_err(refused)?;
-    completed(&mut tx, rows).await
+    completed(tx, rows).await
 }
 
 /// See [`crate::Builds::template_summary`].
 pub(super) async fn summary(
-    store: &SqliteStore,
+    store: &SqlStore,
     id: &TemplateId,
 ) -> Result<Option<TemplateSummary>, StoreError> {
     let refused = |error| failed("template", id, error);
-    let mut tx = store.readers.begin().await.map_err(refused)?;
+    let mut tx = store.readers.snapshot().await.map_err(refused)?;
     let sql = concat!(
         "SELECT ",
         summary_columns!(),
         " FROM templates t WHERE t.id = $1 AND t.deleted = 0"
     );
-    let rows: Vec<SummaryRow> = sqlx::query_as(sql)
+    let rows: Vec<SummaryRow> = query_as(sql)
         .bind(id.as_str())
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut tx)
         .await
         .map_err(refused)?;
-    Ok(completed(&mut tx, rows).await?.pop())
+    Ok(completed(tx, rows).await?.pop())
 }
 
 /// See [`crate::Builds::template_list_stock`].
-pub(super) async fn stock(store: &SqliteStore) -> Result<Vec<TemplateSummary>, StoreError> {
+pub(super) async fn stock(store: &SqlStore) -> Result<Vec<TemplateSummary>, StoreError> {
     let refused = |error| failed("table", "templates", error);
-    let mut tx = store.readers.begin().await.map_err(refused)?;
+    let mut tx = store.readers.snapshot().await.map_err(refused)?;
     let sql = concat!(
         "SELECT ",
         summary_columns!(),
@@ -129,21 +129,18 @@ pub(super) async fn stock(store: &SqliteStore) -> Result<Vec<TemplateSummary>, S
          AND EXISTS (SELECT 1 FROM template_aliases p \
              WHERE p.template_id = t.id AND p.namespace = '') ORDER BY t.id"
     );
-    let rows: Vec<SummaryRow> = sqlx::query_as(sql)
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(refused)?;
-    completed(&mut tx, rows).await
+    let rows: Vec<SummaryRow> = query_as(sql).fetch_all(&mut tx).await.map_err(refused)?;
+    completed(tx, rows).await
 }
 
 /// See [`crate::Builds::build_page`].
 pub(super) async fn builds(
-    store: &SqliteStore,
+    store: &SqlStore,
     template: &TemplateId,
     after: Option<&CreatedCursor>,
     rows_max: u32,
 ) -> Result<Vec<BuildRecord>, StoreError> {
-    let rows: Vec<RecordRow> = sqlx::query_as(BUILDS)
+    let rows: Vec<RecordRow> = query_as(BUILDS)
         .bind(template.as_str())
         .bind(after.map_or(i64::MAX, |after| micros(after.created_at)))
         .bind(after.map_or("", |after| &after.id))
@@ -155,24 +152,22 @@ pub(super) async fn builds(
 }
 
 /// Adds names and builds: two more statements, however many rows there are.
-async fn completed(
-    tx: &mut SqliteConnection,
-    rows: Vec<SummaryRow>,
-) -> Result<Vec<TemplateSummary>, StoreError> {
+async fn completed(mut tx: Tx, rows: Vec<SummaryRow>) -> Result<Vec<TemplateSummary>, StoreError> {
     let refused = |error| failed("table", "templates", error);
     let ready: Vec<String> = rows.iter().filter_map(|row| row.ready.clone()).collect();
     let templates: Vec<TemplateSummary> = rows
         .into_iter()
         .map(TemplateSummary::try_from)
         .collect::<Result<_, _>>()?;
-    let sql = concat!(
+    let sql = sql!(
         "SELECT ",
         record_columns!(),
-        " FROM builds b WHERE b.id IN (SELECT value FROM json_each($1))"
+        " FROM builds b WHERE b.id",
+        is_in("$1")
     );
-    let records: Vec<RecordRow> = sqlx::query_as(sql)
-        .bind(serde_json::Value::from(ready).to_string())
-        .fetch_all(&mut *tx)
+    let records: Vec<RecordRow> = query_as(sql)
+        .bind(Value::texts(ready))
+        .fetch_all(&mut tx)
         .await
         .map_err(refused)?;
     let mut builds = HashMap::new();
@@ -184,12 +179,14 @@ async fn completed(
         .iter()
         .map(|one| one.template.id.as_str())
         .collect();
-    let aliases: Vec<(String, String, String)> = sqlx::query_as(
+    let aliases: Vec<(String, String, String)> = query_as(sql!(
         "SELECT template_id, namespace, alias FROM template_aliases \
-         WHERE template_id IN (SELECT value FROM json_each($1)) ORDER BY namespace, alias",
-    )
-    .bind(serde_json::Value::from(ids).to_string())
-    .fetch_all(&mut *tx)
+         WHERE template_id",
+        is_in("$1"),
+        " ORDER BY namespace, alias"
+    ))
+    .bind(Value::texts(ids))
+    .fetch_all(&mut tx)
     .await
     .map_err(refused)?;
     let mut names = HashMap::<String, Vec<(Option<String>, String)>>::new();

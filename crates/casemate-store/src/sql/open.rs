@@ -1,4 +1,4 @@
-//! Opening the file: its mode, its settings, its schema.
+//! Opening a SQLite file: its mode, its settings, its schema.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -6,12 +6,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use casemate_sql::Pool;
 use sqlx::SqlitePool;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 use super::checkpoint::{self, Checkpoints};
-use super::{BUSY_WAIT, READERS_MAX, SqliteStore};
+use super::{BUSY_WAIT, READERS_MAX, SqlStore};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
 
@@ -61,7 +62,7 @@ pub enum OpenError {
     },
 }
 
-impl SqliteStore {
+impl SqlStore {
     /// Opens the file, made if missing (mode 0600: it holds hashes of keys), and brings its
     /// schema up to date. One process at a time; the lock on the data directory sees to that.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
@@ -90,11 +91,13 @@ impl SqliteStore {
             .synchronous(SqliteSynchronous::Normal)
             .pragma("wal_autocheckpoint", checkpoint::PAGES_MAX);
         let fast = pool(1).connect_with(fast).await.map_err(refused)?;
+        let readers = pool(READERS_MAX).connect_lazy_with(options.read_only(true));
         Ok(Self {
-            fast,
-            checkpoints: Checkpoints::start(durable.clone()),
-            durable,
-            readers: pool(READERS_MAX).connect_lazy_with(options.read_only(true)),
+            fast: Pool::Sqlite(fast.clone()),
+            notes: Pool::Sqlite(fast),
+            checkpoints: Some(Checkpoints::start(durable.clone())),
+            durable: Pool::Sqlite(durable),
+            readers: Pool::Sqlite(readers),
         })
     }
 }

@@ -1,12 +1,13 @@
 //! What cannot be seen from outside: how commits are synced, and which index serves a page.
 
+use casemate_sql::{Pool, Sql, query_scalar};
 use sqlx::{AssertSqlSafe, Row};
 
 use super::{builds, sandboxes, template_pages};
 use crate::testing::TempStore;
 
-async fn synchronous(pool: &sqlx::SqlitePool) -> i64 {
-    let level = sqlx::query_scalar("PRAGMA synchronous");
+async fn synchronous(pool: &Pool) -> i64 {
+    let level = query_scalar("PRAGMA synchronous");
     level.fetch_one(pool).await.unwrap()
 }
 
@@ -17,7 +18,7 @@ async fn durable_commits_are_synced_and_fast_ones_are_not() {
     let store = TempStore::open().await;
     assert_eq!(synchronous(&store.durable).await, FULL);
     assert_eq!(synchronous(&store.fast).await, NORMAL);
-    let mode: String = sqlx::query_scalar("PRAGMA journal_mode")
+    let mode: String = query_scalar("PRAGMA journal_mode")
         .fetch_one(&store.readers)
         .await
         .unwrap();
@@ -25,10 +26,13 @@ async fn durable_commits_are_synced_and_fast_ones_are_not() {
 }
 
 /// Without subqueries of single rows, which may sort what is the row's own.
-async fn plan(store: &TempStore, sql: &str) -> String {
-    let explain = format!("EXPLAIN QUERY PLAN {sql}");
+async fn plan(store: &TempStore, sql: Sql) -> String {
+    let explain = format!("EXPLAIN QUERY PLAN {}", sql.sqlite);
+    let Pool::Sqlite(pool) = &store.durable else {
+        panic!("a temporary store is a file");
+    };
     let rows = sqlx::query(AssertSqlSafe(explain))
-        .fetch_all(&store.durable)
+        .fetch_all(pool)
         .await
         .unwrap();
     let top = rows.iter().filter(|row| row.get::<i64, _>("parent") == 0);
@@ -40,7 +44,8 @@ async fn plan(store: &TempStore, sql: &str) -> String {
 async fn pages_are_read_in_the_order_of_an_index() {
     let store = TempStore::open().await;
     let sandboxes = sandboxes::PAGES.map(|sql| (sql, "sandboxes_alive"));
-    for (sql, index) in sandboxes.into_iter().chain(template_pages::PAGES) {
+    let templates = template_pages::PAGES.map(|(sql, index)| (sql.into(), index));
+    for (sql, index) in sandboxes.into_iter().chain(templates) {
         let plan = plan(&store, sql).await;
         assert!(plan.contains(&format!("INDEX {index} ")), "{plan}");
         assert!(!plan.contains("TEMP B-TREE FOR ORDER BY"), "{plan}");
@@ -50,7 +55,7 @@ async fn pages_are_read_in_the_order_of_an_index() {
 #[tokio::test]
 async fn sweeps_and_counts_go_along_an_index() {
     let store = TempStore::open().await;
-    for (sql, index) in builds::SWEEPS {
+    for (sql, index) in builds::sweeps() {
         let plan = plan(&store, sql).await;
         assert!(plan.contains(&format!("INDEX {index} ")), "{plan}");
         assert!(!plan.contains("SCAN builds"), "{plan}");

@@ -1,14 +1,9 @@
 //! [`Sandboxes`].
 
-use async_trait::async_trait;
-use casemate_types::{
-    EndReason, Kept, NetworkPolicy, OnTimeout, SandboxId, SandboxState, TeamId, Timestamp,
-};
-use sqlx::Sqlite;
-use sqlx::query::{Query, QueryAs};
-use sqlx::sqlite::SqliteArguments;
+use casemate_sql::{Query, Row, Select, Sql, Value, query, query_as, sql};
+use std::collections::BTreeMap;
 
-use super::{SqliteStore, failed};
+use super::{SqlStore, failed};
 use crate::error::Cause;
 use crate::rows::{
     AliveRow, Named, SandboxRow, ingress_text, kept_word, micros, network_text, on_timeout_word,
@@ -16,6 +11,10 @@ use crate::rows::{
 };
 use crate::sandboxes::FORGET_ROWS_MAX;
 use crate::{AliveSandbox, Order, Page, Sandbox, SandboxFilter, Sandboxes, StoreError};
+use async_trait::async_trait;
+use casemate_types::{
+    EndReason, Kept, NetworkPolicy, OnTimeout, SandboxId, SandboxState, TeamId, Timestamp,
+};
 
 const WHAT: &str = "sandbox";
 
@@ -29,42 +28,49 @@ macro_rules! columns {
     };
 }
 
-/// What a [`SandboxFilter`] means, over `sandboxes s`, with its values as `$1` to `$5`. The state
-/// is excluded by a literal so that the index of the living serves. PostgreSQL: `= ANY ($2)` and
-/// `metadata::jsonb @> $3`.
-macro_rules! matches_filter {
-    () => {
-        " FROM sandboxes s WHERE s.team_id = $1 AND s.state <> 'dead' \
-         AND s.state IN (SELECT value FROM json_each($2)) \
-         AND ($3 = '{}' OR NOT EXISTS (SELECT 1 FROM json_each($3) AS want WHERE NOT EXISTS ( \
-             SELECT 1 FROM json_each(s.metadata) AS have \
-             WHERE have.key = want.key AND have.value = want.value))) \
-         AND ($4 IS NULL OR s.template_id = $4) \
-         AND ($5 IS NULL OR s.started_at >= $5)"
+/// A statement over what a [`SandboxFilter`] means, `sandboxes s`, with its values as `$1` to `$5`. The
+/// state is excluded by a literal so that the index of the living serves.
+///
+/// PostgreSQL has the metadata twice: as a text, and as pairs to look into. Its JSON cannot hold all
+/// that a client may send, such as a NUL.
+macro_rules! filtered {
+    ([$($before:tt)+] $($after:literal)?) => {
+        sql!(
+            $($before)+
+            " FROM sandboxes s WHERE s.team_id = $1 AND s.state <> 'dead' AND s.state",
+            is_in("$2"),
+            " AND ",
+            either(
+                "($3 = '{}' OR NOT EXISTS (SELECT 1 FROM json_each($3) AS want WHERE NOT EXISTS ( \
+                 SELECT 1 FROM json_each(s.metadata) AS have \
+                 WHERE have.key = want.key AND have.value = want.value)))",
+                "s.metadata_pairs @> $3"
+            ),
+            " AND ($4 IS NULL OR s.template_id = $4) \
+             AND ($5 IS NULL OR s.started_at >= $5)"
+            $(, $after)?
+        )
     };
 }
 
-const NEWEST_FIRST: &str = concat!(
-    "SELECT ",
-    columns!(),
-    matches_filter!(),
+const NEWEST_FIRST: Sql = filtered!(
+    ["SELECT ", columns!(),]
     " AND ($6 IS NULL OR s.started_at < $6 OR (s.started_at = $6 AND s.id > $7)) \
      ORDER BY s.started_at DESC, s.id ASC LIMIT $8"
 );
-const OLDEST_FIRST: &str = concat!(
-    "SELECT ",
-    columns!(),
-    matches_filter!(),
+const OLDEST_FIRST: Sql = filtered!(
+    ["SELECT ", columns!(),]
     " AND ($6 IS NULL OR s.started_at > $6 OR (s.started_at = $6 AND s.id < $7)) \
      ORDER BY s.started_at ASC, s.id DESC LIMIT $8"
 );
+const COUNT: Sql = filtered!(["SELECT COUNT(*)",]);
 
 /// For the test of their plans.
 #[cfg(test)]
-pub(super) const PAGES: [&str; 2] = [NEWEST_FIRST, OLDEST_FIRST];
+pub(super) const PAGES: [Sql; 2] = [NEWEST_FIRST, OLDEST_FIRST];
 
 #[async_trait]
-impl Sandboxes for SqliteStore {
+impl Sandboxes for SqlStore {
     async fn sandbox_insert(&self, sandbox: &Sandbox) -> Result<(), StoreError> {
         let refused = |error| failed(WHAT, &sandbox.id, error);
         insert(sandbox)
@@ -76,7 +82,7 @@ impl Sandboxes for SqliteStore {
 
     async fn sandbox_by_id(&self, id: &SandboxId) -> Result<Option<Sandbox>, StoreError> {
         let sql = concat!("SELECT ", columns!(), " FROM sandboxes WHERE id = $1");
-        let row: Option<SandboxRow> = sqlx::query_as(sql)
+        let row: Option<SandboxRow> = query_as(sql)
             .bind(id.as_str())
             .fetch_optional(&self.readers)
             .await
@@ -94,7 +100,7 @@ impl Sandboxes for SqliteStore {
             Order::OldestFirst => OLDEST_FIRST,
         };
         let after = page.after.as_ref();
-        let rows: Vec<SandboxRow> = bind_filter(sqlx::query_as(sql), filter)
+        let rows: Vec<SandboxRow> = bind_filter(query_as(sql), filter)
             .bind(after.map(|cursor| micros(cursor.started_at)))
             .bind(after.map(|cursor| cursor.id.as_str()))
             .bind(i64::from(page.rows_max))
@@ -105,8 +111,7 @@ impl Sandboxes for SqliteStore {
     }
 
     async fn sandbox_count(&self, filter: &SandboxFilter) -> Result<u64, StoreError> {
-        let sql = concat!("SELECT COUNT(*)", matches_filter!());
-        let (count,): (i64,) = bind_filter(sqlx::query_as(sql), filter)
+        let (count,): (i64,) = bind_filter(query_as(COUNT), filter)
             .fetch_one(&self.readers)
             .await
             .map_err(|error| failed("sandboxes of team", &filter.team, error))?;
@@ -114,7 +119,7 @@ impl Sandboxes for SqliteStore {
     }
 
     async fn sandbox_count_by_team(&self) -> Result<Vec<(TeamId, u64)>, StoreError> {
-        let rows: Vec<(String, i64)> = sqlx::query_as(
+        let rows: Vec<(String, i64)> = query_as(
             "SELECT team_id, COUNT(*) FROM sandboxes \
              WHERE state <> 'dead' AND state = 'running' GROUP BY team_id ORDER BY team_id",
         )
@@ -130,7 +135,7 @@ impl Sandboxes for SqliteStore {
     }
 
     async fn sandbox_list_alive(&self) -> Result<Vec<AliveSandbox>, StoreError> {
-        let rows: Vec<AliveRow> = sqlx::query_as(
+        let rows: Vec<AliveRow> = query_as(
             "SELECT id, team_id, node, on_timeout, started_at, ends_at, state, kept, \
              ingress, generation \
              FROM sandboxes WHERE state <> 'dead' ORDER BY started_at, id",
@@ -147,7 +152,7 @@ impl Sandboxes for SqliteStore {
         generation: u64,
         ends_at: Timestamp,
     ) -> Result<u64, StoreError> {
-        let change = sqlx::query(
+        let change = query(
             "UPDATE sandboxes SET ends_at = $3, generation = generation + 1 \
              WHERE id = $1 AND generation = $2 AND state = 'running'",
         )
@@ -163,7 +168,7 @@ impl Sandboxes for SqliteStore {
         generation: u64,
         network: &NetworkPolicy,
     ) -> Result<u64, StoreError> {
-        let change = sqlx::query(
+        let change = query(
             "UPDATE sandboxes SET network = $3, generation = generation + 1 \
              WHERE id = $1 AND generation = $2 AND state = 'running'",
         )
@@ -180,7 +185,7 @@ impl Sandboxes for SqliteStore {
         at: Timestamp,
         kept: Kept,
     ) -> Result<u64, StoreError> {
-        let change = sqlx::query(
+        let change = query(
             "UPDATE sandboxes \
              SET state = 'paused', ends_at = $3, kept = $4, generation = generation + 1 \
              WHERE id = $1 AND generation = $2 AND state <> 'dead'",
@@ -200,7 +205,7 @@ impl Sandboxes for SqliteStore {
         ends_at: Timestamp,
         on_timeout: OnTimeout,
     ) -> Result<u64, StoreError> {
-        let change = sqlx::query(
+        let change = query(
             "UPDATE sandboxes SET state = 'running', started_at = $3, ends_at = $4, kept = NULL, \
              on_timeout = $5, generation = generation + 1 \
              WHERE id = $1 AND generation = $2 AND state = 'paused'",
@@ -220,7 +225,7 @@ impl Sandboxes for SqliteStore {
         reason: EndReason,
         at: Timestamp,
     ) -> Result<u64, StoreError> {
-        let change = sqlx::query(
+        let change = query(
             "UPDATE sandboxes \
              SET state = 'dead', ended_at = $3, end_reason = $4, kept = NULL, envs = NULL, \
              generation = generation + 1 \
@@ -244,7 +249,7 @@ impl Sandboxes for SqliteStore {
             " FROM sandboxes WHERE team_id = $1 AND state <> 'dead' AND state = 'paused' \
              AND ends_at < $2 ORDER BY ends_at, id LIMIT $3"
         );
-        let rows: Vec<SandboxRow> = sqlx::query_as(sql)
+        let rows: Vec<SandboxRow> = query_as(sql)
             .bind(team.as_str())
             .bind(micros(before))
             .bind(i64::from(FORGET_ROWS_MAX))
@@ -255,7 +260,7 @@ impl Sandboxes for SqliteStore {
     }
 
     async fn sandbox_forget(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let done = sqlx::query(
+        let done = query(
             "DELETE FROM sandboxes WHERE id IN (SELECT id FROM sandboxes \
              WHERE state = 'dead' AND ended_at < $1 ORDER BY ended_at LIMIT $2)",
         )
@@ -264,23 +269,23 @@ impl Sandboxes for SqliteStore {
         .execute(self.fast())
         .await
         .map_err(|error| failed("table", "sandboxes", error))?;
-        Ok(done.rows_affected())
+        Ok(done)
     }
 }
 
-impl SqliteStore {
+impl SqlStore {
     /// Runs a change that touches the row only in the given generation.
     async fn swap(
         &self,
         id: &SandboxId,
         generation: u64,
-        change: Query<'_, Sqlite, SqliteArguments>,
+        change: Query,
     ) -> Result<u64, StoreError> {
         let done = change
             .execute(self.fast())
             .await
             .map_err(|error| failed(WHAT, id, error))?;
-        if done.rows_affected() == 0 {
+        if done == 0 {
             return Err(StoreError::Conflict {
                 what: WHAT,
                 id: id.to_string(),
@@ -290,7 +295,7 @@ impl SqliteStore {
     }
 }
 
-fn insert(sandbox: &Sandbox) -> Query<'_, Sqlite, SqliteArguments> {
+fn insert(sandbox: &Sandbox) -> Query {
     // A dead sandbox has no promise any more; its end stands in for it.
     let (state, ends_at, ended_at, reason, kept) = match &sandbox.state {
         SandboxState::Running { ends_at } => ("running", *ends_at, None, None, None),
@@ -302,11 +307,13 @@ fn insert(sandbox: &Sandbox) -> Query<'_, Sqlite, SqliteArguments> {
     let metadata =
         serde_json::to_string(&sandbox.metadata).expect("a map of strings always serializes");
     let resources = sandbox.resources;
-    sqlx::query(concat!(
+    query(sql!(
         "INSERT INTO sandboxes (",
         columns!(),
+        either("", ", metadata_pairs"),
         ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
-         $18, $19, $20, $21, $22, $23, $24, $25, $26)"
+         $18, $19, $20, $21, $22, $23, $24, $25, $26",
+        either(")", ", $27)")
     ))
     .bind(sandbox.id.as_str())
     .bind(sandbox.team.as_str())
@@ -334,19 +341,23 @@ fn insert(sandbox: &Sandbox) -> Query<'_, Sqlite, SqliteArguments> {
     .bind(sandbox.auto_resume)
     .bind(ingress_text(&sandbox.ingress))
     .bind(sandbox.envs.as_deref())
+    .bind_on_postgres(pairs(&sandbox.metadata))
 }
 
-fn bind_filter<'q, T>(
-    query: QueryAs<'q, Sqlite, T, SqliteArguments>,
-    filter: &'q SandboxFilter,
-) -> QueryAs<'q, Sqlite, T, SqliteArguments> {
-    let states: Vec<&str> = filter.states.iter().map(|s| state_word(*s)).collect();
+/// Each pair as one text, the same for the same pair.
+fn pairs(metadata: &BTreeMap<String, String>) -> Value {
+    let pair = |pair| serde_json::to_string(&pair).expect("a pair of strings always serializes");
+    Value::texts(metadata.iter().map(pair))
+}
+
+fn bind_filter<T: Row>(query: Select<T, T>, filter: &SandboxFilter) -> Select<T, T> {
+    let states = filter.states.iter().map(|s| state_word(*s));
     let metadata =
         serde_json::to_string(&filter.metadata).expect("a map of strings always serializes");
     query
         .bind(filter.team.as_str())
-        .bind(serde_json::Value::from(states).to_string())
-        .bind(metadata)
+        .bind(Value::texts(states))
+        .bind_either(metadata, pairs(&filter.metadata))
         .bind(filter.template.as_ref().map(|id| id.as_str()))
         .bind(filter.started_after.map(micros))
 }

@@ -1,7 +1,7 @@
 //! Builds and their tags, as more than one port writes and finds them.
 
+use casemate_sql::{On, Tx, query, query_as};
 use casemate_types::{TemplateId, Timestamp};
-use sqlx::{SqliteConnection, SqliteExecutor};
 
 use super::failed;
 use crate::rows::{BuildRow, envs_text, layers_text, micros, startup_text};
@@ -45,7 +45,7 @@ pub(super) fn same(kept: &Build, reported: &Build) -> bool {
 /// Writes a build that is ready, unless it is kept as given; whether anything was written. The time
 /// of its creation stays as it was first heard. One that is new counts for its template.
 pub(super) async fn put_build(
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     build: &Build,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
@@ -55,7 +55,7 @@ pub(super) async fn put_build(
         build_columns!(),
         " FROM builds b WHERE b.id = $1"
     );
-    let kept: Option<BuildRow> = sqlx::query_as(sql)
+    let kept: Option<BuildRow> = query_as(sql)
         .bind(build.id.to_string())
         .fetch_optional(&mut *tx)
         .await
@@ -71,7 +71,7 @@ pub(super) async fn put_build(
         Some(kept) if same(kept, build) => return Ok(false),
         Some(_) | None => {}
     }
-    sqlx::query(
+    query(
         "INSERT INTO builds (id, template_id, layers, vcpus, memory_mib, disk_mib, \
          processes_max, default_user, default_workdir, envd_version, startup, distribution, \
          created_at, status, updated_at, finished_at, envs) \
@@ -109,32 +109,30 @@ pub(super) async fn put_build(
 
 /// One more was asked for.
 pub(super) async fn count_build(
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     template: &TemplateId,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE templates SET build_count = build_count + 1, updated_at = $2 WHERE id = $1",
-    )
-    .bind(template.as_str())
-    .bind(micros(now))
-    .execute(tx)
-    .await
-    .map_err(|error| failed("template", template, error))?;
+    query("UPDATE templates SET build_count = build_count + 1, updated_at = $2 WHERE id = $1")
+        .bind(template.as_str())
+        .bind(micros(now))
+        .execute(tx)
+        .await
+        .map_err(|error| failed("template", template, error))?;
     Ok(())
 }
 
 /// An assignment is younger than the last one even when the clock is not.
 pub(super) async fn assign_tag(
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     template: &TemplateId,
     build: BuildId,
     tag: &str,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO template_tags (template_id, tag, assigned_at, build_id) \
-         SELECT $1, $2, COALESCE(MAX(MAX(assigned_at) + 1, $3), $3), $4 \
+         SELECT $1, $2, CASE WHEN MAX(assigned_at) >= $3 THEN MAX(assigned_at) + 1 ELSE $3 END, $4 \
          FROM template_tags WHERE template_id = $1 AND tag = $2",
     )
     .bind(template.as_str())
@@ -149,7 +147,7 @@ pub(super) async fn assign_tag(
 
 /// One that is ready, also of a template that was deleted.
 pub(super) async fn build_by_id(
-    db: impl SqliteExecutor<'_>,
+    db: impl Into<On<'_>>,
     id: BuildId,
 ) -> Result<Option<Build>, StoreError> {
     let sql = concat!(
@@ -157,7 +155,7 @@ pub(super) async fn build_by_id(
         build_columns!(),
         " FROM builds b WHERE b.id = $1 AND b.status = 'ready'"
     );
-    let row: Option<BuildRow> = sqlx::query_as(sql)
+    let row: Option<BuildRow> = query_as(sql)
         .bind(id.to_string())
         .fetch_optional(db)
         .await
@@ -167,7 +165,7 @@ pub(super) async fn build_by_id(
 
 /// The one that is ready and got the tag last, or the one whose id the tag is.
 pub(super) async fn build_by_tag(
-    db: impl SqliteExecutor<'_>,
+    db: impl Into<On<'_>>,
     template: &TemplateId,
     tag: &str,
 ) -> Result<Option<Build>, StoreError> {
@@ -175,7 +173,7 @@ pub(super) async fn build_by_tag(
         Ok(id) => (BY_ID_OF_TEMPLATE, id.to_string()),
         Err(_) => (BY_TAG, tag.to_owned()),
     };
-    let row: Option<BuildRow> = sqlx::query_as(sql)
+    let row: Option<BuildRow> = query_as(sql)
         .bind(template.as_str())
         .bind(&tag)
         .fetch_optional(db)

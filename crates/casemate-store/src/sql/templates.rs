@@ -1,12 +1,12 @@
 //! [`Templates`].
 
 use async_trait::async_trait;
+use casemate_sql::{On, Tx, query, query_as, query_scalar, transaction};
 use casemate_types::template::{DEFAULT_TAG, TemplateRef};
 use casemate_types::{TemplateId, Timestamp};
-use sqlx::{SqliteConnection, SqliteExecutor};
 
 use super::build_rows::{assign_tag, build_by_id, build_by_tag, put_build, same};
-use super::{SqliteStore, failed};
+use super::{SqlStore, failed};
 use crate::rows::{MatchRow, TemplateRow, micros};
 use crate::{Build, BuildId, NodeReport, Resolution, StoreError, Template, Templates};
 
@@ -34,14 +34,14 @@ const RESOLVE: &str = concat!(
 );
 
 #[async_trait]
-impl Templates for SqliteStore {
+impl Templates for SqlStore {
     async fn template_resolve(
         &self,
         home: &str,
         reference: &TemplateRef,
     ) -> Result<Resolution, StoreError> {
         let explicit = reference.namespace.as_deref();
-        let row: Option<MatchRow> = sqlx::query_as(RESOLVE)
+        let row: Option<MatchRow> = query_as(RESOLVE)
             .bind(explicit.unwrap_or(home))
             .bind(&reference.name)
             .bind(explicit.is_none())
@@ -87,21 +87,17 @@ impl Templates for SqliteStore {
             return Ok(false);
         }
         let refused = |error| failed("template", &report.build.template, error);
-        let mut tx = self
-            .durable
-            .begin_with("BEGIN IMMEDIATE")
-            .await
-            .map_err(refused)?;
-        let mut changed = put_template(&mut tx, &report.build, now).await?;
-        changed |= put_build(&mut tx, &report.build, now).await?;
-        changed |= move_tag(&mut tx, &report.build, now).await?;
-        changed |= move_alias(&mut tx, report, now).await?;
-        tx.commit().await.map_err(refused)?;
-        Ok(changed)
+        transaction!(self.durable, refused, async |tx| {
+            let mut changed = put_template(tx, &report.build, now).await?;
+            changed |= put_build(tx, &report.build, now).await?;
+            changed |= move_tag(tx, &report.build, now).await?;
+            changed |= move_alias(tx, report, now).await?;
+            Ok(changed)
+        })
     }
 }
 
-impl SqliteStore {
+impl SqlStore {
     /// Whether the report says only what is known: the usual case, answered without the writer.
     async fn is_current(&self, report: &NodeReport) -> Result<bool, StoreError> {
         let Some(alias) = alias_target(&self.readers, &report.alias).await? else {
@@ -115,16 +111,12 @@ impl SqliteStore {
     }
 }
 
-async fn put_template(
-    tx: &mut SqliteConnection,
-    build: &Build,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
+async fn put_template(tx: &mut Tx, build: &Build, now: Timestamp) -> Result<bool, StoreError> {
     match template_by_id(&mut *tx, &build.template).await? {
         Some(kept) if kept.owner.is_some() => Err(exists("template", &build.template)),
         Some(_) => Ok(false),
         None => {
-            sqlx::query(
+            query(
                 "INSERT INTO templates (id, team_id, public, created_at, updated_at) \
                  VALUES ($1, NULL, $2, $3, $3)",
             )
@@ -140,11 +132,7 @@ async fn put_template(
 }
 
 /// Points the default tag to the build unless it points to one as young.
-async fn move_tag(
-    tx: &mut SqliteConnection,
-    build: &Build,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
+async fn move_tag(tx: &mut Tx, build: &Build, now: Timestamp) -> Result<bool, StoreError> {
     let kept = build_by_tag(&mut *tx, &build.template, DEFAULT_TAG).await?;
     if kept.is_some_and(|kept| !is_younger(build, &kept)) {
         return Ok(false);
@@ -154,11 +142,7 @@ async fn move_tag(
 }
 
 /// Points the promoted alias to the template unless it leads to a build as young.
-async fn move_alias(
-    tx: &mut SqliteConnection,
-    report: &NodeReport,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
+async fn move_alias(tx: &mut Tx, report: &NodeReport, now: Timestamp) -> Result<bool, StoreError> {
     let build = &report.build;
     if let Some(target) = alias_target(&mut *tx, &report.alias).await? {
         if target == build.template.as_str() {
@@ -179,7 +163,7 @@ async fn move_alias(
             return Ok(false);
         }
     }
-    sqlx::query(
+    query(
         "INSERT INTO template_aliases (namespace, alias, template_id, created_at) \
          VALUES ('', $1, $2, $3) \
          ON CONFLICT (namespace, alias) DO UPDATE SET template_id = excluded.template_id",
@@ -206,21 +190,16 @@ fn exists(what: &'static str, id: impl ToString) -> StoreError {
     }
 }
 
-async fn alias_target(
-    db: impl SqliteExecutor<'_>,
-    alias: &str,
-) -> Result<Option<String>, StoreError> {
-    sqlx::query_scalar(
-        "SELECT template_id FROM template_aliases WHERE namespace = '' AND alias = $1",
-    )
-    .bind(alias)
-    .fetch_optional(db)
-    .await
-    .map_err(|error| failed("alias", alias, error))
+async fn alias_target(db: impl Into<On<'_>>, alias: &str) -> Result<Option<String>, StoreError> {
+    query_scalar("SELECT template_id FROM template_aliases WHERE namespace = '' AND alias = $1")
+        .bind(alias)
+        .fetch_optional(db)
+        .await
+        .map_err(|error| failed("alias", alias, error))
 }
 
 async fn template_by_id(
-    db: impl SqliteExecutor<'_>,
+    db: impl Into<On<'_>>,
     id: &TemplateId,
 ) -> Result<Option<Template>, StoreError> {
     let sql = concat!(
@@ -228,7 +207,7 @@ async fn template_by_id(
         template_columns!(),
         " FROM templates t WHERE t.id = $1 AND t.deleted = 0"
     );
-    let row: Option<TemplateRow> = sqlx::query_as(sql)
+    let row: Option<TemplateRow> = query_as(sql)
         .bind(id.as_str())
         .fetch_optional(db)
         .await

@@ -1,10 +1,11 @@
 //! [`Builds`].
 
 use async_trait::async_trait;
+use casemate_sql::{Value, query, query_as, query_scalar, sql, transaction};
 use casemate_types::{BuildFailure, TeamId, TemplateId, Timestamp};
 
 use super::template_pages::{self, record_columns};
-use super::{SqliteStore, build_requests, failed, tags, trim};
+use super::{SqlStore, build_requests, failed, tags, trim};
 use crate::builds::FORGET_BUILDS_MAX;
 use crate::error::Cause;
 use crate::rows::{
@@ -28,14 +29,16 @@ const OLD_FAILED: &str = "\
 
 /// With the index that each goes along; for the test of their plans.
 #[cfg(test)]
-pub(super) const SWEEPS: [(&str, &str); 3] = [
-    (FAIL_WAITING, "builds_open"),
-    (OLD_FAILED, "builds_failed"),
-    (build_requests::COUNT_OPEN, "builds_open"),
-];
+pub(super) fn sweeps() -> [(casemate_sql::Sql, &'static str); 3] {
+    [
+        (FAIL_WAITING.into(), "builds_open"),
+        (OLD_FAILED.into(), "builds_failed"),
+        (build_requests::COUNT_OPEN, "builds_open"),
+    ]
+}
 
 #[async_trait]
-impl Builds for SqliteStore {
+impl Builds for SqlStore {
     async fn build_request(&self, new: &NewBuild) -> Result<BuildRequested, StoreError> {
         build_requests::request(self, new).await
     }
@@ -47,7 +50,7 @@ impl Builds for SqliteStore {
             " FROM builds b JOIN templates t ON t.id = b.template_id \
              WHERE b.id = $1 AND t.deleted = 0"
         );
-        let row: Option<RecordRow> = sqlx::query_as(sql)
+        let row: Option<RecordRow> = query_as(sql)
             .bind(id.to_string())
             .fetch_optional(&self.readers)
             .await
@@ -65,7 +68,7 @@ impl Builds for SqliteStore {
         disk_size_mib: u32,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
-        let done = sqlx::query(
+        let done = query(
             "UPDATE builds SET status = 'ready', layers = $2, default_user = $3, \
              default_workdir = $4, envd_version = $5, startup = $6, distribution = $7, \
              disk_size_mib = $8, updated_at = $9, finished_at = $9, envs = $10 \
@@ -84,7 +87,7 @@ impl Builds for SqliteStore {
         .execute(&self.durable)
         .await
         .map_err(|error| failed(WHAT, build.id, error))?;
-        Ok(done.rows_affected() > 0)
+        Ok(done > 0)
     }
 
     async fn build_fail(
@@ -93,7 +96,7 @@ impl Builds for SqliteStore {
         failure: &BuildFailure,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
-        let done = sqlx::query(
+        let done = query(
             "UPDATE builds SET status = 'error', failure = $2, updated_at = $3, finished_at = $3 \
              WHERE id = $1 AND status IN ('waiting', 'building')",
         )
@@ -103,7 +106,7 @@ impl Builds for SqliteStore {
         .execute(&self.durable)
         .await
         .map_err(|error| failed(WHAT, id, error))?;
-        Ok(done.rows_affected() > 0)
+        Ok(done > 0)
     }
 
     async fn build_fail_waiting(
@@ -112,7 +115,7 @@ impl Builds for SqliteStore {
         failure: &BuildFailure,
         at: Timestamp,
     ) -> Result<Vec<BuildId>, StoreError> {
-        let failed_ids: Vec<String> = sqlx::query_scalar(FAIL_WAITING)
+        let failed_ids: Vec<String> = query_scalar(FAIL_WAITING)
             .bind(micros(before))
             .bind(failure_text(failure))
             .bind(micros(at))
@@ -127,7 +130,7 @@ impl Builds for SqliteStore {
         failure: &BuildFailure,
         at: Timestamp,
     ) -> Result<Vec<BuildId>, StoreError> {
-        let failed_ids: Vec<String> = sqlx::query_scalar(
+        let failed_ids: Vec<String> = query_scalar(
             "UPDATE builds SET status = 'error', failure = $1, updated_at = $2, finished_at = $2 \
              WHERE status IN ('waiting', 'building') AND status = 'building' RETURNING id",
         )
@@ -140,7 +143,7 @@ impl Builds for SqliteStore {
     }
 
     async fn build_list_open(&self, team: &TeamId) -> Result<Vec<BuildId>, StoreError> {
-        let open: Vec<String> = sqlx::query_scalar(
+        let open: Vec<String> = query_scalar(
             "SELECT b.id FROM builds b JOIN templates t ON t.id = b.template_id \
              WHERE b.status IN ('waiting', 'building') AND t.team_id = $1 \
              ORDER BY b.created_at, b.id",
@@ -154,41 +157,39 @@ impl Builds for SqliteStore {
 
     async fn build_known(&self, ids: &[BuildId]) -> Result<Vec<BuildId>, StoreError> {
         let asked: Vec<String> = ids.iter().map(BuildId::to_string).collect();
-        let found: Vec<String> = sqlx::query_scalar(
-            "SELECT id FROM builds WHERE id IN (SELECT value FROM json_each($1))",
-        )
-        .bind(serde_json::Value::from(asked).to_string())
-        .fetch_all(&self.readers)
-        .await
-        .map_err(|error| failed("table", "builds", error))?;
+        let found: Vec<String> = query_scalar(sql!("SELECT id FROM builds WHERE id", is_in("$1")))
+            .bind(Value::texts(asked))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|error| failed("table", "builds", error))?;
         read_ids(&found)
     }
 
     async fn build_forget_failed(&self, before: Timestamp) -> Result<u64, StoreError> {
         let refused = |error| failed("table", "builds", error);
-        let tx = self.durable.begin_with("BEGIN IMMEDIATE").await;
-        let mut tx = tx.map_err(refused)?;
-        let old: Vec<String> = sqlx::query_scalar(OLD_FAILED)
-            .bind(micros(before))
-            .bind(i64::from(FORGET_BUILDS_MAX))
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(refused)?;
-        let old = serde_json::Value::from(old).to_string();
-        sqlx::query(
-            "DELETE FROM template_tags WHERE build_id IN (SELECT value FROM json_each($1))",
-        )
-        .bind(&old)
-        .execute(&mut *tx)
-        .await
-        .map_err(refused)?;
-        let gone = sqlx::query("DELETE FROM builds WHERE id IN (SELECT value FROM json_each($1))")
+        transaction!(self.durable, refused, async |tx| {
+            let old: Vec<String> = query_scalar(OLD_FAILED)
+                .bind(micros(before))
+                .bind(i64::from(FORGET_BUILDS_MAX))
+                .fetch_all(&mut *tx)
+                .await
+                .map_err(refused)?;
+            let old = Value::texts(old);
+            query(sql!(
+                "DELETE FROM template_tags WHERE build_id",
+                is_in("$1")
+            ))
             .bind(&old)
             .execute(&mut *tx)
             .await
             .map_err(refused)?;
-        tx.commit().await.map_err(refused)?;
-        Ok(gone.rows_affected())
+            let gone = query(sql!("DELETE FROM builds WHERE id", is_in("$1")))
+                .bind(&old)
+                .execute(&mut *tx)
+                .await
+                .map_err(refused)?;
+            Ok(gone)
+        })
     }
 
     async fn build_forget_unused(&self, before: Timestamp) -> Result<u64, StoreError> {
@@ -227,7 +228,7 @@ impl Builds for SqliteStore {
         public: bool,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
-        let done = sqlx::query(
+        let done = query(
             "UPDATE templates SET public = $2, updated_at = $3 \
              WHERE id = $1 AND source = 'template' AND deleted = 0",
         )
@@ -237,7 +238,7 @@ impl Builds for SqliteStore {
         .execute(&self.durable)
         .await
         .map_err(|error| failed("template", id, error))?;
-        Ok(done.rows_affected() > 0)
+        Ok(done > 0)
     }
 
     async fn template_spawned(
@@ -245,22 +246,22 @@ impl Builds for SqliteStore {
         spawned: &[(TemplateId, u64, Timestamp)],
     ) -> Result<(), StoreError> {
         let refused = |error| failed("table", "templates", error);
-        let tx = self.fast().begin_with("BEGIN IMMEDIATE").await;
-        let mut tx = tx.map_err(refused)?;
-        for (id, count, at) in spawned {
-            sqlx::query(
-                "UPDATE templates SET spawn_count = spawn_count + $2, \
+        transaction!(self.notes(), refused, async |tx| {
+            for (id, count, at) in spawned {
+                query(
+                    "UPDATE templates SET spawn_count = spawn_count + $2, \
                  last_spawned_at = CASE WHEN last_spawned_at > $3 THEN last_spawned_at \
                      ELSE $3 END WHERE id = $1",
-            )
-            .bind(id.as_str())
-            .bind(signed(*count))
-            .bind(micros(*at))
-            .execute(&mut *tx)
-            .await
-            .map_err(refused)?;
-        }
-        tx.commit().await.map_err(refused)
+                )
+                .bind(id.as_str())
+                .bind(signed(*count))
+                .bind(micros(*at))
+                .execute(&mut *tx)
+                .await
+                .map_err(refused)?;
+            }
+            Ok(())
+        })
     }
 
     async fn tags_assign(

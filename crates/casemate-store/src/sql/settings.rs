@@ -1,15 +1,16 @@
 //! [`Settings`].
 
 use async_trait::async_trait;
+use casemate_sql::{query, query_scalar};
 
-use super::{SqliteStore, failed};
+use super::{SqlStore, failed};
 use crate::settings::SETTING_BYTES_MAX;
 use crate::{Settings, StoreError};
 
 #[async_trait]
-impl Settings for SqliteStore {
+impl Settings for SqlStore {
     async fn setting_by_name(&self, name: &str) -> Result<Option<String>, StoreError> {
-        sqlx::query_scalar("SELECT value FROM settings WHERE name = $1")
+        query_scalar("SELECT value FROM settings WHERE name = $1")
             .bind(name)
             .fetch_optional(&self.readers)
             .await
@@ -18,7 +19,7 @@ impl Settings for SqliteStore {
 
     async fn setting_put(&self, name: &str, value: &str) -> Result<(), StoreError> {
         check_size(value)?;
-        sqlx::query(
+        query(
             "INSERT INTO settings (name, value) VALUES ($1, $2) \
              ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         )
@@ -33,7 +34,7 @@ impl Settings for SqliteStore {
     async fn setting_claim(&self, name: &str, value: &str) -> Result<String, StoreError> {
         check_size(value)?;
         // An update to what it is makes RETURNING answer for a row that was there already.
-        let values: Vec<String> = sqlx::query_scalar(
+        let values: Vec<String> = query_scalar(
             "INSERT INTO settings (name, value) VALUES ($1, $2) \
              ON CONFLICT (name) DO UPDATE SET value = settings.value RETURNING value",
         )
@@ -45,7 +46,7 @@ impl Settings for SqliteStore {
         values
             .into_iter()
             .next()
-            .ok_or_else(|| failed("setting", name, sqlx::Error::RowNotFound))
+            .ok_or_else(|| failed("setting", name, sqlx::Error::RowNotFound.into()))
     }
 }
 

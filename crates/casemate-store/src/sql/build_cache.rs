@@ -1,10 +1,10 @@
 //! [`BuildCache`].
 
 use async_trait::async_trait;
+use casemate_sql::{On, Tx, Value, query, query_as, query_scalar, sql, transaction};
 use casemate_types::{LayerId, TeamId, Timestamp};
-use sqlx::SqliteExecutor;
 
-use super::{SqliteStore, built_bytes, failed, kept_files, trim};
+use super::{SqlStore, built_bytes, failed, kept_files, trim};
 use crate::build_cache::{NOTE_KEPT_FOR, USED_STEP};
 use crate::error::Cause;
 use crate::rows::{CachedLayerRow, Named, context_text, layers_text, micros, signed};
@@ -16,14 +16,14 @@ const LAYER: &str = "cached layer";
 const UPLOAD: &str = "upload";
 
 #[async_trait]
-impl BuildCache for SqliteStore {
+impl BuildCache for SqlStore {
     async fn layer_find(
         &self,
         team: &TeamId,
         key: &CacheKey,
         at: Timestamp,
     ) -> Result<Option<CachedLayer>, StoreError> {
-        let row: Option<CachedLayerRow> = sqlx::query_as(
+        let row: Option<CachedLayerRow> = query_as(
             "SELECT key, layers, files, context, distribution, size_mib, used_at FROM cached_layers \
              WHERE team_id = $1 AND key = $2",
         )
@@ -36,14 +36,14 @@ impl BuildCache for SqliteStore {
             return Ok(None);
         };
         if is_worth_noting(row.used_at, at) {
-            sqlx::query(
+            query(
                 "UPDATE cached_layers SET used_at = $3 \
                  WHERE team_id = $1 AND key = $2 AND used_at < $3",
             )
             .bind(team.as_str())
             .bind(key.as_str())
             .bind(micros(at))
-            .execute(self.fast())
+            .execute(self.notes())
             .await
             .map_err(|error| failed(LAYER, key.as_str(), error))?;
         }
@@ -58,35 +58,34 @@ impl BuildCache for SqliteStore {
         at: Timestamp,
     ) -> Result<Dropped, StoreError> {
         let refused = |error| failed(LAYER, key.as_str(), error);
-        let tx = self.durable.begin_with("BEGIN IMMEDIATE").await;
-        let mut tx = tx.map_err(refused)?;
-        let before: Vec<Option<String>> = sqlx::query_scalar(
-            "DELETE FROM cached_layers WHERE team_id = $1 AND key = $2 RETURNING files",
-        )
-        .bind(team.as_str())
-        .bind(key.as_str())
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(refused)?;
-        sqlx::query(
-            "INSERT INTO cached_layers \
+        transaction!(self.durable, refused, async |tx| {
+            let before: Vec<Option<String>> = query_scalar(
+                "DELETE FROM cached_layers WHERE team_id = $1 AND key = $2 RETURNING files",
+            )
+            .bind(team.as_str())
+            .bind(key.as_str())
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(refused)?;
+            query(
+                "INSERT INTO cached_layers \
              (team_id, key, layers, files, context, distribution, used_at, size_mib) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        )
-        .bind(team.as_str())
-        .bind(key.as_str())
-        .bind(layers_text(&layer.layers))
-        .bind(layer.files.as_ref().map(|files| files.as_str()))
-        .bind(context_text(&layer.context))
-        .bind(layer.distribution.word())
-        .bind(micros(at))
-        .bind(i64::from(layer.size_mib))
-        .execute(&mut *tx)
-        .await
-        .map_err(refused)?;
-        let dropped = dropped(&mut tx, before).await?;
-        tx.commit().await.map_err(refused)?;
-        Ok(dropped)
+            )
+            .bind(team.as_str())
+            .bind(key.as_str())
+            .bind(layers_text(&layer.layers))
+            .bind(layer.files.as_ref().map(|files| files.as_str()))
+            .bind(context_text(&layer.context))
+            .bind(layer.distribution.word())
+            .bind(micros(at))
+            .bind(i64::from(layer.size_mib))
+            .execute(&mut *tx)
+            .await
+            .map_err(refused)?;
+            let dropped = dropped(tx, before).await?;
+            Ok(dropped)
+        })
     }
 
     async fn layer_forget(
@@ -96,50 +95,48 @@ impl BuildCache for SqliteStore {
         layer: &CachedLayer,
     ) -> Result<Dropped, StoreError> {
         let refused = |error| failed(LAYER, key.as_str(), error);
-        let tx = self.durable.begin_with("BEGIN IMMEDIATE").await;
-        let mut tx = tx.map_err(refused)?;
-        let gone: Vec<Option<String>> = sqlx::query_scalar(
-            "DELETE FROM cached_layers WHERE team_id = $1 AND key = $2 AND layers = $3 \
+        transaction!(self.durable, refused, async |tx| {
+            let gone: Vec<Option<String>> = query_scalar(
+                "DELETE FROM cached_layers WHERE team_id = $1 AND key = $2 AND layers = $3 \
              AND files IS NOT DISTINCT FROM $4 RETURNING files",
-        )
-        .bind(team.as_str())
-        .bind(key.as_str())
-        .bind(layers_text(&layer.layers))
-        .bind(layer.files.as_ref().map(|files| files.as_str()))
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(refused)?;
-        let dropped = dropped(&mut tx, gone).await?;
-        tx.commit().await.map_err(refused)?;
-        Ok(dropped)
+            )
+            .bind(team.as_str())
+            .bind(key.as_str())
+            .bind(layers_text(&layer.layers))
+            .bind(layer.files.as_ref().map(|files| files.as_str()))
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(refused)?;
+            let dropped = dropped(tx, gone).await?;
+            Ok(dropped)
+        })
     }
 
     async fn layer_expire(&self, before: Timestamp, rows_max: u32) -> Result<Dropped, StoreError> {
         let refused = |error| failed("table", "cached_layers", error);
-        let tx = self.durable.begin_with("BEGIN IMMEDIATE").await;
-        let mut tx = tx.map_err(refused)?;
-        let mut gone: Vec<Option<String>> =
-            sqlx::query_scalar("DELETE FROM cached_layers WHERE used_at < $1 RETURNING files")
-                .bind(micros(before))
-                .fetch_all(&mut *tx)
-                .await
-                .map_err(refused)?;
-        let beyond: Vec<Option<String>> = sqlx::query_scalar(
-            "DELETE FROM cached_layers WHERE (team_id, key) IN ( \
+        transaction!(self.durable, refused, async |tx| {
+            let mut gone: Vec<Option<String>> =
+                query_scalar("DELETE FROM cached_layers WHERE used_at < $1 RETURNING files")
+                    .bind(micros(before))
+                    .fetch_all(&mut *tx)
+                    .await
+                    .map_err(refused)?;
+            let beyond: Vec<Option<String>> = query_scalar(
+                "DELETE FROM cached_layers WHERE (team_id, key) IN ( \
                  SELECT team_id, key FROM (SELECT team_id, key, ROW_NUMBER() OVER ( \
                      PARTITION BY team_id ORDER BY used_at DESC, key DESC) AS place \
                      FROM cached_layers) AS placed WHERE place > $1) RETURNING files",
-        )
-        .bind(i64::from(rows_max))
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(refused)?;
-        gone.extend(beyond);
-        let noted_before = before.checked_sub(NOTE_KEPT_FOR).unwrap_or(Timestamp::MIN);
-        built_bytes::forget(&mut tx, noted_before).await?;
-        let dropped = dropped(&mut tx, gone).await?;
-        tx.commit().await.map_err(refused)?;
-        Ok(dropped)
+            )
+            .bind(i64::from(rows_max))
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(refused)?;
+            gone.extend(beyond);
+            let noted_before = before.checked_sub(NOTE_KEPT_FOR).unwrap_or(Timestamp::MIN);
+            built_bytes::forget(tx, noted_before).await?;
+            let dropped = dropped(tx, gone).await?;
+            Ok(dropped)
+        })
     }
 
     async fn built_note(
@@ -161,12 +158,11 @@ impl BuildCache for SqliteStore {
 
     async fn built_trim(&self, team: &TeamId, bytes_max: u64) -> Result<Dropped, StoreError> {
         let refused = |error| failed("built bytes of team", team, error);
-        let tx = self.durable.begin_with("BEGIN IMMEDIATE").await;
-        let mut tx = tx.map_err(refused)?;
-        let gone = built_bytes::trim(&mut tx, team, bytes_max).await?;
-        let dropped = dropped(&mut tx, gone).await?;
-        tx.commit().await.map_err(refused)?;
-        Ok(dropped)
+        transaction!(self.durable, refused, async |tx| {
+            let gone = built_bytes::trim(tx, team, bytes_max).await?;
+            let dropped = dropped(tx, gone).await?;
+            Ok(dropped)
+        })
     }
 
     async fn layer_wanted(&self, layers: &[LayerId]) -> Result<Vec<LayerId>, StoreError> {
@@ -184,25 +180,24 @@ impl BuildCache for SqliteStore {
         at: Timestamp,
     ) -> Result<Option<Upload>, StoreError> {
         let refused = |error| failed(UPLOAD, key.as_str(), error);
-        let row: Option<(String, i64, i64)> = sqlx::query_as(
-            "SELECT sha256, bytes, used_at FROM uploads WHERE team_id = $1 AND key = $2",
-        )
-        .bind(team.as_str())
-        .bind(key.as_str())
-        .fetch_optional(&self.readers)
-        .await
-        .map_err(refused)?;
+        let row: Option<(String, i64, i64)> =
+            query_as("SELECT sha256, bytes, used_at FROM uploads WHERE team_id = $1 AND key = $2")
+                .bind(team.as_str())
+                .bind(key.as_str())
+                .fetch_optional(&self.readers)
+                .await
+                .map_err(refused)?;
         let Some((sha256, bytes, used_at)) = row else {
             return Ok(None);
         };
         if is_worth_noting(used_at, at) {
-            sqlx::query(
+            query(
                 "UPDATE uploads SET used_at = $3 WHERE team_id = $1 AND key = $2 AND used_at < $3",
             )
             .bind(team.as_str())
             .bind(key.as_str())
             .bind(micros(at))
-            .execute(self.fast())
+            .execute(self.notes())
             .await
             .map_err(refused)?;
         }
@@ -218,7 +213,7 @@ impl BuildCache for SqliteStore {
         upload: &Upload,
         at: Timestamp,
     ) -> Result<(), StoreError> {
-        sqlx::query(
+        query(
             "INSERT INTO uploads (team_id, key, sha256, bytes, used_at) \
              VALUES ($1, $2, $3, $4, $5) \
              ON CONFLICT (team_id, key) DO UPDATE SET sha256 = excluded.sha256, \
@@ -236,12 +231,12 @@ impl BuildCache for SqliteStore {
     }
 
     async fn upload_expire(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let done = sqlx::query("DELETE FROM uploads WHERE used_at < $1")
+        let done = query("DELETE FROM uploads WHERE used_at < $1")
             .bind(micros(before))
             .execute(&self.durable)
             .await
             .map_err(|error| failed("table", "uploads", error))?;
-        Ok(done.rows_affected())
+        Ok(done)
     }
 
     async fn upload_wanted(
@@ -249,20 +244,21 @@ impl BuildCache for SqliteStore {
         team: &TeamId,
         sha256: &[String],
     ) -> Result<Vec<String>, StoreError> {
-        sqlx::query_scalar(
+        query_scalar(sql!(
             "SELECT DISTINCT sha256 FROM uploads \
-             WHERE team_id = $1 AND sha256 IN (SELECT value FROM json_each($2))",
-        )
+             WHERE team_id = $1 AND sha256",
+            is_in("$2")
+        ))
         .bind(team.as_str())
-        .bind(serde_json::Value::from(sha256).to_string())
+        .bind(Value::texts(sha256))
         .fetch_all(&self.readers)
         .await
         .map_err(|error| failed("uploads of team", team, error))
     }
 
     async fn upload_bytes(&self, team: &TeamId) -> Result<u64, StoreError> {
-        let bytes: i64 = sqlx::query_scalar(
-            "SELECT COALESCE(SUM(one.bytes), 0) FROM ( \
+        let bytes: i64 = query_scalar(
+            "SELECT CAST(COALESCE(SUM(one.bytes), 0) AS BIGINT) FROM ( \
                  SELECT MAX(bytes) AS bytes FROM uploads WHERE team_id = $1 GROUP BY sha256) one",
         )
         .bind(team.as_str())
@@ -282,20 +278,26 @@ fn is_worth_noting(used_at: i64, at: Timestamp) -> bool {
 
 /// See [`BuildCache::layer_wanted`].
 pub(super) async fn wanted(
-    db: impl SqliteExecutor<'_>,
+    db: impl Into<On<'_>>,
     layers: &[LayerId],
 ) -> Result<Vec<LayerId>, StoreError> {
     let asked: Vec<&str> = layers.iter().map(LayerId::as_str).collect();
     // Builds of sandboxes that live are there, and they were ready when the sandboxes were made.
-    // PostgreSQL: `jsonb_array_elements_text(layers::jsonb -> 'is')`.
-    let found: Vec<String> = sqlx::query_scalar(
-        "SELECT n.value FROM builds b, json_each(b.layers, '$.is') n \
-         WHERE b.status = 'ready' AND n.value IN (SELECT value FROM json_each($1)) \
+    let found: Vec<String> = query_scalar(sql!(
+        "SELECT n.value FROM builds b, ",
+        items("b.layers", "n"),
+        " \
+         WHERE b.status = 'ready' AND n.value",
+        is_in("$1"),
+        " \
          UNION \
-         SELECT n.value FROM cached_layers c, json_each(c.layers, '$.is') n \
-         WHERE n.value IN (SELECT value FROM json_each($1))",
-    )
-    .bind(serde_json::Value::from(asked).to_string())
+         SELECT n.value FROM cached_layers c, ",
+        items("c.layers", "n"),
+        " \
+         WHERE n.value",
+        is_in("$1")
+    ))
+    .bind(Value::texts(asked))
     .fetch_all(db)
     .await
     .map_err(|error| failed("table", "builds", error))?;
@@ -307,10 +309,7 @@ pub(super) async fn wanted(
     found.iter().map(read).collect()
 }
 
-async fn dropped(
-    tx: &mut sqlx::SqliteConnection,
-    gone: Vec<Option<String>>,
-) -> Result<Dropped, StoreError> {
+async fn dropped(tx: &mut Tx, gone: Vec<Option<String>>) -> Result<Dropped, StoreError> {
     let rows = u64::try_from(gone.len()).unwrap_or(u64::MAX);
     let files: Vec<String> = gone.into_iter().flatten().collect();
     let files = kept_files::unnamed(tx, &files).await?;

@@ -1,10 +1,11 @@
 //! [`Keys`].
 
 use async_trait::async_trait;
+use casemate_sql::{query, query_as};
 use casemate_types::{TeamId, Timestamp, UserId};
 
 use super::teams::team_columns;
-use super::{SqliteStore, failed};
+use super::{SqlStore, failed};
 use crate::keys::LAST_USED_LAG_SECONDS;
 use crate::rows::{ApiKeyRow, OwnedKeyRow, TokenRow, micros};
 use crate::{AccessToken, ApiKey, KeyHash, KeyId, Keys, StoreError, Team};
@@ -26,9 +27,9 @@ macro_rules! token_columns {
 }
 
 #[async_trait]
-impl Keys for SqliteStore {
+impl Keys for SqlStore {
     async fn key_insert(&self, key: &ApiKey) -> Result<(), StoreError> {
-        sqlx::query(
+        query(
             "INSERT INTO api_keys (id, team_id, name, hash, mask_prefix, mask_value_len, \
              mask_value_prefix, mask_value_suffix, created_at, created_by, last_used) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
@@ -58,7 +59,7 @@ impl Keys for SqliteStore {
             team_columns!(),
             " FROM api_keys k JOIN teams t ON t.id = k.team_id WHERE k.hash = $1"
         );
-        let row: Option<OwnedKeyRow> = sqlx::query_as(sql)
+        let row: Option<OwnedKeyRow> = query_as(sql)
             .bind(hash.as_str())
             .fetch_optional(&self.readers)
             .await
@@ -72,7 +73,7 @@ impl Keys for SqliteStore {
             key_columns!(),
             " FROM api_keys WHERE team_id = $1 ORDER BY created_at, id"
         );
-        let rows: Vec<ApiKeyRow> = sqlx::query_as(sql)
+        let rows: Vec<ApiKeyRow> = query_as(sql)
             .bind(team.as_str())
             .fetch_all(&self.readers)
             .await
@@ -81,14 +82,14 @@ impl Keys for SqliteStore {
     }
 
     async fn key_rename(&self, team: &TeamId, id: &KeyId, name: &str) -> Result<bool, StoreError> {
-        let done = sqlx::query("UPDATE api_keys SET name = $3 WHERE id = $2 AND team_id = $1")
+        let done = query("UPDATE api_keys SET name = $3 WHERE id = $2 AND team_id = $1")
             .bind(team.as_str())
             .bind(id.to_string())
             .bind(name)
             .execute(&self.durable)
             .await
             .map_err(|error| failed("api key", id, error))?;
-        Ok(done.rows_affected() > 0)
+        Ok(done > 0)
     }
 
     async fn key_delete(&self, team: &TeamId, id: &KeyId) -> Result<Option<ApiKey>, StoreError> {
@@ -98,7 +99,7 @@ impl Keys for SqliteStore {
         );
         // All rows are fetched: the statement is committed when it has run to its end, and a
         // single row could be answered before.
-        let rows: Vec<ApiKeyRow> = sqlx::query_as(sql)
+        let rows: Vec<ApiKeyRow> = query_as(sql)
             .bind(team.as_str())
             .bind(id.to_string())
             .fetch_all(&self.durable)
@@ -109,21 +110,21 @@ impl Keys for SqliteStore {
 
     async fn key_touch(&self, id: &KeyId, at: Timestamp) -> Result<(), StoreError> {
         let at = micros(at);
-        sqlx::query(
+        query(
             "UPDATE api_keys SET last_used = $2 \
              WHERE id = $1 AND (last_used IS NULL OR last_used <= $3)",
         )
         .bind(id.to_string())
         .bind(at)
         .bind(at.saturating_sub(LAST_USED_LAG_SECONDS * 1_000_000))
-        .execute(self.fast())
+        .execute(self.notes())
         .await
         .map_err(|error| failed("api key", id, error))?;
         Ok(())
     }
 
     async fn token_insert(&self, token: &AccessToken) -> Result<(), StoreError> {
-        sqlx::query(
+        query(
             "INSERT INTO access_tokens (id, user_id, name, hash, mask_prefix, mask_value_len, \
              mask_value_prefix, mask_value_suffix, created_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
@@ -149,7 +150,7 @@ impl Keys for SqliteStore {
             token_columns!(),
             " FROM access_tokens WHERE hash = $1"
         );
-        let row: Option<TokenRow> = sqlx::query_as(sql)
+        let row: Option<TokenRow> = query_as(sql)
             .bind(hash.as_str())
             .fetch_optional(&self.readers)
             .await
@@ -166,7 +167,7 @@ impl Keys for SqliteStore {
             "DELETE FROM access_tokens WHERE id = $2 AND user_id = $1 RETURNING ",
             token_columns!()
         );
-        let rows: Vec<TokenRow> = sqlx::query_as(sql)
+        let rows: Vec<TokenRow> = query_as(sql)
             .bind(user.as_str())
             .bind(id.to_string())
             .fetch_all(&self.durable)
