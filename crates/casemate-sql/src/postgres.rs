@@ -10,9 +10,8 @@ mod options;
 
 use std::time::Duration;
 
-use sqlx::Connection;
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
+use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::{Error, Pool};
 
@@ -72,7 +71,7 @@ pub async fn connect(options: &PostgresOptions, commits: Commits) -> Result<Pool
     let pool = lazy(options, commits);
     let first = tokio::time::timeout(options.acquire_timeout, async {
         // Not by the pool, which tries again while nobody listens and says only that time ran out.
-        let connection = sqlx::PgConnection::connect_with(&driver(options, commits)).await?;
+        let connection = PgConnection::connect_with(&driver(options, commits)).await?;
         connection.close().await
     });
     match first.await {
@@ -80,6 +79,20 @@ pub async fn connect(options: &PostgresOptions, commits: Commits) -> Result<Pool
         Err(_) => return Err(Error::TimedOut(options.acquire_timeout)),
     }
     Ok(pool)
+}
+
+/// One connection beside all pools, whose statements take as long as they take.
+pub async fn connect_alone(options: &PostgresOptions) -> Result<PgConnection, Error> {
+    let patient = PostgresOptions {
+        statement_timeout: TIMEOUT_MAX,
+        ..options.clone()
+    };
+    let driver = driver(&patient, Commits::Synced);
+    let connecting = PgConnection::connect_with(&driver);
+    match tokio::time::timeout(options.acquire_timeout, connecting).await {
+        Ok(connected) => Ok(connected?),
+        Err(_) => Err(Error::TimedOut(options.acquire_timeout)),
+    }
 }
 
 /// A pool whose first call connects.
@@ -141,20 +154,4 @@ fn driver(options: &PostgresOptions, commits: Commits) -> PgConnectOptions {
         driver = driver.ssl_root_cert(roots);
     }
     driver
-}
-
-impl PostgresPool {
-    /// The same connections, for calls that may take longer than others.
-    pub fn patient(&self, call_timeout: Duration) -> Self {
-        Self {
-            connections: self.connections.clone(),
-            call_timeout,
-        }
-    }
-}
-
-/// For connections of tests beside a pool.
-#[cfg(feature = "testing")]
-pub(crate) fn admin_driver(options: &PostgresOptions) -> PgConnectOptions {
-    driver(options, Commits::Synced)
 }

@@ -1,9 +1,12 @@
 //! Statements with their values, and what comes of them. Named as sqlx names them.
 
+use std::time::Duration;
+
 use sqlx::error::BoxDynError;
-use sqlx::postgres::{PgArguments, PgRow};
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{FromRow, Postgres, Sqlite};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{FromRow, Postgres, SqliteExecutor};
 
 use crate::postgres::bounded;
 use crate::transaction::Open;
@@ -26,11 +29,6 @@ pub(crate) enum Bound {
     Both(Value),
     Each { sqlite: Value, postgres: Value },
     Postgres(Value),
-}
-
-enum Rows {
-    Sqlite(Vec<SqliteRow>),
-    Postgres(Vec<PgRow>),
 }
 
 /// A statement that gives rows, read as `R` and given as `T`.
@@ -73,16 +71,6 @@ impl Query {
         self
     }
 
-    /// The next `$`, where each database gets a value of its own.
-    #[must_use]
-    pub fn bind_either(mut self, sqlite: impl Into<Value>, postgres: impl Into<Value>) -> Self {
-        self.values.push(Bound::Each {
-            sqlite: sqlite.into(),
-            postgres: postgres.into(),
-        });
-        self
-    }
-
     /// The next `$` of PostgreSQL's text; SQLite's has none here.
     #[must_use]
     pub fn bind_on_postgres(mut self, value: impl Into<Value>) -> Self {
@@ -93,97 +81,44 @@ impl Query {
     /// How many rows it touched.
     pub async fn execute(self, on: impl Into<On<'_>>) -> Result<u64, Error> {
         match on.into() {
-            On::Pool(Pool::Sqlite(pool)) => {
-                let done = self.sqlite()?.execute(pool).await?;
-                Ok(done.rows_affected())
-            }
+            On::Pool(Pool::Sqlite(pool)) => sqlite_execute(self, pool).await,
             On::Pool(Pool::Postgres(pool)) => {
-                let query = self.postgres()?;
                 let mut connection = pool.connections.acquire().await?;
-                let done = bounded!(connection, pool.call_timeout, |c| query.execute(c))?;
-                Ok(done.rows_affected())
+                postgres_execute(self, &mut connection, pool.call_timeout).await
             }
             On::Tx(tx) => {
                 let done = match &mut tx.open {
-                    Open::Sqlite(open) => match self.sqlite() {
-                        Ok(query) => {
-                            let done = query.execute(&mut **open).await;
-                            done.map(|done| done.rows_affected()).map_err(Error::from)
-                        }
-                        Err(error) => Err(error),
-                    },
-                    Open::Postgres(open) => match self.postgres() {
-                        Ok(query) => {
-                            let left = open.left();
-                            let done = bounded!(open.connection, left, |c| query.execute(c));
-                            done.map(|done| done.rows_affected())
-                        }
-                        Err(error) => Err(error),
-                    },
+                    Open::Sqlite(open) => sqlite_execute(self, &mut **open).await,
+                    Open::Postgres(open) => {
+                        let left = open.left();
+                        postgres_execute(self, &mut open.connection, left).await
+                    }
                 };
                 tx.noted(done)
             }
         }
     }
+}
 
-    /// One place for all kinds of rows: what is compiled for each is the reading alone.
-    async fn rows(self, on: On<'_>) -> Result<Rows, Error> {
-        match on {
-            On::Pool(Pool::Sqlite(pool)) => {
-                let rows = self.sqlite()?.fetch_all(pool).await?;
-                Ok(Rows::Sqlite(rows))
-            }
-            On::Pool(Pool::Postgres(pool)) => {
-                let query = self.postgres()?;
-                let mut connection = pool.connections.acquire().await?;
-                let rows = bounded!(connection, pool.call_timeout, |c| query.fetch_all(c))?;
-                Ok(Rows::Postgres(rows))
-            }
-            On::Tx(tx) => {
-                let rows = match &mut tx.open {
-                    Open::Sqlite(open) => match self.sqlite() {
-                        Ok(query) => {
-                            let rows = query.fetch_all(&mut **open).await;
-                            rows.map(Rows::Sqlite).map_err(Error::from)
-                        }
-                        Err(error) => Err(error),
-                    },
-                    Open::Postgres(open) => match self.postgres() {
-                        Ok(query) => {
-                            let left = open.left();
-                            bounded!(open.connection, left, |c| query.fetch_all(c))
-                                .map(Rows::Postgres)
-                        }
-                        Err(error) => Err(error),
-                    },
-                };
-                tx.noted(rows)
-            }
-        }
-    }
+async fn sqlite_execute(query: Query, on: impl SqliteExecutor<'_>) -> Result<u64, Error> {
+    let arguments = value::sqlite(query.values).map_err(unfit)?;
+    let done = sqlx::query_with(query.sql.sqlite, arguments).execute(on);
+    Ok(done.await?.rows_affected())
+}
 
-    fn sqlite(self) -> Result<sqlx::query::Query<'static, Sqlite, SqliteArguments>, Error> {
-        let arguments = value::sqlite(self.values).map_err(unfit)?;
-        Ok(sqlx::query_with(self.sql.sqlite, arguments))
-    }
-
-    fn postgres(self) -> Result<sqlx::query::Query<'static, Postgres, PgArguments>, Error> {
-        let arguments = value::postgres(self.values).map_err(unfit)?;
-        Ok(sqlx::query_with(self.sql.postgres, arguments))
-    }
+async fn postgres_execute(
+    query: Query,
+    connection: &mut PoolConnection<Postgres>,
+    limit: Duration,
+) -> Result<u64, Error> {
+    let arguments = value::postgres(query.values).map_err(unfit)?;
+    let query = sqlx::query_with(query.sql.postgres, arguments);
+    let done = bounded!(connection, limit, |c| query.execute(&mut **c))?;
+    Ok(done.rows_affected())
 }
 
 fn unfit(error: BoxDynError) -> Error {
     Error::Refused(sqlx::Error::Encode(error))
-}
-
-fn read_all<R, DbRow>(rows: &[DbRow]) -> Result<Vec<R>, Error>
-where
-    R: for<'r> FromRow<'r, DbRow>,
-    DbRow: sqlx::Row,
-{
-    let rows = rows.iter().map(|row| R::from_row(row));
-    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 impl<R: Row, T> Select<R, T> {
@@ -206,16 +141,14 @@ impl<R: Row, T> Select<R, T> {
 
     /// All rows. The statement has run to its end then, which one that writes must.
     pub async fn fetch_all(self, on: impl Into<On<'_>>) -> Result<Vec<T>, Error> {
-        let rows: Vec<R> = match self.query.rows(on.into()).await? {
-            Rows::Sqlite(rows) => read_all(&rows)?,
-            Rows::Postgres(rows) => read_all(&rows)?,
-        };
+        let rows = rows(self.query, on.into(), Wanted::All).await?;
         Ok(rows.into_iter().map(self.read).collect())
     }
 
-    /// The first row, if there is one.
+    /// The first row, if there is one. For statements that give one at most, and only read.
     pub async fn fetch_optional(self, on: impl Into<On<'_>>) -> Result<Option<T>, Error> {
-        Ok(self.fetch_all(on).await?.into_iter().next())
+        let rows = rows(self.query, on.into(), Wanted::First).await?;
+        Ok(rows.into_iter().next().map(self.read))
     }
 
     /// The first row; none is an error.
@@ -223,4 +156,54 @@ impl<R: Row, T> Select<R, T> {
         let first = self.fetch_optional(on).await?;
         first.ok_or(Error::Unavailable(sqlx::Error::RowNotFound))
     }
+}
+
+#[derive(Clone, Copy)]
+enum Wanted {
+    All,
+    /// SQLite makes no more rows than are asked for.
+    First,
+}
+
+async fn rows<R: Row>(query: Query, on: On<'_>, wanted: Wanted) -> Result<Vec<R>, Error> {
+    match on {
+        On::Pool(Pool::Sqlite(pool)) => sqlite_rows(query, pool, wanted).await,
+        On::Pool(Pool::Postgres(pool)) => {
+            let mut connection = pool.connections.acquire().await?;
+            postgres_rows(query, &mut connection, pool.call_timeout).await
+        }
+        On::Tx(tx) => {
+            let rows = match &mut tx.open {
+                Open::Sqlite(open) => sqlite_rows(query, &mut **open, wanted).await,
+                Open::Postgres(open) => {
+                    let left = open.left();
+                    postgres_rows(query, &mut open.connection, left).await
+                }
+            };
+            tx.noted(rows)
+        }
+    }
+}
+
+async fn sqlite_rows<R: Row>(
+    query: Query,
+    on: impl SqliteExecutor<'_>,
+    wanted: Wanted,
+) -> Result<Vec<R>, Error> {
+    let arguments = value::sqlite(query.values).map_err(unfit)?;
+    let select = sqlx::query_as_with(query.sql.sqlite, arguments);
+    Ok(match wanted {
+        Wanted::All => select.fetch_all(on).await?,
+        Wanted::First => select.fetch_optional(on).await?.into_iter().collect(),
+    })
+}
+
+async fn postgres_rows<R: Row>(
+    query: Query,
+    connection: &mut PoolConnection<Postgres>,
+    limit: Duration,
+) -> Result<Vec<R>, Error> {
+    let arguments = value::postgres(query.values).map_err(unfit)?;
+    let select = sqlx::query_as_with(query.sql.postgres, arguments);
+    bounded!(connection, limit, |c| select.fetch_all(&mut **c))
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tempfile::TempDir;
 
-use crate::postgres::PostgresOptions;
+use crate::postgres::{Password, PostgresOptions, connect_alone};
 
 /// Of the user `postgres`.
 pub const PASSWORD: &str = "p@ss:word/of tests";
@@ -187,7 +187,7 @@ impl Postgres {
     pub fn options(&self, database: &str) -> PostgresOptions {
         let url = format!("postgres://postgres@127.0.0.1:{}/{database}", self.port);
         let options = PostgresOptions::parse(&url).expect("an address of ours");
-        options.with_password(Some(crate::postgres::Password::new(PASSWORD.into())))
+        options.with_password(Some(Password::new(PASSWORD.into())))
     }
 
     /// A new database, empty or as `template` is, which nobody may be connected to.
@@ -233,8 +233,7 @@ impl Postgres {
     }
 
     async fn admin(&self) -> PgConnection {
-        let driver = crate::postgres::admin_driver(&self.options("postgres"));
-        PgConnection::connect_with(&driver)
+        connect_alone(&self.options("postgres"))
             .await
             .expect("connect to the tests' server")
     }

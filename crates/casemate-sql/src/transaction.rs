@@ -30,6 +30,9 @@ pub struct Tx {
     broken: bool,
     /// … because of others, and it may be done again.
     conflicted: bool,
+    /// … by a key that others may have written meanwhile: what the transaction looked at before may
+    /// not have shown it yet.
+    collided: bool,
 }
 
 pub(crate) enum Open {
@@ -81,8 +84,13 @@ impl Tx {
         if let Err(error) = &result {
             self.broken = true;
             self.conflicted |= matches!(error, Error::Conflict(_));
+            self.collided |= matches!(error, Error::Unique(_) | Error::ForeignKey(_));
         }
         result
+    }
+
+    fn is_beside_others(&self) -> bool {
+        matches!(self.open, Open::Postgres(_))
     }
 
     async fn commit(self) -> Result<(), Error> {
@@ -135,6 +143,8 @@ pub struct Attempts<'a> {
     pool: &'a Pool,
     begun: Instant,
     pause: Duration,
+    /// One that met a key of others was done again, and sees that key now if it is there to stay.
+    has_collided: bool,
 }
 
 impl Attempts<'_> {
@@ -160,7 +170,9 @@ impl Attempts<'_> {
                 Err(error) => return Some(Err(refused(error))),
             },
             Err(error) => {
-                let conflicted = tx.conflicted;
+                let collided = tx.collided && !self.has_collided && tx.is_beside_others();
+                self.has_collided |= collided;
+                let conflicted = tx.conflicted || collided;
                 // What the work says is more than what going back says; the connection is closed
                 // after that.
                 let _ = tx.rollback().await;
@@ -186,6 +198,7 @@ impl Pool {
             pool: self,
             begun: Instant::now(),
             pause: PAUSE_FIRST,
+            has_collided: false,
         }
     }
 
@@ -230,6 +243,7 @@ impl Tx {
             discarded: false,
             broken: false,
             conflicted: false,
+            collided: false,
         }
     }
 }

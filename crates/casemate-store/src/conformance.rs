@@ -5,6 +5,7 @@
 
 mod build_cache;
 mod builds;
+mod cluster;
 mod idempotency;
 mod keys;
 mod sandboxes;
@@ -21,6 +22,7 @@ use crate::{KeyId, LimitOverrides, Standing, Store, StoreError, Team, User};
 
 pub use build_cache::*;
 pub use builds::*;
+pub use cluster::*;
 pub use idempotency::*;
 pub use keys::*;
 pub use sandboxes::*;
@@ -117,6 +119,16 @@ macro_rules! store_conformance {
             setting_is_replaced,
             setting_claim_keeps_the_first,
             setting_size_is_bounded,
+            a_server_is_there_while_it_says_so,
+            a_lease_has_one_holder,
+            a_lease_that_ran_out_is_taken_over,
+            a_lease_race_has_one_winner,
+            a_node_joins_again_under_its_id,
+            a_fenced_node_returns_with_its_generation_only,
+            labels_of_a_node_are_bounded,
+            a_join_token_is_used_as_often_as_it_may_be,
+            an_expired_join_token_is_worth_nothing,
+            metadata_may_hold_any_text,
             texts_are_data_not_sql,
         }
     };

@@ -1,7 +1,8 @@
 //! Durable records: what should exist and what was promised (decision 4).
 //!
 //! Owns the ports ([`Teams`], [`Users`], [`Keys`], [`Templates`], [`Builds`], [`BuildCache`],
-//! [`Sandboxes`], [`Snapshots`], [`Idempotency`], [`Settings`], together [`Store`]), their rows, and
+//! [`Sandboxes`], [`Snapshots`], [`Idempotency`], [`Settings`], [`Servers`], [`Leases`], [`Nodes`],
+//! [`JoinTokens`], together [`Store`]), their rows, and
 //! the adapter to SQLite and PostgreSQL with its migrations. It must not know HTTP, nodes, or who may do what: it keeps
 //! and finds, callers decide.
 //!
@@ -10,10 +11,10 @@
 //! - On an error nothing was written, except for [`StoreError::Unavailable`] from a write, after
 //!   which either is possible.
 //! - Times are kept to the microsecond; what is finer is cut off.
-//! - In SQLite sandboxes, idempotency keys, `last_used` and its like in the build cache, and counts
+//! - In SQLite sandboxes, idempotency keys, servers, leases, `last_used` and its like in the build cache, and counts
 //!   of sandboxes survive the death of the process; all else survives a power loss too once the
 //!   call has returned. In PostgreSQL all survives the death of the server and a power loss, but for
-//!   the last moment's `last_used` and its like, and counts of sandboxes.
+//!   the last moment's `last_used` and its like, counts of sandboxes, and when servers were seen.
 //! - Several processes may use one PostgreSQL database at once, and what they do is as if they had
 //!   done it one after the other.
 
@@ -24,9 +25,13 @@ pub mod conformance;
 pub mod error;
 pub mod id;
 pub mod idempotency;
+pub mod join_tokens;
 pub mod keys;
+pub mod leases;
+pub mod nodes;
 mod rows;
 pub mod sandboxes;
+pub mod servers;
 pub mod settings;
 pub mod snapshots;
 pub mod sql;
@@ -48,8 +53,12 @@ pub use builds::{
 pub use error::StoreError;
 pub use id::{BuildId, KeyId};
 pub use idempotency::{Begun, Idempotency, RequestHash};
+pub use join_tokens::{JoinRole, JoinToken, JoinTokenHash, JoinTokens, NewJoinToken};
 pub use keys::{AccessToken, ApiKey, KeyHash, KeyMask, Keys};
+pub use leases::{LeaseTaken, Leases};
+pub use nodes::{Node, NodeJoin, NodeStanding, Nodes};
 pub use sandboxes::{AliveSandbox, Cursor, Order, Page, Sandbox, SandboxFilter, Sandboxes};
+pub use servers::{Server, ServerBeat, Servers};
 pub use settings::Settings;
 pub use snapshots::{
     NewSnapshot, PlacedSnapshot, Snapshot, SnapshotCursor, SnapshotFilter, Snapshots,
@@ -73,6 +82,10 @@ pub trait Store:
     + Snapshots
     + Idempotency
     + Settings
+    + Servers
+    + Leases
+    + Nodes
+    + JoinTokens
     + Send
     + Sync
 {

@@ -18,11 +18,16 @@ mod builds;
 mod built_bytes;
 mod checkpoint;
 mod connect;
+mod copy;
 mod idempotency;
+mod join_tokens;
 mod kept_files;
 mod keys;
+mod leases;
+mod nodes;
 mod open;
 mod sandboxes;
+mod servers;
 mod settings;
 mod snapshots;
 mod tags;
@@ -44,6 +49,7 @@ use crate::{Store, StoreError};
 use checkpoint::Checkpoints;
 
 pub use connect::{ConnectError, Schema, migrate};
+pub use copy::{CopyError, TABLES, copy};
 pub use open::OpenError;
 
 /// How long a statement waits for SQLite's writer before it fails with [`StoreError::Busy`].

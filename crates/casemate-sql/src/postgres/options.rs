@@ -119,7 +119,7 @@ pub enum OptionsError {
 
 impl PostgresOptions {
     /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=…&sslrootcert=…`. Without a port 5432,
-    /// without a database the user's name. `host=/folder` in the query is a socket's.
+    /// without a database the user's name. A socket: `postgres:///DATABASE?host=/FOLDER&user=USER`.
     ///
     /// All else has its default: 20 connections, idle for 300 s and alive for 3600 s at most, 5 s
     /// to wait for one, 10 s for a statement.
@@ -132,6 +132,7 @@ impl PostgresOptions {
             return Err(OptionsError::Scheme);
         }
         let mut host = decoded(url.host_str().unwrap_or_default(), "host")?;
+        let mut user = decoded(url.username(), "user")?;
         let (mut tls, mut tls_roots) = (None, None);
         for (name, value) in url.query_pairs() {
             match &*name {
@@ -141,6 +142,7 @@ impl PostgresOptions {
                 }
                 "sslrootcert" => tls_roots = Some(PathBuf::from(value.into_owned())),
                 "host" if value.starts_with('/') => host = value.into_owned(),
+                "user" if user.is_empty() => user = value.into_owned(),
                 _ => return Err(OptionsError::Parameter(name.into_owned())),
             }
         }
@@ -151,7 +153,6 @@ impl PostgresOptions {
         if host.is_empty() {
             return Err(OptionsError::Missing("host"));
         }
-        let user = decoded(url.username(), "user")?;
         if user.is_empty() {
             return Err(OptionsError::Missing("user"));
         }
@@ -269,7 +270,10 @@ mod tests {
             ("postgres://me@127.0.0.1:5433/base", TlsMode::Prefer),
             ("postgres://me@[::1]/base", TlsMode::Prefer),
             ("postgres://me@localhost/base", TlsMode::Prefer),
-            ("postgres://me@/base?host=/run/postgresql", TlsMode::Prefer),
+            (
+                "postgres:///base?host=/run/postgresql&user=me",
+                TlsMode::Prefer,
+            ),
             ("postgres://me@%2Frun%2Fpostgresql/base", TlsMode::Prefer),
         ] {
             assert_eq!(PostgresOptions::parse(url).unwrap().tls, tls, "{url}");

@@ -248,4 +248,40 @@ CREATE TABLE built_bytes (
 );
 CREATE INDEX built_bytes_team ON built_bytes (team_id, bytes);
 
+-- What several servers and nodes know of each other. Times are the database's own.
+CREATE TABLE servers (
+    id TEXT COLLATE "C" PRIMARY KEY, -- another one after each start of its process
+    address TEXT COLLATE "C",
+    version TEXT COLLATE "C" NOT NULL,
+    since BIGINT NOT NULL,
+    seen_at BIGINT NOT NULL
+);
+
+-- What one of them does for all.
+CREATE TABLE leases (
+    name TEXT COLLATE "C" PRIMARY KEY,
+    holder TEXT COLLATE "C" NOT NULL,
+    generation BIGINT NOT NULL, -- grows whenever it begins anew
+    ends_at BIGINT NOT NULL
+);
+
+CREATE TABLE nodes (
+    id TEXT COLLATE "C" PRIMARY KEY,
+    address TEXT COLLATE "C" NOT NULL, -- host:port
+    labels TEXT COLLATE "C" NOT NULL, -- {"v":1,"is":{names: values}}
+    isolation TEXT COLLATE "C" NOT NULL,
+    standing TEXT COLLATE "C" NOT NULL, -- open, cordoned, draining
+    generation BIGINT NOT NULL, -- grows when it is fenced
+    joined_at BIGINT NOT NULL,
+    lost_at BIGINT -- NULL while it is here
+);
+
+CREATE TABLE join_tokens (
+    id TEXT COLLATE "C" PRIMARY KEY,
+    hash BYTEA NOT NULL, -- SHA-256
+    role TEXT COLLATE "C" NOT NULL, -- node, edge
+    expires_at BIGINT NOT NULL,
+    uses_left BIGINT -- NULL for any number
+);
+
 INSERT INTO schema_compat (version, oldest_binary_schema) VALUES (1, 1);

@@ -6,7 +6,7 @@ use sqlx::migrate::Migrator;
 
 use super::SqlStore;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/postgres");
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/postgres");
 
 /// Connections of the pool for notes, beside those of the options.
 const NOTES_CONNECTIONS: u32 = 2;

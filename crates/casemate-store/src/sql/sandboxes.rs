@@ -344,10 +344,14 @@ fn insert(sandbox: &Sandbox) -> Query {
     .bind_on_postgres(pairs(&sandbox.metadata))
 }
 
-/// Each pair as one text, the same for the same pair.
 fn pairs(metadata: &BTreeMap<String, String>) -> Value {
+    Value::Texts(pair_texts(metadata))
+}
+
+/// Each pair as one text, the same for the same pair.
+pub(super) fn pair_texts(metadata: &BTreeMap<String, String>) -> Vec<String> {
     let pair = |pair| serde_json::to_string(&pair).expect("a pair of strings always serializes");
-    Value::texts(metadata.iter().map(pair))
+    metadata.iter().map(pair).collect()
 }
 
 fn bind_filter<T: Row>(query: Select<T, T>, filter: &SandboxFilter) -> Select<T, T> {
