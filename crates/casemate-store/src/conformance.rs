@@ -97,6 +97,7 @@ macro_rules! store_conformance {
             what_other_teams_run_from_outlives_a_deletion,
             a_snapshot_without_a_tag_expires_like_others,
             uploads_are_found_counted_and_expired,
+            uploads_of_a_team_are_bounded,
             builds_that_nothing_refers_to_are_forgotten,
             a_trim_takes_what_costs_room_and_nothing_that_is_needed,
             a_trim_spares_what_builds_rest_on_and_other_teams,

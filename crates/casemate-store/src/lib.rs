@@ -43,6 +43,9 @@ pub mod users;
 
 use async_trait::async_trait;
 
+/// How a PostgreSQL database is spoken to.
+pub use casemate_sql::postgres;
+
 pub use build_cache::{
     BuildCache, BuiltBytes, CacheKey, CacheTrim, CachedLayer, Dropped, TrimMode, Trimmed, Upload,
 };

@@ -213,21 +213,34 @@ impl BuildCache for SqlStore {
         upload: &Upload,
         at: Timestamp,
     ) -> Result<(), StoreError> {
-        query(
-            "INSERT INTO uploads (team_id, key, sha256, bytes, used_at) \
-             VALUES ($1, $2, $3, $4, $5) \
-             ON CONFLICT (team_id, key) DO UPDATE SET sha256 = excluded.sha256, \
-             bytes = excluded.bytes, used_at = excluded.used_at",
-        )
-        .bind(team.as_str())
-        .bind(key.as_str())
-        .bind(&upload.sha256)
-        .bind(signed(upload.bytes))
-        .bind(micros(at))
-        .execute(&self.durable)
-        .await
-        .map_err(|error| failed(UPLOAD, key.as_str(), error))?;
-        Ok(())
+        put_upload(&self.durable, team, key, upload, at).await
+    }
+
+    async fn upload_put_within(
+        &self,
+        team: &TeamId,
+        key: &CacheKey,
+        upload: &Upload,
+        at: Timestamp,
+        bytes_max: u64,
+    ) -> Result<bool, StoreError> {
+        let refused = |error| failed(UPLOAD, key.as_str(), error);
+        transaction!(self.durable, refused, async |tx| {
+            let known: Option<String> = query_scalar(
+                "SELECT sha256 FROM uploads WHERE team_id = $1 AND sha256 = $2 LIMIT 1",
+            )
+            .bind(team.as_str())
+            .bind(&upload.sha256)
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(refused)?;
+            put_upload(&mut *tx, team, key, upload, at).await?;
+            if known.is_none() && upload_bytes(&mut *tx, team).await? > bytes_max {
+                tx.discard();
+                return Ok(false);
+            }
+            Ok(true)
+        })
     }
 
     async fn upload_expire(&self, before: Timestamp) -> Result<u64, StoreError> {
@@ -257,17 +270,45 @@ impl BuildCache for SqlStore {
     }
 
     async fn upload_bytes(&self, team: &TeamId) -> Result<u64, StoreError> {
-        let bytes: i64 = query_scalar(
-            "SELECT CAST(COALESCE(SUM(one.bytes), 0) AS BIGINT) FROM ( \
-                 SELECT MAX(bytes) AS bytes FROM uploads WHERE team_id = $1 GROUP BY sha256) one",
-        )
-        .bind(team.as_str())
-        .fetch_one(&self.readers)
-        .await
-        .map_err(|error| failed("uploads of team", team, error))?;
-        let bytes = u64::try_from(bytes).map_err(Cause::from);
-        bytes.named("uploads of team", team.as_str())
+        upload_bytes(&self.readers, team).await
     }
+}
+
+async fn put_upload(
+    on: impl Into<On<'_>>,
+    team: &TeamId,
+    key: &CacheKey,
+    upload: &Upload,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    query(
+        "INSERT INTO uploads (team_id, key, sha256, bytes, used_at) \
+         VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT (team_id, key) DO UPDATE SET sha256 = excluded.sha256, \
+         bytes = excluded.bytes, used_at = excluded.used_at",
+    )
+    .bind(team.as_str())
+    .bind(key.as_str())
+    .bind(&upload.sha256)
+    .bind(signed(upload.bytes))
+    .bind(micros(at))
+    .execute(on)
+    .await
+    .map_err(|error| failed(UPLOAD, key.as_str(), error))?;
+    Ok(())
+}
+
+async fn upload_bytes(on: impl Into<On<'_>>, team: &TeamId) -> Result<u64, StoreError> {
+    let bytes: i64 = query_scalar(
+        "SELECT CAST(COALESCE(SUM(one.bytes), 0) AS BIGINT) FROM ( \
+             SELECT MAX(bytes) AS bytes FROM uploads WHERE team_id = $1 GROUP BY sha256) one",
+    )
+    .bind(team.as_str())
+    .fetch_one(on)
+    .await
+    .map_err(|error| failed("uploads of team", team, error))?;
+    let bytes = u64::try_from(bytes).map_err(Cause::from);
+    bytes.named("uploads of team", team.as_str())
 }
 
 /// A look is not worth a write when the last one that was noted is recent.

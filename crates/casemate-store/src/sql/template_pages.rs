@@ -189,6 +189,7 @@ async fn completed(mut tx: Tx, rows: Vec<SummaryRow>) -> Result<Vec<TemplateSumm
     .fetch_all(&mut tx)
     .await
     .map_err(refused)?;
+    tx.done().await.map_err(refused)?;
     let mut names = HashMap::<String, Vec<(Option<String>, String)>>::new();
     for (template, namespace, alias) in aliases {
         let namespace = (!namespace.is_empty()).then_some(namespace);
