@@ -192,6 +192,17 @@ pub trait BuildCache {
         at: Timestamp,
     ) -> Result<(), StoreError>;
 
+    /// … unless its content is new to the team and all contents would take more than `bytes_max` with
+    /// it: whether it was written. Of several at once, at whichever servers, as many are as fit.
+    async fn upload_put_within(
+        &self,
+        team: &TeamId,
+        key: &CacheKey,
+        upload: &Upload,
+        at: Timestamp,
+        bytes_max: u64,
+    ) -> Result<bool, StoreError>;
+
     /// Removes rows of uploads that were last used before `before`; how many.
     async fn upload_expire(&self, before: Timestamp) -> Result<u64, StoreError>;
 

@@ -22,6 +22,14 @@ pub enum StoreError {
         size: usize,
         max: usize,
     },
+    /// The database cannot keep such a value, such as a NUL in a text.
+    #[error("{what} {id} has a value that the database cannot keep")]
+    Refused {
+        what: &'static str,
+        id: String,
+        #[source]
+        source: Cause,
+    },
     /// What the database holds is not what this version writes.
     #[error("{what} {id} cannot be read")]
     Corrupt {
@@ -49,6 +57,7 @@ impl StoreError {
             | Self::Exists { .. }
             | Self::Dangling { .. }
             | Self::TooLarge { .. }
+            | Self::Refused { .. }
             | Self::Corrupt { .. } => false,
         }
     }

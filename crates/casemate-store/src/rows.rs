@@ -2,10 +2,13 @@
 //! adapters: numbers are `i64`, the rest text, so that each dialect decodes them alike.
 
 mod build;
+mod cluster;
 mod keys;
 mod sandbox;
 mod team;
 mod template;
+
+use std::time::Duration;
 
 use casemate_types::Timestamp;
 use serde::de::DeserializeOwned;
@@ -17,6 +20,9 @@ use crate::error::Cause;
 pub(crate) use build::{
     BuildRow, CachedLayerRow, RecordRow, context_text, envs_text, failure_text, layers, layers_of,
     layers_text, startup_text, status_word,
+};
+pub(crate) use cluster::{
+    JoinTokenRow, NodeRow, join_role, join_role_word, labels_text, node_standing_word,
 };
 pub(crate) use keys::{ApiKeyRow, OwnedKeyRow, TokenRow};
 pub(crate) use sandbox::{
@@ -51,6 +57,11 @@ pub(crate) fn micros(at: Timestamp) -> i64 {
 
 pub(crate) fn timestamp(micros: i64) -> Result<Timestamp, Misread> {
     Ok(Timestamp::from_microsecond(micros)?)
+}
+
+/// Microseconds.
+pub(crate) fn length(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Numbers of ours fit; one that does not is cut to the largest.

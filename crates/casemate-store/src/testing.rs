@@ -3,10 +3,13 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use casemate_sql::postgres::PostgresOptions;
+use casemate_sql::testing::Postgres;
 use casemate_types::{BuildFailure, Distribution, Resources, TemplateId, Timestamp};
 use tempfile::TempDir;
 
-use crate::{Build, BuildId, BuildRequested, NewBuild, SqliteStore, Store, Team};
+use crate::sql::{Schema, migrate};
+use crate::{Build, BuildId, BuildRequested, NewBuild, SqlStore, SqliteStore, Store, Team};
 
 /// Dropping it removes the files; keep it while the store is in use.
 pub struct TempStore {
@@ -44,6 +47,71 @@ impl Deref for TempStore {
     type Target = SqliteStore;
 
     fn deref(&self) -> &SqliteStore {
+        &self.store
+    }
+}
+
+/// The name of the database from which those of tests are copied.
+const TEMPLATE: &str = "store_template";
+
+/// A store in a database of its own on the tests' PostgreSQL server.
+pub struct TempPostgres {
+    store: Arc<SqlStore>,
+    options: PostgresOptions,
+}
+
+impl TempPostgres {
+    /// An empty store in a new database; `None` where tests have no server.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub async fn open() -> Option<Self> {
+        let server = Postgres::shared()?;
+        Some(Self::on(server).await)
+    }
+
+    /// … on this server.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub async fn on(server: &Postgres) -> Self {
+        let fill = async |options: PostgresOptions| migrate(&options).await;
+        server.template(TEMPLATE, fill).await;
+        let options = server.database(Some(TEMPLATE)).await;
+        Self::at(options).await
+    }
+
+    /// Another store in the same database, as another server has it.
+    ///
+    /// # Panics
+    /// When it cannot be opened.
+    pub async fn beside(&self) -> Self {
+        Self::at(self.options.clone()).await
+    }
+
+    async fn at(options: PostgresOptions) -> Self {
+        let store = SqlStore::connect(&options, Schema::Check).await;
+        Self {
+            store: Arc::new(store.expect("connect to a new database")),
+            options,
+        }
+    }
+
+    /// For what wants an `Arc<dyn Store>`.
+    pub fn share(&self) -> Arc<SqlStore> {
+        Arc::clone(&self.store)
+    }
+
+    /// Where its database is.
+    pub fn options(&self) -> &PostgresOptions {
+        &self.options
+    }
+}
+
+impl Deref for TempPostgres {
+    type Target = SqlStore;
+
+    fn deref(&self) -> &SqlStore {
         &self.store
     }
 }

@@ -484,3 +484,29 @@ pub async fn uploads_are_found_counted_and_expired(store: &dyn Store) {
     let stranger = TeamId::parse(&random_uuid()).unwrap();
     check_dangling(store.upload_put(&stranger, &a, &large, at(0, 0)).await);
 }
+
+pub async fn uploads_of_a_team_are_bounded(store: &dyn Store) {
+    let team = new_team(store).await;
+    let key = |digit: &str| CacheKey::parse(&digit.repeat(64)).unwrap();
+    let upload = |name: &str, bytes: u64| Upload {
+        sha256: name.into(),
+        bytes,
+    };
+    let put = async |digit: &str, upload: Upload| {
+        let put = store.upload_put_within(&team, &key(digit), &upload, at(0, 0), 100);
+        put.await.unwrap()
+    };
+    assert!(put("a", upload("first", 60)).await);
+    assert!(!put("b", upload("second", 41)).await);
+    assert_eq!(store.upload_bytes(&team).await.unwrap(), 60);
+    assert_eq!(
+        store.upload_find(&team, &key("b"), at(0, 0)).await.unwrap(),
+        None
+    );
+    assert!(put("b", upload("first", 60)).await, "it takes nothing more");
+    assert!(put("c", upload("third", 40)).await);
+    // The content that a key leaves gives its room.
+    assert!(!put("c", upload("fourth", 41)).await);
+    assert!(put("c", upload("fifth", 39)).await);
+    assert_eq!(store.upload_bytes(&team).await.unwrap(), 99);
+}

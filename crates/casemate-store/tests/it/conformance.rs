@@ -1,5 +1,17 @@
 //! Each case on a database of its own.
 
-use casemate_store::testing::TempStore;
+mod sqlite {
+    use casemate_store::testing::TempStore;
 
-casemate_store::store_conformance!(TempStore::open);
+    async fn open() -> Option<TempStore> {
+        Some(TempStore::open().await)
+    }
+
+    casemate_store::store_conformance!(open);
+}
+
+mod postgres {
+    use casemate_store::testing::TempPostgres;
+
+    casemate_store::store_conformance!(TempPostgres::open);
+}

@@ -11,7 +11,8 @@ use casemate_types::template::TemplateRef;
 
 use crate::fixture_rows;
 
-fn fixtures() -> Vec<PathBuf> {
+/// The stores of all released schemas, the oldest first.
+pub fn fixtures() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
     let folders = std::fs::read_dir(root).unwrap();
     let mut found: Vec<PathBuf> = folders
@@ -48,6 +49,14 @@ async fn every_released_schema_opens_with_its_rows() {
         }
         store.close().await;
     }
+}
+
+/// What the newest of them holds.
+pub async fn check_all(store: &SqliteStore) {
+    check_rows(store).await;
+    check_rows_since_2(store).await;
+    check_rows_since_3(store).await;
+    check_bytes(store, true).await;
 }
 
 async fn check_rows_since_2(store: &SqliteStore) {

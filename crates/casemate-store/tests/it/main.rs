@@ -1,6 +1,8 @@
-//! The SQLite adapter against the contract, and what is its own: files, versions, other writers.
+//! The store over both databases against the contract, and what is each one's own: files, versions,
+//! other writers.
 
 mod conformance;
 mod fixture_rows;
 mod fixtures;
 mod open;
+mod postgres;

@@ -165,3 +165,24 @@ pub async fn metadata_matches_exactly(store: &dyn Store) {
         assert!(found(&wanted).await.is_empty(), "{wanted:?}");
     }
 }
+
+/// Clients choose it: nothing in one sandbox's may keep a team from its list.
+pub async fn metadata_may_hold_any_text(store: &dyn Store) {
+    let team = new_team(store).await;
+    let mut odd = a_sandbox(&team, 1);
+    let pairs = [
+        ("nul", "a\0b"),
+        ("\0", ""),
+        ("\u{ffff}", "\u{1}\u{7f}\u{2028}"),
+    ];
+    let own = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    odd.metadata = own.into();
+    store.sandbox_insert(&odd).await.unwrap();
+    let mut filter = SandboxFilter::running(team.clone());
+    assert_eq!(ids(store, &filter).await, from_ref(&odd.id));
+    assert_eq!(read(store, &odd).await.metadata, odd.metadata);
+    filter.metadata = [("\u{ffff}".into(), odd.metadata["\u{ffff}"].clone())].into();
+    assert_eq!(ids(store, &filter).await, from_ref(&odd.id));
+    filter.metadata = [("user".into(), "a".into())].into();
+    assert!(ids(store, &filter).await.is_empty());
+}

@@ -1,0 +1,371 @@
+//! [`Sandboxes`].
+
+use casemate_sql::{Query, Row, Select, Sql, Value, query, query_as, sql};
+use std::collections::BTreeMap;
+
+use super::{SqlStore, failed};
+use crate::error::Cause;
+use crate::rows::{
+    AliveRow, Named, SandboxRow, ingress_text, kept_word, micros, network_text, on_timeout_word,
+    reason_word, signed, state_word,
+};
+use crate::sandboxes::FORGET_ROWS_MAX;
+use crate::{AliveSandbox, Order, Page, Sandbox, SandboxFilter, Sandboxes, StoreError};
+use async_trait::async_trait;
+use casemate_types::{
+    EndReason, Kept, NetworkPolicy, OnTimeout, SandboxId, SandboxState, TeamId, Timestamp,
+};
+
+const WHAT: &str = "sandbox";
+
+/// Of [`SandboxRow`].
+macro_rules! columns {
+    () => {
+        "id, team_id, template_id, alias, build_id, node, envd_version, vcpus, memory_mib, \
+         disk_mib, processes_max, metadata, secured, network, timeout_us, on_timeout, \
+         started_at, ends_at, state, ended_at, end_reason, generation, kept, auto_resume, \
+         ingress, envs"
+    };
+}
+
+/// A statement over what a [`SandboxFilter`] means, `sandboxes s`, with its values as `$1` to `$5`. The
+/// state is excluded by a literal so that the index of the living serves.
+///
+/// PostgreSQL has the metadata twice: as a text, and as pairs to look into. Its JSON cannot hold all
+/// that a client may send, such as a NUL.
+macro_rules! filtered {
+    ([$($before:tt)+] $($after:literal)?) => {
+        sql!(
+            $($before)+
+            " FROM sandboxes s WHERE s.team_id = $1 AND s.state <> 'dead' AND s.state",
+            is_in("$2"),
+            " AND ",
+            either(
+                "($3 = '{}' OR NOT EXISTS (SELECT 1 FROM json_each($3) AS want WHERE NOT EXISTS ( \
+                 SELECT 1 FROM json_each(s.metadata) AS have \
+                 WHERE have.key = want.key AND have.value = want.value)))",
+                "s.metadata_pairs @> $3"
+            ),
+            " AND ($4 IS NULL OR s.template_id = $4) \
+             AND ($5 IS NULL OR s.started_at >= $5)"
+            $(, $after)?
+        )
+    };
+}
+
+const NEWEST_FIRST: Sql = filtered!(
+    ["SELECT ", columns!(),]
+    " AND ($6 IS NULL OR s.started_at < $6 OR (s.started_at = $6 AND s.id > $7)) \
+     ORDER BY s.started_at DESC, s.id ASC LIMIT $8"
+);
+const OLDEST_FIRST: Sql = filtered!(
+    ["SELECT ", columns!(),]
+    " AND ($6 IS NULL OR s.started_at > $6 OR (s.started_at = $6 AND s.id < $7)) \
+     ORDER BY s.started_at ASC, s.id DESC LIMIT $8"
+);
+const COUNT: Sql = filtered!(["SELECT COUNT(*)",]);
+
+/// For the test of their plans.
+#[cfg(test)]
+pub(super) const PAGES: [Sql; 2] = [NEWEST_FIRST, OLDEST_FIRST];
+
+#[async_trait]
+impl Sandboxes for SqlStore {
+    async fn sandbox_insert(&self, sandbox: &Sandbox) -> Result<(), StoreError> {
+        let refused = |error| failed(WHAT, &sandbox.id, error);
+        insert(sandbox)
+            .execute(self.fast())
+            .await
+            .map_err(refused)?;
+        Ok(())
+    }
+
+    async fn sandbox_by_id(&self, id: &SandboxId) -> Result<Option<Sandbox>, StoreError> {
+        let sql = concat!("SELECT ", columns!(), " FROM sandboxes WHERE id = $1");
+        let row: Option<SandboxRow> = query_as(sql)
+            .bind(id.as_str())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(|error| failed(WHAT, id, error))?;
+        row.map(Sandbox::try_from).transpose()
+    }
+
+    async fn sandbox_page(
+        &self,
+        filter: &SandboxFilter,
+        page: &Page,
+    ) -> Result<Vec<Sandbox>, StoreError> {
+        let sql = match page.order {
+            Order::NewestFirst => NEWEST_FIRST,
+            Order::OldestFirst => OLDEST_FIRST,
+        };
+        let after = page.after.as_ref();
+        let rows: Vec<SandboxRow> = bind_filter(query_as(sql), filter)
+            .bind(after.map(|cursor| micros(cursor.started_at)))
+            .bind(after.map(|cursor| cursor.id.as_str()))
+            .bind(i64::from(page.rows_max))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|error| failed("sandboxes of team", &filter.team, error))?;
+        rows.into_iter().map(Sandbox::try_from).collect()
+    }
+
+    async fn sandbox_count(&self, filter: &SandboxFilter) -> Result<u64, StoreError> {
+        let (count,): (i64,) = bind_filter(query_as(COUNT), filter)
+            .fetch_one(&self.readers)
+            .await
+            .map_err(|error| failed("sandboxes of team", &filter.team, error))?;
+        count_of(count).named("sandboxes of team", filter.team.as_str())
+    }
+
+    async fn sandbox_count_by_team(&self) -> Result<Vec<(TeamId, u64)>, StoreError> {
+        let rows: Vec<(String, i64)> = query_as(
+            "SELECT team_id, COUNT(*) FROM sandboxes \
+             WHERE state <> 'dead' AND state = 'running' GROUP BY team_id ORDER BY team_id",
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(|error| failed("table", "sandboxes", error))?;
+        let counted = rows.into_iter().map(|(team, count)| {
+            let id = TeamId::parse(&team).map_err(Cause::from);
+            id.and_then(|id| Ok((id, count_of(count)?)))
+                .named("team", &team)
+        });
+        counted.collect()
+    }
+
+    async fn sandbox_list_alive(&self) -> Result<Vec<AliveSandbox>, StoreError> {
+        let rows: Vec<AliveRow> = query_as(
+            "SELECT id, team_id, node, on_timeout, started_at, ends_at, state, kept, \
+             ingress, generation \
+             FROM sandboxes WHERE state <> 'dead' ORDER BY started_at, id",
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(|error| failed("table", "sandboxes", error))?;
+        rows.into_iter().map(AliveSandbox::try_from).collect()
+    }
+
+    async fn sandbox_set_deadline(
+        &self,
+        id: &SandboxId,
+        generation: u64,
+        ends_at: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let change = query(
+            "UPDATE sandboxes SET ends_at = $3, generation = generation + 1 \
+             WHERE id = $1 AND generation = $2 AND state = 'running'",
+        )
+        .bind(id.as_str())
+        .bind(signed(generation))
+        .bind(micros(ends_at));
+        self.swap(id, generation, change).await
+    }
+
+    async fn sandbox_set_network(
+        &self,
+        id: &SandboxId,
+        generation: u64,
+        network: &NetworkPolicy,
+    ) -> Result<u64, StoreError> {
+        let change = query(
+            "UPDATE sandboxes SET network = $3, generation = generation + 1 \
+             WHERE id = $1 AND generation = $2 AND state = 'running'",
+        )
+        .bind(id.as_str())
+        .bind(signed(generation))
+        .bind(network_text(network));
+        self.swap(id, generation, change).await
+    }
+
+    async fn sandbox_pause(
+        &self,
+        id: &SandboxId,
+        generation: u64,
+        at: Timestamp,
+        kept: Kept,
+    ) -> Result<u64, StoreError> {
+        let change = query(
+            "UPDATE sandboxes \
+             SET state = 'paused', ends_at = $3, kept = $4, generation = generation + 1 \
+             WHERE id = $1 AND generation = $2 AND state <> 'dead'",
+        )
+        .bind(id.as_str())
+        .bind(signed(generation))
+        .bind(micros(at))
+        .bind(kept_word(kept));
+        self.swap(id, generation, change).await
+    }
+
+    async fn sandbox_resume(
+        &self,
+        id: &SandboxId,
+        generation: u64,
+        started_at: Timestamp,
+        ends_at: Timestamp,
+        on_timeout: OnTimeout,
+    ) -> Result<u64, StoreError> {
+        let change = query(
+            "UPDATE sandboxes SET state = 'running', started_at = $3, ends_at = $4, kept = NULL, \
+             on_timeout = $5, generation = generation + 1 \
+             WHERE id = $1 AND generation = $2 AND state = 'paused'",
+        )
+        .bind(id.as_str())
+        .bind(signed(generation))
+        .bind(micros(started_at))
+        .bind(micros(ends_at))
+        .bind(on_timeout_word(on_timeout));
+        self.swap(id, generation, change).await
+    }
+
+    async fn sandbox_end(
+        &self,
+        id: &SandboxId,
+        generation: u64,
+        reason: EndReason,
+        at: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let change = query(
+            "UPDATE sandboxes \
+             SET state = 'dead', ended_at = $3, end_reason = $4, kept = NULL, envs = NULL, \
+             generation = generation + 1 \
+             WHERE id = $1 AND generation = $2 AND state <> 'dead'",
+        )
+        .bind(id.as_str())
+        .bind(signed(generation))
+        .bind(micros(at))
+        .bind(reason_word(reason));
+        self.swap(id, generation, change).await
+    }
+
+    async fn sandbox_list_paused(
+        &self,
+        team: &TeamId,
+        before: Timestamp,
+    ) -> Result<Vec<Sandbox>, StoreError> {
+        let sql = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM sandboxes WHERE team_id = $1 AND state <> 'dead' AND state = 'paused' \
+             AND ends_at < $2 ORDER BY ends_at, id LIMIT $3"
+        );
+        let rows: Vec<SandboxRow> = query_as(sql)
+            .bind(team.as_str())
+            .bind(micros(before))
+            .bind(i64::from(FORGET_ROWS_MAX))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|error| failed("sandboxes of team", team, error))?;
+        rows.into_iter().map(Sandbox::try_from).collect()
+    }
+
+    async fn sandbox_forget(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let done = query(
+            "DELETE FROM sandboxes WHERE id IN (SELECT id FROM sandboxes \
+             WHERE state = 'dead' AND ended_at < $1 ORDER BY ended_at LIMIT $2)",
+        )
+        .bind(micros(before))
+        .bind(i64::from(FORGET_ROWS_MAX))
+        .execute(self.fast())
+        .await
+        .map_err(|error| failed("table", "sandboxes", error))?;
+        Ok(done)
+    }
+}
+
+impl SqlStore {
+    /// Runs a change that touches the row only in the given generation.
+    async fn swap(
+        &self,
+        id: &SandboxId,
+        generation: u64,
+        change: Query,
+    ) -> Result<u64, StoreError> {
+        let done = change
+            .execute(self.fast())
+            .await
+            .map_err(|error| failed(WHAT, id, error))?;
+        if done == 0 {
+            return Err(StoreError::Conflict {
+                what: WHAT,
+                id: id.to_string(),
+            });
+        }
+        Ok(generation + 1)
+    }
+}
+
+fn insert(sandbox: &Sandbox) -> Query {
+    // A dead sandbox has no promise any more; its end stands in for it.
+    let (state, ends_at, ended_at, reason, kept) = match &sandbox.state {
+        SandboxState::Running { ends_at } => ("running", *ends_at, None, None, None),
+        SandboxState::Paused { at, kept } => ("paused", *at, None, None, Some(*kept)),
+        SandboxState::Dead { ended_at, reason } => {
+            ("dead", *ended_at, Some(*ended_at), Some(*reason), None)
+        }
+    };
+    let metadata =
+        serde_json::to_string(&sandbox.metadata).expect("a map of strings always serializes");
+    let resources = sandbox.resources;
+    query(sql!(
+        "INSERT INTO sandboxes (",
+        columns!(),
+        either("", ", metadata_pairs"),
+        ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
+         $18, $19, $20, $21, $22, $23, $24, $25, $26",
+        either(")", ", $27)")
+    ))
+    .bind(sandbox.id.as_str())
+    .bind(sandbox.team.as_str())
+    .bind(sandbox.template.as_str())
+    .bind(sandbox.alias.as_deref())
+    .bind(sandbox.build.to_string())
+    .bind(&sandbox.node)
+    .bind(&sandbox.envd_version)
+    .bind(i64::from(resources.vcpus))
+    .bind(i64::from(resources.memory_mib))
+    .bind(i64::from(resources.disk_mib))
+    .bind(i64::from(resources.processes_max))
+    .bind(metadata)
+    .bind(sandbox.secured)
+    .bind(network_text(&sandbox.network))
+    .bind(i64::try_from(sandbox.timeout.as_micros()).unwrap_or(i64::MAX))
+    .bind(on_timeout_word(sandbox.on_timeout))
+    .bind(micros(sandbox.started_at))
+    .bind(micros(ends_at))
+    .bind(state)
+    .bind(ended_at.map(micros))
+    .bind(reason.map(reason_word))
+    .bind(signed(sandbox.generation))
+    .bind(kept.map(kept_word))
+    .bind(sandbox.auto_resume)
+    .bind(ingress_text(&sandbox.ingress))
+    .bind(sandbox.envs.as_deref())
+    .bind_on_postgres(pairs(&sandbox.metadata))
+}
+
+fn pairs(metadata: &BTreeMap<String, String>) -> Value {
+    Value::Texts(pair_texts(metadata))
+}
+
+/// Each pair as one text, the same for the same pair.
+pub(super) fn pair_texts(metadata: &BTreeMap<String, String>) -> Vec<String> {
+    let pair = |pair| serde_json::to_string(&pair).expect("a pair of strings always serializes");
+    metadata.iter().map(pair).collect()
+}
+
+fn bind_filter<T: Row>(query: Select<T, T>, filter: &SandboxFilter) -> Select<T, T> {
+    let states = filter.states.iter().map(|s| state_word(*s));
+    let metadata =
+        serde_json::to_string(&filter.metadata).expect("a map of strings always serializes");
+    query
+        .bind(filter.team.as_str())
+        .bind(Value::texts(states))
+        .bind_either(metadata, pairs(&filter.metadata))
+        .bind(filter.template.as_ref().map(|id| id.as_str()))
+        .bind(filter.started_after.map(micros))
+}
+
+fn count_of(count: i64) -> Result<u64, Cause> {
+    Ok(u64::try_from(count)?)
+}
