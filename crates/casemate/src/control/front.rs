@@ -274,9 +274,11 @@ impl CuttingCatalog {
 
 #[async_trait]
 impl Catalog for CuttingCatalog {
-    async fn route_put(&self, sandbox: &SandboxId, route: Route) -> Result<(), CatalogError> {
+    async fn route_put(&self, sandbox: &SandboxId, route: Route) -> Result<bool, CatalogError> {
         let (asleep, node) = (route.asleep, route.node.clone());
-        self.inner.route_put(sandbox, route).await?;
+        if !self.inner.route_put(sandbox, route).await? {
+            return Ok(false);
+        }
         if asleep {
             self.awake().remove(sandbox);
             self.cut(sandbox);
@@ -286,15 +288,20 @@ impl Catalog for CuttingCatalog {
                 edge.warm(sandbox);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn route_by_id(&self, sandbox: &SandboxId) -> Result<Option<Route>, CatalogError> {
         self.inner.route_by_id(sandbox).await
     }
 
-    async fn route_remove(&self, sandbox: &SandboxId, node: &str) -> Result<bool, CatalogError> {
-        let removed = self.inner.route_remove(sandbox, node).await?;
+    async fn route_remove(
+        &self,
+        sandbox: &SandboxId,
+        node: &str,
+        generation: u64,
+    ) -> Result<bool, CatalogError> {
+        let removed = self.inner.route_remove(sandbox, node, generation).await?;
         if removed {
             self.awake().remove(sandbox);
             self.cut(sandbox);
