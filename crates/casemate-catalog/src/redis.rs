@@ -91,16 +91,8 @@ impl RedisCatalog {
     ///
     /// # Cancel safety
     /// It may be dropped at any time.
-    pub async fn is_up(&self) {
+    pub(crate) async fn is_up(&self) {
         self.link.is_up().await;
-    }
-
-    /// Returns when it is known not to be connected.
-    ///
-    /// # Cancel safety
-    /// It may be dropped at any time.
-    pub async fn is_away(&self) {
-        self.link.is_away().await;
     }
 
     fn key(&self, kind: &str, name: &str) -> String {

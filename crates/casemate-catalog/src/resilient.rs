@@ -58,11 +58,6 @@ impl ResilientCatalog {
             _teller: AbortOnDropHandle::new(teller),
         }
     }
-
-    /// The catalog below, for what has no meaning without it.
-    pub fn redis(&self) -> &RedisCatalog {
-        &self.shared.redis
-    }
 }
 
 impl Shared {

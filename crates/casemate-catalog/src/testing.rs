@@ -10,7 +10,7 @@ use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use casemate_types::SandboxId;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -236,10 +236,15 @@ fn free_port() -> u16 {
 fn write_certificates(dir: &Path) {
     let authority_key = KeyPair::generate().expect("make a key");
     let mut authority = CertificateParams::default();
+    authority
+        .distinguished_name
+        .push(DnType::CommonName, "authority");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let certificate = authority.self_signed(&authority_key).expect("sign oneself");
     let key = KeyPair::generate().expect("make a key");
-    let server = CertificateParams::new(vec!["localhost".into()]).expect("that is a name");
+    let mut server = CertificateParams::new(vec!["localhost".into()]).expect("that is a name");
+    // Two of one name would be taken for one that signed itself.
+    server.distinguished_name.push(DnType::CommonName, "server");
     let issuer = Issuer::new(authority, authority_key);
     let server = server.signed_by(&key, &issuer).expect("sign the server's");
     for (name, text) in [

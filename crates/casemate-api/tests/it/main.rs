@@ -19,6 +19,7 @@ mod network;
 mod not_yet;
 mod pausing;
 mod platform;
+mod rate_limits;
 mod snapshots;
 mod survival;
 mod tag_history;

@@ -15,8 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, PushInfo, PushKind, RedisError, ScriptInvocation, Value};
+use redis::{
+    Cmd, ErrorKind, PushInfo, PushKind, RedisError, ScriptInvocation, ServerErrorKind, Value,
+};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::task::AbortOnDropHandle;
 
 use casemate_types::chain;
@@ -30,6 +33,8 @@ const TRYING_MAX: Duration = Duration::from_millis(500);
 /// Between two attempts: the first wait, doubled each time up to the last.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Between the loss of a connection and the next attempt.
+const PAUSE_AFTER_LOSS: Duration = Duration::from_millis(20);
 /// How often it is tried whether an idle connection still answers.
 const PING_EVERY: Duration = Duration::from_secs(5);
 
@@ -71,6 +76,18 @@ pub(super) enum Away {
     Refused(#[source] RedisError),
     #[error("too many calls to Redis are under way")]
     Busy,
+}
+
+impl From<RedisError> for Away {
+    fn from(error: RedisError) -> Self {
+        if error.is_timeout() {
+            Self::Timeout
+        } else if is_broken(&error) {
+            Self::Broken(error)
+        } else {
+            Self::Refused(error)
+        }
+    }
 }
 
 impl From<Away> for CatalogError {
@@ -131,15 +148,7 @@ impl Link {
                 (id, connection) = self.shared.up().await?;
                 answer = ask.of(connection).await;
             }
-            answer.map_err(|error| {
-                if error.is_timeout() {
-                    Away::Timeout
-                } else if is_broken(&error) {
-                    Away::Broken(error)
-                } else {
-                    Away::Refused(error)
-                }
-            })
+            answer.map_err(Away::from)
         };
         let limit = self.shared.dialer.settings().call_timeout;
         let asked = tokio::time::timeout(limit, asked).await;
@@ -163,21 +172,16 @@ impl Link {
             .wait_for(|state| matches!(state, State::Up { .. }))
             .await;
     }
-
-    /// Returns when the connection is not up.
-    ///
-    /// # Cancel safety
-    /// It may be dropped at any time.
-    pub(super) async fn is_away(&self) {
-        let mut state = self.shared.state.subscribe();
-        let _ = state
-            .wait_for(|state| !matches!(state, State::Up { .. }))
-            .await;
-    }
 }
 
+/// Whether another connection may do better. One to a replica that was the master does not.
 fn is_broken(error: &RedisError) -> bool {
-    !error.is_timeout() && (error.is_io_error() || error.is_unrecoverable_error())
+    let leads_elsewhere = matches!(
+        error.kind(),
+        ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
+    );
+    let is_lost = error.is_io_error() || error.is_unrecoverable_error();
+    !error.is_timeout() && (is_lost || leads_elsewhere)
 }
 
 impl Shared {
@@ -234,75 +238,101 @@ async fn keep(shared: Arc<Shared>) {
     let mut pause = PAUSE_MIN;
     let mut is_known_away = false;
     for id in 0_u64.. {
-        // Dropped with the end of this round, and the connection with it.
-        let _driver = match dial(&shared, id).await {
-            Ok(Dialled { connection, driver }) => {
+        let connected = async {
+            let dialled = dial(&shared, id).await?;
+            let heard = prepare(&shared, &dialled.connection).await?;
+            Ok::<_, Away>((dialled, heard))
+        };
+        match connected.await {
+            // The driver is dropped with the end of this round, and the connection with it.
+            Ok((
+                Dialled {
+                    connection,
+                    driver: _driver,
+                },
+                heard,
+            )) => {
                 if std::mem::take(&mut is_known_away) {
                     tracing::info!("Redis is back");
                 }
                 pause = PAUSE_MIN;
-                let kept = serve(&shared, id, connection).await;
+                let away = serve(&shared, id, connection, heard).await;
                 shared.hub.went_deaf();
-                if let Err(away) = kept {
-                    is_known_away = true;
-                    tracing::warn!(error = chain(&away), "the connection to Redis was lost");
-                }
-                driver
+                is_known_away = true;
+                tracing::warn!(error = chain(&away), "the connection to Redis was lost");
+                // At once, but not without end where each is cut as soon as it is made.
+                tokio::time::sleep(PAUSE_AFTER_LOSS).await;
             }
-            Err(error) => {
-                let text: Arc<str> = chain(&error).to_string().into();
+            Err(away) => {
+                shared.hub.went_deaf();
                 if !std::mem::replace(&mut is_known_away, true) {
-                    tracing::warn!(error = &*text, "Redis cannot be reached; it is tried again");
+                    tracing::warn!(
+                        error = chain(&away),
+                        "Redis cannot be reached; it is tried again"
+                    );
                 }
-                shared.state.send_replace(State::Down(Away::Down(text)));
+                shared.state.send_replace(State::Down(away));
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
-                continue;
             }
-        };
+        }
     }
 }
 
 /// One attempt, known as down as soon as it is not done at once.
-async fn dial(shared: &Arc<Shared>, id: u64) -> Result<Dialled, super::dial::DialError> {
+async fn dial(shared: &Arc<Shared>, id: u64) -> Result<Dialled, Away> {
     let mut dialling = std::pin::pin!(shared.dialer.dial(shared.on_push(id)));
-    match tokio::time::timeout(TRYING_MAX, &mut dialling).await {
+    let dialled = match tokio::time::timeout(TRYING_MAX, &mut dialling).await {
         Ok(dialled) => dialled,
         Err(_) => {
             let away = Away::Down("it is not connected yet".into());
             shared.state.send_replace(State::Down(away));
             dialling.await
         }
-    }
+    };
+    dialled.map_err(|error| Away::Down(chain(&error).to_string().into()))
 }
 
-/// Keeps one connection until it is lost: its subscriptions are those of the hub, and it answers.
+/// Before anybody can make a call, so that nothing that a call brings about is missed; and one that
+/// still reads its data answers nothing.
+async fn prepare(
+    shared: &Shared,
+    connection: &MultiplexedConnection,
+) -> Result<HashSet<String>, Away> {
+    let mut connection = connection.clone();
+    ping(&mut connection).await?;
+    let mut heard = HashSet::new();
+    subscribe(shared, &mut heard, &mut connection).await?;
+    Ok(heard)
+}
+
+/// Keeps one connection until it is lost, and says why: its subscriptions are those of the hub, and
+/// it answers.
 async fn serve(
     shared: &Arc<Shared>,
     id: u64,
     mut connection: MultiplexedConnection,
-) -> Result<(), Away> {
+    mut heard: HashSet<String>,
+) -> Away {
     let mut changes = shared.hub.changes();
-    let mut heard = HashSet::new();
-    changes.mark_unchanged();
-    // Before anybody can make a call, so that nothing that a call brings about is missed.
-    subscribe(shared, &mut heard, &mut connection).await?;
+    // What changed before this is seen by the first look.
+    changes.mark_changed();
     shared.state.send_replace(State::Up {
         id,
         connection: connection.clone(),
     });
     let mut state = shared.state.subscribe();
-    let mut pings = tokio::time::interval(PING_EVERY);
-    pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut pings = tokio::time::interval_at(Instant::now() + PING_EVERY, PING_EVERY);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let kept = tokio::select! {
-            away = lost(&mut state) => return Err(away),
+            away = lost(&mut state) => return away,
             _ = changes.changed() => subscribe(shared, &mut heard, &mut connection).await,
             _ = pings.tick() => ping(&mut connection).await,
         };
         if let Err(away) = kept {
             shared.saw(id, State::Down(away.clone()));
-            return Err(away);
+            return away;
         }
     }
 }
@@ -320,7 +350,7 @@ async fn lost(state: &mut watch::Receiver<State>) -> Away {
 
 async fn ping(connection: &mut MultiplexedConnection) -> Result<(), Away> {
     let pong = Cmd::new().arg("PING").take().query_async(connection).await;
-    pong.map_err(of_keeper)
+    pong.map_err(Away::from)
 }
 
 /// Makes what the connection hears what the hub wants.
@@ -334,26 +364,25 @@ async fn subscribe(
     for topic in heard.difference(&wanted).cloned().collect::<Vec<_>>() {
         if shared.hub.went_deaf_to(&topic) {
             let done = connection.unsubscribe(channel(&topic)).await;
-            done.map_err(of_keeper)?;
+            done.map_err(Away::from)?;
             heard.remove(&topic);
         }
     }
     for topic in wanted.difference(heard).cloned().collect::<Vec<_>>() {
         let done = connection.subscribe(channel(&topic)).await;
-        done.map_err(of_keeper)?;
-        // Its answer comes after the subscription stands, whatever that one's looks like.
-        ping(connection).await?;
-        shared.hub.hears(&topic);
+        match done.map_err(Away::from) {
+            Ok(()) => {
+                // Its answer comes after the subscription stands, whatever that one's looks like.
+                ping(connection).await?;
+                shared.hub.hears(&topic);
+            }
+            // Its user may not. Everything else goes on.
+            Err(away @ Away::Refused(_)) => {
+                tracing::warn!(error = chain(&away), "could not listen to {topic} in Redis");
+            }
+            Err(away) => return Err(away),
+        }
         heard.insert(topic);
     }
     Ok(())
-}
-
-/// Of the task that keeps the connection: whatever fails ends it.
-fn of_keeper(error: RedisError) -> Away {
-    if error.is_timeout() {
-        Away::Timeout
-    } else {
-        Away::Broken(error)
-    }
 }

@@ -244,6 +244,23 @@ async fn a_full_one_refuses_what_is_new_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_replica_is_left_when_the_address_leads_to_a_master_again() {
+    let Some(redis) = own(&[]) else { return };
+    let catalog = RedisCatalog::open(redis.settings()).unwrap();
+    let id = SandboxId::random();
+    catalog.route_put(&id, route("n", 1)).await.unwrap();
+    // There is no such master: it keeps what it has and takes nothing.
+    assert_eq!(redis.cli(&["REPLICAOF", "127.0.0.1", "1"]), "OK");
+    let error = catalog.route_put(&id, route("n", 2)).await.unwrap_err();
+    assert!(error.is_retryable(), "{error:?}");
+    comes_back(&catalog).await;
+    assert_eq!(catalog.route_by_id(&id).await.unwrap(), Some(route("n", 1)));
+    assert_eq!(redis.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+    comes_back(&catalog).await;
+    assert!(catalog.route_put(&id, route("n", 2)).await.unwrap());
+}
+
+#[tokio::test]
 async fn calls_do_not_wait_for_each_other() {
     if !Redis::is_wanted() {
         return;

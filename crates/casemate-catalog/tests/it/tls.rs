@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use casemate_catalog::conformance::{events, leases, order, rates, routes};
 use casemate_catalog::redis::{RedisOpenError, RedisSettingsError};
 use casemate_catalog::testing::{Redis, RedisOptions};
-use casemate_catalog::{Health, Password, RedisCatalog, RedisSettings};
-use casemate_types::chain;
+use casemate_catalog::{Catalog, Health, Password, RedisCatalog, RedisSettings};
+use casemate_types::{SandboxId, chain};
 
 fn with_tls() -> Option<Redis> {
     Redis::is_wanted().then(|| {
@@ -104,4 +105,43 @@ async fn what_cannot_be_used_is_refused_at_once() {
         settings.ca_file = Some(file);
         assert!(matches!(refused(settings), RedisOpenError::Authority(_)));
     }
+}
+
+/// What `docs/redis.md` says.
+#[tokio::test]
+async fn a_user_with_few_rights_is_enough() {
+    if !Redis::is_wanted() {
+        return;
+    }
+    let redis = Redis::start(RedisOptions::default());
+    let rights = "+@hash +@string +@set +@keyspace +@scripting +@pubsub +@connection +time";
+    let mut args = vec!["ACL", "SETUSER", "me", "on", ">mine", "~{p}:*", "&{p}:*"];
+    args.extend(rights.split(' '));
+    assert_eq!(redis.cli(&args), "OK");
+    let url = format!("redis://me@localhost:{}", redis.port());
+    let mut settings = RedisSettings::new(&url, Password::new("mine")).unwrap();
+    settings.prefix = "p".into();
+    let catalog = RedisCatalog::open(settings.clone()).unwrap();
+    routes::replacing_takes_over_from_another_node(&catalog).await;
+    order::a_removal_is_remembered(&catalog).await;
+    leases::whoever_waits_hears_of_the_end(&catalog).await;
+    rates::many_at_once_take_no_more_than_there_is(&catalog).await;
+    events::events_reach_those_that_listen(&catalog).await;
+    events::a_catalog_that_is_there_answers(&catalog).await;
+    // Elsewhere it may nothing: refused, and not for want of Redis.
+    settings.prefix = "q".into();
+    let why = refusal_to_look(settings).await;
+    assert!(
+        why.contains("NOPERM") || why.contains("permissions"),
+        "{why}"
+    );
+}
+
+async fn refusal_to_look(settings: RedisSettings) -> String {
+    let catalog = RedisCatalog::open(settings).unwrap();
+    catalog.ping().await.unwrap();
+    let looked = catalog.route_by_id(&SandboxId::random()).await;
+    let why = chain(&looked.unwrap_err()).to_string();
+    catalog.ping().await.unwrap();
+    why
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use casemate_api::{ApiState, ScrapeToken};
-use casemate_catalog::{Catalog, CatalogError, Route};
+use casemate_api::{ApiState, RateLimits, ScrapeToken};
+use casemate_catalog::{Catalog, CatalogError, Rate, Rates, Route};
 use casemate_control::Control;
 use casemate_control::sandboxes::wake::{self, WakeError};
 use casemate_edge::{
@@ -36,11 +36,13 @@ pub struct Front {
 }
 
 impl Front {
-    /// Wires `control` behind the edge; `catalog` must be the one that control writes.
+    /// Wires `control` behind the edge; `catalog` must be the one that control writes, and `rates`
+    /// counts requests.
     pub fn new(
         setup: &ControlSetup,
         control: Arc<Control>,
         catalog: &CuttingCatalog,
+        rates: Arc<dyn Rates>,
         node: Arc<dyn NodePort>,
         https: Option<Https>,
     ) -> anyhow::Result<Self> {
@@ -48,6 +50,7 @@ impl Front {
         if let Some(url) = &setup.config.public_url {
             state = state.with_public_url(url);
         }
+        state = state.with_rate_limits(rate_limits(&setup.config), rates);
         if let Some(https) = &https {
             state = state.with_certificate_end(https.certificate_end());
         }
@@ -126,6 +129,16 @@ fn edge_config(config: &Config) -> anyhow::Result<EdgeConfig> {
         ),
     };
     Ok(edge)
+}
+
+fn rate_limits(config: &Config) -> RateLimits {
+    let limits = &config.rate_limits;
+    let rate = |per_second, burst| (per_second > 0.0).then_some(Rate { per_second, burst });
+    RateLimits {
+        creates: rate(limits.creates_per_second, limits.creates_burst),
+        changes: rate(limits.changes_per_second, limits.changes_burst),
+        reads: rate(limits.reads_per_second, limits.reads_burst),
+    }
 }
 
 fn metrics_access(config: &Config) -> casemate_api::MetricsAccess {
