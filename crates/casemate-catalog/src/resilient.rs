@@ -171,6 +171,10 @@ impl Catalog for ResilientCatalog {
     ) -> Result<(), CatalogError> {
         let shared = &self.shared;
         let gone = shared.memory.routes.replace(node, routes, unsure);
+        // What waits to be told must not undo this.
+        for (sandbox, route) in routes {
+            shared.untold.replace(sandbox, Word::Put(route.clone()));
+        }
         let Err(error) = shared.redis.routes_replace(node, routes, unsure).await else {
             return Ok(());
         };

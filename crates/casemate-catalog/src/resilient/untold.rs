@@ -40,6 +40,7 @@ impl Word {
 
 pub(super) struct Untold {
     max: usize,
+    /// Mostly there is none, and then `is_some` spares a lock that others wait for.
     words: Mutex<HashMap<SandboxId, Word>>,
     is_some: watch::Sender<bool>,
 }
@@ -71,6 +72,9 @@ impl Untold {
 
     /// Puts `word` in the place of one that waits, if one does.
     pub(super) fn replace(&self, sandbox: &SandboxId, word: Word) -> bool {
+        if !*self.is_some.borrow() {
+            return false;
+        }
         let mut words = self.lock();
         let Some(known) = words.get_mut(sandbox) else {
             return false;
@@ -82,7 +86,6 @@ impl Untold {
     }
 
     pub(super) fn get(&self, sandbox: &SandboxId) -> Option<Word> {
-        // Mostly there is none, and then this costs no lock that others wait for.
         if !*self.is_some.borrow() {
             return None;
         }

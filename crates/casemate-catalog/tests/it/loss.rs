@@ -17,7 +17,7 @@ use crate::proxy::Proxy;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const CALL: Duration = Duration::from_millis(800);
 /// Of what does not wait for Redis at all, on a machine that is busy.
-const AT_ONCE: Duration = Duration::from_millis(150);
+const AT_ONCE: Duration = Duration::from_millis(250);
 
 pub(crate) fn own(args: &[&str]) -> Option<Redis> {
     Redis::is_wanted().then(|| {
