@@ -18,6 +18,7 @@ mod nodes;
 mod not_yet;
 mod openapi;
 mod operation;
+mod rate_limits;
 mod router;
 mod sandboxes;
 mod snapshots;
@@ -26,4 +27,5 @@ mod templates;
 
 pub use error::quota_text;
 pub use metrics::{MetricsAccess, ScrapeToken};
+pub use rate_limits::RateLimits;
 pub use router::{ApiState, router};

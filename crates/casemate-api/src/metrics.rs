@@ -67,6 +67,7 @@ pub(crate) struct Metrics {
     layers_left: Gauge,
     creates: Gauge,
     create_failures: Gauge,
+    uncounted: Counter,
     /// Said only where there is one: a zero would look like an end long ago.
     certificate_end: Family<[(&'static str, &'static str); 0], Gauge>,
 }
@@ -130,6 +131,12 @@ impl Default for Metrics {
             "Time to answer a request",
             durations.clone(),
         );
+        let uncounted = Counter::default();
+        registry.register(
+            "casemate_rate_limit_failures",
+            "Requests that passed because their rate could not be counted",
+            uncounted.clone(),
+        );
         let certificate_end = Family::default();
         registry.register(
             "casemate_tls_certificate_end_seconds",
@@ -176,10 +183,18 @@ impl Default for Metrics {
                 "Failed placements since the start",
             ),
             certificate_end,
+            uncounted,
             requests,
             durations,
             registry,
         }
+    }
+}
+
+impl Metrics {
+    /// A request passed that no rate limit counted.
+    pub(crate) fn note_uncounted(&self) {
+        self.uncounted.inc();
     }
 }
 

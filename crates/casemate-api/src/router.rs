@@ -5,12 +5,14 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::{Method, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
+use casemate_catalog::Rates;
 use casemate_control::Control;
 use casemate_control::auth::Access;
 
 use crate::error::ApiError;
 use crate::metrics::{Metrics, MetricsAccess};
 use crate::operation::Operation;
+use crate::rate_limits::{self, Limiter, RateLimits};
 use crate::{
     admin, api_keys, auth, events, health, layers, metrics, nodes, not_yet, openapi, sandboxes,
     snapshots, teams, templates,
@@ -25,6 +27,7 @@ pub struct ApiState {
     pub(crate) certificate_end: Option<CertificateEnd>,
     /// What links begin with, whichever way a client came.
     pub(crate) public_url: Option<Arc<str>>,
+    limiter: Option<Limiter>,
 }
 
 /// The end of the certificate that is shown now, in seconds since 1970; `None`: there is none yet.
@@ -38,6 +41,7 @@ impl ApiState {
             metrics_access: Arc::new(metrics_access),
             certificate_end: None,
             public_url: None,
+            limiter: None,
         }
     }
 
@@ -46,6 +50,13 @@ impl ApiState {
     #[must_use]
     pub fn with_public_url(mut self, url: &str) -> Self {
         self.public_url = Some(url.into());
+        self
+    }
+
+    /// Callers may ask as often as `limits` says; `rates` counts.
+    #[must_use]
+    pub fn with_rate_limits(mut self, limits: RateLimits, rates: Arc<dyn Rates>) -> Self {
+        self.limiter = Some(Limiter { limits, rates });
         self
     }
 
@@ -66,13 +77,22 @@ pub fn router(state: ApiState) -> Router {
     for operation in operations() {
         let demand = auth::Demand::of(&operation);
         let guarded = from_fn_with_state((state.clone(), demand), auth::guard);
+        let limited = state
+            .limiter
+            .as_ref()
+            .and_then(|limiter| limiter.of(&operation));
         let router = if operation.is_long {
             &mut long
         } else {
             &mut timed
         };
         let routes = std::mem::take(router);
-        *router = routes.route(operation.path, operation.handler.route_layer(guarded));
+        let mut handler = operation.handler;
+        if let Some(limited) = limited {
+            let limited = from_fn_with_state((state.clone(), limited), rate_limits::limit);
+            handler = handler.route_layer(limited);
+        }
+        *router = routes.route(operation.path, handler.route_layer(guarded));
     }
     timed
         .layer(from_fn(layers::deadline))

@@ -1,128 +1,69 @@
-//! The contract of [`Catalog`] as tests over any adapter. Each case uses ids and nodes of its
-//! own, so that cases may share a catalog. An adapter's tests call [`catalog_conformance!`].
+//! The contract of the ports as tests over any adapter. Each case uses names of its own, so that
+//! cases may share a catalog. An adapter's tests call [`catalog_conformance!`].
 
-use casemate_types::{Ingress, SandboxId};
+pub mod events;
+pub mod leases;
+pub mod order;
+pub mod rates;
+pub mod routes;
 
-use crate::{Catalog, Route};
+use std::time::Duration;
 
-/// One test for each case. `$open` is an async function without arguments that gives a value
-/// which dereferences to a [`Catalog`].
+use casemate_types::SandboxId;
+
+/// Far longer than anything here takes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One test for each case. `$open` is an async function without arguments that gives `None`, after
+/// saying that it skips, or a value which dereferences to an adapter of all ports.
 #[macro_export]
 macro_rules! catalog_conformance {
     ($open:path) => {
         $crate::catalog_conformance! { @ $open,
-            route_is_put_replaced_and_removed,
-            late_word_of_another_node_removes_nothing,
-            replacing_makes_the_routes_of_a_node_exact,
-            replacing_leaves_alone_what_is_unsure,
-            replacing_takes_over_from_another_node,
-            replacing_with_nothing_empties_the_node,
+            routes::route_is_put_replaced_and_removed,
+            routes::late_word_of_another_node_removes_nothing,
+            routes::replacing_makes_the_routes_of_a_node_exact,
+            routes::replacing_leaves_alone_what_is_unsure,
+            routes::replacing_takes_over_from_another_node,
+            routes::replacing_with_nothing_empties_the_node,
+            routes::all_of_a_route_comes_back,
+            order::older_words_change_nothing,
+            order::a_removal_is_remembered,
+            order::replacing_respects_what_is_newer,
+            order::any_order_of_words_ends_with_the_newest,
+            leases::a_lease_is_held_by_one,
+            leases::a_lease_that_is_not_renewed_runs_out,
+            leases::fences_rise,
+            leases::whoever_waits_hears_of_the_end,
+            leases::a_lease_past_its_limits_is_refused,
+            leases::of_many_that_ask_at_once_one_has_it,
+            rates::a_bucket_gives_its_burst_and_then_its_rate,
+            rates::buckets_are_apart,
+            rates::many_at_once_take_no_more_than_there_is,
+            rates::a_rate_past_its_limits_is_refused,
+            events::events_reach_those_that_listen,
+            events::who_is_behind_is_told_of_a_gap,
+            events::an_event_past_its_limits_is_refused,
+            events::a_catalog_that_is_there_answers,
         }
     };
-    (@ $open:path, $($case:ident,)+) => {
+    (@ $open:path, $($group:ident::$case:ident,)+) => {
         $(
             #[tokio::test]
             async fn $case() {
-                let catalog = $open().await;
-                $crate::conformance::$case(&*catalog).await;
+                if let Some(catalog) = $open().await {
+                    $crate::conformance::$group::$case(&*catalog).await;
+                }
             }
         )+
     };
 }
 
-fn node() -> String {
+pub(crate) fn node() -> String {
     format!("node-{}", SandboxId::random())
 }
 
-fn to(node: &str) -> Route {
-    Route {
-        node: node.into(),
-        asleep: false,
-        ingress: Ingress::default(),
-    }
-}
-
-async fn put(catalog: &dyn Catalog, node: &str) -> SandboxId {
-    let id = SandboxId::random();
-    catalog.route_put(&id, to(node)).await.unwrap();
-    id
-}
-
-async fn node_of(catalog: &dyn Catalog, sandbox: &SandboxId) -> Option<String> {
-    let route = catalog.route_by_id(sandbox).await.unwrap();
-    route.map(|route| route.node)
-}
-
-pub async fn route_is_put_replaced_and_removed(catalog: &dyn Catalog) {
-    let (first, second) = (node(), node());
-    assert_eq!(node_of(catalog, &SandboxId::random()).await, None);
-    let neighbour = put(catalog, &first).await;
-    let id = put(catalog, &first).await;
-    assert_eq!(node_of(catalog, &id).await.as_ref(), Some(&first));
-    let route = Route {
-        asleep: true,
-        ingress: Ingress {
-            allow_public_traffic: Some(false),
-            ..Ingress::default()
-        },
-        ..to(&second)
-    };
-    catalog.route_put(&id, route.clone()).await.unwrap();
-    assert_eq!(catalog.route_by_id(&id).await.unwrap(), Some(route));
-    assert!(catalog.route_remove(&id, &second).await.unwrap());
-    assert_eq!(node_of(catalog, &id).await, None);
-    assert!(!catalog.route_remove(&id, &second).await.unwrap());
-    assert_eq!(node_of(catalog, &neighbour).await, Some(first));
-}
-
-pub async fn late_word_of_another_node_removes_nothing(catalog: &dyn Catalog) {
-    let (now, before) = (node(), node());
-    let id = put(catalog, &now).await;
-    assert!(!catalog.route_remove(&id, &before).await.unwrap());
-    assert_eq!(node_of(catalog, &id).await, Some(now));
-}
-
-pub async fn replacing_makes_the_routes_of_a_node_exact(catalog: &dyn Catalog) {
-    let (rebuilt, other) = (node(), node());
-    let (stays, gone) = (put(catalog, &rebuilt).await, put(catalog, &rebuilt).await);
-    let elsewhere = put(catalog, &other).await;
-    let new = SandboxId::random();
-    let runs = [stays.clone(), new.clone()].map(|id| (id, to(&rebuilt)));
-    for _ in 0..2 {
-        catalog.routes_replace(&rebuilt, &runs, &[]).await.unwrap();
-        assert_eq!(node_of(catalog, &stays).await.as_ref(), Some(&rebuilt));
-        assert_eq!(node_of(catalog, &new).await.as_ref(), Some(&rebuilt));
-        assert_eq!(node_of(catalog, &gone).await, None);
-        assert_eq!(node_of(catalog, &elsewhere).await.as_ref(), Some(&other));
-    }
-}
-
-pub async fn replacing_leaves_alone_what_is_unsure(catalog: &dyn Catalog) {
-    let node = node();
-    let (starts, gone) = (put(catalog, &node).await, put(catalog, &node).await);
-    let nobody = SandboxId::random();
-    let unsure = [starts.clone(), nobody.clone()];
-    catalog.routes_replace(&node, &[], &unsure).await.unwrap();
-    assert_eq!(node_of(catalog, &starts).await, Some(node));
-    assert_eq!(node_of(catalog, &nobody).await, None);
-    assert_eq!(node_of(catalog, &gone).await, None);
-}
-
-pub async fn replacing_takes_over_from_another_node(catalog: &dyn Catalog) {
-    let (rebuilt, other) = (node(), node());
-    let moved = put(catalog, &other).await;
-    let runs = [(moved.clone(), to(&rebuilt))];
-    catalog.routes_replace(&rebuilt, &runs, &[]).await.unwrap();
-    assert_eq!(node_of(catalog, &moved).await.as_ref(), Some(&rebuilt));
-    catalog.routes_replace(&other, &[], &[]).await.unwrap();
-    assert_eq!(node_of(catalog, &moved).await, Some(rebuilt));
-}
-
-pub async fn replacing_with_nothing_empties_the_node(catalog: &dyn Catalog) {
-    let (empty, other) = (node(), node());
-    let gone = put(catalog, &empty).await;
-    let stays = put(catalog, &other).await;
-    catalog.routes_replace(&empty, &[], &[]).await.unwrap();
-    assert_eq!(node_of(catalog, &gone).await, None);
-    assert_eq!(node_of(catalog, &stays).await, Some(other));
+/// A name that no other test has.
+pub(crate) fn name() -> String {
+    SandboxId::random().to_string()
 }

@@ -95,6 +95,7 @@ pub struct Config {
     pub builds: images::Builds,
     pub uploads: raw::Uploads,
     pub warm_pool: raw::WarmPool,
+    pub rate_limits: raw::RateLimits,
     /// An archive to import as the base template.
     pub base: Option<PathBuf>,
     pub orphan_grace: Duration,
@@ -181,6 +182,7 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
     raw.builds.check()?;
     raw.uploads.check()?;
     raw.warm_pool.check()?;
+    raw.rate_limits.check()?;
     if !raw.auth.api_key_secret.is_empty() {
         ensure!(
             raw.auth.api_key_secret.expose().len() >= 32,
@@ -220,6 +222,7 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
         builds: raw.builds,
         uploads: raw.uploads,
         warm_pool: raw.warm_pool,
+        rate_limits: raw.rate_limits,
         base: flags.base.clone(),
     };
     config.check_tls_names()?;

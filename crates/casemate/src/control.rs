@@ -108,9 +108,9 @@ async fn serve(
         )
     })?;
     let history: Arc<dyn History> = Arc::new(history);
-    let catalog = Arc::new(front::CuttingCatalog::new(Arc::new(
-        MemoryCatalog::default(),
-    )));
+    let memory = Arc::new(MemoryCatalog::default());
+    let routes: Arc<dyn Catalog> = Arc::clone(&memory) as _;
+    let catalog = Arc::new(front::CuttingCatalog::new(routes));
     let config = control_config(&setup)?;
     let images = setup
         .config
@@ -141,7 +141,7 @@ async fn serve(
         .await;
     made.context("make the first team")?;
     let https = https::Https::new(&setup, certificate).await?;
-    let front = front::Front::new(&setup, Arc::clone(&control), &catalog, node, https)?;
+    let front = front::Front::new(&setup, Arc::clone(&control), &catalog, memory, node, https)?;
     // Whoever connects in the first moment waits for it instead of hearing that there is no node.
     tokio::select! {
         _ = tokio::time::timeout(FIRST_WAIT, control.can_make()) => {}

@@ -19,6 +19,7 @@ mod network;
 mod not_yet;
 mod pausing;
 mod platform;
+mod rate_limits;
 mod several_nodes;
 mod snapshots;
 mod survival;

@@ -39,10 +39,13 @@ pub(super) async fn compare(
         .map(|(id, asleep)| (*id, *asleep, rows.get(id)))
         .partition(|(_, _, row)| row.is_some());
     let routes = known.into_iter().filter_map(|(id, asleep, row)| {
+        let row = row?;
         let route = Route {
             node: node.name.clone(),
             asleep,
-            ingress: row?.ingress.clone(),
+            ingress: row.ingress.clone(),
+            generation: row.generation,
+            traffic_token: None,
         };
         Some((id.clone(), route))
     });
@@ -253,17 +256,18 @@ impl Control {
         let written = self
             .store
             .sandbox_resume(id, row.generation, from, to, sandbox.on_timeout);
-        match written.await {
-            Ok(_) => {}
+        let generation = match written.await {
+            Ok(generation) => generation,
             // Whoever was faster knows better.
             Err(StoreError::Conflict { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
-        }
+        };
         self.quota.count(&row.team, id);
         self.records.note(&row.node, id);
         let row = Sandbox {
             started_at: from,
             on_timeout: sandbox.on_timeout,
+            generation,
             ..row
         };
         self.note_resumed(&row, Kept::Memory);

@@ -324,7 +324,7 @@ impl Control {
 
     /// Writes the row and the route. Fails only after seeing to it that the sandbox goes.
     pub(super) async fn record(&self, row: Sandbox, place: Place) -> Result<(), StoreError> {
-        let (id, node) = (row.id.clone(), row.node.clone());
+        let (id, node, generation) = (row.id.clone(), row.node.clone(), row.generation);
         // Row and route come together for whoever compares the two.
         let one = self.locks.lock(&id).await;
         if let Err(error) = self.store.sandbox_insert(&row).await {
@@ -340,7 +340,8 @@ impl Control {
         if let Some((reason, at)) = self.recent.end_of(&id) {
             // It ended before its row or its route was there; the client learns of it like of any
             // other end.
-            if let Err(error) = self.catalog.route_remove(&id, &node).await {
+            let removed = self.catalog.route_remove(&id, &node, generation);
+            if let Err(error) = removed.await {
                 tracing::error!(sandbox.id = %id, error = chain(&error), "could not remove the route of {id}");
             }
             self.note_ended(&id, reason, at).await?;

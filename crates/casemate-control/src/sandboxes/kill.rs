@@ -127,7 +127,8 @@ impl Control {
                     None => return Ok(false),
                 },
             };
-            if let Err(error) = self.catalog.route_remove(id, &row.node).await {
+            let removed = self.catalog.route_remove(id, &row.node, row.generation);
+            if let Err(error) = removed.await {
                 tracing::error!(sandbox.id = %id, error = chain(&error), "could not remove the route of {id}");
             }
             let noted = match row.state {

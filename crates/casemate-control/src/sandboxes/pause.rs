@@ -159,7 +159,7 @@ impl Control {
         // A pause is heard of twice, by the node's answer and by its event.
         let _one = self.notes.lock(id).await;
         loop {
-            let Some(row) = self.store.sandbox_by_id(id).await? else {
+            let Some(mut row) = self.store.sandbox_by_id(id).await? else {
                 return Ok(());
             };
             if !is_news(&row, paused) {
@@ -170,7 +170,7 @@ impl Control {
                 .sandbox_pause(id, row.generation, paused.at, paused.kept)
                 .await;
             match noted {
-                Ok(_) => {}
+                Ok(generation) => row.generation = generation,
                 // A change of the deadline came between: look again.
                 Err(StoreError::Conflict { .. }) => continue,
                 Err(error) => return Err(error),
@@ -199,6 +199,8 @@ impl Control {
             node: row.node.clone(),
             asleep,
             ingress: row.ingress.clone(),
+            generation: row.generation,
+            traffic_token: None,
         };
         if let Err(error) = self.catalog.route_put(&row.id, route).await {
             tracing::error!(

@@ -68,7 +68,15 @@ pub(super) fn merge_environment(
             continue;
         }
         let lower = name[PREFIX.len()..].to_lowercase();
-        let Some((section, key)) = lower.split_once('_') else {
+        // A section's name may have the character that parts it from the key.
+        let mut parts = lower
+            .match_indices('_')
+            .map(|(at, _)| (&lower[..at], &lower[at + 1..]));
+        let first = parts.clone().next();
+        let Some((section, key)) = parts
+            .find(|(section, _)| table.contains_key(*section))
+            .or(first)
+        else {
             bail!("unknown variable {name}: settings are CASEMATE_<SECTION>_<KEY>");
         };
         set(table, &name, section, key, value)?;

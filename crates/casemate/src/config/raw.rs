@@ -25,6 +25,7 @@ pub struct RawConfig {
     pub builds: Builds,
     pub uploads: Uploads,
     pub warm_pool: WarmPool,
+    pub rate_limits: RateLimits,
 }
 
 impl RawConfig {
@@ -509,6 +510,59 @@ impl WarmPool {
             "warm_pool.idle_seconds must be 10 to 86400, got {}",
             self.idle_seconds
         );
+        Ok(())
+    }
+}
+
+/// `[rate_limits]`: how often each team, and each user, may ask the API. A rate of 0 is no limit.
+/// Beyond it requests are 429.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RateLimits {
+    /// Creates and forks of sandboxes and starts of builds, each second, in the long run.
+    pub creates_per_second: f64,
+    /// As many may come at once.
+    pub creates_burst: u32,
+    /// Everything else that changes something, each second. Too low keeps clients from ending
+    /// sandboxes.
+    pub changes_per_second: f64,
+    /// As many may come at once.
+    pub changes_burst: u32,
+    /// Requests that change nothing, each second.
+    pub reads_per_second: f64,
+    /// As many may come at once.
+    pub reads_burst: u32,
+}
+
+impl Default for RateLimits {
+    fn default() -> Self {
+        Self {
+            creates_per_second: 0.0,
+            creates_burst: 100,
+            changes_per_second: 0.0,
+            changes_burst: 200,
+            reads_per_second: 0.0,
+            reads_burst: 200,
+        }
+    }
+}
+
+impl RateLimits {
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        for (key, per_second, burst) in [
+            ("creates", self.creates_per_second, self.creates_burst),
+            ("changes", self.changes_per_second, self.changes_burst),
+            ("reads", self.reads_per_second, self.reads_burst),
+        ] {
+            ensure!(
+                per_second == 0.0 || (0.001..=100_000.0).contains(&per_second),
+                "rate_limits.{key}_per_second must be 0 or 0.001 to 100000, got {per_second}"
+            );
+            ensure!(
+                (1..=100_000).contains(&burst),
+                "rate_limits.{key}_burst must be 1 to 100000, got {burst}"
+            );
+        }
         Ok(())
     }
 }

@@ -50,6 +50,33 @@ fn names_of_ours_win_over_the_guides_and_both_over_the_file() {
 }
 
 #[test]
+fn a_section_may_have_the_character_that_parts_it_from_its_key() {
+    let pairs = [
+        ("CASEMATE_RATE_LIMITS_CREATES_PER_SECOND", "0.5"),
+        ("CASEMATE_WARM_POOL_SIZE", "3"),
+    ];
+    let (config, _) = from("[rate_limits]\nreads_per_second = 20", &pairs).unwrap();
+    let limits = &config.rate_limits;
+    assert_eq!(
+        (limits.creates_per_second, limits.reads_per_second),
+        (0.5, 20.0)
+    );
+    assert_eq!((limits.changes_per_second, config.warm_pool.size), (0.0, 3));
+    let unknown = "CASEMATE_RATE_LIMITS_READS";
+    check_refused("", &[(unknown, "1")], "keys of [rate_limits] are");
+    check_refused("", &[("CASEMATE_RATE_LIMIT", "1")], "sections are");
+    for (key, wrong) in [
+        ("creates_per_second", "-1"),
+        ("changes_per_second", "nan"),
+        ("reads_per_second", "200000"),
+        ("creates_burst", "0"),
+    ] {
+        let file = format!("[rate_limits]\n{key} = {wrong}");
+        check_refused(&file, &[], &format!("rate_limits.{key} must be"));
+    }
+}
+
+#[test]
 fn wrong_settings_name_themselves() {
     check_refused("[limit]", &[], "unknown section [limit]");
     check_refused(

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use casemate_api::{ApiState, ScrapeToken};
-use casemate_catalog::{Catalog, CatalogError, Route};
+use casemate_api::{ApiState, RateLimits, ScrapeToken};
+use casemate_catalog::{Catalog, CatalogError, Rate, Rates, Route};
 use casemate_control::Control;
 use casemate_control::sandboxes::wake::{self, WakeError};
 use casemate_edge::{
@@ -35,11 +35,13 @@ pub struct Front {
 }
 
 impl Front {
-    /// Wires `control` behind the edge; `catalog` must be the one that control writes.
+    /// Wires `control` behind the edge; `catalog` must be the one that control writes, and `rates`
+    /// counts requests.
     pub fn new(
         setup: &ControlSetup,
         control: Arc<Control>,
         catalog: &CuttingCatalog,
+        rates: Arc<dyn Rates>,
         node: Arc<dyn NodePort>,
         https: Option<Https>,
     ) -> anyhow::Result<Self> {
@@ -47,6 +49,7 @@ impl Front {
         if let Some(url) = &setup.config.public_url {
             state = state.with_public_url(url);
         }
+        state = state.with_rate_limits(rate_limits(&setup.config), rates);
         if let Some(https) = &https {
             state = state.with_certificate_end(https.certificate_end());
         }
@@ -125,6 +128,16 @@ fn edge_config(config: &Config) -> anyhow::Result<EdgeConfig> {
         ),
     };
     Ok(edge)
+}
+
+fn rate_limits(config: &Config) -> RateLimits {
+    let limits = &config.rate_limits;
+    let rate = |per_second, burst| (per_second > 0.0).then_some(Rate { per_second, burst });
+    RateLimits {
+        creates: rate(limits.creates_per_second, limits.creates_burst),
+        changes: rate(limits.changes_per_second, limits.changes_burst),
+        reads: rate(limits.reads_per_second, limits.reads_burst),
+    }
 }
 
 fn metrics_access(config: &Config) -> casemate_api::MetricsAccess {
@@ -276,9 +289,11 @@ impl CuttingCatalog {
 
 #[async_trait]
 impl Catalog for CuttingCatalog {
-    async fn route_put(&self, sandbox: &SandboxId, route: Route) -> Result<(), CatalogError> {
+    async fn route_put(&self, sandbox: &SandboxId, route: Route) -> Result<bool, CatalogError> {
         let (asleep, node) = (route.asleep, route.node.clone());
-        self.inner.route_put(sandbox, route).await?;
+        if !self.inner.route_put(sandbox, route).await? {
+            return Ok(false);
+        }
         if asleep {
             self.awake().remove(sandbox);
             self.cut(sandbox);
@@ -288,15 +303,20 @@ impl Catalog for CuttingCatalog {
                 edge.warm(sandbox);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn route_by_id(&self, sandbox: &SandboxId) -> Result<Option<Route>, CatalogError> {
         self.inner.route_by_id(sandbox).await
     }
 
-    async fn route_remove(&self, sandbox: &SandboxId, node: &str) -> Result<bool, CatalogError> {
-        let removed = self.inner.route_remove(sandbox, node).await?;
+    async fn route_remove(
+        &self,
+        sandbox: &SandboxId,
+        node: &str,
+        generation: u64,
+    ) -> Result<bool, CatalogError> {
+        let removed = self.inner.route_remove(sandbox, node, generation).await?;
         if removed {
             self.awake().remove(sandbox);
             self.cut(sandbox);
