@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod down;
 pub mod internal;
 pub mod key;
+pub mod migrate;
 pub mod sandbox;
 pub mod server;
 pub mod status;

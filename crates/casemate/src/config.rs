@@ -7,6 +7,7 @@ mod environment;
 mod guide;
 pub mod images;
 pub mod raw;
+pub mod stores;
 pub mod tls;
 
 use std::net::{IpAddr, SocketAddr};
@@ -96,6 +97,8 @@ pub struct Config {
     pub uploads: raw::Uploads,
     pub warm_pool: raw::WarmPool,
     pub rate_limits: raw::RateLimits,
+    pub database: stores::Database,
+    pub redis: stores::Redis,
     /// An archive to import as the base template.
     pub base: Option<PathBuf>,
     pub orphan_grace: Duration,
@@ -183,6 +186,8 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
     raw.uploads.check()?;
     raw.warm_pool.check()?;
     raw.rate_limits.check()?;
+    raw.database.options()?;
+    raw.redis.settings()?;
     if !raw.auth.api_key_secret.is_empty() {
         ensure!(
             raw.auth.api_key_secret.expose().len() >= 32,
@@ -223,6 +228,8 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
         uploads: raw.uploads,
         warm_pool: raw.warm_pool,
         rate_limits: raw.rate_limits,
+        database: raw.database,
+        redis: raw.redis,
         base: flags.base.clone(),
     };
     config.check_tls_names()?;

@@ -2,6 +2,7 @@
 
 mod front;
 mod https;
+mod stores;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use casemate_catalog::{Catalog, MemoryCatalog};
+use casemate_catalog::Catalog;
 use casemate_control::{
     AdminToken, Bootstrapped, BuildsConfig, Control, ControlConfig, Limits, RootSecret,
     WarmPoolConfig,
@@ -18,7 +19,6 @@ use casemate_control::{
 use casemate_history::{History, Retention, SqliteHistory};
 use casemate_images::Images;
 use casemate_rpc::{NodeClient, NodePort};
-use casemate_store::{SqliteStore, Store};
 use casemate_types::steady;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
@@ -95,11 +95,8 @@ async fn serve(
         .context("speak to the node")?;
     let client = Arc::new(client);
     let node: Arc<dyn NodePort> = Arc::clone(&client) as _;
-    let path = setup.control_dir.join("store.sqlite");
-    let store = SqliteStore::open(&path)
-        .await
-        .with_context(|| format!("open the store {}", path.display()))?;
-    let store: Arc<dyn Store> = Arc::new(store);
+    let info = node.info().await.context("ask the node who it is")?;
+    let store = stores::store(&setup.config, &setup.control_dir, &info.node).await?;
     let path = setup.control_dir.join("history.sqlite");
     let history = SqliteHistory::open(&path).await.with_context(|| {
         format!(
@@ -108,8 +105,7 @@ async fn serve(
         )
     })?;
     let history: Arc<dyn History> = Arc::new(history);
-    let memory = Arc::new(MemoryCatalog::default());
-    let routes: Arc<dyn Catalog> = Arc::clone(&memory) as _;
+    let (routes, rates) = stores::catalog(&setup.config)?;
     let catalog = Arc::new(front::CuttingCatalog::new(routes));
     let config = control_config(&setup)?;
     let images = setup
@@ -122,7 +118,6 @@ async fn serve(
         .context("images of registries")?;
     let written: Arc<dyn Catalog> = Arc::clone(&catalog) as _;
     let control = Control::start(config, store, written, history, Arc::new(images)).await?;
-    let info = node.info().await.context("ask the node who it is")?;
     control.add_node(&info.node, Arc::clone(&node));
     let first = Bootstrapped {
         team: setup
@@ -141,7 +136,7 @@ async fn serve(
         .await;
     made.context("make the first team")?;
     let https = https::Https::new(&setup, certificate).await?;
-    let front = front::Front::new(&setup, Arc::clone(&control), &catalog, memory, node, https)?;
+    let front = front::Front::new(&setup, Arc::clone(&control), &catalog, rates, node, https)?;
     // Whoever connects in the first moment waits for it instead of hearing that there is no node.
     tokio::select! {
         _ = tokio::time::timeout(FIRST_WAIT, control.can_make()) => {}

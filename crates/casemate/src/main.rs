@@ -53,6 +53,8 @@ enum Command {
     Df(command::df::Args),
     /// Export the base template as an archive for `up --base`.
     Base(command::base::Args),
+    /// Bring the schema of a PostgreSQL database up to date, or move a machine's store into it.
+    Migrate(command::migrate::Args),
     /// Measure this installation.
     Bench(command::bench::Args),
     /// Kill the processes of an installation of its own, and see whether it keeps its word.
@@ -97,6 +99,7 @@ fn run(command: Command, output: &Output) -> anyhow::Result<std::process::ExitCo
             Command::Top(args) => command::top::run(args, output).await?,
             Command::Df(args) => command::df::run(args, output).await?,
             Command::Base(args) => command::base::run(args, output).await?,
+            Command::Migrate(args) => command::migrate::run(args, output).await?,
             Command::Chaos(args) => return command::chaos::run(args, output).await,
             Command::Bench(args) => command::bench::run(args, output).await?,
             Command::Up(_) | Command::Internal(_) => {}

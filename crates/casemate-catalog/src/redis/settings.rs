@@ -142,7 +142,7 @@ impl RedisSettings {
     }
 
     /// What can be said only once all is set.
-    pub(super) fn check(&self) -> Result<(), RedisSettingsError> {
+    pub fn check(&self) -> Result<(), RedisSettingsError> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
         let has_length = (1..=PREFIX_BYTES_MAX).contains(&self.prefix.len());
         if !has_length || !self.prefix.bytes().all(is_plain) {

@@ -17,9 +17,9 @@ const STORES: &str = "this version keeps its data in DIR on this machine";
 /// Upper-case names are environment variables of the guide's manifests; lower-case ones are its
 /// tuning map, which its deployments also give as environment variables.
 pub(super) const NAMES: &[(&str, Meaning)] = &[
-    ("DATABASE_URL", Nothing(STORES)),
-    ("DATABASE_PASSWORD", Nothing(STORES)),
-    ("REDIS_URL", Nothing(STORES)),
+    ("DATABASE_URL", Key("database", "url")),
+    ("DATABASE_PASSWORD", Key("database", "password")),
+    ("REDIS_URL", Key("redis", "url")),
     ("STORAGE_BUCKET", Nothing(STORES)),
     (
         "JWT_SECRET",
@@ -60,11 +60,26 @@ pub(super) const NAMES: &[(&str, Meaning)] = &[
         "sandbox_cleanup_interval",
         Nothing("sandboxes are removed when they end"),
     ),
-    ("db_max_connections", Nothing(STORES)),
-    ("db_idle_timeout", Nothing(STORES)),
-    ("db_connection_lifetime", Nothing(STORES)),
-    ("redis_max_connections", Nothing(STORES)),
-    ("redis_connection_timeout", Nothing(STORES)),
-    ("redis_read_timeout", Nothing(STORES)),
-    ("redis_write_timeout", Nothing(STORES)),
+    ("db_max_connections", Key("database", "connections_max")),
+    ("db_idle_timeout", Seconds("database", "idle_seconds")),
+    (
+        "db_connection_lifetime",
+        Seconds("database", "lifetime_seconds"),
+    ),
+    (
+        "redis_max_connections",
+        Nothing("one connection carries all calls"),
+    ),
+    (
+        "redis_connection_timeout",
+        Seconds("redis", "connection_timeout_seconds"),
+    ),
+    (
+        "redis_read_timeout",
+        Seconds("redis", "call_timeout_seconds"),
+    ),
+    (
+        "redis_write_timeout",
+        Nothing("redis_read_timeout bounds a call as a whole"),
+    ),
 ];

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Secret;
 use super::images::{Builds, Images};
+use super::stores::{Database, Redis};
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -26,6 +27,8 @@ pub struct RawConfig {
     pub uploads: Uploads,
     pub warm_pool: WarmPool,
     pub rate_limits: RateLimits,
+    pub database: Database,
+    pub redis: Redis,
 }
 
 impl RawConfig {

@@ -1,0 +1,82 @@
+//! `casemate migrate`: the schema of a PostgreSQL database, and what a machine's own store holds,
+//! moved into one.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail, ensure};
+use casemate_store::{SqlStore, copy, migrate};
+use serde_json::json;
+
+use crate::config::Config;
+use crate::data_dir::DataDir;
+use crate::output::Output;
+use crate::up::config_of;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Copy a store: from `sqlite`, the file in the data directory …
+    #[arg(long, value_name = "sqlite", requires = "to")]
+    from: Option<String>,
+    /// … to `postgres`, the database of `DATABASE_URL`, which must be empty.
+    #[arg(long, value_name = "postgres", requires = "from")]
+    to: Option<String>,
+    /// The platform's data directory; no platform may run in it.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The settings that `up` is given.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
+    let copies = match (args.from.as_deref(), args.to.as_deref()) {
+        (None, None) => false,
+        (Some("sqlite"), Some("postgres")) => true,
+        _ => bail!("only `--from sqlite --to postgres` can be copied"),
+    };
+    let config = config_of(args.data_dir, args.config)?;
+    let options = config.database.options()?;
+    let options = options.context("there is no database: set DATABASE_URL")?;
+    let place = format!("{} at {}", options.database, options.host);
+    migrate(&options)
+        .await
+        .with_context(|| format!("bring the schema of {place} up to date"))?;
+    let copied = match copies {
+        true => copy_store(&config).await?,
+        false => BTreeMap::new(),
+    };
+    let rows: u64 = copied.values().sum();
+    let value = json!({"database": options.database, "host": options.host, "copied": copied});
+    output.value(&value, || match copies {
+        true => {
+            format!("copied {rows} rows to {place}; start the platform with the same DATABASE_URL")
+        }
+        false => format!("the schema of {place} is up to date"),
+    });
+    Ok(())
+}
+
+async fn copy_store(config: &Config) -> anyhow::Result<BTreeMap<&'static str, u64>> {
+    ensure!(
+        DataDir::exists(&config.data_dir),
+        "{} is no data directory",
+        config.data_dir.display()
+    );
+    // While this lives, no platform starts there.
+    let dir = DataDir::open(&config.data_dir)?;
+    let path = dir.control().join("store.sqlite");
+    ensure!(
+        path.is_file(),
+        "there is no store in {}",
+        dir.root().display()
+    );
+    let store = SqlStore::open(&path)
+        .await
+        .with_context(|| format!("open the store {}", path.display()))?;
+    let options = config.database.options()?;
+    let options = options.context("there is no database: set DATABASE_URL")?;
+    let copied = copy(&store, &options).await;
+    store.close().await;
+    copied.context("copy the store; nothing was written")
+}

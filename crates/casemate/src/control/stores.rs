@@ -1,0 +1,54 @@
+//! Where the control process keeps what should last, and what it shares with others.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use casemate_catalog::{Catalog, MemoryCatalog, Rates, RedisCatalog, ResilientCatalog};
+use casemate_store::{Schema, Settings, SqlStore, Store};
+
+use crate::config::Config;
+
+/// Routes that are known while Redis is away; more are asked of the nodes' next words.
+const ROUTES_MAX: usize = 100_000;
+/// In a database that several could use: whose it is.
+const OWNER: &str = "single_instance";
+
+/// The store as it is configured. In a database of its own it is this instance's from then on: two
+/// platforms of one machine each would end each other's sandboxes.
+pub(super) async fn store(
+    config: &Config,
+    dir: &Path,
+    instance: &str,
+) -> anyhow::Result<Arc<dyn Store>> {
+    let Some(options) = config.database.options()? else {
+        let path = dir.join("store.sqlite");
+        let store = SqlStore::open(&path)
+            .await
+            .with_context(|| format!("open the store {}", path.display()))?;
+        return Ok(Arc::new(store));
+    };
+    let store = SqlStore::connect(&options, Schema::Migrate)
+        .await
+        .context("open the store")?;
+    let owner = store.setting_claim(OWNER, instance).await?;
+    ensure!(
+        owner == instance,
+        "the database {} at {} belongs to another installation ({owner}): give this one a database \
+         of its own",
+        options.database,
+        options.host
+    );
+    Ok(Arc::new(store))
+}
+
+/// Both ports of the catalog.
+pub(super) fn catalog(config: &Config) -> anyhow::Result<(Arc<dyn Catalog>, Arc<dyn Rates>)> {
+    let Some(settings) = config.redis.settings()? else {
+        let memory = Arc::new(MemoryCatalog::default());
+        return Ok((Arc::clone(&memory) as _, memory));
+    };
+    let redis = RedisCatalog::open(settings).context("[redis]")?;
+    let catalog = Arc::new(ResilientCatalog::new(redis, ROUTES_MAX));
+    Ok((Arc::clone(&catalog) as _, catalog))
+}
