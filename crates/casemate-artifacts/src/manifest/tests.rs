@@ -84,5 +84,8 @@ fn any_cut_and_any_flipped_bit_is_refused_or_another_manifest() {
 #[test]
 fn version_1_stays_what_it_is() {
     let digest = Digest::of(&sample().encode()).to_string();
-    assert_eq!(digest, "0a834f79416a4a627bec686b5b3ae2cee5b97c8e192a1c419b02cdf1232cd819");
+    assert_eq!(
+        digest,
+        "0a834f79416a4a627bec686b5b3ae2cee5b97c8e192a1c419b02cdf1232cd819"
+    );
 }
