@@ -55,12 +55,14 @@ impl Refused {
     /// are fetched on the way, elsewhere: what is missing there is not the object.
     pub(super) fn meaning(&self, name: &str) -> Meaning {
         let code = self.code.as_deref().unwrap_or_default();
+        // Google's addresses have slashes of names encoded.
+        let last = name.rsplit('/').next().unwrap_or(name);
         if self.status == StatusCode::INSUFFICIENT_STORAGE || is_of_space(code) {
             return Meaning::Full;
         }
         match self.status {
             StatusCode::NOT_FOUND if is_of_bucket(code) => Meaning::Denied,
-            StatusCode::NOT_FOUND if self.path.ends_with(name) => Meaning::Missing,
+            StatusCode::NOT_FOUND if self.path.ends_with(last) => Meaning::Missing,
             StatusCode::NOT_IMPLEMENTED => Meaning::Denied,
             StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Meaning::Later,
             status if status.is_server_error() || is_of_load(code) => Meaning::Later,
@@ -114,6 +116,7 @@ mod tests {
     #[test]
     fn each_refusal_has_its_meaning() {
         check(404, "NoSuchKey", "/bucket/ab/abcd", Meaning::Missing);
+        check(404, "NoSuchKey", "/bucket/ab%2Fabcd", Meaning::Missing);
         check(404, "NoSuchBucket", "/bucket/ab/abcd", Meaning::Denied);
         check(404, "", "/latest/meta-data/iam", Meaning::Denied);
         check(403, "AccessDenied", "/bucket/ab/abcd", Meaning::Denied);

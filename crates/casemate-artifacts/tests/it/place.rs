@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use casemate_artifacts::{
     Artifact, ArtifactError, ArtifactRef, Artifacts, ArtifactsConfig, BucketConfig,
-    BucketCredentials, CacheConfig, Kind, Patience, Place, Put, PutRequest, Scope, Secret,
+    BucketCredentials, CacheConfig, Environment, Kind, Patience, Place, Put, PutRequest, Scope,
+    Secret,
 };
 use tokio::io::AsyncReadExt;
 
@@ -43,8 +44,10 @@ pub fn s3(address: SocketAddr) -> BucketConfig {
 }
 
 /// Google's XML API, of which moto understands what is asked here: it is S3's, with other headers.
+/// It wants to see that somebody asks, and checks no further.
 pub fn gcs(address: SocketAddr) -> BucketConfig {
-    let credentials = BucketCredentials::Anonymous;
+    let token = [("GOOGLE_BEARER_TOKEN".to_owned(), "a token".to_owned())];
+    let credentials = BucketCredentials::Environment(Environment::of(token));
     at(
         format!("gs://{BUCKET}/{}", own()),
         credentials,
