@@ -41,6 +41,9 @@ const PART_BYTES: usize = 8 << 20;
 /// How much longer a request may take for each of these.
 const PATIENCE_BYTES: u64 = 8 << 20;
 
+/// No object's name: for requests about many, where "not there" can only be said of the bucket.
+const NO_OBJECT: &str = "\0";
+
 /// An object as it was listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
@@ -222,10 +225,10 @@ impl Bucket {
             let mut first = Ok(());
             while let Some(one) = deleted.next().await {
                 let Err(error) = one else { continue };
-                // One request may be for many: none of them need be in its address.
-                let failure = Failure::of(&error, "");
-                if failure != Failure::Missing {
-                    first = first.and(Err(failure));
+                // Which of them it was about, its address says.
+                let missing = |name: &String| Failure::of(&error, name) == Failure::Missing;
+                if !names.iter().any(missing) {
+                    first = first.and(Err(Failure::of(&error, NO_OBJECT)));
                 }
             }
             first
@@ -254,13 +257,16 @@ impl Bucket {
         Ok(found.into_iter().filter_map(last).collect())
     }
 
-    /// The objects below this folder, in no order. Fetched by pages while they are read; a page
-    /// that fails ends it with the error.
+    /// The objects below this folder. Fetched by pages while they are read.
     pub(crate) fn list(&self, below: &str) -> Listing<'_> {
-        let stream = self.store.list(Some(&self.path(below)));
+        let below = self.path(below);
+        let stream = self.store.list(Some(&below));
         Listing {
             bucket: self,
+            below,
             stream,
+            last: None,
+            failed: 0,
         }
     }
 
@@ -309,28 +315,49 @@ impl Bucket {
     }
 }
 
-/// Objects, page by page.
+/// Objects, page by page. Clouds list by name, so that one whose page was lost is gone on with.
 pub(crate) struct Listing<'a> {
     bucket: &'a Bucket,
+    below: Path,
     stream: BoxStream<'static, object_store::Result<ObjectMeta>>,
+    last: Option<Path>,
+    /// Tries since the last object.
+    failed: u32,
 }
 
 impl Listing<'_> {
     pub(crate) async fn next(&mut self) -> Result<Option<Found>, ArtifactError> {
         let each = self.bucket.patience.request;
-        let failure = match tokio::time::timeout(each, self.stream.try_next()).await {
-            Ok(Ok(None)) => return Ok(None),
-            Ok(Ok(Some(meta))) => {
-                return Ok(Some(Found {
-                    name: self.below_prefix(&meta.location),
-                    bytes: meta.size,
-                    modified: SystemTime::from(meta.last_modified),
-                }));
+        loop {
+            let failure = match tokio::time::timeout(each, self.stream.try_next()).await {
+                Ok(Ok(None)) => return Ok(None),
+                Ok(Ok(Some(meta))) => return Ok(Some(self.found(meta))),
+                Ok(Err(error)) => Failure::of(&error, NO_OBJECT),
+                Err(_) => Failure::Later(Cause::Slow(each)),
+            };
+            self.failed += 1;
+            // Files come in no order, and their disk does not fail for a moment.
+            let wait = failure.wait(self.failed, &self.bucket.patience);
+            match wait.filter(|_| self.bucket.folder.is_none()) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return Err(ended(failure, Operation::List, What::Listing)),
             }
-            Ok(Err(error)) => Failure::of(&error, ""),
-            Err(_) => Failure::Later(Cause::Slow(each)),
-        };
-        Err(ended(failure, Operation::List, What::Listing))
+            self.stream = match &self.last {
+                Some(last) => self.bucket.store.list_with_offset(Some(&self.below), last),
+                None => self.bucket.store.list(Some(&self.below)),
+            };
+        }
+    }
+
+    fn found(&mut self, meta: ObjectMeta) -> Found {
+        self.failed = 0;
+        let name = self.below_prefix(&meta.location);
+        self.last = Some(meta.location);
+        Found {
+            name,
+            bytes: meta.size,
+            modified: SystemTime::from(meta.last_modified),
+        }
     }
 
     fn below_prefix(&self, location: &Path) -> String {
@@ -366,3 +393,6 @@ fn ended(failure: Failure, operation: Operation, what: What) -> ArtifactError {
         Failure::Full(cause) => ArtifactError::Full { what, cause },
     }
 }
+
+#[cfg(test)]
+mod tests;

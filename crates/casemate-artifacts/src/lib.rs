@@ -38,6 +38,12 @@ mod piece;
 mod place;
 mod store;
 
+// The emulators of `tests/it` are the unit tests' too.
+#[cfg(test)]
+#[path = "../tests/it/emulator.rs"]
+#[allow(dead_code, reason = "what only the others use")]
+mod emulator;
+
 pub use bucket::{BucketError, TlsError};
 pub use cache::CacheError;
 pub use config::{

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use super::refused::{Meaning, Refused};
-use super::service::{TooLong, Transport};
+use super::service::{PlainHttp, TooLong, Transport};
 use crate::config::Patience;
 use crate::error::Cause;
 
@@ -26,6 +26,14 @@ pub(crate) enum Failure {
 impl Failure {
     /// What became of a request for the object of this name.
     pub(super) fn of(error: &object_store::Error, name: &str) -> Self {
+        match error {
+            object_store::Error::NotFound { .. } => return Self::Missing,
+            object_store::Error::AlreadyExists { .. }
+            | object_store::Error::Precondition { .. } => {
+                return Self::Exists;
+            }
+            _ => {}
+        }
         let mut link: Option<&(dyn Error + 'static)> = Some(error);
         let mut last: &(dyn Error + 'static) = error;
         while let Some(error) = link {
@@ -35,12 +43,8 @@ impl Failure {
             last = error;
             link = error.source();
         }
-        match error {
-            object_store::Error::NotFound { .. } => Self::Missing,
-            object_store::Error::AlreadyExists { .. }
-            | object_store::Error::Precondition { .. } => Self::Exists,
-            _ => Self::Denied(Cause::Unexpected(shown(&last.to_string()))),
-        }
+        // As an answer that is no XML: a broken one on the way would be another next time.
+        Self::Later(Cause::Unexpected(shown(&last.to_string())))
     }
 
     fn of_link(error: &(dyn Error + 'static), name: &str) -> Option<Self> {
@@ -67,24 +71,23 @@ impl Failure {
             let bytes_max = super::ANSWER_BYTES_MAX;
             return Some(Self::Denied(Cause::TooLong { bytes_max }));
         }
-        // What `object_store` makes of a body that was cut short or is not what it should be.
-        if error.is::<serde_json::Error>() {
-            return Some(Self::Later(Cause::Unexpected(
-                "the answer is not JSON".into(),
-            )));
+        if error.is::<PlainHttp>() {
+            return Some(Self::Denied(Cause::Unexpected(shown(&error.to_string()))));
         }
         error.downcast_ref::<io::Error>().map(Self::of_disk)
     }
 
+    /// Of a folder that is the bucket, or of a file that has credentials: that such a one is missing
+    /// must never say that an object is.
     pub(super) fn of_disk(error: &io::Error) -> Self {
         let kind = error.kind();
         match kind {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::Missing,
-            io::ErrorKind::AlreadyExists => Self::Exists,
             io::ErrorKind::StorageFull
             | io::ErrorKind::QuotaExceeded
             | io::ErrorKind::FileTooLarge => Self::Full(Cause::Disk(kind)),
             io::ErrorKind::PermissionDenied
+            | io::ErrorKind::NotFound
+            | io::ErrorKind::NotADirectory
             | io::ErrorKind::ReadOnlyFilesystem
             | io::ErrorKind::IsADirectory => Self::Denied(Cause::Disk(kind)),
             _ => Self::Later(Cause::Disk(kind)),
@@ -165,8 +168,8 @@ mod tests {
             store: "Azure",
             source: "GET https://a/b?sig=secret failed".into(),
         };
-        let Failure::Denied(cause) = Failure::of(&error, "x") else {
-            panic!("denied")
+        let Failure::Later(cause) = Failure::of(&error, "x") else {
+            panic!("an unknown failure")
         };
         assert!(!cause.to_string().contains("secret"));
     }

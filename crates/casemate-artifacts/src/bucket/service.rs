@@ -9,17 +9,18 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, DATE, RETRY_AFTER};
+use http::uri::Scheme;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector as Connector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody,
     HttpResponse, HttpResponseBody, HttpService,
 };
+use object_store::{ClientConfigKey, ClientOptions};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -49,12 +50,12 @@ pub enum TlsError {
 #[derive(Debug, Clone)]
 pub(super) struct Service {
     client: Client<HttpsConnector<HttpConnector>, HttpRequestBody>,
+    /// Whether requests may go without TLS. Those for the metadata of an instance always may.
+    plain_http: bool,
     clock: Clock,
 }
 
 impl Service {
-    /// Whether requests may go without TLS is `object_store`'s to check: its requests for the
-    /// metadata of an instance always do.
     pub(super) fn new(
         authorities_pem: &[u8],
         connect: Duration,
@@ -88,13 +89,23 @@ impl Service {
             .pool_idle_timeout(IDLE_FOR)
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .build(https);
-        Ok(Self { client, clock })
+        let plain_http = false;
+        Ok(Self {
+            client,
+            plain_http,
+            clock,
+        })
     }
 }
 
 impl Connector for Service {
-    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(self.clone()))
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let allowed = options.get_config_value(&ClientConfigKey::AllowHttp);
+        let plain_http = allowed.as_deref() == Some("true");
+        Ok(HttpClient::new(Self {
+            plain_http,
+            ..self.clone()
+        }))
     }
 }
 
@@ -102,6 +113,9 @@ impl Connector for Service {
 impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let path = request.uri().path().to_owned();
+        if request.uri().scheme() != Some(&Scheme::HTTPS) && !self.plain_http {
+            return Err(error(HttpErrorKind::Unknown, PlainHttp));
+        }
         let answer = self.client.request(request).await.map_err(not_sent)?;
         let header = |name| answer.headers().get(name)?.to_str().ok();
         if let Some(date) = header(DATE).and_then(|date| httpdate::parse_http_date(date).ok()) {
@@ -130,6 +144,11 @@ impl HttpService for Service {
 #[derive(Debug, thiserror::Error)]
 #[error("the answer is longer than {ANSWER_BYTES_MAX} bytes")]
 pub(super) struct TooLong;
+
+/// That a request would have gone without TLS, and that was not allowed.
+#[derive(Debug, thiserror::Error)]
+#[error("it would go without TLS, and plain HTTP is not allowed")]
+pub(super) struct PlainHttp;
 
 /// That a connection was not made or did not hold.
 #[derive(Debug, thiserror::Error)]

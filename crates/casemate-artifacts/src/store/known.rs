@@ -30,7 +30,14 @@ impl Known {
         found.period.is_young(now).then_some(*found)
     }
 
+    /// Of two places of one piece, the younger is kept.
     pub(super) fn insert(&mut self, scope: &Scope, digest: Digest, stored: Stored) {
+        if self
+            .find(scope, &digest, stored.period)
+            .is_some_and(|has| has.period > stored.period)
+        {
+            return;
+        }
         if self.new.len() >= KNOWN_MAX / 2 {
             self.old = std::mem::take(&mut self.new);
         }

@@ -3,11 +3,12 @@
 use std::fs;
 
 use casemate_artifacts::{
-    ArtifactError, Artifacts, ArtifactsConfig, BucketConfig, BucketCredentials, BucketError,
-    Environment, OpenError, Secret,
+    ArtifactError, ArtifactRef, Artifacts, ArtifactsConfig, BucketConfig, BucketCredentials,
+    BucketError, Digest, Environment, OpenError, Patience, Secret,
 };
 
-use crate::place::{folder, open, put, request, scope};
+use crate::emulator;
+use crate::place::{PATIENCE, chain, folder, open, put, request, scope};
 
 #[track_caller]
 fn refused(config: &BucketConfig) -> BucketError {
@@ -70,6 +71,80 @@ async fn environments_are_read_and_not_shown() {
         session_token: Some(Secret::new("hidden")),
     });
     assert!(!format!("{named:?}").contains("hidden"));
+}
+
+/// What is missing of credentials must not look like a missing artifact: a sweep goes by that.
+#[tokio::test]
+async fn missing_credentials_are_not_missing_artifacts() {
+    let of = |variables: &[(&str, &str)]| {
+        let variables = variables
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()));
+        let config = s3(BucketCredentials::Environment(Environment::of(variables)));
+        let patience = Patience {
+            tries: 2,
+            ..PATIENCE
+        };
+        let endpoint = Some("http://127.0.0.1:9".to_owned());
+        BucketConfig {
+            patience,
+            endpoint,
+            plain_http: true,
+            ..config
+        }
+    };
+    let identity = of(&[
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "/nonexistent/token"),
+        ("AWS_ROLE_ARN", "arn:aws:iam::1:role/x"),
+    ]);
+    // A service of credentials that knows no such path.
+    let moto = emulator::moto();
+    let container = moto.map(|address| {
+        of(&[
+            (
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+                &format!("http://{address}/none/there"),
+            ),
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/dev/null"),
+        ])
+    });
+    for config in [Some(identity), container].into_iter().flatten() {
+        let artifacts = open(&config);
+        let artifact = ArtifactRef {
+            manifest: Digest::of(b"x"),
+            bytes: 1,
+        };
+        let error = artifacts
+            .open_artifact(&scope("team"), &artifact)
+            .await
+            .unwrap_err();
+        assert!(
+            !matches!(error, ArtifactError::NotFound { .. }),
+            "{error:?}"
+        );
+        assert!(artifacts.remove(&scope("team"), &artifact).await.is_err());
+    }
+}
+
+/// Also where the endpoint came by another way than our own setting.
+#[tokio::test]
+async fn nothing_goes_without_tls_unless_that_is_named() {
+    let variables = [
+        ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"),
+        ("AWS_SECRET_ACCESS_KEY", "hidden"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:9"),
+        ("AWS_ALLOW_HTTP", "true"),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let artifacts = open(&s3(BucketCredentials::Environment(Environment::of(
+        variables,
+    ))));
+    let error = artifacts
+        .put(request(&scope("team"), "x"), &b"content"[..])
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ArtifactError::Denied { .. }), "{error:?}");
+    assert!(chain(&error).contains("without TLS"), "{error:?}");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -30,6 +31,47 @@ pub fn moto() -> Option<SocketAddr> {
         Some((address, child))
     });
     started.as_ref().map(|(address, _)| *address)
+}
+
+/// A moto of its own, that speaks TLS.
+pub struct TlsMoto {
+    pub address: SocketAddr,
+    cert: PathBuf,
+    /// The emulator goes with its end of the pipe.
+    _shell: Child,
+}
+
+pub fn moto_with_tls(cert: &Path, key: &Path) -> Option<TlsMoto> {
+    let program = named("CASEMATE_TEST_MOTO")?;
+    let port = free_port();
+    let (cert_text, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+    let shell = start(&[
+        &program,
+        "-H",
+        "127.0.0.1",
+        "-p",
+        &port.to_string(),
+        "-s",
+        "-c",
+        cert_text,
+        "-k",
+        key,
+    ]);
+    Some(TlsMoto {
+        address: ready(port),
+        cert: cert.to_owned(),
+        _shell: shell,
+    })
+}
+
+impl TlsMoto {
+    /// By a stranger's client.
+    pub fn make_bucket(&self) {
+        let url = format!("https://{}/{BUCKET}", self.address);
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--fail", "--request", "PUT", "--cacert"]);
+        assert!(curl.arg(&self.cert).arg(url).status().unwrap().success());
+    }
 }
 
 /// Azurite, with a container; `None` where it is not installed, which is said.

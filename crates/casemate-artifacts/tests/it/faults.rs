@@ -78,6 +78,23 @@ async fn passing_faults_are_borne() {
     }
 }
 
+/// A list whose pages fail is gone on with.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_are_borne_too() {
+    let Some(world) = World::s3() else { return };
+    let artifacts = open(&world.config);
+    let team = scope("team");
+    for number in 0..3u8 {
+        put(&artifacts, &team, &[number]).await;
+    }
+    world
+        .proxy
+        .fail("GET", "list-type", 2, Fault::Status(503, "SlowDown", None));
+    assert_eq!(artifacts.manifests(&team).await.unwrap().len(), 3);
+    world.proxy.fail("GET", "list-type", 2, Fault::Cut(0));
+    assert_eq!(artifacts.scopes().await.unwrap(), [team]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn retry_after_is_obeyed() {
     let Some(world) = World::s3() else { return };
