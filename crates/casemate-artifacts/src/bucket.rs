@@ -158,13 +158,27 @@ impl Bucket {
         {
             Ok(_) => Ok(true),
             Err(error) => match Failure::of(&error, name) {
-                Failure::Exists => Ok(false),
+                Failure::Exists => self.confirm(path, name).await,
                 // To write is missing nothing but the place to write to.
                 Failure::Missing => Err(Failure::Later(Cause::Unexpected(
                     "the bucket said that what was to be written is missing".into(),
                 ))),
                 other => Err(other),
             },
+        }
+    }
+
+    /// "Already there" is also said while another's upload is under way, which may fail: then it is
+    /// worth another try.
+    async fn confirm(&self, path: &Path, name: &str) -> Result<bool, Failure> {
+        match self.store.head(path).await {
+            Ok(_) => Ok(false),
+            Err(error) => Err(match Failure::of(&error, name) {
+                Failure::Missing => Failure::Later(Cause::Unexpected(
+                    "another upload of it is under way".into(),
+                )),
+                other => other,
+            }),
         }
     }
 

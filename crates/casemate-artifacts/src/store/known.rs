@@ -1,5 +1,6 @@
 //! Which pieces are surely in the bucket. A name of the current or the last period is deleted by no
-//! sweep (`names.rs`), so what was seen once need not be looked for again until its name is old.
+//! sweep (`names.rs`), so what was seen once need not be looked for again until its name is old. Who
+//! empties a bucket by hand must start again the processes that use it.
 
 use std::collections::HashMap;
 

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::known::Stored;
 use super::{ArtifactRef, Artifacts, Shared};
 use crate::cut::{PIECE_MAX, cut};
-use crate::error::{ArtifactError, Cause, Operation, What};
+use crate::error::{ArtifactError, What};
 use crate::manifest::{Kind, Manifest, NAME_LEN_MAX, Piece};
 use crate::names::{self, Period, Scope};
 use crate::{ARTIFACT_BYTES_MAX, Digest, piece};
@@ -246,23 +246,9 @@ impl Shared {
         let stored = Bytes::from(blocking(move || piece::encode(&plain)).await?);
         let stored_len = u32::try_from(stored.len()).expect("a stored piece has a byte more");
         let (name, what) = (names::piece(scope, period, &digest), What::Piece(digest));
-        if self.bucket.create(&name, stored, what).await? {
-            return Ok((Stored { period, stored_len }, true));
-        }
-        // Another was faster, or a try whose answer was lost. Servers say so of uploads that did not
-        // end yet as well, so look.
-        match self.bucket.find(&name, what).await? {
-            Some(_) => Ok((Stored { period, stored_len }, false)),
-            None => {
-                let cause = Cause::Unexpected("another upload of it is under way".into());
-                let operation = Operation::Write;
-                Err(ArtifactError::Unavailable {
-                    operation,
-                    what,
-                    cause,
-                })
-            }
-        }
+        // Where another was faster, or a try whose answer was lost, it is as long as this, or nearly.
+        let new = self.bucket.create(&name, stored, what).await?;
+        Ok((Stored { period, stored_len }, new))
     }
 }
 

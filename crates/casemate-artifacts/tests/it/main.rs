@@ -9,6 +9,7 @@ mod conformance;
 mod emulator;
 mod faults;
 mod full;
+mod identity;
 mod killed;
 mod place;
 mod proxy;
