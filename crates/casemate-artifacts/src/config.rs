@@ -26,7 +26,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A bucket and how to speak with it.
+/// A bucket and how to speak with it. It is dialled directly: proxies that the environment names are
+/// not used.
 #[derive(Debug, Clone)]
 pub struct BucketConfig {
     pub place: Place,

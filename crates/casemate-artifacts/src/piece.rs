@@ -32,11 +32,10 @@ pub enum Wrong {
 
 /// Compresses where that makes it at least a sixteenth shorter. Takes a core for milliseconds.
 pub(crate) fn encode(plain: &[u8]) -> Vec<u8> {
-    let mut stored = Vec::with_capacity(zstd::zstd_safe::compress_bound(plain.len()) + OVERHEAD);
-    stored.push(ZSTD);
+    let mut stored = vec![ZSTD; zstd::zstd_safe::compress_bound(plain.len()) + OVERHEAD];
     let worth = plain.len() - plain.len() / 16;
-    match zstd::bulk::compress(plain, LEVEL) {
-        Ok(packed) if packed.len() < worth => stored.extend_from_slice(&packed),
+    match zstd::bulk::compress_to_buffer(plain, &mut stored[OVERHEAD..], LEVEL) {
+        Ok(len) if len < worth => stored.truncate(OVERHEAD + len),
         // Refused only for lack of memory: as good as incompressible.
         Ok(_) | Err(_) => {
             stored.clear();

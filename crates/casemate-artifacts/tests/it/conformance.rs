@@ -12,6 +12,7 @@ async fn conforms(config: &BucketConfig) {
     let artifacts = open(config);
     whole(&artifacts).await;
     once(&artifacts, config).await;
+    together(config).await;
     ranges(&artifacts).await;
     removed(&artifacts).await;
     listed(&artifacts).await;
@@ -102,6 +103,21 @@ async fn once(artifacts: &Artifacts, config: &BucketConfig) {
         matches!(stolen, Err(ArtifactError::NotFound { .. })),
         "{stolen:?}"
     );
+}
+
+/// Several put the same at once, two of them in one process.
+async fn together(config: &BucketConfig) {
+    let team = scope("together");
+    let content = [noise(3 << 20, 41), vec![0; 9 << 20]].concat();
+    let (one, other) = (open(config), open(config));
+    let (a, b, c) = tokio::join!(
+        put(&one, &team, &content),
+        put(&one, &team, &content),
+        put(&other, &team, &content),
+    );
+    for put in [a, b, c] {
+        assert!(get(&other, &team, &put.artifact).await == content);
+    }
 }
 
 async fn ranges(artifacts: &Artifacts) {
