@@ -67,9 +67,7 @@ pub use snapshots::{
     NewSnapshot, PlacedSnapshot, Snapshot, SnapshotCursor, SnapshotFilter, Snapshots,
     TemplateDeleted,
 };
-pub use sql::{
-    ConnectError, CopyError, OpenError, Schema, SqlStore, SqliteStore, copy, migrate,
-};
+pub use sql::{ConnectError, CopyError, OpenError, Schema, SqlStore, SqliteStore, copy, migrate};
 pub use teams::{LimitOverrides, Standing, Team, Teams};
 pub use templates::{Build, NodeReport, Resolution, Template, TemplateSource, Templates};
 pub use users::{Membership, User, Users};
