@@ -493,7 +493,8 @@ pub async fn uploads_of_a_team_are_bounded(store: &dyn Store) {
         bytes,
     };
     let put = async |digit: &str, upload: Upload| {
-        let put = store.upload_put_within(&team, &key(digit), &upload, at(0, 0), 100);
+        let key = key(digit);
+        let put = store.upload_put_within(&team, &key, &upload, at(0, 0), 100);
         put.await.unwrap()
     };
     assert!(put("a", upload("first", 60)).await);
