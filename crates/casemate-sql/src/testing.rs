@@ -39,7 +39,13 @@ pid=
 while read -r word; do
   case $word in
   start) "$bin/postgres" -D "$dir/data" >>"$dir/log" 2>&1 </dev/null & pid=$! ;;
-  kill) kill -9 "$pid"; wait "$pid" 2>/dev/null ;;
+  kill)
+    # The next one does not start before the last of these is gone. Stopped, it starts no more.
+    kill -STOP "$pid"
+    rest=$(pgrep -P "$pid")
+    kill -9 "$pid"
+    wait "$pid" 2>/dev/null
+    for one in $rest; do while kill -0 "$one" 2>/dev/null; do sleep 0.01; done; done ;;
   stop) each -STOP ;;
   cont) each -CONT ;;
   esac

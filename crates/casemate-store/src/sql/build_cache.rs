@@ -69,8 +69,8 @@ impl BuildCache for SqlStore {
             .map_err(refused)?;
             query(
                 "INSERT INTO cached_layers \
-             (team_id, key, layers, files, context, distribution, used_at, size_mib) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                 (team_id, key, layers, files, context, distribution, used_at, size_mib) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             )
             .bind(team.as_str())
             .bind(key.as_str())
@@ -98,7 +98,7 @@ impl BuildCache for SqlStore {
         transaction!(self.durable, refused, async |tx| {
             let gone: Vec<Option<String>> = query_scalar(
                 "DELETE FROM cached_layers WHERE team_id = $1 AND key = $2 AND layers = $3 \
-             AND files IS NOT DISTINCT FROM $4 RETURNING files",
+                 AND files IS NOT DISTINCT FROM $4 RETURNING files",
             )
             .bind(team.as_str())
             .bind(key.as_str())

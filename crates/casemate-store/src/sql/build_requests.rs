@@ -15,11 +15,11 @@ const WHAT: &str = "build";
 /// those count that nobody began.
 pub(super) const COUNT_OPEN: Sql = sql!(
     "\
-    SELECT COUNT(*) FROM builds b JOIN templates t ON t.id = b.template_id \
-    WHERE b.status IN ('waiting', 'building') AND b.created_at >= $2 AND t.team_id = $1 \
-     AND (b.status = 'building' OR b.created_at >= $5) \
-     AND NOT (b.template_id = $3 AND EXISTS (SELECT 1 FROM template_tags g \
-         WHERE g.build_id = b.id AND g.tag",
+     SELECT COUNT(*) FROM builds b JOIN templates t ON t.id = b.template_id \
+     WHERE b.status IN ('waiting', 'building') AND b.created_at >= $2 AND t.team_id = $1 \
+      AND (b.status = 'building' OR b.created_at >= $5) \
+      AND NOT (b.template_id = $3 AND EXISTS (SELECT 1 FROM template_tags g \
+          WHERE g.build_id = b.id AND g.tag",
     is_in("$4"),
     "))"
 );
@@ -188,7 +188,7 @@ pub(super) async fn begin(
     transaction!(store.durable, refused, async |tx| {
         let begun = query(
             "UPDATE builds SET status = 'building', updated_at = $2 \
-         WHERE id = $1 AND status = 'waiting'",
+             WHERE id = $1 AND status = 'waiting'",
         )
         .bind(id.to_string())
         .bind(micros(at))
@@ -198,7 +198,7 @@ pub(super) async fn begin(
         if begun == 0 {
             let found: Option<String> = query_scalar(
                 "SELECT b.status FROM builds b JOIN templates t ON t.id = b.template_id \
-             WHERE b.id = $1 AND t.deleted = 0",
+                 WHERE b.id = $1 AND t.deleted = 0",
             )
             .bind(id.to_string())
             .fetch_optional(&mut *tx)
@@ -208,11 +208,11 @@ pub(super) async fn begin(
         }
         let rivals: Vec<String> = query_scalar(
             "SELECT b.id FROM builds me JOIN builds b ON b.template_id = me.template_id \
-         WHERE me.id = $1 AND b.id <> $1 AND b.status = 'building' \
-         AND EXISTS (SELECT 1 FROM template_tags mine JOIN template_tags its \
-             ON its.template_id = mine.template_id AND its.tag = mine.tag \
-             WHERE mine.build_id = $1 AND its.build_id = b.id) \
-         ORDER BY b.created_at, b.id",
+             WHERE me.id = $1 AND b.id <> $1 AND b.status = 'building' \
+             AND EXISTS (SELECT 1 FROM template_tags mine JOIN template_tags its \
+                 ON its.template_id = mine.template_id AND its.tag = mine.tag \
+                 WHERE mine.build_id = $1 AND its.build_id = b.id) \
+             ORDER BY b.created_at, b.id",
         )
         .bind(id.to_string())
         .fetch_all(&mut *tx)

@@ -250,8 +250,8 @@ impl Builds for SqlStore {
             for (id, count, at) in spawned {
                 query(
                     "UPDATE templates SET spawn_count = spawn_count + $2, \
-                 last_spawned_at = CASE WHEN last_spawned_at > $3 THEN last_spawned_at \
-                     ELSE $3 END WHERE id = $1",
+                     last_spawned_at = CASE WHEN last_spawned_at > $3 THEN last_spawned_at \
+                         ELSE $3 END WHERE id = $1",
                 )
                 .bind(id.as_str())
                 .bind(signed(*count))

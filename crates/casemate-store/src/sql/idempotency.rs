@@ -28,7 +28,7 @@ impl Idempotency for SqlStore {
         transaction!(self.fast(), refused, async |tx| {
             let done = query(
                 "INSERT INTO idempotency_keys (team_id, key, request, owner, state, began_at) \
-             VALUES ($1, $2, $3, $4, 'in_progress', $5) ON CONFLICT (team_id, key) DO NOTHING",
+                 VALUES ($1, $2, $3, $4, 'in_progress', $5) ON CONFLICT (team_id, key) DO NOTHING",
             )
             .bind(team.as_str())
             .bind(key)

@@ -130,17 +130,17 @@ impl Snapshots for SqlStore {
              AND NOT EXISTS (SELECT 1 FROM sandboxes x \
                  WHERE x.template_id = template_tags.template_id AND x.state <> 'dead')",
                 "DELETE FROM builds WHERE template_id IN ( \
-                 SELECT id FROM templates WHERE team_id = $1 AND source = 'snapshot') \
-             AND NOT EXISTS (SELECT 1 FROM template_tags g WHERE g.build_id = builds.id) \
-             AND NOT EXISTS (SELECT 1 FROM snapshots s WHERE s.build_id = builds.id) \
-             AND NOT EXISTS (SELECT 1 FROM sandboxes x \
-                 WHERE x.template_id = builds.template_id AND x.state <> 'dead')",
+                     SELECT id FROM templates WHERE team_id = $1 AND source = 'snapshot') \
+                 AND NOT EXISTS (SELECT 1 FROM template_tags g WHERE g.build_id = builds.id) \
+                 AND NOT EXISTS (SELECT 1 FROM snapshots s WHERE s.build_id = builds.id) \
+                 AND NOT EXISTS (SELECT 1 FROM sandboxes x \
+                     WHERE x.template_id = builds.template_id AND x.state <> 'dead')",
                 "DELETE FROM template_aliases WHERE template_id IN ( \
-                 SELECT id FROM templates WHERE team_id = $1 AND source = 'snapshot') \
-             AND NOT EXISTS (SELECT 1 FROM builds b \
-                 WHERE b.template_id = template_aliases.template_id)",
+                     SELECT id FROM templates WHERE team_id = $1 AND source = 'snapshot') \
+                 AND NOT EXISTS (SELECT 1 FROM builds b \
+                     WHERE b.template_id = template_aliases.template_id)",
                 "DELETE FROM templates WHERE team_id = $1 AND source = 'snapshot' \
-             AND NOT EXISTS (SELECT 1 FROM builds b WHERE b.template_id = templates.id)",
+                 AND NOT EXISTS (SELECT 1 FROM builds b WHERE b.template_id = templates.id)",
             ] {
                 let gone = query(sql).bind(team.as_str()).execute(&mut *tx).await;
                 gone.map_err(refused)?;
@@ -156,8 +156,8 @@ impl Snapshots for SqlStore {
             // Sandboxes of other teams go on with what they were made from.
             let state: Option<String> = query_scalar(
                 "SELECT x.state FROM sandboxes x JOIN templates t ON t.id = x.template_id \
-             WHERE x.template_id = $1 AND x.state <> 'dead' \
-             AND (t.team_id IS NULL OR t.team_id = x.team_id) ORDER BY x.state DESC LIMIT 1",
+                 WHERE x.template_id = $1 AND x.state <> 'dead' \
+                 AND (t.team_id IS NULL OR t.team_id = x.team_id) ORDER BY x.state DESC LIMIT 1",
             )
             .bind(id.as_str())
             .fetch_optional(&mut *tx)

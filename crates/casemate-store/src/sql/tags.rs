@@ -23,7 +23,7 @@ pub(super) async fn assign(
     transaction!(store.durable, refused, async |tx| {
         let found: Option<String> = query_scalar(
             "SELECT b.id FROM builds b JOIN templates t ON t.id = b.template_id \
-         WHERE b.id = $1 AND t.id = $2 AND t.deleted = 0 AND b.status = 'ready'",
+             WHERE b.id = $1 AND t.id = $2 AND t.deleted = 0 AND b.status = 'ready'",
         )
         .bind(build.to_string())
         .bind(template.as_str())
@@ -39,7 +39,7 @@ pub(super) async fn assign(
         for tag in tags {
             let holder: Option<String> = query_scalar(
                 "SELECT build_id FROM template_tags WHERE template_id = $1 AND tag = $2 \
-             ORDER BY assigned_at DESC LIMIT 1",
+                 ORDER BY assigned_at DESC LIMIT 1",
             )
             .bind(template.as_str())
             .bind(tag)

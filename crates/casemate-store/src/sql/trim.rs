@@ -31,8 +31,8 @@ const UNUSED: &str = "\
 /// `$1` the team, `$2` since when, `$3` and `$4` files and layers that are spared.
 const CACHED: Sql = sql!(
     "\
-    DELETE FROM cached_layers WHERE team_id = $1 AND used_at < $2 \
-     AND (files IS NULL OR files",
+     DELETE FROM cached_layers WHERE team_id = $1 AND used_at < $2 \
+      AND (files IS NULL OR files",
     not_in("$3"),
     ") \
      AND (files IS NOT NULL OR NOT EXISTS ( \
@@ -49,8 +49,8 @@ const CACHED: Sql = sql!(
              WHERE n.value NOT IN (SELECT m.value FROM builds b, ",
     items("b.layers", "m"),
     " \
-                 WHERE b.status = 'ready'))) \
-    RETURNING layers, files"
+                  WHERE b.status = 'ready'))) \
+     RETURNING layers, files"
 );
 
 /// See [`crate::Builds::build_forget_unused`].

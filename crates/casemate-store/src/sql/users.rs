@@ -57,8 +57,8 @@ impl Users for SqlStore {
             }
             query(
                 "INSERT INTO members (user_id, team_id, is_default, joined_at) \
-             VALUES ($1, $2, $3, $4) \
-             ON CONFLICT (user_id, team_id) DO UPDATE SET is_default = excluded.is_default",
+                 VALUES ($1, $2, $3, $4) \
+                 ON CONFLICT (user_id, team_id) DO UPDATE SET is_default = excluded.is_default",
             )
             .bind(user.as_str())
             .bind(team.as_str())

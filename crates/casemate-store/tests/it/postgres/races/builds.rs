@@ -207,7 +207,7 @@ async fn a_name_becomes_a_template_or_a_snapshot() {
             }
         });
         let ends: Vec<(bool, bool)> = ends.await.into_iter().map(Result::unwrap).collect();
-        let won = |is_build: bool| ends.iter().any(|end| *end == (is_build, true));
+        let won = |is_build: bool| ends.contains(&(is_build, true));
         assert!(won(true) != won(false), "{ends:?}");
         for (is_build, is_done) in &ends {
             assert_eq!(*is_done, won(*is_build), "{ends:?}");
