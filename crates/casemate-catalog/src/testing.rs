@@ -59,7 +59,12 @@ impl Redis {
     /// # Panics
     /// When it does not start.
     pub fn shared() -> &'static Self {
-        SHARED.get_or_init(|| Self::start(RedisOptions::default()))
+        SHARED.get_or_init(|| {
+            let redis = Self::start(RedisOptions::default());
+            // Nothing drops it, and it writes nothing.
+            let _ = std::fs::remove_dir(redis.dir.path());
+            redis
+        })
     }
 
     /// One of the test's own. Blocks until it answers.
