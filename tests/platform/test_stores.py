@@ -1,6 +1,5 @@
 """A platform whose store is PostgreSQL and whose catalog is Redis, and what becomes of both."""
 
-import os
 import signal
 import sqlite3
 
@@ -170,15 +169,18 @@ def test_a_machine_that_has_grown_moves_into_a_database(postgres):
         paused.pause()
         snapshot = running.create_snapshot()
         refused = casemate(*migrate, env=environment)
-        assert refused.returncode != 0 and "runs" in refused.stderr, refused.stderr
+        assert refused.returncode != 0 and "another casemate uses" in refused.stderr, refused.stderr
         instance.process.send_signal(signal.SIGTERM)
         instance.process.wait(60)
         moved = casemate(*migrate, env=environment)
         assert moved.returncode == 0, moved.stderr
         again = casemate(*migrate, env=environment)
-        assert again.returncode != 0 and "has rows" in again.stderr, again.stderr
-        # The former file is of no use any more, and stays as it was.
-        os.rename(instance.data_dir / "control/store.sqlite", instance.data_dir / "store.before")
+        assert again.returncode != 0 and "no store in" in again.stderr, again.stderr
+        # Without its database nothing goes on with what was there before, or with nothing.
+        instance.spawn()
+        host.until("it says why", lambda: "moved into a database" in instance.said(), 60)
+        instance.process.send_signal(signal.SIGTERM)
+        instance.process.wait(60)
         instance.settings = settings
         instance.up()
         assert sorted(instance.listed()) == sorted([running.sandbox_id, paused.sandbox_id])
@@ -186,8 +188,9 @@ def test_a_machine_that_has_grown_moves_into_a_database(postgres):
         assert instance.connect(paused.sandbox_id).commands.run("true").exit_code == 0
         forked = instance.create(template=snapshot.snapshot_id)
         assert forked.commands.run("cat /tmp/moved").stdout == "moved\n"
-        counted = sqlite3.connect(instance.data_dir / "store.before").execute("SELECT count(*) FROM teams")
-        assert postgres.sql("SELECT count(*) FROM teams", "grown") == [str(counted.fetchone()[0])]
+        former = sqlite3.connect(instance.data_dir / "control/store.sqlite.moved")
+        counted = former.execute("SELECT count(*) FROM teams").fetchone()[0]
+        assert postgres.sql("SELECT count(*) FROM teams", "grown") == [str(counted)]
         assert casemate("migrate", "--data-dir", str(instance.data_dir), env=environment).returncode == 0
     finally:
         instance.close()

@@ -2,7 +2,7 @@
 
 mod front;
 mod https;
-mod stores;
+pub mod stores;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
+use casemate_sql::postgres::PostgresOptions;
 use casemate_store::{SqlStore, copy, migrate};
 use serde_json::json;
 
 use crate::config::Config;
+use crate::control::stores::{MOVED, STORE};
 use crate::data_dir::DataDir;
 use crate::output::Output;
 use crate::up::config_of;
@@ -38,45 +40,61 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     let config = config_of(args.data_dir, args.config)?;
     let options = config.database.options()?;
     let options = options.context("there is no database: set DATABASE_URL")?;
+    // Before anything is changed; while it is held, no platform starts there.
+    let source = copies.then(|| source(&config)).transpose()?;
     let place = format!("{} at {}", options.database, options.host);
     migrate(&options)
         .await
         .with_context(|| format!("bring the schema of {place} up to date"))?;
-    let copied = match copies {
-        true => copy_store(&config).await?,
-        false => BTreeMap::new(),
+    let copied = match &source {
+        Some(dir) => copy_store(dir, &options).await?,
+        None => BTreeMap::new(),
     };
     let rows: u64 = copied.values().sum();
     let value = json!({"database": options.database, "host": options.host, "copied": copied});
     output.value(&value, || match copies {
         true => {
-            format!("copied {rows} rows to {place}; start the platform with the same DATABASE_URL")
+            format!(
+                "copied {rows} rows to {place}; start the platform with the same DATABASE_URL \
+             (the file that it had is {MOVED} now)"
+            )
         }
         false => format!("the schema of {place} is up to date"),
     });
     Ok(())
 }
 
-async fn copy_store(config: &Config) -> anyhow::Result<BTreeMap<&'static str, u64>> {
+fn source(config: &Config) -> anyhow::Result<DataDir> {
     ensure!(
         DataDir::exists(&config.data_dir),
         "{} is no data directory",
         config.data_dir.display()
     );
-    // While this lives, no platform starts there.
     let dir = DataDir::open(&config.data_dir)?;
-    let path = dir.control().join("store.sqlite");
     ensure!(
-        path.is_file(),
+        dir.control().join(STORE).is_file(),
         "there is no store in {}",
         dir.root().display()
     );
+    Ok(dir)
+}
+
+/// Afterwards the file has another name: nobody goes on with it by mistake, as with settings that lost
+/// their database.
+async fn copy_store(
+    dir: &DataDir,
+    to: &PostgresOptions,
+) -> anyhow::Result<BTreeMap<&'static str, u64>> {
+    let path = dir.control().join(STORE);
     let store = SqlStore::open(&path)
         .await
         .with_context(|| format!("open the store {}", path.display()))?;
-    let options = config.database.options()?;
-    let options = options.context("there is no database: set DATABASE_URL")?;
-    let copied = copy(&store, &options).await;
+    let copied = copy(&store, to).await;
+    // It writes its log back into the file.
     store.close().await;
-    copied.context("copy the store; nothing was written")
+    let copied = copied.context("copy the store; nothing was written")?;
+    let moved = dir.control().join(MOVED);
+    std::fs::rename(&path, &moved)
+        .with_context(|| format!("rename the former store to {}", moved.display()))?;
+    Ok(copied)
 }

@@ -11,6 +11,10 @@ use crate::config::Config;
 
 /// Routes that are known while Redis is away; more are asked of the nodes' next words.
 const ROUTES_MAX: usize = 100_000;
+/// The store of one machine, in the folder of control.
+pub const STORE: &str = "store.sqlite";
+/// What is left of it where it was moved into a database.
+pub const MOVED: &str = "store.sqlite.moved";
 /// In a database that several could use: whose it is.
 const OWNER: &str = "single_instance";
 
@@ -22,7 +26,13 @@ pub(super) async fn store(
     instance: &str,
 ) -> anyhow::Result<Arc<dyn Store>> {
     let Some(options) = config.database.options()? else {
-        let path = dir.join("store.sqlite");
+        let (path, moved) = (dir.join(STORE), dir.join(MOVED));
+        ensure!(
+            path.exists() || !moved.exists(),
+            "the store of this data directory was moved into a database: set DATABASE_URL again, or \
+             rename {} to {STORE} to go on with what was there then",
+            moved.display()
+        );
         let store = SqlStore::open(&path)
             .await
             .with_context(|| format!("open the store {}", path.display()))?;
