@@ -26,10 +26,7 @@ impl From<&'static str> for Sql {
 ///   UTC (SQLite's has milliseconds),
 /// - `either("…", "…")`: SQLite's words and PostgreSQL's.
 ///
-/// ```
-/// let sql = casemate_sql::sql!("SELECT id FROM builds WHERE id", is_in("$1"));
-/// assert_eq!(sql.postgres, "SELECT id FROM builds WHERE id = ANY ($1)");
-/// ```
+/// So `sql!("SELECT id FROM builds WHERE id", is_in("$1"))` reads `… WHERE id = ANY ($1)` on PostgreSQL.
 #[macro_export]
 macro_rules! sql {
     (@ [$($lite:tt)*] [$($pg:tt)*]) => {
