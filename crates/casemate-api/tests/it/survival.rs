@@ -116,7 +116,7 @@ async fn a_deadline_that_was_promised_meanwhile_is_kept() {
         .json(r#"{"timeout":1000}"#)
         .send()
         .await;
-    assert_eq!(told.error(500), "Error when setting sandbox timeout");
+    told.error_code(503, "sandbox_node_unreachable");
     let row = world.store.sandbox_by_id(&sandbox).await.unwrap().unwrap();
     let SandboxState::Running { ends_at } = row.state else {
         panic!("it runs")
