@@ -143,7 +143,7 @@ fn the_same_files_are_the_same_archive_on_another_machine() {
         let times = fs::FileTimes::new().set_modified(time);
         let hosts = format!("127.0.0.1 localhost\n127.0.1.1 {name}\n");
         fs::write(dir.path().join("etc/hosts"), hosts).unwrap();
-        for path in ["etc/hosts", "run", "tmp"] {
+        for path in ["etc/hosts", "run", "tmp", "."] {
             let file = fs::File::open(dir.path().join(path)).unwrap();
             file.set_times(times).unwrap();
         }

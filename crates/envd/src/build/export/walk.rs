@@ -134,7 +134,8 @@ impl<W: Write> Pack<W> {
             None => (entry.uid, entry.gid) = (0, 0),
         }
         let name = entry.path.strip_suffix(b"/").unwrap_or_default();
-        if fd.is_none() || is_left_empty(name) {
+        // The root is the machine's own: its time is that of the writable layer.
+        if fd.is_none() || name == b"." || is_left_empty(name) {
             entry.modified = NO_TIME;
         }
         self.packer.entry(&entry, 0).map_err(BuildError::Send)
