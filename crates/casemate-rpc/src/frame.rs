@@ -61,14 +61,17 @@ impl Channel {
         &self,
         buffer: &mut Vec<u8>,
     ) -> io::Result<Option<(T, Option<OwnedFd>)>> {
-        let fd = match self {
-            Self::Pair(pair) => pair.recv(buffer).await?.map(|mut fds| fds.pop()),
-            Self::Stream(stream) => stream.recv(buffer).await?.then_some(None),
+        let (length, fd) = match self {
+            Self::Pair(pair) => match pair.recv(buffer).await? {
+                Some((length, mut fds)) => (length, fds.pop()),
+                None => return Ok(None),
+            },
+            Self::Stream(stream) => match stream.recv(buffer).await? {
+                true => (buffer.len(), None),
+                false => return Ok(None),
+            },
         };
-        let Some(fd) = fd else {
-            return Ok(None);
-        };
-        Ok(Some((serde_json::from_slice(buffer)?, fd)))
+        Ok(Some((serde_json::from_slice(&buffer[..length])?, fd)))
     }
 
     /// Sends no more; the other end sees the end of the connection, and can still answer.
@@ -102,13 +105,16 @@ impl PairChannel {
         self.socket.async_io(Interest::WRITABLE, send).await
     }
 
-    /// `None` when the other end is gone; otherwise `buffer` is the message.
-    pub(crate) async fn recv(&self, buffer: &mut Vec<u8>) -> io::Result<Option<Vec<OwnedFd>>> {
+    /// `None` when the other end is gone; otherwise the message is so much of the beginning of
+    /// `buffer`, which keeps its length: clearing a mebibyte for each message would show.
+    pub(crate) async fn recv(
+        &self,
+        buffer: &mut Vec<u8>,
+    ) -> io::Result<Option<(usize, Vec<OwnedFd>)>> {
         buffer.resize(FRAME_MAX, 0);
         let recv = |socket: &OwnedFd| scm::recv(socket.as_fd(), &mut *buffer);
         let (length, fds) = self.socket.async_io(Interest::READABLE, recv).await?;
-        buffer.truncate(length);
-        Ok((length > 0).then_some(fds))
+        Ok((length > 0).then_some((length, fds)))
     }
 
     pub(crate) fn end_sending(&self) -> io::Result<()> {

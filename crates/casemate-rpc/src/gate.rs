@@ -52,8 +52,8 @@ impl Gate {
         let outwards = async {
             let mut buffer = Vec::new();
             // A descriptor beside a message can go no further, and is closed here.
-            while node.recv(&mut buffer).await?.is_some() {
-                far.send(std::mem::take(&mut buffer)).await?;
+            while let Some((length, _)) = node.recv(&mut buffer).await? {
+                far.send(buffer[..length].to_vec()).await?;
             }
             far.end_sending().await
         };
