@@ -18,10 +18,14 @@ mod backing;
 mod copy;
 mod image;
 mod kept;
+mod pack;
+mod packed;
 mod plain;
+mod portable;
 mod sealed;
 mod still;
 mod subvolumes;
+mod unpack;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;

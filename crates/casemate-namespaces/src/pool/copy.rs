@@ -5,7 +5,7 @@
 //! disk for good.
 
 use std::collections::BTreeSet;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -14,9 +14,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, chmodat,
-    chownat, fstat, ftruncate, ioctl_ficlone, lgetxattr, linkat, llistxattr, lsetxattr, mkdirat,
-    mknodat, openat, readlinkat, seek, symlinkat, utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid,
+    XattrFlags, chmodat, chownat, fstat, ftruncate, ioctl_ficlone, lgetxattr, linkat, llistxattr,
+    lsetxattr, mkdirat, mknodat, openat, readlinkat, seek, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -45,7 +45,7 @@ pub(super) struct AsItIs;
 impl Manner for AsItIs {}
 
 /// What a file takes whatever is in it.
-const ENTRY_BYTES: u64 = 4096;
+pub(super) const ENTRY_BYTES: u64 = 4096;
 
 /// Copies the folder `from`, in which nothing changes meanwhile, to `to`, which is made. `links` is
 /// a name beside it that nobody has; it is gone afterwards.
@@ -139,31 +139,42 @@ fn fill(from: &File, to: &File, found: &Stat, manner: &mut impl Manner) -> io::R
     if ioctl_ficlone(to, from).is_ok() {
         return Ok(());
     }
-    let length = u64::try_from(found.st_size).unwrap_or(0);
     let mut piece = vec![0; PIECE];
+    each_run(from, found, PIECE, |at, length| {
+        let piece = &mut piece[..length];
+        from.read_exact_at(piece, at)?;
+        manner.make_room(length as u64)?;
+        to.write_all_at(piece, at)
+    })?;
+    Ok(ftruncate(to, u64::try_from(found.st_size).unwrap_or(0))?)
+}
+
+/// Tells where a file's content lies between its holes: offsets and lengths, none longer than `most`.
+pub(super) fn each_run(
+    file: &File,
+    found: &Stat,
+    most: usize,
+    mut tell: impl FnMut(u64, usize) -> io::Result<()>,
+) -> io::Result<()> {
+    let length = u64::try_from(found.st_size).unwrap_or(0);
     let mut at = 0;
     while at < length {
-        let data = match seek(from, SeekFrom::Data(at)) {
+        let data = match seek(file, SeekFrom::Data(at)) {
             Ok(data) => data,
             // A hole up to the end.
             Err(Errno::NXIO) => break,
             Err(error) => return Err(error.into()),
         };
-        let hole = seek(from, SeekFrom::Hole(data))?;
+        let hole = seek(file, SeekFrom::Hole(data))?.min(length);
         at = data;
         while at < hole {
-            let wanted = usize::try_from(hole - at).map_or(PIECE, |left| left.min(PIECE));
-            let count = from.read_at(&mut piece[..wanted], at)?;
-            if count == 0 {
-                break;
-            }
-            manner.make_room(count as u64)?;
-            to.write_all_at(&piece[..count], at)?;
-            at += count as u64;
+            let next = usize::try_from(hole - at).map_or(most, |left| left.min(most));
+            tell(at, next)?;
+            at += next as u64;
         }
         at = hole;
     }
-    Ok(ftruncate(to, length)?)
+    Ok(())
 }
 
 /// Gives a copy what belongs to a file beside its content, in the order in which none takes
@@ -178,7 +189,9 @@ fn dress(
     let (uid, gid) = (Uid::from_raw(found.st_uid), Gid::from_raw(found.st_gid));
     chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     let keeps = |attribute: &[u8]| manner.keeps(attribute, is_folder(found));
-    copy_attributes(&path_of(from, name)?, &path_of(to, name)?, keeps)?;
+    each_attribute(from, name, keeps, |attribute, value| {
+        set_attribute(to, name, attribute, value)
+    })?;
     if FileType::from_raw_mode(found.st_mode) != FileType::Symlink {
         let mode = Mode::from_raw_mode(found.st_mode & 0o7777);
         chmodat(to, name, mode, AtFlags::empty())?;
@@ -201,25 +214,42 @@ fn path_of(folder: &OwnedFd, name: &CStr) -> io::Result<CString> {
     Ok(CString::new(path)?)
 }
 
-fn copy_attributes(from: &CStr, to: &CStr, keeps: impl Fn(&[u8]) -> bool) -> io::Result<()> {
+/// Tells the attributes that are `wanted`, in order of their names.
+pub(super) fn each_attribute(
+    folder: &OwnedFd,
+    name: &CStr,
+    wanted: impl Fn(&[u8]) -> bool,
+    mut tell: impl FnMut(&[u8], &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let path = path_of(folder, name)?;
     let mut names = vec![0; ATTRIBUTE_BYTES_MAX];
-    let length = match llistxattr(from, &mut names[..]) {
+    let length = match llistxattr(&path, &mut names[..]) {
         Ok(length) => length,
         Err(Errno::OPNOTSUPP) => 0,
         Err(error) => return Err(error.into()),
     };
+    let names = names[..length].split(|byte| *byte == 0);
+    let mut names: Vec<&[u8]> = names
+        .filter(|name| !name.is_empty() && wanted(name))
+        .collect();
+    names.sort_unstable();
     let mut value = Vec::new();
-    for name in names[..length].split(|byte| *byte == 0) {
-        if name.is_empty() || !keeps(name) {
-            continue;
-        }
-        let name = std::ffi::OsStr::from_bytes(name);
+    for name in names {
         value.resize(ATTRIBUTE_BYTES_MAX, 0);
-        let length = lgetxattr(from, name, &mut value[..])?;
-        let flags = rustix::fs::XattrFlags::empty();
-        lsetxattr(to, name, &value[..length], flags)?;
+        let length = lgetxattr(&path, OsStr::from_bytes(name), &mut value[..])?;
+        tell(name, &value[..length])?;
     }
     Ok(())
+}
+
+pub(super) fn set_attribute(
+    folder: &OwnedFd,
+    name: &CStr,
+    attribute: &[u8],
+    value: &[u8],
+) -> io::Result<()> {
+    let (path, attribute) = (path_of(folder, name)?, OsStr::from_bytes(attribute));
+    Ok(lsetxattr(&path, attribute, value, XattrFlags::empty())?)
 }
 
 #[cfg(test)]

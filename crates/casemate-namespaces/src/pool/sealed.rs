@@ -50,8 +50,21 @@ impl Pool {
         if !self.is_kept(snapshot) {
             return Err(io::ErrorKind::NotFound.into());
         }
+        let from = self.kept_at(snapshot).join(INNER[0]);
+        self.seal_by(layer, |to, links, sealing| {
+            copy::tree(&from, to, links, sealing)
+        })
+    }
+
+    /// Makes a layer of what `make` puts into a draft (and, beside it, what it needs on the way): the
+    /// bytes that it takes. On an error nothing is left.
+    pub(super) fn seal_by(
+        &self,
+        layer: &LayerId,
+        make: impl FnOnce(&Path, &Path, &mut Sealing<'_>) -> io::Result<()>,
+    ) -> io::Result<u64> {
         let (draft, links) = (self.beside(layer), self.beside(layer));
-        let made = self.draft(snapshot, &draft, &links);
+        let made = self.draft(&draft, &links, make);
         let put = made.and_then(|bytes| {
             failpoint::hit(Point::SealDrafted);
             self.put_in_place(&draft, layer).map(|()| bytes)
@@ -65,7 +78,12 @@ impl Pool {
         Ok(put)
     }
 
-    fn draft(&self, snapshot: &SnapshotId, draft: &str, links: &str) -> io::Result<u64> {
+    fn draft(
+        &self,
+        draft: &str,
+        links: &str,
+        make: impl FnOnce(&Path, &Path, &mut Sealing<'_>) -> io::Result<()>,
+    ) -> io::Result<u64> {
         let layers = self.layers_dir();
         let mut sealing = Sealing {
             folder: &layers,
@@ -73,8 +91,8 @@ impl Pool {
             unseen: LOOK_EVERY,
             unsynced: 0,
         };
-        let (from, to) = (self.kept_at(snapshot).join(INNER[0]), layers.join(draft));
-        copy::tree(&from, &to, &layers.join(links), &mut sealing)?;
+        let to = layers.join(draft);
+        make(&to, &layers.join(links), &mut sealing)?;
         syncfs(File::open(&layers)?)?;
         still::bytes_below(&to)
     }
@@ -150,7 +168,7 @@ impl Pool {
         failed
     }
 
-    fn sealed_at(&self, layer: &LayerId) -> PathBuf {
+    pub(super) fn sealed_at(&self, layer: &LayerId) -> PathBuf {
         self.layers_dir().join(layer.as_str())
     }
 
@@ -161,7 +179,7 @@ impl Pool {
 }
 
 /// A copy that becomes a lower layer, on a disk that others need too.
-struct Sealing<'a> {
+pub(super) struct Sealing<'a> {
     folder: &'a Path,
     /// Of the disk, what stays free, bytes.
     reserve: u64,
@@ -199,7 +217,7 @@ impl Manner for Sealing<'_> {
 }
 
 /// See the module.
-fn is_for_lower_layers(attribute: &[u8], is_folder: bool) -> bool {
+pub(super) fn is_for_lower_layers(attribute: &[u8], is_folder: bool) -> bool {
     match attribute.strip_prefix(b"trusted.overlay.") {
         None | Some(b"opaque" | b"redirect" | b"whiteout") => true,
         Some(b"origin") => is_folder,

@@ -24,15 +24,28 @@ pub(super) trait Visit {
     }
 }
 
+/// In which order a folder's entries are told, folders that are entered among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// As the file system has them, which costs nothing.
+    AsFound,
+    /// The same wherever the tree lies.
+    ByName,
+}
+
 pub(super) fn walk(top: &Path, visit: &mut impl Visit) -> io::Result<()> {
+    walk_in(top, Order::AsFound, visit)
+}
+
+pub(super) fn walk_in(top: &Path, order: Order, visit: &mut impl Visit) -> io::Result<()> {
     let mut at = folder(openat(CWD, top, FOLDER, Mode::empty()))?;
     // Of each folder on the way, those in it that are left.
-    let mut levels = vec![look(&at, visit)?];
+    let mut levels = vec![look(&at, order, visit)?];
     while let Some(level) = levels.last_mut() {
         if let Some(name) = level.pop() {
             visit.enter(&name)?;
             at = folder(openat(&at, &name, FOLDER, Mode::empty()))?;
-            levels.push(look(&at, visit)?);
+            levels.push(look(&at, order, visit)?);
             continue;
         }
         visit.leave(&at)?;
@@ -57,20 +70,30 @@ pub(super) fn is_folder(found: &Stat) -> bool {
     FileType::from_raw_mode(found.st_mode) == FileType::Directory
 }
 
-/// Tells of the entries of a folder; answers with the folders among them.
-fn look(at: &OwnedFd, visit: &mut impl Visit) -> io::Result<Vec<CString>> {
+/// Tells of the entries of a folder; answers with the folders among them, the next one last.
+fn look(at: &OwnedFd, order: Order, visit: &mut impl Visit) -> io::Result<Vec<CString>> {
     let mut folders = Vec::new();
-    for entry in Dir::read_from(at)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        let found = statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        visit.entry(at, name, &found)?;
+    let mut tell = |name: CString| -> io::Result<()> {
+        let found = statat(at, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+        visit.entry(at, &name, &found)?;
         if is_folder(&found) {
-            folders.push(name.to_owned());
+            folders.push(name);
         }
+        Ok(())
+    };
+    let mut names = Vec::new();
+    for entry in Dir::read_from(at)? {
+        let name = entry?.file_name().to_owned();
+        match (name.to_bytes(), order) {
+            (b"." | b"..", _) => {}
+            (_, Order::AsFound) => tell(name)?,
+            (_, Order::ByName) => names.push(name),
+        }
+    }
+    names.sort_unstable();
+    names.into_iter().try_for_each(&mut tell)?;
+    if order == Order::ByName {
+        folders.reverse();
     }
     Ok(folders)
 }
