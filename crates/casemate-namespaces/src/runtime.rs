@@ -11,6 +11,7 @@
 //! used. Nothing here survives this process but what [`crate::record`] describes.
 
 mod adopt;
+mod carry;
 mod copies;
 mod create;
 mod freeze;
@@ -27,6 +28,7 @@ mod stop;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -34,11 +36,11 @@ use std::time::Instant;
 use async_trait::async_trait;
 use casemate_net::{NetPool, NetSlot};
 use casemate_runtime::{
-    AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, Exit, Frozen,
+    AdoptError, Born, Capabilities, CarryError, CreateError, CreateSpec, DialError, Exit, Frozen,
     IsolationKind, Runtime, RuntimeError, RuntimeRecord, Seen, SnapshotError, Snapshots, Stock,
     Taken,
 };
-use casemate_types::{CompiledPolicy, LayerId, SandboxId, SnapshotId};
+use casemate_types::{CompiledPolicy, LayerId, Portable, SandboxId, SnapshotId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -360,6 +362,14 @@ impl Snapshots for NamespacesRuntime {
     async fn list(&self) -> Result<BTreeMap<SnapshotId, Option<u64>>, SnapshotError> {
         let pool = Arc::clone(&self.shared.pool);
         seal::blocking("list snapshots", move || pool.kept()).await
+    }
+
+    async fn pack(&self, what: &Portable, to: UnixStream) -> Result<(), CarryError> {
+        carry::pack(&self.shared, what, to).await
+    }
+
+    async fn unpack(&self, what: &Portable, from: UnixStream) -> Result<u64, CarryError> {
+        carry::unpack(&self.shared, what, from).await
     }
 }
 

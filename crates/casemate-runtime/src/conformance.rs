@@ -5,11 +5,14 @@
 //! tests: there is no common way to open one.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 
-use casemate_types::{CompiledPolicy, LayerId, SandboxId, SnapshotId};
+use casemate_types::{CompiledPolicy, LayerId, Portable, SandboxId, SnapshotId};
 
 use crate::{
-    AdoptError, CreateError, CreateSpec, DialError, Runtime, RuntimeError, SnapshotError, Snapshots,
+    AdoptError, CarryError, CreateError, CreateSpec, DialError, Runtime, RuntimeError,
+    SnapshotError, Snapshots,
 };
 
 /// Makes specifications of new sandboxes.
@@ -37,6 +40,7 @@ pub async fn all_of_snapshots<R: Runtime + Snapshots>(runtime: &R, new_spec: New
     what_nobody_runs_cannot_be_kept(runtime).await;
     a_sweep_keeps_snapshots(runtime, new_spec).await;
     a_sealed_layer_is_its_own_and_stays_until_it_is_removed(runtime, new_spec).await;
+    what_leaves_comes_back_the_same(runtime, new_spec).await;
 }
 
 async fn an_id_is_made_once(runtime: &dyn Runtime, new_spec: NewSpec<'_>) {
@@ -305,6 +309,86 @@ async fn a_sealed_layer_is_its_own_and_stays_until_it_is_removed<R: Runtime + Sn
         let removed = runtime.remove_layer(&layer).await;
         removed.expect("removing is idempotent");
         assert!(!all().await.contains(&layer));
+    }
+}
+
+/// What `pack` writes, once it has said that this is all.
+async fn packed(runtime: &impl Snapshots, what: &Portable) -> Vec<u8> {
+    let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut bytes = Vec::new();
+        (&ours).read_to_end(&mut bytes).map(|_| bytes)
+    });
+    runtime.pack(what, theirs).await.expect("it is packed");
+    let read = reading.await.expect("reading does not panic");
+    read.expect("the stream is read")
+}
+
+async fn unpacked(
+    runtime: &impl Snapshots,
+    what: &Portable,
+    stream: &[u8],
+) -> Result<u64, CarryError> {
+    let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+    let stream = stream.to_vec();
+    // It may be left unread.
+    let writing = tokio::task::spawn_blocking(move || drop((&ours).write_all(&stream)));
+    let unpacked = runtime.unpack(what, theirs).await;
+    writing.await.expect("writing does not panic");
+    unpacked
+}
+
+async fn what_leaves_comes_back_the_same<R: Runtime + Snapshots>(
+    runtime: &R,
+    new_spec: NewSpec<'_>,
+) {
+    let (spec, snapshot) = (new_spec(), SnapshotId::random());
+    let there = Portable::Snapshot(snapshot.clone());
+    let (_ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+    let nothing = runtime.pack(&there, theirs).await;
+    assert!(matches!(nothing, Err(CarryError::NotHere(what)) if what == there));
+    runtime.create(spec.clone()).await.expect("it is made");
+    let kept = runtime.suspend(&spec.sandbox, &snapshot).await;
+    kept.expect("it is kept");
+    let stream = packed(runtime, &there).await;
+    assert_eq!(
+        packed(runtime, &there).await,
+        stream,
+        "the same bytes again"
+    );
+    for broken in [&b"no tree"[..], &stream[..stream.len() / 2]] {
+        let other = SnapshotId::random();
+        let refused = unpacked(runtime, &Portable::Snapshot(other.clone()), broken).await;
+        assert!(
+            matches!(refused, Err(CarryError::Stream { .. })),
+            "{refused:?}"
+        );
+        assert!(!is_kept(runtime, &other).await, "nothing is left");
+    }
+    let (copy, layer) = (SnapshotId::random(), LayerId::random());
+    let (kept, sealed) = (
+        Portable::Snapshot(copy.clone()),
+        Portable::Layer(layer.clone()),
+    );
+    for what in [&kept, &sealed] {
+        let bytes = unpacked(runtime, what, &stream).await.expect("it comes");
+        let again = unpacked(runtime, what, b"no tree").await;
+        assert_eq!(again.expect("it is here"), bytes, "nothing is read");
+        assert_eq!(packed(runtime, what).await, stream, "as it left");
+    }
+    assert!(is_kept(runtime, &copy).await);
+    assert!(
+        runtime
+            .layers()
+            .await
+            .expect("they are listed")
+            .contains(&layer)
+    );
+    runtime.sweep(&BTreeSet::new()).await.expect("sweeps");
+    begins_with(runtime, new_spec(), &copy).await;
+    runtime.remove_layer(&layer).await.expect("it is removed");
+    for snapshot in [snapshot, copy] {
+        runtime.remove(&snapshot).await.expect("it is removed");
     }
 }
 

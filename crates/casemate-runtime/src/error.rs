@@ -1,6 +1,6 @@
 //! What can go wrong behind the port. Causes stay in the chain; texts carry no secrets.
 
-use casemate_types::{SandboxId, SnapshotId};
+use casemate_types::{Portable, SandboxId, SnapshotId};
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -70,6 +70,28 @@ pub enum DialError {
 pub enum RuntimeError {
     #[error("sandbox {0} does not run here")]
     NotFound(SandboxId),
+    #[error("cannot {step}")]
+    Step {
+        step: &'static str,
+        #[source]
+        source: Cause,
+    },
+}
+
+/// Why files did not leave this machine, or did not come to it.
+#[derive(Debug, thiserror::Error)]
+pub enum CarryError {
+    #[error("there is no {0} here")]
+    NotHere(Portable),
+    #[error("no room for {0}")]
+    Capacity(Portable),
+    /// The other end of the stream left, kept silent for too long, or sent what is no tree of ours.
+    #[error("the stream of {what} is broken")]
+    Stream {
+        what: Portable,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("cannot {step}")]
     Step {
         step: &'static str,

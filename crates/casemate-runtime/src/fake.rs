@@ -3,19 +3,21 @@
 //! A sandbox is an entry in a table; a port of it is a loopback listener that the test names.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use casemate_types::{CompiledPolicy, LayerId, SandboxId, SnapshotId, Startup};
+use casemate_types::{CompiledPolicy, LayerId, Portable, SandboxId, SnapshotId, Startup};
 use tokio::sync::mpsc;
 
 use crate::{
-    AdoptError, Born, Capabilities, Consumption, CreateError, CreateSpec, DialError, DiskLimit,
-    Exit, Frozen, IsolationKind, Runtime, RuntimeError, RuntimeRecord, Seen, SnapshotError,
-    Snapshots, Stock, Taken,
+    AdoptError, Born, Capabilities, CarryError, Consumption, CreateError, CreateSpec, DialError,
+    DiskLimit, Exit, Frozen, IsolationKind, Runtime, RuntimeError, RuntimeRecord, Seen,
+    SnapshotError, Snapshots, Stock, Taken,
 };
 
 /// See the module.
@@ -473,9 +475,61 @@ impl Snapshots for FakeRuntime {
         let kept = state.snapshots.iter();
         Ok(kept.map(|(id, files)| (id.clone(), bytes(files))).collect())
     }
+
+    async fn pack(&self, what: &Portable, mut to: UnixStream) -> Result<(), CarryError> {
+        let files = self.lock().carried(what).cloned();
+        let files = files.ok_or_else(|| CarryError::NotHere(what.clone()))?;
+        let broken = |source| CarryError::Stream {
+            what: what.clone(),
+            source,
+        };
+        let written = tokio::task::spawn_blocking(move || {
+            to.set_nonblocking(false)?;
+            to.write_all(format!("fake tree:{files}.").as_bytes())
+        });
+        written.await.expect("it does not panic").map_err(broken)
+    }
+
+    async fn unpack(&self, what: &Portable, mut from: UnixStream) -> Result<u64, CarryError> {
+        let bytes = |files: &String| u64::try_from(files.len()).unwrap_or(u64::MAX);
+        if let Some(files) = self.lock().carried(what) {
+            return Ok(bytes(files));
+        }
+        let read = tokio::task::spawn_blocking(move || {
+            from.set_nonblocking(false)?;
+            let mut text = String::new();
+            from.read_to_string(&mut text)?;
+            let files = text.strip_prefix("fake tree:");
+            let files = files.and_then(|files| files.strip_suffix('.'));
+            let wrong = || std::io::ErrorKind::InvalidData.into();
+            files.map(str::to_owned).ok_or_else(wrong)
+        });
+        let read = read.await.expect("it does not panic");
+        let files = read.map_err(|source| CarryError::Stream {
+            what: what.clone(),
+            source,
+        })?;
+        let mut state = self.lock();
+        if state.has_no_room {
+            return Err(CarryError::Capacity(what.clone()));
+        }
+        let taken = bytes(&files);
+        match what {
+            Portable::Snapshot(id) => state.snapshots.insert(id.clone(), files),
+            Portable::Layer(id) => state.layers.insert(id.clone(), files),
+        };
+        Ok(taken)
+    }
 }
 
 impl State {
+    fn carried(&self, what: &Portable) -> Option<&String> {
+        match what {
+            Portable::Snapshot(id) => self.snapshots.get(id),
+            Portable::Layer(id) => self.layers.get(id),
+        }
+    }
+
     fn keep(&mut self, sandbox: &SandboxId, snapshot: &SnapshotId) -> Result<(), SnapshotError> {
         if std::mem::take(&mut self.fail_next_freeze) {
             return Err(SnapshotError::Step {

@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 pub use capabilities::{Capabilities, DiskLimit, IsolationKind};
 pub use consumption::{Consumption, Seen};
 pub use create::{AgentConfig, CreateSpec};
-pub use error::{AdoptError, CreateError, DialError, RuntimeError, SnapshotError};
+pub use error::{AdoptError, CarryError, CreateError, DialError, RuntimeError, SnapshotError};
 pub use record::RuntimeRecord;
 pub use snapshots::{Snapshots, Taken};
 

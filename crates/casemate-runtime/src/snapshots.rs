@@ -1,12 +1,13 @@
 //! The port of kept files.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use casemate_types::{LayerId, SandboxId, SnapshotId};
+use casemate_types::{LayerId, Portable, SandboxId, SnapshotId};
 
-use crate::{RuntimeRecord, SnapshotError};
+use crate::{CarryError, RuntimeRecord, SnapshotError};
 
 /// A snapshot that was taken of a running sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,4 +87,19 @@ pub trait Snapshots: Send + Sync {
     /// All that are kept, with the bytes that removing each would give back, at most: less where
     /// others share them and that is not counted. `None` where nothing is known.
     async fn list(&self) -> Result<BTreeMap<SnapshotId, Option<u64>>, SnapshotError>;
+
+    /// Writes what is kept here to a stream, of which [`Snapshots::unpack`] makes the same, here or on
+    /// another machine; what did not change gives the same bytes. All of it is written when this
+    /// returns `Ok`: whoever reads cannot tell by the stream. It must not be removed meanwhile.
+    /// [`CarryError::NotHere`]; [`CarryError::Stream`] when the other end leaves, or takes nothing for
+    /// a minute.
+    ///
+    /// A call that is dropped goes on until the other end leaves.
+    async fn pack(&self, what: &Portable, to: UnixStream) -> Result<(), CarryError>;
+
+    /// Keeps, or seals, what another one packed; for good on return: the bytes that it takes. What is
+    /// here already stays as it is, and nothing is read. The stream may come from another machine: what
+    /// is no packed tree is [`CarryError::Stream`]. [`CarryError::Capacity`]. On an error nothing is
+    /// left. As above if it is dropped.
+    async fn unpack(&self, what: &Portable, from: UnixStream) -> Result<u64, CarryError>;
 }

@@ -1,10 +1,11 @@
 //! Layers made of kept files, by what sandboxes over them find.
 
 use std::collections::BTreeSet;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use casemate_runtime::{CreateSpec, Runtime, SnapshotError, Snapshots};
-use casemate_types::{LayerId, SnapshotId, chain};
+use casemate_types::{LayerId, Portable, SnapshotId, chain};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
@@ -44,6 +45,40 @@ const LIST: &str = "cd / && find data base -type d -exec stat -c '%n %f %u %g %Y
 const SHARED_NUMBERS: &str = "mkdir -p /n; for i in $(seq 900); do echo > /n/$i; done;
     find / -xdev -type f -exec stat -c '%h %d:%i' {} + | grep '^1 ' | sort | uniq -d | wc -l";
 
+/// What was packed on one machine and unpacked on another.
+async fn carried(world: &World, from: Portable, to: &Portable) {
+    let (theirs, ours) = UnixStream::pair().expect("a pair of sockets");
+    let packing = world.runtime.pack(&from, theirs);
+    let unpacking = world.runtime.unpack(to, ours);
+    let (packed, unpacked) = tokio::join!(packing, unpacking);
+    packed.unwrap_or_else(|error| panic!("it is packed: {}", chain(&error)));
+    unpacked.unwrap_or_else(|error| panic!("it is unpacked: {}", chain(&error)));
+}
+
+async fn comes_back_the_same(
+    world: &World,
+    files: &Path,
+    snapshot: &SnapshotId,
+    layer: &LayerId,
+    listed: &str,
+) {
+    let (kept, sealed) = (SnapshotId::random(), LayerId::random());
+    let to = Portable::Snapshot(kept.clone());
+    carried(world, Portable::Snapshot(snapshot.clone()), &to).await;
+    let to = Portable::Layer(sealed.clone());
+    carried(world, Portable::Layer(layer.clone()), &to).await;
+    let with_files = over(files, spec_with(world, &kept));
+    let over_layer = over_sealed(world, &sealed, over(files, world.spec()));
+    for spec in [with_files, over_layer] {
+        let one = world.create_as(spec).await.sandbox;
+        assert_eq!(world.ok(&one, LIST).await, listed);
+        world.runtime.stop(&one).await.expect("it stops");
+    }
+    world.runtime.remove(&kept).await.expect("it is removed");
+    let removed = world.runtime.remove_layer(&sealed).await;
+    removed.expect("it is removed");
+}
+
 async fn is_as_it_was(world: &World) {
     let files = base(world);
     let one = world.create_as(over(&files, world.spec())).await.sandbox;
@@ -55,6 +90,7 @@ async fn is_as_it_was(world: &World) {
     let first = take(world, &one).await;
     let (below, bytes) = seal(world, &first).await;
     assert!((3_000_000..9_000_000).contains(&bytes), "{bytes}");
+    comes_back_the_same(world, &files, &first, &below, &listed).await;
     world.runtime.remove(&first).await.expect("it is removed");
 
     let over_both = |spec| over_sealed(world, &below, over(&files, spec));

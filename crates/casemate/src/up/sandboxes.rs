@@ -4,6 +4,7 @@ mod egress;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -13,10 +14,10 @@ use async_trait::async_trait;
 use casemate_namespaces::lease::LeaseError;
 use casemate_namespaces::{NamespacesConfig, NamespacesRuntime, OpenError, PoolSpace};
 use casemate_runtime::{
-    AdoptError, Born, Capabilities, CreateError, CreateSpec, DialError, Exit, Frozen, Runtime,
-    RuntimeError, RuntimeRecord, Seen, SnapshotError, Snapshots, Stock, Taken,
+    AdoptError, Born, Capabilities, CarryError, CreateError, CreateSpec, DialError, Exit, Frozen,
+    Runtime, RuntimeError, RuntimeRecord, Seen, SnapshotError, Snapshots, Stock, Taken,
 };
-use casemate_types::{CompiledPolicy, LayerId, SandboxId, SnapshotId};
+use casemate_types::{CompiledPolicy, LayerId, Portable, SandboxId, SnapshotId};
 use tokio::sync::mpsc;
 
 use super::programs;
@@ -351,5 +352,13 @@ impl Snapshots for Sandboxes {
 
     async fn list(&self) -> Result<BTreeMap<SnapshotId, Option<u64>>, SnapshotError> {
         self.inner.list().await
+    }
+
+    async fn pack(&self, what: &Portable, to: UnixStream) -> Result<(), CarryError> {
+        self.inner.pack(what, to).await
+    }
+
+    async fn unpack(&self, what: &Portable, from: UnixStream) -> Result<u64, CarryError> {
+        self.inner.unpack(what, from).await
     }
 }
