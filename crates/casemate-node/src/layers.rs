@@ -4,11 +4,13 @@
 //! being removed is noted in the table, too, under the same lock: a create that names it comes
 //! either before that, and it stays, or after it, and is refused.
 
-use casemate_rpc::{NodeError, SNAPSHOTS_PAGE, SealReply};
-use casemate_runtime::SnapshotError;
-use casemate_types::{LayerId, SandboxId, SnapshotId};
+use std::os::unix::net::UnixStream;
 
-use crate::node::{Inner, snapshot_error};
+use casemate_rpc::{NodeError, SNAPSHOTS_PAGE, SealReply};
+use casemate_runtime::{CarryError, SnapshotError};
+use casemate_types::{LayerId, Portable, SandboxId, SnapshotId, chain};
+
+use crate::node::{Inner, internal, snapshot_error};
 use crate::table::Table;
 
 impl Inner {
@@ -64,6 +66,20 @@ impl Inner {
         Ok(missing)
     }
 
+    pub(crate) async fn pack(&self, what: &Portable, to: UnixStream) -> Result<(), NodeError> {
+        let _stays = match what {
+            Portable::Layer(layer) => Some(Packing::begin(self, layer)?),
+            // One that is removed meanwhile breaks off.
+            Portable::Snapshot(_) => None,
+        };
+        self.snapshots.pack(what, to).await.map_err(carry_error)
+    }
+
+    pub(crate) async fn unpack(&self, what: &Portable, from: UnixStream) -> Result<u64, NodeError> {
+        let unpacked = self.snapshots.unpack(what, from).await;
+        unpacked.map_err(carry_error)
+    }
+
     /// A sandbox that is in the table is about to be made anew over these.
     pub(crate) fn hold_layers(
         &self,
@@ -76,6 +92,20 @@ impl Inner {
             row.layers_mut().extend_from_slice(layers);
         }
         Ok(())
+    }
+}
+
+fn carry_error(error: CarryError) -> NodeError {
+    match error {
+        CarryError::NotHere(what) => NodeError::NotHere(what),
+        CarryError::Capacity(what) => NodeError::DiskFull {
+            what: format!("the disk has no room for {what}"),
+        },
+        CarryError::Stream { ref what, .. } => NodeError::CarryFailed {
+            what: what.clone(),
+            why: chain(&error),
+        },
+        CarryError::Step { .. } => internal(&error),
     }
 }
 
@@ -92,6 +122,35 @@ impl Table {
     }
 }
 
+/// A layer stays while it lives.
+struct Packing<'a> {
+    node: &'a Inner,
+    layer: &'a LayerId,
+}
+
+impl<'a> Packing<'a> {
+    fn begin(node: &'a Inner, layer: &'a LayerId) -> Result<Self, NodeError> {
+        let mut table = node.lock();
+        if table.leaving.contains(layer) {
+            return Err(NodeError::NotHere(Portable::Layer(layer.clone())));
+        }
+        *table.packed.entry(layer.clone()).or_default() += 1;
+        Ok(Self { node, layer })
+    }
+}
+
+impl Drop for Packing<'_> {
+    fn drop(&mut self) {
+        let mut table = self.node.lock();
+        if let Some(times) = table.packed.get_mut(self.layer) {
+            *times -= 1;
+            if *times == 0 {
+                table.packed.remove(self.layer);
+            }
+        }
+    }
+}
+
 /// Nobody begins with a layer while it lives.
 struct Removing<'a> {
     node: &'a Inner,
@@ -103,7 +162,7 @@ impl<'a> Removing<'a> {
         let mut table = node.lock();
         let name = layer.as_str();
         let mut below = table.sandboxes.values().flat_map(|row| row.layers());
-        if below.any(|one| one == name) {
+        if below.any(|one| one == name) || table.packed.contains_key(layer) {
             return Err(NodeError::InUse(layer.clone()));
         }
         table.leaving.insert(layer.clone());

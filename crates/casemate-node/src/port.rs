@@ -1,5 +1,7 @@
 //! The calls of [`NodePort`]: each is an order to one sandbox's task, or a look at the table.
 
+use std::os::unix::net::UnixStream;
+
 use async_trait::async_trait;
 use casemate_rpc::{
     ClaimRequest, CreateReply, CreateRequest, Dialled, KeptSnapshot, NodeError, NodeEvent,
@@ -7,7 +9,9 @@ use casemate_rpc::{
     SnapshotReply,
 };
 use casemate_runtime::DialError;
-use casemate_types::{CompiledPolicy, EndReason, Kept, LayerId, SandboxId, SnapshotId, Timestamp};
+use casemate_types::{
+    CompiledPolicy, EndReason, Kept, LayerId, Portable, SandboxId, SnapshotId, Timestamp,
+};
 use tokio::sync::mpsc;
 
 use crate::node::{Node, internal, snapshot_error};
@@ -112,6 +116,14 @@ impl NodePort for Node {
         files: Option<&SnapshotId>,
     ) -> Result<Vec<String>, NodeError> {
         self.inner.missing(layers, files).await
+    }
+
+    async fn pack(&self, what: &Portable, to: UnixStream) -> Result<(), NodeError> {
+        self.inner.pack(what, to).await
+    }
+
+    async fn unpack(&self, what: &Portable, from: UnixStream) -> Result<u64, NodeError> {
+        self.inner.unpack(what, from).await
     }
 
     async fn memory_kills(&self, sandbox: &SandboxId) -> Result<u64, NodeError> {

@@ -24,6 +24,8 @@ pub(crate) struct Table {
     pub(crate) offer: Offer,
     /// Layers that are being removed.
     pub(crate) leaving: BTreeSet<LayerId>,
+    /// Layers that are being packed, and how often.
+    pub(crate) packed: BTreeMap<LayerId, usize>,
 }
 
 pub(crate) enum Row {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -88,6 +88,16 @@ where
     /// # Cancel safety
     /// The answer of one that was sent is dropped when it comes.
     pub(crate) async fn call<C: Serialize>(&self, call: C) -> Result<Answer<R, X>, NoAnswer> {
+        self.call_with(call, None).await
+    }
+
+    /// The same with a descriptor beside the call; over a stream, which carries none, it is
+    /// [`NoAnswer::TooLong`].
+    pub(crate) async fn call_with<C: Serialize>(
+        &self,
+        call: C,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Result<Answer<R, X>, NoAnswer> {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
         {
@@ -102,7 +112,7 @@ where
             id,
         };
         let frame = RequestFrame { id, call };
-        if let Err(error) = self.shared.channel.send(&frame, None).await {
+        if let Err(error) = self.shared.channel.send(&frame, fd).await {
             return Err(match error.kind() {
                 io::ErrorKind::InvalidInput => NoAnswer::TooLong,
                 _ => NoAnswer::Gone,

@@ -1,14 +1,18 @@
 //! The asking end of a node's wire: a [`NodePort`] over a socket pair, or over a stream.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 use async_trait::async_trait;
-use casemate_types::{CompiledPolicy, EndReason, Kept, LayerId, SandboxId, SnapshotId, Timestamp};
+use casemate_types::{
+    CompiledPolicy, EndReason, Kept, LayerId, Portable, SandboxId, SnapshotId, Timestamp,
+};
 use tokio::sync::mpsc;
 
 use crate::caller::{Caller, NoAnswer};
 use crate::frame::Channel;
+use crate::port::cannot_carry;
 use crate::protocol::{
     Call, ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, NodeEvent, NodeInfo, PauseReply,
     Peer, Reply, ResumeReply, ResumeRequest, SealReply, SnapshotReply, Speaks,
@@ -82,6 +86,20 @@ impl NodeClient {
             Err(NoAnswer::TooLong) => Err(NodeError::Unsupported {
                 why: "the request is larger than 1 MiB".into(),
             }),
+        }
+    }
+
+    /// A call that hands a socket over.
+    async fn carry(
+        &self,
+        call: Call,
+        what: &Portable,
+        socket: UnixStream,
+    ) -> Result<Reply, NodeError> {
+        match self.caller.call_with(call, Some(socket.as_fd())).await {
+            Ok((result, _)) => result,
+            Err(NoAnswer::Gone) => Err(NodeError::Unreachable),
+            Err(NoAnswer::TooLong) => Err(cannot_carry(what)),
         }
     }
 
@@ -203,6 +221,24 @@ impl NodePort for NodeClient {
         match self.call(Call::Missing { layers, files }).await? {
             (Reply::Missing(missing), _) => Ok(missing),
             (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    async fn pack(&self, what: &Portable, to: UnixStream) -> Result<(), NodeError> {
+        match self
+            .carry(Call::Pack { what: what.clone() }, what, to)
+            .await?
+        {
+            Reply::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn unpack(&self, what: &Portable, from: UnixStream) -> Result<u64, NodeError> {
+        let call = Call::Unpack { what: what.clone() };
+        match self.carry(call, what, from).await? {
+            Reply::Unpacked(bytes) => Ok(bytes),
+            other => Err(unexpected(&other)),
         }
     }
 

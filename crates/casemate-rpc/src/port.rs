@@ -1,7 +1,11 @@
 //! What a node does for control and for the edge.
 
+use std::os::unix::net::UnixStream;
+
 use async_trait::async_trait;
-use casemate_types::{CompiledPolicy, EndReason, Kept, LayerId, SandboxId, SnapshotId, Timestamp};
+use casemate_types::{
+    CompiledPolicy, EndReason, Kept, LayerId, Portable, SandboxId, SnapshotId, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -86,6 +90,21 @@ pub trait NodePort: Send + Sync {
         files: Option<&SnapshotId>,
     ) -> Result<Vec<String>, NodeError>;
 
+    /// Writes what the node keeps to a socket, in a form of which [`NodePort::unpack`] makes the same at
+    /// any node: all of it once this has returned. Only from the node's own machine.
+    /// [`NodeError::NotHere`]; [`NodeError::CarryFailed`] when the other end leaves, or takes nothing
+    /// for a minute. The node goes on with it until then, whether or not the caller waits.
+    async fn pack(&self, what: &Portable, _to: UnixStream) -> Result<(), NodeError> {
+        Err(cannot_carry(what))
+    }
+
+    /// Keeps what another node packed; for good on return: the bytes that it takes. What is here already
+    /// stays, and nothing is read. [`NodeError::CarryFailed`], also for what is no packed tree, and
+    /// [`NodeError::DiskFull`] leave nothing. Otherwise as [`NodePort::pack`].
+    async fn unpack(&self, what: &Portable, _from: UnixStream) -> Result<u64, NodeError> {
+        Err(cannot_carry(what))
+    }
+
     /// How many processes of a running sandbox the kernel ended because its memory was full.
     async fn memory_kills(&self, sandbox: &SandboxId) -> Result<u64, NodeError>;
 
@@ -119,6 +138,12 @@ pub trait NodePort: Send + Sync {
     async fn observe(&self) -> Result<mpsc::Receiver<NodeEvent>, NodeError>;
 }
 
+pub(crate) fn cannot_carry(what: &Portable) -> NodeError {
+    NodeError::Unsupported {
+        why: format!("{what} is carried from and to a node on its own machine only"),
+    }
+}
+
 /// Why a node did not do as asked. Texts are for operators; what a client sees is decided above.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -134,8 +159,14 @@ pub enum NodeError {
     FilesOnly(SandboxId),
     #[error("there is no snapshot {0} on this node")]
     NoSnapshot(SnapshotId),
-    #[error("layer {0} is below a sandbox of this node")]
+    /// A sandbox lies over it, or it is being packed.
+    #[error("layer {0} is needed on this node")]
     InUse(LayerId),
+    #[error("there is no {0} on this node")]
+    NotHere(Portable),
+    /// Nothing of what was to come is left.
+    #[error("could not carry {what}: {why}")]
+    CarryFailed { what: Portable, why: String },
     /// It could not be held still, or its files not kept; it runs on.
     #[error("could not pause: {why}")]
     PauseFailed { why: String },
@@ -177,6 +208,7 @@ impl NodeError {
             | Self::DiskFull { .. }
             | Self::QueueFull { .. }
             | Self::StillEnding(_)
+            | Self::CarryFailed { .. }
             | Self::Unreachable => true,
             Self::NotFound(_)
             | Self::Exists(_)
@@ -184,6 +216,7 @@ impl NodeError {
             | Self::FilesOnly(_)
             | Self::NoSnapshot(_)
             | Self::InUse(_)
+            | Self::NotHere(_)
             | Self::PauseFailed { .. }
             | Self::Unsupported { .. }
             | Self::CreateFailed { .. }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use casemate_types::{
-    CompiledPolicy, Distribution, EndReason, Kept, LayerId, OnTimeout, PauseReason, Resources,
-    Sample, SandboxId, SnapshotId, Startup, TeamId, TemplateId, Timestamp,
+    CompiledPolicy, Distribution, EndReason, Kept, LayerId, OnTimeout, PauseReason, Portable,
+    Resources, Sample, SandboxId, SnapshotId, Startup, TeamId, TemplateId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -369,6 +369,13 @@ pub(crate) enum Call {
     Layers {
         after: Option<LayerId>,
     },
+    /// Its socket travels beside it.
+    Pack {
+        what: Portable,
+    },
+    Unpack {
+        what: Portable,
+    },
     MemoryKills {
         sandbox: SandboxId,
     },
@@ -422,6 +429,8 @@ pub(crate) enum Reply {
     Sealed(SealReply),
     Layers(Vec<LayerId>),
     Missing(Vec<String>),
+    /// Bytes that it takes.
+    Unpacked(u64),
     MemoryKills(u64),
     Done,
     Dialled,

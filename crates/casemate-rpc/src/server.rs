@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -68,8 +69,14 @@ async fn serve_calls(channel: Channel, peer: Peer, node: Arc<dyn NodePort>) -> i
                 let task = forward_events(id, is_watch, Arc::clone(&channel), Arc::clone(&node));
                 watch = Some(calls.spawn(task));
             }
-            Ok(Some((RequestFrame { id, call }, _))) => {
-                calls.spawn(answer(id, call, Arc::clone(&channel), Arc::clone(&node)));
+            Ok(Some((RequestFrame { id, call }, fd))) => {
+                calls.spawn(answer(
+                    id,
+                    call,
+                    fd,
+                    Arc::clone(&channel),
+                    Arc::clone(&node),
+                ));
             }
             Ok(None) => break Ok(()),
             Err(error) => break Err(error),
@@ -90,8 +97,14 @@ fn may(peer: Peer, call: &Call) -> bool {
     }
 }
 
-async fn answer(id: u64, call: Call, channel: Arc<Channel>, node: Arc<dyn NodePort>) {
-    let (result, fd) = match carry_out(call, &node).await {
+async fn answer(
+    id: u64,
+    call: Call,
+    beside: Option<OwnedFd>,
+    channel: Arc<Channel>,
+    node: Arc<dyn NodePort>,
+) {
+    let (result, fd) = match carry_out(call, beside, &node).await {
         Ok((reply, fd)) => (Ok(reply), fd),
         Err(error) => (Err(error), None),
     };
@@ -112,8 +125,17 @@ async fn reply(
     }
 }
 
+/// The socket that a call must have beside it.
+fn socket(beside: Option<OwnedFd>) -> Result<UnixStream, NodeError> {
+    let beside = beside.ok_or_else(|| NodeError::Unsupported {
+        why: "the call has no socket beside it".into(),
+    })?;
+    Ok(beside.into())
+}
+
 async fn carry_out(
     call: Call,
+    beside: Option<OwnedFd>,
     node: &Arc<dyn NodePort>,
 ) -> Result<(Reply, Option<OwnedFd>), NodeError> {
     let reply = match call {
@@ -143,6 +165,11 @@ async fn carry_out(
         Call::Missing { layers, files } => {
             Reply::Missing(node.missing(&layers, files.as_ref()).await?)
         }
+        Call::Pack { what } => {
+            node.pack(&what, socket(beside)?).await?;
+            Reply::Done
+        }
+        Call::Unpack { what } => Reply::Unpacked(node.unpack(&what, socket(beside)?).await?),
         Call::MemoryKills { sandbox } => Reply::MemoryKills(node.memory_kills(&sandbox).await?),
         Call::SetDeadline { sandbox, ends_at } => {
             node.set_deadline(&sandbox, ends_at).await?;

@@ -252,6 +252,8 @@ fn of_node(error: &NodeError) -> (StatusCode, &'static str, &'static str) {
         | NodeError::FilesOnly(_)
         | NodeError::NoSnapshot(_)
         | NodeError::InUse(_)
+        | NodeError::NotHere(_)
+        | NodeError::CarryFailed { .. }
         | NodeError::PauseFailed { .. }
         | NodeError::StillEnding(_)
         | NodeError::PortClosed { .. }

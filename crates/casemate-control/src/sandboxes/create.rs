@@ -402,6 +402,8 @@ fn may_have_happened(error: &NodeError) -> bool {
         | NodeError::FilesOnly(_)
         | NodeError::NoSnapshot(_)
         | NodeError::InUse(_)
+        | NodeError::NotHere(_)
+        | NodeError::CarryFailed { .. }
         | NodeError::PauseFailed { .. }
         | NodeError::Full { .. }
         | NodeError::DiskFull { .. }

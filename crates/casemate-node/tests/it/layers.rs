@@ -1,7 +1,10 @@
 //! Layers: over which a sandbox is made, and which of them may go.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
 use casemate_rpc::{NodeError, NodePort, ResumeRequest};
-use casemate_types::{BuildContext, LayerId, SnapshotId, Startup};
+use casemate_types::{BuildContext, LayerId, Portable, SnapshotId, Startup};
 
 use super::*;
 
@@ -210,4 +213,51 @@ async fn what_a_template_runs_is_run_when_its_sandbox_starts_and_not_when_it_goe
         node.resume(resume).await.unwrap();
         assert_eq!(told(), Some(startup(expected)));
     }
+}
+
+#[tokio::test]
+async fn what_leaves_a_node_comes_to_another_and_stays_while_it_is_packed() {
+    let (host, other) = (Host::new(), Host::new());
+    let (node, elsewhere) = (host.start().await, other.start().await);
+    let request = request(HOUR);
+    node.create(request.clone()).await.unwrap();
+    // More than a socket holds.
+    host.runtime
+        .write(&request.sandbox, &"written".repeat(1 << 20));
+    let (snapshot, layer) = (SnapshotId::random(), LayerId::random());
+    node.snapshot(&request.sandbox, &snapshot).await.unwrap();
+    node.seal(&snapshot, &layer).await.unwrap();
+    let what = Portable::Layer(layer.clone());
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let not_here = NodeError::NotHere(what.clone());
+    let refused = elsewhere.pack(&what, theirs.try_clone().unwrap()).await;
+    assert_eq!(refused, Err(not_here));
+    let (packer, packed) = (node.clone(), what.clone());
+    let packing = tokio::spawn(async move { packer.pack(&packed, theirs).await });
+    let begun = tokio::task::spawn_blocking(move || {
+        let mut first = [0];
+        ours.read_exact(&mut first).unwrap();
+        (first, ours)
+    });
+    let (first, mut ours) = begun.await.unwrap();
+    let removed = node.remove_layer(&layer).await;
+    assert_eq!(removed, Err(NodeError::InUse(layer.clone())));
+    let (mut sender, theirs) = UnixStream::pair().unwrap();
+    let passing = tokio::task::spawn_blocking(move || {
+        sender.write_all(&first).unwrap();
+        std::io::copy(&mut ours, &mut sender).unwrap();
+    });
+    let bytes = elsewhere.unpack(&what, theirs).await.unwrap();
+    assert_eq!(bytes, 7 << 20);
+    passing.await.unwrap();
+    packing.await.unwrap().unwrap();
+    assert_eq!(elsewhere.layers(None).await, Ok(vec![layer.clone()]));
+    assert_eq!(node.remove_layer(&layer).await, Ok(()));
+    let (_, theirs) = UnixStream::pair().unwrap();
+    let kept = Portable::Snapshot(SnapshotId::random());
+    let broken = elsewhere.unpack(&kept, theirs).await;
+    assert!(
+        matches!(broken, Err(NodeError::CarryFailed { .. })),
+        "{broken:?}"
+    );
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use casemate_rpc::gate::Gate;
 use casemate_rpc::{
     Dialled, NodeClient, NodeError, NodeEvent, NodePort, PausedSandbox, Peer, Wire, server,
 };
-use casemate_types::{EndReason, Kept, PauseReason, SandboxId, SnapshotId, Timestamp};
+use casemate_types::{EndReason, Kept, PauseReason, Portable, SandboxId, SnapshotId, Timestamp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -448,4 +449,20 @@ async fn edges_have_sandboxes_woken_and_nodes_do_not() {
     let node = control_of(Some(member(MemberRole::Node))).await;
     let refused = node.wake(&sandbox, knock(b"token")).await;
     assert!(matches!(refused, Err(ControlError::NotAdmitted { .. })));
+}
+
+#[tokio::test]
+async fn nothing_is_packed_for_another_machine() {
+    let world = world(0, Peer::Control).await;
+    let mut connected = world.far.connected();
+    let client = connected.wait_for(Option::is_some).await.unwrap().clone();
+    let what = Portable::Snapshot(SnapshotId::random());
+    for node in [&world.far as &dyn NodePort, &*client.unwrap()] {
+        let (_ours, theirs) = UnixStream::pair().unwrap();
+        let refused = node.pack(&what, theirs).await;
+        assert!(
+            matches!(refused, Err(NodeError::Unsupported { .. })),
+            "{refused:?}"
+        );
+    }
 }

@@ -4,6 +4,7 @@ mod far;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,8 +17,8 @@ use casemate_rpc::{
     SealReply, SnapshotReply, server,
 };
 use casemate_types::{
-    CompiledPolicy, Distribution, EndReason, Kept, LayerId, OnTimeout, Resources, SandboxId,
-    SnapshotId, Timestamp,
+    CompiledPolicy, Distribution, EndReason, Kept, LayerId, OnTimeout, Portable, Resources,
+    SandboxId, SnapshotId, Timestamp,
 };
 use tokio::sync::mpsc;
 
@@ -135,6 +136,24 @@ impl NodePort for SmallNode {
     ) -> Result<Vec<String>, NodeError> {
         let files = files.map(SnapshotId::to_string);
         Ok(layers.iter().cloned().chain(files).collect())
+    }
+
+    /// Its name alone.
+    async fn pack(&self, what: &Portable, mut to: UnixStream) -> Result<(), NodeError> {
+        to.write_all(what.to_string().as_bytes()).unwrap();
+        Ok(())
+    }
+
+    async fn unpack(&self, what: &Portable, mut from: UnixStream) -> Result<u64, NodeError> {
+        let mut text = String::new();
+        from.read_to_string(&mut text).unwrap();
+        match text == "a tree" {
+            true => Ok(6),
+            false => Err(NodeError::CarryFailed {
+                what: what.clone(),
+                why: text,
+            }),
+        }
     }
 
     async fn memory_kills(&self, _: &SandboxId) -> Result<u64, NodeError> {
@@ -273,6 +292,27 @@ async fn a_dialled_connection_arrives_as_a_descriptor() {
     };
     stream.read_exact(&mut said).unwrap();
     assert_eq!(&said, b"hello");
+}
+
+#[tokio::test]
+async fn what_is_carried_goes_over_a_socket_of_the_callers() {
+    let (client, ..) = connect(SmallNode::default()).await;
+    let what = Portable::Layer(LayerId::random());
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    client.pack(&what, theirs).await.unwrap();
+    let mut said = String::new();
+    ours.read_to_string(&mut said).unwrap();
+    assert_eq!(said, what.to_string());
+    for (tree, expected) in [("a tree", Ok(6)), ("no tree", Err("no tree"))] {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ours.write_all(tree.as_bytes()).unwrap();
+        drop(ours);
+        let expected = expected.map_err(|why| NodeError::CarryFailed {
+            what: what.clone(),
+            why: why.to_owned(),
+        });
+        assert_eq!(client.unpack(&what, theirs).await, expected);
+    }
 }
 
 #[tokio::test]
