@@ -30,6 +30,7 @@ use crate::names::{host_of, host_of_role, member_of};
 /// Protocols by name, as the handshake agrees on them.
 const CALLS: &[u8] = b"casemate-calls/1";
 const DIAL: &[u8] = b"casemate-dial/1";
+const CARRY: &[u8] = b"casemate-carry/1";
 const CONTROL: &[u8] = b"casemate-control/1";
 
 /// How long a handshake may take, the connection's making included.
@@ -59,6 +60,7 @@ struct Configs {
     control: Arc<ServerConfig>,
     calls: Arc<ClientConfig>,
     dial: Arc<ClientConfig>,
+    carry: Arc<ClientConfig>,
     to_control: Arc<ClientConfig>,
 }
 
@@ -110,6 +112,7 @@ impl Peers {
         let config = match purpose {
             Purpose::Calls => Arc::clone(&configs.calls),
             Purpose::Dial => Arc::clone(&configs.dial),
+            Purpose::Carry => Arc::clone(&configs.carry),
         };
         let member = Member {
             role: MemberRole::Node,
@@ -174,10 +177,11 @@ impl Configs {
             Ok::<_, PeerError>(Arc::new(with_protocol(config, protocol)))
         };
         Ok(Self {
-            node: server(false, &[CALLS, DIAL])?,
+            node: server(false, &[CALLS, DIAL, CARRY])?,
             control: server(true, &[CONTROL])?,
             calls: client(CALLS)?,
             dial: client(DIAL)?,
+            carry: client(CARRY)?,
             to_control: client(CONTROL)?,
         })
     }
@@ -196,6 +200,7 @@ async fn accept(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<Acce
     let refused = |text| io::Error::new(io::ErrorKind::InvalidData, text);
     let purpose = match connection.alpn_protocol() {
         Some(protocol) if protocol == DIAL => Purpose::Dial,
+        Some(protocol) if protocol == CARRY => Purpose::Carry,
         Some(_) => Purpose::Calls,
         // A peer that offers none is let through by the handshake.
         None => return Err(refused("a peer that names no protocol")),

@@ -27,6 +27,8 @@ pub enum Purpose {
     Calls,
     /// [`crate::gate::Gate::serve_dials`].
     Dial,
+    /// [`crate::carrier::serve`].
+    Carry,
 }
 
 /// Makes connections to one node whose other end is known to be that node.
@@ -41,7 +43,7 @@ pub trait Connect: Send + Sync + 'static {
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(2);
 /// One attempt, the agreement on the protocol's version included.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Connections that are ready for a dial: a handshake costs a round trip and a millisecond of both
 /// processors, and a create is nearly always followed by a dial.
 const SPARES: usize = 4;

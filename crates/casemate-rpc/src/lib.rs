@@ -7,6 +7,7 @@
 //! the node (decision 2); between machines the same call answers with a stream.
 
 mod caller;
+pub mod carrier;
 pub mod client;
 pub mod control;
 mod dial;

@@ -52,10 +52,22 @@ struct State {
     fail_next_create: bool,
     fail_next_set_network: bool,
     fail_next_freeze: bool,
+    /// Streams that something was made of.
+    unpacked: usize,
     has_no_room: bool,
 }
 
 impl FakeRuntime {
+    /// A layer of this name is here.
+    pub fn has_layer(&self, layer: &LayerId, files: &str) {
+        self.lock().layers.insert(layer.clone(), files.to_owned());
+    }
+
+    /// How often something was made of a stream.
+    pub fn unpacked(&self) -> usize {
+        self.lock().unpacked
+    }
+
     /// Every sandbox answers on `port` with what listens at `target`.
     pub fn open_port(&self, port: u16, target: SocketAddr) {
         self.lock().ports.insert(port, target);
@@ -514,6 +526,7 @@ impl Snapshots for FakeRuntime {
             return Err(CarryError::Capacity(what.clone()));
         }
         let taken = bytes(&files);
+        state.unpacked += 1;
         match what {
             Portable::Snapshot(id) => state.snapshots.insert(id.clone(), files),
             Portable::Layer(id) => state.layers.insert(id.clone(), files),

@@ -52,6 +52,7 @@ impl Connect for Cable {
             let _ = match purpose {
                 Purpose::Calls => gate.serve_calls(Box::new(theirs), peer).await,
                 Purpose::Dial => gate.serve_dials(Box::new(theirs)).await,
+                Purpose::Carry => Ok(()),
             };
         });
         Ok(Box::new(ours))

@@ -1,5 +1,6 @@
 //! Both ends of the wire over a real socket pair, with a node of a few lines behind.
 
+mod carrying;
 mod far;
 
 use std::io::{Read, Write};
