@@ -504,6 +504,7 @@ fn running(entry: &Entry) -> RunningSandbox {
         on_timeout: entry.on_timeout,
         recorded: entry.recorded,
         warm: entry.warm,
+        creator: entry.creator.clone(),
     }
 }
 
@@ -518,5 +519,6 @@ fn paused(entry: &Entry) -> Option<PausedSandbox> {
         kept: pause.kept,
         reason: pause.reason,
         recorded: entry.recorded,
+        creator: entry.creator.clone(),
     })
 }
