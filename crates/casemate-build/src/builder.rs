@@ -82,6 +82,8 @@ pub struct Builder {
     /// What steps may reach.
     network: CompiledPolicy,
     limits: BuilderLimits,
+    /// Of its sandboxes: this API server.
+    creator: String,
     flights: flights::Flights,
     held: Held,
     turns: turns::Turns,
@@ -146,6 +148,7 @@ impl Builder {
         images: Arc<Images>,
         network: CompiledPolicy,
         limits: BuilderLimits,
+        creator: String,
     ) -> Self {
         Self {
             cache,
@@ -153,6 +156,7 @@ impl Builder {
             network,
             turns: turns::Turns::new(limits.builds_at_once, limits.builds_at_once),
             limits,
+            creator,
             flights: flights::Flights::default(),
             held: Held::default(),
         }

@@ -90,7 +90,7 @@ impl Control {
     pub async fn api_key_delete(&self, team: &TeamId, id: &KeyId) -> Result<bool, StoreError> {
         let deleted = self.store.key_delete(team, id).await?;
         if let Some(key) = &deleted {
-            self.teams_by_key.remove(&key.hash);
+            self.forget_key(&key.hash);
             tracing::info!(key.id = %id, team.id = %team, "deleted an api key");
         }
         Ok(deleted.is_some())
@@ -98,7 +98,7 @@ impl Control {
 
     /// Kills every running sandbox of a team.
     pub async fn kill_team(self: &Arc<Self>, team: &TeamId) -> Result<KillCount, StoreError> {
-        let alive = self.store.sandbox_list_alive().await?;
+        let alive = self.store.sandbox_list_alive(None).await?;
         let mut left = alive.into_iter().filter(|row| row.team == *team);
         let mut kills = JoinSet::new();
         let mut count = KillCount::default();

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use casemate_catalog::{Events, Leases};
 use casemate_history::Retention;
 use casemate_store::Team;
 use casemate_types::Resources;
@@ -43,9 +45,57 @@ pub struct ControlConfig {
     pub create_timeout: Duration,
     pub builds: BuildsConfig,
     pub warm_pool: WarmPoolConfig,
+    pub servers: Sharing,
 }
 
-/// How many started sandboxes wait for being asked for; of templates with a start command.
+/// Who else uses its store.
+pub enum Sharing {
+    /// Nobody: whatever another process began there is given up at the start.
+    Alone,
+    /// Any number of servers, which tell each other that they are there.
+    Several(Shared),
+}
+
+/// What is needed beside other servers.
+pub struct Shared {
+    /// Where they reach this one, if they can.
+    pub address: Option<String>,
+    pub version: String,
+    /// Tells which server is at a sandbox, so that the others join, wait or refuse as one server
+    /// would. Without it they find out by what the node and the store say.
+    pub leases: Option<Arc<dyn Leases>>,
+    /// Tells of changes that remembered answers must not outlive. Without it they do, by seconds.
+    pub events: Option<Arc<dyn Events>>,
+    pub times: ServerTimes,
+}
+
+/// How servers keep an eye on each other; the same for all of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerTimes {
+    /// How often each says that it is there.
+    pub beat_every: Duration,
+    /// One that was not heard of for so long is dead. Longer leaves what it had begun for longer.
+    pub dead_after: Duration,
+    /// How long a server does for all what it took on (a node, tidying up) before another may. A
+    /// fifth less for itself.
+    pub lease_lasts: Duration,
+    /// How often it is taken, and prolonged.
+    pub lease_every: Duration,
+}
+
+impl Default for ServerTimes {
+    fn default() -> Self {
+        Self {
+            beat_every: Duration::from_secs(2),
+            dead_after: Duration::from_secs(10),
+            lease_lasts: Duration::from_secs(10),
+            lease_every: Duration::from_secs(3),
+        }
+    }
+}
+
+/// How many started sandboxes wait for being asked for; of templates with a start command. Each of
+/// several servers has as many of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WarmPoolConfig {
     /// Of all templates together (`sandbox_pool_size`); 0: none.
@@ -132,6 +182,7 @@ impl ControlConfig {
             create_timeout: Duration::from_secs(60),
             builds: BuildsConfig::default(),
             warm_pool: WarmPoolConfig::default(),
+            servers: Sharing::Alone,
         }
     }
 }

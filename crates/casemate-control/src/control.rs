@@ -1,15 +1,16 @@
 //! The control plane as one value, and its start and end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use casemate_build::builder::{Builder, BuilderLimits};
 use casemate_catalog::Catalog;
 use casemate_history::History;
 use casemate_images::Images;
 use casemate_store::{Build, KeyHash, KeyId, Store, StoreError, Team, Template};
-use casemate_types::{CompiledPolicy, Timestamp};
+use casemate_types::CompiledPolicy;
 
-use crate::config::ControlConfig;
+use crate::config::{ControlConfig, Shared, Sharing};
 use crate::keys::Keys;
 use crate::locks::SandboxLocks;
 use crate::nodes::{Nodes, Starting};
@@ -17,17 +18,19 @@ use crate::quota::Quota;
 use crate::recall::Recall;
 use crate::recent::Recent;
 use crate::reconcile::Unwanted;
+use crate::reconcile::aging::Aging;
 use crate::reconcile::records::Records;
 use crate::reconcile::sync::Ending;
 use crate::recorder::Recorder;
 use crate::sandboxes::snapshot::Unrecorded;
+use crate::servers::{self, Servers, news};
 use crate::tasks::{TaskKind, Tasks};
 use crate::templates::ResolvedFor;
 use crate::templates::export::Exporting;
 use crate::templates::spawned::{self, Spawned};
-use crate::templates::start::{self, Building};
+use crate::templates::start::Building;
 use crate::templates::uploads::Uploads;
-use crate::transitions::Transitions;
+use crate::transitions::{Elsewhere, Transitions};
 use crate::warm::Warm;
 use crate::{janitor, reconcile, recorder, warm};
 
@@ -59,11 +62,13 @@ pub struct Control {
     pub(crate) building: Building,
     pub(crate) exporting: Exporting,
     pub(crate) unwanted: Unwanted,
+    pub(crate) aging: Aging,
     pub(crate) warm: Warm,
     /// Held while a team's caches are trimmed: the store writes for one at a time anyway.
     pub(crate) trimming: tokio::sync::Mutex<()>,
     /// This process, another name after each start: what it holds when it dies is found by it.
     pub(crate) owner: String,
+    pub(crate) servers: Servers,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -82,29 +87,8 @@ impl Control {
         images: Arc<Images>,
     ) -> Result<Arc<Self>, StartError> {
         let owner = KeyId::random().to_string();
-        // One control process for each store: all others are dead.
-        let orphaned = store
-            .idempotency_orphan(std::slice::from_ref(&owner))
-            .await?;
-        if orphaned > 0 {
-            tracing::info!(
-                keys = orphaned,
-                "creates of an earlier process have no known outcome"
-            );
-        }
-        let failure = start::interrupted();
-        let failed = store
-            .build_fail_building(&failure, Timestamp::now())
-            .await?;
-        if !failed.is_empty() {
-            let builds = failed.len();
-            tracing::info!(
-                builds,
-                "{builds} builds were cut off with an earlier process"
-            );
-        }
         let quota = Arc::new(Quota::default());
-        for row in store.sandbox_list_alive().await? {
+        for row in store.sandbox_list_alive(None).await? {
             if row.is_running() {
                 quota.count(&row.team, &row.id);
             }
@@ -124,8 +108,17 @@ impl Control {
                 team_bytes_max: config.builds.team_bytes_max,
                 startup: config.create_timeout,
             },
+            owner.clone(),
         );
         let warm = Warm::new(config.warm_pool);
+        let (servers, tasks) = (Servers::new(&config.servers), Tasks::default());
+        let elsewhere = match &config.servers {
+            Sharing::Several(Shared {
+                leases: Some(leases),
+                ..
+            }) => Some(Elsewhere::new(Arc::clone(leases), &owner, tasks.clone())),
+            Sharing::Several(_) | Sharing::Alone => None,
+        };
         let control = Arc::new(Self {
             keys: Keys::derive(&config.root_secret),
             config,
@@ -134,12 +127,12 @@ impl Control {
             nodes: Nodes::default(),
             history,
             recorder: Recorder::default(),
-            tasks: Tasks::default(),
+            tasks,
             quota,
             teams_by_key: Recall::default(),
             builds_by_reference: Recall::default(),
             locks: SandboxLocks::default(),
-            transitions: Transitions::default(),
+            transitions: Transitions::beside(elsewhere),
             unrecorded: Unrecorded::default(),
             uploads: Uploads::default(),
             spawned: Spawned::default(),
@@ -152,11 +145,21 @@ impl Control {
             building: Building::default(),
             exporting: Exporting::default(),
             unwanted: Unwanted::default(),
+            aging: Aging::default(),
             warm,
             trimming: tokio::sync::Mutex::default(),
             owner,
+            servers,
         });
+        match &control.config.servers {
+            // All others are dead.
+            Sharing::Alone => control.bury(Duration::ZERO).await?,
+            // Before anything is begun here: whoever is not there is dead.
+            Sharing::Several(_) => control.beat().await?,
+        }
         let tasks = &control.tasks;
+        tasks.spawn(TaskKind::Reconciler, servers::run(Arc::clone(&control)));
+        tasks.spawn(TaskKind::Reconciler, news::listen(Arc::clone(&control)));
         let tell = reconcile::records::tell(Arc::clone(&control), waiting);
         tasks.spawn(TaskKind::Reconciler, tell);
         tasks.spawn(TaskKind::Reconciler, janitor::run(Arc::clone(&control)));
@@ -185,6 +188,7 @@ impl Control {
     pub async fn shutdown(&self) {
         self.interrupt_builds().await;
         self.tasks.shutdown().await;
+        self.leave_servers().await;
         self.drop_warm().await;
         self.recorder.write_all(&*self.history).await;
         self.spawned.write(&*self.store).await;

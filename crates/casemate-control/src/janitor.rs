@@ -26,6 +26,14 @@ pub(crate) async fn run(control: Arc<Control>) {
     let mut round = tokio::time::interval(ROUND);
     loop {
         round.tick().await;
+        if let Err(error) = control.sweep_uploads().await {
+            tracing::warn!(
+                error = chain(&error),
+                "could not remove old uploads; trying again later"
+            );
+        }
+        // All else is done once for all servers.
+        control.until_janitor().await;
         if let Err(error) = end_retention(&control).await {
             tracing::warn!(
                 error = chain(&error),
@@ -48,12 +56,6 @@ pub(crate) async fn run(control: Arc<Control>) {
             tracing::warn!(
                 error = chain(&error),
                 "could not forget old results of steps; trying again later"
-            );
-        }
-        if let Err(error) = control.sweep_uploads().await {
-            tracing::warn!(
-                error = chain(&error),
-                "could not remove old uploads; trying again later"
             );
         }
         if let Err(error) = tidy(&control).await {
@@ -123,7 +125,7 @@ async fn end_unused(control: &Control) -> Result<(), StoreError> {
         }
     }
     if gone > 0 {
-        control.builds_by_reference.clear();
+        control.forget_builds();
         tracing::info!(builds = gone, "forgot builds that nothing refers to");
     }
     Ok(())
@@ -191,7 +193,7 @@ async fn end_retention(control: &Control) -> Result<(), StoreError> {
             if !files.is_empty() {
                 let snapshots = files.len();
                 tracing::info!(team.id = %team.id, snapshots, "{snapshots} snapshots are over");
-                control.builds_by_reference.clear();
+                control.forget_builds();
                 control.drop_files(files);
             }
         }

@@ -26,6 +26,7 @@ mod recent;
 mod reconcile;
 mod recorder;
 pub mod sandboxes;
+mod servers;
 pub mod tasks;
 pub mod teams;
 pub mod templates;
@@ -35,7 +36,9 @@ pub mod transitions;
 mod warm;
 
 pub use bootstrap::{Bootstrap, BootstrapError, Bootstrapped};
-pub use config::{AdminToken, BuildsConfig, ControlConfig, Limits, WarmPoolConfig};
+pub use config::{
+    AdminToken, BuildsConfig, ControlConfig, Limits, ServerTimes, Shared, Sharing, WarmPoolConfig,
+};
 pub use control::{Control, StartError};
 pub use keys::RootSecret;
 pub use quota::QuotaReached;

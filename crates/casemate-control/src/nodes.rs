@@ -1,6 +1,7 @@
 //! What control knows of its nodes: how each is reached, its last word, and what was asked of it.
 
 pub(crate) mod placement;
+mod presence;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::tasks::TaskKind;
 use crate::{Control, reconcile};
 use placement::{Candidate, Wanted};
+use presence::Presence;
 
 /// The alias under which the base template is known everywhere.
 pub const BASE_ALIAS: &str = "base";
@@ -63,6 +65,7 @@ pub(crate) struct Node {
     failed: AtomicU64,
     /// Creates that it was asked for and has not answered.
     starting: AtomicUsize,
+    pub(crate) there: Presence,
     /// It was taken out: what follows it ends.
     pub(crate) removed: CancellationToken,
 }
@@ -163,6 +166,7 @@ impl Node {
             created: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             starting: AtomicUsize::new(0),
+            there: Presence::default(),
             removed: CancellationToken::new(),
         }
     }

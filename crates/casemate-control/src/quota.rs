@@ -6,7 +6,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use casemate_store::{SandboxFilter, StoreError};
 use casemate_types::{SandboxId, TeamId};
+
+use crate::Control;
 
 /// The team has as many as it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -79,6 +82,13 @@ impl Quota {
         }
     }
 
+    /// One began to run, wherever it was asked for.
+    pub(crate) fn note_start(&self, team: &TeamId) {
+        let mut teams = self.lock();
+        let seen = &mut teams.entry(team.clone()).or_default().seen;
+        seen.started = seen.started.saturating_add(1);
+    }
+
     /// What each team had and did since the last look. A team that has nothing any more is named
     /// once with nothing, then forgotten.
     pub(crate) fn look(&self) -> Vec<(TeamId, Seen)> {
@@ -122,11 +132,14 @@ fn count(sandboxes: &HashSet<SandboxId>) -> u32 {
 
 impl Place {
     /// It lives: whoever sees it end gives the place back.
-    pub(crate) fn keep(mut self) {
+    pub(crate) fn keep(self) {
+        self.quota.note_start(&self.team);
+        self.keep_uncounted();
+    }
+
+    /// The same where all starts are seen at the nodes.
+    pub(crate) fn keep_uncounted(mut self) {
         self.kept = true;
-        if let Some(held) = self.quota.lock().get_mut(&self.team) {
-            held.seen.started = held.seen.started.saturating_add(1);
-        }
     }
 }
 
@@ -134,6 +147,47 @@ impl Drop for Place {
     fn drop(&mut self) {
         if !self.kept {
             self.quota.give_back(&self.team, &self.sandbox);
+        }
+    }
+}
+
+impl Control {
+    /// A place for one more sandbox, until it has a row. [`StoreError::TeamFull`]: there is none.
+    ///
+    /// Among several servers the row decides ([`Self::running_max`]): what is known here may be old,
+    /// so the store is asked before it refuses.
+    pub(crate) async fn take_place(
+        &self,
+        team: &TeamId,
+        sandbox: &SandboxId,
+        max: u32,
+    ) -> Result<Place, StoreError> {
+        let full = match self.quota.take(team, sandbox, max) {
+            Ok(place) => return Ok(place),
+            Err(full) => StoreError::TeamFull { max: full.max },
+        };
+        if self.shared().is_none() {
+            return Err(full);
+        }
+        let running = SandboxFilter::running(team.clone());
+        if self.store.sandbox_count(&running).await? >= u64::from(max) {
+            return Err(full);
+        }
+        let place = self.quota.take(team, sandbox, u32::MAX);
+        place.map_err(|_| full)
+    }
+
+    /// What the row of one that begins to run is counted against: nothing where this process alone
+    /// counts.
+    pub(crate) fn running_max(&self, max: u32) -> Option<u32> {
+        self.shared().map(|_| max)
+    }
+
+    /// It has its row.
+    pub(crate) fn keep_place(&self, place: Place) {
+        match self.shared() {
+            None => place.keep(),
+            Some(_) => place.keep_uncounted(),
         }
     }
 }

@@ -3,6 +3,8 @@
 //! - *ended*: the node reported an end; a create whose row comes later learns of it.
 //! - *doomed*: a create failed without a known result; if the sandbox shows up, it is ended at
 //!   once instead of after the orphans' grace.
+//! - *made*: a create of this server wrote its row; where several share the store, whoever noted the
+//!   end may have looked before that.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
@@ -25,6 +27,7 @@ pub(crate) struct Recent {
 struct Inner {
     ended: Ring<End>,
     doomed: Ring<()>,
+    made: Ring<()>,
 }
 
 #[derive(Clone, Copy)]
@@ -98,6 +101,14 @@ impl Recent {
 
     pub(crate) fn is_doomed(&self, id: &SandboxId) -> bool {
         self.lock().doomed.entries.contains_key(id)
+    }
+
+    pub(crate) fn made(&self, id: &SandboxId) {
+        self.lock().made.put(id, ());
+    }
+
+    pub(crate) fn is_made(&self, id: &SandboxId) -> bool {
+        self.lock().made.entries.contains_key(id)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -6,10 +6,15 @@
 //!        └──────────── the channel ended, or something failed: wait ◀───────────┘
 //! ```
 //!
+//! Where several servers share a store, one of them does this for each node, its keeper, as long as it
+//! has the node's lease; the others see what the node has ([`observe`]), and take over.
+//!
 //! The list is read *before* the watch begins: a row that was there then stands for a sandbox that
 //! the node either names or has ended. It does the same after a crash as before it.
 
+pub(crate) mod aging;
 mod layers;
+mod observe;
 mod orphans;
 pub(crate) mod records;
 mod snapshots;
@@ -22,11 +27,12 @@ use casemate_catalog::CatalogError;
 use casemate_rpc::{NodeError, NodeEvent, NodeInfo, PausedSandbox, RunningSandbox};
 use casemate_store::{BuildId, NodeReport, StoreError};
 use casemate_types::{EndReason, SandboxId, Timestamp, chain};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::Control;
 use crate::agent_log::Read;
 use crate::nodes::Node;
+use crate::servers::keeping;
 use crate::tasks::TaskKind;
 use orphans::Orphans;
 
@@ -57,10 +63,46 @@ pub(crate) enum ReconcileError {
 
 /// For ever.
 pub(crate) async fn run(control: Arc<Control>, node: Arc<Node>) {
+    let Some(shared) = control.shared() else {
+        return follow_as(&control, &node, None).await;
+    };
+    let name = keeping::of_node(&node.name);
+    let (held, keeps) = watch::channel(false);
+    tokio::join!(
+        keeping::keep(&control, shared.times, &name, &held),
+        follow_as(&control, &node, Some(keeps)),
+    );
+}
+
+/// For ever; `keeps` says whether this server is the node's keeper, which it always is where there
+/// is no other.
+async fn follow_as(
+    control: &Arc<Control>,
+    node: &Arc<Node>,
+    mut keeps: Option<watch::Receiver<bool>>,
+) {
     let mut orphans = Orphans::default();
     let mut pause = PAUSE_MIN;
     loop {
-        let error = match follow(&control, &node, &mut orphans, &mut pause).await {
+        let is_keeper = keeps
+            .as_mut()
+            .is_none_or(|keeps| *keeps.borrow_and_update());
+        let following = async {
+            match is_keeper {
+                true => follow(control, node, &mut orphans, &mut pause).await,
+                false => observe::observe(control, node, &mut orphans, &mut pause).await,
+            }
+        };
+        let followed = tokio::select! {
+            followed = following => followed,
+            // The node is there as before; it is looked at anew all the same.
+            () = changed(&mut keeps, is_keeper) => {
+                let name = &node.name;
+                tracing::info!(node = name, is_keeper = !is_keeper, "node {name} changes its keeper");
+                continue;
+            }
+        };
+        let error = match followed {
             Ok(never) => match never {},
             Err(error) => error,
         };
@@ -77,9 +119,20 @@ pub(crate) async fn run(control: Arc<Control>, node: Arc<Node>) {
     }
 }
 
-/// Kept files and layers that nothing needs; beside everything else.
+/// Returns once it is not as it was.
+async fn changed(keeps: &mut Option<watch::Receiver<bool>>, was: bool) {
+    let changed = match keeps {
+        Some(keeps) => keeps.wait_for(|is| *is != was).await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Kept files and layers that nothing needs; beside everything else. Of several servers one does it.
 pub(crate) fn drop_unwanted_soon(control: &Arc<Control>) {
-    if control.unwanted.begin() {
+    if control.is_janitor() && control.unwanted.begin() {
         let looking = Arc::clone(control);
         control.tasks.spawn(TaskKind::Cleanup, async move {
             while looking.unwanted.is_wanted() {
@@ -141,12 +194,15 @@ async fn follow(
     if info.node != node.name {
         return Err(ReconcileError::OtherNode(info.node));
     }
-    let should_run = control.store.sandbox_list_alive().await?;
+    let should_run = control.store.sandbox_list_alive(Some(&node.name)).await?;
     let warm = control.warm.ready_at(&node.name);
     let mut events = node.port.watch().await?;
-    let there = tokio::time::timeout(SYNC_MAX, until_synced(control, node, &mut events))
-        .await
-        .map_err(|_| ReconcileError::NeverSynced)??;
+    let synced = tokio::time::timeout(SYNC_MAX, until_synced(&mut events));
+    let (there, Words(words)) = synced.await.map_err(|_| ReconcileError::NeverSynced)??;
+    control.see_all(node, &there);
+    for word in words {
+        handle(control, orphans, node, word).await?;
+    }
     sync::compare(control, orphans, node, &should_run, &there).await?;
     for gone in warm.iter().filter(|id| !there.has(id)) {
         control.warm.forget(gone);
@@ -191,12 +247,14 @@ impl There {
     }
 }
 
+/// What was told beside that, in its order.
+struct Words(Vec<NodeEvent>);
+
 async fn until_synced(
-    control: &Control,
-    node: &Node,
     events: &mut mpsc::Receiver<NodeEvent>,
-) -> Result<There, ReconcileError> {
+) -> Result<(There, Words), ReconcileError> {
     let mut there = There::default();
+    let mut words = Vec::new();
     while let Some(event) = events.recv().await {
         match event {
             NodeEvent::Running(sandbox) => {
@@ -207,19 +265,15 @@ async fn until_synced(
                 there.forget(&sandbox.sandbox);
                 there.paused.push(sandbox);
             }
-            NodeEvent::Synced => return Ok(there),
-            NodeEvent::Ended {
-                sandbox,
-                reason,
-                at,
-            } => {
-                there.forget(&sandbox);
-                control.note_ended(&sandbox, reason, at).await?;
+            NodeEvent::Synced => return Ok((there, Words(words))),
+            NodeEvent::Ended { ref sandbox, .. } => {
+                there.forget(sandbox);
+                words.push(event);
             }
-            NodeEvent::Heartbeat(info) => control.heard_from(node, *info).await?,
-            NodeEvent::Samples(_) | NodeEvent::Log { .. } | NodeEvent::MemoryFull { .. } => {
-                record(control, event);
-            }
+            NodeEvent::Heartbeat(_)
+            | NodeEvent::Samples(_)
+            | NodeEvent::Log { .. }
+            | NodeEvent::MemoryFull { .. } => words.push(event),
         }
     }
     Err(ReconcileError::WatchEnded)
@@ -231,6 +285,7 @@ async fn handle(
     node: &Node,
     event: NodeEvent,
 ) -> Result<(), ReconcileError> {
+    control.see(node, &event);
     match event {
         NodeEvent::Running(sandbox) => sync::judge(control, orphans, node, &sandbox).await?,
         NodeEvent::Paused(sandbox) => sync::judge_paused(control, orphans, node, &sandbox).await?,
@@ -336,7 +391,7 @@ impl Control {
             };
             match self.store.template_report(&report, Timestamp::now()).await {
                 Ok(changed) if changed => {
-                    self.builds_by_reference.clear();
+                    self.forget_builds();
                     tracing::info!(
                         template.id = %template.template, alias = template.alias,
                         "template {} comes from node {}", template.alias, info.node

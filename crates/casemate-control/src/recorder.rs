@@ -269,13 +269,17 @@ pub(crate) async fn run(control: Arc<Control>) {
             now = activity.tick() => {
                 let points = points(&control, now - noted);
                 noted = now;
-                if !points.is_empty() {
+                // Every server sees all of them.
+                if !points.is_empty() && control.is_janitor() {
                     let written = history.activity_append(&points).await;
                     losses.note("team points", points.len(), written);
                 }
             }
             _ = trim.tick() => {
                 control.recorder.end_round();
+                if !control.is_janitor() {
+                    continue;
+                }
                 forget(&control, age.now(Timestamp::now(), steady::now())).await;
             }
         }

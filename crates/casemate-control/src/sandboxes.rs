@@ -89,7 +89,16 @@ pub enum ChangeError {
     #[error("place a sandbox")]
     Placement(#[source] PlacementError),
     #[error("the store failed in a change")]
-    Store(#[from] StoreError),
+    Store(#[source] StoreError),
+}
+
+impl From<StoreError> for ChangeError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::TeamFull { max } => QuotaReached { max }.into(),
+            error => Self::Store(error),
+        }
+    }
 }
 
 /// How a sandbox stands at `now`, if it is there at all: one past its deadline is as good as dead,

@@ -322,6 +322,7 @@ impl FakeNode {
             on_timeout: OnTimeout::Kill,
             recorded,
             warm: false,
+            creator: String::new(),
         };
         self.lock().begin(Entry {
             facts,

@@ -1,13 +1,20 @@
 //! What is being done to sandboxes right now, each by one task at a time (`api.md` 3.3).
 //!
 //! The locks of [`crate::locks`] put changes in a row; this says which change goes on, so that
-//! another request can join it, wait for it or be refused by its name.
+//! another request can join it, wait for it or be refused by its name. Other servers are told by a
+//! lease of the catalog ([`elsewhere`]): a courtesy, since rows change by their generations and the
+//! node puts what it is asked in a row.
+
+mod elsewhere;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use casemate_types::SandboxId;
 use tokio::sync::watch;
+
+pub(crate) use elsewhere::Elsewhere;
+use elsewhere::{Anothers, Told};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doing {
@@ -28,6 +35,17 @@ impl Doing {
         }
     }
 
+    /// What [`Self::state`] says.
+    fn parse(word: &str) -> Option<Self> {
+        let all = [
+            Self::Pausing,
+            Self::Resuming,
+            Self::Snapshotting,
+            Self::Killing,
+        ];
+        all.into_iter().find(|doing| doing.state() == word)
+    }
+
     /// As E2B names the state.
     pub(crate) fn state(self) -> &'static str {
         match self {
@@ -40,7 +58,10 @@ impl Doing {
 }
 
 #[derive(Clone, Default)]
-pub(crate) struct Transitions(Arc<Mutex<HashMap<SandboxId, UnderWay>>>);
+pub(crate) struct Transitions {
+    here: Arc<Mutex<HashMap<SandboxId, UnderWay>>>,
+    elsewhere: Option<Arc<Elsewhere>>,
+}
 
 struct UnderWay {
     doing: Doing,
@@ -52,20 +73,40 @@ struct UnderWay {
 pub(crate) struct Turn {
     all: Transitions,
     sandbox: SandboxId,
+    _told: Option<Told>,
 }
 
 /// Somebody else's change.
 pub(crate) struct Other {
     pub(crate) doing: Doing,
-    done: watch::Receiver<bool>,
+    whose: Whose,
+}
+
+enum Whose {
+    Ours(watch::Receiver<bool>),
+    Anothers(Anothers),
 }
 
 impl Other {
-    /// Returns when it is over; whether it was done.
-    pub(crate) async fn over(mut self) -> bool {
-        // Its sender is dropped then, which is an error here.
-        while self.done.changed().await.is_ok() {}
-        *self.done.borrow()
+    /// Returns when it is over; whether it was done, where that is known.
+    pub(crate) async fn over(self) -> Option<bool> {
+        match self.whose {
+            Whose::Ours(mut done) => {
+                // Its sender is dropped then, which is an error here.
+                while done.changed().await.is_ok() {}
+                let done = *done.borrow();
+                Some(done)
+            }
+            Whose::Anothers(lease) => {
+                lease.over().await;
+                None
+            }
+        }
+    }
+
+    /// Whether [`Transitions::of`] tells nothing of it.
+    pub(crate) fn is_anothers(&self) -> bool {
+        matches!(self.whose, Whose::Anothers(_))
     }
 }
 
@@ -79,7 +120,22 @@ impl Turn {
 }
 
 impl Transitions {
-    pub(crate) fn begin(&self, sandbox: &SandboxId, doing: Doing) -> Result<Turn, Other> {
+    pub(crate) fn beside(elsewhere: Option<Elsewhere>) -> Self {
+        Self {
+            here: Arc::default(),
+            elsewhere: elsewhere.map(Arc::new),
+        }
+    }
+
+    pub(crate) async fn begin(&self, sandbox: &SandboxId, doing: Doing) -> Result<Turn, Other> {
+        let mut turn = self.begin_here(sandbox, doing)?;
+        if let Some(elsewhere) = &self.elsewhere {
+            turn._told = elsewhere.tell(sandbox, doing).await?;
+        }
+        Ok(turn)
+    }
+
+    fn begin_here(&self, sandbox: &SandboxId, doing: Doing) -> Result<Turn, Other> {
         let mut all = self.lock();
         if let Some(other) = all.get(sandbox) {
             return Err(other.seen());
@@ -89,15 +145,24 @@ impl Transitions {
         Ok(Turn {
             all: self.clone(),
             sandbox: sandbox.clone(),
+            _told: None,
         })
     }
 
+    /// Returns once no other server is at it, as far as that is known.
+    pub(crate) async fn over_elsewhere(&self, sandbox: &SandboxId) {
+        if let Some(elsewhere) = &self.elsewhere {
+            elsewhere.over(sandbox).await;
+        }
+    }
+
+    /// Of this server's own.
     pub(crate) fn of(&self, sandbox: &SandboxId) -> Option<Other> {
         self.lock().get(sandbox).map(UnderWay::seen)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SandboxId, UnderWay>> {
-        self.0
+        self.here
             .lock()
             .expect("no code panics while it holds this lock")
     }
@@ -107,7 +172,7 @@ impl UnderWay {
     fn seen(&self) -> Other {
         Other {
             doing: self.doing,
-            done: self.done.subscribe(),
+            whose: Whose::Ours(self.done.subscribe()),
         }
     }
 }
@@ -120,13 +185,16 @@ impl Drop for Turn {
 
 #[cfg(test)]
 mod tests {
+    use casemate_catalog::MemoryCatalog;
+
     use super::*;
+    use crate::tasks::Tasks;
 
     #[tokio::test]
     async fn who_comes_second_sees_what_goes_on_and_when_it_is_over() {
         let (all, id) = (Transitions::default(), SandboxId::random());
-        let turn = all.begin(&id, Doing::Pausing);
-        let Err(other) = all.begin(&id, Doing::Killing) else {
+        let turn = all.begin(&id, Doing::Pausing).await;
+        let Err(other) = all.begin(&id, Doing::Killing).await else {
             panic!("two turns at once");
         };
         assert_eq!(other.doing, Doing::Pausing);
@@ -135,13 +203,36 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         drop(turn);
-        assert!(!waiting.await.unwrap(), "it was not done");
-        let Ok(turn) = all.begin(&id, Doing::Killing) else {
+        assert_eq!(waiting.await.unwrap(), Some(false), "it was not done");
+        let Ok(turn) = all.begin(&id, Doing::Killing).await else {
             panic!("the first is over");
         };
         let other = all.of(&id).unwrap();
         turn.done();
-        assert!(other.over().await);
+        assert_eq!(other.over().await, Some(true));
         assert!(all.of(&id).is_none());
+    }
+
+    #[tokio::test]
+    async fn another_server_sees_what_goes_on_and_when_it_is_over() {
+        let catalog = Arc::new(MemoryCatalog::new());
+        let servers = ["a", "b"].map(|owner| {
+            let (leases, tasks) = (Arc::clone(&catalog) as _, Tasks::default());
+            Transitions::beside(Some(Elsewhere::new(leases, owner, tasks)))
+        });
+        let id = SandboxId::random();
+        let turn = servers[0].begin(&id, Doing::Resuming).await;
+        let Err(other) = servers[1].begin(&id, Doing::Killing).await else {
+            panic!("two turns at once");
+        };
+        assert_eq!(other.doing, Doing::Resuming);
+        assert!(other.is_anothers());
+        assert!(servers[1].of(&id).is_none(), "one's own alone");
+        let waiting = tokio::spawn(other.over());
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(turn);
+        assert_eq!(waiting.await.unwrap(), None);
+        assert!(servers[1].begin(&id, Doing::Killing).await.is_ok());
     }
 }

@@ -54,6 +54,9 @@ pub struct Entry {
     /// It waits for being claimed.
     #[serde(default)]
     pub warm: bool,
+    /// The API server that asked for it. Earlier versions did not say it.
+    #[serde(default)]
+    pub creator: String,
 }
 
 /// A sandbox that rests.
@@ -316,6 +319,7 @@ mod tests {
             on_timeout: OnTimeout::Kill,
             pause: None,
             warm: false,
+            creator: String::new(),
         };
         let long = entry("2027-01-15T08:00:00.123456789Z".parse().unwrap(), false);
         let short = Entry {

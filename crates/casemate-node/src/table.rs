@@ -506,6 +506,7 @@ fn running(entry: &Entry) -> RunningSandbox {
         on_timeout: entry.on_timeout,
         recorded: entry.recorded,
         warm: entry.warm,
+        creator: entry.creator.clone(),
     }
 }
 
@@ -520,5 +521,6 @@ fn paused(entry: &Entry) -> Option<PausedSandbox> {
         kept: pause.kept,
         reason: pause.reason,
         recorded: entry.recorded,
+        creator: entry.creator.clone(),
     })
 }

@@ -9,7 +9,7 @@ use casemate_types::{
 use serde::{Deserialize, Serialize};
 
 /// Of everything in this module; the first message of each side names it.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 /// The oldest that we still speak: processes of several machines are replaced one after the other,
 /// so a version must understand the one before it.
 const OLDEST: u32 = 7;
@@ -74,6 +74,10 @@ pub struct CreateRequest {
     /// sandbox that needs its place. Nobody but its maker has been told of it.
     #[serde(default)]
     pub warm: bool,
+    /// The API server that asks. Until it has a row it is that server's to look after; empty for
+    /// those of versions that did not say it.
+    #[serde(default)]
+    pub creator: String,
 }
 
 /// What becomes of a warm sandbox when it is given away; all else is as it was made.
@@ -172,6 +176,9 @@ pub struct PausedSandbox {
     pub reason: PauseReason,
     /// As of one that runs: its deadline may have paused one of a create that a crash cut off.
     pub recorded: bool,
+    /// As in [`CreateRequest`].
+    #[serde(default)]
+    pub creator: String,
 }
 
 /// A sandbox that the node has, as its journal says.
@@ -189,6 +196,9 @@ pub struct RunningSandbox {
     /// It waits for being claimed.
     #[serde(default)]
     pub warm: bool,
+    /// As in [`CreateRequest`].
+    #[serde(default)]
+    pub creator: String,
 }
 
 /// What travels on the watch.

@@ -39,7 +39,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut times = Vec::new();
     for row in &rows {
         let start = Instant::now();
-        store.sandbox_insert(row).await?;
+        store.sandbox_insert(row, None).await?;
         times.push(start.elapsed());
     }
     report("insert, one after the other", times);
@@ -48,7 +48,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let burst: Vec<_> = (0..100)
         .map(|_| {
             let (store, row) = (Arc::clone(&store), a_sandbox(&team));
-            tokio::spawn(async move { store.sandbox_insert(&row).await })
+            tokio::spawn(async move { store.sandbox_insert(&row, None).await })
         })
         .collect();
     for task in burst {

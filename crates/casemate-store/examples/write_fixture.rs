@@ -43,14 +43,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     store
         .template_report(&fixture_rows::report(), reported_at)
         .await?;
-    store.sandbox_insert(&fixture_rows::running()).await?;
-    store.sandbox_insert(&fixture_rows::dead()).await?;
-    store.sandbox_insert(&fixture_rows::paused()).await?;
+    store.sandbox_insert(&fixture_rows::running(), None).await?;
+    store.sandbox_insert(&fixture_rows::dead(), None).await?;
+    store.sandbox_insert(&fixture_rows::paused(), None).await?;
     store.snapshot_insert(&fixture_rows::snapshot()).await?;
     let [ready, failed] = fixture_rows::requests();
     store.build_request(&ready).await?;
     store
-        .build_begin(&ready.build, fixture_rows::at(21))
+        .build_begin(&ready.build, "a-server", fixture_rows::at(21))
         .await?;
     let (built, at) = (fixture_rows::built(), fixture_rows::at(22));
     store.build_finish(&built, 700, at).await?;

@@ -8,6 +8,8 @@
 //! A tag is given when a build is asked for and counts once it is ready: until then, and if it fails,
 //! the tag leads to the one before ([`crate::Templates::template_resolve`]).
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use casemate_types::{BuildFailure, BuildStatus, Resources, TeamId, TemplateId, Timestamp};
 
@@ -147,8 +149,13 @@ pub trait Builds {
     /// Not of a template that was deleted.
     async fn build_record(&self, id: &BuildId) -> Result<Option<BuildRecord>, StoreError>;
 
-    /// waiting → building.
-    async fn build_begin(&self, id: &BuildId, at: Timestamp) -> Result<BuildBegun, StoreError>;
+    /// waiting → building, by this server.
+    async fn build_begin(
+        &self,
+        id: &BuildId,
+        owner: &str,
+        at: Timestamp,
+    ) -> Result<BuildBegun, StoreError>;
 
     /// building → ready, with everything that sandboxes are made from; `false` when it is not
     /// building any more, and nothing was written. Its template, its resources and its creation stay
@@ -176,12 +183,19 @@ pub trait Builds {
         at: Timestamp,
     ) -> Result<Vec<BuildId>, StoreError>;
 
-    /// All that are building → failed; which. For the start of a process: nobody builds them.
+    /// All that dead servers were building → failed; which. Alive are the caller and those that were
+    /// heard of within this time. One that names no server is of a version that knew of no others: it
+    /// fails when nobody but the caller is alive.
     async fn build_fail_building(
         &self,
+        caller: &str,
+        seen_within: Duration,
         failure: &BuildFailure,
         at: Timestamp,
     ) -> Result<Vec<BuildId>, StoreError>;
+
+    /// Whether servers other than the caller are building anything.
+    async fn build_has_others(&self, caller: &str) -> Result<bool, StoreError>;
 
     /// Those of a team that wait or build.
     async fn build_list_open(&self, team: &TeamId) -> Result<Vec<BuildId>, StoreError>;

@@ -61,6 +61,7 @@ macro_rules! store_conformance {
             sandbox_of_no_team_is_dangling,
             sandbox_changes_by_compare_and_set,
             sandbox_race_has_one_winner,
+            a_teams_last_place_is_given_once,
             a_paused_sandbox_has_no_deadline_until_it_is_resumed,
             a_paused_sandbox_dies_for_good,
             dead_sandbox_stays_dead,

@@ -15,6 +15,9 @@ pub enum StoreError {
     /// The row refers to something that does not exist, such as a key to its team.
     #[error("{what} {id} refers to something that does not exist")]
     Dangling { what: &'static str, id: String },
+    /// The team runs as many sandboxes as it may; nothing was written.
+    #[error("the team runs {max} sandboxes, as many as it may")]
+    TeamFull { max: u32 },
     /// A value is beyond a limit that has a name.
     #[error("{what} has {size}, at most {max} is allowed")]
     TooLarge {
@@ -56,6 +59,7 @@ impl StoreError {
             Self::Conflict { .. }
             | Self::Exists { .. }
             | Self::Dangling { .. }
+            | Self::TeamFull { .. }
             | Self::TooLarge { .. }
             | Self::Refused { .. }
             | Self::Corrupt { .. } => false,

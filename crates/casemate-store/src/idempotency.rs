@@ -6,6 +6,8 @@
 //!            └─abandon─▶ nothing    ┘
 //! ```
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use casemate_types::{TeamId, Timestamp};
 
@@ -57,9 +59,13 @@ pub trait Idempotency {
     /// Frees a key whose call failed and left nothing; a key that is not in progress stays.
     async fn idempotency_abandon(&self, team: &TeamId, key: &str) -> Result<(), StoreError>;
 
-    /// Keys in progress whose owner is none of `alive` become unknown; how many. Done at start
-    /// and whenever a process is found dead.
-    async fn idempotency_orphan(&self, alive: &[String]) -> Result<u64, StoreError>;
+    /// Keys in progress whose owner is dead become unknown; how many. Alive are the caller and the
+    /// servers that were heard of within this time, which say so before they take their first key.
+    async fn idempotency_orphan(
+        &self,
+        caller: &str,
+        seen_within: Duration,
+    ) -> Result<u64, StoreError>;
 
     /// Removes keys that began before `before`, except those in progress; how many.
     async fn idempotency_purge(&self, before: Timestamp) -> Result<u64, StoreError>;

@@ -130,7 +130,14 @@ pub trait Sandboxes {
     /// [`StoreError::Exists`] when the id is taken, also by a dead sandbox;
     /// [`StoreError::Dangling`] when the team does not exist. Template and build are not checked:
     /// they may be gone before the sandbox is.
-    async fn sandbox_insert(&self, sandbox: &Sandbox) -> Result<(), StoreError>;
+    ///
+    /// `running_max`: as many sandboxes of the team may run with this one, whoever inserts at the
+    /// same time; beyond it [`StoreError::TeamFull`]. `None` counts nothing.
+    async fn sandbox_insert(
+        &self,
+        sandbox: &Sandbox,
+        running_max: Option<u32>,
+    ) -> Result<(), StoreError>;
 
     /// Dead or alive.
     async fn sandbox_by_id(&self, id: &SandboxId) -> Result<Option<Sandbox>, StoreError>;
@@ -146,8 +153,9 @@ pub trait Sandboxes {
     /// How many run, for each team that has any.
     async fn sandbox_count_by_team(&self) -> Result<Vec<(TeamId, u64)>, StoreError>;
 
-    /// Every sandbox that is running or paused, oldest first.
-    async fn sandbox_list_alive(&self) -> Result<Vec<AliveSandbox>, StoreError>;
+    /// Every sandbox that is running or paused, or those of one node, oldest first.
+    async fn sandbox_list_alive(&self, node: Option<&str>)
+    -> Result<Vec<AliveSandbox>, StoreError>;
 
     /// Moves the deadline of a running sandbox; returns the new generation.
     /// [`StoreError::Conflict`] when `generation` is not the row's, it is dead or there is none.
@@ -178,7 +186,8 @@ pub trait Sandboxes {
         kept: Kept,
     ) -> Result<u64, StoreError>;
 
-    /// Paused → running, a new run; otherwise as [`Sandboxes::sandbox_set_deadline`].
+    /// Paused → running, a new run; `running_max` as for [`Sandboxes::sandbox_insert`], otherwise as
+    /// [`Sandboxes::sandbox_set_deadline`].
     async fn sandbox_resume(
         &self,
         id: &SandboxId,
@@ -186,6 +195,7 @@ pub trait Sandboxes {
         started_at: Timestamp,
         ends_at: Timestamp,
         on_timeout: OnTimeout,
+        running_max: Option<u32>,
     ) -> Result<u64, StoreError>;
 
     /// Running or paused → dead, for good; otherwise as [`Sandboxes::sandbox_set_deadline`].

@@ -167,7 +167,7 @@ pub async fn build_ready(
         distribution: Distribution::Other,
         created_at: at,
     };
-    let begun = store.build_begin(&build.id, at).await;
+    let begun = store.build_begin(&build.id, "a-server", at).await;
     begun.expect("begin a build");
     let done = store.build_finish(&build, 1024, at).await;
     assert!(done.expect("finish a build"), "it is not building");

@@ -25,7 +25,11 @@ async fn seal(world: &World, layer: &LayerId) {
 async fn sealed(world: &World, name: &str) -> (Asked, LayerId) {
     let asked = ask(world, &format!(r#"{{"name":"{name}"}}"#)).await;
     let (build, now) = (BuildId::parse(&asked.build).unwrap(), Timestamp::now());
-    world.store.build_begin(&build, now).await.unwrap();
+    world
+        .store
+        .build_begin(&build, "a-server", now)
+        .await
+        .unwrap();
     let reference = casemate_types::template::TemplateRef::parse("base").unwrap();
     let base = world.store.template_resolve("", &reference).await.unwrap();
     let casemate_store::Resolution::Found { build: base, .. } = base else {

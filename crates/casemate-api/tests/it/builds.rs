@@ -346,7 +346,9 @@ async fn a_build_is_read_line_by_line() {
     assert!(waiting.get("reason").is_none());
     // Without a builder, which has lines of its own to say.
     let build = BuildId::parse(&asked.build).unwrap();
-    let begun = world.store.build_begin(&build, Timestamp::now());
+    let begun = world
+        .store
+        .build_begin(&build, "a-server", Timestamp::now());
     begun.await.unwrap();
     let all = status(&world, &asked, "").await;
     assert_eq!(

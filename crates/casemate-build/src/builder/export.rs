@@ -89,6 +89,7 @@ impl Builder {
             template: build.template.clone(),
             resources: build.resources,
             network: closed.map_err(|error| BuildError::Internal(error.to_string()))?,
+            creator: self.creator.clone(),
         };
         let planned = maker.plan_bare(&state)?;
         hold.sandbox(planned.id());

@@ -41,6 +41,7 @@ pub(super) struct Maker {
     pub(super) template: TemplateId,
     pub(super) resources: Resources,
     pub(super) network: CompiledPolicy,
+    pub(super) creator: String,
 }
 
 /// A sandbox that runs, or is on its way.
@@ -167,6 +168,7 @@ impl Maker {
             files: beginning.files,
             startup: None,
             warm: false,
+            creator: self.creator.clone(),
         };
         Ok(Planned {
             node: Arc::clone(&self.node),

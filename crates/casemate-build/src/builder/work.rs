@@ -275,6 +275,7 @@ impl Work<'_> {
             template: self.job.template.clone(),
             resources: self.job.resources,
             network: self.builder.network.clone(),
+            creator: self.builder.creator.clone(),
         }
     }
 

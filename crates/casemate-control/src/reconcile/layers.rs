@@ -21,6 +21,7 @@ pub(super) async fn drop_unwanted_or_warn(control: &Arc<Control>, node: &Node) {
 
 async fn drop_unwanted(control: &Arc<Control>, node: &Node) -> Result<(), ReconcileError> {
     let mut after: Option<LayerId> = None;
+    let mut look = control.aging.look("layers", &node.name);
     loop {
         let page = node.port.layers(after.as_ref()).await?;
         // Before the rows are read: what gets one meanwhile is in one of the two.
@@ -35,6 +36,9 @@ async fn drop_unwanted(control: &Arc<Control>, node: &Node) -> Result<(), Reconc
             if control.builder.held().has_layer(layer) {
                 continue;
             }
+            if !control.may_sweep(&mut look, layer.as_str()).await? {
+                continue;
+            }
             match node.port.remove_layer(layer).await {
                 Ok(()) => {
                     tracing::info!(layer.id = %layer, "removed layer {layer}, which nothing needs")
@@ -46,7 +50,10 @@ async fn drop_unwanted(control: &Arc<Control>, node: &Node) -> Result<(), Reconc
         }
         match page.last() {
             Some(last) if page.len() == SNAPSHOTS_PAGE => after = Some(last.clone()),
-            Some(_) | None => return Ok(()),
+            Some(_) | None => {
+                look.done();
+                return Ok(());
+            }
         }
     }
 }

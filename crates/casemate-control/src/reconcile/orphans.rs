@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use casemate_rpc::RunningSandbox;
-use casemate_types::SandboxId;
+use casemate_types::{EndReason, SandboxId};
 use tokio::time::Instant;
 
 use super::ReconcileError;
@@ -65,7 +65,15 @@ impl Orphans {
         let now = Instant::now();
         let overdue: Vec<_> = self.0.extract_if(|_, orphan| orphan.due <= now).collect();
         for (id, orphan) in overdue {
-            if control.store.sandbox_by_id(&id).await?.is_none() {
+            if control.store.sandbox_by_id(&id).await?.is_some() {
+                continue;
+            }
+            if control.is_anothers(&orphan.facts.creator).await? {
+                // Whoever makes it may die before it has a row.
+                self.see(&control.config, &orphan.facts);
+            } else if orphan.facts.warm {
+                control.end_soon(node, &id, EndReason::Killed);
+            } else {
                 tracing::warn!(
                     sandbox.id = %id, event = "sandbox.orphan_ended",
                     "sandbox {id} has no record; its grace is over and it is ended"

@@ -24,6 +24,7 @@ pub(super) async fn drop_unwanted_or_warn(control: &Arc<Control>, node: &Node) {
 /// left, because what is taken meanwhile is known here.
 async fn drop_unwanted(control: &Arc<Control>, node: &Node) -> Result<(), ReconcileError> {
     let mut after: Option<SnapshotId> = None;
+    let mut look = control.aging.look("files", &node.name);
     loop {
         let page = node.port.snapshots(after.as_ref()).await?;
         let kept: Vec<SnapshotId> = page.into_iter().map(|one| one.snapshot).collect();
@@ -37,10 +38,14 @@ async fn drop_unwanted(control: &Arc<Control>, node: &Node) -> Result<(), Reconc
             .collect();
         let wanted = control.store.snapshot_wanted(&unrecorded).await?;
         // A build may have found them before their row went.
-        let unwanted: Vec<SnapshotId> = unrecorded
-            .into_iter()
-            .filter(|files| !wanted.contains(files) && !control.builder.held().has_files(files))
-            .collect();
+        let mut unwanted: Vec<SnapshotId> = Vec::new();
+        for files in unrecorded.iter().filter(|files| !wanted.contains(files)) {
+            if !control.builder.held().has_files(files)
+                && control.may_sweep(&mut look, files.as_str()).await?
+            {
+                unwanted.push(files.clone());
+            }
+        }
         if !unwanted.is_empty() {
             let snapshots = unwanted.len();
             tracing::info!(
@@ -51,7 +56,10 @@ async fn drop_unwanted(control: &Arc<Control>, node: &Node) -> Result<(), Reconc
         }
         match kept.last() {
             Some(last) if kept.len() == SNAPSHOTS_PAGE => after = Some(last.clone()),
-            Some(_) | None => return Ok(()),
+            Some(_) | None => {
+                look.done();
+                return Ok(());
+            }
         }
     }
 }

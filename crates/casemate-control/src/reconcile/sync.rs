@@ -91,25 +91,7 @@ pub(super) async fn judge(
     sandbox: &RunningSandbox,
 ) -> Result<(), ReconcileError> {
     let id = &sandbox.sandbox;
-    if control.recent.is_doomed(id) {
-        control.end_soon(&node.name, id, EndReason::Killed);
-        return Ok(());
-    }
-    // In this order: one that is given away leaves the warm ones for those that start.
-    if control.warm.has(id)
-        || control.starting.contains(id)
-        || control.builder.held().has_sandbox(id)
-    {
-        // Its create writes row and route; or it has none because it is nobody's yet, or a build's.
-        return Ok(());
-    }
-    let Some(row) = control.store.sandbox_by_id(id).await? else {
-        if sandbox.warm {
-            // Of an earlier process, and nobody was told of it.
-            control.end_soon(&node.name, id, EndReason::Killed);
-            return Ok(());
-        }
-        orphans.see(&control.config, sandbox);
+    let Some(row) = judge_unrecorded(control, orphans, node, sandbox).await? else {
         return Ok(());
     };
     match row.state {
@@ -139,6 +121,38 @@ pub(super) async fn judge(
             Ok(())
         }
     }
+}
+
+/// One that may have no row; what is left to judge is its row.
+pub(super) async fn judge_unrecorded(
+    control: &Arc<Control>,
+    orphans: &mut Orphans,
+    node: &Node,
+    sandbox: &RunningSandbox,
+) -> Result<Option<Sandbox>, ReconcileError> {
+    let id = &sandbox.sandbox;
+    if control.recent.is_doomed(id) {
+        control.end_soon(&node.name, id, EndReason::Killed);
+        return Ok(None);
+    }
+    // In this order: one that is given away leaves the warm ones for those that start.
+    if control.warm.has(id)
+        || control.starting.contains(id)
+        || control.builder.held().has_sandbox(id)
+    {
+        // Its create writes row and route; or it has none because it is nobody's yet, or a build's.
+        return Ok(None);
+    }
+    if let Some(row) = control.store.sandbox_by_id(id).await? {
+        return Ok(Some(row));
+    }
+    if sandbox.warm && !control.is_anothers(&sandbox.creator).await? {
+        // Of an earlier process, and nobody was told of it.
+        control.end_soon(&node.name, id, EndReason::Killed);
+    } else {
+        orphans.see(&control.config, sandbox);
+    }
+    Ok(None)
 }
 
 /// One that rests: whether it should be there.
@@ -176,6 +190,7 @@ pub(super) async fn judge_paused(
                 on_timeout: OnTimeout::Kill,
                 recorded: sandbox.recorded,
                 warm: false,
+                creator: sandbox.creator.clone(),
             },
         ),
     }
@@ -224,12 +239,20 @@ impl Control {
         self: &Arc<Self>,
         sandbox: &RunningSandbox,
     ) -> Result<(), ReconcileError> {
-        let Some(other) = self.transitions.of(&sandbox.sandbox) else {
+        let other = self.transitions.of(&sandbox.sandbox);
+        if other.is_none() && self.shared().is_none() {
             return self.note_running(sandbox).await;
-        };
+        }
         let (control, sandbox) = (Arc::clone(self), sandbox.clone());
-        self.tasks.spawn(TaskKind::Cleanup, async move {
-            other.over().await;
+        // Another server's resume may take long; a shutdown leaves it to the next look.
+        self.tasks.spawn(TaskKind::Reconciler, async move {
+            match other {
+                Some(other) => drop(other.over().await),
+                None => {
+                    control.transitions.over_elsewhere(&sandbox.sandbox).await;
+                    tokio::time::sleep(control.config.row_grace).await;
+                }
+            }
             if let Err(error) = control.note_running(&sandbox).await {
                 let id = &sandbox.sandbox;
                 tracing::warn!(
@@ -242,7 +265,10 @@ impl Control {
     }
 
     /// The node resumed it and the row says that it is paused: a crash came between.
-    async fn note_running(&self, sandbox: &RunningSandbox) -> Result<(), ReconcileError> {
+    async fn note_running(
+        self: &Arc<Self>,
+        sandbox: &RunningSandbox,
+    ) -> Result<(), ReconcileError> {
         let id = &sandbox.sandbox;
         let _one = self.locks.lock(id).await;
         let _note = self.notes.lock(id).await;
@@ -253,13 +279,27 @@ impl Control {
             return Ok(());
         }
         let (from, to) = (sandbox.started_at, sandbox.ends_at);
-        let written = self
-            .store
-            .sandbox_resume(id, row.generation, from, to, sandbox.on_timeout);
+        let mut running_max = None;
+        if self.shared().is_some() {
+            if self.nodes.get(&row.node)?.there.runs_since(id) != Some(from) {
+                // It was paused again meanwhile, or ended.
+                return Ok(());
+            }
+            let team = self.store.team_by_id(&row.team).await?;
+            running_max = team.map(|team| self.config.limits.of(&team).sandboxes_max);
+        }
+        let on_timeout = sandbox.on_timeout;
+        let written =
+            self.store
+                .sandbox_resume(id, row.generation, from, to, on_timeout, running_max);
         let generation = match written.await {
             Ok(generation) => generation,
             // Whoever was faster knows better.
             Err(StoreError::Conflict { .. }) => return Ok(()),
+            Err(StoreError::TeamFull { .. }) => {
+                self.pause_soon(&row.node, id, Kept::Memory);
+                return Ok(());
+            }
             Err(error) => return Err(error.into()),
         };
         self.quota.count(&row.team, id);
@@ -392,13 +432,13 @@ impl Ending {
 /// The backstop of the node's own clock, and of an end whose event was lost.
 pub(super) async fn end_expired(control: &Arc<Control>, node: &str) -> Result<(), ReconcileError> {
     let now = steady::now();
-    let alive = control.store.sandbox_list_alive().await?;
+    let alive = control.store.sandbox_list_alive(Some(node)).await?;
     let overdue = |row: &&AliveSandbox| {
         let ends_at = match row.state {
             SandboxState::Running { ends_at } => ends_at,
             SandboxState::Paused { .. } | SandboxState::Dead { .. } => return false,
         };
-        row.node == node && ends_at + OVERDUE_AFTER < now
+        ends_at + OVERDUE_AFTER < now
     };
     for row in alive.iter().filter(overdue) {
         tracing::warn!(sandbox.id = %row.id, "sandbox {} is past its deadline", row.id);

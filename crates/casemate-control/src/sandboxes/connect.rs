@@ -13,7 +13,7 @@ use crate::transitions::Doing;
 
 /// How long one connect waits for changes that others make; more can only be somebody who plays
 /// with it.
-const WAIT_MAX: Duration = Duration::from_secs(20);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// A sandbox that runs.
 pub struct Connected {
@@ -86,6 +86,15 @@ impl Control {
                         resumed: joined,
                     });
                 }
+                Err(ChangeError::Busy { doing, .. }) if doing == Doing::Killing => {
+                    return Err(busy(id, doing));
+                }
+                Err(ChangeError::Busy { doing, .. }) if doing == Doing::Resuming => {
+                    if from == Kept::Files {
+                        return Err(ChangeError::StartInFlight(id.clone()));
+                    }
+                    joined = true;
+                }
                 // Another change began in between, or is over already; whether it is there at all
                 // is looked at again.
                 Err(ChangeError::Busy { .. } | ChangeError::NotFound(_)) => {}
@@ -106,8 +115,7 @@ impl Control {
         timeout: Duration,
     ) -> Result<SandboxView, ChangeError> {
         let _one = self.locks.lock(id).await;
-        let (row, ends_at) = self.running_row(caller, id).await?;
-        let ends_at = self.extend(caller, &row, ends_at, timeout).await?;
+        let (row, ends_at) = self.extend(caller, id, timeout).await?;
         Ok(self.view_as(row, Shown::Running, ends_at))
     }
 }

@@ -86,7 +86,16 @@ pub enum CreateError {
     Startup(#[from] StartupError),
     /// It was made and could not be recorded; it is gone again.
     #[error("record a sandbox")]
-    Store(#[from] StoreError),
+    Store(#[source] StoreError),
+}
+
+impl From<StoreError> for CreateError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::TeamFull { max } => QuotaReached { max }.into(),
+            error => Self::Store(error),
+        }
+    }
 }
 
 /// Why no node made it. Nothing is left of it.
@@ -159,7 +168,7 @@ impl Control {
             // One that did not answer may be making a sandbox of the former name.
             plan.sandbox = SandboxId::random();
             let (team, max) = (&caller.team.id, caller.limits.sandboxes_max);
-            let place = self.quota.take(team, &plan.sandbox, max)?;
+            let place = self.take_place(team, &plan.sandbox, max).await?;
             let starting = self.starting.enter(&plan.sandbox, &node);
             match self.place(&node, self.request(caller, &plan)).await {
                 Ok(reply) => {
@@ -220,7 +229,7 @@ impl Control {
     ) -> Result<Option<Created>, CreateError> {
         let envs = self.keys.seal_envs(&plan.sandbox, &plan.envs);
         let row = row(caller, &plan, envs, &node.name, reply);
-        self.record(row, place).await?;
+        self.record(row, place, caller.limits.sandboxes_max).await?;
         failpoint::hit(Point::CreateRecorded);
         if !self.has_its_build(&plan).await? {
             // Without its build it could never be started from its files.
@@ -297,6 +306,7 @@ impl Control {
             files: plan.build.files.clone(),
             startup: plan.build.started_with().cloned(),
             warm: false,
+            creator: self.owner.clone(),
         }
     }
 
@@ -322,17 +332,29 @@ impl Control {
         }
     }
 
-    /// Writes the row and the route. Fails only after seeing to it that the sandbox goes.
-    pub(super) async fn record(&self, row: Sandbox, place: Place) -> Result<(), StoreError> {
+    /// Writes the row and the route. Fails only after seeing to it that the sandbox goes;
+    /// [`StoreError::TeamFull`] when the team's last place was another's.
+    pub(super) async fn record(
+        &self,
+        row: Sandbox,
+        place: Place,
+        sandboxes_max: u32,
+    ) -> Result<(), StoreError> {
         let (id, node, generation) = (row.id.clone(), row.node.clone(), row.generation);
+        if self.shared().is_some() {
+            self.recent.made(&id);
+        }
         // Row and route come together for whoever compares the two.
         let one = self.locks.lock(&id).await;
-        if let Err(error) = self.store.sandbox_insert(&row).await {
-            tracing::error!(sandbox.id = %id, error = chain(&error), "could not record sandbox {id}; ending it");
+        let running_max = self.running_max(sandboxes_max);
+        if let Err(error) = self.store.sandbox_insert(&row, running_max).await {
+            if !matches!(error, StoreError::TeamFull { .. }) {
+                tracing::error!(sandbox.id = %id, error = chain(&error), "could not record sandbox {id}; ending it");
+            }
             self.take_back(&node, id);
             return Err(error);
         }
-        place.keep();
+        self.keep_place(place);
         self.records.note(&node, &id);
         self.note_created(&row);
         self.put_route(&row, false).await;

@@ -60,7 +60,7 @@ impl Control {
             return Err(in_state(id, other.doing));
         }
         let row = row?;
-        let turn = self.transitions.begin(id, Doing::Snapshotting);
+        let turn = self.transitions.begin(id, Doing::Snapshotting).await;
         let turn = turn.map_err(|other| in_state(id, other.doing))?;
         // It may have been paused before the turn was ours.
         let row = self.forkable(caller, &row.id).await?;
@@ -104,9 +104,8 @@ impl Control {
         timeout: Duration,
     ) -> Result<Created, CreateError> {
         let id = SandboxId::random();
-        let place = self
-            .quota
-            .take(&caller.team.id, &id, caller.limits.sandboxes_max)?;
+        let max = caller.limits.sandboxes_max;
+        let place = self.take_place(&caller.team.id, &id, max).await?;
         // Its files are there.
         let node = self.nodes.get(&parent.node).map_err(PlacementError::from)?;
         let _starting = self.starting.enter(&id, &node);
@@ -124,7 +123,7 @@ impl Control {
         };
         let made = self.as_made(&row, timeout, row.on_timeout).await;
         let mut request = made.map_err(|error| match error {
-            ChangeError::Store(error) => CreateError::Store(error),
+            ChangeError::Store(error) => error.into(),
             error => {
                 tracing::error!(sandbox.id = %id, error = chain(&error), "could not fork");
                 CreateError::Placement(PlacementError::NoNode)
@@ -149,7 +148,7 @@ impl Control {
             },
             ..row
         };
-        self.record(row.clone(), place).await?;
+        self.record(row.clone(), place, max).await?;
         node.create_succeeded();
         Ok(Created {
             access_token: self.keys.envd_token(&id),

@@ -33,7 +33,7 @@ impl Control {
         reason: EndReason,
         before: Timestamp,
     ) -> Result<(), ChangeError> {
-        let turn = self.transitions.begin(&row.id, Doing::Killing);
+        let turn = self.transitions.begin(&row.id, Doing::Killing).await;
         let Ok(_turn) = turn else { return Ok(()) };
         let now = self.store.sandbox_by_id(&row.id).await?;
         let is_due =
@@ -52,7 +52,7 @@ impl Control {
     ) -> Result<(), ChangeError> {
         let id = &row.id;
         let _turn = loop {
-            match self.transitions.begin(id, Doing::Killing) {
+            match self.transitions.begin(id, Doing::Killing).await {
                 Ok(turn) => break turn,
                 Err(other) => {
                     let doing = other.doing;
@@ -127,16 +127,17 @@ impl Control {
                     None => return Ok(false),
                 },
             };
-            let removed = self.catalog.route_remove(id, &row.node, row.generation);
-            if let Err(error) = removed.await {
-                tracing::error!(sandbox.id = %id, error = chain(&error), "could not remove the route of {id}");
-            }
+            self.remove_route(&row, row.generation).await;
             let noted = match row.state {
                 SandboxState::Dead { .. } => false,
                 SandboxState::Running { .. } | SandboxState::Paused { .. } => {
                     let end = self.store.sandbox_end(id, row.generation, reason, at).await;
                     match end {
-                        Ok(_) => true,
+                        Ok(generation) => {
+                            // Whoever read the row before that may have put it back meanwhile.
+                            self.remove_route(&row, generation).await;
+                            true
+                        }
                         // A change of the deadline came between: look again.
                         Err(StoreError::Conflict { .. }) => continue,
                         Err(error) => return Err(error),
@@ -153,6 +154,16 @@ impl Control {
                 );
             }
             return Ok(noted);
+        }
+    }
+}
+
+impl Control {
+    async fn remove_route(&self, row: &Sandbox, generation: u64) {
+        let (id, node) = (&row.id, &row.node);
+        let removed = self.catalog.route_remove(id, node, generation);
+        if let Err(error) = removed.await {
+            tracing::error!(sandbox.id = %id, error = chain(&error), "could not remove the route of {id}");
         }
     }
 }

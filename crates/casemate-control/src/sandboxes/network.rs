@@ -1,8 +1,8 @@
 //! Network policy: what is asked for at create, and its replacement.
 
-use casemate_store::Sandbox;
+use casemate_store::{Sandbox, StoreError};
 use casemate_types::network::PolicyError;
-use casemate_types::{CompiledPolicy, NetworkPolicy, SandboxId, chain};
+use casemate_types::{CompiledPolicy, NetworkPolicy, SandboxId, SandboxState, chain};
 
 use super::ChangeError;
 use super::ingress::IngressError;
@@ -76,20 +76,51 @@ impl Control {
         // Unknown before wrong: another team's sandbox is 404 whatever the body says.
         self.not_busy(caller, id).await?;
         let _one = self.locks.lock(id).await;
-        let (row, _) = self.running_row(caller, id).await?;
-        let (policy, compiled) = ask.check(NetworkError::EgressProxyAtUpdate)?;
-        self.may_ask(&compiled)?;
-        let set = async { self.nodes.port(&row.node)?.set_network(id, compiled).await };
-        told(id, set.await)?;
-        let written = self
-            .store
-            .sandbox_set_network(id, row.generation, &policy)
-            .await;
-        if let Err(error) = written {
-            self.undo_network(&row).await;
-            return Err(gone_or(id, error));
+        loop {
+            let (row, _) = self.running_row(caller, id).await?;
+            let (policy, compiled) = ask.check(NetworkError::EgressProxyAtUpdate)?;
+            self.may_ask(&compiled)?;
+            let set = async { self.nodes.port(&row.node)?.set_network(id, compiled).await };
+            told(id, set.await)?;
+            let written = self
+                .store
+                .sandbox_set_network(id, row.generation, &policy)
+                .await;
+            match written {
+                Ok(_) => {}
+                // Another server changed something of it.
+                Err(StoreError::Conflict { .. }) if self.shared().is_some() => {
+                    self.agree_on_network(id, &policy).await?;
+                    continue;
+                }
+                Err(error) => {
+                    self.undo_network(&row).await;
+                    return Err(gone_or(id, error));
+                }
+            }
+            self.note_network(&row);
+            if self.shared().is_some() {
+                self.agree_on_network(id, &policy).await?;
+            }
+            return Ok(());
         }
-        self.note_network(&row);
+    }
+
+    /// Tells the node what the row says, if that is not `told`, until the two agree: words of several
+    /// servers may arrive in another order than that of their writes.
+    async fn agree_on_network(
+        &self,
+        id: &SandboxId,
+        told: &NetworkPolicy,
+    ) -> Result<(), ChangeError> {
+        let mut told = told.clone();
+        while let Some(row) = self.store.sandbox_by_id(id).await?
+            && row.network != told
+            && !matches!(row.state, SandboxState::Dead { .. })
+        {
+            self.undo_network(&row).await;
+            told = row.network;
+        }
         Ok(())
     }
 

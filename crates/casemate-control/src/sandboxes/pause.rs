@@ -95,12 +95,20 @@ impl Control {
         loop {
             let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
             stands(&row, steady::now()).ok_or_else(not_found)?;
-            match self.transitions.begin(id, Doing::Pausing) {
+            match self.transitions.begin(id, Doing::Pausing).await {
                 Ok(turn) => return Ok(Some(turn)),
                 Err(other) if other.doing == Doing::Killing => return Err(not_found()),
                 Err(other) => {
                     let is_pause = other.doing == Doing::Pausing;
-                    if other.over().await && is_pause {
+                    let is_done = match other.over().await {
+                        Some(done) => done,
+                        // Another server's; the row says what came of it.
+                        None => self
+                            .own_row(caller, id)
+                            .await?
+                            .is_some_and(|row| matches!(row.state, SandboxState::Paused { .. })),
+                    };
+                    if is_pause && is_done {
                         return Ok(None);
                     }
                 }

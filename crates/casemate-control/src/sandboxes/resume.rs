@@ -4,7 +4,7 @@
 //! crash in between leaves one that runs and a row that says paused; the reconciler believes the
 //! node, whose run is the younger.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::{CreateRequest, NodeError, ResumeReply, ResumeRequest};
@@ -13,12 +13,15 @@ use casemate_types::{
     Distribution, EndReason, Kept, OnTimeout, PauseReason, SandboxId, SandboxState, chain, steady,
 };
 
-use super::connect::{busy, runs};
+use super::connect::{WAIT_MAX, busy, runs};
 use super::create::{PlacementError, millis};
 use super::{ChangeError, SandboxView, Shown, stands};
 use crate::Control;
 use crate::auth::TeamCaller;
 use crate::transitions::Doing;
+
+/// Between a node's word that another server resumed it and the next look at the row.
+const ROW_PAUSE: Duration = Duration::from_millis(50);
 
 /// How a paused sandbox is to go on.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +57,7 @@ impl Control {
             });
         }
         let not_found = || ChangeError::NotFound(id.clone());
+        let (begun, mut was_joined) = (Instant::now(), false);
         loop {
             let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
             stands(&row, steady::now()).ok_or_else(not_found)?;
@@ -87,23 +91,49 @@ impl Control {
             };
             return match self.resume_or_running(caller, id, resume).await {
                 Ok(Some(view)) => Ok(view),
+                // All who asked for one start get what came of it.
+                Ok(None) if was_joined => {
+                    let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
+                    let view = self.view(row, steady::now());
+                    view.ok_or_else(not_found)
+                }
                 Ok(None) => Err(ChangeError::AlreadyRunning(id.clone())),
-                Err(ChangeError::Busy { .. }) => continue,
+                Err(ChangeError::Busy { doing, .. }) if begun.elapsed() < WAIT_MAX => {
+                    match doing {
+                        Doing::Killing => return Err(not_found()),
+                        Doing::Snapshotting => return Err(busy(id, doing)),
+                        Doing::Resuming if from == Kept::Files => {
+                            return Err(ChangeError::StartInFlight(id.clone()));
+                        }
+                        Doing::Resuming => was_joined = true,
+                        Doing::Pausing => {}
+                    }
+                    continue;
+                }
                 Err(error) => Err(error),
             };
         }
     }
 
     /// Lets a paused sandbox of the caller's team go on; `None`: it runs. [`ChangeError::Busy`] when
-    /// another change began first.
+    /// another change began first; one of another server is over then.
     pub(crate) async fn resume_or_running(
         &self,
         caller: &TeamCaller,
         id: &SandboxId,
         resume: Resume,
     ) -> Result<Option<SandboxView>, ChangeError> {
-        let turn = self.transitions.begin(id, Doing::Resuming);
-        let _turn = turn.map_err(|other| busy(id, other.doing))?;
+        let _turn = match self.transitions.begin(id, Doing::Resuming).await {
+            Ok(turn) => turn,
+            Err(other) => {
+                let doing = other.doing;
+                if other.is_anothers() {
+                    // What takes longer is for the caller to find out.
+                    let _ = tokio::time::timeout(WAIT_MAX, other.over()).await;
+                }
+                return Err(busy(id, doing));
+            }
+        };
         let _one = self.locks.lock(id).await;
         let not_found = || ChangeError::NotFound(id.clone());
         let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
@@ -139,9 +169,8 @@ impl Control {
         resume: Resume,
     ) -> Result<SandboxView, ChangeError> {
         let id = row.id.clone();
-        let place = self
-            .quota
-            .take(&row.team, &id, caller.limits.sandboxes_max)?;
+        let max = caller.limits.sandboxes_max;
+        let place = self.take_place(&row.team, &id, max).await?;
         let on_timeout = resume.on_timeout.unwrap_or(row.on_timeout);
         let request = ResumeRequest {
             sandbox: self.as_made(&row, resume.life, on_timeout).await?,
@@ -168,8 +197,17 @@ impl Control {
         };
         // What is told of its pause at the same time comes before or after row and route.
         let one = self.notes.lock(&id).await;
-        let generation = self.record_resume(&row, &reply, on_timeout).await?;
-        place.keep();
+        let recorded = self.record_resume(&row, &reply, on_timeout, max).await;
+        let generation = match recorded {
+            Ok(generation) => generation,
+            Err(ChangeError::Quota(full)) => {
+                drop(one);
+                self.rest_again(&row, &reply).await;
+                return Err(full.into());
+            }
+            Err(error) => return Err(error),
+        };
+        self.keep_place(place);
         let row = Sandbox {
             generation,
             on_timeout,
@@ -192,24 +230,42 @@ impl Control {
         Ok(self.view_as(row, Shown::Running, reply.ends_at))
     }
 
+    /// The team's last place was another's: it is as it was before.
+    async fn rest_again(&self, row: &Sandbox, reply: &ResumeReply) {
+        let paused = async {
+            let paused = self
+                .ask_node_to_pause(&row.node, &row.id, reply.from)
+                .await?;
+            self.record_pause(&row.id, paused, PauseReason::Asked).await
+        };
+        if let Err(error) = paused.await {
+            tracing::warn!(
+                sandbox.id = %row.id, error = chain(&error),
+                "sandbox {} runs, though its team has no place for it", row.id
+            );
+        }
+    }
+
     /// What is told of its pause may come in between: that its processes were given up for this.
     async fn record_resume(
         &self,
         row: &Sandbox,
         reply: &ResumeReply,
         on_timeout: OnTimeout,
+        sandboxes_max: u32,
     ) -> Result<u64, ChangeError> {
+        let running_max = self.running_max(sandboxes_max);
         let (id, mut generation) = (&row.id, row.generation);
         let (from, to) = (reply.started_at, reply.ends_at);
         loop {
             let written = self
                 .store
-                .sandbox_resume(id, generation, from, to, on_timeout)
+                .sandbox_resume(id, generation, from, to, on_timeout, running_max)
                 .await;
             match written {
                 Ok(generation) => return Ok(generation),
                 Err(StoreError::Conflict { .. }) => {}
-                Err(error) => return Err(ChangeError::Store(error)),
+                Err(error) => return Err(error.into()),
             }
             let now = self.store.sandbox_by_id(id).await?;
             match now.map(|row| (row.state, row.started_at, row.generation)) {
@@ -242,6 +298,11 @@ impl Control {
                 let now = steady::now();
                 self.note_ended(id, EndReason::Lost, now).await?;
                 Err(ChangeError::NotFound(id.clone()))
+            }
+            Ok(Err(NodeError::Exists(_))) if self.shared().is_some() => {
+                // Another server was faster; its row says so in a moment.
+                tokio::time::sleep(ROW_PAUSE).await;
+                Err(busy(id, Doing::Resuming))
             }
             Ok(Err(less @ NodeError::FilesOnly(_))) => Err(ChangeError::Placement(less.into())),
             Ok(Err(error)) => {
@@ -292,6 +353,7 @@ impl Control {
             files: None,
             startup,
             warm: false,
+            creator: self.owner.clone(),
         })
     }
 }

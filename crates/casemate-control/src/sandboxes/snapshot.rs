@@ -151,7 +151,7 @@ impl Control {
         if memory == Some(true) {
             return Err(SnapshotError::Memory);
         }
-        let turn = self.transitions.begin(id, Doing::Snapshotting);
+        let turn = self.transitions.begin(id, Doing::Snapshotting).await;
         let turn = turn.map_err(|other| in_state(id, other.doing))?;
         // It may have been paused before the turn was ours.
         let row = self.snapshottable_row(caller, row.id).await?;
@@ -181,7 +181,7 @@ impl Control {
         turn.done();
         let PlacedSnapshot { template, replaced } = placed;
         // First, so that nobody begins with files that go.
-        self.builds_by_reference.clear();
+        self.forget_builds();
         self.drop_files(replaced.into_iter().collect());
         let view = view(
             &caller.team.slug,

@@ -25,13 +25,18 @@ impl Control {
     ) -> Result<(), ChangeError> {
         self.not_busy(caller, id).await?;
         let _one = self.locks.lock(id).await;
-        let (row, _) = self.running_row(caller, id).await?;
-        let now = steady::now();
-        let last = row.started_at + caller.limits.life_max();
-        if now >= last {
-            return Err(ChangeError::LifeExceeded);
+        loop {
+            let (row, _) = self.running_row(caller, id).await?;
+            let now = steady::now();
+            let last = row.started_at + caller.limits.life_max();
+            if now >= last {
+                return Err(ChangeError::LifeExceeded);
+            }
+            match self.move_deadline(&row, (now + timeout).min(last)).await? {
+                Moved::Yes => return Ok(()),
+                Moved::Overtaken => {}
+            }
         }
-        self.move_deadline(&row, (now + timeout).min(last)).await
     }
 
     /// Keep-alive: never shortens, at least [`REFRESH_SECONDS_MIN`].
@@ -44,28 +49,29 @@ impl Control {
         let least = Duration::from_secs(REFRESH_SECONDS_MIN.into());
         self.not_busy(caller, id).await?;
         let _one = self.locks.lock(id).await;
-        let (row, ends_at) = self.running_row(caller, id).await?;
-        self.extend(caller, &row, ends_at, duration.max(least))
-            .await
-            .map(|_| ())
+        self.extend(caller, id, duration.max(least)).await.map(drop)
     }
 
-    /// Moves the deadline to now + `timeout` if that is later, cut at the longest life; what it
-    /// is afterwards. The caller holds the sandbox's lock.
+    /// Moves the deadline to now + `timeout` if that is later, cut at the longest life; the sandbox,
+    /// and what its deadline is afterwards. The caller holds the sandbox's lock.
     pub(crate) async fn extend(
         &self,
         caller: &TeamCaller,
-        row: &Sandbox,
-        ends_at: Timestamp,
+        id: &SandboxId,
         timeout: Duration,
-    ) -> Result<Timestamp, ChangeError> {
-        let last = row.started_at + caller.limits.life_max();
-        let wanted = (steady::now() + timeout).min(last);
-        if wanted <= ends_at {
-            return Ok(ends_at);
+    ) -> Result<(Sandbox, Timestamp), ChangeError> {
+        loop {
+            let (row, ends_at) = self.running_row(caller, id).await?;
+            let last = row.started_at + caller.limits.life_max();
+            let wanted = (steady::now() + timeout).min(last);
+            if wanted <= ends_at {
+                return Ok((row, ends_at));
+            }
+            match self.move_deadline(&row, wanted).await? {
+                Moved::Yes => return Ok((row, wanted)),
+                Moved::Overtaken => {}
+            }
         }
-        self.move_deadline(row, wanted).await?;
-        Ok(wanted)
     }
 
     /// Refuses a change of the caller's sandbox while another one goes on that takes it out of its
@@ -106,21 +112,55 @@ impl Control {
         }
     }
 
-    async fn move_deadline(&self, row: &Sandbox, ends_at: Timestamp) -> Result<(), ChangeError> {
+    async fn move_deadline(&self, row: &Sandbox, ends_at: Timestamp) -> Result<Moved, ChangeError> {
         let written = self
             .store
             .sandbox_set_deadline(&row.id, row.generation, ends_at)
             .await;
-        if let Err(error) = written {
-            return Err(gone_or(&row.id, error));
+        match written {
+            Ok(_) => {}
+            // With the sandbox's lock held only another server can have changed it.
+            Err(StoreError::Conflict { .. }) if self.shared().is_some() => {
+                return Ok(Moved::Overtaken);
+            }
+            Err(error) => return Err(gone_or(&row.id, error)),
         }
         self.note_deadline(row, ends_at);
-        let set = async {
-            let node = self.nodes.port(&row.node)?;
-            node.set_deadline(&row.id, ends_at).await
-        };
-        told(&row.id, set.await)
+        self.tell_deadline(row, ends_at).await?;
+        Ok(Moved::Yes)
     }
+
+    /// Tells the node, until it was told what the row says: words of several servers may arrive in
+    /// another order than that of their writes.
+    async fn tell_deadline(&self, row: &Sandbox, ends_at: Timestamp) -> Result<(), ChangeError> {
+        let mut ends_at = ends_at;
+        loop {
+            let set = async {
+                let node = self.nodes.port(&row.node)?;
+                node.set_deadline(&row.id, ends_at).await
+            };
+            told(&row.id, set.await)?;
+            if self.shared().is_none() {
+                return Ok(());
+            }
+            let now = self.store.sandbox_by_id(&row.id).await?;
+            match now.map(|row| row.state) {
+                Some(SandboxState::Running { ends_at: promised })
+                    if promised.as_microsecond() != ends_at.as_microsecond() =>
+                {
+                    ends_at = promised;
+                }
+                Some(_) | None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// What became of a change of the deadline.
+enum Moved {
+    Yes,
+    /// Another server changed the row in between: it is to be read again.
+    Overtaken,
 }
 
 /// What a write's failure means: with the sandbox's lock held, a conflict is its death.

@@ -147,7 +147,7 @@ impl Control {
         match self.store.build_request(&new).await? {
             BuildRequested::Done { template, public } => {
                 // The name may have led to the platform's template of that name until now.
-                self.builds_by_reference.clear();
+                self.forget_builds();
                 tracing::info!(
                     template.id = %template, build.id = %new.build, team.id = %new.team,
                     "build {} of template {template} was asked for", new.build

@@ -138,7 +138,7 @@ impl Control {
         let now = Timestamp::now();
         // Before it is begun: whoever cancels it finds it from its first moment on.
         let running = self.building.begin(&record)?;
-        let rivals = match self.store.build_begin(&record.id, now).await? {
+        let rivals = match self.store.build_begin(&record.id, &self.owner, now).await? {
             BuildBegun::Began { rivals } => rivals,
             BuildBegun::NotWaiting => return Err(StartBuildError::NotWaiting),
             BuildBegun::Unknown => return Err(StartBuildError::NotFound(build.to_owned())),
@@ -357,7 +357,7 @@ impl Control {
         let now = Timestamp::now();
         let is_ready = self.store.build_finish(&build, disk_mib, now).await?;
         if is_ready {
-            self.builds_by_reference.clear();
+            self.forget_builds();
             self.warm_up(team, &build);
             let id = record.id;
             tracing::info!(build.id = %id, template.id = %record.template, "build {id} is ready");

@@ -86,7 +86,7 @@ impl Control {
         self.store
             .tags_assign(template, &build.id, &tags, now)
             .await?;
-        self.builds_by_reference.clear();
+        self.forget_builds();
         Ok(TagsAssigned {
             tags,
             build: build.id,
@@ -116,7 +116,7 @@ impl Control {
             .tagged(caller, &reference, WhenBlocked::Refused)
             .await?;
         self.store.tags_remove(&template.id, &tags).await?;
-        self.builds_by_reference.clear();
+        self.forget_builds();
         Ok(())
     }
 

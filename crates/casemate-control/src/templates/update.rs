@@ -50,7 +50,7 @@ impl Control {
                 return Err(not_found());
             }
             // Others may use it now, or must not any more.
-            self.builds_by_reference.clear();
+            self.forget_builds();
             if !public {
                 self.drop_warm_of(id);
             }

@@ -66,6 +66,7 @@ impl NodePort for FakeNode {
                 on_timeout: request.on_timeout,
                 recorded: false,
                 warm: request.warm,
+                creator: request.creator,
             };
             state.begin(Entry {
                 facts,

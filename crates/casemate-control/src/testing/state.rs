@@ -67,6 +67,7 @@ impl Entry {
             kept: rest.kept,
             reason: rest.reason,
             recorded: self.facts.recorded,
+            creator: self.facts.creator.clone(),
         })
     }
 }

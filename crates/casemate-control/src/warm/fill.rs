@@ -107,6 +107,7 @@ impl Control {
         let idle = self.config.warm_pool.idle;
         let request = CreateRequest {
             sandbox: sandbox.clone(),
+            creator: self.owner.clone(),
             access_token: Some(self.keys.envd_token(sandbox)),
             life_ms: crate::sandboxes::create::millis(self.life_with(startup.as_ref(), idle)),
             ..request

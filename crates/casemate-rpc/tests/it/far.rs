@@ -260,6 +260,7 @@ async fn a_pause_cuts_what_is_open_into_the_sandbox_and_nothing_else() {
         kept: Kept::Memory,
         reason: PauseReason::Asked,
         recorded: true,
+        creator: String::new(),
     });
     let observers = node.observers.lock().unwrap().clone();
     for observer in observers {

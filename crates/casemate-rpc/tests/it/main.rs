@@ -219,6 +219,7 @@ fn request(life_ms: u64) -> CreateRequest {
         files: None,
         startup: None,
         warm: false,
+        creator: String::new(),
     }
 }
 

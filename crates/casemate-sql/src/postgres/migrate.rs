@@ -20,6 +20,8 @@ const LOCK_WAIT_MS: u32 = 10_000;
 const MIGRATIONS_TIME: Duration = Duration::from_secs(3600);
 /// The number of the lock: any, as long as it is always the same. ("casemate" in ASCII.)
 const LOCK: i64 = 0x6361_7365_6d61_7465;
+/// Between two attempts to have it.
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a schema does not fit this binary.
 #[derive(Debug, thiserror::Error)]
@@ -132,12 +134,22 @@ async fn connect(options: &PostgresOptions) -> Result<PgConnection, SchemaError>
         .map_err(looked)
 }
 
+/// Asks again and again: who makes an index beside others waits for all statements that have begun,
+/// one that waits for this lock among them.
 async fn lock(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT set_config('lock_timeout', '0', false), pg_advisory_lock($1)")
-        .bind(LOCK)
-        .execute(connection)
-        .await
-        .map(drop)
+    sqlx::query("SELECT set_config('lock_timeout', '0', false)")
+        .execute(&mut *connection)
+        .await?;
+    loop {
+        let is_ours: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
+            .bind(LOCK)
+            .fetch_one(&mut *connection)
+            .await?;
+        if is_ours {
+            return Ok(());
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
 }
 
 async fn read(connection: &mut PgConnection, known: &Migrator) -> Result<Schema, SchemaError> {

@@ -185,7 +185,7 @@ pub async fn bytes_beyond_a_teams_bound_go_least_used_first(store: &dyn Store) {
     assert_eq!(needed(&[]).await, 0, "it is not ready");
     assert_eq!(needed(&build.layers).await, 4 << 32);
     store
-        .build_begin(&new_build.build, at(11, 0))
+        .build_begin(&new_build.build, "a-server", at(11, 0))
         .await
         .unwrap();
     store.build_finish(&build, 1, at(12, 0)).await.unwrap();
@@ -316,7 +316,10 @@ pub async fn layers_are_wanted_by_builds_and_by_the_cache(store: &dyn Store) {
     let template = request(store, &new).await;
     let mut build = finished(&new, &template);
     build.layers = with(built);
-    store.build_begin(&new.build, at(11, 0)).await.unwrap();
+    store
+        .build_begin(&new.build, "a-server", at(11, 0))
+        .await
+        .unwrap();
     let wanted = store.layer_wanted(&layers).await.unwrap();
     assert_eq!(wanted, [], "nothing is made from it yet");
     store.build_finish(&build, 1, at(12, 0)).await.unwrap();
@@ -345,7 +348,10 @@ pub async fn what_other_teams_run_from_outlives_a_deletion(store: &dyn Store) {
     let layer = LayerId::random();
     let mut used = finished(&new, &template);
     used.layers = vec![layer.to_string(), "base".into()];
-    store.build_begin(&used.id, at(12, 0)).await.unwrap();
+    store
+        .build_begin(&used.id, "a-server", at(12, 0))
+        .await
+        .unwrap();
     store.build_finish(&used, 1, at(13, 0)).await.unwrap();
     let waiting = a_request(&team, "mine", &["next"], 14);
     request(store, &waiting).await;
@@ -354,13 +360,13 @@ pub async fn what_other_teams_run_from_outlives_a_deletion(store: &dyn Store) {
         build: used.id,
         ..super::sandboxes::a_sandbox(&other.id, 15)
     };
-    store.sandbox_insert(&sandbox).await.unwrap();
+    store.sandbox_insert(&sandbox, None).await.unwrap();
     let own = crate::Sandbox {
         id: SandboxId::random(),
         team: team.id.clone(),
         ..sandbox.clone()
     };
-    store.sandbox_insert(&own).await.unwrap();
+    store.sandbox_insert(&own, None).await.unwrap();
     let refused = store.template_delete(&template).await.unwrap();
     let running = casemate_types::sandbox::PublicState::Running;
     assert_eq!(refused, TemplateDeleted::InUse(running));

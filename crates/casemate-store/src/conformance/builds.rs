@@ -3,6 +3,8 @@
 mod pages;
 mod tags;
 
+use std::time::Duration;
+
 use casemate_types::template::TemplateRef;
 use casemate_types::{
     BuildContext, BuildFailure, BuildStatus, Distribution, Resources, SnapshotId, Startup,
@@ -12,6 +14,7 @@ use casemate_types::{
 use super::*;
 use crate::{
     Build, BuildBegun, BuildId, BuildRecord, BuildRequested, NewBuild, NewSnapshot, Resolution,
+    ServerBeat,
 };
 
 pub use pages::*;
@@ -82,7 +85,10 @@ pub(super) fn finished(new: &NewBuild, template: &TemplateId) -> Build {
 pub(super) async fn ready(store: &dyn Store, new: &NewBuild) -> Build {
     let template = request(store, new).await;
     let build = finished(new, &template);
-    store.build_begin(&new.build, new.at).await.unwrap();
+    store
+        .build_begin(&new.build, "a-server", new.at)
+        .await
+        .unwrap();
     assert!(store.build_finish(&build, 700, new.at).await.unwrap());
     build
 }
@@ -145,11 +151,17 @@ pub async fn a_build_goes_from_waiting_to_ready(store: &dyn Store) {
         if !begun {
             let early = store.build_finish(&build, 1, at(11, 0)).await.unwrap();
             assert!(!early, "it was not begun");
-            let began = store.build_begin(&new.build, at(12, 0)).await.unwrap();
+            let began = store
+                .build_begin(&new.build, "a-server", at(12, 0))
+                .await
+                .unwrap();
             assert_eq!(began, BuildBegun::Began { rivals: vec![] });
         }
     }
-    let again = store.build_begin(&new.build, at(13, 0)).await.unwrap();
+    let again = store
+        .build_begin(&new.build, "a-server", at(13, 0))
+        .await
+        .unwrap();
     assert_eq!(again, BuildBegun::NotWaiting);
     let building = BuildRecord {
         status: BuildStatus::Building,
@@ -184,7 +196,10 @@ pub async fn a_build_goes_from_waiting_to_ready(store: &dyn Store) {
     assert_eq!(record(store, id).await, ready);
     let nobody = BuildId::random();
     assert_eq!(store.build_record(&nobody).await.unwrap(), None);
-    let begun = store.build_begin(&nobody, at(15, 0)).await.unwrap();
+    let begun = store
+        .build_begin(&nobody, "a-server", at(15, 0))
+        .await
+        .unwrap();
     assert_eq!(begun, BuildBegun::Unknown);
     let known = store.build_known(&[nobody, id]).await.unwrap();
     assert_eq!(known, [id]);
@@ -202,7 +217,10 @@ pub async fn a_new_request_supersedes_those_that_wait_for_its_tags(store: &dyn S
     }
     let elsewhere = a_request(&team, "elsewhere", &["v1"], 12);
     request(store, &elsewhere).await;
-    store.build_begin(&building.build, at(13, 0)).await.unwrap();
+    store
+        .build_begin(&building.build, "a-server", at(13, 0))
+        .await
+        .unwrap();
     let new = a_request(&team, "mine", &["v1", "v3"], 14);
     request(store, &new).await;
     let gone = record(store, same.build).await;
@@ -212,11 +230,20 @@ pub async fn a_new_request_supersedes_those_that_wait_for_its_tags(store: &dyn S
     check_status(store, other.build, BuildStatus::Waiting).await;
     check_status(store, elsewhere.build, BuildStatus::Waiting).await;
     check_status(store, building.build, BuildStatus::Building).await;
-    let begun = store.build_begin(&same.build, at(15, 0)).await.unwrap();
+    let begun = store
+        .build_begin(&same.build, "a-server", at(15, 0))
+        .await
+        .unwrap();
     assert_eq!(begun, BuildBegun::NotWaiting);
     // It says which ones it takes the place of, and leaves them as they are.
-    store.build_begin(&other.build, at(15, 0)).await.unwrap();
-    let begun = store.build_begin(&new.build, at(16, 0)).await.unwrap();
+    store
+        .build_begin(&other.build, "a-server", at(15, 0))
+        .await
+        .unwrap();
+    let begun = store
+        .build_begin(&new.build, "a-server", at(16, 0))
+        .await
+        .unwrap();
     let rivals = vec![building.build];
     assert_eq!(begun, BuildBegun::Began { rivals });
     check_status(store, building.build, BuildStatus::Building).await;
@@ -232,7 +259,10 @@ pub async fn builds_at_once_are_bounded_for_each_team(store: &dyn Store) {
     let second = limited("b", "default", 11);
     request(store, &first).await;
     request(store, &second).await;
-    store.build_begin(&second.build, at(11, 9)).await.unwrap();
+    store
+        .build_begin(&second.build, "a-server", at(11, 9))
+        .await
+        .unwrap();
     request(store, &a_request(&other, "a", &["default"], 11)).await;
     let third = limited("c", "default", 12);
     let refused = store.build_request(&third).await.unwrap();
@@ -255,7 +285,10 @@ pub async fn builds_at_once_are_bounded_for_each_team(store: &dyn Store) {
     let refused = store.build_request(&limited("d", "default", 16)).await;
     assert_eq!(refused.unwrap(), BuildRequested::TooMany);
     // One that nobody began counts for a shorter time, and one that was begun does not.
-    store.build_begin(&later.build, at(15, 2)).await.unwrap();
+    store
+        .build_begin(&later.build, "a-server", at(15, 2))
+        .await
+        .unwrap();
     let asked = |alias: &str, seconds, waiting_counted_from| NewBuild {
         counted_from: at(12, 0),
         waiting_counted_from,
@@ -341,7 +374,10 @@ pub async fn builds_that_nobody_builds_fail_together(store: &dyn Store) {
     for new in [&old, &young, &building] {
         request(store, new).await;
     }
-    store.build_begin(&building.build, at(11, 0)).await.unwrap();
+    store
+        .build_begin(&building.build, "a-server", at(11, 0))
+        .await
+        .unwrap();
     let long = a_failure("waiting for too long", None);
     let failed = store.build_fail_waiting(at(20, 0), &long, at(60, 0)).await;
     let failed = failed.unwrap();
@@ -349,7 +385,23 @@ pub async fn builds_that_nobody_builds_fail_together(store: &dyn Store) {
     assert!(!failed.contains(&young.build) && !failed.contains(&building.build));
     assert_eq!(record(store, old.build).await.failure, Some(long.clone()));
     let gone = a_failure("the process ended", None);
-    let failed = store.build_fail_building(&gone, at(61, 0)).await.unwrap();
+    let fail = async |caller: &str| {
+        let long = Duration::from_secs(600);
+        let failed = store.build_fail_building(caller, long, &gone, at(61, 0));
+        failed.await.unwrap()
+    };
+    assert!(!store.build_has_others("a-server").await.unwrap());
+    assert!(store.build_has_others("another").await.unwrap());
+    assert_eq!(fail("a-server").await, []);
+    let beat = ServerBeat {
+        id: "a-server".into(),
+        address: None,
+        version: "1".into(),
+    };
+    store.server_beat(&beat).await.unwrap();
+    assert_eq!(fail("another").await, []);
+    store.server_leave("a-server").await.unwrap();
+    let failed = fail("another").await;
     assert!(failed.contains(&building.build) && !failed.contains(&young.build));
     assert_eq!(record(store, building.build).await.failure, Some(gone));
     check_status(store, young.build, BuildStatus::Waiting).await;

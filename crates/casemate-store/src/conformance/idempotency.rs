@@ -1,8 +1,10 @@
 //! Idempotency keys.
 
+use std::time::Duration;
+
 use super::*;
 use crate::idempotency::ANSWER_BYTES_MAX;
-use crate::{Begun, RequestHash};
+use crate::{Begun, RequestHash, ServerBeat};
 
 const REQUEST: RequestHash = [7; 32];
 const OTHER: RequestHash = [8; 32];
@@ -83,9 +85,24 @@ pub async fn idempotency_of_the_dead_is_unknown(store: &dyn Store) {
     begin_as("done", &dead).await;
     store.idempotency_finish(&team, "done", "{}").await.unwrap();
     begin_as("alive", "this-process").await;
-    let alive = ["this-process".to_string(), "another".to_string()];
-    assert!(store.idempotency_orphan(&alive).await.unwrap() >= 1);
-    assert_eq!(store.idempotency_orphan(&alive).await.unwrap(), 0);
+    let other = format!("alive-{team}");
+    let beat = ServerBeat {
+        id: other.clone(),
+        address: None,
+        version: "1".into(),
+    };
+    store.server_beat(&beat).await.unwrap();
+    begin_as("theirs", &other).await;
+    let orphan = async || {
+        let orphaned = store.idempotency_orphan("this-process", Duration::from_secs(600));
+        orphaned.await.unwrap()
+    };
+    assert!(orphan().await >= 1);
+    assert_eq!(orphan().await, 0);
+    assert_eq!(begin_as("theirs", &other).await, Begun::InProgress);
+    store.server_leave(&other).await.unwrap();
+    assert_eq!(orphan().await, 1);
+    assert_eq!(begin_as("theirs", &other).await, Begun::Unknown);
     assert_eq!(begin_as("lost", "this-process").await, Begun::Unknown);
     assert_eq!(
         begin_as("done", "this-process").await,

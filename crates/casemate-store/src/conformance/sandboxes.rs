@@ -46,7 +46,7 @@ pub(super) fn a_sandbox(team: &TeamId, started: i64) -> Sandbox {
 
 async fn new_sandbox(store: &dyn Store, team: &TeamId, started: i64) -> Sandbox {
     let sandbox = a_sandbox(team, started);
-    store.sandbox_insert(&sandbox).await.unwrap();
+    store.sandbox_insert(&sandbox, None).await.unwrap();
     sandbox
 }
 
@@ -100,20 +100,20 @@ pub async fn sandbox_comes_back_as_it_went_in(store: &dyn Store) {
     rich.envs = Some(vec![0, 255, 39, 10]);
     rich.on_timeout = OnTimeout::Pause(Kept::Files);
     rich.auto_resume = true;
-    store.sandbox_insert(&rich).await.unwrap();
+    store.sandbox_insert(&rich, None).await.unwrap();
     assert_eq!(read(store, &rich).await, rich);
 
     for kept in [Kept::Memory, Kept::Files] {
         let mut paused = a_sandbox(&team, 4);
         paused.on_timeout = OnTimeout::Pause(kept);
         paused.state = SandboxState::Paused { at: at(9, 1), kept };
-        store.sandbox_insert(&paused).await.unwrap();
+        store.sandbox_insert(&paused, None).await.unwrap();
         assert_eq!(read(store, &paused).await, paused);
     }
 
     let mut fine = a_sandbox(&team, 3);
     fine.started_at += Duration::from_nanos(999);
-    store.sandbox_insert(&fine).await.unwrap();
+    store.sandbox_insert(&fine, None).await.unwrap();
     assert_eq!(read(store, &fine).await.started_at, at(3, 0));
     let stranger = SandboxId::random();
     assert_eq!(store.sandbox_by_id(&stranger).await.unwrap(), None);
@@ -126,16 +126,16 @@ pub async fn sandbox_id_is_never_reused(store: &dyn Store) {
         node: "node-2".into(),
         ..sandbox.clone()
     };
-    check_exists(store.sandbox_insert(&twin).await);
+    check_exists(store.sandbox_insert(&twin, None).await);
     assert_eq!(read(store, &sandbox).await, sandbox);
     end(store, &sandbox, at(5, 0)).await.unwrap();
-    check_exists(store.sandbox_insert(&twin).await);
+    check_exists(store.sandbox_insert(&twin, None).await);
 }
 
 pub async fn sandbox_of_no_team_is_dangling(store: &dyn Store) {
     let nothing = TeamId::parse(&random_uuid()).unwrap();
     let sandbox = a_sandbox(&nothing, 1);
-    check_dangling(store.sandbox_insert(&sandbox).await);
+    check_dangling(store.sandbox_insert(&sandbox, None).await);
     assert_eq!(store.sandbox_by_id(&sandbox.id).await.unwrap(), None);
 }
 
@@ -179,7 +179,9 @@ pub async fn a_paused_sandbox_has_no_deadline_until_it_is_resumed(store: &dyn St
     let resume = async |generation| {
         let pause = OnTimeout::Pause(Kept::Memory);
         let (from, to) = (at(40, 0), at(70, 0));
-        store.sandbox_resume(&id, generation, from, to, pause).await
+        store
+            .sandbox_resume(&id, generation, from, to, pause, None)
+            .await
     };
     check_conflict(resume(sandbox.generation).await);
     let kept = Kept::Memory;
@@ -214,7 +216,7 @@ pub async fn a_paused_sandbox_dies_for_good(store: &dyn Store) {
     let team = new_team(store).await;
     let mut sandbox = a_sandbox(&team, 1);
     sandbox.envs = Some(vec![1]);
-    store.sandbox_insert(&sandbox).await.unwrap();
+    store.sandbox_insert(&sandbox, None).await.unwrap();
     let id = &sandbox.id;
     let paused = store.sandbox_pause(id, sandbox.generation, at(20, 0), Kept::Memory);
     sandbox.generation = paused.await.unwrap();
@@ -222,7 +224,7 @@ pub async fn a_paused_sandbox_dies_for_good(store: &dyn Store) {
     let pause = store.sandbox_pause(id, sandbox.generation, at(31, 0), Kept::Files);
     check_conflict(pause.await);
     let kill = OnTimeout::Kill;
-    let resume = store.sandbox_resume(id, sandbox.generation, at(31, 0), at(32, 0), kill);
+    let resume = store.sandbox_resume(id, sandbox.generation, at(31, 0), at(32, 0), kill, None);
     check_conflict(resume.await);
     // Nobody starts it again: what it was started with goes.
     sandbox.envs = None;
@@ -231,6 +233,45 @@ pub async fn a_paused_sandbox_dies_for_good(store: &dyn Store) {
         reason: EndReason::Killed,
     };
     assert_eq!(read(store, &sandbox).await, sandbox);
+}
+
+pub async fn a_teams_last_place_is_given_once(store: &dyn Store) {
+    let (team, other) = (new_team(store).await, new_team(store).await);
+    let max = Some(2);
+    let put = async |team: &TeamId, max| {
+        let sandbox = a_sandbox(team, 1);
+        let put = store.sandbox_insert(&sandbox, max).await;
+        put.map(|()| sandbox)
+    };
+    let is_full =
+        |put: &Result<Sandbox, StoreError>| matches!(put, Err(StoreError::TeamFull { max: 2 }));
+    let first = put(&team, max).await.unwrap();
+    let second = put(&team, max).await.unwrap();
+    let refused = put(&team, max).await;
+    assert!(is_full(&refused), "{refused:?}");
+    put(&other, max).await.unwrap();
+    let over = put(&team, None).await.unwrap();
+    end(store, &over, at(9, 0)).await.unwrap();
+    let paused = store.sandbox_pause(&first.id, first.generation, at(20, 0), Kept::Memory);
+    let generation = paused.await.unwrap();
+    let resume = async |generation, max| {
+        let (from, to, kill) = (at(40, 0), at(70, 0), OnTimeout::Kill);
+        let resumed = store.sandbox_resume(&first.id, generation, from, to, kill, max);
+        resumed.await
+    };
+    let third = put(&team, max).await.unwrap();
+    let refused = resume(generation, max).await.unwrap_err();
+    assert!(
+        matches!(refused, StoreError::TeamFull { max: 2 }),
+        "{refused:?}"
+    );
+    check_conflict(resume(generation + 1, max).await);
+    end(store, &second, at(30, 0)).await.unwrap();
+    resume(generation, max).await.unwrap();
+    let refused = put(&team, max).await;
+    assert!(is_full(&refused), "{refused:?}");
+    end(store, &third, at(30, 0)).await.unwrap();
+    put(&team, max).await.unwrap();
 }
 
 pub async fn sandbox_race_has_one_winner(store: &dyn Store) {
@@ -321,8 +362,18 @@ pub async fn alive_ones_are_listed(store: &dyn Store) {
     let kept = Kept::Files;
     let pause = store.sandbox_pause(&paused.id, paused.generation, at(40, 0), kept);
     let paused_generation = pause.await.unwrap();
-    let mut alive = store.sandbox_list_alive().await.unwrap();
+    let mut elsewhere = a_sandbox(&team, 40);
+    elsewhere.node = format!("node-of-{team}");
+    store.sandbox_insert(&elsewhere, None).await.unwrap();
+    let there = store
+        .sandbox_list_alive(Some(&elsewhere.node))
+        .await
+        .unwrap();
+    assert_eq!(there.len(), 1);
+    assert_eq!(there[0].id, elsewhere.id);
+    let mut alive = store.sandbox_list_alive(None).await.unwrap();
     alive.retain(|sandbox| sandbox.team == team);
+    assert_eq!(alive.pop(), there.into_iter().next());
     let expected = |sandbox: &Sandbox, state, generation| AliveSandbox {
         id: sandbox.id.clone(),
         team: team.clone(),

@@ -208,7 +208,7 @@ pub async fn what_sandboxes_use_is_not_deleted(store: &dyn Store) {
         template: placed.template.clone(),
         ..a_sandbox(&team.id, 41)
     };
-    store.sandbox_insert(&sandbox).await.unwrap();
+    store.sandbox_insert(&sandbox, None).await.unwrap();
     let id = &placed.template;
     let refused = store.template_delete(id).await.unwrap();
     assert_eq!(refused, TemplateDeleted::InUse(PublicState::Running));
@@ -273,7 +273,7 @@ pub async fn old_snapshots_go_but_for_those_in_use(store: &dyn Store) {
         template: placed.template,
         ..a_sandbox(&team.id, 61)
     };
-    store.sandbox_insert(&sandbox).await.unwrap();
+    store.sandbox_insert(&sandbox, None).await.unwrap();
     let mut gone = store.snapshot_expire(&team.id, at(65, 0)).await.unwrap();
     let mut expected = vec![files(&old), files(&mixed[0])];
     gone.sort();

@@ -37,7 +37,10 @@ async fn over(store: &dyn Store, new: &NewBuild, layer: &LayerId) -> Build {
     let template = request(store, new).await;
     let mut build = finished(new, &template);
     build.layers = vec![layer.to_string(), "base".into()];
-    store.build_begin(&new.build, new.at).await.unwrap();
+    store
+        .build_begin(&new.build, "a-server", new.at)
+        .await
+        .unwrap();
     assert!(store.build_finish(&build, 7, new.at).await.unwrap());
     build
 }
@@ -60,7 +63,7 @@ async fn sandbox_of(store: &dyn Store, team: &Team, build: &Build) -> Sandbox {
         build: build.id,
         ..super::sandboxes::a_sandbox(&team.id, 50)
     };
-    store.sandbox_insert(&sandbox).await.unwrap();
+    store.sandbox_insert(&sandbox, None).await.unwrap();
     sandbox
 }
 
@@ -131,7 +134,10 @@ pub async fn builds_that_nothing_refers_to_are_forgotten(store: &dyn Store) {
     // Its sandbox ends, the tag is left for longer, what came after becomes ready.
     kill(store, &sandbox).await;
     let ready = finished(&waiting, template);
-    store.build_begin(&waiting.build, at(1, 0)).await.unwrap();
+    store
+        .build_begin(&waiting.build, "a-server", at(1, 0))
+        .await
+        .unwrap();
     assert!(store.build_finish(&ready, 7, at(1, 0)).await.unwrap());
     forget(-7000).await;
     assert!(!is_there(store, used.id).await);
@@ -149,7 +155,10 @@ pub async fn a_trim_takes_what_costs_room_and_nothing_that_is_needed(store: &dyn
     let template = request(store, &new).await;
     let mut build = finished(&new, &template);
     build.layers = vec![top.to_string(), image.to_string(), "base".into()];
-    store.build_begin(&new.build, at(11, 0)).await.unwrap();
+    store
+        .build_begin(&new.build, "a-server", at(11, 0))
+        .await
+        .unwrap();
     store.build_finish(&build, 7, at(12, 0)).await.unwrap();
     let [files, others] = [SnapshotId::random(), SnapshotId::random()];
     let ground = put(store, &team, &state(&[&image], None), 10).await;

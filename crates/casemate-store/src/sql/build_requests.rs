@@ -182,16 +182,18 @@ async fn put_waiting(tx: &mut Tx, new: &NewBuild, template: &TemplateId) -> Resu
 pub(super) async fn begin(
     store: &SqlStore,
     id: BuildId,
+    owner: &str,
     at: Timestamp,
 ) -> Result<BuildBegun, StoreError> {
     let refused = |error| failed(WHAT, id, error);
     transaction!(store.durable, refused, async |tx| {
         let begun = query(
-            "UPDATE builds SET status = 'building', updated_at = $2 \
+            "UPDATE builds SET status = 'building', updated_at = $2, owner = $3 \
              WHERE id = $1 AND status = 'waiting'",
         )
         .bind(id.to_string())
         .bind(micros(at))
+        .bind(owner)
         .execute(&mut *tx)
         .await
         .map_err(refused)?;

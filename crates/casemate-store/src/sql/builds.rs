@@ -1,5 +1,7 @@
 //! [`Builds`].
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use casemate_sql::{Value, query, query_as, query_scalar, sql, transaction};
 use casemate_types::{BuildFailure, TeamId, TemplateId, Timestamp};
@@ -9,7 +11,7 @@ use super::{SqlStore, build_requests, failed, tags, trim};
 use crate::builds::FORGET_BUILDS_MAX;
 use crate::error::Cause;
 use crate::rows::{
-    Named, RecordRow, envs_text, failure_text, layers_text, micros, signed, startup_text,
+    Named, RecordRow, envs_text, failure_text, layers_text, length, micros, signed, startup_text,
 };
 use crate::{
     Build, BuildBegun, BuildId, BuildRecord, BuildRequested, Builds, CreatedCursor, NewBuild,
@@ -58,8 +60,13 @@ impl Builds for SqlStore {
         row.map(BuildRecord::try_from).transpose()
     }
 
-    async fn build_begin(&self, id: &BuildId, at: Timestamp) -> Result<BuildBegun, StoreError> {
-        build_requests::begin(self, *id, at).await
+    async fn build_begin(
+        &self,
+        id: &BuildId,
+        owner: &str,
+        at: Timestamp,
+    ) -> Result<BuildBegun, StoreError> {
+        build_requests::begin(self, *id, owner, at).await
     }
 
     async fn build_finish(
@@ -127,19 +134,41 @@ impl Builds for SqlStore {
 
     async fn build_fail_building(
         &self,
+        caller: &str,
+        seen_within: Duration,
         failure: &BuildFailure,
         at: Timestamp,
     ) -> Result<Vec<BuildId>, StoreError> {
-        let failed_ids: Vec<String> = query_scalar(
-            "UPDATE builds SET status = 'error', failure = $1, updated_at = $2, finished_at = $2 \
-             WHERE status IN ('waiting', 'building') AND status = 'building' RETURNING id",
-        )
+        let failed_ids: Vec<String> = query_scalar(sql!(
+            "UPDATE builds SET status = 'error', failure = $3, updated_at = $4, finished_at = $4 \
+             WHERE status IN ('waiting', 'building') AND status = 'building' \
+             AND (owner IS NULL OR owner <> $1) \
+             AND NOT EXISTS (SELECT 1 FROM servers s WHERE s.id <> $1 \
+                 AND (builds.owner IS NULL OR s.id = builds.owner) AND s.seen_at >= ",
+            now(),
+            " - $2) RETURNING id"
+        ))
+        .bind(caller)
+        .bind(length(seen_within))
         .bind(failure_text(failure))
         .bind(micros(at))
         .fetch_all(&self.durable)
         .await
         .map_err(|error| failed("table", "builds", error))?;
         read_ids(&failed_ids)
+    }
+
+    async fn build_has_others(&self, caller: &str) -> Result<bool, StoreError> {
+        let found: Option<String> = query_scalar(
+            "SELECT id FROM builds \
+             WHERE status IN ('waiting', 'building') AND status = 'building' \
+             AND (owner IS NULL OR owner <> $1) LIMIT 1",
+        )
+        .bind(caller)
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(|error| failed("table", "builds", error))?;
+        Ok(found.is_some())
     }
 
     async fn build_list_open(&self, team: &TeamId) -> Result<Vec<BuildId>, StoreError> {

@@ -1,12 +1,14 @@
 //! [`Idempotency`].
 
+use std::time::Duration;
+
 use async_trait::async_trait;
-use casemate_sql::{Value, query, query_as, sql, transaction};
+use casemate_sql::{query, query_as, sql, transaction};
 use casemate_types::{TeamId, Timestamp};
 
 use super::{SqlStore, failed};
 use crate::idempotency::ANSWER_BYTES_MAX;
-use crate::rows::{Misread, Named, micros, unknown_word};
+use crate::rows::{Misread, Named, length, micros, unknown_word};
 use crate::{Begun, Idempotency, RequestHash, StoreError};
 
 const WHAT: &str = "idempotency key";
@@ -98,13 +100,21 @@ impl Idempotency for SqlStore {
         Ok(())
     }
 
-    async fn idempotency_orphan(&self, alive: &[String]) -> Result<u64, StoreError> {
+    async fn idempotency_orphan(
+        &self,
+        caller: &str,
+        seen_within: Duration,
+    ) -> Result<u64, StoreError> {
         let done = query(sql!(
             "UPDATE idempotency_keys SET state = 'unknown' \
-             WHERE state = 'in_progress' AND owner",
-            not_in("$1")
+             WHERE state = 'in_progress' AND owner <> $1 \
+             AND NOT EXISTS (SELECT 1 FROM servers s \
+                 WHERE s.id = idempotency_keys.owner AND s.seen_at >= ",
+            now(),
+            " - $2)"
         ))
-        .bind(Value::texts(alive))
+        .bind(caller)
+        .bind(length(seen_within))
         .execute(self.fast())
         .await
         .map_err(|error| failed(WHAT, "of the dead", error))?;

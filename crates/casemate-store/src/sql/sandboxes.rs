@@ -63,6 +63,15 @@ const OLDEST_FIRST: Sql = filtered!(
     " AND ($6 IS NULL OR s.started_at > $6 OR (s.started_at = $6 AND s.id < $7)) \
      ORDER BY s.started_at ASC, s.id DESC LIMIT $8"
 );
+/// What [`AliveSandbox`] says.
+macro_rules! alive {
+    () => {
+        "SELECT id, team_id, node, on_timeout, started_at, ends_at, state, kept, ingress, generation \
+         FROM sandboxes WHERE state <> 'dead'"
+    };
+}
+const ALIVE: &str = concat!(alive!(), " ORDER BY started_at, id");
+pub(super) const ALIVE_AT_NODE: &str = concat!(alive!(), " AND node = $1 ORDER BY started_at, id");
 const COUNT: Sql = filtered!(["SELECT COUNT(*)",]);
 
 /// For the test of their plans.
@@ -71,13 +80,20 @@ pub(super) const PAGES: [Sql; 2] = [NEWEST_FIRST, OLDEST_FIRST];
 
 #[async_trait]
 impl Sandboxes for SqlStore {
-    async fn sandbox_insert(&self, sandbox: &Sandbox) -> Result<(), StoreError> {
+    async fn sandbox_insert(
+        &self,
+        sandbox: &Sandbox,
+        running_max: Option<u32>,
+    ) -> Result<(), StoreError> {
         let refused = |error| failed(WHAT, &sandbox.id, error);
-        insert(sandbox)
+        let done = insert(sandbox, running_max)
             .execute(self.fast())
             .await
             .map_err(refused)?;
-        Ok(())
+        match (done, running_max) {
+            (0, Some(max)) => Err(StoreError::TeamFull { max }),
+            _ => Ok(()),
+        }
     }
 
     async fn sandbox_by_id(&self, id: &SandboxId) -> Result<Option<Sandbox>, StoreError> {
@@ -134,15 +150,18 @@ impl Sandboxes for SqlStore {
         counted.collect()
     }
 
-    async fn sandbox_list_alive(&self) -> Result<Vec<AliveSandbox>, StoreError> {
-        let rows: Vec<AliveRow> = query_as(
-            "SELECT id, team_id, node, on_timeout, started_at, ends_at, state, kept, \
-             ingress, generation \
-             FROM sandboxes WHERE state <> 'dead' ORDER BY started_at, id",
-        )
-        .fetch_all(&self.readers)
-        .await
-        .map_err(|error| failed("table", "sandboxes", error))?;
+    async fn sandbox_list_alive(
+        &self,
+        node: Option<&str>,
+    ) -> Result<Vec<AliveSandbox>, StoreError> {
+        let listing = match node {
+            None => query_as(ALIVE),
+            Some(node) => query_as(ALIVE_AT_NODE).bind(node),
+        };
+        let rows: Vec<AliveRow> = listing
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|error| failed("table", "sandboxes", error))?;
         rows.into_iter().map(AliveSandbox::try_from).collect()
     }
 
@@ -204,18 +223,34 @@ impl Sandboxes for SqlStore {
         started_at: Timestamp,
         ends_at: Timestamp,
         on_timeout: OnTimeout,
+        running_max: Option<u32>,
     ) -> Result<u64, StoreError> {
-        let change = query(
+        let change = query(sql!(
             "UPDATE sandboxes SET state = 'running', started_at = $3, ends_at = $4, kept = NULL, \
              on_timeout = $5, generation = generation + 1 \
-             WHERE id = $1 AND generation = $2 AND state = 'paused'",
-        )
+             WHERE id = $1 AND generation = $2 AND state = 'paused' AND ",
+            // As for one that is new.
+            either(
+                "($6 IS NULL OR $6 > (SELECT COUNT(*) FROM sandboxes \
+                 WHERE team_id = (SELECT team_id FROM sandboxes WHERE id = $1) \
+                 AND state = 'running'))",
+                "(SELECT sandbox_has_room((SELECT team_id FROM sandboxes WHERE id = $1), $6))"
+            )
+        ))
         .bind(id.as_str())
         .bind(signed(generation))
         .bind(micros(started_at))
         .bind(micros(ends_at))
-        .bind(on_timeout_word(on_timeout));
-        self.swap(id, generation, change).await
+        .bind(on_timeout_word(on_timeout))
+        .bind(running_max.map(i64::from));
+        match (self.swap(id, generation, change).await, running_max) {
+            (Err(StoreError::Conflict { .. }), Some(max))
+                if self.is_paused_in(id, generation).await? =>
+            {
+                Err(StoreError::TeamFull { max })
+            }
+            (done, _) => done,
+        }
     }
 
     async fn sandbox_end(
@@ -274,6 +309,14 @@ impl Sandboxes for SqlStore {
 }
 
 impl SqlStore {
+    /// Generations only grow: one that is this now was so before.
+    async fn is_paused_in(&self, id: &SandboxId, generation: u64) -> Result<bool, StoreError> {
+        let row = self.sandbox_by_id(id).await?;
+        Ok(row.is_some_and(|row| {
+            row.generation == generation && matches!(row.state, SandboxState::Paused { .. })
+        }))
+    }
+
     /// Runs a change that touches the row only in the given generation.
     async fn swap(
         &self,
@@ -295,7 +338,7 @@ impl SqlStore {
     }
 }
 
-fn insert(sandbox: &Sandbox) -> Query {
+fn insert(sandbox: &Sandbox, running_max: Option<u32>) -> Query {
     // A dead sandbox has no promise any more; its end stands in for it.
     let (state, ends_at, ended_at, reason, kept) = match &sandbox.state {
         SandboxState::Running { ends_at } => ("running", *ends_at, None, None, None),
@@ -311,9 +354,15 @@ fn insert(sandbox: &Sandbox) -> Query {
         "INSERT INTO sandboxes (",
         columns!(),
         either("", ", metadata_pairs"),
-        ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
+        ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
          $18, $19, $20, $21, $22, $23, $24, $25, $26",
-        either(")", ", $27)")
+        either("", ", $28"),
+        // SQLite writes for one at a time; PostgreSQL's function sees to it that nobody comes between.
+        either(
+            " WHERE $27 IS NULL OR $27 > \
+             (SELECT COUNT(*) FROM sandboxes WHERE team_id = $2 AND state = 'running')",
+            " WHERE (SELECT sandbox_has_room($2, $27))"
+        )
     ))
     .bind(sandbox.id.as_str())
     .bind(sandbox.team.as_str())
@@ -341,6 +390,7 @@ fn insert(sandbox: &Sandbox) -> Query {
     .bind(sandbox.auto_resume)
     .bind(ingress_text(&sandbox.ingress))
     .bind(sandbox.envs.as_deref())
+    .bind(running_max.map(i64::from))
     .bind_on_postgres(pairs(&sandbox.metadata))
 }
 

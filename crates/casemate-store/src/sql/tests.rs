@@ -54,6 +54,19 @@ async fn pages_are_read_in_the_order_of_an_index() {
 }
 
 #[tokio::test]
+async fn what_a_node_has_and_what_a_team_runs_go_along_an_index() {
+    let store = TempStore::open().await;
+    let counted = "SELECT COUNT(*) FROM sandboxes WHERE team_id = $2 AND state = 'running'";
+    for (sql, index) in [
+        (counted, "sandboxes_running"),
+        (sandboxes::ALIVE_AT_NODE, "sandboxes_node"),
+    ] {
+        let plan = plan(&store, sql.into()).await;
+        assert!(plan.contains(&format!("INDEX {index} ")), "{plan}");
+    }
+}
+
+#[tokio::test]
 async fn sweeps_and_counts_go_along_an_index() {
     let store = TempStore::open().await;
     for (sql, index) in builds::sweeps() {

@@ -55,7 +55,13 @@ async fn rows_outlive_a_killed_process() {
         .await
         .unwrap();
     assert_eq!(again.team_by_id(&team.id).await.unwrap(), Some(team));
-    assert_eq!(again.idempotency_orphan(&[]).await.unwrap(), 1);
+    assert_eq!(
+        again
+            .idempotency_orphan("another", Duration::ZERO)
+            .await
+            .unwrap(),
+        1
+    );
     again.close().await;
 }
 

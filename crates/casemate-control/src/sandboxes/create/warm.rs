@@ -33,7 +33,7 @@ impl Control {
             ..plan.clone()
         };
         let max = caller.limits.sandboxes_max;
-        let place = self.quota.take(team, &plan.sandbox, max)?;
+        let place = self.take_place(team, &plan.sandbox, max).await?;
         let node = self.nodes.get(taken.node()).map_err(PlacementError::from)?;
         let _starting = self.starting.enter(&plan.sandbox, &node);
         let claim = ClaimRequest {
@@ -86,5 +86,6 @@ fn warm_request(team: &TeamId, build: &Build, network: &CompiledPolicy) -> Creat
         files: build.files.clone(),
         startup: build.started_with().cloned(),
         warm: true,
+        creator: String::new(),
     }
 }

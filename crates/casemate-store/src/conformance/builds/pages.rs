@@ -51,7 +51,10 @@ pub async fn a_summary_tells_the_build_of_the_default_tag(store: &dyn Store) {
     };
     assert_eq!(asked, expected);
     let build = finished(&first, &id);
-    store.build_begin(&first.build, at(11, 0)).await.unwrap();
+    store
+        .build_begin(&first.build, "a-server", at(11, 0))
+        .await
+        .unwrap();
     assert_eq!(summary(store, &id).await.status, BuildStatus::Building);
     store.build_finish(&build, 700, at(12, 0)).await.unwrap();
     let done = summary(store, &id).await;

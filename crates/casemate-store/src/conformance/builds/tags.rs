@@ -11,7 +11,10 @@ pub async fn a_failed_build_leaves_the_tag_where_it_was(store: &dyn Store) {
     for new in [&second, &third] {
         let template = request(store, new).await;
         assert_eq!(template, first.template, "the name keeps its template");
-        store.build_begin(&new.build, at(22, 0)).await.unwrap();
+        store
+            .build_begin(&new.build, "a-server", at(22, 0))
+            .await
+            .unwrap();
     }
     let failure = a_failure("exit status 1: 'x'", Some("2"));
     let failed = store.build_fail(&second.build, &failure, at(23, 0)).await;
@@ -33,9 +36,15 @@ pub async fn a_failed_build_leaves_the_tag_where_it_was(store: &dyn Store) {
         a_request(&team, "mine", &["race"], 30),
     );
     request(store, &older).await;
-    store.build_begin(&older.build, at(31, 0)).await.unwrap();
+    store
+        .build_begin(&older.build, "a-server", at(31, 0))
+        .await
+        .unwrap();
     request(store, &newer).await;
-    store.build_begin(&newer.build, at(31, 0)).await.unwrap();
+    store
+        .build_begin(&newer.build, "a-server", at(31, 0))
+        .await
+        .unwrap();
     for new in [&newer, &older] {
         let build = finished(new, &first.template);
         assert!(store.build_finish(&build, 1, at(32, 0)).await.unwrap());

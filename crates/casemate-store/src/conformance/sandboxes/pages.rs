@@ -134,10 +134,10 @@ pub async fn metadata_matches_exactly(store: &dyn Store) {
     let mut marked = a_sandbox(&team, 1);
     marked.metadata = pairs(&[("user", "a b"), ("app", "x"), ("ünï", "🦀")]);
     marked.metadata.extend(pairs(&strange));
-    store.sandbox_insert(&marked).await.unwrap();
+    store.sandbox_insert(&marked, None).await.unwrap();
     let mut other = a_sandbox(&team, 2);
     other.metadata = pairs(&[("user", "a b"), ("app", "y")]);
-    store.sandbox_insert(&other).await.unwrap();
+    store.sandbox_insert(&other, None).await.unwrap();
     new_sandbox(store, &team, 3).await;
 
     let found = async |wanted: &[(&str, &str)]| {
@@ -177,7 +177,7 @@ pub async fn metadata_may_hold_any_text(store: &dyn Store) {
     ];
     let own = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
     odd.metadata = own.into();
-    store.sandbox_insert(&odd).await.unwrap();
+    store.sandbox_insert(&odd, None).await.unwrap();
     let mut filter = SandboxFilter::running(team.clone());
     assert_eq!(ids(store, &filter).await, from_ref(&odd.id));
     assert_eq!(read(store, &odd).await.metadata, odd.metadata);

@@ -58,7 +58,7 @@ async fn filled(dir: &Path) -> SqliteStore {
         sandbox.id = SandboxId::random();
         sandbox.started_at = Timestamp::from_microsecond(1_800_000_000_000_000 + number).unwrap();
         sandbox.metadata.insert("odd".into(), "a\0\"b\\".into());
-        store.sandbox_insert(&sandbox).await.unwrap();
+        store.sandbox_insert(&sandbox, None).await.unwrap();
     }
     // A deleted template's id; nothing else writes there.
     let options = SqliteConnectOptions::new().filename(&path);

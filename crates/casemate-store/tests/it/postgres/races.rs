@@ -13,7 +13,7 @@ use casemate_store::{
     LeaseTaken, Leases, NewJoinToken, NodeReport, Sandboxes, Settings, StoreError, Team, Templates,
     Upload, Users,
 };
-use casemate_types::{EndReason, Kept, Timestamp};
+use casemate_types::{EndReason, Kept, SandboxId, Timestamp};
 
 use super::new_team;
 use crate::fixture_rows;
@@ -141,7 +141,11 @@ async fn a_sandbox_changes_once_in_each_generation() {
     };
     let mut sandbox = fixture_rows::running();
     sandbox.team = servers.team.id.clone();
-    servers.first().sandbox_insert(&sandbox).await.unwrap();
+    servers
+        .first()
+        .sandbox_insert(&sandbox, None)
+        .await
+        .unwrap();
     let (id, generation) = (sandbox.id.clone(), sandbox.generation);
     let ends = servers.race(|store, number| {
         let id = id.clone();
@@ -172,6 +176,89 @@ async fn a_sandbox_changes_once_in_each_generation() {
         }
     }
     assert_eq!(won, 1);
+}
+
+/// Far from it all go side by side, near it one after the other; both ways are gone here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_teams_last_places_are_given_once_each() {
+    let Some(servers) = Servers::open().await else {
+        return;
+    };
+    for round in 0..6_u32 {
+        let team = new_team(servers.first()).await.id;
+        // As many as there may be, before the race.
+        let (max, filled) = match round % 3 {
+            0 => (5, 0),
+            1 => (20, 12),
+            _ => (100_000, 0),
+        };
+        let row = || {
+            let mut sandbox = fixture_rows::running();
+            sandbox.id = SandboxId::random();
+            sandbox.team = team.clone();
+            sandbox
+        };
+        for _ in 0..filled {
+            let filling = row();
+            let filling = servers.first().sandbox_insert(&filling, Some(max));
+            filling.await.unwrap();
+        }
+        let rows: Vec<_> = (0..RACERS).map(|_| row()).collect();
+        let made = servers.race(|store, number| {
+            let row = rows[number].clone();
+            async move { store.sandbox_insert(&row, Some(max)).await }
+        });
+        let (made, refused): (Vec<_>, Vec<_>) =
+            made.await.into_iter().partition(|made| made.is_ok());
+        let places = RACERS.min((max - filled) as usize);
+        assert_eq!(made.len(), places, "round {round}: {refused:?}");
+        for refused in refused {
+            let refused = refused.unwrap_err();
+            assert!(
+                matches!(refused, StoreError::TeamFull { .. }),
+                "{refused:?}"
+            );
+        }
+    }
+}
+
+/// A place that a resume takes is not there for a create.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resumes_and_creates_share_the_places() {
+    let Some(servers) = Servers::open().await else {
+        return;
+    };
+    let team = servers.team.id.clone();
+    let mut rows = Vec::new();
+    for _ in 0..RACERS {
+        let mut sandbox = fixture_rows::running();
+        sandbox.id = SandboxId::random();
+        sandbox.team = team.clone();
+        rows.push(sandbox);
+    }
+    for row in rows.iter().step_by(3) {
+        servers.first().sandbox_insert(row, None).await.unwrap();
+        let paused = servers.first();
+        let paused = paused.sandbox_pause(&row.id, row.generation, at(9), Kept::Files);
+        paused.await.unwrap();
+    }
+    let ends = servers.race(|store, number| {
+        let row = rows[number].clone();
+        async move {
+            if number % 3 != 0 {
+                return store.sandbox_insert(&row, Some(7)).await;
+            }
+            let (generation, kill) = (row.generation + 1, casemate_types::OnTimeout::Kill);
+            let resumed = store.sandbox_resume(&row.id, generation, at(10), at(99), kill, Some(7));
+            resumed.await.map(drop)
+        }
+    });
+    let done = ends.await.into_iter().filter(|end| match end {
+        Ok(()) => true,
+        Err(StoreError::TeamFull { .. }) => false,
+        Err(other) => panic!("{other:?}"),
+    });
+    assert_eq!(done.count(), 7);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -84,7 +84,7 @@ async fn a_build_begins_once_or_is_cancelled() {
                     .await
                     .map(|done| (false, done)),
                 _ => {
-                    let begun = store.build_begin(&build, at(1)).await?;
+                    let begun = store.build_begin(&build, "a-server", at(1)).await?;
                     Ok((true, matches!(begun, BuildBegun::Began { .. })))
                 }
             }
@@ -117,8 +117,8 @@ async fn rivals_are_seen_by_one_of_them() {
         let shared = tag_beside(&servers, &template, &other).await;
         assert!(shared);
         let (a, b) = tokio::join!(
-            servers.stores[0].build_begin(&one.build, at(2)),
-            servers.stores[1].build_begin(&other.build, at(2))
+            servers.stores[0].build_begin(&one.build, "a-server", at(2)),
+            servers.stores[1].build_begin(&other.build, "a-server", at(2))
         );
         let rivals = [a.unwrap(), b.unwrap()].map(|begun| match begun {
             BuildBegun::Began { rivals } => rivals.len(),

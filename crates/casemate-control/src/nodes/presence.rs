@@ -1,0 +1,62 @@
+//! What a node has, as it told last. Kept only where several servers share a store: what the others
+//! do is seen here alone.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
+use casemate_rpc::{PausedSandbox, RunningSandbox};
+use casemate_types::{SandboxId, TeamId, Timestamp};
+
+#[derive(Default)]
+pub(crate) struct Presence(Mutex<HashMap<SandboxId, There>>);
+
+struct There {
+    team: TeamId,
+    /// Start of the run; `None` for one that rests, or waits for being claimed.
+    runs_since: Option<Timestamp>,
+}
+
+impl Presence {
+    /// Whether a run begins with it, as far as was known.
+    pub(crate) fn runs(&self, sandbox: &RunningSandbox) -> bool {
+        let since = (!sandbox.warm).then_some(sandbox.started_at);
+        let there = There {
+            team: sandbox.team.clone(),
+            runs_since: since,
+        };
+        let before = self.lock().insert(sandbox.sandbox.clone(), there);
+        since.is_some() && before.is_none_or(|before| before.runs_since != since)
+    }
+
+    pub(crate) fn rests(&self, sandbox: &PausedSandbox) {
+        let there = There {
+            team: sandbox.team.clone(),
+            runs_since: None,
+        };
+        self.lock().insert(sandbox.sandbox.clone(), there);
+    }
+
+    /// Whose it was, if it was there.
+    pub(crate) fn gone(&self, sandbox: &SandboxId) -> Option<TeamId> {
+        Some(self.lock().remove(sandbox)?.team)
+    }
+
+    /// Those that are not among these any more.
+    pub(crate) fn keep_only(
+        &self,
+        is_there: impl Fn(&SandboxId) -> bool,
+    ) -> Vec<(TeamId, SandboxId)> {
+        let mut all = self.lock();
+        let gone = all.extract_if(|id, _| !is_there(id));
+        gone.map(|(id, there)| (there.team, id)).collect()
+    }
+
+    /// Since when it runs, if it does.
+    pub(crate) fn runs_since(&self, sandbox: &SandboxId) -> Option<Timestamp> {
+        self.lock().get(sandbox)?.runs_since
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SandboxId, There>> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+}
