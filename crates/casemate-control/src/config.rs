@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use casemate_artifacts::Artifacts;
 use casemate_catalog::{Events, Leases};
 use casemate_history::Retention;
 use casemate_store::Team;
@@ -46,6 +47,8 @@ pub struct ControlConfig {
     pub builds: BuildsConfig,
     pub warm_pool: WarmPoolConfig,
     pub servers: Sharing,
+    /// Where nodes' carriers store; of it only what nobody needs is removed here.
+    pub bucket: Option<Artifacts>,
 }
 
 /// Who else uses its store.
@@ -183,6 +186,7 @@ impl ControlConfig {
             builds: BuildsConfig::default(),
             warm_pool: WarmPoolConfig::default(),
             servers: Sharing::Alone,
+            bucket: None,
         }
     }
 }

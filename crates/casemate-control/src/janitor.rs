@@ -10,6 +10,7 @@ use casemate_store::sandboxes::FORGET_ROWS_MAX;
 use casemate_types::{BuildFailure, EndReason, TeamId, Timestamp, chain, steady};
 
 use crate::Control;
+use crate::artifacts;
 
 const ROUND: Duration = Duration::from_secs(600);
 /// Idempotency keys are kept this long (`api.md` 3.0), and so are rows of dead sandboxes: a node
@@ -62,6 +63,12 @@ pub(crate) async fn run(control: Arc<Control>) {
             tracing::warn!(
                 error = chain(&error),
                 "could not remove old rows; trying again later"
+            );
+        }
+        if let Err(error) = artifacts::sweep::sweep(&control).await {
+            tracing::warn!(
+                error = chain(&error),
+                "could not remove from the bucket what nobody needs; trying again later"
             );
         }
         if let Err(error) = control.forget_build_logs().await {

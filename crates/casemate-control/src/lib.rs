@@ -6,7 +6,8 @@
 
 pub mod admin;
 mod agent_log;
-pub mod auth;
+pub mod artifacts;
+mod auth;
 pub mod bootstrap;
 pub mod config;
 mod control;

@@ -9,10 +9,11 @@ use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use casemate_rpc::carrier::Carrier;
 use casemate_rpc::{NodeError, NodeInfo, NodePort};
 use casemate_store::Build;
 use casemate_types::{SandboxId, TeamId, Timestamp, chain};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::tasks::TaskKind;
@@ -79,10 +80,30 @@ impl Readiness {
     }
 }
 
+/// How a node is spoken with.
+pub struct NodeLink {
+    pub port: Arc<dyn NodePort>,
+    /// Between it and the bucket, where there is one.
+    pub carrier: Option<Arc<dyn Carrier>>,
+}
+
+impl From<Arc<dyn NodePort>> for NodeLink {
+    fn from(port: Arc<dyn NodePort>) -> Self {
+        Self {
+            port,
+            carrier: None,
+        }
+    }
+}
+
 /// One node, as this process speaks with it.
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) port: Arc<dyn NodePort>,
+    /// Between it and the bucket, where there is one.
+    pub(crate) carrier: Option<Arc<dyn Carrier>>,
+    /// It may have something that the bucket has not.
+    pub(crate) has_news: Notify,
     heard: Mutex<Heard>,
     place: RwLock<Place>,
     created: AtomicU64,
@@ -102,7 +123,7 @@ pub(crate) struct Heard {
     pub(crate) changed_at: Option<Timestamp>,
     /// Its templates are in the store.
     pub(crate) templates_known: bool,
-    /// Names of layers that are there, as far as we know.
+    /// Names of layers and kept files that are there, as far as we know.
     pub(crate) layers: Arc<HashSet<String>>,
 }
 
@@ -183,10 +204,12 @@ impl Node {
         }
     }
 
-    fn new(name: &str, port: Arc<dyn NodePort>) -> Self {
+    fn new(name: &str, link: NodeLink) -> Self {
         Self {
             name: name.to_owned(),
-            port,
+            port: link.port,
+            carrier: link.carrier,
+            has_news: Notify::new(),
             heard: Mutex::default(),
             place: RwLock::default(),
             created: AtomicU64::new(0),
@@ -255,6 +278,11 @@ impl Nodes {
         all.values().cloned().collect()
     }
 
+    /// Told of everything that is heard.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
     /// Those that speak with us.
     pub(crate) fn connected(&self) -> Vec<Arc<Node>> {
         let mut all = self.all();
@@ -263,12 +291,12 @@ impl Nodes {
     }
 
     /// `None`: one of this name is there.
-    fn add(&self, name: &str, port: Arc<dyn NodePort>) -> Option<Arc<Node>> {
+    fn add(&self, name: &str, link: NodeLink) -> Option<Arc<Node>> {
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
         if all.contains_key(name) {
             return None;
         }
-        let node = Arc::new(Node::new(name, port));
+        let node = Arc::new(Node::new(name, link));
         all.insert(name.to_owned(), Arc::clone(&node));
         Some(node)
     }
@@ -327,8 +355,8 @@ impl Drop for StartingEntry {
 impl Control {
     /// Speaks with one more node from now on, and keeps its sandboxes' promises. One of a name that
     /// is known changes nothing.
-    pub fn add_node(self: &Arc<Self>, name: &str, port: Arc<dyn NodePort>) {
-        let Some(node) = self.nodes.add(name, port) else {
+    pub fn add_node(self: &Arc<Self>, name: &str, link: impl Into<NodeLink>) {
+        let Some(node) = self.nodes.add(name, link.into()) else {
             return;
         };
         let following = reconcile::run(Arc::clone(self), Arc::clone(&node));
@@ -448,7 +476,7 @@ impl Control {
 
     /// Where a team's builds are made: always at the same node while it is there, since what is kept
     /// of their steps is there.
-    pub(crate) fn node_for_builds(&self, team: &TeamId) -> Result<Arc<dyn NodePort>, NodeError> {
+    pub(crate) fn node_for_builds(&self, team: &TeamId) -> Result<Arc<Node>, NodeError> {
         let weight = |node: &Arc<Node>| {
             let mut hasher = DefaultHasher::new();
             (team.as_str(), &node.name).hash(&mut hasher);
@@ -461,6 +489,6 @@ impl Control {
             .into_iter()
             .filter(|node| node.is_open());
         let chosen = open.max_by_key(weight);
-        Ok(Arc::clone(&chosen.ok_or(NodeError::Unreachable)?.port))
+        chosen.ok_or(NodeError::Unreachable)
     }
 }

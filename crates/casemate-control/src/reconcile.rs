@@ -31,6 +31,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::Control;
 use crate::agent_log::Read;
+use crate::artifacts;
 use crate::nodes::Node;
 use crate::servers::keeping;
 use crate::tasks::TaskKind;
@@ -64,13 +65,18 @@ pub(crate) enum ReconcileError {
 /// For ever.
 pub(crate) async fn run(control: Arc<Control>, node: Arc<Node>) {
     let Some(shared) = control.shared() else {
-        return follow_as(&control, &node, None).await;
+        tokio::join!(
+            follow_as(&control, &node, None),
+            artifacts::run(&control, &node, None),
+        );
+        return;
     };
     let name = keeping::of_node(&node.name);
     let (held, keeps) = watch::channel(false);
     tokio::join!(
         keeping::keep(&control, shared.times, &name, &held),
-        follow_as(&control, &node, Some(keeps)),
+        follow_as(&control, &node, Some(keeps.clone())),
+        artifacts::run(&control, &node, Some(keeps)),
     );
 }
 

@@ -3,6 +3,7 @@
 //! Each case makes its own teams and ids, so that cases may share a database; those that look at
 //! everything only look for their own. An adapter's tests call [`store_conformance!`].
 
+mod artifacts;
 mod build_cache;
 mod builds;
 mod cluster;
@@ -20,6 +21,7 @@ use casemate_types::{TeamId, Timestamp, UserId};
 
 use crate::{KeyId, LimitOverrides, Standing, Store, StoreError, Team, User};
 
+pub use artifacts::*;
 pub use build_cache::*;
 pub use builds::*;
 pub use cluster::*;
@@ -130,6 +132,8 @@ macro_rules! store_conformance {
             labels_of_a_node_are_bounded,
             a_join_token_is_used_as_often_as_it_may_be,
             an_expired_join_token_is_worth_nothing,
+            what_ready_builds_need_is_due_until_it_is_stored,
+            files_of_snapshots_are_due_as_well,
             metadata_may_hold_any_text,
             texts_are_data_not_sql,
         }

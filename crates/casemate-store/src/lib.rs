@@ -2,7 +2,7 @@
 //!
 //! Owns the ports ([`Teams`], [`Users`], [`Keys`], [`Templates`], [`Builds`], [`BuildCache`],
 //! [`Sandboxes`], [`Snapshots`], [`Idempotency`], [`Settings`], [`Servers`], [`Leases`], [`Nodes`],
-//! [`JoinTokens`], together [`Store`]), their rows, and
+//! [`JoinTokens`], [`Artifacts`], together [`Store`]), their rows, and
 //! the adapter to SQLite and PostgreSQL with its migrations. It must not know HTTP, nodes, or who may do what: it keeps
 //! and finds, callers decide.
 //!
@@ -18,6 +18,7 @@
 //! - Several processes may use one PostgreSQL database at once, and what they do is as if they had
 //!   done it one after the other.
 
+pub mod artifacts;
 pub mod build_cache;
 pub mod builds;
 #[cfg(feature = "conformance")]
@@ -46,6 +47,7 @@ use async_trait::async_trait;
 /// How a PostgreSQL database is spoken to.
 pub use casemate_sql::postgres;
 
+pub use artifacts::{Artifacts, StoredArtifact};
 pub use build_cache::{
     BuildCache, BuiltBytes, CacheKey, CacheTrim, CachedLayer, Dropped, TrimMode, Trimmed, Upload,
 };
@@ -89,6 +91,7 @@ pub trait Store:
     + Leases
     + Nodes
     + JoinTokens
+    + Artifacts
     + Send
     + Sync
 {

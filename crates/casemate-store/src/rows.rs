@@ -1,6 +1,7 @@
 //! Rows as the databases hold them, and how they become what the ports speak of. Shared by all
 //! adapters: numbers are `i64`, the rest text, so that each dialect decodes them alike.
 
+mod artifact;
 mod build;
 mod cluster;
 mod keys;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::StoreError;
 use crate::error::Cause;
 
+pub(crate) use artifact::{ArtifactRow, portable, portable_name};
 pub(crate) use build::{
     BuildRow, CachedLayerRow, RecordRow, context_text, envs_text, failure_text, layers, layers_of,
     layers_text, startup_text, status_word,

@@ -11,6 +11,7 @@
 //! commits do not. Where a port needs more than one statement to say what it means, a serializable
 //! transaction keeps other servers from coming between.
 
+mod artifacts;
 mod build_cache;
 mod build_requests;
 mod build_rows;

@@ -16,7 +16,8 @@ mod check;
 mod idempotent;
 mod warm;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_failpoint::{self as failpoint, Point};
@@ -36,9 +37,13 @@ use super::startup::StartupError;
 use crate::Control;
 use crate::auth::TeamCaller;
 use crate::nodes::Node;
+use crate::nodes::placement::ASKED_MAX;
 use crate::quota::{Place, QuotaReached};
 use crate::tasks::TaskKind;
 use crate::templates::TemplateError;
+
+/// Nodes that are asked beyond those that placement chose, because they have what the others lack.
+const HOLDERS_ASKED_MAX: usize = 3;
 
 /// What a client asks for, defaults of the operation filled in.
 #[derive(Clone)]
@@ -164,13 +169,24 @@ impl Control {
         let started = std::time::Instant::now();
         let mut refused = PlacementError::NoNode;
         let mut placed = None;
-        for node in self.candidates(&plan.build) {
+        let mut nodes = VecDeque::from(self.candidates(&plan.build));
+        let mut asked: Vec<String> = Vec::new();
+        loop {
+            let Some(node) = nodes.pop_front() else {
+                // Those that were asked lack what it begins with, and there is none to fetch.
+                let Some(node) = self.other_holder(&plan.build, &refused, &asked) else {
+                    break;
+                };
+                nodes.push_back(node);
+                continue;
+            };
+            asked.push(node.name.clone());
             // One that did not answer may be making a sandbox of the former name.
             plan.sandbox = SandboxId::random();
             let (team, max) = (&caller.team.id, caller.limits.sandboxes_max);
             let place = self.take_place(team, &plan.sandbox, max).await?;
             let starting = self.starting.enter(&plan.sandbox, &node);
-            match self.place(&node, self.request(caller, &plan)).await {
+            match self.place_with(&node, caller, &plan).await {
                 Ok(reply) => {
                     placed = Some((node, place, starting, reply));
                     break;
@@ -307,6 +323,48 @@ impl Control {
             startup: plan.build.started_with().cloned(),
             warm: false,
             creator: self.owner.clone(),
+        }
+    }
+
+    /// A node that has all of a build, as far as is known, where those that were asked lack it.
+    fn other_holder(
+        &self,
+        build: &Build,
+        refused: &PlacementError,
+        asked: &[String],
+    ) -> Option<Arc<Node>> {
+        if !is_template_missing(refused) || asked.len() >= ASKED_MAX + HOLDERS_ASKED_MAX {
+            return None;
+        }
+        let mut holders = self.holders(build).into_iter();
+        holders.find(|node| !asked.contains(&node.name))
+    }
+
+    /// Places it on a node, which fetches what it lacks and the bucket has.
+    async fn place_with(
+        &self,
+        node: &Arc<Node>,
+        caller: &TeamCaller,
+        plan: &Plan,
+    ) -> Result<CreateReply, PlacementError> {
+        let refused = match self.place(node, self.request(caller, plan)).await {
+            Err(error) if is_template_missing(&error) => error,
+            placed => return placed,
+        };
+        match self.bring(node, &plan.build).await {
+            // Under the same name: nothing was made.
+            Ok(true) => self.place(node, self.request(caller, plan)).await,
+            Ok(false) => Err(refused),
+            Err(error) => {
+                tracing::info!(
+                    node = node.name,
+                    error = chain(&error),
+                    "node {} lacks what sandbox {} begins with",
+                    node.name,
+                    plan.sandbox
+                );
+                Err(refused)
+            }
         }
     }
 

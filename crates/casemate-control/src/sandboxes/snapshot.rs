@@ -177,6 +177,7 @@ impl Control {
             }
         };
         failpoint::hit(Point::SnapshotRecorded);
+        self.has_news();
         drop(pending);
         turn.done();
         let PlacedSnapshot { template, replaced } = placed;

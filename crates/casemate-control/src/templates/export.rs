@@ -215,7 +215,17 @@ impl Control {
         };
         let node = self.node_for_builds(team);
         let node = node.map_err(|error| ExportError::Build(error.into()))?;
-        let packed = self.builder.export(&export, &node, sender, &turn.cancel);
+        if let Err(error) = self.bring(&node, build).await {
+            // The builder says what it lacks.
+            tracing::warn!(
+                build.id = %build.id, node = node.name, error = chain(&error),
+                "could not bring build {} to the node that exports it", build.id
+            );
+        }
+        let export_at = &node.port;
+        let packed = self
+            .builder
+            .export(&export, export_at, sender, &turn.cancel);
         let (spooled, packed) = tokio::join!(spooled, packed);
         // Where the disk is full, that is why nobody took what was packed.
         let (layer, file) = spooled.map_err(ExportError::Write)??;

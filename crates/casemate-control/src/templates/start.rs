@@ -299,8 +299,19 @@ impl Control {
             let (control, cancel) = (Arc::clone(self), cancel.clone());
             async move {
                 let node = control.node_for_builds(&job.team)?;
+                if let Ground::Template { build, .. } = &job.ground
+                    && let Err(error) = control.bring(&node, build).await
+                {
+                    // The builder says what it lacks.
+                    tracing::warn!(
+                        build.id = %id, node = node.name, error = chain(&error),
+                        "could not bring the base of build {id} to its node"
+                    );
+                }
                 let builder = &control.builder;
-                builder.run(&job, &node, &*control, &log, &cancel).await
+                builder
+                    .run(&job, &node.port, &*control, &log, &cancel)
+                    .await
             }
         });
         let outcome = running.await.unwrap_or_else(|error| {
@@ -359,6 +370,7 @@ impl Control {
         if is_ready {
             self.forget_builds();
             self.warm_up(team, &build);
+            self.has_news();
             let id = record.id;
             tracing::info!(build.id = %id, template.id = %record.template, "build {id} is ready");
         }

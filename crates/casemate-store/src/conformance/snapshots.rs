@@ -11,7 +11,7 @@ use crate::{
     TemplateDeleted, TemplateSource,
 };
 
-fn a_snapshot(team: &Team, alias: Option<&str>, tag: &str, created: i64) -> NewSnapshot {
+pub(super) fn a_snapshot(team: &Team, alias: Option<&str>, tag: &str, created: i64) -> NewSnapshot {
     NewSnapshot {
         team: team.id.clone(),
         namespace: team.slug.clone(),
@@ -55,7 +55,7 @@ async fn files_of(store: &dyn Store, filter: &SnapshotFilter) -> Vec<SnapshotId>
     page.into_iter().map(|one| one.files).collect()
 }
 
-fn files(snapshot: &NewSnapshot) -> SnapshotId {
+pub(super) fn files(snapshot: &NewSnapshot) -> SnapshotId {
     snapshot.build.files.clone().expect("it has files")
 }
 

@@ -20,7 +20,7 @@ use super::{ConnectError, SqlStore};
 use crate::error::Cause;
 
 /// All tables, each after those that it refers to.
-pub const TABLES: [&str; 21] = [
+pub const TABLES: [&str; 22] = [
     "teams",
     "users",
     "members",
@@ -42,6 +42,7 @@ pub const TABLES: [&str; 21] = [
     "leases",
     "nodes",
     "join_tokens",
+    "artifacts",
 ];
 
 /// Rows of one statement. PostgreSQL takes 65 535 values; the widest table has 27 columns.

@@ -1,0 +1,118 @@
+//! What nodes keep beyond themselves: layers of templates and files of snapshots in the bucket, so that
+//! any node can have them.
+//!
+//! A node's keeper has its carrier store what rows need and the bucket has not; whoever asks a node for
+//! a sandbox has it fetch what it lacks. Nothing waits for the former: until it is stored, a template
+//! runs where it was made. Bytes never pass here.
+
+mod at_hand;
+mod come;
+mod leave;
+pub(crate) mod sweep;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use casemate_rpc::NodeError;
+use casemate_rpc::carrier::CarrierError;
+use casemate_store::{Build, StoreError};
+use casemate_types::{LayerId, Portable, SnapshotId, chain};
+use tokio::sync::watch;
+
+use crate::Control;
+use crate::nodes::Node;
+
+/// How often it is looked for what a node has, where nothing says that there is something new.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CarryError {
+    #[error("the node does not answer")]
+    Node(#[from] NodeError),
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Carrier(#[from] CarrierError),
+    #[error("{0} is in no bucket")]
+    Nowhere(String),
+    #[error("it takes longer than a client waits")]
+    TooSlow,
+}
+
+/// What a name in a build means; `None` for what is the node's own, as its base.
+fn portable(name: &str) -> Option<Portable> {
+    match (LayerId::parse(name), SnapshotId::parse(name)) {
+        (Ok(layer), _) => Some(Portable::Layer(layer)),
+        (Err(_), Ok(files)) => Some(Portable::Snapshot(files)),
+        (Err(_), Err(_)) => None,
+    }
+}
+
+impl Control {
+    /// Some node may have something that the bucket has not.
+    pub(crate) fn has_news(&self) {
+        for node in self.nodes.all() {
+            node.has_news.notify_one();
+        }
+    }
+
+    /// Nodes that have all that a build needs, as far as is known.
+    pub(crate) fn holders(&self, build: &Build) -> Vec<Arc<Node>> {
+        let mut nodes = self.nodes.connected();
+        nodes.retain(|node| node.has_all_of(build));
+        nodes
+    }
+}
+
+/// For ever, beside what follows the node. `keeps` says whether this server is its keeper.
+pub(crate) async fn run(
+    control: &Arc<Control>,
+    node: &Arc<Node>,
+    mut keeps: Option<watch::Receiver<bool>>,
+) {
+    // Alone on one machine there is no other node, and no bucket.
+    if control.shared().is_none() && node.carrier.is_none() {
+        return std::future::pending().await;
+    }
+    let mut stored = HashSet::new();
+    let mut connected = control.nodes.changes();
+    loop {
+        while node.heard().connection.is_none() {
+            // The sender goes with control, and we before it.
+            let _ = connected.changed().await;
+        }
+        let is_keeper = keeps
+            .as_mut()
+            .is_none_or(|keeps| *keeps.borrow_and_update());
+        let looked = async {
+            let there = at_hand::look(control, node).await?;
+            if is_keeper {
+                leave::store_due(control, node, &there, &mut stored).await?;
+            }
+            Ok::<_, CarryError>(())
+        };
+        if let Err(error) = looked.await {
+            tracing::warn!(
+                node = node.name,
+                error = chain(&error),
+                "could not store what node {} keeps; trying again later",
+                node.name
+            );
+        }
+        let taken_over = async {
+            let changed = match &mut keeps {
+                Some(keeps) => keeps.changed().await.is_ok(),
+                None => false,
+            };
+            if !changed {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = node.has_news.notified() => {}
+            () = taken_over => {}
+        }
+    }
+}

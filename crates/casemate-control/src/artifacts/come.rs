@@ -1,0 +1,70 @@
+//! From the bucket to a node that lacks what it is asked for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use casemate_rpc::carrier::FetchRequest;
+use casemate_store::Build;
+use casemate_types::{Portable, chain};
+
+use super::{CarryError, portable};
+use crate::Control;
+use crate::nodes::Node;
+
+/// How long a create waits for what its node fetches. It goes on after that, so that the next one finds
+/// it there.
+const PATIENCE: Duration = Duration::from_secs(45);
+
+impl Control {
+    /// Has a node fetch what it lacks of a build: whether there was anything, and it has all of it now.
+    pub(crate) async fn bring(&self, node: &Arc<Node>, build: &Build) -> Result<bool, CarryError> {
+        let Some(carrier) = &node.carrier else {
+            return Ok(false);
+        };
+        let missing = node
+            .port
+            .missing(&build.layers, build.files.as_ref())
+            .await?;
+        if missing.is_empty() {
+            return Ok(false);
+        }
+        let named = missing.iter().map(|name| {
+            let own = || CarryError::Nowhere(format!("layer {name:?}"));
+            portable(name).ok_or_else(own)
+        });
+        let whats: Vec<Portable> = named.collect::<Result<_, _>>()?;
+        let found = self.store.artifact_find(&whats).await?;
+        if let Some(what) = whats
+            .iter()
+            .find(|what| found.iter().all(|row| row.what != **what))
+        {
+            return Err(CarryError::Nowhere(what.to_string()));
+        }
+        let (carrier, node) = (Arc::clone(carrier), Arc::clone(node));
+        let fetching = self.tasks.detached(async move {
+            for row in found {
+                let request = FetchRequest {
+                    what: row.what.clone(),
+                    scope: row.team.to_string(),
+                    artifact: row.artifact,
+                };
+                let begun = std::time::Instant::now();
+                let fetched = carrier.fetch(request).await;
+                let (what, name) = (&row.what, &node.name);
+                let bytes = fetched.inspect_err(|error| {
+                    let error = chain(error);
+                    tracing::warn!(node = name, error, "node {name} could not fetch {what}");
+                })?;
+                let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                tracing::info!(node = name, bytes, took_ms, "node {name} fetched {what}");
+                node.has(what);
+            }
+            Ok(true)
+        });
+        match tokio::time::timeout(PATIENCE, fetching).await {
+            Ok(Ok(fetched)) => fetched,
+            // Its task ended with the process.
+            Ok(Err(_)) | Err(_) => Err(CarryError::TooSlow),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What nobody needs in the bucket: rows first, then what they named, then what no row names.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use casemate_artifacts::{ArtifactError, ArtifactRef, Artifacts, Scope, SweepLimits};
+use casemate_store::StoreError;
+use casemate_types::TeamId;
+
+use crate::Control;
+
+/// A manifest that no row names may be of a put whose row is on its way: it is left for so long.
+const ROW_ON_ITS_WAY: Duration = Duration::from_secs(24 * 3600);
+const ROWS_MAX: u32 = 100;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SweepError {
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+}
+
+/// Each time the janitor comes by.
+pub(crate) async fn sweep(control: &Control) -> Result<(), SweepError> {
+    let Some(bucket) = &control.config.bucket else {
+        return Ok(());
+    };
+    loop {
+        let unneeded = control.store.artifact_unneeded(ROWS_MAX).await?;
+        for row in &unneeded {
+            control.store.artifact_forget(&row.what).await?;
+            // A reference that cannot be read names nothing that could be removed.
+            if let (Ok(scope), Ok(artifact)) = (scope_of(&row.team), row.artifact.parse()) {
+                bucket.remove(&scope, &artifact).await?;
+            }
+            tracing::info!(
+                bytes = row.bytes,
+                "removed {} from the bucket, which nothing needs",
+                row.what
+            );
+        }
+        if unneeded.len() < ROWS_MAX as usize {
+            break;
+        }
+    }
+    // By our teams: another installation may have its own in the bucket.
+    for team in control.store.team_list().await? {
+        if let Ok(scope) = scope_of(&team.id) {
+            sweep_scope(control, bucket, &scope, &team.id).await?;
+        }
+    }
+    Ok(())
+}
+
+fn scope_of(team: &TeamId) -> Result<Scope, casemate_artifacts::NotAScope> {
+    team.as_str().parse()
+}
+
+async fn sweep_scope(
+    control: &Control,
+    bucket: &Artifacts,
+    scope: &Scope,
+    team: &TeamId,
+) -> Result<(), SweepError> {
+    // Before the rows are read: what gets a row meanwhile is old in neither.
+    let manifests = bucket.manifests(scope).await?;
+    let references = control.store.artifact_references(team).await?;
+    let named: HashSet<_> = references
+        .iter()
+        .filter_map(|text| text.parse::<ArtifactRef>().ok())
+        .map(|artifact| artifact.manifest)
+        .collect();
+    for entry in manifests {
+        if entry.age > ROW_ON_ITS_WAY && !named.contains(&entry.manifest) {
+            let nobodys = ArtifactRef {
+                manifest: entry.manifest,
+                bytes: 0,
+            };
+            bucket.remove(scope, &nobodys).await?;
+        }
+    }
+    bucket.sweep(scope, SweepLimits::default()).await?;
+    Ok(())
+}

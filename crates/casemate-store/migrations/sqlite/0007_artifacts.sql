@@ -1,0 +1,8 @@
+-- What of the nodes' layers and kept files lies in the bucket.
+CREATE TABLE artifacts (
+    name TEXT PRIMARY KEY NOT NULL, -- of the layer or of the kept files
+    team_id TEXT NOT NULL, -- whose it was when it was stored
+    artifact TEXT NOT NULL, -- the bucket's reference
+    bytes INTEGER NOT NULL
+) STRICT;
+CREATE INDEX artifacts_team ON artifacts (team_id);
