@@ -183,6 +183,18 @@ impl Control {
         &self.config.domain
     }
 
+    /// The name of this process among the servers of its store; another one after each start.
+    pub fn server(&self) -> &str {
+        &self.owner
+    }
+
+    /// Does nothing more by itself, and tells nobody: as a process that died, but for what clients
+    /// still ask of it.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn die(&self) {
+        self.tasks.halt();
+    }
+
     /// Stops the reconcilers, waits for every change that is under way and writes down what
     /// happened.
     pub async fn shutdown(&self) {

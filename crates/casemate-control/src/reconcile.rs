@@ -302,6 +302,9 @@ async fn handle(
         } => {
             orphans.forget(&sandbox);
             control.note_ended(&sandbox, reason, at).await?;
+            if control.shared().is_some() && !control.recent.is_end_noted(&sandbox) {
+                control.note_ended_later(sandbox, reason, at);
+            }
         }
         NodeEvent::Heartbeat(info) => control.heard_from(node, *info).await?,
         NodeEvent::Samples(_) | NodeEvent::Log { .. } | NodeEvent::MemoryFull { .. } => {
@@ -367,6 +370,20 @@ impl Control {
             heard.info = Some(info);
         });
         Ok(())
+    }
+
+    /// Looks again for the row of one that ended: another server may write it just now.
+    fn note_ended_later(self: &Arc<Self>, sandbox: SandboxId, reason: EndReason, at: Timestamp) {
+        let control = Arc::clone(self);
+        self.tasks.spawn(TaskKind::Reconciler, async move {
+            tokio::time::sleep(control.config.row_grace).await;
+            if let Err(error) = control.note_ended(&sandbox, reason, at).await {
+                tracing::warn!(
+                    sandbox.id = %sandbox, error = chain(&error),
+                    "could not note the end of sandbox {sandbox} yet"
+                );
+            }
+        });
     }
 
     async fn report_templates(&self, info: &NodeInfo) -> Result<(), ReconcileError> {

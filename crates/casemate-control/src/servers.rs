@@ -157,6 +157,7 @@ impl Control {
         let dead_after = shared.times.dead_after;
         let alive = self.alive(dead_after).await?;
         self.servers.beaten(begun, alive, dead_after);
+        self.drop_cancelled_builds().await?;
         if self.servers.is_sure(dead_after) && self.servers.must_bury() {
             self.bury(dead_after).await?;
             self.servers.buried();
@@ -261,7 +262,7 @@ mod tests {
     async fn what_the_dead_left_is_looked_for_at_first_after_each_death_and_now_and_then() {
         let servers = Servers::new(&Sharing::Alone);
         let beat = |alive: &[&str]| servers.beaten(Instant::now(), names(alive), DEAD_AFTER);
-        let mut must = |alive: &[&str]| {
+        let must = |alive: &[&str]| {
             beat(alive);
             let must = servers.must_bury();
             if must {

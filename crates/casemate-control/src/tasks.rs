@@ -103,9 +103,14 @@ impl Tasks {
         self.stop.cancelled().await;
     }
 
+    /// Stops the reconcilers; what else is under way goes on.
+    pub(crate) fn halt(&self) {
+        self.stop.cancel();
+    }
+
     /// Stops the reconcilers and waits for everything else.
     pub async fn shutdown(&self) {
-        self.stop.cancel();
+        self.halt();
         self.tracker.close();
         self.tracker.wait().await;
     }

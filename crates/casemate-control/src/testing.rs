@@ -152,7 +152,12 @@ impl FakeNode {
 
     /// One that an earlier process of control had made runs, and waits for being claimed.
     pub fn run_forgotten_warm(&self, sandbox: &SandboxId, team: &TeamId) {
-        self.run_stranger(sandbox, team, false);
+        self.run_warm_of(sandbox, team, "");
+    }
+
+    /// One that this server of control made runs, and waits for being claimed.
+    pub fn run_warm_of(&self, sandbox: &SandboxId, team: &TeamId, creator: &str) {
+        self.run_unrecorded(sandbox, team, creator);
         let mut state = self.lock();
         if let Some(entry) = state.running.get_mut(sandbox) {
             entry.facts.warm = true;
@@ -310,8 +315,17 @@ impl FakeNode {
         self.lock().running.remove(sandbox);
     }
 
+    /// Something runs that this server of control asked for, and is still making.
+    pub fn run_unrecorded(&self, sandbox: &SandboxId, team: &TeamId, creator: &str) {
+        self.run_of(sandbox, team, false, creator);
+    }
+
     /// Something runs that control knows nothing of; the node may have been told that it has a row.
     pub fn run_stranger(&self, sandbox: &SandboxId, team: &TeamId, recorded: bool) {
+        self.run_of(sandbox, team, recorded, "");
+    }
+
+    fn run_of(&self, sandbox: &SandboxId, team: &TeamId, recorded: bool, creator: &str) {
         let now = Timestamp::now();
         let facts = RunningSandbox {
             sandbox: sandbox.clone(),
@@ -322,7 +336,7 @@ impl FakeNode {
             on_timeout: OnTimeout::Kill,
             recorded,
             warm: false,
-            creator: String::new(),
+            creator: creator.to_owned(),
         };
         self.lock().begin(Entry {
             facts,

@@ -21,6 +21,7 @@ mod pausing;
 mod platform;
 mod rate_limits;
 mod several_nodes;
+mod several_servers;
 mod snapshots;
 mod survival;
 mod tag_history;

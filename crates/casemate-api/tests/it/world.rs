@@ -72,13 +72,9 @@ impl World {
         let history = TempHistory::open().await;
         let catalog = Arc::new(MemoryCatalog::new());
         let uploads = tempfile::tempdir().unwrap();
-        let control = start(change, (&store, &history, &catalog, &node), uploads.path()).await;
-        let first = Bootstrap {
-            team_slug: "first".into(),
-            team_name: "First".into(),
-            api_key: API_KEY.into(),
-            access_token: ACCESS_TOKEN.into(),
-        };
+        let ports = (store.share() as _, &history, &catalog, &node);
+        let control = start(change, ports, uploads.path()).await;
+        let first = first();
         let made = control.bootstrap(&first).await.unwrap();
         assert_eq!(control.bootstrap(&first).await.unwrap(), made);
         let router = router(ApiState::new(Arc::clone(&control), guarded(false)));
@@ -101,7 +97,12 @@ impl World {
 
     pub async fn restart_with(&mut self, change: impl FnOnce(&mut ControlConfig)) {
         self.control.shutdown().await;
-        let ports = (&self.store, &self.history, &self.catalog, &self.node);
+        let ports = (
+            self.store.share() as _,
+            &self.history,
+            &self.catalog,
+            &self.node,
+        );
         self.control = start(change, ports, self.uploads.path()).await;
         self.router = router(ApiState::new(Arc::clone(&self.control), guarded(false)));
         self.ready().await;
@@ -171,9 +172,19 @@ impl World {
     }
 }
 
-async fn start(
+/// The team and the keys that there are.
+pub fn first() -> Bootstrap {
+    Bootstrap {
+        team_slug: "first".into(),
+        team_name: "First".into(),
+        api_key: API_KEY.into(),
+        access_token: ACCESS_TOKEN.into(),
+    }
+}
+
+pub async fn start(
     change: impl FnOnce(&mut ControlConfig),
-    (store, history, catalog, node): (&TempStore, &TempHistory, &Arc<MemoryCatalog>, &FakeNode),
+    (store, history, catalog, node): (Arc<dyn Store>, &TempHistory, &Arc<MemoryCatalog>, &FakeNode),
     uploads: &Path,
 ) -> Arc<Control> {
     let root = RootSecret::new(vec![7; 32]).unwrap();
@@ -182,7 +193,6 @@ async fn start(
     // Builds are begun and never get a turn: nothing here runs them.
     config.builds.at_once = 0;
     change(&mut config);
-    let store: Arc<dyn Store> = store.share();
     // No image is ever asked for here.
     let images = ImagesConfig::new(uploads.join("images"), 1 << 20);
     let images = Arc::new(Images::open(images).unwrap());

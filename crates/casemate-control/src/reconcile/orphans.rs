@@ -68,7 +68,7 @@ impl Orphans {
             if control.store.sandbox_by_id(&id).await?.is_some() {
                 continue;
             }
-            if control.is_anothers(&orphan.facts.creator).await? {
+            if !orphan.facts.recorded && control.is_anothers(&orphan.facts.creator).await? {
                 // Whoever makes it may die before it has a row.
                 self.see(&control.config, &orphan.facts);
             } else if orphan.facts.warm {

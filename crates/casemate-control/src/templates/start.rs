@@ -18,7 +18,7 @@ use casemate_build::builder::{BuildError, BuildLog, Built, Ground, Hold, Job};
 use casemate_build::recipe::Recipe;
 use casemate_images::Reference;
 use casemate_store::{Build, BuildBegun, BuildId, BuildRecord, CacheKey, StoreError};
-use casemate_types::{BuildFailure, TeamId, TemplateId, Timestamp, chain};
+use casemate_types::{BuildFailure, BuildStatus, TeamId, TemplateId, Timestamp, chain};
 use tokio_util::sync::CancellationToken;
 
 use crate::Control;
@@ -405,6 +405,17 @@ impl Control {
             }
             self.building.cancel(build);
         }
+    }
+
+    /// Stops builds of this process that another server has cancelled, or whose template it deleted.
+    pub(crate) async fn drop_cancelled_builds(&self) -> Result<(), StoreError> {
+        for build in self.building.all() {
+            let record = self.store.build_record(&build).await?;
+            if record.is_none_or(|record| record.status == BuildStatus::Failed) {
+                self.building.cancel(&build);
+            }
+        }
+        Ok(())
     }
 
     /// Stops what this process builds and exports: it ends.
