@@ -74,20 +74,16 @@ pub enum BucketCredentials {
 pub struct Environment(Vec<(String, String)>);
 
 impl Environment {
+    /// Whether a variable is one that clouds define.
+    pub fn is_ours(name: &str) -> bool {
+        let prefixes = ["AWS_", "GOOGLE_", "AZURE_"];
+        prefixes.iter().any(|prefix| name.starts_with(prefix)) || name == "IDENTITY_ENDPOINT"
+    }
+
     /// Keeps of these what is meant for us.
     pub fn of(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        let ours = |name: &str| {
-            ["AWS_", "GOOGLE_", "AZURE_"]
-                .iter()
-                .any(|prefix| name.starts_with(prefix))
-                || name == "IDENTITY_ENDPOINT"
-        };
-        Self(
-            variables
-                .into_iter()
-                .filter(|(name, _)| ours(name))
-                .collect(),
-        )
+        let variables = variables.into_iter();
+        Self(variables.filter(|(name, _)| Self::is_ours(name)).collect())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {

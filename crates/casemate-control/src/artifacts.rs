@@ -14,6 +14,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use casemate_artifacts::Artifacts;
 use casemate_rpc::NodeError;
 use casemate_rpc::carrier::CarrierError;
 use casemate_store::{Build, StoreError};
@@ -50,6 +51,11 @@ fn portable(name: &str) -> Option<Portable> {
 }
 
 impl Control {
+    /// Where nodes' carriers store.
+    pub fn bucket(&self) -> Option<&Artifacts> {
+        self.config.bucket.as_ref()
+    }
+
     /// Some node may have something that the bucket has not.
     pub(crate) fn has_news(&self) {
         for node in self.nodes.all() {

@@ -6,8 +6,8 @@
 
 pub mod admin;
 mod agent_log;
-pub mod artifacts;
-mod auth;
+mod artifacts;
+pub mod auth;
 pub mod bootstrap;
 pub mod config;
 mod control;

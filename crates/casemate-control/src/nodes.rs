@@ -96,6 +96,12 @@ impl From<Arc<dyn NodePort>> for NodeLink {
     }
 }
 
+impl<N: NodePort + 'static> From<Arc<N>> for NodeLink {
+    fn from(port: Arc<N>) -> Self {
+        Self::from(port as Arc<dyn NodePort>)
+    }
+}
+
 /// One node, as this process speaks with it.
 pub(crate) struct Node {
     pub(crate) name: String,

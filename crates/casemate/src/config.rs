@@ -3,6 +3,7 @@
 //! [`raw::RawConfig`] is what may be written; [`Config`] is checked and is all that the rest of
 //! the program sees. Nothing else reads the environment. `docs/configuration.md` lists every key.
 
+pub mod artifacts;
 pub mod cluster;
 mod environment;
 mod guide;
@@ -101,6 +102,7 @@ pub struct Config {
     pub rate_limits: raw::RateLimits,
     pub database: stores::Database,
     pub redis: stores::Redis,
+    pub artifacts: artifacts::Bucket,
     /// What this process is started as.
     pub role: Role,
     pub cluster: ClusterConfig,
@@ -195,6 +197,8 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
     raw.rate_limits.check()?;
     raw.database.options()?;
     raw.redis.settings()?;
+    let artifacts = raw.artifacts.with_environment();
+    artifacts.config()?;
     if !raw.auth.api_key_secret.is_empty() {
         ensure!(
             raw.auth.api_key_secret.expose().len() >= 32,
@@ -237,6 +241,7 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
         rate_limits: raw.rate_limits,
         database: raw.database,
         redis: raw.redis,
+        artifacts,
         role: flags.role,
         cluster: ClusterConfig::check(&raw.cluster, &raw.health, flags)?,
         base: flags.base.clone(),

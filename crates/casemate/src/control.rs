@@ -11,13 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use casemate_carrier::NearCarrier;
 use casemate_catalog::Catalog;
+use casemate_control::nodes::NodeLink;
 use casemate_control::{
     AdminToken, Bootstrapped, BuildsConfig, Control, ControlConfig, Limits, RootSecret,
     WarmPoolConfig,
 };
 use casemate_history::{History, Retention, SqliteHistory};
 use casemate_images::Images;
+use casemate_rpc::carrier::Carrier;
 use casemate_rpc::{NodeClient, NodePort};
 use casemate_types::steady;
 use serde::{Deserialize, Serialize};
@@ -118,7 +121,11 @@ async fn serve(
         .context("images of registries")?;
     let written: Arc<dyn Catalog> = Arc::clone(&catalog) as _;
     let control = Control::start(config, store, written, history, Arc::new(images)).await?;
-    control.add_node(&info.node, Arc::clone(&node));
+    let bucket = control.bucket().cloned();
+    let carrier = bucket
+        .map(|bucket| Arc::new(NearCarrier::new(Arc::clone(&node), bucket)) as Arc<dyn Carrier>);
+    let port = Arc::clone(&node);
+    control.add_node(&info.node, NodeLink { port, carrier });
     let first = Bootstrapped {
         team: setup
             .bootstrap
@@ -191,6 +198,7 @@ pub fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {
         .context("auth.api_key_secret")?;
     let uploads_dir = setup.control_dir.join("uploads");
     let mut config = ControlConfig::new(secret, setup.config.domain.clone(), uploads_dir);
+    config.bucket = setup.config.artifacts.open()?;
     config.admin_token = Some(AdminToken::new(setup.admin_token.expose().to_owned()));
     config.orphan_grace = setup.config.orphan_grace;
     config.allow_ranges = setup.config.allow_ranges.clone();

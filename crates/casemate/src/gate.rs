@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use async_trait::async_trait;
+use casemate_carrier::NearCarrier;
 use casemate_cluster::{Accepted, Arrivals, At};
+use casemate_rpc::carrier::{self, Carrier};
 use casemate_rpc::control::MemberRole;
 use casemate_rpc::far::Purpose;
 use casemate_rpc::gate::Gate;
@@ -80,7 +82,13 @@ async fn serve(setup: GateSetup, mut doors: Doors, socket: OwnedFd) -> anyhow::R
     let connections = looked_at.connections.clone();
     let watched: Arc<dyn Health> = looked_at;
     let health = health::serve(health_listener, Role::Node, watched, ending.clone());
-    let serving = accept(listener, &membership, &gate, &connections, &ending);
+    let bucket = setup.config.artifacts.open()?;
+    let carrier = bucket.map(|bucket| {
+        let node: Arc<dyn NodePort> = Arc::clone(&client) as _;
+        Arc::new(NearCarrier::new(node, bucket)) as Arc<dyn Carrier>
+    });
+    let carrier = carrier.as_ref();
+    let serving = accept(listener, &membership, &gate, carrier, &connections, &ending);
     tokio::select! {
         served = serving => return served,
         served = health => return served.context("the health listener"),
@@ -101,6 +109,7 @@ async fn accept(
     listener: TcpListener,
     membership: &Membership,
     gate: &Arc<Gate>,
+    carrier: Option<&Arc<dyn Carrier>>,
     connections: &TaskTracker,
     ending: &CancellationToken,
 ) -> anyhow::Result<()> {
@@ -112,12 +121,19 @@ async fn accept(
             continue;
         }
         let (gate, ending) = (Arc::clone(gate), ending.clone());
-        connections.spawn(async move { serve_one(&gate, accepted, &ending).await });
+        let carrier = carrier.cloned();
+        connections
+            .spawn(async move { serve_one(&gate, carrier.as_ref(), accepted, &ending).await });
     }
     Ok(())
 }
 
-async fn serve_one(gate: &Gate, accepted: Accepted, ending: &CancellationToken) {
+async fn serve_one(
+    gate: &Gate,
+    carrier: Option<&Arc<dyn Carrier>>,
+    accepted: Accepted,
+    ending: &CancellationToken,
+) {
     let Some(member) = accepted.member else {
         return;
     };
@@ -136,6 +152,20 @@ async fn serve_one(gate: &Gate, accepted: Accepted, ending: &CancellationToken) 
             ending.run_until_cancelled(serving).await.unwrap_or(Ok(()))
         }
         Purpose::Dial => gate.serve_dials(accepted.stream).await,
+        Purpose::Carry => match (peer, carrier) {
+            (Peer::Control, Some(carrier)) => {
+                let serving = carrier::serve(accepted.stream, Arc::clone(carrier));
+                ending.run_until_cancelled(serving).await.unwrap_or(Ok(()))
+            }
+            (Peer::Control, None) => {
+                warn!("{member} wants something carried, and this node knows no bucket");
+                Ok(())
+            }
+            (Peer::Edge, _) => {
+                warn!(member = %member, "{member} wants something carried: it gets nothing");
+                Ok(())
+            }
+        },
     };
     if let Err(error) = served {
         debug!(%error, member = %member, "a connection of {member} ended");

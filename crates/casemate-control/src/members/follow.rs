@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use casemate_rpc::NodePort;
 use casemate_store::{Node, NodeStanding};
 use casemate_types::chain;
 use tracing::{info, warn};
 
 use super::Members;
 use crate::Control;
-use crate::nodes::Place;
+use crate::nodes::{NodeLink, Place};
 
 /// How often the store is asked: what another server changed shows after it.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -21,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 pub async fn follow(
     control: Arc<Control>,
     members: Arc<Members>,
-    connect: impl Fn(&Node) -> Arc<dyn NodePort>,
+    connect: impl Fn(&Node) -> NodeLink,
 ) {
     let mut changed = members.changed.subscribe();
     let (mut spoken, mut said) = (BTreeMap::<String, String>::new(), false);
@@ -54,7 +53,7 @@ fn look(
     control: &Arc<Control>,
     nodes: &[Node],
     spoken: &mut BTreeMap<String, String>,
-    connect: &impl Fn(&Node) -> Arc<dyn NodePort>,
+    connect: &impl Fn(&Node) -> NodeLink,
 ) {
     let gone: Vec<String> = spoken
         .iter()

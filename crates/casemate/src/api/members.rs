@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 use casemate_cluster::{Accepted, Arrivals, At, Identity, MemberKey, NodeConnector, Peers};
 use casemate_control::members::Members;
-use casemate_rpc::NodePort;
+use casemate_control::nodes::NodeLink;
+use casemate_rpc::carrier::{Carrier, FarCarrier};
 use casemate_rpc::control::{self, ControlPort, Member, MemberRole};
 use casemate_rpc::far::FarNode;
 use casemate_types::chain;
@@ -64,14 +65,18 @@ pub(super) async fn keep_renewed(members: Arc<Members>, name: String, peers: Arc
     }
 }
 
-/// A port to a node that joined.
-pub(super) fn connect(peers: &Arc<Peers>, node: &casemate_store::Node) -> Arc<dyn NodePort> {
-    let connector = NodeConnector {
+/// How a node that joined is spoken with; `carries` where there is a bucket.
+pub(super) fn connect(peers: &Arc<Peers>, node: &casemate_store::Node, carries: bool) -> NodeLink {
+    let connector = || NodeConnector {
         peers: Arc::clone(peers),
         node: node.id.clone(),
         address: node.address.clone(),
     };
-    Arc::new(FarNode::new(&node.id, connector))
+    let carrier = carries.then(|| Arc::new(FarCarrier::new(connector())) as Arc<dyn Carrier>);
+    NodeLink {
+        port: Arc::new(FarNode::new(&node.id, connector())),
+        carrier,
+    }
 }
 
 /// Serves nodes, edges and machines that join, until `ending`; what they asked for by then is done.

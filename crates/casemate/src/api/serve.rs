@@ -41,6 +41,8 @@ struct Server {
     edge: Edge,
     https: Option<Https>,
     ending: CancellationToken,
+    /// There is a bucket.
+    carries: bool,
 }
 
 pub(super) async fn serve(config: Config, output: &Output) -> anyhow::Result<()> {
@@ -108,6 +110,7 @@ pub(super) async fn serve(config: Config, output: &Output) -> anyhow::Result<()>
         https,
         control,
         ending: CancellationToken::new(),
+        carries: !config.artifacts.bucket.is_empty(),
     };
     let mut doors = doors;
     let members_door = doors
@@ -164,11 +167,11 @@ impl Server {
         health_door: std::net::TcpListener,
     ) -> anyhow::Result<()> {
         let peers = ours::peers(members, name)?;
-        let connecting = Arc::clone(&peers);
+        let (connecting, carries) = (Arc::clone(&peers), self.carries);
         tasks.spawn(members::follow(
             Arc::clone(&self.control),
             Arc::clone(members),
-            move |node| ours::connect(&connecting, node),
+            move |node| ours::connect(&connecting, node, carries),
         ));
         let renewing = ours::keep_renewed(Arc::clone(members), name.to_owned(), Arc::clone(&peers));
         tasks.spawn(renewing);

@@ -12,15 +12,13 @@ pub(super) enum Meaning {
 
 use Meaning::{Key, Nothing, Seconds};
 
-const STORES: &str = "this version keeps its data in DIR on this machine";
-
 /// Upper-case names are environment variables of the guide's manifests; lower-case ones are its
 /// tuning map, which its deployments also give as environment variables.
 pub(super) const NAMES: &[(&str, Meaning)] = &[
     ("DATABASE_URL", Key("database", "url")),
     ("DATABASE_PASSWORD", Key("database", "password")),
     ("REDIS_URL", Key("redis", "url")),
-    ("STORAGE_BUCKET", Nothing(STORES)),
+    ("STORAGE_BUCKET", Key("artifacts", "bucket")),
     (
         "JWT_SECRET",
         Nothing("this version knows API keys and access tokens only"),

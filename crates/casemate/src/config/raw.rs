@@ -7,6 +7,7 @@ use anyhow::ensure;
 use serde::{Deserialize, Serialize};
 
 use super::Secret;
+use super::artifacts::Bucket;
 use super::cluster::{Cluster, Health};
 use super::images::{Builds, Images};
 use super::stores::{Database, Redis};
@@ -32,6 +33,7 @@ pub struct RawConfig {
     pub redis: Redis,
     pub cluster: Cluster,
     pub health: Health,
+    pub artifacts: Bucket,
 }
 
 impl RawConfig {
