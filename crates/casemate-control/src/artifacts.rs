@@ -77,10 +77,6 @@ pub(crate) async fn run(
     node: &Arc<Node>,
     mut keeps: Option<watch::Receiver<bool>>,
 ) {
-    // Alone on one machine there is no other node, and no bucket.
-    if control.shared().is_none() && node.carrier.is_none() {
-        return std::future::pending().await;
-    }
     let mut stored = HashSet::new();
     let mut connected = control.nodes.changes();
     loop {
@@ -92,6 +88,10 @@ pub(crate) async fn run(
             .as_mut()
             .is_none_or(|keeps| *keeps.borrow_and_update());
         let looked = async {
+            // Of one node nothing has to be chosen, and listing makes it measure.
+            if node.carrier.is_none() && control.nodes.all().len() < 2 {
+                return Ok(());
+            }
             let there = at_hand::look(control, node).await?;
             if is_keeper {
                 leave::store_due(control, node, &there, &mut stored).await?;

@@ -4,6 +4,7 @@
 //! test break it on purpose.
 
 mod agent;
+mod bucket;
 mod port;
 mod state;
 
@@ -19,6 +20,7 @@ use casemate_types::{
 use tokio::sync::Notify;
 
 use agent::FakeAgent;
+pub use bucket::FakeBucket;
 use state::{Entry, State};
 
 /// How often the fake looks for deadlines.

@@ -1,5 +1,6 @@
 //! The router in process, over SQLite in a temporary directory and a fake node.
 
+mod artifacts;
 mod auth;
 mod bodies;
 mod build_limits;

@@ -25,7 +25,7 @@ async fn three() -> (World, [FakeNode; 3]) {
     (world, nodes)
 }
 
-async fn all_connected(world: &World, nodes: usize) {
+pub(crate) async fn all_connected(world: &World, nodes: usize) {
     until("all nodes are connected", || async {
         let listed = world.admin("GET", "/nodes").send().await.json();
         let ready = |node: &serde_json::Value| node["status"] == "ready";
@@ -40,14 +40,14 @@ async fn all_connected(world: &World, nodes: usize) {
     .await;
 }
 
-fn full() -> Option<NodeError> {
+pub(crate) fn full() -> Option<NodeError> {
     Some(NodeError::Full {
         what: "as many sandboxes as it may have".into(),
     })
 }
 
 /// Which of them has it.
-fn node_of<'a>(nodes: &'a [FakeNode], sandbox: &SandboxId) -> &'a FakeNode {
+pub(crate) fn node_of<'a>(nodes: &'a [FakeNode], sandbox: &SandboxId) -> &'a FakeNode {
     let mut having = nodes.iter().filter(|node| node.running().contains(sandbox));
     let node = having.next().expect("some node has it");
     assert!(having.next().is_none(), "one node has it");

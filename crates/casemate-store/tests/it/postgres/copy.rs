@@ -8,10 +8,10 @@ use casemate_sql::testing::Postgres;
 use casemate_store::sql::{CopyError, Schema, SqlStore, TABLES, copy, migrate};
 use casemate_store::testing::{TempPostgres, TempStore};
 use casemate_store::{
-    JoinRole, JoinTokens, Leases, NewJoinToken, NodeJoin, Nodes, Sandboxes, ServerBeat, Servers,
-    Settings, SqliteStore, Teams,
+    Artifacts, JoinRole, JoinTokens, Leases, NewJoinToken, NodeJoin, Nodes, Sandboxes, ServerBeat,
+    Servers, Settings, SqliteStore, StoredArtifact, Teams,
 };
-use casemate_types::{SandboxId, Timestamp};
+use casemate_types::{LayerId, Portable, SandboxId, Timestamp};
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
@@ -53,6 +53,13 @@ async fn filled(dir: &Path) -> SqliteStore {
         version: "1".into(),
     };
     store.server_beat(&beat).await.unwrap();
+    let artifact = StoredArtifact {
+        what: Portable::Layer(LayerId::random()),
+        team: fixture_rows::team().id,
+        artifact: "a-1".into(),
+        bytes: 1,
+    };
+    assert!(store.artifact_put(&artifact).await.unwrap());
     for number in 0..1203 {
         let mut sandbox = fixture_rows::running();
         sandbox.id = SandboxId::random();
