@@ -42,6 +42,6 @@ pub trait Artifacts {
     /// Removes a note; none is no error.
     async fn artifact_forget(&self, what: &Portable) -> Result<(), StoreError>;
 
-    /// References of all that are noted of a team.
+    /// References of all that are noted of a team, its uploads among them.
     async fn artifact_references(&self, team: &TeamId) -> Result<Vec<String>, StoreError>;
 }

@@ -50,6 +50,8 @@ pub struct Upload {
     /// Of its content: its name where it lies, checked on every read. 64 hexadecimal characters.
     pub sha256: String,
     pub bytes: u64,
+    /// The bucket's reference; `None`: only the server that took it has it.
+    pub artifact: Option<String>,
 }
 
 /// What something that a team's builds made takes at a node.

@@ -83,6 +83,7 @@ impl From<UploadError> for ApiError {
                 tracing::error!("an upload was refused: the disk is full");
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string())
             }
+            UploadError::Bucket => Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
             UploadError::Write(_) => Self::internal("Internal server error", &error),
             UploadError::Store(error) => error.into(),
         }

@@ -226,6 +226,7 @@ async fn a_build_that_nobody_begins_holds_what_was_sent_lately() {
         let upload = Upload {
             sha256: digit.repeat(64),
             bytes: 7,
+            artifact: None,
         };
         let key = CacheKey::parse(&upload.sha256).unwrap();
         let (store, at) = (&world.store, minutes(age).unwrap());

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use casemate_api::{ApiState, router};
-use casemate_store::{BuildCache, CacheKey, Standing};
+use casemate_artifacts::{ArtifactsConfig, Scope};
+use casemate_store::{Artifacts as _, BuildCache, CacheKey, Standing};
 use casemate_types::{TeamId, Timestamp};
 
 use crate::builds::ask;
@@ -97,6 +98,37 @@ async fn an_archive_is_there_for_all_templates_of_its_team_and_no_other() {
         foreign.starts_with("Error when getting template: "),
         "{foreign}"
     );
+}
+
+/// At another server the row is there, and not the file.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_another_server_took_comes_from_the_bucket() {
+    let bucket = casemate_artifacts::Artifacts::in_memory(&ArtifactsConfig::default()).unwrap();
+    let shared = bucket.clone();
+    let world = World::with(|config| config.bucket = Some(shared)).await;
+    let a = ask(&world, r#"{"name":"a"}"#).await;
+    let (_, path) = link(&world, &a.template, HASH).await;
+    let large: Vec<u8> = (0..3_000_003_u32).map(|i| (i * 7) as u8).collect();
+    assert_eq!(put(&world, &path, large.clone()).await.status, 200);
+    let dir = world.uploads.path().join(world.team.as_str());
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert!(
+        link(&world, &a.template, HASH).await.0,
+        "it need not be sent"
+    );
+    assert_eq!(content(&world, &world.team, HASH).await.unwrap(), large);
+    assert_eq!(names(&world, &world.team).len(), 1, "and is here now");
+
+    // Gone from there as well, it was never sent.
+    std::fs::remove_dir_all(&dir).unwrap();
+    let scope: Scope = world.team.as_str().parse().unwrap();
+    let rows = world.store.artifact_references(&world.team).await.unwrap();
+    let [artifact] = &rows[..] else {
+        panic!("{rows:?}");
+    };
+    let artifact = artifact.parse().unwrap();
+    bucket.remove(&scope, &artifact).await.unwrap();
+    assert!(!link(&world, &a.template, HASH).await.0);
 }
 
 fn flate2_of(content: &[u8]) -> Vec<u8> {

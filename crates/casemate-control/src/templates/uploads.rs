@@ -6,8 +6,10 @@
 //!
 //! The client's hash is its own name for an archive and says nothing about the content
 //! (`templates.md` 3.4); files are named by their content, so that no two writers meet in one. A
-//! file without a row is nobody's and goes with the next [`Control::sweep_uploads`].
+//! file without a row is nobody's and goes with the next [`Control::sweep_uploads`]. With a bucket it is
+//! there as well before its row is, and other servers bring it from there when they build with it.
 
+mod carried;
 mod receive;
 mod sweep;
 mod under_way;
@@ -20,7 +22,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use casemate_store::{CacheKey, StoreError, Upload};
 use casemate_types::template::{TemplateRef, TemplateRefError};
-use casemate_types::{TeamId, Timestamp, steady};
+use casemate_types::{TeamId, Timestamp, chain, steady};
 use tokio::fs::File;
 
 use super::owned::{Asker, Owned};
@@ -136,9 +138,14 @@ impl Control {
         let mut tried = None;
         loop {
             let found = self.store.upload_find(team, key, steady::now()).await?;
-            let Some(Upload { sha256, bytes }) = found else {
+            let Some(upload) = found else {
                 return Ok(None);
             };
+            let Upload {
+                sha256,
+                bytes,
+                artifact,
+            } = upload;
             // Its file is gone, and no other came in its place meanwhile.
             if tried.as_ref() == Some(&sha256) {
                 return Ok(None);
@@ -152,7 +159,24 @@ impl Control {
                         sha256,
                     }));
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => tried = Some(sha256),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    if let (Some(bucket), Some(artifact)) = (self.bucket(), artifact) {
+                        let brought = self.bring_upload(bucket, team, &sha256, &artifact);
+                        match brought.await {
+                            // It is looked for once more.
+                            Ok(()) if tried.is_none() => {
+                                tried = Some(String::new());
+                                continue;
+                            }
+                            Ok(()) => {}
+                            Err(error) => tracing::warn!(
+                                team.id = %team, error = chain(&error),
+                                "could not bring an upload from the bucket"
+                            ),
+                        }
+                    }
+                    tried = Some(sha256);
+                }
                 Err(source) => return Err(OpenUploadError::File { path, source }),
             }
         }

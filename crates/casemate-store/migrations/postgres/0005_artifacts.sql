@@ -6,5 +6,7 @@ CREATE TABLE artifacts (
     bytes BIGINT NOT NULL
 );
 CREATE INDEX artifacts_team ON artifacts (team_id);
+-- NULL: only the server that took it has it.
+ALTER TABLE uploads ADD COLUMN artifact TEXT COLLATE "C";
 
 INSERT INTO schema_compat (version, oldest_binary_schema) VALUES (5, 1);

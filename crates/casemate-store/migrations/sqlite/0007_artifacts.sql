@@ -6,3 +6,5 @@ CREATE TABLE artifacts (
     bytes INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX artifacts_team ON artifacts (team_id);
+-- NULL: only the server that took it has it.
+ALTER TABLE uploads ADD COLUMN artifact TEXT;

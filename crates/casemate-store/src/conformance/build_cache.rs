@@ -452,6 +452,7 @@ pub async fn uploads_are_found_counted_and_expired(store: &dyn Store) {
     let content = |bytes| Upload {
         sha256: a_key().as_str().into(),
         bytes,
+        artifact: None,
     };
     let (small, large, theirs) = (content(10), content(5 << 32), content(3));
     let [a, b, c] = [a_key(), a_key(), a_key()];
@@ -497,6 +498,7 @@ pub async fn uploads_of_a_team_are_bounded(store: &dyn Store) {
     let upload = |name: &str, bytes: u64| Upload {
         sha256: name.into(),
         bytes,
+        artifact: None,
     };
     let put = async |digit: &str, upload: Upload| {
         let key = key(digit);

@@ -263,6 +263,7 @@ pub async fn a_trim_counts_contents_of_uploads_once(store: &dyn Store) {
     let content = |bytes| Upload {
         sha256: a_key().as_str().into(),
         bytes,
+        artifact: None,
     };
     let (twice, kept, theirs) = (content(100), content(7), content(3));
     let [a, b, c, d] = [(); 4].map(|()| a_key());

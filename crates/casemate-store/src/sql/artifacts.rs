@@ -106,10 +106,13 @@ impl Artifacts for SqlStore {
     }
 
     async fn artifact_references(&self, team: &TeamId) -> Result<Vec<String>, StoreError> {
-        query_scalar("SELECT artifact FROM artifacts WHERE team_id = $1")
-            .bind(team.as_str())
-            .fetch_all(&self.readers)
-            .await
-            .map_err(|error| failed("table", "artifacts", error))
+        query_scalar(
+            "SELECT artifact FROM artifacts WHERE team_id = $1 \
+             UNION SELECT artifact FROM uploads WHERE team_id = $1 AND artifact IS NOT NULL",
+        )
+        .bind(team.as_str())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(|error| failed("table", "artifacts", error))
     }
 }

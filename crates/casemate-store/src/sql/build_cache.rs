@@ -180,14 +180,15 @@ impl BuildCache for SqlStore {
         at: Timestamp,
     ) -> Result<Option<Upload>, StoreError> {
         let refused = |error| failed(UPLOAD, key.as_str(), error);
-        let row: Option<(String, i64, i64)> =
-            query_as("SELECT sha256, bytes, used_at FROM uploads WHERE team_id = $1 AND key = $2")
-                .bind(team.as_str())
-                .bind(key.as_str())
-                .fetch_optional(&self.readers)
-                .await
-                .map_err(refused)?;
-        let Some((sha256, bytes, used_at)) = row else {
+        let row: Option<(String, i64, i64, Option<String>)> = query_as(
+            "SELECT sha256, bytes, used_at, artifact FROM uploads WHERE team_id = $1 AND key = $2",
+        )
+        .bind(team.as_str())
+        .bind(key.as_str())
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(refused)?;
+        let Some((sha256, bytes, used_at, artifact)) = row else {
             return Ok(None);
         };
         if is_worth_noting(used_at, at) {
@@ -203,7 +204,11 @@ impl BuildCache for SqlStore {
         }
         let bytes = u64::try_from(bytes).map_err(Cause::from);
         let bytes = bytes.named(UPLOAD, key.as_str())?;
-        Ok(Some(Upload { sha256, bytes }))
+        Ok(Some(Upload {
+            sha256,
+            bytes,
+            artifact,
+        }))
     }
 
     async fn upload_put(
@@ -282,16 +287,17 @@ async fn put_upload(
     at: Timestamp,
 ) -> Result<(), StoreError> {
     query(
-        "INSERT INTO uploads (team_id, key, sha256, bytes, used_at) \
-         VALUES ($1, $2, $3, $4, $5) \
+        "INSERT INTO uploads (team_id, key, sha256, bytes, used_at, artifact) \
+         VALUES ($1, $2, $3, $4, $5, $6) \
          ON CONFLICT (team_id, key) DO UPDATE SET sha256 = excluded.sha256, \
-         bytes = excluded.bytes, used_at = excluded.used_at",
+         bytes = excluded.bytes, used_at = excluded.used_at, artifact = excluded.artifact",
     )
     .bind(team.as_str())
     .bind(key.as_str())
     .bind(&upload.sha256)
     .bind(signed(upload.bytes))
     .bind(micros(at))
+    .bind(upload.artifact.as_deref())
     .execute(on)
     .await
     .map_err(|error| failed(UPLOAD, key.as_str(), error))?;

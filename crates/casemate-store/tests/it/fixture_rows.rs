@@ -278,5 +278,6 @@ pub fn upload() -> Upload {
     Upload {
         sha256: "a0".repeat(32),
         bytes: 5 << 30,
+        artifact: None,
     }
 }

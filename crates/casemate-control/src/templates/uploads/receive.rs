@@ -13,6 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::spawn_blocking;
 
 use super::Ticket;
+use super::carried::from_the_start;
 use super::under_way::Place;
 use crate::Control;
 use crate::auth::{WhenBlocked, standing};
@@ -39,6 +40,9 @@ pub enum UploadError {
     CutOff { had: u64, wanted: u64 },
     #[error("the disk of this platform is full")]
     DiskFull,
+    /// Other servers could not build with it.
+    #[error("the archive could not be stored: try again")]
+    Bucket,
     #[error("could not write an upload")]
     Write(#[source] io::Error),
     #[error("the store failed with an upload")]
@@ -247,8 +251,30 @@ impl Receiving {
             sync_dir(&named)
         })
         .await?;
-        drop(writer);
-        let settled = control.settle(team, key, sha256, self.bytes).await;
+        let artifact = match control.bucket() {
+            None => None,
+            Some(_) => {
+                let content = from_the_start(writer.into()).await?;
+                let stored = control.store_upload(team, &sha256, content).await;
+                match stored {
+                    Ok(artifact) => artifact,
+                    Err(error) => {
+                        tracing::warn!(
+                            team.id = %team, error = chain(&error),
+                            "could not store an upload for other servers"
+                        );
+                        control.remove_unwanted(team, &sha256).await?;
+                        return Err(UploadError::Bucket);
+                    }
+                }
+            }
+        };
+        let upload = Upload {
+            sha256,
+            bytes: self.bytes,
+            artifact,
+        };
+        let settled = control.settle(team, key, upload).await;
         if settled.is_ok() {
             tracing::info!(team.id = %team, bytes = self.bytes, "took an upload");
         }
@@ -262,18 +288,19 @@ impl Control {
         &self,
         team: &TeamId,
         key: &CacheKey,
-        sha256: String,
-        bytes: u64,
+        upload: Upload,
     ) -> Result<(), UploadError> {
         let now = steady::now();
-        let upload = Upload { sha256, bytes };
+        let max = self.config.uploads.team_bytes_max;
         let put = async {
             let before = self.store.upload_find(team, key, now).await?;
-            self.store.upload_put(team, key, &upload, now).await?;
-            Ok::<_, StoreError>(before)
+            // Other servers take uploads of the team as well.
+            let put = self.store.upload_put_within(team, key, &upload, now, max);
+            Ok::<_, StoreError>((before, put.await?))
         };
         let (left, put) = match put.await {
-            Ok(before) => (before, Ok(())),
+            Ok((before, true)) => (before, Ok(())),
+            Ok((_, false)) => (Some(upload.clone()), Err(UploadError::TeamFull(max))),
             Err(error) => (Some(upload.clone()), Err(UploadError::from(error))),
         };
         if let Some(left) = left
@@ -306,6 +333,11 @@ impl Writer {
         }
         self.hash.update(chunk);
         self.file.write_all(chunk)
+    }
+
+    /// SHA-256 of all that was written.
+    pub(in crate::templates) fn hash(self) -> [u8; 32] {
+        self.hash.finalize().into()
     }
 
     /// The file, which can be read as well, and the hash of all that was written.
@@ -348,7 +380,11 @@ impl Temporary {
         }
     }
 
-    fn take(&mut self) -> PathBuf {
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn take(&mut self) -> PathBuf {
         self.path.take().unwrap_or_default()
     }
 }

@@ -347,6 +347,7 @@ async fn uploads_of_a_team_are_bounded_at_all_servers_together() {
         let upload = Upload {
             sha256: format!("content-{number}"),
             bytes: 30,
+            artifact: None,
         };
         async move {
             store
