@@ -331,6 +331,7 @@ impl FakeNode {
             files: None,
             layers: Vec::new(),
             startup: None,
+            entrance: None,
             rest: None,
         });
     }

@@ -158,6 +158,7 @@ impl Inner {
                 on_timeout: request.on_timeout,
                 pause: None,
                 warm: request.warm,
+                entrance: request.entrance.clone(),
             };
             self.journal.note(&entry).map_err(io::Error::other)?;
             failpoint::hit(Point::CreateNoted);

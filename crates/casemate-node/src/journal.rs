@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use casemate_runtime::RuntimeRecord;
 use casemate_types::{
-    CompiledPolicy, Kept, OnTimeout, PauseReason, Resources, SandboxId, SnapshotId, TeamId,
-    TemplateId, Timestamp,
+    CompiledPolicy, Entrance, Kept, OnTimeout, PauseReason, Resources, SandboxId, SnapshotId,
+    TeamId, TemplateId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -54,6 +54,9 @@ pub struct Entry {
     /// It waits for being claimed.
     #[serde(default)]
     pub warm: bool,
+    /// How traffic comes in, as edges ask for it. Earlier versions were not told.
+    #[serde(default)]
+    pub entrance: Option<Entrance>,
 }
 
 /// A sandbox that rests.
@@ -316,6 +319,7 @@ mod tests {
             on_timeout: OnTimeout::Kill,
             pause: None,
             warm: false,
+            entrance: None,
         };
         let long = entry("2027-01-15T08:00:00.123456789Z".parse().unwrap(), false);
         let short = Entry {

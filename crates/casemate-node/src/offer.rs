@@ -147,6 +147,7 @@ mod tests {
             files: None,
             startup: None,
             warm: false,
+            entrance: None,
         };
         let told = |offer: &Offer, request: &CreateRequest| {
             let agent = offer.spec(request).unwrap().agent;

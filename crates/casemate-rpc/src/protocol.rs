@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use casemate_types::{
-    CompiledPolicy, Distribution, EndReason, Kept, LayerId, OnTimeout, PauseReason, Resources,
-    Sample, SandboxId, SnapshotId, Startup, TeamId, TemplateId, Timestamp,
+    CompiledPolicy, Distribution, EndReason, Entrance, Kept, LayerId, OnTimeout, PauseReason,
+    Resources, Sample, SandboxId, SnapshotId, Startup, TeamId, TemplateId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
 /// Of everything in this module; the first message of each side names it.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 /// The oldest that we still speak: processes of several machines are replaced one after the other,
 /// so a version must understand the one before it.
 const OLDEST: u32 = 7;
@@ -74,6 +74,9 @@ pub struct CreateRequest {
     /// sandbox that needs its place. Nobody but its maker has been told of it.
     #[serde(default)]
     pub warm: bool,
+    /// How traffic comes in. `None`: nobody says; what the node knows already stays.
+    #[serde(default)]
+    pub entrance: Option<Entrance>,
 }
 
 /// What becomes of a warm sandbox when it is given away; all else is as it was made.
@@ -82,6 +85,9 @@ pub struct ClaimRequest {
     /// Counted from now on.
     pub life_ms: u64,
     pub on_timeout: OnTimeout,
+    /// As in [`CreateRequest`].
+    #[serde(default)]
+    pub entrance: Option<Entrance>,
 }
 
 /// A paused sandbox that is to go on.
@@ -189,6 +195,17 @@ pub struct RunningSandbox {
     /// It waits for being claimed.
     #[serde(default)]
     pub warm: bool,
+}
+
+/// A sandbox that the node has, as an edge needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Located {
+    /// It is paused.
+    pub asleep: bool,
+    /// Of its last run: of two nodes that have it, the younger run counts.
+    pub started_at: Timestamp,
+    /// `None`: the node was never told.
+    pub entrance: Option<Entrance>,
 }
 
 /// What travels on the watch.
@@ -391,6 +408,9 @@ pub(crate) enum Call {
         sandbox: SandboxId,
         port: u16,
     },
+    Locate {
+        sandbox: SandboxId,
+    },
     Info,
     Watch,
     Observe,
@@ -425,6 +445,7 @@ pub(crate) enum Reply {
     MemoryKills(u64),
     Done,
     Dialled,
+    Located(Option<Box<Located>>),
     Info(Box<NodeInfo>),
     /// The connection's other end travels beside it.
     Connected,

@@ -167,6 +167,7 @@ impl Maker {
             files: beginning.files,
             startup: None,
             warm: false,
+            entrance: None,
         };
         Ok(Planned {
             node: Arc::clone(&self.node),

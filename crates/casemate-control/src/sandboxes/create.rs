@@ -297,6 +297,7 @@ impl Control {
             files: plan.build.files.clone(),
             startup: plan.build.started_with().cloned(),
             warm: false,
+            entrance: Some(self.keys.entrance(&plan.sandbox, &plan.ingress)),
         }
     }
 

@@ -292,6 +292,7 @@ impl Control {
             files: None,
             startup,
             warm: false,
+            entrance: Some(self.keys.entrance(id, &row.ingress)),
         })
     }
 }

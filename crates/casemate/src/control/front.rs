@@ -179,7 +179,9 @@ impl CatalogRoutes {
         let mut filled = self.filled.clone();
         match tokio::time::timeout(FILLED_PATIENCE, filled.wait_for(|filled| *filled)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(LookupFailure("it is not known yet what runs".into())),
+            Ok(Err(_)) | Err(_) => Err(LookupFailure::Failed(
+                "it is not known yet what runs".into(),
+            )),
         }
     }
 }
@@ -195,7 +197,7 @@ impl Routes for CatalogRoutes {
         }
         let look = || async {
             let route = self.catalog.route_by_id(sandbox).await;
-            route.map_err(|error| LookupFailure(Box::new(error)))
+            route.map_err(|error| LookupFailure::Failed(Box::new(error)))
         };
         let mut route = look().await?;
         if route.is_none() && !*self.filled.borrow() {

@@ -39,6 +39,7 @@ impl Control {
         let claim = ClaimRequest {
             life_ms: millis(plan.life),
             on_timeout: plan.on_timeout,
+            entrance: Some(self.keys.entrance(&plan.sandbox, &plan.ingress)),
         };
         let Some(reply) = self.claim(taken, claim, &plan.envs).await else {
             return Ok(None);
@@ -86,5 +87,6 @@ fn warm_request(team: &TeamId, build: &Build, network: &CompiledPolicy) -> Creat
         files: build.files.clone(),
         startup: build.started_with().cloned(),
         warm: true,
+        entrance: None,
     }
 }

@@ -48,6 +48,7 @@ fn request(key: &Key) -> CreateRequest {
         files: None,
         startup: None,
         warm: true,
+        entrance: None,
     }
 }
 
