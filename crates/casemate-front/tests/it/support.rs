@@ -11,10 +11,12 @@ use casemate_front::{Finder, NodeTable, Servers};
 use casemate_rpc::control::{ControlError, Knock, NodeAddress};
 use casemate_rpc::{
     ClaimRequest, CreateReply, CreateRequest, Dialled, KeptSnapshot, Located, NodeError, NodeEvent,
-    NodeInfo, NodePort, PauseReply, ResumeReply, ResumeRequest, SealReply, SnapshotReply,
+    NodeInfo, NodePort, PauseReply, PausedSandbox, ResumeReply, ResumeRequest, SealReply,
+    SnapshotReply,
 };
 use casemate_types::{
-    CompiledPolicy, EndReason, Entrance, Ingress, Kept, LayerId, SandboxId, SnapshotId, Timestamp,
+    CompiledPolicy, EndReason, Entrance, Ingress, Kept, LayerId, PauseReason, SandboxId,
+    SnapshotId, Timestamp,
 };
 use tokio::sync::mpsc;
 
@@ -51,6 +53,7 @@ pub struct FakeNode {
     pub hangs: AtomicBool,
     pub asked: AtomicUsize,
     pub dialled: AtomicUsize,
+    observers: Mutex<Vec<mpsc::Sender<NodeEvent>>>,
     /// What listens in its sandboxes, whichever port is dialled.
     pub service: Mutex<Option<std::net::SocketAddr>>,
 }
@@ -62,6 +65,45 @@ impl FakeNode {
 
     pub fn lose(&self, sandbox: &SandboxId) {
         self.sandboxes.lock().unwrap().remove(sandbox);
+    }
+
+    /// It stands still from now on, and whoever observes hears of it.
+    pub async fn pause(&self, sandbox: &SandboxId) {
+        self.put(sandbox, Has::asleep());
+        let paused = NodeEvent::Paused(PausedSandbox {
+            sandbox: sandbox.clone(),
+            team: "0b7a2b0e-6f5c-4b43-9c0c-1d2e3f405162".parse().unwrap(),
+            template: "base".parse().unwrap(),
+            started_at: Timestamp::UNIX_EPOCH,
+            at: Timestamp::UNIX_EPOCH,
+            kept: Kept::Memory,
+            reason: PauseReason::Asked,
+            recorded: true,
+        });
+        self.tell(paused).await;
+    }
+
+    pub async fn end(&self, sandbox: &SandboxId) {
+        self.lose(sandbox);
+        let (sandbox, at) = (sandbox.clone(), Timestamp::UNIX_EPOCH);
+        let reason = EndReason::Killed;
+        self.tell(NodeEvent::Ended {
+            sandbox,
+            reason,
+            at,
+        })
+        .await;
+    }
+
+    async fn tell(&self, event: NodeEvent) {
+        let observers = self.observers.lock().unwrap().clone();
+        for observer in observers {
+            observer.send(event.clone()).await.unwrap();
+        }
+    }
+
+    pub fn is_observed(&self) -> bool {
+        !self.observers.lock().unwrap().is_empty()
     }
 
     fn get(&self, sandbox: &SandboxId) -> Option<Has> {
@@ -170,7 +212,9 @@ impl NodePort for FakeNode {
         no()
     }
     async fn observe(&self) -> Result<mpsc::Receiver<NodeEvent>, NodeError> {
-        no()
+        let (sender, receiver) = mpsc::channel(64);
+        self.observers.lock().unwrap().push(sender);
+        Ok(receiver)
     }
 }
 
@@ -266,7 +310,6 @@ pub struct World {
     pub b: Arc<FakeNode>,
     pub catalog: Arc<FakeCatalog>,
     pub servers: Arc<FakeServers>,
-    pub table: Arc<NodeTable>,
     pub finder: Arc<Finder>,
 }
 
@@ -293,7 +336,6 @@ pub fn with_catalog(has_catalog: bool) -> World {
         b,
         catalog,
         servers,
-        table,
         finder,
     }
 }
