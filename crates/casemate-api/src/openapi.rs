@@ -85,6 +85,11 @@ use crate::router::operations;
         crate::admin::sandboxes::kill_all,
         crate::admin::sandboxes::running_counts,
         crate::admin::builds::cancel_all,
+        crate::admin::cluster::token,
+        crate::admin::cluster::nodes,
+        crate::admin::cluster::set_standing,
+        crate::admin::cluster::remove,
+        crate::admin::cluster::remove_edge,
     )
 )]
 struct Document;

@@ -8,6 +8,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use casemate_catalog::Rates;
 use casemate_control::Control;
 use casemate_control::auth::Access;
+use casemate_control::members::Members;
 
 use crate::error::ApiError;
 use crate::metrics::{Metrics, MetricsAccess};
@@ -28,6 +29,8 @@ pub struct ApiState {
     /// What links begin with, whichever way a client came.
     pub(crate) public_url: Option<Arc<str>>,
     limiter: Option<Limiter>,
+    /// Of a cluster.
+    pub(crate) members: Option<Arc<Members>>,
 }
 
 /// The end of the certificate that is shown now, in seconds since 1970; `None`: there is none yet.
@@ -42,6 +45,7 @@ impl ApiState {
             certificate_end: None,
             public_url: None,
             limiter: None,
+            members: None,
         }
     }
 
@@ -57,6 +61,13 @@ impl ApiState {
     #[must_use]
     pub fn with_rate_limits(mut self, limits: RateLimits, rates: Arc<dyn Rates>) -> Self {
         self.limiter = Some(Limiter { limits, rates });
+        self
+    }
+
+    /// Of a cluster: administrators let machines in and look after its nodes.
+    #[must_use]
+    pub fn with_members(mut self, members: Arc<Members>) -> Self {
+        self.members = Some(members);
         self
     }
 
@@ -293,6 +304,36 @@ pub(crate) fn operations() -> Vec<Operation> {
             "/admin/teams/{teamID}/builds/cancel",
             Admin,
             admin::builds::cancel_all,
+        ),
+        Operation::served(
+            post.clone(),
+            "/admin/cluster/tokens",
+            Admin,
+            admin::cluster::token,
+        ),
+        Operation::served(
+            get.clone(),
+            "/admin/cluster/nodes",
+            Admin,
+            admin::cluster::nodes,
+        ),
+        Operation::served(
+            post.clone(),
+            "/admin/cluster/nodes/{nodeID}/standing",
+            Admin,
+            admin::cluster::set_standing,
+        ),
+        Operation::served(
+            delete.clone(),
+            "/admin/cluster/nodes/{nodeID}",
+            Admin,
+            admin::cluster::remove,
+        ),
+        Operation::served(
+            delete.clone(),
+            "/admin/cluster/edges/{edgeID}",
+            Admin,
+            admin::cluster::remove_edge,
         ),
     ];
     let all = served.into_iter().chain(templates::operations());

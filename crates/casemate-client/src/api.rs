@@ -4,6 +4,7 @@
 //! `templates`, `history` and `keys` are what can be asked. Nothing is sent twice on its own account: a create that failed may have made
 //! a sandbox, and whether to try again is the caller's to decide.
 
+mod cluster;
 mod history;
 mod keys;
 mod sandboxes;
@@ -19,11 +20,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use casemate_wire::{
-    AssignedTags, AutoResume, BuildLogEntry, BuildStatusReason, CollectBuilds, CollectedBuilds,
-    CreatedTeamApiKey, ErrorBody, ForkResult, ImageArchive, ListedSandbox, NewTemplateBuild,
-    PauseMode, RequestedTemplateBuild, Sandbox, SandboxDetail, SandboxLogEntry, SandboxMetric,
-    SnapshotInfo, StartTemplateBuild, State, TeamApiKey, Template, TemplateAlias,
-    TemplateBuildInfo, TemplateFilesUpload, TemplateStep, TemplateTag, TemplateWithBuilds,
+    AssignedTags, AutoResume, BuildLogEntry, BuildStatusReason, ClusterNode, CollectBuilds,
+    CollectedBuilds, CreatedJoinToken, CreatedTeamApiKey, ErrorBody, ForkResult, ImageArchive,
+    ListedSandbox, NewJoinToken, NewTemplateBuild, PauseMode, RequestedTemplateBuild, Sandbox,
+    SandboxDetail, SandboxLogEntry, SandboxMetric, SnapshotInfo, StartTemplateBuild, State,
+    TeamApiKey, Template, TemplateAlias, TemplateBuildInfo, TemplateFilesUpload, TemplateStep,
+    TemplateTag, TemplateWithBuilds,
 };
 pub use sandboxes::{Connected, Egress, Kept, NewSandbox, Page, SandboxFilter};
 pub use templates::TemplateDownload;

@@ -11,6 +11,7 @@
 pub mod authority;
 pub mod control;
 pub mod identity;
+pub mod listener;
 mod names;
 pub mod peers;
 pub mod token;
@@ -18,6 +19,7 @@ pub mod token;
 pub use authority::{Authority, AuthorityError};
 pub use control::ControlServers;
 pub use identity::{Identity, IdentityError, MemberKey};
+pub use listener::{Arrivals, At};
 pub use names::{MEMBER_NAME_MAX, is_member_name};
 pub use peers::{Accepted, NodeConnector, PeerError, Peers};
 pub use token::{JoinToken, TokenError};

@@ -57,8 +57,8 @@ impl JoinToken {
     }
 }
 
-/// Of a secret as a machine says it.
-fn hash(secret: &str) -> [u8; 32] {
+/// Of a secret as a machine says it: what the store compares.
+pub fn hash(secret: &str) -> [u8; 32] {
     Sha256::digest(secret.as_bytes()).into()
 }
 

@@ -10,6 +10,10 @@ use crate::credential::{ACCESS_TOKEN_PREFIX, API_KEY_PREFIX, Credential, Credent
 
 const TEAM_SETTING: &str = "bootstrap.team";
 const USER_SETTING: &str = "bootstrap.user";
+const DONE_SETTING: &str = "bootstrap.done";
+/// As often as a first start is tried against others that start at once: each write meets another
+/// server's once.
+const TRIES: usize = 5;
 
 /// The first team's secrets in clear, as they stand in `credentials.env`. No `Debug` on purpose.
 pub struct Bootstrap {
@@ -51,7 +55,36 @@ impl Control {
         self.bootstrap_as(first, &Bootstrapped { team, user }).await
     }
 
-    /// The same, with ids for a store that has none yet; a store that has keeps its own.
+    /// Makes it if that was never done, whichever server is first; what was taken away since stays
+    /// away. Several may try at once with the same secrets.
+    pub async fn bootstrap_once(
+        &self,
+        first: &Bootstrap,
+        proposed: &Bootstrapped,
+    ) -> Result<Bootstrapped, BootstrapError> {
+        let store = self.store.as_ref();
+        if store.setting_by_name(DONE_SETTING).await?.is_some() {
+            let team = kept_id(store, TEAM_SETTING, proposed.team.as_str()).await?;
+            let user = kept_id(store, USER_SETTING, proposed.user.as_str()).await?;
+            return Ok(Bootstrapped {
+                team: TeamId::parse(&team).map_err(|_| BootstrapError::KeptId("team"))?,
+                user: UserId::parse(&user).map_err(|_| BootstrapError::KeptId("user"))?,
+            });
+        }
+        let mut made = self.bootstrap_as(first, proposed).await;
+        for _ in 1..TRIES {
+            // Another server was between a look and a write of ours.
+            if !matches!(&made, Err(BootstrapError::Store(error)) if !error.is_retryable()) {
+                break;
+            }
+            made = self.bootstrap_as(first, proposed).await;
+        }
+        let made = made?;
+        store.setting_put(DONE_SETTING, "1").await?;
+        Ok(made)
+    }
+
+    /// The same as [`Self::bootstrap`], with ids for a store that has none yet; a store that has keeps its own.
     pub async fn bootstrap_as(
         &self,
         first: &Bootstrap,

@@ -40,14 +40,18 @@ pub struct Keys {
     cursor: [u8; 32],
     upload: [u8; 32],
     envs: [u8; 32],
+    authority: [u8; 32],
+    check: [u8; 32],
+    admin: [u8; 32],
+    first: [u8; 32],
 }
 
 /// Of XChaCha20: long enough to be random for each message.
 const NONCE_BYTES: usize = 24;
 
-/// Sealed variables cannot be opened: they are of another root secret, or were changed.
+/// What is sealed cannot be opened: it is of another root secret, or was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the sealed variables of a sandbox cannot be opened")]
+#[error("what is sealed cannot be opened")]
 pub struct Unopened;
 
 impl Keys {
@@ -65,6 +69,10 @@ impl Keys {
             cursor: key("casemate/v1/page-cursor"),
             upload: key("casemate/v1/upload-link"),
             envs: key("casemate/v1/sandbox-envs"),
+            authority: key("casemate/v1/cluster-authority"),
+            check: key("casemate/v1/secret-check"),
+            admin: key("casemate/v1/admin-token"),
+            first: key("casemate/v1/first-credentials"),
         }
     }
 
@@ -110,17 +118,7 @@ impl Keys {
             return None;
         }
         let text = serde_json::to_vec(envs).expect("a map of strings always serializes");
-        let mut sealed = vec![0; NONCE_BYTES];
-        getrandom::fill(&mut sealed).expect("the kernel's random source answers once booted");
-        let nonce = XNonce::try_from(&sealed[..]).expect("it has a nonce's length");
-        let payload = Payload {
-            msg: &text,
-            aad: sandbox.as_str().as_bytes(),
-        };
-        let cipher = XChaCha20Poly1305::new(&self.envs.into());
-        let text = cipher.encrypt(&nonce, payload);
-        sealed.extend(text.expect("variables are far below what this cipher takes"));
-        Some(sealed)
+        Some(seal(&self.envs, sandbox.as_str().as_bytes(), &text))
     }
 
     pub(crate) fn open_envs(
@@ -131,15 +129,36 @@ impl Keys {
         let Some(sealed) = sealed else {
             return Ok(BTreeMap::new());
         };
-        let (nonce, text) = sealed.split_at_checked(NONCE_BYTES).ok_or(Unopened)?;
-        let nonce = XNonce::try_from(nonce).map_err(|_| Unopened)?;
-        let payload = Payload {
-            msg: text,
-            aad: sandbox.as_str().as_bytes(),
-        };
-        let cipher = XChaCha20Poly1305::new(&self.envs.into());
-        let text = cipher.decrypt(&nonce, payload).map_err(|_| Unopened)?;
+        let text = open(&self.envs, sandbox.as_str().as_bytes(), sealed)?;
         serde_json::from_slice(&text).map_err(|_| Unopened)
+    }
+
+    /// The record of the cluster's authority, as [`Self::seal_envs`] seals.
+    pub(crate) fn seal_authority(&self, record: &[u8]) -> Vec<u8> {
+        seal(&self.authority, AUTHORITY, record)
+    }
+
+    pub(crate) fn open_authority(&self, sealed: &[u8]) -> Result<Vec<u8>, Unopened> {
+        open(&self.authority, AUTHORITY, sealed)
+    }
+
+    /// By which servers know whether they have one root secret; it is no secret itself.
+    pub(crate) fn check(&self) -> String {
+        hex::encode(self.check)
+    }
+
+    /// The administrator's token of a cluster, whose servers share nothing but the root secret and
+    /// the store.
+    pub fn admin_token(&self) -> String {
+        hex::encode(self.admin)
+    }
+
+    /// The random part of a credential of a cluster's first team, `purpose` apart: 20 bytes.
+    pub fn first_credential(&self, purpose: &str) -> [u8; 20] {
+        let tag = tag(&self.first, &[purpose.as_bytes()]);
+        let mut first = [0; 20];
+        first.copy_from_slice(&tag[..20]);
+        first
     }
 
     /// Binds a cursor to the team that it was issued to.
@@ -160,6 +179,28 @@ impl Keys {
     pub(crate) fn cursor_fits(&self, team: &TeamId, cursor: &[u8], given: &[u8]) -> bool {
         self.cursor_tag(team, cursor).ct_eq(given).into()
     }
+}
+
+/// What a sealed record of the authority is bound to.
+const AUTHORITY: &[u8] = b"cluster authority";
+
+/// XChaCha20-Poly1305, bound to `to`; nonce first.
+fn seal(key: &[u8; 32], to: &[u8], text: &[u8]) -> Vec<u8> {
+    let mut sealed = vec![0; NONCE_BYTES];
+    getrandom::fill(&mut sealed).expect("the kernel's random source answers once booted");
+    let nonce = XNonce::try_from(&sealed[..]).expect("it has a nonce's length");
+    let cipher = XChaCha20Poly1305::new(&(*key).into());
+    let text = cipher.encrypt(&nonce, Payload { msg: text, aad: to });
+    sealed.extend(text.expect("what is sealed is far below what this cipher takes"));
+    sealed
+}
+
+fn open(key: &[u8; 32], to: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Unopened> {
+    let (nonce, text) = sealed.split_at_checked(NONCE_BYTES).ok_or(Unopened)?;
+    let nonce = XNonce::try_from(nonce).map_err(|_| Unopened)?;
+    let cipher = XChaCha20Poly1305::new(&(*key).into());
+    let payload = Payload { msg: text, aad: to };
+    cipher.decrypt(&nonce, payload).map_err(|_| Unopened)
 }
 
 fn tag(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
@@ -210,6 +251,21 @@ mod tests {
         assert_eq!(keys(1).open_envs(&id, Some(&changed)), Err(Unopened));
         assert_eq!(keys(1).seal_envs(&id, &BTreeMap::new()), None);
         assert_eq!(keys(1).open_envs(&id, None), Ok(BTreeMap::new()));
+    }
+
+    #[test]
+    fn an_authority_opens_with_its_root_alone_and_is_no_sandbox_s_variables() {
+        let sealed = keys(1).seal_authority(b"record");
+        assert_eq!(keys(1).open_authority(&sealed), Ok(b"record".to_vec()));
+        assert_eq!(keys(2).open_authority(&sealed), Err(Unopened));
+        let id = SandboxId::random();
+        assert_eq!(keys(1).open_envs(&id, Some(&sealed)), Err(Unopened));
+        assert_ne!(keys(1).check(), keys(2).check());
+        assert_ne!(keys(1).admin_token(), keys(1).check());
+        assert_ne!(
+            keys(1).first_credential("api key"),
+            keys(1).first_credential("access token")
+        );
     }
 
     #[test]

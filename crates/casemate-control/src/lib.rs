@@ -17,6 +17,7 @@ mod janitor;
 pub mod keys;
 mod locks;
 pub mod logs;
+pub mod members;
 pub mod metadata_filter;
 pub mod metrics;
 pub mod nodes;

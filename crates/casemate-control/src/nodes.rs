@@ -29,10 +29,33 @@ pub enum Connection {
     Connected,
 }
 
+/// What is known of a node that joined, beside its own word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// What placement may ask for.
+    pub labels: Arc<BTreeMap<String, String>>,
+    /// Its isolation kind.
+    pub isolation: String,
+    /// It takes new sandboxes.
+    pub is_open: bool,
+}
+
+/// Of the one node of a machine of its own.
+impl Default for Place {
+    fn default() -> Self {
+        Self {
+            labels: Arc::default(),
+            isolation: String::new(),
+            is_open: true,
+        }
+    }
+}
+
 /// A node as the administrator sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeView {
     pub info: NodeInfo,
+    pub place: Place,
     pub connection: Connection,
     pub changed_at: Timestamp,
     pub create_successes: u64,
@@ -59,6 +82,7 @@ pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) port: Arc<dyn NodePort>,
     heard: Mutex<Heard>,
+    place: RwLock<Place>,
     created: AtomicU64,
     failed: AtomicU64,
     /// Creates that it was asked for and has not answered.
@@ -90,8 +114,7 @@ impl Heard {
 struct Look {
     open: bool,
     layers: Arc<HashSet<String>>,
-    labels: BTreeMap<String, String>,
-    isolation: String,
+    place: Place,
     sandboxes: u32,
     sandboxes_max: u32,
     memory_mib: u64,
@@ -104,8 +127,8 @@ impl Look {
     fn candidate(&self) -> Candidate<'_> {
         Candidate {
             open: self.open,
-            isolation: &self.isolation,
-            labels: &self.labels,
+            isolation: &self.place.isolation,
+            labels: &self.place.labels,
             layers: &self.layers,
             sandboxes: self.sandboxes,
             sandboxes_max: self.sandboxes_max,
@@ -135,15 +158,17 @@ fn lot(below: usize) -> usize {
 
 impl Node {
     fn look(&self) -> Look {
+        let place = self.place();
         let heard = self.heard();
         let info = heard.info.as_ref();
         let starting = u32::try_from(self.starting.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
         const MIB: u64 = 1 << 20;
         Look {
-            open: heard.connection.is_some() && info.is_some_and(|info| info.ready),
+            open: place.is_open
+                && heard.connection.is_some()
+                && info.is_some_and(|info| info.ready),
             layers: Arc::clone(&heard.layers),
-            labels: BTreeMap::new(),
-            isolation: String::new(),
+            place,
             sandboxes: info
                 .map_or(0, |info| info.sandboxes)
                 .saturating_add(starting),
@@ -160,11 +185,22 @@ impl Node {
             name: name.to_owned(),
             port,
             heard: Mutex::default(),
+            place: RwLock::default(),
             created: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             starting: AtomicUsize::new(0),
             removed: CancellationToken::new(),
         }
+    }
+
+    fn place(&self) -> Place {
+        let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
+        place.clone()
+    }
+
+    fn is_open(&self) -> bool {
+        let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
+        place.is_open
     }
 
     pub(crate) fn create_succeeded(&self) {
@@ -308,12 +344,20 @@ impl Control {
         }
     }
 
+    /// Notes what is known of a node that joined; one that is not there changes nothing.
+    pub(crate) fn node_place(&self, name: &str, place: Place) {
+        if let Ok(node) = self.nodes.get(name) {
+            *node.place.write().unwrap_or_else(PoisonError::into_inner) = place;
+        }
+    }
+
     /// The nodes that were ever heard of since the start.
     pub fn node_list(&self) -> Vec<NodeView> {
         let shown = |node: Arc<Node>| {
             let heard = node.heard().clone();
             Some(NodeView {
                 info: heard.info?,
+                place: node.place(),
                 connection: match heard.connection {
                     Some(_) => Connection::Connected,
                     None => Connection::Connecting,
@@ -379,7 +423,8 @@ impl Control {
 
     /// Nodes to ask for a sandbox of a build, the first one first.
     pub(crate) fn candidates(&self, build: &Build) -> Vec<Arc<Node>> {
-        let nodes = self.nodes.connected();
+        let mut nodes = self.nodes.connected();
+        nodes.retain(|node| node.is_open());
         // On one machine there is nothing to choose.
         if nodes.len() < 2 {
             return nodes;
@@ -406,7 +451,12 @@ impl Control {
             hasher.finish()
         };
         // The highest of a hash of both (rendezvous hashing): one that comes or goes moves only its own.
-        let chosen = self.nodes.connected().into_iter().max_by_key(weight);
+        let open = self
+            .nodes
+            .connected()
+            .into_iter()
+            .filter(|node| node.is_open());
+        let chosen = open.max_by_key(weight);
         Ok(Arc::clone(&chosen.ok_or(NodeError::Unreachable)?.port))
     }
 }

@@ -6,6 +6,7 @@
 //! handlers. Unknown fields are accepted and ignored, as E2B's schemas do.
 
 mod build;
+mod cluster;
 mod de;
 mod error;
 mod events;
@@ -25,6 +26,7 @@ pub use build::{
     ImageArchive, ImageRegistry, NewTemplateBuild, RequestedTemplateBuild, StartTemplateBuild,
     TemplateBuildInfo, TemplateBuildLogs, TemplateFilesUpload, TemplateStep,
 };
+pub use cluster::{ClusterNode, CreatedJoinToken, NewJoinToken, SetNodeStanding};
 pub use error::ErrorBody;
 pub use events::SandboxEvent;
 pub use keys::{CreatedTeamApiKey, KeyMask, KeyName, TeamApiKey, TeamUser};

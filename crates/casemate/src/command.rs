@@ -3,10 +3,12 @@
 pub mod base;
 pub mod bench;
 pub mod chaos;
+pub mod cluster;
 pub mod df;
 pub mod doctor;
 pub mod down;
 pub mod internal;
+pub mod join;
 pub mod key;
 pub mod migrate;
 pub mod sandbox;

@@ -3,6 +3,7 @@
 //! [`raw::RawConfig`] is what may be written; [`Config`] is checked and is all that the rest of
 //! the program sees. Nothing else reads the environment. `docs/configuration.md` lists every key.
 
+pub mod cluster;
 mod environment;
 mod guide;
 pub mod images;
@@ -18,6 +19,7 @@ use anyhow::{Context, bail, ensure};
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
+pub use cluster::{ClusterConfig, ClusterFlags, Role};
 pub use raw::RawConfig;
 pub use tls::Tls;
 
@@ -99,6 +101,9 @@ pub struct Config {
     pub rate_limits: raw::RateLimits,
     pub database: stores::Database,
     pub redis: stores::Redis,
+    /// What this process is started as.
+    pub role: Role,
+    pub cluster: ClusterConfig,
     /// An archive to import as the base template.
     pub base: Option<PathBuf>,
     pub orphan_grace: Duration,
@@ -116,6 +121,8 @@ pub struct Flags {
     pub domain: Option<String>,
     pub config: Option<PathBuf>,
     pub base: Option<PathBuf>,
+    pub role: Role,
+    pub cluster: ClusterFlags,
 }
 
 /// A configuration, and what to tell the operator about it.
@@ -230,6 +237,8 @@ fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
         rate_limits: raw.rate_limits,
         database: raw.database,
         redis: raw.redis,
+        role: flags.role,
+        cluster: ClusterConfig::check(&raw.cluster, &raw.health, flags)?,
         base: flags.base.clone(),
     };
     config.check_tls_names()?;

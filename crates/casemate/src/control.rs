@@ -1,7 +1,7 @@
 //! The control process: API and edge on the public listeners, over the store, without privileges.
 
-mod front;
-mod https;
+pub mod front;
+pub mod https;
 pub mod stores;
 
 use std::os::fd::OwnedFd;
@@ -57,10 +57,10 @@ const LINGER: Duration = Duration::from_secs(2);
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 /// How long answers close their connections before the listener is left: a connection that was not
 /// used for so long is hardly used in the instant in which it is closed.
-const ANNOUNCED: Duration = Duration::from_millis(500);
+pub const ANNOUNCED: Duration = Duration::from_millis(500);
 /// How long a drain waits for requests that need the API or the node. The slowest is a kill, for
 /// which the node has 15 s.
-const ASKED_TIMEOUT: Duration = Duration::from_secs(20);
+pub const ASKED_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub fn run() -> anyhow::Result<()> {
     let (setup, fds, socket) = child::receive::<ControlSetup>()?;
@@ -186,7 +186,7 @@ async fn leave(
     client.leave().await;
 }
 
-fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {
+pub fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {
     let secret = RootSecret::new(setup.api_key_secret.expose().as_bytes().to_vec())
         .context("auth.api_key_secret")?;
     let uploads_dir = setup.control_dir.join("uploads");
@@ -242,7 +242,7 @@ fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {
     Ok(config)
 }
 
-fn bootstrap(made: &Bootstrap) -> casemate_control::Bootstrap {
+pub fn bootstrap(made: &Bootstrap) -> casemate_control::Bootstrap {
     casemate_control::Bootstrap {
         team_slug: "default".into(),
         team_name: "Default".into(),

@@ -8,7 +8,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::config::tls::Certificate;
-use crate::config::{Config, Secret};
+use crate::config::{Config, Role, Secret};
 use crate::data_dir::{DataDir, random_hex, write_private};
 
 /// What control enters into an empty store, in clear, once.
@@ -35,8 +35,14 @@ pub fn prepare(dir: &DataDir, config: &Config) -> anyhow::Result<Bootstrap> {
             access_token: Secret::new(format!("sk_e2b_{}", random_hex(20))),
         },
     };
-    write_private(&path, render(&bootstrap, config, dir).as_bytes())?;
+    write(dir, config, &bootstrap)?;
     Ok(bootstrap)
+}
+
+/// Writes the file anew.
+pub fn write(dir: &DataDir, config: &Config, bootstrap: &Bootstrap) -> anyhow::Result<()> {
+    let path = dir.root().join(FILE);
+    write_private(&path, render(bootstrap, config, dir).as_bytes())
 }
 
 /// Where clients on this machine reach us.
@@ -81,14 +87,15 @@ fn render(bootstrap: &Bootstrap, config: &Config, dir: &DataDir) -> String {
         ("E2B_API_KEY", bootstrap.api_key.expose()),
         ("E2B_ACCESS_TOKEN", bootstrap.access_token.expose()),
         ("E2B_API_URL", url.as_str()),
-        ("E2B_SANDBOX_URL", &url),
         ("E2B_DOMAIN", &config.domain),
         ("CASEMATE_INTERNAL_TEAM_ID", &bootstrap.team_id),
         ("CASEMATE_INTERNAL_USER_ID", &bootstrap.user_id),
     ];
     let mut text = String::from("# Made by casemate. Use: set -a; . THIS_FILE; set +a\n");
     let trust = trust.iter().map(|(name, value)| (*name, value.as_str()));
-    for (name, value) in rows.into_iter().chain(trust) {
+    // Of a cluster, sandboxes are reached elsewhere than its API.
+    let edge = (config.role == Role::Up).then_some(("E2B_SANDBOX_URL", url.as_str()));
+    for (name, value) in rows.into_iter().chain(edge).chain(trust) {
         text.push_str(&format!("{name}={value}\n"));
     }
     text

@@ -8,6 +8,7 @@
 //! DIR/secrets      0700 root      api_key_secret, admin_token, tls_authority.json
 //! DIR/node         0700 root      journal, templates, pool image, admin socket
 //! DIR/control      0700 casemate  store, ACME's account and certificate
+//! DIR/member       0700 casemate  of a cluster's node or edge: certificate, key, where the API is
 //! ```
 
 use std::fs::{self, File, Permissions, TryLockError};
@@ -101,6 +102,11 @@ impl DataDir {
         self.root.join("control")
     }
 
+    /// What this machine is as a member of a cluster; made by whoever joins.
+    pub fn member(&self) -> PathBuf {
+        self.root.join("member")
+    }
+
     /// What ACME keeps; the folder of whoever speaks with its authority.
     pub fn acme(root: &Path) -> PathBuf {
         root.join("control/acme")
@@ -140,7 +146,7 @@ impl DataDir {
 
     /// Removes everything that we keep in it; the directory itself goes when nothing else is there.
     pub fn purge(self) -> anyhow::Result<()> {
-        for dir in ["node", "control", "secrets"] {
+        for dir in ["node", "control", "secrets", "member"] {
             remove(&self.root.join(dir), |path| fs::remove_dir_all(path))?;
         }
         for file in [

@@ -1,6 +1,7 @@
 //! The `casemate` program: command line, configuration, wiring, signals. No business rules.
 
 mod admin;
+mod api;
 mod child;
 mod command;
 mod config;
@@ -8,8 +9,12 @@ mod control;
 mod credentials;
 mod data_dir;
 mod egress;
+mod gate;
 mod hand_over;
+mod health;
 mod log;
+mod member;
+mod node;
 mod output;
 mod signals;
 mod space;
@@ -35,6 +40,14 @@ struct Cli {
 enum Command {
     /// Run the platform on this machine until Ctrl-C.
     Up(up::Args),
+    /// Run an API server of a cluster until Ctrl-C.
+    Api(api::Args),
+    /// Run this machine's sandboxes for the API servers of a cluster, until Ctrl-C.
+    Node(node::Args),
+    /// Make this machine a member of a cluster.
+    Join(command::join::Args),
+    /// Let machines into a cluster, and look after its nodes.
+    Cluster(command::cluster::Args),
     /// End all sandboxes, then the platform.
     Down(command::down::Args),
     /// Show whether the platform runs, and what it holds.
@@ -81,6 +94,8 @@ fn run(command: Command, output: &Output) -> anyhow::Result<std::process::ExitCo
         // These choose their own threads: a launcher must have one only.
         Command::Internal(args) => return command::internal::run(args),
         Command::Up(args) => return up::run(args, output),
+        Command::Api(args) => return api::run(args, output),
+        Command::Node(args) => return node::run(args, output),
         _ => {}
     }
     // One thread: a client waits most of the time, and `bench` must not measure its own threads
@@ -90,6 +105,8 @@ fn run(command: Command, output: &Output) -> anyhow::Result<std::process::ExitCo
         .build()?;
     runtime.block_on(async {
         match command {
+            Command::Cluster(args) => command::cluster::run(args, output).await?,
+            Command::Join(args) => command::join::run(args, output).await?,
             Command::Down(args) => command::down::run(args, output).await?,
             Command::Status(args) => return command::status::run(args, output).await,
             Command::Doctor(args) => return command::doctor::run(args, output).await,
@@ -102,7 +119,7 @@ fn run(command: Command, output: &Output) -> anyhow::Result<std::process::ExitCo
             Command::Migrate(args) => command::migrate::run(args, output).await?,
             Command::Chaos(args) => return command::chaos::run(args, output).await,
             Command::Bench(args) => command::bench::run(args, output).await?,
-            Command::Up(_) | Command::Internal(_) => {}
+            Command::Up(_) | Command::Api(_) | Command::Node(_) | Command::Internal(_) => {}
         }
         Ok(std::process::ExitCode::SUCCESS)
     })

@@ -1,4 +1,5 @@
-//! `casemate up`: all roles on this machine, in processes by privilege (decision 2).
+//! `casemate up`: all roles on this machine, in processes by privilege (decision 2); and what
+//! `casemate node` has in common with it, which has a gate in the place of control.
 //!
 //! ```text
 //! up (root, node) ──▶ launchers (root, one thread)      make sandboxes
@@ -10,7 +11,7 @@
 
 pub mod base;
 pub mod certificates;
-mod clock;
+pub mod clock;
 pub mod doors;
 pub mod programs;
 mod ready;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::config::{self, Config, Flags, Loaded};
+use crate::config::{self, Config, Flags, Loaded, Role};
 use crate::data_dir::{DataDir, admin_socket};
 use crate::output::Output;
 use crate::{admin, command, hand_over, log};
@@ -78,8 +79,14 @@ pub fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
         domain: args.domain,
         config: args.config,
         base: args.base,
+        ..Flags::default()
     };
-    let Loaded { config, warnings } = config::load(&flags)?;
+    start(&flags, take_over, output)
+}
+
+/// Runs the role that the flags name until its end.
+pub fn start(flags: &Flags, take_over: bool, output: &Output) -> anyhow::Result<ExitCode> {
+    let Loaded { config, warnings } = config::load(flags)?;
     log::start(&config.log)?;
     if !config.log.is_json() {
         return run_with(config, warnings, take_over, output).map(|()| ExitCode::SUCCESS);
@@ -225,7 +232,7 @@ fn refuse_this_machine(config: &Config) -> anyhow::Result<()> {
 }
 
 fn warn_of_exposure(config: &Config) {
-    if !config.listen.ip().is_loopback() {
+    if config.role == Role::Up && !config.listen.ip().is_loopback() {
         tracing::warn!(
             listen = %config.listen,
             "others can reach {}: keys and tokens travel in clear there (`--tls` gives https beside it)",
@@ -238,7 +245,7 @@ fn warn_of_exposure(config: &Config) {
 const OPEN_FILES: u64 = 131_072;
 
 /// Each sandbox and each connection is a descriptor or more; the soft limit of a shell is 1024.
-fn raise_open_files() {
+pub fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let wanted = |maximum| Rlimit {

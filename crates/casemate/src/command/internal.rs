@@ -14,6 +14,10 @@ enum Role {
     Control,
     /// The resolver of sandboxes.
     Egress,
+    /// What stands between the network and a node.
+    Gate,
+    /// Joins a cluster, or renews a certificate, for a node.
+    Member,
     /// Tries an idmapped mount of a folder, for `doctor`.
     ProbeIdmappedMount { dir: std::path::PathBuf },
     /// The cheapest sandbox that the kernel can make, for the bench.
@@ -26,6 +30,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Role::ProbeIdmappedMount { dir } => casemate_namespaces::probe::idmapped_mount(&dir)?,
         Role::Control => crate::control::run()?,
         Role::Egress => crate::egress::run()?,
+        Role::Gate => crate::gate::run()?,
+        Role::Member => crate::member::child::run()?,
         Role::BenchFloor(args) => crate::command::bench::floor(args)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -33,7 +33,8 @@ pub(super) const NAMES: &[(&str, Meaning)] = &[
         "FIRECRACKER_PATH",
         Nothing("this version isolates by namespaces"),
     ),
-    ("API_URL", Nothing("all roles run in one `casemate up`")),
+    ("API_URL", Key("cluster", "api")),
+    ("JOIN_TOKEN", Key("cluster", "join_token")),
     (
         "api_workers",
         Nothing("workers follow the number of processors"),

@@ -7,6 +7,7 @@ use anyhow::ensure;
 use serde::{Deserialize, Serialize};
 
 use super::Secret;
+use super::cluster::{Cluster, Health};
 use super::images::{Builds, Images};
 use super::stores::{Database, Redis};
 
@@ -29,6 +30,8 @@ pub struct RawConfig {
     pub rate_limits: RateLimits,
     pub database: Database,
     pub redis: Redis,
+    pub cluster: Cluster,
+    pub health: Health,
 }
 
 impl RawConfig {

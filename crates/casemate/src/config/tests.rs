@@ -230,7 +230,42 @@ fn a_public_url_is_scheme_name_and_port() {
 }
 
 #[test]
+fn members_are_told_where_the_api_servers_are() {
+    let cluster = |pairs: &[(&str, &str)]| environment(pairs).unwrap().0.cluster;
+    let found = cluster(&[]);
+    assert_eq!(found.listen.to_string(), "0.0.0.0:8082");
+    assert_eq!(found.health_listen.to_string(), "127.0.0.1:8090");
+    assert_eq!((found.address, found.name), (None, None));
+    let found = cluster(&[("API_URL", "http://api-service:8080, a2:9000,https://b")]);
+    assert_eq!(found.api, ["api-service:8082", "a2:9000", "b:8082"]);
+    let pairs = [
+        ("CASEMATE_CLUSTER_LISTEN", "10.0.0.7:9"),
+        ("CASEMATE_CLUSTER_LABELS", "disk=nvme,zone=a=b"),
+    ];
+    let found = cluster(&pairs);
+    assert_eq!(found.address.as_deref(), Some("10.0.0.7:9"));
+    assert_eq!(found.labels["disk"], "nvme");
+    assert_eq!(found.labels["zone"], "a=b");
+    for (name, value, part) in [
+        ("CASEMATE_CLUSTER_LISTEN", "8082", "is not ADDRESS:PORT"),
+        ("CASEMATE_HEALTH_LISTEN", "x", "health.listen"),
+        (
+            "CASEMATE_CLUSTER_NAME",
+            "Node_1",
+            "cannot be a member's name",
+        ),
+        ("CASEMATE_CLUSTER_ADDRESS", "host", "is not HOST:PORT"),
+        ("CASEMATE_CLUSTER_API", "host", "is not HOST:PORT"),
+        ("CASEMATE_CLUSTER_LABELS", "=a", "is not NAME=VALUE"),
+    ] {
+        check_refused("", &[(name, value)], part);
+    }
+}
+
+#[test]
 fn secrets_are_not_printed() {
+    let token = environment(&[("JOIN_TOKEN", "casemate-join.x")]).unwrap().0;
+    assert!(!format!("{token:?}").contains("casemate-join"));
     let secret = "0123456789abcdef0123456789abcdef";
     let (config, _) = environment(&[("API_KEY_SECRET", secret)]).unwrap();
     assert_eq!(config.api_key_secret.expose(), secret);

@@ -108,7 +108,7 @@ fn listener(listener: TcpListener) -> std::io::Result<tokio::net::TcpListener> {
     tokio::net::TcpListener::from_std(listener)
 }
 
-fn edge_config(config: &Config) -> anyhow::Result<EdgeConfig> {
+pub fn edge_config(config: &Config) -> anyhow::Result<EdgeConfig> {
     let mut edge = EdgeConfig::new(config.domain.clone());
     edge.hosts = config.edge_hosts.clone();
     edge.hosts.push(
@@ -130,7 +130,7 @@ fn edge_config(config: &Config) -> anyhow::Result<EdgeConfig> {
     Ok(edge)
 }
 
-fn rate_limits(config: &Config) -> RateLimits {
+pub fn rate_limits(config: &Config) -> RateLimits {
     let limits = &config.rate_limits;
     let rate = |per_second, burst| (per_second > 0.0).then_some(Rate { per_second, burst });
     RateLimits {
@@ -140,7 +140,7 @@ fn rate_limits(config: &Config) -> RateLimits {
     }
 }
 
-fn metrics_access(config: &Config) -> casemate_api::MetricsAccess {
+pub fn metrics_access(config: &Config) -> casemate_api::MetricsAccess {
     let token = &config.scrape_token;
     match config.metrics {
         MetricsAccess::Public => casemate_api::MetricsAccess::Public,

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use casemate_catalog::{Catalog, MemoryCatalog, Rates, RedisCatalog, ResilientCatalog};
-use casemate_store::{Schema, Settings, SqlStore, Store};
+use casemate_store::{Schema, ServerBeat, Settings, SqlStore, Store};
 
 use crate::config::Config;
+use crate::member::ClusterNow;
 
 /// Routes that are known while Redis is away; more are asked of the nodes' next words.
 const ROUTES_MAX: usize = 100_000;
@@ -17,6 +18,10 @@ pub const STORE: &str = "store.sqlite";
 pub const MOVED: &str = "store.sqlite.moved";
 /// In a database that several could use: whose it is.
 const OWNER: &str = "single_instance";
+/// … where it is many servers'. No instance is called so.
+const CLUSTER: &str = "a cluster";
+/// Longer than a question to the database takes.
+const BEAT_SEEN: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// The store as it is configured. In a database of its own it is this instance's from then on: two
 /// platforms of one machine each would end each other's sandboxes.
@@ -52,8 +57,44 @@ pub(super) async fn store(
     Ok(Arc::new(store))
 }
 
+/// The store that API servers share, which is no single installation's from then on.
+pub async fn shared(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    let options = config.database.options()?.context("there is no database")?;
+    let store = SqlStore::connect(&options, Schema::Migrate)
+        .await
+        .context("open the store")?;
+    let owner = store.setting_claim(OWNER, CLUSTER).await?;
+    ensure!(
+        owner == CLUSTER,
+        "the database {} at {} belongs to a `casemate up` ({owner}): give the cluster a database of \
+         its own",
+        options.database,
+        options.host
+    );
+    Ok(Arc::new(store))
+}
+
+/// What the database's clock says now: servers count from it, whatever their own clocks say.
+pub async fn now(store: &dyn Store, server: &str) -> anyhow::Result<ClusterNow> {
+    // A beat is noted by the database's clock.
+    let beat = ServerBeat {
+        id: format!("{server}-{}", uuid::Uuid::new_v4()),
+        address: None,
+        version: env!("CARGO_PKG_VERSION").into(),
+    };
+    store
+        .server_beat(&beat)
+        .await
+        .context("read the database's clock")?;
+    let all = store.server_list(BEAT_SEEN).await;
+    store.server_leave(&beat.id).await?;
+    let ours = all?.into_iter().find(|server| server.id == beat.id);
+    let ours = ours.context("the database forgot what it was just told")?;
+    Ok(ClusterNow(ours.seen_at.as_microsecond()))
+}
+
 /// Both ports of the catalog.
-pub(super) fn catalog(config: &Config) -> anyhow::Result<(Arc<dyn Catalog>, Arc<dyn Rates>)> {
+pub fn catalog(config: &Config) -> anyhow::Result<(Arc<dyn Catalog>, Arc<dyn Rates>)> {
     let Some(settings) = config.redis.settings()? else {
         let memory = Arc::new(MemoryCatalog::default());
         return Ok((Arc::clone(&memory) as _, memory));

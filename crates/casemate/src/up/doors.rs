@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
+use crate::config::{Config, Role};
 
 /// What a listener is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -21,6 +21,10 @@ pub enum Door {
     Https,
     /// Sends everybody to https.
     Redirect,
+    /// An API server's calls of members, or a node's gate.
+    Cluster,
+    /// For whoever looks after a role.
+    Health,
 }
 
 pub type Doors = BTreeMap<Door, TcpListener>;
@@ -36,12 +40,30 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// Where each door is, by the settings.
 pub fn wanted(config: &Config) -> BTreeMap<Door, SocketAddr> {
-    let mut wanted = BTreeMap::from([(Door::Http, config.listen)]);
+    let mut wanted = BTreeMap::new();
+    if config.role != Role::Up {
+        wanted.insert(Door::Health, config.cluster.health_listen);
+    }
+    if let Role::Api | Role::Node = config.role {
+        wanted.insert(Door::Cluster, config.cluster.listen);
+    }
+    if config.role == Role::Node {
+        return wanted;
+    }
+    wanted.insert(Door::Http, config.listen);
     if let Some(tls) = &config.tls {
         wanted.insert(Door::Https, tls.listen);
         wanted.extend(tls.http_listen.map(|at| (Door::Redirect, at)));
     }
     wanted
+}
+
+/// The one that says on `/ready` whether all is well.
+pub fn looked_at(config: &Config) -> SocketAddr {
+    match config.role {
+        Role::Node => config.cluster.health_listen,
+        Role::Up | Role::Api | Role::Edge => config.listen,
+    }
 }
 
 /// Opens what is not among `doors` yet.
@@ -68,7 +90,7 @@ pub async fn elsewhere(
     Ok(doors)
 }
 
-async fn listen(at: SocketAddr) -> anyhow::Result<TcpListener> {
+pub async fn listen(at: SocketAddr) -> anyhow::Result<TcpListener> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let bound = loop {
         match TcpListener::bind(at) {

@@ -15,21 +15,23 @@ use casemate_types::steady;
 use tokio::sync::{mpsc, watch};
 
 use super::certificates::Certificates;
-use super::doors::Doors;
+use super::doors::{Doors, looked_at};
 use super::sandboxes::Purpose;
 use super::{base, clock, ready, room, sandboxes};
 use crate::admin;
 use crate::child::{self, Pids};
-use crate::config::Config;
 use crate::config::tls::{Certificate, Challenge};
+use crate::config::{Config, Role};
 use crate::control::ControlSetup;
 use crate::credentials;
 use crate::data_dir::{DataDir, admin_socket};
 use crate::egress::EgressSetup;
+use crate::gate::GateSetup;
+use crate::member;
 use crate::output::Output;
 use crate::signals::EndSignals;
 use crate::user::{self, SystemUser};
-use front::FrontDoor;
+use front::{FrontDoor, FrontSetup};
 
 /// Everything that lives as long as `up` does.
 struct Platform {
@@ -37,6 +39,8 @@ struct Platform {
     dir: DataDir,
     node: Node,
     doors: Doors,
+    /// The process behind the front door.
+    front_role: &'static str,
     /// What each control process shows; `None`: it has none, or sees to it by itself.
     certificate: Option<watch::Receiver<Pair>>,
     egress: Arc<sandboxes::Egress>,
@@ -74,23 +78,35 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
     let mut signals = EndSignals::new()?;
     let user = user::ensure(user::CONTROL)?;
     let egress_user = user::ensure(user::EGRESS)?;
-    user::own(&dir.control(), user)?;
-    user::must_reach(&dir.control(), user::CONTROL, user)?;
-    // Of what may be refused the first: it leaves nothing below `/run`.
-    let certificates = Certificates::open(&config, &dir).context("the certificate for https")?;
-    clock::start(&dir).context("fix the origin of steady time")?;
+    let (setup, name, certificates) = match config.role {
+        Role::Node => {
+            let (setup, name) = gate_setup(&config, &dir, &doors, user).await?;
+            (setup, name, None)
+        }
+        Role::Up | Role::Api | Role::Edge => {
+            user::own(&dir.control(), user)?;
+            user::must_reach(&dir.control(), user::CONTROL, user)?;
+            // Of what may be refused the first: it leaves nothing below `/run`.
+            let certificates = Certificates::open(&config, &dir);
+            let certificates = certificates.context("the certificate for https")?;
+            clock::start(&dir).context("fix the origin of steady time")?;
+            let setup = control_setup(&config, &dir, &doors, certificates.is_some())?;
+            let setup = FrontSetup::Control(Box::new(setup));
+            (setup, format!("node-{}", dir.instance()), certificates)
+        }
+    };
     let certificate = certificates.as_ref().map(Certificates::follow);
-    let setup = control_setup(&config, &dir, &doors, certificate.is_some())?;
     let opened = sandboxes::open(&config, &dir, Purpose::Serve { dns, proxy }).await?;
     let runtime: Arc<dyn Runtime> = Arc::clone(&opened.runtime) as _;
     let snapshots: Arc<dyn Snapshots> = Arc::clone(&opened.runtime) as _;
-    let node = Node::start(node_config(&config, &dir), runtime, snapshots)
+    let node = Node::start(node_config(&config, &dir, name.clone()), runtime, snapshots)
         .await
         .context("start the node")?;
     let (asked, mut ends) = mpsc::channel(1);
     let platform = Arc::new(Platform {
         node,
         doors,
+        front_role: setup.role(),
         certificate,
         egress: Arc::clone(&opened.egress),
         front: watch::Sender::new(FrontDoor::Open),
@@ -106,8 +122,10 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
 
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(keep_egress(Arc::clone(&platform), egress_user));
-    tasks.spawn(front::keep_control(Arc::clone(&platform), user, setup));
-    tasks.spawn(room::hold(platform.dir.control()));
+    tasks.spawn(front::keep(Arc::clone(&platform), user, setup));
+    if platform.config.role != Role::Node {
+        tasks.spawn(room::hold(platform.dir.control()));
+    }
     if let Some(certificates) = certificates {
         tasks.spawn(certificates.keep());
     }
@@ -117,7 +135,7 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
     let bring = base::offer(&platform.config, &platform.node, &opened, output);
     let bring = async {
         bring.await?;
-        ready::wait(offered.config.listen).await;
+        ready::wait(looked_at(&offered.config)).await;
         anyhow::Ok(())
     };
     tokio::select! {
@@ -126,17 +144,7 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
         asked = ends.recv() => return asked_to_end(&platform, asked, output),
     }
     platform.ready.store(true, Ordering::SeqCst);
-    output.line(&format!(
-        "casemate ready {}",
-        credentials::local_url(&platform.config)
-    ));
-    output.note(&format!(
-        "credentials for SDKs: set -a; . {}/credentials.env; set +a",
-        platform.dir.root().display()
-    ));
-    for line in how_to_trust(&platform) {
-        output.note(&line);
-    }
+    say_ready(&platform, &name, output);
     tokio::select! {
         () = signals.next() => {}
         asked = ends.recv() => return asked_to_end(&platform, asked, output),
@@ -147,6 +155,28 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
             output.note("stopped at once; sandboxes go on running");
             Ok(())
         }
+    }
+}
+
+fn say_ready(platform: &Platform, name: &str, output: &Output) {
+    let config = &platform.config;
+    if config.role == Role::Node {
+        let health = config.cluster.health_listen;
+        output.line(&format!(
+            "casemate node {name} ready, health at http://{health}"
+        ));
+        return;
+    }
+    output.line(&format!(
+        "casemate ready {}",
+        credentials::local_url(config)
+    ));
+    output.note(&format!(
+        "credentials for SDKs: set -a; . {}/credentials.env; set +a",
+        platform.dir.root().display()
+    ));
+    for line in how_to_trust(platform) {
+        output.note(&line);
     }
 }
 
@@ -181,18 +211,18 @@ async fn drain(platform: &Platform, output: &Output) -> anyhow::Result<()> {
     platform.node.drain().await;
     let running = platform.node.running().len();
     if running > 0 {
-        let dir = platform.dir.root().display();
+        let (dir, role) = (platform.dir.root().display(), platform.config.role.word());
         output.note(&format!(
-            "{running} sandboxes go on running and are taken over by the next `casemate up`; \
+            "{running} sandboxes go on running and are taken over by the next `casemate {role}`; \
              `casemate down --data-dir {dir}` ends them"
         ));
     }
     Ok(())
 }
 
-fn node_config(config: &Config, dir: &DataDir) -> NodeConfig {
+fn node_config(config: &Config, dir: &DataDir, name: String) -> NodeConfig {
     NodeConfig {
-        name: format!("node-{}", dir.instance()),
+        name,
         version: env!("CARGO_PKG_VERSION").into(),
         journal_dir: dir.journal(),
         admission: AdmissionLimits {
@@ -242,6 +272,32 @@ fn control_setup(
         origin: steady::origin(),
         config: config.clone(),
     })
+}
+
+/// Becomes, or goes on as, a member of the cluster, whose time is fixed then; what stands before the
+/// node, and the node's name.
+async fn gate_setup(
+    config: &Config,
+    dir: &DataDir,
+    doors: &Doors,
+    user: SystemUser,
+) -> anyhow::Result<(FrontSetup, String)> {
+    member::child::prepare(dir, user)?;
+    let kept = clock::Kept::of(dir).context("the origin of steady time")?;
+    let entered = member::child::enter(config, dir, user, kept.origin.is_none());
+    let entered = entered.await.context("join the cluster")?;
+    match (kept.origin, entered.origin) {
+        (Some(origin), _) => steady::set_origin(origin),
+        (None, Some(origin)) => kept.fix(origin)?,
+        (None, None) => anyhow::bail!("no API server said the cluster's time"),
+    };
+    let setup = GateSetup {
+        config: config.clone(),
+        place: member::Place::of(dir),
+        doors: doors.keys().copied().collect(),
+        origin: steady::origin(),
+    };
+    Ok((FrontSetup::Gate(Box::new(setup)), entered.name))
 }
 
 fn asked_to_end(platform: &Platform, asked: Option<Asked>, output: &Output) -> anyhow::Result<()> {

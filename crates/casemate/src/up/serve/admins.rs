@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::front::FrontDoor;
 use super::{Asked, Platform};
+use crate::config::Role;
 use crate::space::measure;
 use crate::up::{doors, ready};
 use crate::{admin, credentials, data_dir, hand_over};
@@ -45,6 +46,10 @@ pub(super) async fn answer_admins(platform: Arc<Platform>, socket: UnixListener)
 impl Platform {
     /// Gives everything to a successor. One that is gone meanwhile leaves us as we were.
     async fn hand_over(&self, successor: &UnixStream) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.config.role == Role::Up,
+            "a node hands nothing over: stop it, which leaves its sandboxes running"
+        );
         info!("another casemate takes over");
         self.close_front_door().await;
         self.node.drain().await;
@@ -97,17 +102,24 @@ impl Platform {
     async fn status(&self) -> anyhow::Result<admin::Reply> {
         Ok(admin::Reply::Status(Box::new(admin::Status {
             pid: std::process::id(),
-            url: credentials::local_url(&self.config),
+            url: self.url(),
             domain: self.config.domain.clone(),
             instance: self.dir.instance().to_string(),
-            listen: Some(self.config.listen),
+            listen: Some(doors::looked_at(&self.config)),
             doors: doors::wanted(&self.config),
             ready: self.ready.load(Ordering::SeqCst),
-            answers: ready::answers(self.config.listen).await,
+            answers: ready::answers(doors::looked_at(&self.config)).await,
             answers_beside: true,
             node: self.node.info().await?,
             processes: self.pids.all(),
         })))
+    }
+
+    fn url(&self) -> String {
+        match self.config.role {
+            Role::Node => format!("http://{}", self.config.cluster.health_listen),
+            Role::Up | Role::Api | Role::Edge => credentials::local_url(&self.config),
+        }
     }
 
     async fn space(&self) -> anyhow::Result<admin::Reply> {

@@ -1,4 +1,4 @@
-//! The front door: the control process, kept as long as it may be open.
+//! The front door: the control process, or a node's gate, kept as long as it may be open.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -13,10 +13,37 @@ use tracing::warn;
 use super::Platform;
 use crate::child::{self, End};
 use crate::control::ControlSetup;
+use crate::gate::GateSetup;
 use crate::up::certificates;
 use crate::user::SystemUser;
 
-/// What becomes of the control process.
+/// What stands there.
+pub(super) enum FrontSetup {
+    Control(Box<ControlSetup>),
+    Gate(Box<GateSetup>),
+}
+
+impl FrontSetup {
+    pub(super) fn role(&self) -> &'static str {
+        match self {
+            Self::Control(_) => "control",
+            Self::Gate(_) => "gate",
+        }
+    }
+
+    fn start(
+        &self,
+        user: SystemUser,
+        fds: &[BorrowedFd<'_>],
+    ) -> anyhow::Result<(tokio::process::Child, OwnedFd)> {
+        match self {
+            Self::Control(setup) => child::start(self.role(), user, setup, fds),
+            Self::Gate(setup) => child::start(self.role(), user, setup, fds),
+        }
+    }
+}
+
+/// What becomes of the process of the front door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FrontDoor {
     /// One runs; when it dies, the next one.
@@ -27,7 +54,7 @@ pub(super) enum FrontDoor {
     Closed,
 }
 
-/// How long the control process may take to leave: longer than it gives its requests.
+/// How long the process of the front door may take to leave: longer than it gives its requests.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long one that has left may take to end what is open: longer than the edge gives it.
 const SEE_OFF_TIMEOUT: Duration = Duration::from_secs(60);
@@ -35,16 +62,16 @@ const SEE_OFF_TIMEOUT: Duration = Duration::from_secs(60);
 /// A process that is killed lets go of its sockets a moment before it is gone.
 const SOCKET_FIRST: Duration = Duration::from_millis(100);
 
-pub(super) async fn keep_control(platform: Arc<Platform>, user: SystemUser, setup: ControlSetup) {
-    let (platform, setup) = (&*platform, &setup);
+pub(super) async fn keep(platform: Arc<Platform>, user: SystemUser, setup: FrontSetup) {
+    let (platform, setup, role) = (&*platform, &setup, setup.role());
     let begin = || {
         anyhow::Ok(async move {
             platform.may_open().await;
-            let (mut process, socket) = platform.start_control(user, setup)?;
-            platform.pids.note("control", process.id());
+            let (mut process, socket) = platform.start_front(user, setup)?;
+            platform.pids.note(role, process.id());
             if *platform.front.borrow() == FrontDoor::Closing {
                 // Closed while this one was started, and nobody to tell.
-                platform.signal_control(Signal::TERM);
+                platform.signal_front(Signal::TERM);
             }
             let node: Arc<dyn NodePort> = Arc::new(platform.node.clone());
             // Calls in flight run to their end by themselves: the next process does not wait for
@@ -65,7 +92,7 @@ pub(super) async fn keep_control(platform: Arc<Platform>, user: SystemUser, setu
             }
         })
     };
-    child::keep("control", platform.pids.clone(), begin).await;
+    child::keep(role, platform.pids.clone(), begin).await;
 }
 
 async fn see_off(mut process: tokio::process::Child) {
@@ -73,25 +100,25 @@ async fn see_off(mut process: tokio::process::Child) {
     if ended.is_err()
         && let Err(error) = process.kill().await
     {
-        warn!(%error, "cannot end a control process that has left");
+        warn!(%error, "cannot end a process that has left");
     }
 }
 
 impl Platform {
-    /// A control process with all listeners, and what tells it the certificate.
-    fn start_control(
+    /// A process with all listeners, and what tells control the certificate.
+    fn start_front(
         &self,
         user: SystemUser,
-        setup: &ControlSetup,
+        setup: &FrontSetup,
     ) -> anyhow::Result<(tokio::process::Child, OwnedFd)> {
         let mut fds: Vec<BorrowedFd<'_>> = self.doors.values().map(AsFd::as_fd).collect();
         let Some(certificate) = &self.certificate else {
-            return child::start("control", user, setup, &fds);
+            return setup.start(user, &fds);
         };
         let (ours, theirs) = UnixStream::pair().context("make a socket pair")?;
         let theirs = theirs.into_std()?;
         fds.push(theirs.as_fd());
-        let started = child::start("control", user, setup, &fds)?;
+        let started = setup.start(user, &fds)?;
         let certificate = certificate.clone();
         tokio::spawn(async move {
             if let Err(error) = certificates::feed(ours, certificate).await {
@@ -101,7 +128,7 @@ impl Platform {
         Ok(started)
     }
 
-    /// How a control process ended whose socket did, where it is not one that leaves: then it takes
+    /// How a process ended whose socket did, where it is not one that leaves: then it takes
     /// its time.
     async fn ended_too(&self, process: &mut tokio::process::Child) -> Option<End> {
         if *self.front.borrow() != FrontDoor::Open {
@@ -111,7 +138,7 @@ impl Platform {
         ended.ok()?.ok().map(End::from)
     }
 
-    /// Waits until a control process may begin.
+    /// Waits until one may begin.
     async fn may_open(&self) {
         let mut front = self.front.subscribe();
         loop {
@@ -131,7 +158,7 @@ impl Platform {
         }
     }
 
-    /// Lets the control process answer what it has, and leave. None follows.
+    /// Lets the process of the front door answer what it has, and leave. None follows.
     pub(super) async fn close_front_door(&self) {
         let mut front = self.front.subscribe();
         self.front.send_replace(FrontDoor::Closing);
@@ -139,27 +166,27 @@ impl Platform {
             let _ = front.wait_for(|front| *front == FrontDoor::Closed).await;
         };
         let mut closed = std::pin::pin!(closed);
-        self.signal_control(Signal::TERM);
+        self.signal_front(Signal::TERM);
         if tokio::time::timeout(LEAVE_TIMEOUT, &mut closed)
             .await
             .is_err()
         {
-            warn!("the control process does not leave: ending it");
-            self.signal_control(Signal::KILL);
+            warn!("the {} process does not leave: ending it", self.front_role);
+            self.signal_front(Signal::KILL);
             closed.await;
         }
     }
 
-    fn signal_control(&self, signal: Signal) {
+    fn signal_front(&self, signal: Signal) {
         // None while it starts again: then the next one does not begin.
-        let pid = self.pids.of("control").and_then(|pid| {
+        let pid = self.pids.of(self.front_role).and_then(|pid| {
             let pid = i32::try_from(pid).ok()?;
             rustix::process::Pid::from_raw(pid)
         });
         if let Some(pid) = pid
             && let Err(error) = rustix::process::kill_process(pid, signal)
         {
-            warn!(%error, "cannot signal the control process");
+            warn!(%error, "cannot signal the {} process", self.front_role);
         }
     }
 }

@@ -1,0 +1,163 @@
+//! `/admin/cluster/…`: machines are let in, and nodes looked after.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use casemate_control::members::{Members, MembersRole, TokenError};
+use casemate_control::nodes::Connection;
+use casemate_store::NodeStanding;
+use casemate_wire::{ClusterNode, CreatedJoinToken, ErrorBody, NewJoinToken, SetNodeStanding};
+
+use crate::error::ApiError;
+use crate::extract::{JsonBody, Segment};
+use crate::router::ApiState;
+
+const TOKEN_LASTS: Duration = Duration::from_secs(3600);
+const NO_NODE: &str = "Node not found";
+
+#[utoipa::path(
+    post, path = "/admin/cluster/tokens", tag = "admin", request_body = NewJoinToken,
+    responses((status = 201, body = CreatedJoinToken), (status = "default", body = ErrorBody))
+)]
+pub(crate) async fn token(
+    State(state): State<ApiState>,
+    body: JsonBody<NewJoinToken>,
+) -> Result<(StatusCode, Json<CreatedJoinToken>), ApiError> {
+    let members = members(&state)?;
+    let asked = body.value;
+    let role = match asked.role.as_str() {
+        "node" => MembersRole::Node,
+        "edge" => MembersRole::Edge,
+        _ => return Err(ApiError::bad_request(TokenError::Role)),
+    };
+    let lasts = asked.lasts_seconds.map_or(TOKEN_LASTS, Duration::from_secs);
+    let uses = asked.uses.unwrap_or(1);
+    let work = async move { members.token_make(role, lasts, uses).await };
+    let token = state.control.tasks().detached(work).await??;
+    let made = CreatedJoinToken {
+        id: token.id(),
+        token: token.to_string(),
+    };
+    Ok((StatusCode::CREATED, Json(made)))
+}
+
+#[utoipa::path(
+    get, path = "/admin/cluster/nodes", tag = "admin",
+    responses((status = 200, body = Vec<ClusterNode>), (status = "default", body = ErrorBody))
+)]
+pub(crate) async fn nodes(
+    State(state): State<ApiState>,
+) -> Result<Json<Vec<ClusterNode>>, ApiError> {
+    let nodes = members(&state)?.nodes().await?;
+    let heard: BTreeMap<_, _> = state
+        .control
+        .node_list()
+        .into_iter()
+        .map(|view| (view.info.node.clone(), view))
+        .collect();
+    let shown = |node: casemate_store::Node| {
+        let view = heard.get(&node.id);
+        ClusterNode {
+            address: node.address,
+            labels: node.labels,
+            isolation: node.isolation,
+            standing: word(node.standing).into(),
+            connected: view.is_some_and(|view| view.connection == Connection::Connected),
+            sandboxes: view.map(|view| view.info.sandboxes),
+            joined_at: node.joined_at,
+            node_id: node.id,
+        }
+    };
+    Ok(Json(nodes.into_iter().map(shown).collect()))
+}
+
+#[utoipa::path(
+    post, path = "/admin/cluster/nodes/{nodeID}/standing", tag = "admin",
+    request_body = SetNodeStanding, params(("nodeID" = String, Path)),
+    responses((status = 204), (status = "default", body = ErrorBody))
+)]
+pub(crate) async fn set_standing(
+    State(state): State<ApiState>,
+    Segment(node): Segment,
+    body: JsonBody<SetNodeStanding>,
+) -> Result<StatusCode, ApiError> {
+    let members = members(&state)?;
+    let standing = match body.value.standing.as_str() {
+        "open" => NodeStanding::Open,
+        "cordoned" => NodeStanding::Cordoned,
+        _ => {
+            return Err(ApiError::validation(
+                "the standing of a node is set to open or cordoned",
+            ));
+        }
+    };
+    let work = async move { members.node_set_standing(&node, standing).await };
+    done(state.control.tasks().detached(work).await??, NO_NODE)
+}
+
+#[utoipa::path(
+    delete, path = "/admin/cluster/nodes/{nodeID}", tag = "admin",
+    params(("nodeID" = String, Path)),
+    responses((status = 204), (status = "default", body = ErrorBody))
+)]
+pub(crate) async fn remove(
+    State(state): State<ApiState>,
+    Segment(node): Segment,
+) -> Result<StatusCode, ApiError> {
+    let members = members(&state)?;
+    let work = async move { members.node_remove(&node).await };
+    done(state.control.tasks().detached(work).await??, NO_NODE)
+}
+
+#[utoipa::path(
+    delete, path = "/admin/cluster/edges/{edgeID}", tag = "admin",
+    params(("edgeID" = String, Path)),
+    responses((status = 204), (status = "default", body = ErrorBody))
+)]
+pub(crate) async fn remove_edge(
+    State(state): State<ApiState>,
+    Segment(edge): Segment,
+) -> Result<StatusCode, ApiError> {
+    let members = members(&state)?;
+    let work = async move { members.edge_remove(&edge).await };
+    done(
+        state.control.tasks().detached(work).await??,
+        "Edge not found",
+    )
+}
+
+fn members(state: &ApiState) -> Result<Arc<Members>, ApiError> {
+    let members = state.members.clone();
+    members.ok_or_else(|| ApiError::not_found("this installation is one machine, and no cluster"))
+}
+
+fn done(found: bool, missing: &'static str) -> Result<StatusCode, ApiError> {
+    match found {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(ApiError::not_found(missing)),
+    }
+}
+
+fn word(standing: NodeStanding) -> &'static str {
+    match standing {
+        NodeStanding::Open => "open",
+        NodeStanding::Cordoned => "cordoned",
+        NodeStanding::Draining => "draining",
+    }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Role | TokenError::Lasts | TokenError::Uses => Self::bad_request(error),
+            TokenError::Store(error) => error.into(),
+            TokenError::Random(_) | TokenError::Authority(_) => {
+                Self::internal("Error making a join token", &error)
+            }
+        }
+    }
+}

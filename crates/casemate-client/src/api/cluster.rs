@@ -1,0 +1,43 @@
+//! A cluster's join tokens and nodes, for its administrator.
+
+use casemate_wire::{ClusterNode, CreatedJoinToken, NewJoinToken, SetNodeStanding};
+use percent_encoding::utf8_percent_encode;
+
+use super::{Admin, PIECE, ended, read};
+use crate::error::ApiError;
+
+impl Admin {
+    /// Makes a token. The answer is the only one that ever carries it.
+    pub async fn join_token(&self, wanted: &NewJoinToken) -> Result<CreatedJoinToken, ApiError> {
+        let answer = self.server.post("/admin/cluster/tokens", wanted).await?;
+        read("join token", &answer)
+    }
+
+    pub async fn cluster_nodes(&self) -> Result<Vec<ClusterNode>, ApiError> {
+        let answer = self.server.get("/admin/cluster/nodes").await?;
+        read("list of nodes", &answer)
+    }
+
+    /// `open` or `cordoned`. False: there is no such node.
+    pub async fn node_standing(&self, node: &str, standing: &str) -> Result<bool, ApiError> {
+        let path = format!("{}/standing", member("nodes", node));
+        let standing = SetNodeStanding {
+            standing: standing.to_owned(),
+        };
+        ended(self.server.post(&path, &standing).await)
+    }
+
+    /// False: there is no such node.
+    pub async fn node_remove(&self, node: &str) -> Result<bool, ApiError> {
+        ended(self.server.delete(&member("nodes", node)).await)
+    }
+
+    /// False: there is no such edge.
+    pub async fn edge_remove(&self, edge: &str) -> Result<bool, ApiError> {
+        ended(self.server.delete(&member("edges", edge)).await)
+    }
+}
+
+fn member(kind: &str, name: &str) -> String {
+    format!("/admin/cluster/{kind}/{}", utf8_percent_encode(name, PIECE))
+}

@@ -1,0 +1,57 @@
+//! What administrators ask of a cluster: ours, E2B has none of it.
+
+use std::collections::BTreeMap;
+
+use casemate_types::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Request: a token with which machines join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NewJoinToken {
+    /// `node` or `edge`.
+    pub role: String,
+    /// Seconds; an hour where it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lasts_seconds: Option<u64>,
+    /// How often it may be used; once where it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
+}
+
+/// The only answer that carries it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CreatedJoinToken {
+    pub id: String,
+    pub token: String,
+}
+
+/// A node that joined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterNode {
+    #[serde(rename = "nodeID")]
+    pub node_id: String,
+    /// `host:port` of its gate.
+    pub address: String,
+    pub labels: BTreeMap<String, String>,
+    pub isolation: String,
+    /// `open`, `cordoned` or `draining`.
+    pub standing: String,
+    /// The server that was asked speaks with it.
+    pub connected: bool,
+    /// As it said last; absent where nothing was heard of it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandboxes: Option<u32>,
+    #[schema(value_type = String, format = DateTime)]
+    pub joined_at: Timestamp,
+}
+
+/// Request: whether a node takes new sandboxes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SetNodeStanding {
+    /// `open` or `cordoned`.
+    pub standing: String,
+}

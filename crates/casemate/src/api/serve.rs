@@ -1,0 +1,285 @@
+//! The life of an API server.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use casemate_control::keys::Keys;
+use casemate_control::members::{self, Members};
+use casemate_control::nodes::Connection;
+use casemate_control::{Control, RootSecret};
+use casemate_edge::Edge;
+use casemate_history::{History, SqliteHistory};
+use casemate_images::Images;
+use casemate_types::steady;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::calls::Calls;
+use super::{first, front, members as ours};
+use crate::config::{Config, Role};
+use crate::control::https::Https;
+use crate::control::{ANNOUNCED, ASKED_TIMEOUT, ControlSetup, control_config, stores};
+use crate::credentials;
+use crate::data_dir::DataDir;
+use crate::health::{self, Health, gauge};
+use crate::output::Output;
+use crate::signals::EndSignals;
+use crate::up::certificates::{self, Certificates};
+use crate::up::clock;
+use crate::up::doors::{self, Door, Doors};
+
+/// How long what is open may take to end once the listener was left.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a start made, and its end takes down.
+struct Server {
+    control: Arc<Control>,
+    edge: Edge,
+    https: Option<Https>,
+    ending: CancellationToken,
+}
+
+pub(super) async fn serve(config: Config, output: &Output) -> anyhow::Result<()> {
+    let mut signals = EndSignals::new()?;
+    // A port in use should cost nobody a minute.
+    let doors = doors::open(&config, Doors::new()).await?;
+    let dir = DataDir::open(&config.data_dir)?;
+    let name = name(&config, &dir);
+    let store = stores::shared(&config).await?;
+    let now = stores::now(&*store, &name).await?;
+    steady::set_origin(clock::origin_of(now));
+    let secret = || RootSecret::new(config.api_key_secret.expose().as_bytes().to_vec());
+    let members = Members::open(Arc::clone(&store), &secret()?).await?;
+    let (members, keys) = (Arc::new(members), Keys::derive(&secret()?));
+    let mut tasks = JoinSet::new();
+
+    let certificates = Certificates::open(&config, &dir).context("the certificate for https")?;
+    let setup = ControlSetup {
+        bootstrap: first::bootstrap(&keys),
+        admin_token: first::admin_token(&dir, &keys)?,
+        api_key_secret: config.api_key_secret.clone(),
+        control_dir: dir.control(),
+        acme_dir: DataDir::acme(dir.root()),
+        doors: doors.keys().copied().collect(),
+        is_fed: certificates.is_some(),
+        origin: steady::origin(),
+        config: config.clone(),
+    };
+    let fed = match certificates {
+        None => None,
+        Some(certificates) => {
+            let (ours, theirs) = tokio::net::UnixStream::pair()?;
+            let shown = certificates.follow();
+            tasks.spawn(async move {
+                if let Err(error) = certificates::feed(ours, shown).await {
+                    tracing::warn!(%error, "no more certificates are shown");
+                }
+            });
+            tasks.spawn(certificates.keep());
+            Some(theirs.into_std()?)
+        }
+    };
+    let https = Https::new(&setup, fed).await?;
+
+    let (catalog, rates) = stores::catalog(&config)?;
+    // Of this server alone, until the history of all lies in the database.
+    let history = SqliteHistory::open(&dir.control().join("history.sqlite")).await;
+    let history: Arc<dyn History> = Arc::new(history.context("open the history")?);
+    let images = config.images.config(dir.control().join("images"))?;
+    let images = tokio::task::spawn_blocking(move || Images::open(images)).await?;
+    let images = Arc::new(images.context("images of registries")?);
+    // As if it were the only one: that it shares the store comes with the change that makes several
+    // servers agree.
+    let control = Control::start(control_config(&setup)?, store, catalog, history, images).await?;
+    first::make(&control, &setup.bootstrap, &dir, &config).await?;
+
+    let server = Server {
+        edge: front::edge(
+            &config,
+            Arc::clone(&control),
+            Arc::clone(&members),
+            rates,
+            https.as_ref(),
+        )?,
+        https,
+        control,
+        ending: CancellationToken::new(),
+    };
+    let mut doors = doors;
+    let members_door = doors
+        .remove(&Door::Cluster)
+        .context("no listener for members")?;
+    let health_door = doors
+        .remove(&Door::Health)
+        .context("no listener for health")?;
+    server.begin(&mut tasks, &members, &name, members_door, health_door)?;
+    let shutdown = CancellationToken::new();
+    let serving = server.answer(doors, shutdown.clone())?;
+    let mut serving = std::pin::pin!(serving);
+    let url = credentials::local_url(&config);
+    output.line(&format!("casemate api {name} ready {url}"));
+    output.note(&format!(
+        "credentials for SDKs and for `casemate cluster`: in {}",
+        dir.root().display()
+    ));
+    tokio::select! {
+        () = &mut serving => {}
+        () = signals.next() => {}
+    }
+    let leaving = async {
+        output.note("stopping; Ctrl-C again stops at once");
+        let ((), left) = tokio::join!(
+            server.leave(&shutdown),
+            tokio::time::timeout(LEAVE_TIMEOUT, &mut serving)
+        );
+        if left.is_err() {
+            tracing::warn!("connections that are open are cut");
+        }
+    };
+    tokio::select! {
+        () = leaving => {}
+        () = signals.next() => output.note("stopped at once"),
+    }
+    Ok(())
+}
+
+/// Under which this server belongs to the cluster.
+fn name(config: &Config, dir: &DataDir) -> String {
+    let named = config.cluster.name.clone();
+    named.unwrap_or_else(|| format!("api-{}", dir.instance()))
+}
+
+impl Server {
+    /// What goes on beside the requests of clients.
+    fn begin(
+        &self,
+        tasks: &mut JoinSet<()>,
+        members: &Arc<Members>,
+        name: &str,
+        members_door: std::net::TcpListener,
+        health_door: std::net::TcpListener,
+    ) -> anyhow::Result<()> {
+        let peers = ours::peers(members, name)?;
+        let connecting = Arc::clone(&peers);
+        tasks.spawn(members::follow(
+            Arc::clone(&self.control),
+            Arc::clone(members),
+            move |node| ours::connect(&connecting, node),
+        ));
+        let renewing = ours::keep_renewed(Arc::clone(members), name.to_owned(), Arc::clone(&peers));
+        tasks.spawn(renewing);
+        let calls = Arc::new(Calls {
+            control: Arc::clone(&self.control),
+            members: Arc::clone(members),
+        });
+        let serving = ours::serve(members_door, peers, calls, self.ending.clone());
+        tasks.spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(error = format!("{error:#}"), "members are not served");
+            }
+        });
+        let health = Arc::new(ApiHealth {
+            control: Arc::clone(&self.control),
+        });
+        let watched = health::serve(health_door, Role::Api, health, self.ending.clone());
+        tasks.spawn(async move {
+            if let Err(error) = watched.await {
+                tracing::error!(%error, "the health listener ended");
+            }
+        });
+        Ok(())
+    }
+
+    /// Answers clients until `shutdown`, and then until what is open has ended or was cut.
+    fn answer(
+        &self,
+        mut doors: Doors,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<impl Future<Output = ()>> {
+        let mut take = |door| doors.remove(&door).map(TcpListener::from_std).transpose();
+        let http = take(Door::Http)?.context("there is no listener for http")?;
+        let (tls, redirect) = (take(Door::Https)?, take(Door::Redirect)?);
+        Ok(async move {
+            let https = async {
+                if let (Some(https), Some(tls)) = (&self.https, tls) {
+                    https.serve(&self.edge, tls, redirect, &shutdown).await;
+                }
+            };
+            tokio::join!(self.edge.serve(http, shutdown.clone()), https);
+        })
+    }
+
+    /// Says that it goes, lets go of the listeners, and ends what was begun.
+    async fn leave(&self, shutdown: &CancellationToken) {
+        self.ending.cancel();
+        self.edge.announce_end();
+        tokio::time::sleep(ANNOUNCED).await;
+        shutdown.cancel();
+        let settle = async {
+            self.edge.asked().await;
+            self.control.shutdown().await;
+        };
+        if tokio::time::timeout(ASKED_TIMEOUT, settle).await.is_err() {
+            tracing::warn!("requests that are under way take too long to wait for");
+        }
+    }
+}
+
+struct ApiHealth {
+    control: Arc<Control>,
+}
+
+#[async_trait]
+impl Health for ApiHealth {
+    async fn missing(&self) -> Vec<String> {
+        // Without nodes it has its work all the same: they join here.
+        match self.control.readiness().await.store {
+            true => Vec::new(),
+            false => vec!["the database does not answer".into()],
+        }
+    }
+
+    async fn metrics(&self, text: &mut String) {
+        let nodes = self.control.node_list();
+        let connected =
+            |node: &&casemate_control::nodes::NodeView| node.connection == Connection::Connected;
+        let sandboxes: BTreeMap<_, _> = nodes
+            .iter()
+            .filter(connected)
+            .map(|node| (&node.info.node, node.info.sandboxes))
+            .collect();
+        let values: [(&str, &str, u64); 4] = [
+            (
+                "casemate_nodes_known",
+                "Nodes of which something was heard",
+                count(nodes.len()),
+            ),
+            (
+                "casemate_nodes_connected",
+                "Nodes that speak with this server",
+                count(sandboxes.len()),
+            ),
+            (
+                "casemate_sandboxes",
+                "Sandboxes of those nodes",
+                sandboxes.values().copied().map(u64::from).sum(),
+            ),
+            (
+                "casemate_queue_length",
+                "Creates that wait at the nodes",
+                self.control.queue_length().into(),
+            ),
+        ];
+        for (name, help, value) in values {
+            gauge(text, name, help, value);
+        }
+    }
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,217 @@
+//! The gate process of a node: takes connections of API servers and edges, finds out who comes, and
+//! carries what they say to the node. Without privileges; it holds the node's certificate and renews
+//! it, because whoever reads answers of other machines is not root.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use async_trait::async_trait;
+use casemate_cluster::{Accepted, Arrivals, At};
+use casemate_rpc::control::MemberRole;
+use casemate_rpc::far::Purpose;
+use casemate_rpc::gate::Gate;
+use casemate_rpc::{NodeClient, NodePort, Peer};
+use casemate_types::steady;
+use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::config::{Config, Role};
+use crate::health::{self, Health, gauge};
+use crate::member::{Membership, Place, Wanted};
+use crate::up::doors::{Door, Doors};
+use crate::{child, log};
+
+/// What the process is started with; the listeners come along.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GateSetup {
+    pub config: Config,
+    pub place: Place,
+    /// What the listeners are, in their order.
+    pub doors: Vec<Door>,
+    /// Of steady time.
+    pub origin: i64,
+}
+
+/// Connections of members at once: some thousands of edges' connections into sandboxes, and each is
+/// two descriptors here.
+const CONNECTIONS_MAX: usize = 32 * 1024;
+/// How long connections into sandboxes may go on when the gate leaves.
+const LINGER: Duration = Duration::from_secs(10);
+
+pub fn run() -> anyhow::Result<()> {
+    let (setup, fds, socket) = child::receive::<GateSetup>()?;
+    steady::set_origin(setup.origin);
+    log::start(&setup.config.log)?;
+    crate::up::raise_open_files();
+    ensure!(
+        fds.len() == setup.doors.len(),
+        "the gate needs {} descriptors, got {}",
+        setup.doors.len(),
+        fds.len()
+    );
+    let doors = setup.doors.iter().copied().zip(fds);
+    let doors: Doors = doors.map(|(door, fd)| (door, fd.into())).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(child::workers())
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(setup, doors, socket))
+}
+
+async fn serve(setup: GateSetup, mut doors: Doors, socket: OwnedFd) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut take = |door| doors.remove(&door).context("a listener is missing");
+    let (listener, health_listener) = (take(Door::Cluster)?, take(Door::Health)?);
+    let client = NodeClient::connect(socket).await;
+    let client = Arc::new(client.context("speak to the node")?);
+    let membership = Wanted::of(&setup.config, &setup.place)?.membership()?;
+    let gate = Arc::new(Gate::new(Arc::clone(&client)));
+    let ending = CancellationToken::new();
+    let looked_at = Arc::new(GateHealth {
+        node: Arc::clone(&client),
+        connections: TaskTracker::new(),
+    });
+    let connections = looked_at.connections.clone();
+    let watched: Arc<dyn Health> = looked_at;
+    let health = health::serve(health_listener, Role::Node, watched, ending.clone());
+    let serving = accept(listener, &membership, &gate, &connections, &ending);
+    tokio::select! {
+        served = serving => return served,
+        served = health => return served.context("the health listener"),
+        followed = gate.follow() => return followed.context("follow the node's sandboxes"),
+        () = membership.keep_renewed() => {}
+        () = client.closed() => return Ok(()),
+        _ = terminate.recv() => {}
+    }
+    // Callers find nobody from now on, and come to the next one.
+    ending.cancel();
+    client.leave().await;
+    connections.close();
+    let _ = tokio::time::timeout(LINGER, connections.wait()).await;
+    Ok(())
+}
+
+async fn accept(
+    listener: TcpListener,
+    membership: &Membership,
+    gate: &Arc<Gate>,
+    connections: &TaskTracker,
+    ending: &CancellationToken,
+) -> anyhow::Result<()> {
+    let peers = Arc::clone(&membership.peers);
+    let mut arrivals = Arrivals::of(listener, peers, At::Node).context("the gate's listener")?;
+    while let Some(accepted) = arrivals.next().await {
+        if connections.len() >= CONNECTIONS_MAX {
+            warn!("too many connections of members: one is closed");
+            continue;
+        }
+        let (gate, ending) = (Arc::clone(gate), ending.clone());
+        connections.spawn(async move { serve_one(&gate, accepted, &ending).await });
+    }
+    Ok(())
+}
+
+async fn serve_one(gate: &Gate, accepted: Accepted, ending: &CancellationToken) {
+    let Some(member) = accepted.member else {
+        return;
+    };
+    let peer = match member.role {
+        MemberRole::Api => Peer::Control,
+        MemberRole::Edge => Peer::Edge,
+        MemberRole::Node => {
+            warn!(member = %member, "{member} wants something of this node: it gets nothing");
+            return;
+        }
+    };
+    debug!(member = %member, purpose = ?accepted.purpose, "serving {member}");
+    let served = match accepted.purpose {
+        Purpose::Calls => {
+            let serving = gate.serve_calls(accepted.stream, peer);
+            ending.run_until_cancelled(serving).await.unwrap_or(Ok(()))
+        }
+        Purpose::Dial => gate.serve_dials(accepted.stream).await,
+    };
+    if let Err(error) = served {
+        debug!(%error, member = %member, "a connection of {member} ended");
+    }
+}
+
+struct GateHealth {
+    node: Arc<NodeClient>,
+    connections: TaskTracker,
+}
+
+#[async_trait]
+impl Health for GateHealth {
+    async fn missing(&self) -> Vec<String> {
+        match self.node.info().await {
+            Ok(info) if info.ready => Vec::new(),
+            Ok(_) => vec!["the node is not ready to make sandboxes".into()],
+            Err(_) => vec!["the node does not answer".into()],
+        }
+    }
+
+    async fn metrics(&self, text: &mut String) {
+        let (name, help) = ("casemate_gate_connections", "Connections of members");
+        gauge(text, name, help, self.connections.len());
+        let Ok(info) = self.node.info().await else {
+            return;
+        };
+        let values: [(&str, &str, u64); 9] = [
+            (
+                "casemate_sandboxes",
+                "Sandboxes that run or start",
+                info.sandboxes.into(),
+            ),
+            (
+                "casemate_sandboxes_max",
+                "As many may",
+                info.sandboxes_max.into(),
+            ),
+            (
+                "casemate_queue_length",
+                "Creates that wait",
+                info.queue_length.into(),
+            ),
+            (
+                "casemate_slots_ready",
+                "Prepared network slots",
+                info.slots_ready.into(),
+            ),
+            (
+                "casemate_layers_ready",
+                "Prepared writable layers",
+                info.layers_ready.into(),
+            ),
+            (
+                "casemate_memory_promised_bytes",
+                "Sum of memory limits",
+                info.memory_promised_bytes,
+            ),
+            (
+                "casemate_memory_available_bytes",
+                "Free memory",
+                info.memory_available_bytes,
+            ),
+            (
+                "casemate_disk_free_bytes",
+                "Free space on the disk of the data directory",
+                info.disk_free_bytes,
+            ),
+            (
+                "casemate_layers_left_bytes",
+                "What sandboxes can still write",
+                info.layers_left_bytes,
+            ),
+        ];
+        for (name, help, value) in values {
+            gauge(text, name, help, value);
+        }
+    }
+}
