@@ -236,6 +236,23 @@ mod tests {
     }
 
     #[test]
+    fn of_private_sandboxes_edges_are_told_the_hash_of_their_token() {
+        let id = SandboxId::random();
+        let ingress = |public| Ingress {
+            allow_public_traffic: public,
+            ..Ingress::default()
+        };
+        for public in [None, Some(true)] {
+            let entrance = keys(1).entrance(&id, &ingress(public));
+            assert_eq!(entrance.traffic_token, None);
+        }
+        let private = keys(1).entrance(&id, &ingress(Some(false)));
+        let hash = Sha256::digest(keys(1).traffic_token(&id)).into();
+        assert_eq!(private.traffic_token, Some(TokenHash(hash)));
+        assert!(private.ingress.is_private());
+    }
+
+    #[test]
     fn variables_open_for_their_sandbox_alone() {
         let (id, other) = (SandboxId::random(), SandboxId::random());
         let envs = BTreeMap::from([("KEY".to_owned(), "a secret".to_owned())]);

@@ -187,7 +187,7 @@ impl Finder {
 
     /// Whether it is at a node. `None` also where that does not answer.
     async fn at(&self, node: &str, sandbox: &SandboxId) -> Option<Place> {
-        let port = self.nodes.port(node).await?;
+        let port = self.nodes.known(node)?;
         let located = timeout(ANSWER_MAX, port.locate(sandbox)).await;
         place(node.to_owned(), located.ok()?.ok()??)
     }
@@ -288,7 +288,7 @@ impl Routes for Finder {
             Recalled::Absent => None,
         };
         let Some(node) = node else { return };
-        let Some(port) = self.nodes.port(&node).await else {
+        let Some(port) = self.nodes.known(&node) else {
             return;
         };
         match timeout(ANSWER_MAX, port.locate(sandbox)).await {

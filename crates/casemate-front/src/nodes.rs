@@ -20,6 +20,8 @@ use crate::servers::Servers;
 
 /// How often API servers are asked who is there.
 const LIST_EVERY: Duration = Duration::from_secs(3);
+/// … and no more often, whatever routes name.
+const LIST_PAUSE: Duration = Duration::from_millis(200);
 /// How long a request waits for a node that a route names and nobody told us of yet.
 const NEWCOMER_PATIENCE: Duration = Duration::from_secs(3);
 /// Of the file.
@@ -111,8 +113,13 @@ impl NodeTable {
             // What did not come says so below.
             let _ = timeout(NEWCOMER_PATIENCE, known).await;
         }
-        let node = nodes.borrow().get(name).map(|node| Arc::clone(&node.port));
-        node
+        self.known(name)
+    }
+
+    /// The way to a node, if it is known.
+    pub(crate) fn known(&self, name: &str) -> Option<Arc<dyn NodePort>> {
+        let nodes = self.nodes.borrow();
+        nodes.get(name).map(|node| Arc::clone(&node.port))
     }
 
     pub(crate) fn all(&self) -> Vec<(String, Arc<dyn NodePort>)> {
@@ -217,6 +224,7 @@ pub async fn keep_listed(table: Arc<NodeTable>, servers: Arc<dyn Servers>, path:
                 }
             }
         }
+        tokio::time::sleep(LIST_PAUSE).await;
         // Asked for in between, it is asked again at once.
         let _ = timeout(LIST_EVERY, table.wanted.notified()).await;
     }
