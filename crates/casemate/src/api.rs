@@ -20,7 +20,7 @@ use anyhow::ensure;
 
 use crate::config::{self, ClusterFlags, Config, Flags, Loaded, Role};
 use crate::output::Output;
-use crate::{child, log};
+use crate::{child, log, up};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -55,18 +55,20 @@ pub fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
     };
     let Loaded { config, warnings } = config::load(&flags)?;
     log::start(&config.log)?;
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
-    must_fit(&config)?;
-    crate::up::raise_open_files();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(child::workers())
-        .enable_all()
-        .build()?;
-    let ended = runtime.block_on(serve::serve(config, output));
-    runtime.shutdown_timeout(LAST_WORK);
-    ended.map(|()| ExitCode::SUCCESS)
+    up::reported(&config.log.clone(), output, |output| {
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        must_fit(&config)?;
+        up::raise_open_files();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(child::workers())
+            .enable_all()
+            .build()?;
+        let ended = runtime.block_on(serve::serve(config, output));
+        runtime.shutdown_timeout(LAST_WORK);
+        ended
+    })
 }
 
 /// What several servers need that one machine does not.

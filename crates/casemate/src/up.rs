@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::config::{self, Config, Flags, Loaded, Role};
+use crate::config::{self, Config, Flags, Loaded, Role, raw};
 use crate::data_dir::{DataDir, admin_socket};
 use crate::output::Output;
 use crate::{admin, command, hand_over, log};
@@ -88,11 +88,22 @@ pub fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
 pub fn start(flags: &Flags, take_over: bool, output: &Output) -> anyhow::Result<ExitCode> {
     let Loaded { config, warnings } = config::load(flags)?;
     log::start(&config.log)?;
-    if !config.log.is_json() {
-        return run_with(config, warnings, take_over, output).map(|()| ExitCode::SUCCESS);
+    reported(&config.log.clone(), output, |output| {
+        run_with(config, warnings, take_over, output)
+    })
+}
+
+/// Runs a role. What it says goes where the log does, where that is for programs.
+pub fn reported(
+    log: &raw::Log,
+    output: &Output,
+    run: impl FnOnce(&Output) -> anyhow::Result<()>,
+) -> anyhow::Result<ExitCode> {
+    if !log.is_json() {
+        return run(output).map(|()| ExitCode::SUCCESS);
     }
     let output = output.clone().into_log();
-    let ended = run_with(config, warnings, take_over, &output);
+    let ended = run(&output);
     Ok(match ended.inspect_err(|error| output.error(error)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,

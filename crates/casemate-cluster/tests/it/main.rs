@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use casemate_cluster::peers::connect_to_join;
 use casemate_cluster::{
-    Accepted, Authority, ControlServers, Identity, MemberKey, NodeConnector, Peers,
+    Accepted, Arrivals, At, Authority, ControlServers, Identity, MemberKey, NodeConnector, Peers,
 };
 use casemate_rpc::Wire;
 use casemate_rpc::control::{Admitted, Member, MemberRole};
@@ -47,33 +47,22 @@ fn peers(authority: &Authority, role: MemberRole, name: &str) -> Arc<Peers> {
     Arc::new(Peers::new(&admitted(authority, role, name)).unwrap())
 }
 
-enum At {
-    Node,
-    Control,
-}
-
 /// Says of each connection that comes through who made it and what for, and then echoes.
 async fn listen(
     peers: Arc<Peers>,
     at: At,
 ) -> (SocketAddr, mpsc::Receiver<(Option<Member>, Purpose)>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    let mut arrivals = Arrivals::of(listener, peers, at).unwrap();
     let (sender, receiver) = mpsc::channel(16);
     tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let accepted = match at {
-                At::Node => peers.accept_at_node(stream).await,
-                At::Control => peers.accept_at_control(stream).await,
-            };
-            let Ok(Accepted {
+        while let Some(accepted) = arrivals.next().await {
+            let Accepted {
                 mut stream,
                 member,
                 purpose,
-            }) = accepted
-            else {
-                continue;
-            };
+            } = accepted;
             sender.send((member, purpose)).await.unwrap();
             tokio::spawn(async move {
                 let mut buffer = [0; 64];

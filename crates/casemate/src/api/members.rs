@@ -118,3 +118,6 @@ pub(super) async fn serve(
     tasks.wait().await;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

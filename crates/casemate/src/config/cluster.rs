@@ -157,7 +157,11 @@ impl ClusterConfig {
 #[derive(Debug, Default, Clone, clap::Args)]
 pub struct ClusterFlags {
     /// Where calls of other machines come.
-    #[arg(long = "cluster-listen", value_name = "ADDR:PORT")]
+    #[arg(
+        id = "cluster_listen",
+        long = "cluster-listen",
+        value_name = "ADDR:PORT"
+    )]
     pub listen: Option<String>,
     /// Where /health, /ready and /metrics are.
     #[arg(long, value_name = "ADDR:PORT")]

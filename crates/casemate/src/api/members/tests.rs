@@ -1,0 +1,218 @@
+use std::path::Path;
+
+use async_trait::async_trait;
+use casemate_control::RootSecret;
+use casemate_control::members::MembersRole;
+use casemate_rpc::control::{
+    Admitted, ControlError, JoinRequest, Knock, NodeAddress, RenewRequest,
+};
+use casemate_store::{Nodes, SqliteStore};
+use casemate_types::SandboxId;
+
+use super::*;
+use crate::config::{self, ClusterFlags, Config, Flags, Role, Secret};
+use crate::data_dir::DataDir;
+use crate::member::{NotEntered, Place, Wanted};
+
+/// What of an API server members ask for.
+struct Served(Arc<Members>);
+
+#[async_trait]
+impl ControlPort for Served {
+    async fn join(&self, request: JoinRequest) -> Result<Admitted, ControlError> {
+        self.0.join(request).await
+    }
+
+    async fn renew(
+        &self,
+        caller: &Member,
+        request: RenewRequest,
+    ) -> Result<Admitted, ControlError> {
+        self.0.renew(caller, request).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeAddress>, ControlError> {
+        Ok(Vec::new())
+    }
+
+    async fn wake(&self, _: &SandboxId, _: Knock) -> Result<(), ControlError> {
+        Ok(())
+    }
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    store: Arc<SqliteStore>,
+    members: Arc<Members>,
+    api: String,
+    ending: CancellationToken,
+}
+
+impl World {
+    async fn begin() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&dir.path().join("store.sqlite")).await;
+        let store = Arc::new(store.unwrap());
+        let secret = RootSecret::new(vec![1; 32]).unwrap();
+        let members = Members::open(Arc::clone(&store) as _, &secret).await;
+        let members = Arc::new(members.unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let api = listener.local_addr().unwrap().to_string();
+        let ending = CancellationToken::new();
+        let calls = Arc::new(Served(Arc::clone(&members)));
+        let peers = peers(&members, "a1").unwrap();
+        tokio::spawn(serve(listener, peers, calls, ending.clone()));
+        Self {
+            dir,
+            store,
+            members,
+            api,
+            ending,
+        }
+    }
+
+    async fn token(&self, role: MembersRole) -> Option<Secret> {
+        let made = self.members.token_make(role, Duration::from_secs(60), 1);
+        Some(Secret::new(made.await.unwrap().to_string()))
+    }
+
+    /// As a process of the role reads it in its data directory.
+    fn wanted(&self, role: Role, cluster: ClusterFlags) -> anyhow::Result<Wanted> {
+        wanted(&self.dir.path().join("machine"), role, cluster)
+    }
+}
+
+fn settings(dir: &Path, role: Role, cluster: ClusterFlags) -> Config {
+    let flags = Flags {
+        data_dir: Some(dir.to_owned()),
+        role,
+        cluster,
+        ..Flags::default()
+    };
+    config::load(&flags).unwrap().config
+}
+
+fn wanted(dir: &Path, role: Role, cluster: ClusterFlags) -> anyhow::Result<Wanted> {
+    let config = settings(dir, role, cluster);
+    let dir = DataDir::open(&config.data_dir)?;
+    Wanted::of(&config, &Place::of(&dir))
+}
+
+fn flags(api: &str, token: Option<Secret>) -> ClusterFlags {
+    ClusterFlags {
+        api: vec!["127.0.0.1:1".into(), api.to_owned()],
+        address: Some("10.0.0.2:8082".into()),
+        labels: vec!["disk=nvme".into()],
+        join_token: token,
+        ..ClusterFlags::default()
+    }
+}
+
+#[tokio::test]
+async fn a_node_joins_once_and_goes_on_with_what_it_joined_with() {
+    let world = World::begin().await;
+    let token = world.token(MembersRole::Node).await;
+    let first = world.wanted(Role::Node, flags(&world.api, token)).unwrap();
+    let name = first.name().to_owned();
+    let (_, now) = first.enter().await.unwrap();
+    assert!(now.is_some());
+    let kept = world.store.node_by_id(&name).await.unwrap().unwrap();
+    assert_eq!(kept.address, "10.0.0.2:8082");
+
+    // The next start says nothing, and has no token.
+    let next = world.wanted(Role::Node, ClusterFlags::default()).unwrap();
+    assert_eq!(next.name(), name);
+    let (membership, now) = next.enter().await.unwrap();
+    assert!(now.is_some());
+    let client = membership.servers.client().await.unwrap();
+    assert!(client.nodes().await.unwrap().is_empty());
+    let labels = world.store.node_by_id(&name).await.unwrap().unwrap().labels;
+    assert_eq!(labels["disk"], "nvme");
+
+    // It is one node for good, and no edge.
+    let renamed = ClusterFlags {
+        name: Some("another".into()),
+        ..ClusterFlags::default()
+    };
+    let refused = world.wanted(Role::Node, renamed).unwrap_err().to_string();
+    assert!(refused.contains("cannot change"), "{refused}");
+    assert!(world.wanted(Role::Edge, ClusterFlags::default()).is_err());
+}
+
+#[tokio::test]
+async fn without_an_api_server_a_member_goes_on_and_others_wait() {
+    let world = World::begin().await;
+    let token = world.token(MembersRole::Edge).await;
+    let of_edge = |token| ClusterFlags {
+        address: None,
+        labels: Vec::new(),
+        ..flags(&world.api, token)
+    };
+    let joins = world.wanted(Role::Edge, of_edge(token)).unwrap();
+    joins.enter().await.unwrap();
+    let token = world.token(MembersRole::Node).await;
+    world.ending.cancel();
+    let edge = world.wanted(Role::Edge, ClusterFlags::default()).unwrap();
+    let (_, now) = edge.enter().await.unwrap();
+    assert_eq!(now, None, "nobody answers");
+    let late = wanted(
+        &world.dir.path().join("late"),
+        Role::Node,
+        flags(&world.api, token),
+    );
+    let late = late.unwrap().enter().await.err();
+    assert!(matches!(late, Some(NotEntered::Now(_))), "{late:?}");
+}
+
+#[tokio::test]
+async fn who_was_removed_or_has_no_token_is_told_so() {
+    let world = World::begin().await;
+    let none = world.wanted(Role::Node, flags(&world.api, None)).unwrap();
+    let refused = none.enter().await.err();
+    assert!(
+        matches!(&refused, Some(NotEntered::ForGood(why)) if why.to_string().contains("join token"))
+    );
+    let token = world.token(MembersRole::Node).await;
+    let joins = world
+        .wanted(Role::Node, flags(&world.api, token.clone()))
+        .unwrap();
+    let name = joins.name().to_owned();
+    joins.enter().await.unwrap();
+    assert!(world.members.node_remove(&name).await.unwrap());
+    // The token is used up.
+    let again = world.wanted(Role::Node, flags(&world.api, token)).unwrap();
+    assert!(matches!(
+        again.enter().await.err(),
+        Some(NotEntered::ForGood(_))
+    ));
+    // With another one it is the same node again.
+    let token = world.token(MembersRole::Node).await;
+    let again = world.wanted(Role::Node, flags(&world.api, token)).unwrap();
+    let (membership, _) = again.enter().await.unwrap();
+    assert!(world.store.node_by_id(&name).await.unwrap().is_some());
+    assert!(membership.renew().await.is_ok());
+}
+
+#[tokio::test]
+async fn strangers_take_only_their_own_places() {
+    let world = World::begin().await;
+    let token = world.token(MembersRole::Edge).await.unwrap();
+    let token: casemate_cluster::JoinToken = token.expose().parse().unwrap();
+    let connect = || casemate_cluster::peers::connect_to_join(&world.api, token.fingerprint());
+    let mut idle = Vec::new();
+    for _ in 0..STRANGERS_MAX {
+        let stream = connect().await.unwrap();
+        idle.push(
+            casemate_rpc::control::ControlClient::connect(stream)
+                .await
+                .unwrap(),
+        );
+    }
+    let refused = casemate_rpc::control::ControlClient::connect(connect().await.unwrap()).await;
+    assert!(refused.is_err(), "one more is closed");
+    // A member comes through all the same.
+    let identity = identity(&world.members, "a2").unwrap();
+    let member = Arc::new(Peers::new(&identity).unwrap());
+    let servers = casemate_cluster::ControlServers::new(member, vec![world.api.clone()]);
+    assert!(servers.client().await.unwrap().nodes().await.is_ok());
+}

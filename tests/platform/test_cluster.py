@@ -1,0 +1,230 @@
+"""API servers and nodes as processes of their own: who comes in, where sandboxes go, who may die."""
+
+import json
+import os
+import signal
+import socket
+import ssl
+
+import pytest
+
+import host
+from cluster import Api, Node
+from servers import Postgres, Redis
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def redis():
+    with Redis() as server:
+        yield server
+
+
+class Cluster:
+    def __init__(self, postgres, redis):
+        self.settings = {**postgres.database("cluster"), **redis.settings}
+        self.apis = [Api("a1", **self.settings), Api("a2", **self.settings)]
+        self.nodes = [Node("n1", self.apis), Node("n2", self.apis)]
+
+    def close(self):
+        # A node's end is noted by API servers, so they go last.
+        for node in self.nodes:
+            node.close()
+        for api in self.apis:
+            api.close()
+
+    def connected(self, api, count):
+        host.until("nodes speak", lambda: sum(n["connected"] for n in api.nodes().values()) == count, 30)
+
+    def home(self, id):
+        """The node that has a sandbox."""
+        homes = [node for node in self.nodes if id in node.journalled()]
+        assert len(homes) == 1, homes
+        return homes[0]
+
+
+@pytest.fixture(scope="module")
+def cluster(postgres, redis):
+    made = Cluster(postgres, redis)
+    try:
+        for api in made.apis:
+            api.spawn()
+        for api in made.apis:
+            host.until("it is ready", lambda api=api: f"ready {api.url}" in api.said(), 60)
+        one, other = made.nodes
+        joined = one.join(made.apis[0].token("node"))
+        assert joined.returncode == 0, joined.stderr
+        # The other one by itself, with the token in its environment.
+        other.settings["JOIN_TOKEN"] = made.apis[1].token("node")
+        one.spawn()
+        other.spawn("--label", "disk=nvme")
+        for node in made.nodes:
+            host.until("it is ready", lambda node=node: " ready, health at" in node.said(), 120)
+            node.id = (node.data_dir / "instance").read_text().strip()
+            node.member = f"node-{node.id}"
+        for api in made.apis:
+            made.connected(api, 2)
+        host.until("sandboxes can be made", lambda: made.apis[0].get("/ready")[0] == 200, 30)
+        host.until("sandboxes can be made", lambda: made.apis[1].get("/ready")[0] == 200, 30)
+        yield made
+    finally:
+        made.close()
+
+
+def test_both_servers_and_both_nodes_know_each_other(cluster):
+    one, other = cluster.apis
+    assert one.client["api_key"] == other.client["api_key"]
+    nodes = one.nodes()
+    assert set(nodes) == {node.member for node in cluster.nodes}
+    labelled = nodes[cluster.nodes[1].member]
+    assert labelled["labels"] == {"disk": "nvme"} and labelled["standing"] == "open"
+    assert nodes == other.nodes()
+    for port in [api.health for api in cluster.apis] + [node.health for node in cluster.nodes]:
+        assert "ok" in one.get("/health", port)[1]
+        assert one.get("/ready", port)[0] == 200
+        assert "casemate_build_info{" in one.get("/metrics", port)[1]
+
+
+def test_sandboxes_go_to_both_nodes_and_any_server_ends_them(cluster):
+    one, other = cluster.apis
+    made = [api.create(metadata={"of": "spread"}) for _ in range(6) for api in (one, other)]
+    homes = {cluster.home(id).member for id in made}
+    assert len(homes) == 2, homes
+    assert set(made) <= set(one.listed()) and set(made) <= set(other.listed())
+    for at, id in enumerate(made):
+        assert cluster.apis[at % 2 - 1].kill(id)
+    assert not set(made) & set(one.listed())
+    host.until("they are gone", lambda: not any(set(made) & node.journalled() for node in cluster.nodes))
+
+
+def test_a_cordoned_node_gets_no_new_sandboxes(cluster):
+    api, (cordoned, other) = cluster.apis[0], cluster.nodes
+    api.cluster("cordon", cordoned.member)
+    try:
+        made = [api.create() for _ in range(6)]
+        assert {cluster.home(id).member for id in made} == {other.member}
+    finally:
+        api.cluster("uncordon", cordoned.member)
+    for id in made:
+        api.kill(id)
+
+
+def test_nobody_joins_without_a_good_token(cluster, postgres):
+    api = cluster.apis[0]
+    stranger = Node("stranger", cluster.apis)
+    try:
+        used = api.token("node")
+        for wrong in ["", "casemate-join.x", used[:-1] + ("0" if used[-1] != "0" else "1")]:
+            ran = stranger.join(wrong)
+            assert ran.returncode != 0 and used.split(".")[2] not in ran.stderr, ran.stderr
+        # Of another secret, of another role, and used up.
+        id, secret, print_ = used.split(".")[1:]
+        guessed = f"casemate-join.{id}.{'0' * len(secret)}.{print_}"
+        assert "unknown, used up or expired" in stranger.join(guessed).stderr
+        assert "another role" in stranger.join(api.token("edge")).stderr
+        assert stranger.join(used).returncode == 0
+        assert "unknown, used up or expired" in stranger.join(used).stderr
+        assert stranger.member is None
+        name = json.loads((stranger.data_dir / "member/identity.json").read_text())["member"]["name"]
+        assert name in api.nodes()
+        api.cluster("remove", name)
+        assert name not in api.nodes()
+        # It is no member any more, and does not start.
+        stranger.spawn()
+        assert stranger.process.wait(60) != 0
+        assert "does not belong to the cluster any more" in stranger.said()
+    finally:
+        stranger.close()
+
+
+def test_nobody_speaks_with_a_node_without_a_certificate(cluster):
+    node = cluster.nodes[0]
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["casemate-calls/1"])
+    with socket.create_connection(("127.0.0.1", node.port), 10) as plain:
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            with context.wrap_socket(plain) as stream:
+                # In TLS 1.3 a client hears only with the first answer that it was refused.
+                stream.sendall(b"\0\0\0\2{}")
+                assert stream.recv(1), "refused without a word"
+    with socket.create_connection(("127.0.0.1", node.port), 10) as plain:
+        plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        plain.settimeout(10)
+        heard = plain.recv(64)
+        assert b"HTTP" not in heard
+
+
+def test_a_node_that_dies_and_comes_back_keeps_its_sandboxes(cluster):
+    api, node = cluster.apis[0], cluster.nodes[0]
+    made = [api.create() for _ in range(6)]
+    here = [id for id in made if cluster.home(id) is node]
+    assert here, "by lot it has one"
+    node.kill_all()
+    cluster.connected(api, 1)
+    # What is on the other one goes on, and new ones go there.
+    made.append(api.create())
+    assert cluster.home(made[-1]) is not node
+    assert all(node.runs(id) for id in here)
+    assert set(here) <= set(api.listed()), "away is not lost"
+    node.up()
+    cluster.connected(api, 2)
+    assert all(node.runs(id) for id in here)
+    for id in made:
+        assert api.kill(id)
+    assert not any(node.runs(id) for id in here)
+
+
+def test_the_gate_may_die(cluster):
+    api, node = cluster.apis[0], cluster.nodes[0]
+    gate = gate_of(node)
+    os.kill(gate, signal.SIGKILL)
+    host.until("another stands there", lambda: gate not in node.processes() and "gate" in node.processes().values())
+    cluster.connected(api, 2)
+    assert user_of(gate_of(node)) != 0
+    made = [api.create() for _ in range(4)]
+    for id in made:
+        assert api.kill(id)
+
+
+def user_of(pid):
+    return int(host.read(f"/proc/{pid}/status").split("Uid:")[1].split()[0])
+
+
+def gate_of(node):
+    [gate] = [pid for pid, role in node.processes().items() if role == "gate"]
+    return gate
+
+
+def test_a_server_may_die_and_one_that_ends_answers_what_it_has(cluster):
+    one, other = cluster.apis
+    id = one.create()
+    one.kill_process()
+    assert id in other.listed()
+    assert other.kill(id)
+    one.up()
+    cluster.connected(one, 2)
+    one.stop()
+    assert one.process.returncode == 0, one.said()[-1000:]
+    one.up()
+    cluster.connected(one, 2)
+    assert one.kill(one.create())
+
+
+def test_who_does_not_belong_to_the_cluster_does_not_start(cluster, postgres):
+    another = Api("wrong", **{**cluster.settings, "API_KEY_SECRET": "another secret, as long as the right one"})
+    try:
+        assert "another API_KEY_SECRET" in another.refused()
+        another.settings.pop("API_KEY_SECRET")
+        assert "API_KEY_SECRET" in another.refused()
+        another.settings["API_KEY_SECRET"] = "another secret, as long as the right one"
+        another.settings.pop("DATABASE_URL")
+        another.settings.pop("DATABASE_PASSWORD")
+        assert "DATABASE_URL" in another.refused()
+    finally:
+        another.close()
