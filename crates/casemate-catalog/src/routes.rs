@@ -9,12 +9,11 @@
 //! | a removal, remembered for [`REMOVAL_REMEMBERED`] | changes nothing | counts | counts |
 //! | nothing | counts | counts | counts |
 
-use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+pub use casemate_types::TokenHash;
 use casemate_types::{Ingress, SandboxId};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::CatalogError;
 
@@ -30,35 +29,9 @@ pub struct Route {
     pub ingress: Ingress,
     /// Of the store's row that this was read from.
     pub generation: u64,
-    /// What traffic must carry, where `ingress` says that it is private. `None`: whoever asks knows
-    /// the token by itself.
+    /// What traffic must carry, where `ingress` says that it is private. `None` in routes of control
+    /// processes that did not say it.
     pub traffic_token: Option<TokenHash>,
-}
-
-/// SHA-256 of a sandbox's traffic token: an edge compares with it and cannot tell the token.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct TokenHash(pub [u8; 32]);
-
-impl fmt::Debug for TokenHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TokenHash(…)")
-    }
-}
-
-/// As 64 hexadecimal digits.
-impl Serialize for TokenHash {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&hex::encode(self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for TokenHash {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let mut hash = [0; 32];
-        hex::decode_to_slice(&text, &mut hash).map_err(serde::de::Error::custom)?;
-        Ok(Self(hash))
-    }
 }
 
 /// Routes of running and paused sandboxes. Each call is atomic; of words about one sandbox the

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use casemate_types::{SandboxId, TeamId};
+use casemate_types::{Entrance, Ingress, SandboxId, TeamId, TokenHash};
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use hkdf::Hkdf;
 use hmac::{Hmac, Mac};
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 const ROOT_BYTES_MIN: usize = 32;
@@ -85,6 +85,26 @@ impl Keys {
     pub fn traffic_token(&self, sandbox: &SandboxId) -> String {
         let parts: [&[u8]; 2] = [b"sandbox-traffic-", sandbox.as_str().as_bytes()];
         hex::encode(tag(&self.traffic_seed, &parts))
+    }
+
+    /// What edges compare a private sandbox's traffic with.
+    pub(crate) fn traffic_token_hash(
+        &self,
+        sandbox: &SandboxId,
+        ingress: &Ingress,
+    ) -> Option<TokenHash> {
+        let token = || self.traffic_token(sandbox);
+        ingress
+            .is_private()
+            .then(|| TokenHash(Sha256::digest(token()).into()))
+    }
+
+    /// What its node is told of how its traffic comes in.
+    pub(crate) fn entrance(&self, sandbox: &SandboxId, ingress: &Ingress) -> Entrance {
+        Entrance {
+            ingress: ingress.clone(),
+            traffic_token: self.traffic_token_hash(sandbox, ingress),
+        }
     }
 
     /// A sandbox's variables as they are kept: XChaCha20-Poly1305 over their JSON, bound to the id;
@@ -213,6 +233,23 @@ mod tests {
         assert_ne!(token, keys(1).envd_token(&b));
         assert_ne!(token, keys(1).traffic_token(&a));
         assert_ne!(token, keys(2).envd_token(&a));
+    }
+
+    #[test]
+    fn of_private_sandboxes_edges_are_told_the_hash_of_their_token() {
+        let id = SandboxId::random();
+        let ingress = |public| Ingress {
+            allow_public_traffic: public,
+            ..Ingress::default()
+        };
+        for public in [None, Some(true)] {
+            let entrance = keys(1).entrance(&id, &ingress(public));
+            assert_eq!(entrance.traffic_token, None);
+        }
+        let private = keys(1).entrance(&id, &ingress(Some(false)));
+        let hash = Sha256::digest(keys(1).traffic_token(&id)).into();
+        assert_eq!(private.traffic_token, Some(TokenHash(hash)));
+        assert!(private.ingress.is_private());
     }
 
     #[test]

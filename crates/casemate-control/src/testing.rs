@@ -348,6 +348,7 @@ impl FakeNode {
             files: None,
             layers: Vec::new(),
             startup: None,
+            entrance: None,
             rest: None,
         });
     }

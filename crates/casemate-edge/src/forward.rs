@@ -20,7 +20,7 @@ use crate::header_rules::{self, Outgoing, Upgrade};
 use crate::link::Lease;
 use crate::refusal::{Format, Refusal};
 use crate::reserved::reserved_path;
-use crate::routes::{DialFailure, Knock, RouteTarget, WakeFailure};
+use crate::routes::{DialFailure, Knock, LookupFailure, RouteTarget, WakeFailure};
 use crate::target::{ENVD_PORT, SandboxTarget};
 use crate::tunnel::{self, Tunnel};
 use crate::upstream::{Reuse, SandboxEnded, SendFailure, Unanswered, Upstream, UpstreamBody};
@@ -193,8 +193,12 @@ impl Forward<'_> {
     }
 
     async fn route(&self) -> Result<Option<RouteTarget>, Refusal> {
+        const WHAT: &str = "the sandbox could not be looked up";
         let route = self.edge.parts().routes.lookup(&self.target.sandbox).await;
-        route.map_err(|failure| self.failed(&failure, "the sandbox could not be looked up"))
+        route.map_err(|failure| match failure {
+            LookupFailure::Busy => Refusal::Unexpected { what: WHAT },
+            LookupFailure::Failed(_) => self.failed(&failure, WHAT),
+        })
     }
 
     /// Whether the sandbox ended since it was looked up: its services end before it does.
@@ -285,9 +289,13 @@ impl Forward<'_> {
                         head.version = version;
                         asked.request = Some((head, body));
                     }
+                    if failure.is_break() {
+                        self.edge.parts().routes.broke(&self.target.sandbox).await;
+                    }
                     if is_paused || (self.is_envd() && failure.may_be_the_end()) {
                         // Cut short by the news: `run` answers then.
                         tokio::time::sleep(NEWS_OF_END).await;
+                        self.edge.parts().routes.broke(&self.target.sandbox).await;
                     }
                     if failure.may_be_the_end() && self.is_gone().await {
                         Refusal::NotFound(self.target.sandbox.clone())

@@ -4,8 +4,9 @@ use std::fmt;
 use std::io;
 
 use async_trait::async_trait;
-use casemate_types::SandboxId;
+use casemate_types::{SandboxId, TokenHash};
 use http::HeaderValue;
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -24,6 +25,13 @@ pub trait Routes: Send + Sync + 'static {
     /// # Cancel safety
     /// A wake that began goes on.
     async fn wake(&self, sandbox: &SandboxId, knock: Knock) -> Result<(), WakeFailure>;
+
+    /// A connection into the sandbox broke under a request. Who answers from what it knew some time
+    /// ago finds out now whether the sandbox still runs, and if not, calls
+    /// [`Edge::forget`](crate::Edge::forget). Who is told of every end has nothing to do.
+    async fn broke(&self, sandbox: &SandboxId) {
+        let _ = sandbox;
+    }
 }
 
 /// What a request for a paused sandbox has with it.
@@ -84,18 +92,25 @@ impl RouteTarget {
     };
 }
 
-/// The secret of a sandbox whose ports are not public.
+/// The secret of a sandbox whose ports are not public, of which its hash is enough to know.
 #[derive(Clone)]
-pub struct TrafficToken(Box<[u8]>);
+pub struct TrafficToken(TokenHash);
 
 impl TrafficToken {
     pub fn new(token: &str) -> Self {
-        Self(token.as_bytes().into())
+        Self(TokenHash(Sha256::digest(token).into()))
     }
 
     /// Compares in a time that does not depend on where the first difference is.
     pub(crate) fn matches(&self, given: &[u8]) -> bool {
-        self.0.ct_eq(given).into()
+        let given: [u8; 32] = Sha256::digest(given).into();
+        self.0.0.ct_eq(&given).into()
+    }
+}
+
+impl From<TokenHash> for TrafficToken {
+    fn from(hash: TokenHash) -> Self {
+        Self(hash)
     }
 }
 
@@ -107,8 +122,14 @@ impl fmt::Debug for TrafficToken {
 
 /// The lookup could not be made; it says nothing about the sandbox.
 #[derive(Debug, thiserror::Error)]
-#[error("look up the route of a sandbox")]
-pub struct LookupFailure(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+pub enum LookupFailure {
+    #[error("look up the route of a sandbox")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// So much is asked for that is not known that no more of it is looked for now. Nobody's log
+    /// needs a line of each.
+    #[error("too many sandboxes are looked for")]
+    Busy,
+}
 
 /// Makes connections to services in sandboxes.
 #[async_trait]

@@ -83,6 +83,14 @@ pub(crate) enum SendFailure {
 }
 
 impl SendFailure {
+    /// Whether there was a connection, and it broke.
+    pub(crate) fn is_break(&self) -> bool {
+        match self {
+            Self::Tls(_) | Self::Prepare(_) | Self::Sent(_) => true,
+            Self::Dial(_) | Self::Informational => false,
+        }
+    }
+
     /// Whether the end of a sandbox looks like this, too.
     pub(crate) fn may_be_the_end(&self) -> bool {
         match self {

@@ -159,6 +159,7 @@ impl Inner {
                 pause: None,
                 warm: request.warm,
                 creator: request.creator.clone(),
+                entrance: request.entrance.clone(),
             };
             self.journal.note(&entry).map_err(io::Error::other)?;
             failpoint::hit(Point::CreateNoted);

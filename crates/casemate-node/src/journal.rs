@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use casemate_runtime::RuntimeRecord;
 use casemate_types::{
-    CompiledPolicy, Kept, OnTimeout, PauseReason, Resources, SandboxId, SnapshotId, TeamId,
-    TemplateId, Timestamp,
+    CompiledPolicy, Entrance, Kept, OnTimeout, PauseReason, Resources, SandboxId, SnapshotId,
+    TeamId, TemplateId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -57,6 +57,9 @@ pub struct Entry {
     /// The API server that asked for it. Earlier versions did not say it.
     #[serde(default)]
     pub creator: String,
+    /// How traffic comes in, as edges ask for it. Earlier versions were not told.
+    #[serde(default)]
+    pub entrance: Option<Entrance>,
 }
 
 /// A sandbox that rests.
@@ -320,6 +323,7 @@ mod tests {
             pause: None,
             warm: false,
             creator: String::new(),
+            entrance: None,
         };
         let long = entry("2027-01-15T08:00:00.123456789Z".parse().unwrap(), false);
         let short = Entry {

@@ -148,6 +148,7 @@ mod tests {
             startup: None,
             warm: false,
             creator: String::new(),
+            entrance: None,
         };
         let told = |offer: &Offer, request: &CreateRequest| {
             let agent = offer.spec(request).unwrap().agent;

@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 
 use async_trait::async_trait;
 use casemate_rpc::{
-    ClaimRequest, CreateReply, CreateRequest, Dialled, KeptSnapshot, NodeError, NodeEvent,
+    ClaimRequest, CreateReply, CreateRequest, Dialled, KeptSnapshot, Located, NodeError, NodeEvent,
     NodeInfo, NodePort, PauseReply, ResumeReply, ResumeRequest, SNAPSHOTS_PAGE, SealReply,
     SnapshotReply,
 };
@@ -145,6 +145,10 @@ impl NodePort for Node {
             DialError::PortClosed { sandbox, port } => NodeError::PortClosed { sandbox, port },
             DialError::Io { .. } => internal(&error),
         })
+    }
+
+    async fn locate(&self, sandbox: &SandboxId) -> Result<Option<Located>, NodeError> {
+        Ok(self.inner.located(sandbox))
     }
 
     async fn info(&self) -> Result<NodeInfo, NodeError> {

@@ -91,6 +91,7 @@ async fn go_on(node: &Inner, entry: &mut Entry, request: &CreateRequest) -> Resu
         ends_at: ends_at(started_at, request.life_ms),
         on_timeout: request.on_timeout,
         pause: None,
+        entrance: request.entrance.clone().or(entry.entrance.clone()),
         ..entry.clone()
     };
     let noted = node.journal.replace(&next);
@@ -119,6 +120,7 @@ async fn start_anew(
 ) -> Result<(), NodeError> {
     give_up_if_held(node, entry, &pause).await?;
     request.files = Some(pause.files.clone());
+    request.entrance = request.entrance.or(entry.entrance.clone());
     // A row whose build is gone names none: over nothing its files would be no system.
     if request.layers.is_empty() {
         return Err(NodeError::Unsupported {

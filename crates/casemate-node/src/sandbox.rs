@@ -322,6 +322,7 @@ fn claim(node: &Inner, entry: &mut Entry, claim: &ClaimRequest) -> Result<Create
         ends_at: ends_at(started_at, claim.life_ms),
         on_timeout: claim.on_timeout,
         warm: false,
+        entrance: claim.entrance.clone().or(entry.entrance.clone()),
         ..entry.clone()
     };
     let noted = node.journal.replace(&next);

@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use casemate_rpc::{NodeError, NodeEvent, PausedSandbox, RunningSandbox};
+use casemate_rpc::{Located, NodeError, NodeEvent, PausedSandbox, RunningSandbox};
 use casemate_runtime::Seen;
-use casemate_types::{Kept, LayerId, PauseReason, Resources, SandboxId, TeamId, Timestamp, steady};
+use casemate_types::{
+    Entrance, Kept, LayerId, PauseReason, Resources, SandboxId, TeamId, Timestamp, steady,
+};
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -50,6 +52,8 @@ pub(crate) enum Row {
         log_read_at: Timestamp,
         /// As in its journal entry.
         memory_kills: Option<u64>,
+        /// As in its journal entry.
+        entrance: Option<Entrance>,
         commands: mpsc::Sender<Command>,
     },
 }
@@ -166,6 +170,7 @@ impl Inner {
             ending: false,
             log_read_at: steady::to_wall(entry.started_at),
             memory_kills: entry.memory_kills,
+            entrance: entry.entrance.clone(),
             commands,
         };
         let former = {
@@ -200,6 +205,7 @@ impl Inner {
             ending: false,
             log_read_at: steady::to_wall(entry.started_at),
             memory_kills: entry.memory_kills,
+            entrance: entry.entrance.clone(),
             commands,
         };
         self.lock().sandboxes.insert(entry.sandbox.clone(), row);
@@ -212,8 +218,12 @@ impl Inner {
     /// It is somebody's from now on, as its entry says.
     pub(crate) fn note_claimed(&self, entry: &Entry) {
         let running = running(entry);
-        if let Some(Row::Running { shown, .. }) = self.lock().sandboxes.get_mut(&entry.sandbox) {
+        if let Some(Row::Running {
+            shown, entrance, ..
+        }) = self.lock().sandboxes.get_mut(&entry.sandbox)
+        {
             *shown = running.clone();
+            entrance.clone_from(&entry.entrance);
         }
         self.events.publish(NodeEvent::Running(running));
     }
@@ -256,10 +266,12 @@ impl Inner {
                     memory_kills,
                     rest,
                     layers,
+                    entrance,
                     ..
                 } = row
                 {
                     *rest = None;
+                    entrance.clone_from(&entry.entrance);
                     layers.clone_from(&entry.layers);
                     *shown = running.clone();
                     *memory_kills = entry.memory_kills;
@@ -431,6 +443,24 @@ impl Inner {
         match self.lock().sandboxes.get(sandbox)? {
             Row::Running { rest, .. } => rest.as_ref().map(|rest| rest.shown.kept),
             Row::Booting { .. } => None,
+        }
+    }
+
+    /// Whether it is here and somebody's, and how traffic comes in.
+    pub(crate) fn located(&self, sandbox: &SandboxId) -> Option<Located> {
+        match self.lock().sandboxes.get(sandbox)? {
+            Row::Running { ending: true, .. } | Row::Booting { .. } => None,
+            Row::Running { shown, .. } if shown.warm => None,
+            Row::Running {
+                shown,
+                rest,
+                entrance,
+                ..
+            } => Some(Located {
+                asleep: rest.is_some(),
+                started_at: shown.started_at,
+                entrance: entrance.clone(),
+            }),
         }
     }
 

@@ -14,8 +14,8 @@ use crate::caller::{Caller, NoAnswer};
 use crate::frame::Channel;
 use crate::port::cannot_carry;
 use crate::protocol::{
-    Call, ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, NodeEvent, NodeInfo, PauseReply,
-    Peer, Reply, ResumeReply, ResumeRequest, SealReply, SnapshotReply, Speaks,
+    Call, ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, Located, NodeEvent, NodeInfo,
+    PauseReply, Peer, Reply, ResumeReply, ResumeRequest, SealReply, SnapshotReply, Speaks,
 };
 use crate::wire::{Dialled, Wire};
 use crate::{NodeError, NodePort};
@@ -279,6 +279,14 @@ impl NodePort for NodeClient {
             .await?
         {
             (Reply::Dialled, Some(fd)) => Ok(Dialled::Near(fd.into())),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    async fn locate(&self, sandbox: &SandboxId) -> Result<Option<Located>, NodeError> {
+        let sandbox = sandbox.clone();
+        match self.call(Call::Locate { sandbox }).await? {
+            (Reply::Located(located), _) => Ok(located.map(|located| *located)),
             (other, _) => Err(unexpected(&other)),
         }
     }

@@ -14,8 +14,8 @@ use tracing::{debug, info};
 use crate::client::NodeClient;
 use crate::dial::{self, Wanted};
 use crate::protocol::{
-    ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, NodeEvent, NodeInfo, PauseReply,
-    ResumeReply, ResumeRequest, SealReply, SnapshotReply,
+    ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, Located, NodeEvent, NodeInfo,
+    PauseReply, ResumeReply, ResumeRequest, SealReply, SnapshotReply,
 };
 use crate::wire::{Dialled, Wire};
 use crate::{NodeError, NodePort};
@@ -277,6 +277,10 @@ impl NodePort for FarNode {
         answer
             .unwrap_or(Err(NodeError::Unreachable))
             .map(|()| Dialled::Far(stream))
+    }
+
+    async fn locate(&self, sandbox: &SandboxId) -> Result<Option<Located>, NodeError> {
+        self.client()?.locate(sandbox).await
     }
 
     async fn info(&self) -> Result<NodeInfo, NodeError> {

@@ -22,7 +22,7 @@ pub mod wire;
 pub use client::NodeClient;
 pub use port::{NodeError, NodePort, SNAPSHOTS_PAGE};
 pub use protocol::{
-    ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, NodeDisk, NodeEvent, NodeInfo,
+    ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, Located, NodeDisk, NodeEvent, NodeInfo,
     NodeProcessor, NodeTemplate, PauseReply, PausedSandbox, Peer, ResumeReply, ResumeRequest,
     RunningSandbox, SealReply, SnapshotReply,
 };

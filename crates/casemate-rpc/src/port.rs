@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::protocol::{
-    ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, NodeEvent, NodeInfo, PauseReply,
-    ResumeReply, ResumeRequest, SealReply, SnapshotReply,
+    ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, Located, NodeEvent, NodeInfo,
+    PauseReply, ResumeReply, ResumeRequest, SealReply, SnapshotReply,
 };
 use crate::wire::Dialled;
 
@@ -124,6 +124,10 @@ pub trait NodePort: Send + Sync {
     /// # Cancel safety
     /// Dropping the future drops the connection.
     async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<Dialled, NodeError>;
+
+    /// Whether the sandbox is here, running or paused, and how traffic comes in. `None` also for one
+    /// that is being made or ended, or that is nobody's yet.
+    async fn locate(&self, sandbox: &SandboxId) -> Result<Option<Located>, NodeError>;
 
     /// What the node is and holds now.
     async fn info(&self) -> Result<NodeInfo, NodeError>;

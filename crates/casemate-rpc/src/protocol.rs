@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use casemate_types::{
-    CompiledPolicy, Distribution, EndReason, Kept, LayerId, OnTimeout, PauseReason, Portable,
-    Resources, Sample, SandboxId, SnapshotId, Startup, TeamId, TemplateId, Timestamp,
+    CompiledPolicy, Distribution, EndReason, Entrance, Kept, LayerId, OnTimeout, PauseReason,
+    Portable, Resources, Sample, SandboxId, SnapshotId, Startup, TeamId, TemplateId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +78,9 @@ pub struct CreateRequest {
     /// those of versions that did not say it.
     #[serde(default)]
     pub creator: String,
+    /// How traffic comes in. `None`: nobody says; what the node knows already stays.
+    #[serde(default)]
+    pub entrance: Option<Entrance>,
 }
 
 /// What becomes of a warm sandbox when it is given away; all else is as it was made.
@@ -86,6 +89,9 @@ pub struct ClaimRequest {
     /// Counted from now on.
     pub life_ms: u64,
     pub on_timeout: OnTimeout,
+    /// As in [`CreateRequest`].
+    #[serde(default)]
+    pub entrance: Option<Entrance>,
 }
 
 /// A paused sandbox that is to go on.
@@ -199,6 +205,17 @@ pub struct RunningSandbox {
     /// As in [`CreateRequest`].
     #[serde(default)]
     pub creator: String,
+}
+
+/// A sandbox that the node has, as an edge needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Located {
+    /// It is paused.
+    pub asleep: bool,
+    /// Of its last run: of two nodes that have it, the younger run counts.
+    pub started_at: Timestamp,
+    /// `None`: the node was never told.
+    pub entrance: Option<Entrance>,
 }
 
 /// What travels on the watch.
@@ -408,6 +425,9 @@ pub(crate) enum Call {
         sandbox: SandboxId,
         port: u16,
     },
+    Locate {
+        sandbox: SandboxId,
+    },
     Info,
     Watch,
     Observe,
@@ -444,6 +464,7 @@ pub(crate) enum Reply {
     MemoryKills(u64),
     Done,
     Dialled,
+    Located(Option<Box<Located>>),
     Info(Box<NodeInfo>),
     /// The connection's other end travels beside it.
     Connected,

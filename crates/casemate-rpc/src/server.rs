@@ -93,7 +93,10 @@ async fn serve_calls(channel: Channel, peer: Peer, node: Arc<dyn NodePort>) -> i
 fn may(peer: Peer, call: &Call) -> bool {
     match peer {
         Peer::Control => true,
-        Peer::Edge => matches!(call, Call::Hello(_) | Call::Dial { .. } | Call::Info),
+        Peer::Edge => matches!(
+            call,
+            Call::Hello(_) | Call::Dial { .. } | Call::Locate { .. } | Call::Info
+        ),
     }
 }
 
@@ -201,6 +204,7 @@ async fn carry_out(
             tokio::spawn(serve_connected(channel, peer, Arc::clone(node)));
             return Ok((Reply::Connected, Some(theirs)));
         }
+        Call::Locate { sandbox } => Reply::Located(node.locate(&sandbox).await?.map(Box::new)),
         Call::Info => Reply::Info(Box::new(node.info().await?)),
         Call::Watch | Call::Observe => {
             return Err(NodeError::Internal {

@@ -20,7 +20,7 @@ pub mod usage;
 pub use build::{BuildContext, BuildFailure, BuildStatus, Distribution, Startup};
 pub use chain::chain;
 pub use id::{InstanceId, LayerId, SandboxId, SnapshotId, TeamId, TemplateId, UserId};
-pub use ingress::Ingress;
+pub use ingress::{Entrance, Ingress, TokenHash};
 pub use jiff::Timestamp;
 pub use network::{CompiledPolicy, NetworkPolicy};
 pub use peer::PeerAddr;

@@ -27,6 +27,9 @@ pub use tls::Tls;
 /// Where the file is looked for when no `--config` names one; it may be missing.
 pub const FILE: &str = "/etc/casemate/casemate.toml";
 
+/// Where an edge listens that is told nothing else.
+const EDGE_LISTEN: &str = "127.0.0.1:8081";
+
 /// A value that is never printed.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -160,7 +163,12 @@ fn read_file(named: Option<&Path>) -> anyhow::Result<Option<(PathBuf, String)>> 
 }
 
 fn check(raw: RawConfig, flags: &Flags) -> anyhow::Result<Config> {
-    let listen = flags.listen.as_deref().unwrap_or(&raw.server.listen);
+    let listen = match flags.role {
+        // The API's port is taken where both run.
+        Role::Edge if raw.server.listen == raw::Server::default().listen => EDGE_LISTEN,
+        Role::Up | Role::Api | Role::Edge | Role::Node => &raw.server.listen,
+    };
+    let listen = flags.listen.as_deref().unwrap_or(listen);
     let listen: SocketAddr = listen
         .parse()
         .with_context(|| format!("server.listen: {listen:?} is not ADDRESS:PORT"))?;

@@ -8,6 +8,7 @@ mod config;
 mod control;
 mod credentials;
 mod data_dir;
+mod edge;
 mod egress;
 mod gate;
 mod hand_over;
@@ -42,6 +43,8 @@ enum Command {
     Up(up::Args),
     /// Run an API server of a cluster until Ctrl-C.
     Api(api::Args),
+    /// Carry clients' traffic to the sandboxes of a cluster until Ctrl-C.
+    Edge(edge::Args),
     /// Run this machine's sandboxes for the API servers of a cluster, until Ctrl-C.
     Node(node::Args),
     /// Make this machine a member of a cluster.
@@ -95,6 +98,7 @@ fn run(command: Command, output: &Output) -> anyhow::Result<std::process::ExitCo
         Command::Internal(args) => return command::internal::run(args),
         Command::Up(args) => return up::run(args, output),
         Command::Api(args) => return api::run(args, output),
+        Command::Edge(args) => return edge::run(args, output),
         Command::Node(args) => return node::run(args, output),
         _ => {}
     }
@@ -119,7 +123,11 @@ fn run(command: Command, output: &Output) -> anyhow::Result<std::process::ExitCo
             Command::Migrate(args) => command::migrate::run(args, output).await?,
             Command::Chaos(args) => return command::chaos::run(args, output).await,
             Command::Bench(args) => command::bench::run(args, output).await?,
-            Command::Up(_) | Command::Api(_) | Command::Node(_) | Command::Internal(_) => {}
+            Command::Up(_)
+            | Command::Api(_)
+            | Command::Edge(_)
+            | Command::Node(_)
+            | Command::Internal(_) => {}
         }
         Ok(std::process::ExitCode::SUCCESS)
     })

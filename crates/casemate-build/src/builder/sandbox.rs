@@ -169,6 +169,7 @@ impl Maker {
             startup: None,
             warm: false,
             creator: self.creator.clone(),
+            entrance: None,
         };
         Ok(Planned {
             node: Arc::clone(&self.node),

@@ -45,7 +45,7 @@ pub(super) async fn compare(
             asleep,
             ingress: row.ingress.clone(),
             generation: row.generation,
-            traffic_token: None,
+            traffic_token: control.keys.traffic_token_hash(id, &row.ingress),
         };
         Some((id.clone(), route))
     });

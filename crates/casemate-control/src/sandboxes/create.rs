@@ -323,6 +323,7 @@ impl Control {
             startup: plan.build.started_with().cloned(),
             warm: false,
             creator: self.owner.clone(),
+            entrance: Some(self.keys.entrance(&plan.sandbox, &plan.ingress)),
         }
     }
 

@@ -208,7 +208,7 @@ impl Control {
             asleep,
             ingress: row.ingress.clone(),
             generation: row.generation,
-            traffic_token: None,
+            traffic_token: self.keys.traffic_token_hash(&row.id, &row.ingress),
         };
         if let Err(error) = self.catalog.route_put(&row.id, route).await {
             tracing::error!(

@@ -354,6 +354,7 @@ impl Control {
             startup,
             warm: false,
             creator: self.owner.clone(),
+            entrance: Some(self.keys.entrance(id, &row.ingress)),
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use casemate_store::{Sandbox, StoreError};
-use casemate_types::{Kept, SandboxId, SandboxState, steady};
+use casemate_types::{Ingress, Kept, SandboxId, SandboxState, TokenHash, steady};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
@@ -108,9 +108,9 @@ impl Control {
         }
     }
 
-    /// What a private sandbox asks of traffic to its ports.
-    pub fn traffic_token(&self, id: &SandboxId) -> String {
-        self.keys.traffic_token(id)
+    /// What traffic to the ports of a private sandbox is compared with.
+    pub fn traffic_token_hash(&self, id: &SandboxId, ingress: &Ingress) -> Option<TokenHash> {
+        self.keys.traffic_token_hash(id, ingress)
     }
 
     fn may_wake(&self, row: &Sandbox, knock: Knock<'_>) -> bool {

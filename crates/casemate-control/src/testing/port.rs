@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use casemate_rpc::{
-    ClaimRequest, CreateReply, CreateRequest, Dialled, KeptSnapshot, NodeError, NodeEvent,
+    ClaimRequest, CreateReply, CreateRequest, Dialled, KeptSnapshot, Located, NodeError, NodeEvent,
     NodeInfo, NodePort, PauseReply, ResumeReply, ResumeRequest, RunningSandbox, SNAPSHOTS_PAGE,
     SealReply, SnapshotReply,
 };
@@ -76,6 +76,7 @@ impl NodePort for FakeNode {
                 files: request.files,
                 layers: request.layers,
                 startup: request.startup,
+                entrance: request.entrance,
                 rest: None,
             });
             if !state.reachable {
@@ -98,7 +99,8 @@ impl NodePort for FakeNode {
         claim: ClaimRequest,
     ) -> Result<CreateReply, NodeError> {
         let mut state = self.reachable()?;
-        let facts = &mut state.entry(sandbox)?.facts;
+        let entry = state.entry(sandbox)?;
+        let facts = &mut entry.facts;
         if !facts.warm {
             return Err(NodeError::Exists(sandbox.clone()));
         }
@@ -106,6 +108,7 @@ impl NodePort for FakeNode {
         facts.started_at = Timestamp::now();
         facts.ends_at = facts.started_at + Duration::from_millis(claim.life_ms);
         facts.on_timeout = claim.on_timeout;
+        entry.entrance = claim.entrance;
         let facts = facts.clone();
         state.tell(NodeEvent::Running(facts.clone()));
         Ok(CreateReply {
@@ -327,6 +330,17 @@ impl NodePort for FakeNode {
         };
         let socket = std::net::TcpStream::connect(agent.ok_or_else(closed)?);
         socket.map(Dialled::Near).map_err(|_| closed())
+    }
+
+    async fn locate(&self, sandbox: &SandboxId) -> Result<Option<Located>, NodeError> {
+        let state = self.reachable()?;
+        let entry = state.running.get(sandbox);
+        let entry = entry.filter(|entry| !entry.facts.warm);
+        Ok(entry.map(|entry| Located {
+            asleep: entry.rest.is_some(),
+            started_at: entry.facts.started_at,
+            entrance: entry.entrance.clone(),
+        }))
     }
 
     async fn info(&self) -> Result<NodeInfo, NodeError> {

@@ -7,8 +7,8 @@ use casemate_rpc::{
     RunningSandbox,
 };
 use casemate_types::{
-    CompiledPolicy, Distribution, EndReason, Kept, LayerId, PauseReason, Resources, SandboxId,
-    SnapshotId, Startup, TemplateId, Timestamp,
+    CompiledPolicy, Distribution, EndReason, Entrance, Kept, LayerId, PauseReason, Resources,
+    SandboxId, SnapshotId, Startup, TemplateId, Timestamp,
 };
 use tokio::sync::mpsc;
 
@@ -45,6 +45,7 @@ pub(super) struct Entry {
     pub(super) files: Option<SnapshotId>,
     pub(super) layers: Vec<String>,
     pub(super) startup: Option<Startup>,
+    pub(super) entrance: Option<Entrance>,
     pub(super) rest: Option<Rest>,
 }
 

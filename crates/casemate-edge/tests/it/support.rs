@@ -80,7 +80,7 @@ impl World {
 impl Routes for World {
     async fn lookup(&self, id: &SandboxId) -> Result<Option<RouteTarget>, LookupFailure> {
         if *self.broken.lock().unwrap() {
-            return Err(LookupFailure("the catalog is away".into()));
+            return Err(LookupFailure::Failed("the catalog is away".into()));
         }
         Ok(self.routes.lock().unwrap().get(id).cloned())
     }

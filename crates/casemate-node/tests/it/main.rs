@@ -1,6 +1,7 @@
 //! The node over the fake runtime: admission, journal, deadlines, adoption.
 
 mod layers;
+mod locating;
 mod pausing;
 mod warm;
 
@@ -13,8 +14,8 @@ use casemate_rpc::{CreateRequest, NodeError, NodeEvent, NodePort, NodeTemplate};
 use casemate_runtime::fake::FakeRuntime;
 use casemate_runtime::{Consumption, Runtime};
 use casemate_types::{
-    CompiledPolicy, Distribution, EndReason, Kept, OnTimeout, Resources, Sample, SandboxId,
-    Timestamp,
+    CompiledPolicy, Distribution, EndReason, Entrance, Kept, OnTimeout, Resources, Sample,
+    SandboxId, Timestamp,
 };
 use tokio::sync::mpsc::Receiver;
 
@@ -138,6 +139,7 @@ fn request(life_ms: u64) -> CreateRequest {
         startup: None,
         warm: false,
         creator: String::new(),
+        entrance: None,
     }
 }
 

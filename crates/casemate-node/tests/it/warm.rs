@@ -14,6 +14,7 @@ fn claim(life_ms: u64) -> ClaimRequest {
     ClaimRequest {
         life_ms,
         on_timeout: OnTimeout::Pause(Kept::Files),
+        entrance: Some(Entrance::default()),
     }
 }
 

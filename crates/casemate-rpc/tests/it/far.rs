@@ -278,7 +278,18 @@ async fn a_pause_cuts_what_is_open_into_the_sandbox_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn an_edge_may_dial_and_ask_who_it_is_and_no_more() {
+async fn an_edge_hears_where_a_sandbox_is_and_how_its_traffic_comes_in() {
+    let sandbox = SandboxId::random();
+    let World { node, far, .. } = world(1, Peer::Edge).await;
+    let located = far.locate(&sandbox).await.unwrap().unwrap();
+    assert_eq!(node.locate(&sandbox).await, Ok(Some(located.clone())));
+    assert!(located.entrance.unwrap().ingress.is_private());
+    let World { far, .. } = world(0, Peer::Edge).await;
+    assert_eq!(far.locate(&sandbox).await, Ok(None));
+}
+
+#[tokio::test]
+async fn an_edge_may_look_dial_and_ask_who_it_is_and_no_more() {
     let World { node, far, .. } = world(shouting().await, Peer::Edge).await;
     let (sandbox, files) = (SandboxId::random(), SnapshotId::random());
     assert_eq!(far.create(request(0)).await, Err(NodeError::Denied));

@@ -13,13 +13,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use casemate_linux::scm;
 use casemate_rpc::{
-    ClaimRequest, CreateReply, CreateRequest, Dialled, KeptSnapshot, NodeClient, NodeError,
-    NodeEvent, NodeInfo, NodePort, PauseReply, ResumeReply, ResumeRequest, SNAPSHOTS_PAGE,
-    SealReply, SnapshotReply, server,
+    ClaimRequest, CreateReply, CreateRequest, Dialled, KeptSnapshot, Located, NodeClient,
+    NodeError, NodeEvent, NodeInfo, NodePort, PauseReply, ResumeReply, ResumeRequest,
+    SNAPSHOTS_PAGE, SealReply, SnapshotReply, server,
 };
 use casemate_types::{
-    CompiledPolicy, Distribution, EndReason, Kept, LayerId, OnTimeout, Portable, Resources,
-    SandboxId, SnapshotId, Timestamp,
+    CompiledPolicy, Distribution, EndReason, Entrance, Ingress, Kept, LayerId, OnTimeout, Portable,
+    Resources, SandboxId, SnapshotId, Timestamp, TokenHash,
 };
 use tokio::sync::mpsc;
 
@@ -178,6 +178,25 @@ impl NodePort for SmallNode {
         socket.map(Dialled::Near)
     }
 
+    /// It has every sandbox, whose traffic is private.
+    async fn locate(&self, sandbox: &SandboxId) -> Result<Option<Located>, NodeError> {
+        if self.port == 0 {
+            return Ok(None);
+        }
+        let name = sandbox.as_str().as_bytes();
+        Ok(Some(Located {
+            asleep: true,
+            started_at: Timestamp::UNIX_EPOCH,
+            entrance: Some(Entrance {
+                ingress: Ingress {
+                    allow_public_traffic: Some(false),
+                    ..Ingress::default()
+                },
+                traffic_token: Some(TokenHash([name[0]; 32])),
+            }),
+        }))
+    }
+
     async fn info(&self) -> Result<NodeInfo, NodeError> {
         Err(NodeError::Internal {
             why: "this node says nothing of itself".into(),
@@ -220,6 +239,7 @@ fn request(life_ms: u64) -> CreateRequest {
         startup: None,
         warm: false,
         creator: String::new(),
+        entrance: None,
     }
 }
 
@@ -252,6 +272,7 @@ async fn a_claim_says_until_when_or_why_not() {
     let claim = |on_timeout| ClaimRequest {
         life_ms: 1500,
         on_timeout,
+        entrance: None,
     };
     let claimed = client
         .claim(&sandbox, claim(OnTimeout::Pause(Kept::Files)))

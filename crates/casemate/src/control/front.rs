@@ -1,7 +1,6 @@
 //! The front door wired: edge before API, the catalog as its routes, the node as its dialer.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::TcpListener;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -13,13 +12,10 @@ use casemate_api::{ApiState, RateLimits, ScrapeToken};
 use casemate_catalog::{Catalog, CatalogError, Rate, Rates, Route};
 use casemate_control::Control;
 use casemate_control::sandboxes::wake::{self, WakeError};
-use casemate_edge::{
-    DialFailure, Dialer, Dialled, Edge, EdgeConfig, Knock, LookupFailure, RouteTarget, Routes,
-    TrafficToken, WakeFailure, Wire,
-};
-use casemate_rpc::{NodeError, NodePort, SandboxStream};
-use casemate_tls::ServiceTls;
-use casemate_types::SandboxId;
+use casemate_edge::{Edge, EdgeConfig, Knock, LookupFailure, RouteTarget, Routes, WakeFailure};
+use casemate_front::{NodeDialer, answers};
+use casemate_rpc::NodePort;
+use casemate_types::{Entrance, SandboxId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -65,10 +61,7 @@ impl Front {
         let edge = Edge::new(
             edge_config(&setup.config)?,
             routes,
-            Arc::new(NodeDialer {
-                node,
-                services: ServiceTls::default(),
-            }),
+            Arc::new(NodeDialer::new(node)),
             api,
         );
         let edge = Arc::new(edge);
@@ -79,17 +72,8 @@ impl Front {
     }
 
     /// Serves until `shutdown`, and then until what is open has ended or was cut.
-    pub async fn serve(&self, mut doors: Doors, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let mut take = |door| doors.remove(&door).map(listener).transpose();
-        let http = take(Door::Http)?.context("there is no listener for http")?;
-        let (tls, redirect) = (take(Door::Https)?, take(Door::Redirect)?);
-        let https = async {
-            if let (Some(https), Some(tls)) = (&self.https, tls) {
-                https.serve(&self.edge, tls, redirect, &shutdown).await;
-            }
-        };
-        tokio::join!(self.edge.serve(http, shutdown.clone()), https);
-        Ok(())
+    pub async fn serve(&self, doors: Doors, shutdown: CancellationToken) -> anyhow::Result<()> {
+        serve_doors(&self.edge, self.https.as_ref(), doors, &shutdown).await
     }
 
     /// See [`Edge::announce_end`].
@@ -101,6 +85,25 @@ impl Front {
     pub async fn asked(&self) {
         self.edge.asked().await;
     }
+}
+
+/// Serves an edge's listeners until `shutdown`, and then until what is open has ended or was cut.
+pub async fn serve_doors(
+    edge: &Edge,
+    https: Option<&Https>,
+    mut doors: Doors,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let mut take = |door| doors.remove(&door).map(listener).transpose();
+    let http = take(Door::Http)?.context("there is no listener for http")?;
+    let (tls, redirect) = (take(Door::Https)?, take(Door::Redirect)?);
+    let https = async {
+        if let (Some(https), Some(tls)) = (https, tls) {
+            https.serve(edge, tls, redirect, shutdown).await;
+        }
+    };
+    tokio::join!(edge.serve(http, shutdown.clone()), https);
+    Ok(())
 }
 
 fn listener(listener: TcpListener) -> std::io::Result<tokio::net::TcpListener> {
@@ -161,17 +164,18 @@ struct CatalogRoutes {
 const FILLED_PATIENCE: Duration = Duration::from_secs(10);
 
 impl CatalogRoutes {
-    fn target(&self, sandbox: &SandboxId, route: Route) -> RouteTarget {
+    fn target(&self, sandbox: &SandboxId, route: Route) -> Result<RouteTarget, LookupFailure> {
         if route.asleep {
-            return RouteTarget::Asleep;
+            return Ok(RouteTarget::Asleep);
         }
-        let is_private = route.ingress.is_private();
-        RouteTarget::Running {
-            traffic_token: is_private
-                .then(|| TrafficToken::new(&self.control.traffic_token(sandbox))),
-            mask_host: route.ingress.mask_request_host,
-            https_ports: route.ingress.https_ports.unwrap_or_default(),
-        }
+        let of_route = route.traffic_token;
+        let entrance = Entrance {
+            traffic_token: of_route
+                .or_else(|| self.control.traffic_token_hash(sandbox, &route.ingress)),
+            ingress: route.ingress,
+        };
+        let unknown = || LookupFailure::Failed("it is private, without a token".into());
+        answers::running(entrance).ok_or_else(unknown)
     }
 
     /// Until the node has said what runs, nobody can say that a sandbox does not.
@@ -179,7 +183,9 @@ impl CatalogRoutes {
         let mut filled = self.filled.clone();
         match tokio::time::timeout(FILLED_PATIENCE, filled.wait_for(|filled| *filled)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(LookupFailure("it is not known yet what runs".into())),
+            Ok(Err(_)) | Err(_) => Err(LookupFailure::Failed(
+                "it is not known yet what runs".into(),
+            )),
         }
     }
 }
@@ -195,14 +201,14 @@ impl Routes for CatalogRoutes {
         }
         let look = || async {
             let route = self.catalog.route_by_id(sandbox).await;
-            route.map_err(|error| LookupFailure(Box::new(error)))
+            route.map_err(|error| LookupFailure::Failed(Box::new(error)))
         };
         let mut route = look().await?;
         if route.is_none() && !*self.filled.borrow() {
             self.filled().await?;
             route = look().await?;
         }
-        Ok(route.map(|route| self.target(sandbox, route)))
+        route.map(|route| self.target(sandbox, route)).transpose()
     }
 
     async fn wake(&self, sandbox: &SandboxId, knock: Knock) -> Result<(), WakeFailure> {
@@ -226,31 +232,6 @@ impl Routes for CatalogRoutes {
             Ok(Err(error @ WakeError::Store(_))) => Err(WakeFailure::Failed(Box::new(error))),
             Err(lost) => Err(WakeFailure::Failed(Box::new(lost))),
         }
-    }
-}
-
-struct NodeDialer {
-    node: Arc<dyn NodePort>,
-    services: ServiceTls,
-}
-
-#[async_trait]
-impl Dialer for NodeDialer {
-    async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<Dialled, DialFailure> {
-        match self.node.dial(sandbox, port).await {
-            Ok(dialled) => Ok(match dialled.into_stream()? {
-                SandboxStream::Near(socket) => Dialled::Socket(socket),
-                SandboxStream::Far(stream) => Dialled::Bytes(Box::new(stream)),
-            }),
-            Err(NodeError::NotFound(_)) => Err(DialFailure::NotFound),
-            Err(NodeError::Paused(_)) => Err(DialFailure::Paused),
-            Err(NodeError::PortClosed { .. }) => Err(DialFailure::PortClosed),
-            Err(error) => Err(DialFailure::Node(Box::new(error))),
-        }
-    }
-
-    async fn speak_tls(&self, stream: Box<dyn Wire>, host: &str) -> io::Result<Box<dyn Wire>> {
-        Ok(Box::new(self.services.connect(stream, host).await?))
     }
 }
 

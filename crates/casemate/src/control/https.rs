@@ -1,9 +1,11 @@
 //! TLS in front of the edge: which certificate is shown, and the listeners with it.
 
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use axum::Router;
 use axum::http::{StatusCode, Uri};
 use axum::routing::get;
@@ -14,11 +16,15 @@ use casemate_types::chain;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::ControlSetup;
+use crate::config::Config;
 use crate::config::tls::{Acme, Certificate, Challenge};
+use crate::data_dir::DataDir;
+use crate::up::certificates::{self, Certificates};
 
 /// How long the first certificate may take to come from the parent, which has it ready.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,7 +45,39 @@ impl Https {
         setup: &ControlSetup,
         fed: Option<UnixStream>,
     ) -> anyhow::Result<Option<Self>> {
-        let Some(tls) = &setup.config.tls else {
+        Self::fed(&setup.config, &setup.acme_dir, fed).await
+    }
+
+    /// The same of a process that keeps its certificate itself: `tasks` renew it.
+    pub async fn own(
+        config: &Config,
+        dir: &DataDir,
+        tasks: &mut JoinSet<()>,
+    ) -> anyhow::Result<Option<Self>> {
+        let certificates = Certificates::open(config, dir).context("the certificate for https")?;
+        let fed = match certificates {
+            None => None,
+            Some(certificates) => {
+                let (ours, theirs) = tokio::net::UnixStream::pair()?;
+                let shown = certificates.follow();
+                tasks.spawn(async move {
+                    if let Err(error) = certificates::feed(ours, shown).await {
+                        warn!(%error, "no more certificates are shown");
+                    }
+                });
+                tasks.spawn(certificates.keep());
+                Some(theirs.into_std()?)
+            }
+        };
+        Self::fed(config, &DataDir::acme(dir.root()), fed).await
+    }
+
+    async fn fed(
+        config: &Config,
+        acme_dir: &Path,
+        fed: Option<UnixStream>,
+    ) -> anyhow::Result<Option<Self>> {
+        let Some(tls) = &config.tls else {
             return Ok(None);
         };
         let current = Arc::new(Current::default());
@@ -55,14 +93,14 @@ impl Https {
             }
         }
         let acme = match &tls.certificate {
-            Certificate::Acme(acme) => Some(acme_config(setup, acme)),
+            Certificate::Acme(acme) => Some(acme_config(config, acme_dir, acme)),
             Certificate::Local | Certificate::Files { .. } => None,
         };
         Ok(Some(Self {
             current,
             challenges: Challenges::default(),
             acme,
-            port: setup.config.https_port(),
+            port: config.https_port(),
         }))
     }
 
@@ -147,12 +185,12 @@ async fn follow(
     }
 }
 
-fn acme_config(setup: &ControlSetup, acme: &Acme) -> AcmeConfig {
+fn acme_config(config: &Config, dir: &Path, acme: &Acme) -> AcmeConfig {
     AcmeConfig {
         directory: acme.directory.clone(),
         root: acme.ca.clone(),
         contact: acme.contact.clone(),
-        names: setup.config.acme_names(&acme.challenge),
+        names: config.acme_names(&acme.challenge),
         challenge: match &acme.challenge {
             Challenge::Http01 => acme::Challenge::Http01,
             Challenge::Dns01 { hook, wait } => acme::Challenge::Dns01(DnsHook {
@@ -160,6 +198,6 @@ fn acme_config(setup: &ControlSetup, acme: &Acme) -> AcmeConfig {
                 wait: *wait,
             }),
         },
-        dir: setup.acme_dir.clone(),
+        dir: dir.to_owned(),
     }
 }

@@ -39,6 +39,7 @@ impl Control {
         let claim = ClaimRequest {
             life_ms: millis(plan.life),
             on_timeout: plan.on_timeout,
+            entrance: Some(self.keys.entrance(&plan.sandbox, &plan.ingress)),
         };
         let Some(reply) = self.claim(taken, claim, &plan.envs).await else {
             return Ok(None);
@@ -87,5 +88,6 @@ fn warm_request(team: &TeamId, build: &Build, network: &CompiledPolicy) -> Creat
         startup: build.started_with().cloned(),
         warm: true,
         creator: String::new(),
+        entrance: None,
     }
 }

@@ -49,6 +49,7 @@ fn request(key: &Key) -> CreateRequest {
         startup: None,
         warm: true,
         creator: String::new(),
+        entrance: None,
     }
 }
 
