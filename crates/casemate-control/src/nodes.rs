@@ -1,6 +1,7 @@
 //! What control knows of its nodes: how each is reached, its last word, and what was asked of it.
 
 pub(crate) mod placement;
+pub mod simulation;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::tasks::TaskKind;
 use crate::{Control, reconcile};
-use placement::{Candidate, Wanted};
+use placement::{Candidate, Seen, Wanted};
 
 /// The alias under which the base template is known everywhere.
 pub const BASE_ALIAS: &str = "base";
@@ -77,6 +78,16 @@ pub(crate) struct Heard {
     pub(crate) templates_known: bool,
     /// Names of layers that are there, as far as we know.
     pub(crate) layers: Arc<HashSet<String>>,
+    /// What this server made there since it said how full it is.
+    pub(crate) since: Since,
+}
+
+/// Sandboxes that are in no word of their node yet. Words are seconds apart: without these, all that is
+/// asked meanwhile would go where the last word was best.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Since {
+    sandboxes: u32,
+    memory_mib: u64,
 }
 
 impl Heard {
@@ -100,7 +111,7 @@ struct Look {
     cpu_percent: u32,
 }
 
-impl Look {
+impl Seen for Look {
     fn candidate(&self) -> Candidate<'_> {
         Candidate {
             open: self.open,
@@ -146,9 +157,11 @@ impl Node {
             isolation: String::new(),
             sandboxes: info
                 .map_or(0, |info| info.sandboxes)
-                .saturating_add(starting),
+                .saturating_add(starting)
+                .saturating_add(heard.since.sandboxes),
             sandboxes_max: info.map_or(0, |info| info.sandboxes_max),
-            memory_mib: info.map_or(0, |info| info.memory_promised_bytes / MIB),
+            memory_mib: info.map_or(0, |info| info.memory_promised_bytes / MIB)
+                + heard.since.memory_mib,
             memory_mib_max: info.map_or(0, |info| info.memory_promised_max_bytes / MIB),
             queue_length: info.map_or(0, |info| info.queue_length),
             cpu_percent: info.map_or(0, |info| info.cpu_percent),
@@ -167,8 +180,12 @@ impl Node {
         }
     }
 
-    pub(crate) fn create_succeeded(&self) {
+    /// With this memory limit, in MiB.
+    pub(crate) fn create_succeeded(&self, memory_mib: u32) {
         self.created.fetch_add(1, Ordering::Relaxed);
+        let since = &mut self.heard().since;
+        since.sandboxes = since.sandboxes.saturating_add(1);
+        since.memory_mib = since.memory_mib.saturating_add(memory_mib.into());
     }
 
     pub(crate) fn create_failed(&self) {
@@ -185,6 +202,8 @@ impl Node {
 /// All nodes, by name.
 pub(crate) struct Nodes {
     all: RwLock<BTreeMap<String, Arc<Node>>>,
+    /// The same in a row, for whoever draws lots.
+    row: RwLock<Arc<[Arc<Node>]>>,
     /// Something was heard.
     changed: watch::Sender<()>,
 }
@@ -193,6 +212,7 @@ impl Default for Nodes {
     fn default() -> Self {
         Self {
             all: RwLock::default(),
+            row: RwLock::new(Arc::new([])),
             changed: watch::Sender::new(()),
         }
     }
@@ -215,6 +235,14 @@ impl Nodes {
         all.values().cloned().collect()
     }
 
+    fn is_one_at_most(&self) -> bool {
+        self.row
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+            < 2
+    }
+
     /// Those that speak with us.
     pub(crate) fn connected(&self) -> Vec<Arc<Node>> {
         let mut all = self.all();
@@ -230,12 +258,27 @@ impl Nodes {
         }
         let node = Arc::new(Node::new(name, port));
         all.insert(name.to_owned(), Arc::clone(&node));
+        self.in_a_row(&all);
         Some(node)
     }
 
     fn remove(&self, name: &str) -> Option<Arc<Node>> {
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
-        all.remove(name)
+        let node = all.remove(name);
+        self.in_a_row(&all);
+        node
+    }
+
+    fn in_a_row(&self, all: &BTreeMap<String, Arc<Node>>) {
+        let row = all.values().cloned().collect();
+        *self.row.write().unwrap_or_else(PoisonError::into_inner) = row;
+    }
+
+    /// Nodes to ask for a sandbox, the first one first; `lot` gives a number below its argument.
+    fn choose(&self, wanted: &Wanted<'_>, lot: impl FnMut(usize) -> usize) -> Vec<Arc<Node>> {
+        let row = Arc::clone(&*self.row.read().unwrap_or_else(PoisonError::into_inner));
+        let order = placement::choose(row.len(), |at| row[at].look(), wanted, lot);
+        order.into_iter().map(|at| Arc::clone(&row[at])).collect()
     }
 
     /// Changes what was heard of a node, for whoever waits for that.
@@ -379,12 +422,10 @@ impl Control {
 
     /// Nodes to ask for a sandbox of a build, the first one first.
     pub(crate) fn candidates(&self, build: &Build) -> Vec<Arc<Node>> {
-        let nodes = self.nodes.connected();
         // On one machine there is nothing to choose.
-        if nodes.len() < 2 {
-            return nodes;
+        if self.nodes.is_one_at_most() {
+            return self.nodes.connected();
         }
-        let looks: Vec<Look> = nodes.iter().map(|node| node.look()).collect();
         let labels = BTreeMap::new();
         let wanted = Wanted {
             resources: build.resources,
@@ -392,9 +433,7 @@ impl Control {
             isolation: None,
             labels: &labels,
         };
-        let candidates: Vec<Candidate<'_>> = looks.iter().map(Look::candidate).collect();
-        let order = placement::choose(&candidates, &wanted, lot);
-        order.into_iter().map(|at| Arc::clone(&nodes[at])).collect()
+        self.nodes.choose(&wanted, lot)
     }
 
     /// Where a team's builds are made: always at the same node while it is there, since what is kept

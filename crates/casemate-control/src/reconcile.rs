@@ -304,6 +304,7 @@ impl Control {
             }
             heard.templates_known = true;
             heard.info = Some(info);
+            heard.since = Default::default();
         });
         Ok(())
     }

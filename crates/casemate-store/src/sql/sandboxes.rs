@@ -53,14 +53,16 @@ macro_rules! filtered {
     };
 }
 
+/// `$6` and `$7` are the row before, or beyond all rows. The first comparison alone is one that finds its
+/// place in the index, so that a page costs the same wherever it begins.
 const NEWEST_FIRST: Sql = filtered!(
     ["SELECT ", columns!(),]
-    " AND ($6 IS NULL OR s.started_at < $6 OR (s.started_at = $6 AND s.id > $7)) \
+    " AND s.started_at <= $6 AND (s.started_at < $6 OR s.id > $7) \
      ORDER BY s.started_at DESC, s.id ASC LIMIT $8"
 );
 const OLDEST_FIRST: Sql = filtered!(
     ["SELECT ", columns!(),]
-    " AND ($6 IS NULL OR s.started_at > $6 OR (s.started_at = $6 AND s.id < $7)) \
+    " AND s.started_at >= $6 AND (s.started_at > $6 OR s.id < $7) \
      ORDER BY s.started_at ASC, s.id DESC LIMIT $8"
 );
 const COUNT: Sql = filtered!(["SELECT COUNT(*)",]);
@@ -95,14 +97,14 @@ impl Sandboxes for SqlStore {
         filter: &SandboxFilter,
         page: &Page,
     ) -> Result<Vec<Sandbox>, StoreError> {
-        let sql = match page.order {
-            Order::NewestFirst => NEWEST_FIRST,
-            Order::OldestFirst => OLDEST_FIRST,
+        let (sql, before_all) = match page.order {
+            Order::NewestFirst => (NEWEST_FIRST, i64::MAX),
+            Order::OldestFirst => (OLDEST_FIRST, i64::MIN),
         };
         let after = page.after.as_ref();
         let rows: Vec<SandboxRow> = bind_filter(query_as(sql), filter)
-            .bind(after.map(|cursor| micros(cursor.started_at)))
-            .bind(after.map(|cursor| cursor.id.as_str()))
+            .bind(after.map_or(before_all, |cursor| micros(cursor.started_at)))
+            .bind(after.map_or("", |cursor| cursor.id.as_str()))
             .bind(i64::from(page.rows_max))
             .fetch_all(&self.readers)
             .await

@@ -58,7 +58,7 @@ pub(super) async fn store(
 }
 
 /// The history, where the store is: in a file, or in the store's database.
-pub(super) async fn history(config: &Config, dir: &Path) -> anyhow::Result<Arc<dyn History>> {
+pub async fn history(config: &Config, dir: &Path) -> anyhow::Result<Arc<dyn History>> {
     let Some(options) = config.database.options()? else {
         let path = dir.join(HISTORY);
         let history = SqlHistory::open(&path).await.with_context(|| {
