@@ -66,6 +66,13 @@ const OLDEST_FIRST: Sql = filtered!(
      ORDER BY s.started_at ASC, s.id DESC LIMIT $8"
 );
 const COUNT: Sql = filtered!(["SELECT COUNT(*)",]);
+/// … where neither metadata nor a template is asked for: all of it is in the index. Each page of a list
+/// says how many run.
+pub(super) const COUNT_ALL: Sql = sql!(
+    "SELECT COUNT(*) FROM sandboxes WHERE team_id = $1 AND state <> 'dead' AND state",
+    is_in("$2"),
+    " AND started_at >= $3"
+);
 
 /// For the test of their plans.
 #[cfg(test)]
@@ -113,7 +120,14 @@ impl Sandboxes for SqlStore {
     }
 
     async fn sandbox_count(&self, filter: &SandboxFilter) -> Result<u64, StoreError> {
-        let (count,): (i64,) = bind_filter(query_as(COUNT), filter)
+        let counting = match filter.metadata.is_empty() && filter.template.is_none() {
+            true => query_as(COUNT_ALL)
+                .bind(filter.team.as_str())
+                .bind(Value::texts(filter.states.iter().map(|s| state_word(*s))))
+                .bind(filter.started_after.map_or(i64::MIN, micros)),
+            false => bind_filter(query_as(COUNT), filter),
+        };
+        let (count,): (i64,) = counting
             .fetch_one(&self.readers)
             .await
             .map_err(|error| failed("sandboxes of team", &filter.team, error))?;

@@ -64,9 +64,16 @@ async fn a_page_of_sandboxes_begins_at_its_place_in_the_index() {
         let plan = plan(&store, sql).await;
         assert!(plan.contains(condition), "{plan}");
     }
+    let count = plan(&store, sandboxes::COUNT_ALL).await;
+    assert!(count.contains("COVERING INDEX sandboxes_alive"), "{count}");
     let Some(store) = TempPostgres::open().await else {
         return;
     };
+    let count = postgres_plan(&store, sandboxes::COUNT_ALL, "text, text[], bigint").await;
+    assert!(
+        count.contains("Index Only Scan using sandboxes_alive"),
+        "{count}"
+    );
     let filter = "text, text[], text[], text, bigint, bigint, text, bigint";
     for (sql, condition) in sandboxes::PAGES
         .into_iter()

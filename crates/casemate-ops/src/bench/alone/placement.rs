@@ -34,9 +34,9 @@ pub(super) async fn measure(
     outcome
         .took
         .iter()
-        .for_each(|took_one| took.push_duration(*took_one));
+        .for_each(|one| took.push(one.as_secs_f64() * 1e6));
     let nodes = options.nodes;
-    figures.push(Figure::time(&format!("choice among {nodes} nodes"), &took).at_most(1.0));
+    figures.push(Figure::short_time(&format!("choice among {nodes} nodes"), &took).at_most(1000.0));
     // Until they are as full as they will be.
     let settled = &outcome.loads[outcome.loads.len() / 3..];
     let of = |share: fn(&Loads) -> f64| {
