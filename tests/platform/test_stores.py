@@ -1,5 +1,6 @@
 """A platform whose store is PostgreSQL and whose catalog is Redis, and what becomes of both."""
 
+import json
 import signal
 import sqlite3
 
@@ -58,6 +59,29 @@ def test_rows_are_in_the_database_and_routes_in_redis(stored, postgres, redis):
     stored.kill(sandbox.sandbox_id)
     assert sandbox.sandbox_id not in stored.listed()
     assert stored.port_of(sandbox.sandbox_id, 8000)[0] == 502
+
+
+def past_of(instance, id):
+    """Its events, its log and its samples, as the API reads them."""
+    key = {"X-API-Key": instance.client["api_key"]}
+    read = lambda path: json.loads(instance.get(path, key)[2])
+    return (
+        [event["type"] for event in read(f"/events/sandboxes/{id}?orderAsc=true")],
+        read(f"/v2/sandboxes/{id}/logs")["logs"],
+        read(f"/sandboxes/{id}/metrics"),
+    )
+
+
+def test_the_past_is_in_the_database_too(stored, postgres):
+    sandbox = stored.create()
+    stored.kill(sandbox.sandbox_id)
+    host.until("it was measured and its end noted", lambda: all(past_of(stored, sandbox.sandbox_id)) and
+               len(past_of(stored, sandbox.sandbox_id)[0]) == 2, 30)
+    kinds = postgres.sql(
+        f"SELECT kind FROM casemate_history.events WHERE sandbox = '{sandbox.sandbox_id}' ORDER BY number", "stored"
+    )
+    assert kinds == ["created", "killed"], kinds
+    assert not (stored.data_dir / "control/history.sqlite").exists()
 
 
 def test_nothing_that_was_acknowledged_is_lost_with_the_database(stored, postgres):
@@ -168,6 +192,8 @@ def test_a_machine_that_has_grown_moves_into_a_database(postgres):
         running.commands.run("echo moved > /tmp/moved")
         paused.pause()
         snapshot = running.create_snapshot()
+        host.until("there is a past", lambda: all(past_of(instance, running.sandbox_id)), 30)
+        events, lines, samples = past_of(instance, running.sandbox_id)
         refused = casemate(*migrate, env=environment)
         assert refused.returncode != 0 and "another casemate uses" in refused.stderr, refused.stderr
         instance.process.send_signal(signal.SIGTERM)
@@ -188,6 +214,11 @@ def test_a_machine_that_has_grown_moves_into_a_database(postgres):
         assert instance.connect(paused.sandbox_id).commands.run("true").exit_code == 0
         forked = instance.create(template=snapshot.snapshot_id)
         assert forked.commands.run("cat /tmp/moved").stdout == "moved\n"
+        moved_events, moved_lines, moved_samples = past_of(instance, running.sandbox_id)
+        assert moved_events[: len(events)] == events
+        assert all(line in moved_lines for line in lines) and all(sample in moved_samples for sample in samples)
+        assert (instance.data_dir / "control/history.sqlite.moved").exists()
+        assert not (instance.data_dir / "control/history.sqlite").exists()
         former = sqlite3.connect(instance.data_dir / "control/store.sqlite.moved")
         counted = former.execute("SELECT count(*) FROM teams").fetchone()[0]
         assert postgres.sql("SELECT count(*) FROM teams", "grown") == [str(counted)]

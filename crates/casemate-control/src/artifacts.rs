@@ -71,6 +71,13 @@ impl Control {
     }
 }
 
+/// Of what a build needs, that which nodes do not have by themselves.
+pub(crate) fn carried_names(build: &Build) -> Vec<String> {
+    let layers = build.layers.iter().filter(|name| portable(name).is_some());
+    let files = build.files.iter().map(SnapshotId::to_string);
+    layers.cloned().chain(files).collect()
+}
+
 /// For ever, beside what follows the node. `keeps` says whether this server is its keeper.
 pub(crate) async fn run(
     control: &Arc<Control>,

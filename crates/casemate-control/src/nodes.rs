@@ -2,6 +2,7 @@
 
 pub(crate) mod placement;
 mod presence;
+pub mod simulation;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
@@ -17,8 +18,8 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::tasks::TaskKind;
-use crate::{Control, reconcile};
-use placement::{Candidate, Wanted};
+use crate::{Control, artifacts, reconcile};
+use placement::{Candidate, Seen, Wanted};
 use presence::Presence;
 
 /// The alias under which the base template is known everywhere.
@@ -131,6 +132,16 @@ pub(crate) struct Heard {
     pub(crate) templates_known: bool,
     /// Names of layers and kept files that are there, as far as we know.
     pub(crate) layers: Arc<HashSet<String>>,
+    /// What this server made there since it said how full it is.
+    pub(crate) since: Since,
+}
+
+/// Sandboxes that are in no word of their node yet. Words are seconds apart: without these, all that is
+/// asked meanwhile would go where the last word was best.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Since {
+    sandboxes: u32,
+    memory_mib: u64,
 }
 
 impl Heard {
@@ -153,7 +164,7 @@ struct Look {
     cpu_percent: u32,
 }
 
-impl Look {
+impl Seen for Look {
     fn candidate(&self) -> Candidate<'_> {
         Candidate {
             open: self.open,
@@ -201,9 +212,11 @@ impl Node {
             place,
             sandboxes: info
                 .map_or(0, |info| info.sandboxes)
-                .saturating_add(starting),
+                .saturating_add(starting)
+                .saturating_add(heard.since.sandboxes),
             sandboxes_max: info.map_or(0, |info| info.sandboxes_max),
-            memory_mib: info.map_or(0, |info| info.memory_promised_bytes / MIB),
+            memory_mib: info.map_or(0, |info| info.memory_promised_bytes / MIB)
+                + heard.since.memory_mib,
             memory_mib_max: info.map_or(0, |info| info.memory_promised_max_bytes / MIB),
             queue_length: info.map_or(0, |info| info.queue_length),
             cpu_percent: info.map_or(0, |info| info.cpu_percent),
@@ -236,8 +249,12 @@ impl Node {
         place.is_open
     }
 
-    pub(crate) fn create_succeeded(&self) {
+    /// With this memory limit, in MiB.
+    pub(crate) fn create_succeeded(&self, memory_mib: u32) {
         self.created.fetch_add(1, Ordering::Relaxed);
+        let since = &mut self.heard().since;
+        since.sandboxes = since.sandboxes.saturating_add(1);
+        since.memory_mib = since.memory_mib.saturating_add(memory_mib.into());
     }
 
     pub(crate) fn create_failed(&self) {
@@ -254,6 +271,8 @@ impl Node {
 /// All nodes, by name.
 pub(crate) struct Nodes {
     all: RwLock<BTreeMap<String, Arc<Node>>>,
+    /// The same in a row, for whoever draws lots.
+    row: RwLock<Arc<[Arc<Node>]>>,
     /// Something was heard.
     changed: watch::Sender<()>,
 }
@@ -262,6 +281,7 @@ impl Default for Nodes {
     fn default() -> Self {
         Self {
             all: RwLock::default(),
+            row: RwLock::new(Arc::new([])),
             changed: watch::Sender::new(()),
         }
     }
@@ -289,6 +309,14 @@ impl Nodes {
         self.changed.subscribe()
     }
 
+    fn is_one_at_most(&self) -> bool {
+        self.row
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+            < 2
+    }
+
     /// Those that speak with us.
     pub(crate) fn connected(&self) -> Vec<Arc<Node>> {
         let mut all = self.all();
@@ -304,12 +332,27 @@ impl Nodes {
         }
         let node = Arc::new(Node::new(name, link));
         all.insert(name.to_owned(), Arc::clone(&node));
+        self.in_a_row(&all);
         Some(node)
     }
 
     fn remove(&self, name: &str) -> Option<Arc<Node>> {
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
-        all.remove(name)
+        let node = all.remove(name);
+        self.in_a_row(&all);
+        node
+    }
+
+    fn in_a_row(&self, all: &BTreeMap<String, Arc<Node>>) {
+        let row = all.values().cloned().collect();
+        *self.row.write().unwrap_or_else(PoisonError::into_inner) = row;
+    }
+
+    /// Nodes to ask for a sandbox, the first one first; `lot` gives a number below its argument.
+    fn choose(&self, wanted: &Wanted<'_>, lot: impl FnMut(usize) -> usize) -> Vec<Arc<Node>> {
+        let row = Arc::clone(&*self.row.read().unwrap_or_else(PoisonError::into_inner));
+        let order = placement::choose(row.len(), |at| row[at].look(), wanted, lot);
+        order.into_iter().map(|at| Arc::clone(&row[at])).collect()
     }
 
     /// Changes what was heard of a node, for whoever waits for that.
@@ -461,23 +504,21 @@ impl Control {
 
     /// Nodes to ask for a sandbox of a build, the first one first.
     pub(crate) fn candidates(&self, build: &Build) -> Vec<Arc<Node>> {
-        let mut nodes = self.nodes.connected();
-        nodes.retain(|node| node.is_open());
         // On one machine there is nothing to choose.
-        if nodes.len() < 2 {
+        if self.nodes.is_one_at_most() {
+            let mut nodes = self.nodes.connected();
+            nodes.retain(|node| node.is_open());
             return nodes;
         }
-        let looks: Vec<Look> = nodes.iter().map(|node| node.look()).collect();
+        let carried = artifacts::carried_names(build);
         let labels = BTreeMap::new();
         let wanted = Wanted {
             resources: build.resources,
-            layers: &build.layers,
+            layers: &carried,
             isolation: None,
             labels: &labels,
         };
-        let candidates: Vec<Candidate<'_>> = looks.iter().map(Look::candidate).collect();
-        let order = placement::choose(&candidates, &wanted, lot);
-        order.into_iter().map(|at| Arc::clone(&nodes[at])).collect()
+        self.nodes.choose(&wanted, lot)
     }
 
     /// Where a team's builds are made: always at the same node while it is there, since what is kept

@@ -368,6 +368,7 @@ impl Control {
             }
             heard.templates_known = true;
             heard.info = Some(info);
+            heard.since = Default::default();
         });
         Ok(())
     }

@@ -22,7 +22,7 @@ pub use samples::*;
 pub use trim::*;
 
 /// One test for each case. `$open` is an async function without arguments that gives a value
-/// which dereferences to a [`crate::History`].
+/// which dereferences to a [`crate::History`], or `None` where tests have none of its kind.
 #[macro_export]
 macro_rules! history_conformance {
     ($open:path) => {
@@ -60,7 +60,9 @@ macro_rules! history_conformance {
         $(
             #[tokio::test]
             async fn $case() {
-                let history = $open().await;
+                let Some(history) = $open().await else {
+                    return;
+                };
                 $crate::conformance::$case(&*history).await;
             }
         )+

@@ -4,6 +4,7 @@
 //! same thing is measured in turn with it, sample by sample, and what the platform adds is what
 //! counts. Nothing here is asserted; whoever reads the report judges.
 
+mod alone;
 mod error;
 pub mod floor;
 mod floor_process;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 
 use casemate_client::{Api, BaseUrl};
 
+pub use alone::{Alone, AlonePart, run_alone};
 pub use error::BenchError;
 pub use machine::Machine;
 pub use report::{Figure, Report, Unit, write_into};

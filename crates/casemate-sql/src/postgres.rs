@@ -150,6 +150,9 @@ fn driver(options: &PostgresOptions, commits: Commits) -> PgConnectOptions {
     if options.host.starts_with('/') {
         driver = driver.socket(&options.host);
     }
+    if let Some(schema) = options.schema {
+        driver = driver.options([("search_path", schema)]);
+    }
     if let Some(roots) = &options.tls_roots {
         driver = driver.ssl_root_cert(roots);
     }

@@ -22,6 +22,8 @@ impl From<&'static str> for Sql {
 /// - `is_in("$1")`, `not_in("$1")`: the comparison with a list ([`crate::Value::texts`]),
 /// - `items("b.layers", "n")`: as a table, `n.value` for each of the texts in `b.layers`, a JSON
 ///   text `{"is": […]}`,
+/// - `rows("$1", "v")`: as a table, `v.value` for each row of many ([`crate::Value::rows`]), of which
+///   `v.value ->> 0` is the first value as SQLite's own or PostgreSQL's text, and `v.key` its place,
 /// - `now()`: the database's own clock when the statement began, in microseconds since 1970-01-01
 ///   UTC (SQLite's has milliseconds),
 /// - `either("…", "…")`: SQLite's words and PostgreSQL's.
@@ -44,6 +46,11 @@ macro_rules! sql {
         $crate::sql!(@ [$($lite)* "json_each(", $json, ", '$.is') ", $name,]
             [$($pg)* "jsonb_array_elements_text(CAST(", $json, " AS JSONB) -> 'is') AS ",
                 $name, " (value)",] $($($rest)*)?)
+    };
+    (@ [$($lite:tt)*] [$($pg:tt)*] rows($list:literal, $name:literal) $(, $($rest:tt)*)?) => {
+        $crate::sql!(@ [$($lite)* "json_each(", $list, ") ", $name,]
+            [$($pg)* "jsonb_array_elements(CAST(", $list, " AS JSONB)) WITH ORDINALITY AS ",
+                $name, " (value, key)",] $($($rest)*)?)
     };
     (@ [$($lite:tt)*] [$($pg:tt)*] now() $(, $($rest:tt)*)?) => {
         $crate::sql!(@ [$($lite)* "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",]

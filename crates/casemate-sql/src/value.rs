@@ -22,6 +22,12 @@ impl Value {
     pub fn texts<T: Into<String>>(texts: impl IntoIterator<Item = T>) -> Self {
         Self::Texts(texts.into_iter().map(Into::into).collect())
     }
+
+    /// Rows of values for a statement that writes many at once, whose text is then the same for any
+    /// number of them. Bytes are written in hex. PostgreSQL refuses texts with a NUL.
+    pub fn rows(rows: Vec<serde_json::Value>) -> Self {
+        Self::Text(Some(serde_json::Value::from(rows).to_string()))
+    }
 }
 
 pub(crate) fn sqlite(values: Vec<Bound>) -> Result<SqliteArguments, BoxDynError> {

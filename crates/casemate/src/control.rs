@@ -18,7 +18,7 @@ use casemate_control::{
     AdminToken, Bootstrapped, BuildsConfig, Control, ControlConfig, Limits, RootSecret,
     WarmPoolConfig,
 };
-use casemate_history::{History, Retention, SqliteHistory};
+use casemate_history::Retention;
 use casemate_images::Images;
 use casemate_rpc::carrier::Carrier;
 use casemate_rpc::{NodeClient, NodePort};
@@ -100,14 +100,7 @@ async fn serve(
     let node: Arc<dyn NodePort> = Arc::clone(&client) as _;
     let info = node.info().await.context("ask the node who it is")?;
     let store = stores::store(&setup.config, &setup.control_dir, &info.node).await?;
-    let path = setup.control_dir.join("history.sqlite");
-    let history = SqliteHistory::open(&path).await.with_context(|| {
-        format!(
-            "open the history {} (delete it to start without a past)",
-            path.display()
-        )
-    })?;
-    let history: Arc<dyn History> = Arc::new(history);
+    let history = stores::history(&setup.config, &setup.control_dir).await?;
     let (routes, rates) = stores::catalog(&setup.config)?;
     let catalog = Arc::new(front::CuttingCatalog::new(routes));
     let config = control_config(&setup)?;

@@ -63,14 +63,7 @@ impl Node {
     /// know.
     pub(crate) fn has_all_of(&self, build: &Build) -> bool {
         let heard = self.heard();
-        let mut carried = build
-            .layers
-            .iter()
-            .filter(|name| super::portable(name).is_some());
-        carried.all(|name| heard.layers.contains(name))
-            && build
-                .files
-                .as_ref()
-                .is_none_or(|files| heard.layers.contains(files.as_str()))
+        let mut carried = super::carried_names(build).into_iter();
+        carried.all(|name| heard.layers.contains(&name))
     }
 }

@@ -257,7 +257,7 @@ impl Control {
             }
             return Ok(None);
         }
-        node.create_succeeded();
+        node.create_succeeded(plan.build.resources.memory_mib);
         self.spawned.note(&plan.template.id);
         self.note_use(&caller.team.id, &plan.build, &plan.compiled);
         Ok(Some(Created {

@@ -149,7 +149,7 @@ impl Control {
             ..row
         };
         self.record(row.clone(), place, max).await?;
-        node.create_succeeded();
+        node.create_succeeded(row.resources.memory_mib);
         Ok(Created {
             access_token: self.keys.envd_token(&id),
             traffic_token: row

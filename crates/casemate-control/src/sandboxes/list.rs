@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use casemate_store::{Cursor, Order, Page, SandboxFilter, StoreError};
+use casemate_store::{Cursor, Order, Page, Sandbox, SandboxFilter, Store, StoreError};
 use casemate_types::limits::PAGE_ROWS_MAX;
 use casemate_types::sandbox::PublicState;
 use casemate_types::template::{TemplateRef, TemplateRefError};
@@ -12,6 +12,7 @@ use super::{SandboxView, Shown};
 use crate::Control;
 use crate::auth::TeamCaller;
 use crate::cursor::{self, InvalidCursor};
+use crate::keys::Keys;
 
 /// What a client wants to see.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +48,47 @@ pub enum ListError {
     Store(#[from] StoreError),
 }
 
+/// Which rows of a list: some that match, and from where on.
+#[derive(Debug, Clone, Copy)]
+pub struct RowsAsk<'a> {
+    pub filter: &'a SandboxFilter,
+    pub order: Order,
+    /// 1 to [`PAGE_ROWS_MAX`].
+    pub limit: u32,
+    /// As it was issued; `None` is the first page.
+    pub token: Option<&'a str>,
+}
+
+/// Rows of one page, and the token of the next.
+pub async fn rows(
+    store: &dyn Store,
+    keys: &Keys,
+    ask: &RowsAsk<'_>,
+) -> Result<(Vec<Sandbox>, Option<String>), ListError> {
+    let team = &ask.filter.team;
+    let after = match ask.token {
+        None | Some("") => None,
+        Some(token) => Some(cursor::decode(keys, team, ask.order, token)?),
+    };
+    let limit = ask.limit.clamp(1, PAGE_ROWS_MAX);
+    let page = Page {
+        order: ask.order,
+        after,
+        rows_max: limit + 1,
+    };
+    let mut rows = store.sandbox_page(ask.filter, &page).await?;
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next_token = rows.last().filter(|_| more).map(|last| {
+        let cursor = Cursor {
+            started_at: last.started_at,
+            id: last.id.clone(),
+        };
+        cursor::encode(keys, team, ask.order, &cursor)
+    });
+    Ok((rows, next_token))
+}
+
 impl Control {
     /// One page of the caller's sandboxes.
     pub async fn list_sandboxes(
@@ -54,11 +96,15 @@ impl Control {
         caller: &TeamCaller,
         ask: &ListSandboxes,
     ) -> Result<SandboxPage, ListError> {
-        let team = &caller.team.id;
-        let after = match ask.next_token.as_deref() {
-            None | Some("") => None,
-            Some(token) => Some(cursor::decode(&self.keys, team, ask.order, token)?),
-        };
+        self.page(caller, ask, wants_running(ask)).await
+    }
+
+    async fn page(
+        &self,
+        caller: &TeamCaller,
+        ask: &ListSandboxes,
+        counts: bool,
+    ) -> Result<SandboxPage, ListError> {
         let template = match ask.template.as_deref() {
             None => None,
             Some(text) => match self.filter_template(caller, text).await? {
@@ -67,29 +113,20 @@ impl Control {
             },
         };
         let filter = SandboxFilter {
-            team: team.clone(),
+            team: caller.team.id.clone(),
             states: ask.states.clone(),
             metadata: ask.metadata.clone(),
             template,
             started_after: ask.started_after.map(steady::from_wall),
         };
-        let limit = ask.limit.clamp(1, PAGE_ROWS_MAX);
-        let page = Page {
+        let part = RowsAsk {
+            filter: &filter,
             order: ask.order,
-            after,
-            rows_max: limit + 1,
+            limit: ask.limit,
+            token: ask.next_token.as_deref(),
         };
-        let mut rows = self.store.sandbox_page(&filter, &page).await?;
-        let more = rows.len() > limit as usize;
-        rows.truncate(limit as usize);
-        let next_token = rows.last().filter(|_| more).map(|last| {
-            let cursor = Cursor {
-                started_at: last.started_at,
-                id: last.id.clone(),
-            };
-            cursor::encode(&self.keys, team, ask.order, &cursor)
-        });
-        let running = if wants_running(ask) {
+        let (rows, next_token) = rows(&*self.store, &self.keys, &part).await?;
+        let running = if counts {
             let filter = SandboxFilter {
                 states: vec![PublicState::Running],
                 ..filter
@@ -133,7 +170,8 @@ impl Control {
         };
         let mut all = Vec::new();
         loop {
-            let page = self.list_sandboxes(caller, &ask).await?;
+            // Nobody asks how many match, which counts them all.
+            let page = self.page(caller, &ask, false).await?;
             all.extend(page.sandboxes);
             match page.next_token {
                 Some(token) => ask.next_token = Some(token),

@@ -6,7 +6,7 @@ use casemate_history::{
 use casemate_store::{BuildId, BuildRecord, StoreError};
 use casemate_types::limits::BUILD_LOG_LINES_MAX;
 use casemate_types::template::TemplateRef;
-use casemate_types::{BuildStatus, TeamId, TemplateId, Timestamp};
+use casemate_types::{BuildStatus, TeamId, TemplateId, Timestamp, chain};
 
 use super::owned::{Asker, Owned};
 use crate::Control;
@@ -69,7 +69,7 @@ impl Control {
     ) -> Result<BuildView, ReadBuildError> {
         let (team, record) = self.readable_build(asker, template, build).await?;
         let lines = match record.status {
-            BuildStatus::Waiting => Vec::new(),
+            BuildStatus::Waiting => Ok(Vec::new()),
             BuildStatus::Building | BuildStatus::Ready | BuildStatus::Failed => {
                 let page = BuildLogPage {
                     team: team.clone(),
@@ -78,10 +78,23 @@ impl Control {
                     offset: ask.offset,
                     rows_max: ask.limit.min(BUILD_LOG_LINES_MAX),
                 };
-                self.history.build_logs_page(&page).await?
+                self.history.build_logs_page(&page).await
             }
         };
-        let of_failed_step = self.of_failed_step(&record, team).await?;
+        let of_failed_step = self.of_failed_step(&record, team).await;
+        // Clients build by asking this again and again: what is only lines must not end that. They ask
+        // for those that they missed next.
+        let told = |lines: Result<Vec<BuildLogEntry>, HistoryError>| {
+            lines.unwrap_or_else(|error| {
+                tracing::warn!(
+                    build.id = build,
+                    error = chain(&error),
+                    "the status of a build is told without its lines"
+                );
+                Vec::new()
+            })
+        };
+        let (lines, of_failed_step) = (told(lines), told(of_failed_step));
         Ok(BuildView {
             record,
             lines,

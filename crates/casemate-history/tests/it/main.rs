@@ -1,4 +1,9 @@
-//! The SQLite adapter against the contract, and what is its own: its file and its restarts.
+//! The adapter against the contract on both databases, and what is its own: its file, its restarts, its
+//! servers.
 
 mod conformance;
+mod copy;
+mod earlier;
+mod postgres;
 mod restart;
+mod rows;

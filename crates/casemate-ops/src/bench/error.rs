@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use casemate_client::{ApiError, EnvdError, HttpError};
 
+/// The cause below, of whichever part.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 /// A bench that cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
@@ -22,6 +25,10 @@ pub enum BenchError {
     },
     #[error(transparent)]
     Http(#[from] HttpError),
+    #[error("the store failed")]
+    Store(#[source] Cause),
+    #[error("the simulation did not end")]
+    Simulation,
     #[error("/bin/true ended with {status}")]
     Command { status: String },
     #[error("a script in a sandbox ended with {status}")]

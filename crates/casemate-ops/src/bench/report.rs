@@ -14,6 +14,8 @@ use super::samples::Samples;
 pub enum Unit {
     #[serde(rename = "ms")]
     Milliseconds,
+    #[serde(rename = "µs")]
+    Microseconds,
     #[serde(rename = "MiB")]
     Mebibytes,
     #[serde(rename = "%")]
@@ -24,6 +26,7 @@ impl Unit {
     fn name(self) -> &'static str {
         match self {
             Self::Milliseconds => "ms",
+            Self::Microseconds => "µs",
             Self::Mebibytes => "MiB",
             Self::Percent => "%",
         }
@@ -55,6 +58,11 @@ pub struct Floor {
 impl Figure {
     pub(super) fn time(name: &str, samples: &Samples) -> Self {
         Self::new(name, Unit::Milliseconds, samples)
+    }
+
+    /// Of samples in microseconds.
+    pub(super) fn short_time(name: &str, samples: &Samples) -> Self {
+        Self::new(name, Unit::Microseconds, samples)
     }
 
     pub(super) fn memory(name: &str, samples: &Samples) -> Self {

@@ -64,7 +64,7 @@ pub async fn migrate(options: &PostgresOptions, known: &Migrator) -> Result<(), 
         ..options.clone()
     };
     let mut connection = connect(&long).await?;
-    let migrated = migrate_alone(&mut connection, known).await;
+    let migrated = migrate_alone(&mut connection, options.schema, known).await;
     // The lock ends with the connection, whatever became of it.
     let closed = tokio::time::timeout(options.acquire_timeout, connection.close()).await;
     migrated?;
@@ -74,11 +74,18 @@ pub async fn migrate(options: &PostgresOptions, known: &Migrator) -> Result<(), 
     }
 }
 
-async fn migrate_alone(connection: &mut PgConnection, known: &Migrator) -> Result<(), SchemaError> {
+async fn migrate_alone(
+    connection: &mut PgConnection,
+    schema: Option<&'static str>,
+    known: &Migrator,
+) -> Result<(), SchemaError> {
     tokio::time::timeout(OTHERS_WAIT, lock(connection))
         .await
         .map_err(|_| SchemaError::Locked)?
         .map_err(looked)?;
+    if let Some(name) = schema {
+        make_schema(connection, name).await.map_err(looked)?;
+    }
     let schema = read(connection, known).await?;
     if schema.found > last(known) {
         return fits(&schema, known);
@@ -150,6 +157,19 @@ async fn lock(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         }
         tokio::time::sleep(LOCK_PAUSE).await;
     }
+}
+
+/// Making one needs a right that using one does not: it is asked only where none is.
+async fn make_schema(connection: &mut PgConnection, name: &'static str) -> Result<(), sqlx::Error> {
+    let is_there: bool = sqlx::query_scalar("SELECT to_regnamespace($1) IS NOT NULL")
+        .bind(name)
+        .fetch_one(&mut *connection)
+        .await?;
+    if !is_there {
+        let make = sqlx::AssertSqlSafe(format!("CREATE SCHEMA {name}"));
+        sqlx::query(make).execute(connection).await?;
+    }
+    Ok(())
 }
 
 async fn read(connection: &mut PgConnection, known: &Migrator) -> Result<Schema, SchemaError> {

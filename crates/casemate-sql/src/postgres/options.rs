@@ -88,6 +88,9 @@ pub struct PostgresOptions {
     pub acquire_timeout: Duration,
     /// How long a statement may take, and wait for locks.
     pub statement_timeout: Duration,
+    /// The only schema that connections see, made by [`super::migrate`]; `None`: the database's usual
+    /// ones. A word of ours, not of a setting.
+    pub schema: Option<&'static str>,
 }
 
 /// Why an address is none of a PostgreSQL database. It never repeats the address, which may have a
@@ -180,6 +183,7 @@ impl PostgresOptions {
             connection_lifetime: Duration::from_secs(3600),
             acquire_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
+            schema: None,
         })
     }
 

@@ -53,6 +53,38 @@ async fn pages_are_read_in_the_order_of_an_index() {
     }
 }
 
+/// … and where they begin is found in it, not counted to.
+#[tokio::test]
+async fn a_page_of_sandboxes_begins_at_its_place_in_the_index() {
+    let store = TempStore::open().await;
+    for (sql, condition) in sandboxes::PAGES
+        .into_iter()
+        .zip(["started_at<?", "started_at>?"])
+    {
+        let plan = plan(&store, sql).await;
+        assert!(plan.contains(condition), "{plan}");
+    }
+    let count = plan(&store, sandboxes::COUNT_ALL).await;
+    assert!(count.contains("COVERING INDEX sandboxes_alive"), "{count}");
+    let Some(store) = TempPostgres::open().await else {
+        return;
+    };
+    let count = postgres_plan(&store, sandboxes::COUNT_ALL, "text, text[], bigint").await;
+    assert!(
+        count.contains("Index Only Scan using sandboxes_alive"),
+        "{count}"
+    );
+    let filter = "text, text[], text[], text, bigint, bigint, text, bigint";
+    for (sql, condition) in sandboxes::PAGES
+        .into_iter()
+        .zip(["started_at <= $6", "started_at >= $6"])
+    {
+        let plan = postgres_plan(&store, sql, filter).await;
+        let found = plan.lines().find(|line| line.contains("Index Cond"));
+        assert!(found.is_some_and(|line| line.contains(condition)), "{plan}");
+    }
+}
+
 #[tokio::test]
 async fn what_a_node_has_and_what_a_team_runs_go_along_an_index() {
     let store = TempStore::open().await;

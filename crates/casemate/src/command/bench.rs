@@ -1,11 +1,13 @@
 //! `casemate bench`: how fast and how small this installation is, beside what the kernel needs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use casemate_build::Progress;
-use casemate_ops::bench::{self, Options, Part, Scale, Sdk};
+use casemate_ops::bench::{self, Alone, AlonePart, BenchError, Options, Part, Report, Scale, Sdk};
+use casemate_store::{Schema, SqlStore, Store, Teams};
 use casemate_types::Timestamp;
 use clap::builder::PossibleValuesParser;
 use serde_json::json;
@@ -14,6 +16,7 @@ use super::server::ServerArgs;
 use crate::admin::{Reply, Request, ask};
 use crate::data_dir::admin_socket;
 use crate::output::Output;
+use crate::up::config_of;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -44,7 +47,9 @@ pub struct Args {
     /// `MAX_SANDBOXES` and `limits.team_sandboxes_max` above 1000.
     #[arg(long)]
     scale: bool,
-    /// Measure this alone; may be repeated.
+    /// Measure this alone; may be repeated. `placement` and `listing` need no platform: a simulation with
+    /// 1000 nodes and a million creates, and pages of 100 000 sandboxes, on SQLite and in the empty
+    /// database of `DATABASE_URL`, which keeps them.
     #[arg(long, value_name = "PART", value_parser = names(), conflicts_with = "scale")]
     only: Vec<String>,
     /// Put the table into this document.
@@ -54,7 +59,9 @@ pub struct Args {
 
 /// What may be measured alone.
 fn names() -> PossibleValuesParser {
-    PossibleValuesParser::new(Part::NAMED.map(|(name, _)| name))
+    let named = Part::NAMED.map(|(name, _)| name);
+    let alone = AlonePart::NAMED.map(|(name, _)| name);
+    PossibleValuesParser::new(named.into_iter().chain(alone))
 }
 
 impl Args {
@@ -89,6 +96,13 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         args.count > 0 && args.burst > 0,
         "nothing is measured with a count of 0"
     );
+    if args
+        .only
+        .iter()
+        .any(|name| AlonePart::named(name).is_some())
+    {
+        return run_alone(&args, output).await;
+    }
     let server = args.server.connect()?;
     let parts = args.parts();
     let sdk = args.python.map(|python| Sdk {
@@ -127,6 +141,51 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     let measured = bench::run(&server.api, &server.edge, &options, &progress).await;
     line.finish();
     let (report, fault) = measured?;
+    told(&report, fault, args.report.as_deref(), output)
+}
+
+/// What needs no platform.
+async fn run_alone(args: &Args, output: &Output) -> anyhow::Result<()> {
+    let named = args.only.iter().map(|name| AlonePart::named(name));
+    let parts: Option<Vec<AlonePart>> = named.collect();
+    let parts = parts.context("what needs a platform and what needs none is measured apart")?;
+    // Removed with all that is in it.
+    let dir = tempfile::tempdir().context("make a folder for a store")?;
+    let mut stores: Vec<(&str, Arc<dyn Store>)> = Vec::new();
+    if parts.contains(&AlonePart::Listing) {
+        let file = SqlStore::open(&dir.path().join("store.sqlite")).await?;
+        stores.push(("SQLite", Arc::new(file)));
+        if let Some(options) = config_of(None, None)?.database.options()? {
+            let store = SqlStore::connect(&options, Schema::Migrate).await?;
+            ensure!(
+                store.team_list().await?.is_empty(),
+                "the database {} is in use: this fills an empty one",
+                options.database
+            );
+            stores.push(("PostgreSQL", Arc::new(store)));
+        }
+    }
+    let options = Alone {
+        parts,
+        count: args.count,
+        nodes: 1000,
+        creates: 1_000_000,
+        rows: 100_000,
+        stores,
+    };
+    let line = output.progress("bench");
+    let progress = |percent: u8, stage: &str| line.step(percent, stage);
+    let (report, fault) = bench::run_alone(&options, &progress).await;
+    line.finish();
+    told(&report, fault, args.report.as_deref(), output)
+}
+
+fn told(
+    report: &Report,
+    fault: Option<BenchError>,
+    into: Option<&Path>,
+    output: &Output,
+) -> anyhow::Result<()> {
     let commit = commit();
     let date = Timestamp::now().to_string();
     let date = date.split('T').next().unwrap_or_default();
@@ -136,8 +195,8 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     if let Some(fault) = fault {
         return Err(anyhow::Error::new(fault).context("the bench is not complete"));
     }
-    if let Some(path) = args.report {
-        bench::write_into(&path, &table)?;
+    if let Some(path) = into {
+        bench::write_into(path, &table)?;
         output.note(&format!("wrote {}", path.display()));
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use casemate_catalog::{Catalog, MemoryCatalog, Rates, RedisCatalog, ResilientCatalog};
+use casemate_history::{History, SqlHistory};
 use casemate_store::{Schema, ServerBeat, Settings, SqlStore, Store};
 
 use crate::config::Config;
@@ -16,6 +17,10 @@ const ROUTES_MAX: usize = 100_000;
 pub const STORE: &str = "store.sqlite";
 /// What is left of it where it was moved into a database.
 pub const MOVED: &str = "store.sqlite.moved";
+/// The history of one machine, there too.
+pub const HISTORY: &str = "history.sqlite";
+/// What is left of it where it was moved into a database.
+pub const HISTORY_MOVED: &str = "history.sqlite.moved";
 /// In a database that several could use: whose it is.
 const OWNER: &str = "single_instance";
 /// … where it is many servers'. No instance is called so.
@@ -91,6 +96,24 @@ pub async fn now(store: &dyn Store, server: &str) -> anyhow::Result<ClusterNow> 
     let ours = all?.into_iter().find(|server| server.id == beat.id);
     let ours = ours.context("the database forgot what it was just told")?;
     Ok(ClusterNow(ours.seen_at.as_microsecond()))
+}
+
+/// The history, where the store is: in a file, or in the store's database.
+pub async fn history(config: &Config, dir: &Path) -> anyhow::Result<Arc<dyn History>> {
+    let Some(options) = config.database.options()? else {
+        let path = dir.join(HISTORY);
+        let history = SqlHistory::open(&path).await.with_context(|| {
+            format!(
+                "open the history {} (delete it to start without a past)",
+                path.display()
+            )
+        })?;
+        return Ok(Arc::new(history));
+    };
+    let history = SqlHistory::connect(&options, casemate_history::Schema::Migrate)
+        .await
+        .context("open the history")?;
+    Ok(Arc::new(history))
 }
 
 /// Both ports of the catalog.

@@ -4,17 +4,16 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::Duration;
 
+use casemate_sql::Pool;
 use sqlx::SqlitePool;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
 };
 
-use super::tail::Tail;
-use super::{READERS_MAX, SqliteHistory};
+use super::{READERS_MAX, SqlHistory};
 use crate::HistoryError;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
@@ -53,7 +52,7 @@ pub enum OpenError {
     },
 }
 
-impl SqliteHistory {
+impl SqlHistory {
     /// Opens the file, made if missing (mode 0600), and brings its schema up to date. One process
     /// at a time; the lock on the data directory sees to that.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
@@ -83,13 +82,9 @@ impl SqliteHistory {
                 source,
             });
         }
-        let history = Self {
-            readers: readers(options.read_only(true)),
-            writer,
-            writing: tokio::sync::Mutex::new(()),
-            tail: Mutex::new(Tail::default()),
-        };
-        if let Err(source) = history.load_tail().await {
+        let readers = readers(options.read_only(true));
+        let history = Self::new(Pool::Sqlite(writer), Pool::Sqlite(readers));
+        if let Err(source) = history.take_over_batches().await {
             history.close().await;
             return Err(OpenError::Read {
                 path: path.into(),

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use async_trait::async_trait;
+use casemate_sql::{Sql, Value, query, query_as, query_scalar, sql, transaction};
 use casemate_types::TeamId;
-use sqlx::QueryBuilder;
+use serde_json::json;
 
 use super::logs::{level_of, number_of};
-use super::{ROWS_AT_ONCE, SqliteHistory, failed, millis, time};
+use super::{SqlHistory, corrupt, failed, millis, text, time};
 use crate::{
     BuildLogEntry, BuildLogPage, BuildLogRange, BuildLogs, HistoryError, LogDirection, LogLevel,
 };
@@ -41,8 +42,34 @@ macro_rules! range {
     };
 }
 
+const SUBJECT: Sql = sql!(
+    "INSERT INTO build_subjects (build, team, next, bytes, last_at) \
+     VALUES ($1, $2, $3, $4, $5) \
+     ON CONFLICT (build, team) DO UPDATE SET next = build_subjects.next + excluded.next, \
+     bytes = build_subjects.bytes + excluded.bytes, last_at = ",
+    either("max", "GREATEST"),
+    "(build_subjects.last_at, excluded.last_at) RETURNING number, next"
+);
+
+const PUT: Sql = sql!(
+    "INSERT INTO build_logs (subject, number, at, level, step, message) \
+     SELECT $1, $2 + v.key - ",
+    // One counts from 0, the other from 1.
+    either("0", "1"),
+    ", CAST(v.value ->> 0 AS BIGINT), CAST(v.value ->> 1 AS BIGINT), v.value ->> 2, v.value ->> 3 \
+     FROM ",
+    rows("$3", "v"),
+);
+
+const FORGET: Sql = sql!(
+    "DELETE FROM build_logs WHERE subject IN (SELECT number FROM build_subjects WHERE build",
+    is_in("$1"),
+    ")"
+);
+const FORGET_SUBJECTS: Sql = sql!("DELETE FROM build_subjects WHERE build", is_in("$1"));
+
 #[async_trait]
-impl BuildLogs for SqliteHistory {
+impl BuildLogs for SqlHistory {
     async fn build_logs_append(
         &self,
         team: &TeamId,
@@ -57,40 +84,36 @@ impl BuildLogs for SqliteHistory {
             .iter()
             .map(|line| line.message.len() + LINE_BYTES)
             .sum();
-        let _writing = self.writing.lock().await;
-        let mut change = self.writer.begin().await.map_err(failed(WHAT))?;
-        let (subject, next): (i64, i64) = sqlx::query_as(
-            "INSERT INTO build_subjects (build, team, next, bytes, last_at) \
-             VALUES ($1, $2, $3, $4, $5) \
-             ON CONFLICT (build, team) DO UPDATE SET next = next + excluded.next, \
-             bytes = bytes + excluded.bytes, last_at = max(last_at, excluded.last_at) \
-             RETURNING number, next",
-        )
-        .bind(build)
-        .bind(team.as_str())
-        .bind(count)
-        .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
-        .bind(last)
-        .fetch_one(&mut *change)
-        .await
-        .map_err(failed(WHAT))?;
-        let numbered: Vec<(i64, &BuildLogEntry)> = (next - count..).zip(lines).collect();
-        for some in numbered.chunks(ROWS_AT_ONCE) {
-            let mut insert = QueryBuilder::new(
-                "INSERT INTO build_logs (subject, number, at, level, step, message) ",
-            );
-            insert.push_values(some, |mut row, (number, line)| {
-                row.push_bind(subject)
-                    .push_bind(*number)
-                    .push_bind(millis(line.at))
-                    .push_bind(number_of(line.level))
-                    .push_bind(line.step.as_deref())
-                    .push_bind(line.message.as_str());
-            });
-            let inserted = insert.build().execute(&mut *change).await;
-            inserted.map_err(failed(WHAT))?;
-        }
-        change.commit().await.map_err(failed(WHAT))
+        let row = |line: &BuildLogEntry| {
+            json!([
+                millis(line.at),
+                number_of(line.level),
+                line.step.as_deref().map(text),
+                text(&line.message),
+            ])
+        };
+        let rows = Value::rows(lines.iter().map(row).collect());
+        transaction!(self.writer, failed(WHAT), async |tx| {
+            let (subject, next): (i64, i64) = query_as(SUBJECT)
+                .bind(build)
+                .bind(team.as_str())
+                .bind(count)
+                .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
+                .bind(last)
+                .fetch_all(&mut *tx)
+                .await
+                .map_err(failed(WHAT))?
+                .pop()
+                .ok_or_else(|| corrupt(WHAT, "a build was given no number"))?;
+            query(PUT)
+                .bind(subject)
+                .bind(next - count)
+                .bind(&rows)
+                .execute(&mut *tx)
+                .await
+                .map_err(failed(WHAT))?;
+            Ok(())
+        })
     }
 
     async fn build_logs_page(
@@ -125,7 +148,7 @@ impl BuildLogs for SqliteHistory {
         after: Option<&str>,
         rows_max: u32,
     ) -> Result<Vec<String>, HistoryError> {
-        sqlx::query_scalar(
+        query_scalar(
             "SELECT DISTINCT build FROM build_subjects WHERE build > $1 ORDER BY build LIMIT $2",
         )
         .bind(after.unwrap_or_default())
@@ -136,22 +159,18 @@ impl BuildLogs for SqliteHistory {
     }
 
     async fn build_logs_remove(&self, builds: &[String]) -> Result<(), HistoryError> {
-        let gone = serde_json::Value::from(builds).to_string();
-        let _writing = self.writing.lock().await;
-        let mut change = self.writer.begin().await.map_err(failed(WHAT))?;
-        for sql in [
-            "DELETE FROM build_logs WHERE subject IN (SELECT number FROM build_subjects \
-             WHERE build IN (SELECT value FROM json_each($1)))",
-            "DELETE FROM build_subjects WHERE build IN (SELECT value FROM json_each($1))",
-        ] {
-            let removed = sqlx::query(sql).bind(&gone).execute(&mut *change).await;
-            removed.map_err(failed(WHAT))?;
-        }
-        change.commit().await.map_err(failed(WHAT))
+        let gone = Value::texts(builds);
+        transaction!(self.writer, failed(WHAT), async |tx| {
+            for sql in [FORGET, FORGET_SUBJECTS] {
+                let removed = query(sql).bind(&gone).execute(&mut *tx).await;
+                removed.map_err(failed(WHAT))?;
+            }
+            Ok(())
+        })
     }
 }
 
-impl SqliteHistory {
+impl SqlHistory {
     /// `sql` takes the build's number, the level, where to begin, and how many.
     async fn lines(
         &self,
@@ -163,7 +182,7 @@ impl SqliteHistory {
         rows_max: u32,
     ) -> Result<Vec<BuildLogEntry>, HistoryError> {
         let subject: Option<i64> =
-            sqlx::query_scalar("SELECT number FROM build_subjects WHERE build = $1 AND team = $2")
+            query_scalar("SELECT number FROM build_subjects WHERE build = $1 AND team = $2")
                 .bind(build)
                 .bind(team.as_str())
                 .fetch_optional(&self.readers)
@@ -172,7 +191,7 @@ impl SqliteHistory {
         let Some(subject) = subject else {
             return Ok(Vec::new());
         };
-        let rows: Vec<LineRow> = sqlx::query_as(sql)
+        let rows: Vec<LineRow> = query_as(sql)
             .bind(subject)
             .bind(number_of(level_min))
             .bind(begin)
@@ -189,42 +208,43 @@ impl SqliteHistory {
         Ok(rows.into_iter().map(read).collect())
     }
 
-    /// About the bytes that lines of all builds take. The caller holds `writing`.
+    /// About the bytes that lines of all builds take.
     pub(super) async fn build_bytes(&self) -> Result<u64, HistoryError> {
-        let bytes: i64 = sqlx::query_scalar("SELECT COALESCE(SUM(bytes), 0) FROM build_subjects")
-            .fetch_one(&self.writer)
-            .await
-            .map_err(failed(WHAT))?;
+        let bytes: i64 =
+            query_scalar("SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM build_subjects")
+                .fetch_one(&self.writer)
+                .await
+                .map_err(failed(WHAT))?;
         Ok(u64::try_from(bytes).unwrap_or(0))
     }
 
     /// Forgets whole builds until about `excess` bytes are gone, each time of the team whose builds
     /// take most the one whose last line is the oldest: who logs much forgets its own. How many
-    /// lines. What is appended to one later keeps its place. The caller holds `writing`.
+    /// lines. What is appended to one later keeps its place.
     pub(super) async fn cut_builds(&self, excess: u64) -> Result<u64, HistoryError> {
-        let mut change = self.writer.begin().await.map_err(failed(WHAT))?;
-        let oldest: Vec<(i64, i64, String)> = sqlx::query_as(
+        let oldest: Vec<(i64, i64, String)> = query_as(
             "SELECT number, bytes, team FROM build_subjects WHERE bytes > 0 \
              ORDER BY last_at, number",
         )
-        .fetch_all(&mut *change)
+        .fetch_all(&self.writer)
         .await
         .map_err(failed(WHAT))?;
         let mut lines = 0;
         for subject in beyond(oldest, excess) {
-            let removed = sqlx::query("DELETE FROM build_logs WHERE subject = $1")
-                .bind(subject)
-                .execute(&mut *change)
-                .await
-                .map_err(failed(WHAT))?;
-            sqlx::query("UPDATE build_subjects SET bytes = 0 WHERE number = $1")
-                .bind(subject)
-                .execute(&mut *change)
-                .await
-                .map_err(failed(WHAT))?;
-            lines += removed.rows_affected();
+            lines += transaction!(self.writer, failed(WHAT), async |tx| {
+                let removed = query("DELETE FROM build_logs WHERE subject = $1")
+                    .bind(subject)
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(failed(WHAT))?;
+                query("UPDATE build_subjects SET bytes = 0 WHERE number = $1")
+                    .bind(subject)
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(failed(WHAT))?;
+                Ok(removed)
+            })?;
         }
-        change.commit().await.map_err(failed(WHAT))?;
         Ok(lines)
     }
 }

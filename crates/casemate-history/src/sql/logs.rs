@@ -1,21 +1,31 @@
 //! [`Logs`].
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
-use sqlx::QueryBuilder;
+use casemate_sql::{Sql, Value, query, query_as, sql};
+use serde_json::json;
 
-use super::{ROWS_AT_ONCE, SqliteHistory, corrupt, failed, millis, time};
+use super::sizes::{Kind, counted, sizes};
+use super::{SqlHistory, corrupt, failed, millis, text, time};
 use crate::{HistoryError, LogDirection, LogEntry, LogLevel, LogLine, LogQuery, Logs};
 
 const WHAT: &str = "logs";
 
+const PUT: Sql = counted!(
+    "INSERT INTO logs (subject, at, level, message, fields) \
+     SELECT CAST(v.value ->> 0 AS BIGINT), CAST(v.value ->> 1 AS BIGINT), \
+      CAST(v.value ->> 2 AS BIGINT), v.value ->> 3, v.value ->> 4 FROM ",
+    rows("$1", "v"),
+    " ORDER BY v.key"
+);
+
 macro_rules! page {
     ($order:literal) => {
-        concat!(
+        sql!(
             "SELECT at, level, message, fields FROM logs \
              WHERE subject = $1 AND at >= $2 AND at < $3 AND level >= $4 \
-             AND ($5 IS NULL OR instr(message, $5) > 0) ORDER BY at ",
+             AND ($5 IS NULL OR ",
+            either("instr", "strpos"),
+            "(message, $5) > 0) ORDER BY at ",
             $order,
             ", number ",
             $order,
@@ -25,59 +35,54 @@ macro_rules! page {
 }
 
 #[async_trait]
-impl Logs for SqliteHistory {
+impl Logs for SqlHistory {
     async fn logs_append(&self, lines: &[LogLine]) -> Result<(), HistoryError> {
-        let _writing = self.writing.lock().await;
-        let mut rows = Vec::with_capacity(lines.len());
-        // The last moment of each sandbox among them.
-        let mut touched = BTreeMap::<i64, i64>::new();
+        let heard = lines
+            .iter()
+            .map(|line| (&line.sandbox, &line.team, line.entry.at));
+        let numbers = self.numbers(heard).await?;
+        let (mut rows, mut taken) = (Vec::new(), Vec::new());
         for line in lines {
+            // Each was asked for just now.
+            let Some(number) = numbers.get(&line.sandbox) else {
+                continue;
+            };
             let at = millis(line.entry.at);
-            let number = self.number(&line.team, &line.sandbox, at).await?;
-            let last = touched.entry(number).or_insert(at);
-            *last = at.max(*last);
-            rows.push((number, at, &line.entry));
+            let fields = serde_json::to_string(&line.entry.fields).unwrap_or_default();
+            let message = text(&line.entry.message);
+            taken.push((at, message.len() + fields.len()));
+            rows.push(json!([
+                number,
+                at,
+                number_of(line.entry.level),
+                message,
+                fields
+            ]));
         }
-        let mut change = self.writer.begin().await.map_err(failed(WHAT))?;
-        for some in rows.chunks(ROWS_AT_ONCE) {
-            let mut insert =
-                QueryBuilder::new("INSERT INTO logs (subject, at, level, message, fields) ");
-            insert.push_values(some, |mut row, (number, at, entry)| {
-                let fields = serde_json::to_string(&entry.fields).unwrap_or_default();
-                row.push_bind(*number)
-                    .push_bind(*at)
-                    .push_bind(number_of(entry.level))
-                    .push_bind(entry.message.as_str())
-                    .push_bind(fields);
-            });
-            let inserted = insert.build().execute(&mut *change).await;
-            inserted.map_err(failed(WHAT))?;
-        }
-        for (number, at) in touched {
-            sqlx::query("UPDATE subjects SET last_at = max(last_at, $2) WHERE number = $1")
-                .bind(number)
-                .bind(at)
-                .execute(&mut *change)
-                .await
-                .map_err(failed(WHAT))?;
-        }
-        change.commit().await.map_err(failed(WHAT))
+        query(PUT)
+            .bind(Value::rows(rows))
+            .bind_on_postgres(sizes(Kind::Logs, taken.into_iter()))
+            .execute(&self.writer)
+            .await
+            .map_err(failed(WHAT))?;
+        Ok(())
     }
 
     async fn logs_read(&self, query: &LogQuery) -> Result<Vec<LogEntry>, HistoryError> {
         let Some(number) = self.find(&query.team, &query.sandbox).await? else {
             return Ok(Vec::new());
         };
-        let sql = match query.direction {
+        let page = match query.direction {
             LogDirection::Forward => page!("ASC"),
             LogDirection::Backward => page!("DESC"),
         };
-        let rows: Vec<(i64, i64, String, String)> = sqlx::query_as(sql)
+        let search = query.search.as_deref().map(text);
+        let rows: Vec<(i64, i64, String, String)> = query_as(page)
             .bind(number)
             .bind(millis(query.from))
             .bind(millis(query.before))
             .bind(number_of(query.level_min))
-            .bind(query.search.as_deref())
+            .bind(search.as_deref())
             .bind(i64::from(query.rows_max))
             .fetch_all(&self.readers)
             .await

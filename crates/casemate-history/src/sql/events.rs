@@ -1,15 +1,20 @@
 //! [`Events`].
 
 use async_trait::async_trait;
+use casemate_sql::{Sql, Value, query, query_as};
 use casemate_types::{SandboxId, TeamId, TemplateId};
-use sqlx::QueryBuilder;
+use serde_json::json;
 use uuid::Uuid;
 
-use super::{ROWS_AT_ONCE, SqliteHistory, corrupt, failed, millis, time};
+use super::sizes::{Kind, counted, sizes};
+use super::{SqlHistory, corrupt, failed, millis, time};
 use crate::error::Cause;
 use crate::{EventKind, EventPage, Events, HistoryError, LifecycleEvent};
 
 const WHAT: &str = "events";
+
+/// What its ids take, and the indexes on them.
+const TEXTS: usize = 300;
 
 type Row = (
     String,
@@ -36,32 +41,39 @@ macro_rules! page {
     };
 }
 
+const PUT: Sql = counted!(
+    "INSERT INTO events (id, kind, at, team, sandbox, execution, template, build, data) \
+     SELECT v.value ->> 0, v.value ->> 1, CAST(v.value ->> 2 AS BIGINT), v.value ->> 3, \
+      v.value ->> 4, v.value ->> 5, v.value ->> 6, v.value ->> 7, v.value ->> 8 FROM ",
+    rows("$1", "v"),
+    " ORDER BY v.key ON CONFLICT (id) DO NOTHING"
+);
+
 #[async_trait]
-impl Events for SqliteHistory {
+impl Events for SqlHistory {
     async fn events_append(&self, events: &[LifecycleEvent]) -> Result<(), HistoryError> {
-        let _writing = self.writing.lock().await;
-        let mut change = self.writer.begin().await.map_err(failed(WHAT))?;
-        for some in events.chunks(ROWS_AT_ONCE) {
-            let mut insert = QueryBuilder::new(
-                "INSERT INTO events \
-                 (id, kind, at, team, sandbox, execution, template, build, data) ",
-            );
-            insert.push_values(some, |mut row, event| {
-                row.push_bind(event.id.to_string())
-                    .push_bind(word(event.kind))
-                    .push_bind(millis(event.at))
-                    .push_bind(event.team.as_str())
-                    .push_bind(event.sandbox.as_str())
-                    .push_bind(event.execution.to_string())
-                    .push_bind(event.template.as_str())
-                    .push_bind(event.build.map(|build| build.to_string()))
-                    .push_bind(event.data.to_string());
-            });
-            insert.push(" ON CONFLICT (id) DO NOTHING");
-            let inserted = insert.build().execute(&mut *change).await;
-            inserted.map_err(failed(WHAT))?;
-        }
-        change.commit().await.map_err(failed(WHAT))
+        let row = |event: &LifecycleEvent| {
+            json!([
+                event.id.to_string(),
+                word(event.kind),
+                millis(event.at),
+                event.team.as_str(),
+                event.sandbox.as_str(),
+                event.execution.to_string(),
+                event.template.as_str(),
+                event.build.map(|build| build.to_string()),
+                event.data.to_string(),
+            ])
+        };
+        let taken =
+            |event: &LifecycleEvent| (millis(event.at), event.data.to_string().len() + TEXTS);
+        query(PUT)
+            .bind(Value::rows(events.iter().map(row).collect()))
+            .bind_on_postgres(sizes(Kind::Events, events.iter().map(taken)))
+            .execute(&self.writer)
+            .await
+            .map_err(failed(WHAT))?;
+        Ok(())
     }
 
     async fn events_read(&self, page: &EventPage) -> Result<Vec<LifecycleEvent>, HistoryError> {
@@ -70,7 +82,7 @@ impl Events for SqliteHistory {
         } else {
             page!("DESC")
         };
-        let rows: Vec<Row> = sqlx::query_as(sql)
+        let rows: Vec<Row> = query_as(sql)
             .bind(page.team.as_str())
             .bind(page.sandbox.as_ref().map(SandboxId::as_str))
             .bind(i64::from(page.rows_max))
