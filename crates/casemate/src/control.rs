@@ -101,7 +101,7 @@ async fn serve(
     let info = node.info().await.context("ask the node who it is")?;
     let store = stores::store(&setup.config, &setup.control_dir, &info.node).await?;
     let history = stores::history(&setup.config, &setup.control_dir).await?;
-    let (routes, rates) = stores::catalog(&setup.config)?;
+    let stores::Catalogs { routes, rates, .. } = stores::catalog(&setup.config)?;
     let catalog = Arc::new(front::CuttingCatalog::new(routes));
     let config = control_config(&setup)?;
     let images = setup

@@ -9,9 +9,8 @@ use async_trait::async_trait;
 use casemate_control::keys::Keys;
 use casemate_control::members::{self, Members};
 use casemate_control::nodes::Connection;
-use casemate_control::{Control, RootSecret};
+use casemate_control::{Control, RootSecret, ServerTimes, Shared, Sharing};
 use casemate_edge::Edge;
-use casemate_history::{History, SqliteHistory};
 use casemate_images::Images;
 use casemate_types::steady;
 use tokio::net::TcpListener;
@@ -87,16 +86,25 @@ pub(super) async fn serve(config: Config, output: &Output) -> anyhow::Result<()>
     };
     let https = Https::new(&setup, fed).await?;
 
-    let (catalog, rates) = stores::catalog(&config)?;
-    // Of this server alone, until the history of all lies in the database.
-    let history = SqliteHistory::open(&dir.control().join("history.sqlite")).await;
-    let history: Arc<dyn History> = Arc::new(history.context("open the history")?);
+    let catalogs = stores::catalog(&config)?;
+    let history = stores::history(&config, &dir.control()).await?;
     let images = config.images.config(dir.control().join("images"))?;
     let images = tokio::task::spawn_blocking(move || Images::open(images)).await?;
     let images = Arc::new(images.context("images of registries")?);
-    // As if it were the only one: that it shares the store comes with the change that makes several
-    // servers agree.
-    let control = Control::start(control_config(&setup)?, store, catalog, history, images).await?;
+    let mut control = control_config(&setup)?;
+    let (leases, events) = match catalogs.shared {
+        Some(shared) => (Some(shared.leases), Some(shared.events)),
+        None => (None, None),
+    };
+    control.servers = Sharing::Several(Shared {
+        address: None,
+        version: env!("CARGO_PKG_VERSION").into(),
+        leases,
+        events,
+        times: ServerTimes::default(),
+    });
+    let routes = catalogs.routes;
+    let control = Control::start(control, store, routes, history, images).await?;
     first::make(&control, &setup.bootstrap, &dir, &config).await?;
 
     let server = Server {
@@ -104,7 +112,7 @@ pub(super) async fn serve(config: Config, output: &Output) -> anyhow::Result<()>
             &config,
             Arc::clone(&control),
             Arc::clone(&members),
-            rates,
+            catalogs.rates,
             https.as_ref(),
         )?,
         https,

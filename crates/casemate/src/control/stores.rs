@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use casemate_catalog::{Catalog, MemoryCatalog, Rates, RedisCatalog, ResilientCatalog};
+use casemate_catalog::{
+    Catalog, Events, Leases, MemoryCatalog, Rates, RedisCatalog, ResilientCatalog,
+};
 use casemate_history::{History, SqlHistory};
 use casemate_store::{Schema, ServerBeat, Settings, SqlStore, Store};
 
@@ -116,13 +118,37 @@ pub async fn history(config: &Config, dir: &Path) -> anyhow::Result<Arc<dyn Hist
     Ok(Arc::new(history))
 }
 
-/// Both ports of the catalog.
-pub fn catalog(config: &Config) -> anyhow::Result<(Arc<dyn Catalog>, Arc<dyn Rates>)> {
+/// The ports of the catalog.
+pub struct Catalogs {
+    pub routes: Arc<dyn Catalog>,
+    pub rates: Arc<dyn Rates>,
+    /// What only other processes can be told of: `None` where the catalog is this process's own.
+    pub shared: Option<SharedCatalog>,
+}
+
+pub struct SharedCatalog {
+    pub leases: Arc<dyn Leases>,
+    pub events: Arc<dyn Events>,
+}
+
+/// In Redis, or in memory.
+pub fn catalog(config: &Config) -> anyhow::Result<Catalogs> {
     let Some(settings) = config.redis.settings()? else {
         let memory = Arc::new(MemoryCatalog::default());
-        return Ok((Arc::clone(&memory) as _, memory));
+        return Ok(Catalogs {
+            routes: Arc::clone(&memory) as _,
+            rates: memory,
+            shared: None,
+        });
     };
     let redis = RedisCatalog::open(settings).context("[redis]")?;
     let catalog = Arc::new(ResilientCatalog::new(redis, ROUTES_MAX));
-    Ok((Arc::clone(&catalog) as _, catalog))
+    Ok(Catalogs {
+        routes: Arc::clone(&catalog) as _,
+        rates: Arc::clone(&catalog) as _,
+        shared: Some(SharedCatalog {
+            leases: Arc::clone(&catalog) as _,
+            events: catalog,
+        }),
+    })
 }
