@@ -78,7 +78,7 @@ impl Control {
             SandboxState::Paused { .. } => return Err(ChangeError::AlreadyPaused(id.clone())),
             SandboxState::Dead { .. } => return Err(not_found()),
         }
-        if (ask.healthy || ask.kept == Kept::Files) && !self.agent_answers(&row).await {
+        if (ask.healthy || ask.kept == Kept::Files) && !self.agent_answers(&row).await? {
             return Err(ChangeError::Unhealthy(id.clone()));
         }
         let reply = self.ask_node_to_pause(&row.node, id, ask.kept).await?;
@@ -219,13 +219,21 @@ impl Control {
     }
 
     /// Whether the agent answers. Of what it says nothing counts but the status of its answer.
-    async fn agent_answers(&self, row: &Sandbox) -> bool {
+    /// [`ChangeError::NotFound`]: another server ended it just now.
+    async fn agent_answers(&self, row: &Sandbox) -> Result<bool, ChangeError> {
         let asked = tokio::time::timeout(HEALTH_PATIENCE, async {
-            let node = self.nodes.port(&row.node).ok()?;
-            let stream = node.dial(&row.id, ENVD_PORT).await.ok()?;
-            health(stream.into_stream().ok()?).await.ok()
+            let node = self.nodes.port(&row.node)?;
+            let stream = node.dial(&row.id, ENVD_PORT).await?;
+            let Ok(stream) = stream.into_stream() else {
+                return Ok(false);
+            };
+            Ok(health(stream).await.unwrap_or(false))
         });
-        matches!(asked.await, Ok(Some(true)))
+        match asked.await {
+            Ok(Err(NodeError::NotFound(id))) => Err(ChangeError::NotFound(id)),
+            Ok(Ok(answers)) => Ok(answers),
+            Ok(Err(_)) | Err(_) => Ok(false),
+        }
     }
 }
 

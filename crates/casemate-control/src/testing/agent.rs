@@ -103,6 +103,7 @@ impl FakeAgent {
                 self.lock().inits.push(serde_json::from_slice(&body).ok()?);
                 Value::Null
             }
+            "/health" => Value::Null,
             _ => return None,
         };
         let text = answer.to_string();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use casemate_catalog::Catalog;
+use casemate_control::Sharing;
 use casemate_store::SandboxFilter;
 use casemate_types::{SandboxId, SandboxState};
 
@@ -156,6 +157,22 @@ async fn disagreement(cluster: &Cluster, known: &BTreeSet<SandboxId>) -> Option<
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_asked_of_both_row_node_and_route_agree_in_the_end() {
+    check(Cluster::with(|config| config.limits.sandboxes_max = LIMIT).await).await;
+}
+
+/// As while Redis is away: neither knows what the other one is at.
+#[tokio::test(flavor = "multi_thread")]
+async fn and_so_they_do_when_neither_is_told_what_the_other_does() {
+    let cluster = Cluster::with(|config| {
+        config.limits.sandboxes_max = LIMIT;
+        if let Sharing::Several(shared) = &mut config.servers {
+            (shared.leases, shared.events) = (None, None);
+        }
+    });
+    check(cluster.await).await;
+}
+
+async fn check(cluster: Cluster) {
     let given = std::env::var("CASEMATE_TEST_SEED").ok();
     let seed = given.map_or_else(
         || {
@@ -167,7 +184,6 @@ async fn whatever_is_asked_of_both_row_node_and_route_agree_in_the_end() {
     // Shown when it fails.
     println!("CASEMATE_TEST_SEED={seed}");
     let mut lots = Lots(seed);
-    let cluster = Cluster::with(|config| config.limits.sandboxes_max = LIMIT).await;
     // Pauses that keep files alone ask them.
     cluster.node.serve_agents();
     let (mut known, mut killed) = (BTreeSet::new(), BTreeSet::new());
