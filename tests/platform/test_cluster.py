@@ -2,15 +2,19 @@
 
 import json
 import os
+import pathlib
 import signal
 import socket
 import ssl
 
+import e2b
 import pytest
 
 import host
 from cluster import Api, Node
 from servers import Postgres, Redis
+
+HERE = pathlib.Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +116,17 @@ def test_a_cordoned_node_gets_no_new_sandboxes(cluster):
         api.cluster("uncordon", cordoned.member)
     for id in made:
         api.kill(id)
+
+
+def test_a_template_is_built_on_a_node_and_sandboxes_of_it_go_there(cluster):
+    api = cluster.apis[0]
+    template = e2b.Template(file_context_path=str(HERE)).from_template("base").copy("cluster.py", "/srv/")
+    template = template.run_cmd("test -s /srv/cluster.py")
+    e2b.Template.build(template, "of-a-cluster", **api.client)
+    made = [api.create(template="of-a-cluster") for _ in range(4)]
+    assert len({cluster.home(id).member for id in made}) == 1, "its layers are on one node"
+    for id in made:
+        assert api.kill(id)
 
 
 def test_nobody_joins_without_a_good_token(cluster, postgres):
