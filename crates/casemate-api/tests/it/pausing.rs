@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use casemate_catalog::Catalog;
+use casemate_control::RootSecret;
+use casemate_control::keys::Keys;
 use casemate_control::sandboxes::wake::{Knock, WakeError};
 use casemate_rpc::{NodeError, NodePort};
 use casemate_store::Sandboxes;
@@ -480,7 +482,9 @@ async fn traffic_wakes_what_asked_for_it_with_the_right_token() {
         (399..=400).contains(&left(&world, &open).await),
         "as at its create"
     );
-    let traffic = world.control.traffic_token(&private);
+    // As the client was told when it was made.
+    let root = RootSecret::new(vec![7; 32]).unwrap();
+    let traffic = Keys::derive(&root).traffic_token(&private);
     wake(&private, false, None, Some(&traffic)).await.unwrap();
     assert!(
         (299..=300).contains(&left(&world, &private).await),
