@@ -66,7 +66,8 @@ GROUPS = {
     "first": ["test_builds", "test_builds_luck", "test_logins", "test_warm", "test_attacks"],
     "second": [
         "test_open", "test_walls", "test_owners", "test_logs", "test_abuse", "test_limits", "test_instances", "test_full",
-        "test_clock", "test_generated", "test_children", "test_crash", "test_upgrade", "test_tls", "test_chaos", "test_stores", "test_cluster", "test_edges",
+        "test_clock", "test_generated", "test_children", "test_crash", "test_upgrade", "test_tls", "test_chaos", "test_stores",
+        "test_cluster", "test_edges", "test_demo",
     ],
     "alone": ["test_burst", "test_cycles", "test_stop", "test_purge"],
 }

@@ -1,0 +1,282 @@
+"""A whole cluster on this machine: PostgreSQL, Redis, an S3 emulator, two API servers and two edges
+behind nginx, three nodes. `scripts/cluster-demo` shows it, `test_demo.py` tries it in short.
+
+    python demo.py [--keep] [--run COMMAND…]
+"""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.request
+
+import e2b
+
+import host
+from cluster import Api, Node
+from edges import Edge
+from instance import free_port
+from servers import Postgres, Redis, Server
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+MOTO = os.environ.get("CASEMATE_TEST_MOTO", str(ROOT / "target/test/venv-artifacts/bin/moto_server"))
+
+
+class Bucket(Server):
+    """An emulator of S3, with one bucket."""
+
+    def __init__(self):
+        super().__init__("s3")
+
+    def identity(self):
+        return {}
+
+    def command(self):
+        return [MOTO, "-H", "127.0.0.1", "-p", str(self.port)]
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def answers(self):
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"{self.url}/moto-api/", timeout=2).close()
+            return True
+        return False
+
+    def start(self):
+        super().start()
+        make = urllib.request.Request(f"{self.url}/artifacts", method="PUT")
+        urllib.request.urlopen(make, timeout=10).close()
+
+    @property
+    def settings(self):
+        named = {
+            "BUCKET": "s3://artifacts", "ENDPOINT": self.url, "INSECURE_PLAINTEXT": "true", "ENCRYPTION": "bucket",
+            "CREDENTIALS": "key", "ACCESS_KEY_ID": "demo", "SECRET_KEY": "of the demo",
+        }
+        return {f"CASEMATE_ARTIFACTS_{name}": value for name, value in named.items()}
+
+
+class Nginx(Server):
+    """In front of the API servers on one port, and of the edges on another."""
+
+    def __init__(self):
+        super().__init__("nginx")
+        self.edge_port = free_port()
+
+    def identity(self):
+        return {}
+
+    def begin(self, apis, edges):
+        def upstream(name, ports):
+            servers = "".join(f"server 127.0.0.1:{port} max_fails=1 fail_timeout=2s; " for port in ports)
+            return f"upstream {name} {{ {servers} keepalive 32; }}"
+
+        def listen(port, name):
+            return f"""
+            server {{
+                listen 127.0.0.1:{port};
+                location / {{
+                    proxy_pass http://{name};
+                    proxy_http_version 1.1;
+                    proxy_set_header Host $http_host;
+                    proxy_set_header Upgrade $http_upgrade;
+                    proxy_set_header Connection $connection_upgrade;
+                    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+                    # Streams of commands and terminals: at once, and for as long as they last.
+                    proxy_buffering off;
+                    proxy_request_buffering off;
+                    proxy_read_timeout 1h;
+                    proxy_send_timeout 1h;
+                    client_max_body_size 0;
+                    # A server that is not there is no answer; what a server may have done is not done twice.
+                    proxy_next_upstream error timeout;
+                }}
+            }}"""
+
+        text = f"""
+        daemon off; worker_processes 1; pid {self.dir}/pid; error_log {self.dir}/error.log;
+        events {{ worker_connections 4096; }}
+        http {{
+            access_log off;
+            {"".join(f"{kind}_temp_path {self.dir}/{kind}; " for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])}
+            map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
+            {upstream("api", [api.port for api in apis])}
+            {upstream("edge", [edge.port for edge in edges])}
+            {listen(self.port, "api")}
+            {listen(self.edge_port, "edge")}
+        }}"""
+        (self.dir / "nginx.conf").write_text(text)
+        self.start()
+
+    def command(self):
+        return ["nginx", "-c", self.dir / "nginx.conf", "-e", self.dir / "error.log"]
+
+    def answers(self):
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2).close()
+            return True
+        return False
+
+
+class Demo:
+    def __init__(self, say=lambda text: None):
+        self.say = say
+        self.opened = contextlib.ExitStack()
+
+    def up(self):
+        for made in [Postgres, Redis, Bucket]:
+            self.say(f"starting {made.__name__}")
+            setattr(self, made.__name__.lower(), self.opened.enter_context(made()))
+        self.nginx = Nginx()
+        self.opened.callback(self.nginx.close)
+        settings = {
+            **self.postgres.database("demo"), **self.redis.settings, **self.bucket.settings,
+            "CASEMATE_SERVER_PUBLIC_URL": f"http://127.0.0.1:{self.nginx.port}",
+        }
+        self.apis = [Api(f"demo-a{n}", **settings) for n in (1, 2)]
+        self.edges = [Edge(f"demo-e{n}", self.apis, **self.redis.settings) for n in (1, 2)]
+        self.nodes = [Node(f"demo-n{n}", self.apis, **self.bucket.settings) for n in (1, 2, 3)]
+        # A node's end is noted by API servers, so they go last.
+        for process in [*self.apis, *self.nodes, *self.edges]:
+            self.opened.callback(process.close)
+        for api in self.apis:
+            self.say(f"casemate api at {api.url}")
+            api.up()
+        for at, (role, member) in enumerate([*(("node", n) for n in self.nodes), *(("edge", e) for e in self.edges)]):
+            self.say(f"casemate {role} joins")
+            member.settings["JOIN_TOKEN"] = self.apis[at % 2].token(role)
+            member.spawn()
+        for node in self.nodes:
+            host.until("the node is ready", lambda node=node: " ready, health at" in node.said(), 240)
+            node.id = (node.data_dir / "instance").read_text().strip()
+            node.member = f"node-{node.id}"
+        for api in self.apis:
+            connected = lambda api=api: sum(node["connected"] for node in api.nodes().values())
+            host.until("it speaks with all nodes", lambda connected=connected: connected() == 3, 60)
+            host.until("sandboxes can be made", lambda api=api: api.get("/ready")[0] == 200, 60)
+        for edge in self.edges:
+            host.until("the edge knows all nodes", lambda edge=edge: edge.figure("casemate_edge_nodes") == 3, 60)
+        self.nginx.begin(self.apis, self.edges)
+        self.say(f"nginx: API at {self.url}, sandboxes at {self.sandbox_url}")
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.nginx.port}"
+
+    @property
+    def sandbox_url(self):
+        return f"http://127.0.0.1:{self.nginx.edge_port}"
+
+    @property
+    def client(self):
+        return {**self.apis[0].client, "api_url": self.url, "sandbox_url": self.sandbox_url}
+
+    @property
+    def environment(self):
+        """As `credentials.env` has it, for the stock SDKs."""
+        text = (self.apis[0].data_dir / "credentials.env").read_text()
+        told = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+        return {**told, "E2B_API_URL": self.url, "E2B_SANDBOX_URL": self.sandbox_url, "CASEMATE_TEST_URL": self.url}
+
+    def home(self, id):
+        [home] = [node for node in self.nodes if id in node.journalled()]
+        return home
+
+    def run(self, *command):
+        self.say("running " + " ".join(map(str, command)))
+        subprocess.run(command, check=True, env={**os.environ, **self.environment}, cwd=ROOT)
+
+    def close(self):
+        self.opened.close()
+
+
+def spread(demo):
+    """A template that one node built begins sandboxes at all three; one of its snapshots as well."""
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder, "greeting.txt").write_text("from a file\n")
+        template = e2b.Template(file_context_path=folder).from_template("base").copy("greeting.txt", "/srv/")
+        template = template.run_cmd("tr a-z A-Z < /srv/greeting.txt > /srv/loud.txt", user="root")
+        e2b.Template.build(template, "demo", **demo.client)
+    homes = {}
+    try:
+        while len({home.name for home in homes.values()}) < 3:
+            assert len(homes) < 60, "by lot all three have one"
+            sandbox = e2b.Sandbox.create("demo", timeout=600, **demo.client)
+            homes[sandbox.sandbox_id] = demo.home(sandbox.sandbox_id)
+            assert sandbox.commands.run("cat /srv/loud.txt").stdout == "FROM A FILE\n"
+        for id, home in homes.items():
+            demo.say(f"sandbox {id} of the template at {home.name}")
+        sandbox.files.write("/home/user/kept.txt", "kept")
+        snapshot = sandbox.create_snapshot().snapshot_id
+        elsewhere = set()
+        while len(elsewhere) < 2:
+            assert len(homes) < 100, "by lot another node has one"
+            other = e2b.Sandbox.create(snapshot, timeout=600, **demo.client)
+            homes[other.sandbox_id] = demo.home(other.sandbox_id)
+            elsewhere.add(homes[other.sandbox_id].name)
+            assert other.files.read("/home/user/kept.txt") == "kept"
+        demo.say(f"its snapshot runs at {', '.join(sorted(elsewhere))}")
+    finally:
+        for id in homes:
+            e2b.Sandbox.kill(id, **demo.client)
+
+
+def survives(demo):
+    """With one of each killed a sandbox is served as before, and others are made."""
+    sandbox = e2b.Sandbox.create(timeout=600, **demo.client)
+    home = demo.home(sandbox.sandbox_id)
+    demo.apis[0].kill_process()
+    demo.edges[0].kill_process()
+    others = [node for node in demo.nodes if node is not home]
+    others[0].kill_all()
+    demo.say("an API server, an edge and a node were killed")
+    assert sandbox.commands.run("echo still here").stdout == "still here\n"
+
+    def made():
+        other = e2b.Sandbox.create(timeout=600, **demo.client)
+        assert other.commands.run("echo new").stdout == "new\n"
+        return other.kill()
+
+    for _ in range(3):
+        host.until("another is made", made, 30)
+    demo.apis[0].up()
+    demo.edges[0].up()
+    others[0].up()
+    host.until("all are back", lambda: sum(n["connected"] for n in demo.apis[0].nodes().values()) == 3, 60)
+    assert sandbox.commands.run("echo still here").stdout == "still here\n"
+    assert sandbox.kill()
+    demo.say("all are back")
+
+
+def main():
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--keep", action="store_true", help="leave it running until Ctrl-C")
+    asked.add_argument("--run", nargs=argparse.REMAINDER, default=[], help="a command with the SDKs' variables set")
+    asked = asked.parse_args()
+    # `kill` ends it as Ctrl-C does: nothing is left.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    demo = Demo(lambda text: print(f"-- {text}", flush=True))
+    with contextlib.closing(demo):
+        demo.up()
+        demo.run(sys.executable, "examples/analyse_csv.py")
+        spread(demo)
+        survives(demo)
+        if asked.run:
+            demo.run(*asked.run)
+        if asked.keep:
+            shown = "; ".join(f"export {name}={value}" for name, value in demo.environment.items())
+            print(f"{shown}\n-- Ctrl-C ends it", flush=True)
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.pause()
+
+
+if __name__ == "__main__":
+    main()
