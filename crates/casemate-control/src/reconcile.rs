@@ -13,6 +13,7 @@
 //! the node either names or has ended. It does the same after a crash as before it.
 
 pub(crate) mod aging;
+mod heard;
 mod layers;
 mod observe;
 mod orphans;
@@ -24,8 +25,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use casemate_catalog::CatalogError;
-use casemate_rpc::{NodeError, NodeEvent, NodeInfo, PausedSandbox, RunningSandbox};
-use casemate_store::{BuildId, NodeReport, StoreError};
+use casemate_rpc::{NodeError, NodeEvent, PausedSandbox, RunningSandbox};
+use casemate_store::StoreError;
 use casemate_types::{EndReason, SandboxId, Timestamp, chain};
 use tokio::sync::{mpsc, watch};
 
@@ -112,7 +113,7 @@ async fn follow_as(
             Ok(never) => match never {},
             Err(error) => error,
         };
-        control.disconnected(&node);
+        control.disconnected(node);
         tracing::warn!(
             node = node.name,
             error = chain(&error),
@@ -350,29 +351,6 @@ fn record(control: &Control, event: NodeEvent) {
 }
 
 impl Control {
-    /// Takes a heartbeat in; templates that changed go to the store first, so that nobody is told
-    /// of one that cannot be found.
-    async fn heard_from(&self, node: &Node, info: NodeInfo) -> Result<(), ReconcileError> {
-        let known = {
-            let heard = node.heard();
-            let same = |old: &NodeInfo| old.templates == info.templates;
-            heard.templates_known && heard.info.as_ref().is_some_and(same)
-        };
-        if !known {
-            self.report_templates(&info).await?;
-        }
-        self.nodes.hear(node, |heard| {
-            let ready = |info: &Option<NodeInfo>| info.as_ref().is_some_and(|i| i.ready);
-            if ready(&heard.info) != info.ready {
-                heard.changed_at = Some(Timestamp::now());
-            }
-            heard.templates_known = true;
-            heard.info = Some(info);
-            heard.since = Default::default();
-        });
-        Ok(())
-    }
-
     /// Looks again for the row of one that ended: another server may write it just now.
     fn note_ended_later(self: &Arc<Self>, sandbox: SandboxId, reason: EndReason, at: Timestamp) {
         let control = Arc::clone(self);
@@ -383,66 +361,6 @@ impl Control {
                     sandbox.id = %sandbox, error = chain(&error),
                     "could not note the end of sandbox {sandbox} yet"
                 );
-            }
-        });
-    }
-
-    async fn report_templates(&self, info: &NodeInfo) -> Result<(), ReconcileError> {
-        for template in &info.templates {
-            let Ok(build) = BuildId::parse(&template.build) else {
-                tracing::error!(
-                    template.id = %template.template, build = template.build,
-                    "the node names a build that is no UUID"
-                );
-                continue;
-            };
-            let report = NodeReport {
-                build: casemate_store::Build {
-                    id: build,
-                    template: template.template.clone(),
-                    layers: template.layers.clone(),
-                    resources: template.resources,
-                    default_user: template.default_user.clone(),
-                    default_workdir: template.default_workdir.clone(),
-                    envd_version: template.agent_version.clone(),
-                    files: None,
-                    envs: Default::default(),
-                    startup: None,
-                    distribution: template.distribution.clone(),
-                    created_at: template.created_at,
-                },
-                alias: template.alias.clone(),
-            };
-            match self.store.template_report(&report, Timestamp::now()).await {
-                Ok(changed) if changed => {
-                    self.forget_builds();
-                    tracing::info!(
-                        template.id = %template.template, alias = template.alias,
-                        "template {} comes from node {}", template.alias, info.node
-                    );
-                }
-                Ok(_) => {}
-                Err(error @ StoreError::Exists { .. }) => tracing::error!(
-                    template.id = %template.template, error = chain(&error),
-                    "the node's template {} belongs to a team", template.alias
-                ),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
-
-    fn connected(&self, node: &Node) {
-        self.nodes.hear(node, |heard| {
-            heard.connection = Some(Timestamp::now());
-            heard.changed_at = heard.connection;
-        });
-    }
-
-    fn disconnected(&self, node: &Node) {
-        self.nodes.hear(node, |heard| {
-            if heard.connection.take().is_some() {
-                heard.changed_at = Some(Timestamp::now());
             }
         });
     }

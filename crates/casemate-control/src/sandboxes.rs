@@ -9,6 +9,7 @@ pub mod create;
 pub mod fork;
 pub mod get;
 pub mod ingress;
+mod kept_files;
 pub mod kill;
 pub mod list;
 pub mod network;

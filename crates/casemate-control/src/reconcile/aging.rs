@@ -15,16 +15,20 @@ use crate::Control;
 
 const GRACE: Duration = Duration::from_secs(15 * 60);
 
-/// Of each kind and node, by name.
+/// By name.
+type Since = HashMap<String, Instant>;
+/// What kind of things, at which node.
+type Place = (&'static str, String);
+
 #[derive(Default)]
-pub(crate) struct Aging(Mutex<HashMap<(&'static str, String), HashMap<String, Instant>>>);
+pub(crate) struct Aging(Mutex<HashMap<Place, Since>>);
 
 /// One look at a node.
 pub(super) struct Look<'a> {
     of: &'a Aging,
-    place: (&'static str, String),
-    before: HashMap<String, Instant>,
-    seen: HashMap<String, Instant>,
+    place: Place,
+    before: Since,
+    seen: Since,
 }
 
 impl Aging {
@@ -35,11 +39,11 @@ impl Aging {
             of: self,
             place,
             before,
-            seen: HashMap::new(),
+            seen: Since::new(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(&'static str, String), HashMap<String, Instant>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Place, Since>> {
         self.0.lock().expect("no holder of this lock panics")
     }
 }

@@ -86,10 +86,16 @@ impl Control {
                         resumed: joined,
                     });
                 }
-                Err(ChangeError::Busy { doing, .. }) if doing == Doing::Killing => {
-                    return Err(busy(id, doing));
+                Err(ChangeError::Busy {
+                    doing: Doing::Killing,
+                    ..
+                }) => {
+                    return Err(busy(id, Doing::Killing));
                 }
-                Err(ChangeError::Busy { doing, .. }) if doing == Doing::Resuming => {
+                Err(ChangeError::Busy {
+                    doing: Doing::Resuming,
+                    ..
+                }) => {
                     if from == Kept::Files {
                         return Err(ChangeError::StartInFlight(id.clone()));
                     }

@@ -6,6 +6,7 @@ use casemate_rpc::ClaimRequest;
 fn warm(life_ms: u64) -> CreateRequest {
     CreateRequest {
         warm: true,
+        creator: "a server".into(),
         ..request(life_ms)
     }
 }
@@ -39,7 +40,10 @@ async fn one_is_given_away_once_and_lives_anew() {
         Err(NodeError::Exists(one.sandbox.clone()))
     );
     let told = |event| match event {
-        NodeEvent::Running(running) => (running.warm, running.ends_at),
+        NodeEvent::Running(running) => {
+            assert_eq!(running.creator, "a server");
+            (running.warm, running.ends_at)
+        }
         other => panic!("{other:?}"),
     };
     loop {
@@ -55,6 +59,7 @@ async fn one_is_given_away_once_and_lives_anew() {
     let node = host.start().await;
     let running = node.running();
     assert_eq!((running.len(), running[0].warm), (1, false));
+    assert_eq!(running[0].creator, "a server");
     assert_eq!(running[0].ends_at, given.ends_at);
     assert_eq!(running[0].on_timeout, OnTimeout::Pause(Kept::Files));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use casemate_api::{ApiState, router};
-use casemate_catalog::{Catalog, LeaseTake, Leases, MemoryCatalog};
+use casemate_catalog::{Catalog, MemoryCatalog};
 use casemate_control::testing::FakeNode;
 use casemate_control::{Control, ControlConfig, ServerTimes, Shared, Sharing};
 use casemate_history::testing::TempHistory;
@@ -139,19 +139,6 @@ impl Cluster {
             let path = format!("/sandboxes/{sandbox}");
             let shown = self.api(server, "GET", &path).send().await;
             assert_eq!(shown.status, 404, "{}", shown.text);
-        }
-    }
-
-    /// What a server does to it, as the others know.
-    pub async fn doing(&self, sandbox: &SandboxId) -> Option<String> {
-        let (name, me) = (format!("doing/{sandbox}"), "a test");
-        let lasts = Duration::from_secs(1);
-        match self.catalog.lease_take(&name, me, "", lasts).await.unwrap() {
-            LeaseTake::Held { note, .. } => Some(note),
-            LeaseTake::Taken { .. } => {
-                self.catalog.lease_give(&name, me).await.unwrap();
-                None
-            }
         }
     }
 
