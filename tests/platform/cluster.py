@@ -27,7 +27,6 @@ class Api:
         self.log = ROOT / "logs" / f"cluster-{name}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.process = None
-        self.settings["CASEMATE_CLUSTER_LISTEN"] = self.address
         self.mark = 0
 
     @property
@@ -41,7 +40,7 @@ class Api:
 
     def spawn(self):
         command = [CASEMATE, "api", "--data-dir", self.data_dir, "--listen", f"127.0.0.1:{self.port}"]
-        command += ["--health-listen", f"127.0.0.1:{self.health}"]
+        command += ["--cluster-listen", self.address, "--health-listen", f"127.0.0.1:{self.health}"]
         self.mark = self.log.stat().st_size if self.log.exists() else 0
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
