@@ -74,9 +74,10 @@ def past_of(instance, id):
 
 def test_the_past_is_in_the_database_too(stored, postgres):
     sandbox = stored.create()
+    host.until("it was measured", lambda: all(past_of(stored, sandbox.sandbox_id)), 30)
     stored.kill(sandbox.sandbox_id)
-    host.until("it was measured and its end noted", lambda: all(past_of(stored, sandbox.sandbox_id)) and
-               len(past_of(stored, sandbox.sandbox_id)[0]) == 2, 30)
+    ended = ["sandbox.lifecycle.created", "sandbox.lifecycle.killed"]
+    host.until("its end is noted", lambda: past_of(stored, sandbox.sandbox_id)[0] == ended, 30)
     kinds = postgres.sql(
         f"SELECT kind FROM casemate_history.events WHERE sandbox = '{sandbox.sandbox_id}' ORDER BY number", "stored"
     )
