@@ -16,7 +16,7 @@ from servers import Postgres, Redis
 
 HERE = pathlib.Path(__file__).parent
 # Two, as soon as several servers agree who watches a node: until then they take it from each other.
-SERVERS = 1
+SERVERS = 2
 
 
 @pytest.fixture(scope="module")
