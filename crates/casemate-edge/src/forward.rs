@@ -138,11 +138,11 @@ impl Forward<'_> {
         }
     }
 
-    /// `None`: while this waited for its sandbox, the run that the lease is of ended.
+    /// `None`: while this waited for its sandbox, or dialled it, the run that the lease is of ended.
     async fn admitted(&self, asked: &mut Asked, lease: Lease) -> Option<Response<EdgeBody>> {
         match self.admit(asked, &lease).await {
             Ok(_) if lease.ended().is_cancelled() => None,
-            Ok(admitted) => Some(self.exchange(asked, lease, admitted).await),
+            Ok(admitted) => self.exchange(asked, lease, admitted).await,
             Err(refusal) => Some(asked.refuse(&refusal, &self.host)),
         }
     }
@@ -239,7 +239,7 @@ impl Forward<'_> {
         asked: &mut Asked,
         lease: Lease,
         admitted: Admitted,
-    ) -> Response<EdgeBody> {
+    ) -> Option<Response<EdgeBody>> {
         let Admitted {
             port,
             mask_host,
@@ -288,6 +288,9 @@ impl Forward<'_> {
                         let (mut head, body) = unsent.into_parts();
                         head.version = version;
                         asked.request = Some((head, body));
+                        if self.edge.parts().routes.knows_of_dials() {
+                            return None;
+                        }
                     }
                     if failure.is_break() {
                         self.edge.parts().routes.broke(&self.target.sandbox).await;
@@ -303,7 +306,7 @@ impl Forward<'_> {
                         self.refusal_of(failure)
                     }
                 };
-                return asked.refuse(&refusal, &self.host);
+                return Some(asked.refuse(&refusal, &self.host));
             }
         };
         let busy = asked.busy.clone();
@@ -313,15 +316,15 @@ impl Forward<'_> {
             let tasks = self.edge.parts().upstreams.clone();
             let cut = is_stream(&head.headers).then(|| self.conn.cuts.streams.clone());
             let body = UpstreamBody::new(body, upstream, lease, tasks, cut);
-            return Response::from_parts(head, EdgeBody::sandbox(body, busy));
+            return Some(Response::from_parts(head, EdgeBody::sandbox(body, busy)));
         }
-        match upgrade.zip(client) {
+        Some(match upgrade.zip(client) {
             Some((upgrade, client)) => {
                 self.switch(response, upgrade, client, upstream, lease, busy)
             }
             // It switched without being asked.
             None => asked.refuse(&self.port_closed(), &self.host),
-        }
+        })
     }
 
     /// Sends the request, over a kept connection if there is one. A request goes out once: on

@@ -26,6 +26,12 @@ pub trait Routes: Send + Sync + 'static {
     /// A wake that began goes on.
     async fn wake(&self, sandbox: &SandboxId, knock: Knock) -> Result<(), WakeFailure>;
 
+    /// Whether a look-up after a dial that found the sandbox paused knows of that, and so says how it
+    /// stands now. Else it is told a moment later, by [`Edge::forget`](crate::Edge::forget).
+    fn knows_of_dials(&self) -> bool {
+        false
+    }
+
     /// A connection into the sandbox broke under a request. Who answers from what it knew some time
     /// ago finds out now whether the sandbox still runs, and if not, calls
     /// [`Edge::forget`](crate::Edge::forget). Who is told of every end has nothing to do.

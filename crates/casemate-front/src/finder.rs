@@ -28,7 +28,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::answers;
-use crate::memory::{Doubt, Memory, Place, Recalled};
+use crate::memory::{Doubt, Mark, Memory, Place, Recalled};
 use crate::nodes::NodeTable;
 use crate::search::{Outcome, Searches, place};
 use crate::servers::Servers;
@@ -120,24 +120,24 @@ impl Finder {
         }
     }
 
-    async fn find(&self, sandbox: &SandboxId) -> Result<Option<Place>, LookupFailure> {
+    async fn find(&self, sandbox: &SandboxId) -> Result<(Option<Place>, Mark), LookupFailure> {
         let (recalled, mark) = self.memory.recall(sandbox);
         let (doubt, last) = match recalled {
             Recalled::Place(place) => {
                 add(&self.counters.remembered);
-                return Ok(Some(place));
+                return Ok((Some(place), mark));
             }
             Recalled::Absent => {
                 add(&self.counters.remembered);
-                return Ok(None);
+                return Ok((None, mark));
             }
             Recalled::Unsure { doubt, last } => (doubt, last),
         };
         let is_doubted =
             |place: &Place| doubt.as_ref().is_some_and(|doubt| doubt.contradicts(place));
         let note = |place: Option<Place>| {
-            self.memory.note(sandbox, place.as_ref(), mark);
-            Ok(place)
+            let mark = self.memory.note(sandbox, place.as_ref(), mark);
+            Ok((place, mark))
         };
         let said = self.said_by_catalog(sandbox).await;
         if let Said::Place(place) = &said
@@ -201,7 +201,7 @@ impl Finder {
 
     async fn dial_at(
         &self,
-        place: &Place,
+        (place, mark): (&Place, Mark),
         sandbox: &SandboxId,
         port: u16,
     ) -> Result<Dialled, DialFailure> {
@@ -212,8 +212,9 @@ impl Finder {
         let dialled = answers::dialled(node.dial(sandbox, port).await);
         match &dialled {
             Err(DialFailure::NotFound | DialFailure::Paused) => {
+                // What is open into it the gate cuts; others that dial now find out as this did.
                 let doubt = Doubt::RunsAt(place.node.clone());
-                self.memory.doubt(sandbox, doubt);
+                self.memory.doubt_since(sandbox, doubt, mark);
             }
             // It may be elsewhere by now.
             Err(DialFailure::Node(_)) => self.memory.age(sandbox),
@@ -226,12 +227,13 @@ impl Finder {
         // Once more, past what is known, where the node that has it says that it does not.
         for is_last in [false, true] {
             let found = self.find(sandbox).await;
-            let place = match found.map_err(|failure| DialFailure::Node(Box::new(failure)))? {
+            let (place, mark) = found.map_err(|failure| DialFailure::Node(Box::new(failure)))?;
+            let place = match place {
                 None => return Err(DialFailure::NotFound),
                 Some(place) if place.asleep => return Err(DialFailure::Paused),
                 Some(place) => place,
             };
-            match self.dial_at(&place, sandbox, port).await {
+            match self.dial_at((&place, mark), sandbox, port).await {
                 Err(DialFailure::NotFound) if !is_last => {}
                 done => return done,
             }
@@ -258,7 +260,7 @@ fn as_place(route: Route) -> Place {
 #[async_trait]
 impl Routes for Finder {
     async fn lookup(&self, sandbox: &SandboxId) -> Result<Option<RouteTarget>, LookupFailure> {
-        let Some(place) = self.find(sandbox).await? else {
+        let (Some(place), _) = self.find(sandbox).await? else {
             return Ok(None);
         };
         if place.asleep {
@@ -280,8 +282,12 @@ impl Routes for Finder {
         Ok(())
     }
 
+    fn knows_of_dials(&self) -> bool {
+        true
+    }
+
     async fn broke(&self, sandbox: &SandboxId) {
-        let (recalled, _) = self.memory.recall(sandbox);
+        let (recalled, mark) = self.memory.recall(sandbox);
         let node = match recalled {
             Recalled::Place(place) => Some(place.node),
             Recalled::Unsure { last, .. } => last,
@@ -294,8 +300,11 @@ impl Routes for Finder {
         match timeout(ANSWER_MAX, port.locate(sandbox)).await {
             Ok(Ok(Some(located))) if !located.asleep => {}
             Ok(Ok(_)) => {
-                self.memory.doubt(sandbox, Doubt::RunsAt(node));
-                self.forget(sandbox);
+                // Only the first who finds out cuts the others: it may run again since.
+                let doubt = Doubt::RunsAt(node);
+                if self.memory.doubt_since(sandbox, doubt, mark) {
+                    self.forget(sandbox);
+                }
             }
             Ok(Err(_)) | Err(_) => self.memory.age(sandbox),
         }
@@ -305,11 +314,7 @@ impl Routes for Finder {
 #[async_trait]
 impl Dialer for Finder {
     async fn dial(&self, sandbox: &SandboxId, port: u16) -> Result<Dialled, DialFailure> {
-        let dialled = self.dial_found(sandbox, port).await;
-        if let Err(DialFailure::NotFound | DialFailure::Paused) = dialled {
-            self.forget(sandbox);
-        }
-        dialled
+        self.dial_found(sandbox, port).await
     }
 
     async fn speak_tls(&self, stream: Box<dyn Wire>, host: &str) -> io::Result<Box<dyn Wire>> {

@@ -129,10 +129,10 @@ impl Memory {
 
     /// `None`: it is nowhere. One that is asleep is asked for again each time, because what wakes it
     /// need not come this way.
-    pub(crate) fn note(&self, sandbox: &SandboxId, place: Option<&Place>, since: Mark) {
+    pub(crate) fn note(&self, sandbox: &SandboxId, place: Option<&Place>, since: Mark) -> Mark {
         let mut state = self.lock();
-        if state.get(sandbox).map_or(0, |entry| entry.mark) != since.0 {
-            return;
+        if state.mark(sandbox) != since {
+            return since;
         }
         let now = Instant::now();
         let (known, until) = match place {
@@ -140,7 +140,22 @@ impl Memory {
             Some(place) => (Known::Place(place.clone()), now + FRESH),
             None => (Known::Absent, now + ABSENT),
         };
-        state.put(sandbox, known, until, self.half_max);
+        state.put(sandbox, known, until, self.half_max)
+    }
+
+    /// What was known at that moment is not so, unless something else is known since; whether it was
+    /// still known.
+    pub(crate) fn doubt_since(&self, sandbox: &SandboxId, doubt: Doubt, since: Mark) -> bool {
+        let is_news = self.is_at(sandbox, since);
+        if is_news {
+            self.doubt(sandbox, doubt);
+        }
+        is_news
+    }
+
+    /// Whether nothing else became known since then.
+    pub(crate) fn is_at(&self, sandbox: &SandboxId, since: Mark) -> bool {
+        self.lock().mark(sandbox) == since
     }
 
     /// Whatever is known is not so.
@@ -184,7 +199,11 @@ impl State {
         self.young.get(sandbox).or_else(|| self.old.get(sandbox))
     }
 
-    fn put(&mut self, sandbox: &SandboxId, known: Known, until: Instant, half_max: usize) {
+    fn mark(&self, sandbox: &SandboxId) -> Mark {
+        Mark(self.get(sandbox).map_or(0, |entry| entry.mark))
+    }
+
+    fn put(&mut self, sandbox: &SandboxId, known: Known, until: Instant, half_max: usize) -> Mark {
         self.old.remove(sandbox);
         if self.young.len() >= half_max && !self.young.contains_key(sandbox) {
             self.old = std::mem::take(&mut self.young);
@@ -193,6 +212,7 @@ impl State {
         let mark = self.marks;
         let entry = Entry { mark, known, until };
         self.young.insert(sandbox.clone(), entry);
+        Mark(mark)
     }
 }
 
@@ -248,7 +268,9 @@ mod tests {
         ] {
             assert_eq!(doubt.contradicts(&place), contradicts, "{place:?}");
         }
-        memory.note(&id, Some(&at("a", true)), mark);
+        let known = memory.note(&id, Some(&at("a", true)), mark);
+        assert!(!memory.doubt_since(&id, doubt.clone(), mark), "it is old");
+        assert!(memory.is_at(&id, known));
         memory.doubt(&id, Doubt::Asleep);
         let woken = unsure(Some(Doubt::Asleep), Some("a"));
         assert_eq!(memory.recall(&id).0, woken);

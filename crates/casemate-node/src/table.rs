@@ -53,7 +53,7 @@ pub(crate) enum Row {
         /// As in its journal entry.
         memory_kills: Option<u64>,
         /// As in its journal entry.
-        entrance: Option<Entrance>,
+        entrance: Option<Box<Entrance>>,
         commands: mpsc::Sender<Command>,
     },
 }
@@ -170,7 +170,7 @@ impl Inner {
             ending: false,
             log_read_at: steady::to_wall(entry.started_at),
             memory_kills: entry.memory_kills,
-            entrance: entry.entrance.clone(),
+            entrance: entry.entrance.clone().map(Box::new),
             commands,
         };
         let former = {
@@ -205,7 +205,7 @@ impl Inner {
             ending: false,
             log_read_at: steady::to_wall(entry.started_at),
             memory_kills: entry.memory_kills,
-            entrance: entry.entrance.clone(),
+            entrance: entry.entrance.clone().map(Box::new),
             commands,
         };
         self.lock().sandboxes.insert(entry.sandbox.clone(), row);
@@ -223,7 +223,7 @@ impl Inner {
         }) = self.lock().sandboxes.get_mut(&entry.sandbox)
         {
             *shown = running.clone();
-            entrance.clone_from(&entry.entrance);
+            *entrance = entry.entrance.clone().map(Box::new);
         }
         self.events.publish(NodeEvent::Running(running));
     }
@@ -271,7 +271,7 @@ impl Inner {
                 } = row
                 {
                     *rest = None;
-                    entrance.clone_from(&entry.entrance);
+                    *entrance = entry.entrance.clone().map(Box::new);
                     layers.clone_from(&entry.layers);
                     *shown = running.clone();
                     *memory_kills = entry.memory_kills;
@@ -459,7 +459,7 @@ impl Inner {
             } => Some(Located {
                 asleep: rest.is_some(),
                 started_at: shown.started_at,
-                entrance: entrance.clone(),
+                entrance: entrance.as_deref().cloned(),
             }),
         }
     }

@@ -86,6 +86,8 @@ struct World {
     servers: Arc<FakeServers>,
     edge: Edge,
     at: SocketAddr,
+    /// A way to the node beside the edge's.
+    beside: FarNode,
     /// Requests that wait in the sandbox's service.
     waiting: Arc<AtomicUsize>,
 }
@@ -111,6 +113,12 @@ async fn world() -> World {
     tokio::spawn(async move { axum::serve(service, router).await });
     let gate = gate(Arc::clone(&node), peers(&authority, MemberRole::Node, "n1")).await;
     let ours = peers(&authority, MemberRole::Edge, "e1");
+    let beside = NodeConnector {
+        peers: Arc::clone(&ours),
+        node: "n1".into(),
+        address: gate.to_string(),
+    };
+    let beside = FarNode::new("n1", beside);
     let table = NodeTable::new(move |one: &NodeAddress| {
         let connector = NodeConnector {
             peers: Arc::clone(&ours),
@@ -139,6 +147,7 @@ async fn world() -> World {
         servers,
         edge,
         at,
+        beside,
         waiting,
     }
 }
@@ -236,6 +245,33 @@ async fn the_request_after_a_pause_wakes_and_the_one_after_an_end_is_told_so() {
         assert!(gone.contains("was not found"), "{gone}");
     }
     assert_eq!(world.edge.held(), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_that_ask_at_once_after_a_pause_are_all_answered() {
+    let (world, id) = (Arc::new(world().await), SandboxId::random());
+    world.node.put(&id, Has::running());
+    world.until(&id, 3000, 200).await;
+    let node = Arc::clone(&world.node);
+    let woken = Box::new(move |id: &SandboxId| node.put(id, Has::running()));
+    *world.servers.on_wake.lock().unwrap() = Some(woken);
+    for _ in 0..20 {
+        let open = world.beside.dial(&id, 3000).await.unwrap();
+        world.node.pause(&id).await;
+        // What comes after the gate's cut is of the next run; the edge has not heard of it.
+        let mut open = open.into_stream().unwrap();
+        let cut = tokio::time::timeout(LONG, open.read(&mut [0])).await;
+        assert_eq!(cut.expect("it is cut").unwrap_or(0), 0);
+        let mut all = tokio::task::JoinSet::new();
+        for _ in 0..16 {
+            let (world, id) = (Arc::clone(&world), id.clone());
+            all.spawn(async move { world.ask(&id, 3000, "/", "").await });
+        }
+        while let Some(answer) = all.join_next().await {
+            let answer = answer.unwrap();
+            assert_eq!(answer.0, 200, "{}", answer.1);
+        }
+    }
 }
 
 #[tokio::test]

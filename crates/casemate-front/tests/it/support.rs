@@ -275,8 +275,10 @@ pub struct FakeServers {
     pub wakes: AtomicUsize,
     /// What the next wake comes to; otherwise it is done by `on_wake`.
     pub refusal: Mutex<Option<ControlError>>,
-    pub on_wake: Mutex<Option<Box<dyn Fn(&SandboxId) + Send>>>,
+    pub on_wake: Mutex<Option<Wake>>,
 }
+
+type Wake = Box<dyn Fn(&SandboxId) + Send>;
 
 #[async_trait]
 impl Servers for FakeServers {
