@@ -190,6 +190,20 @@ class Demo:
         [home] = [node for node in self.nodes if id in node.journalled()]
         return home
 
+    def create_beside(self, template, others):
+        """A sandbox on a node that has none of the others, and the node. What one API server is told of a
+        node the other one hears within two seconds."""
+        taken = {self.home(other.sandbox_id).name for other in others}
+
+        def made():
+            sandbox = e2b.Sandbox.create(template, timeout=600, **self.client)
+            home = self.home(sandbox.sandbox_id)
+            if home.name not in taken:
+                return sandbox, home
+            return sandbox.kill() and None
+
+        return host.until("one runs elsewhere", made, 60)
+
     def run(self, *command):
         self.say("running " + " ".join(map(str, command)))
         subprocess.run(command, check=True, env={**os.environ, **self.environment}, cwd=ROOT)
@@ -205,28 +219,29 @@ def spread(demo):
         template = e2b.Template(file_context_path=folder).from_template("base").copy("greeting.txt", "/srv/")
         template = template.run_cmd("tr a-z A-Z < /srv/greeting.txt > /srv/loud.txt", user="root")
         e2b.Template.build(template, "demo", **demo.client)
-    homes = {}
+    made = []
     try:
-        while len({home.name for home in homes.values()}) < 3:
-            assert len(homes) < 60, "by lot all three have one"
-            sandbox = e2b.Sandbox.create("demo", timeout=600, **demo.client)
-            homes[sandbox.sandbox_id] = demo.home(sandbox.sandbox_id)
+        for node in demo.nodes:
+            sandbox, home = demo.create_beside("demo", made)
+            made.append(sandbox)
             assert sandbox.commands.run("cat /srv/loud.txt").stdout == "FROM A FILE\n"
-        for id, home in homes.items():
-            demo.say(f"sandbox {id} of the template at {home.name}")
+            demo.say(f"a sandbox of the template at {home.name}")
+            # Where it is already it would stay: the next one goes elsewhere.
+            demo.apis[0].cluster("cordon", home.member)
+        for node in demo.nodes:
+            demo.apis[1].cluster("uncordon", node.member)
         sandbox.files.write("/home/user/kept.txt", "kept")
         snapshot = sandbox.create_snapshot().snapshot_id
-        elsewhere = set()
-        while len(elsewhere) < 2:
-            assert len(homes) < 100, "by lot another node has one"
-            other = e2b.Sandbox.create(snapshot, timeout=600, **demo.client)
-            homes[other.sandbox_id] = demo.home(other.sandbox_id)
-            elsewhere.add(homes[other.sandbox_id].name)
-            assert other.files.read("/home/user/kept.txt") == "kept"
-        demo.say(f"its snapshot runs at {', '.join(sorted(elsewhere))}")
+        demo.apis[0].cluster("cordon", home.member)
+        copy, elsewhere = demo.create_beside(snapshot, made[-1:])
+        made.append(copy)
+        assert copy.files.read("/home/user/kept.txt") == "kept"
+        demo.say(f"its snapshot, taken at {home.name}, runs at {elsewhere.name}")
     finally:
-        for id in homes:
-            e2b.Sandbox.kill(id, **demo.client)
+        for node in demo.nodes:
+            demo.apis[1].cluster("uncordon", node.member)
+        for sandbox in made:
+            sandbox.kill()
 
 
 def survives(demo):
