@@ -65,6 +65,7 @@ async fn gate(node: Arc<FakeNode>, peers: Arc<Peers>) -> SocketAddr {
                 match accepted.purpose {
                     Purpose::Calls => gate.serve_calls(accepted.stream, Peer::Edge).await,
                     Purpose::Dial => gate.serve_dials(accepted.stream).await,
+                    Purpose::Carry => Ok(()),
                 }
             });
         }

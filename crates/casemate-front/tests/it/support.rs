@@ -79,6 +79,7 @@ impl FakeNode {
             kept: Kept::Memory,
             reason: PauseReason::Asked,
             recorded: true,
+            creator: String::new(),
         });
         self.tell(paused).await;
     }
