@@ -27,6 +27,10 @@ use crate::nodes::Node;
 /// How often it is looked for what a node has, where nothing says that there is something new.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
+/// Nodes that are asked side by side whether they have something, and how long each may think.
+const ASKED_AT_ONCE: usize = 32;
+const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CarryError {
     #[error("the node does not answer")]
@@ -63,11 +67,26 @@ impl Control {
         }
     }
 
-    /// Nodes that have all that a build needs, as far as is known.
-    pub(crate) fn holders(&self, build: &Build) -> Vec<Arc<Node>> {
+    /// A node that has all that a build needs, and is none of these. What another server had made
+    /// lately is not known here yet: then all are asked.
+    pub(crate) async fn holder(&self, build: &Build, but: &[String]) -> Option<Arc<Node>> {
         let mut nodes = self.nodes.connected();
-        nodes.retain(|node| node.has_all_of(build));
-        nodes
+        nodes.retain(|node| !but.contains(&node.name));
+        if let Some(known) = nodes.iter().find(|node| node.has_all_of(build)) {
+            return Some(Arc::clone(known));
+        }
+        for some in nodes.chunks(ASKED_AT_ONCE) {
+            let asked = some.iter().map(|node| async move {
+                let missing = node.port.missing(&build.layers, build.files.as_ref());
+                let answer = tokio::time::timeout(ANSWER_PATIENCE, missing).await;
+                matches!(answer, Ok(Ok(missing)) if missing.is_empty())
+            });
+            let answers = futures_util::future::join_all(asked).await;
+            if let Some(at) = answers.iter().position(|has_all| *has_all) {
+                return some.get(at).cloned();
+            }
+        }
+        None
     }
 }
 

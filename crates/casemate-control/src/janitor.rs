@@ -10,7 +10,7 @@ use casemate_store::sandboxes::FORGET_ROWS_MAX;
 use casemate_types::{BuildFailure, EndReason, TeamId, Timestamp, chain, steady};
 
 use crate::Control;
-use crate::artifacts;
+use crate::artifacts::sweep::Sweeper;
 
 const ROUND: Duration = Duration::from_secs(600);
 /// Idempotency keys are kept this long (`api.md` 3.0), and so are rows of dead sandboxes: a node
@@ -25,6 +25,7 @@ const FAILED_KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 /// For ever.
 pub(crate) async fn run(control: Arc<Control>) {
     let mut round = tokio::time::interval(ROUND);
+    let mut bucket = Sweeper::new();
     loop {
         round.tick().await;
         if let Err(error) = control.sweep_uploads().await {
@@ -65,7 +66,7 @@ pub(crate) async fn run(control: Arc<Control>) {
                 "could not remove old rows; trying again later"
             );
         }
-        if let Err(error) = artifacts::sweep::sweep(&control).await {
+        if let Err(error) = bucket.sweep(&control).await {
             tracing::warn!(
                 error = chain(&error),
                 "could not remove from the bucket what nobody needs; trying again later"

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use casemate_artifacts::ArtifactsConfig;
 use casemate_control::nodes::NodeLink;
 use casemate_control::testing::{FakeBucket, FakeNode};
+use casemate_store::Artifacts as _;
 use casemate_types::{Portable, SandboxId};
 use serde_json::Value;
 
@@ -12,7 +14,14 @@ use crate::world::{World, until};
 
 /// The world's own node and others, each with a carrier if there is a bucket.
 async fn cluster(bucket: Option<&FakeBucket>, names: &[&str]) -> (World, Vec<FakeNode>) {
-    let world = World::new().await;
+    nodes_of(World::new().await, bucket, names).await
+}
+
+async fn nodes_of(
+    world: World,
+    bucket: Option<&FakeBucket>,
+    names: &[&str],
+) -> (World, Vec<FakeNode>) {
     world.control.remove_node(&world.node.name());
     let mut nodes = vec![world.node.clone()];
     nodes.extend(names.iter().map(|name| world.node.beside(name)));
@@ -118,4 +127,28 @@ async fn without_a_bucket_the_one_node_that_has_it_is_found() {
         let sandbox = create_of(&world, &template).await;
         assert_eq!(node_of(&nodes, &sandbox).name(), made_at.name());
     }
+}
+
+#[tokio::test]
+async fn what_no_template_needs_any_more_is_forgotten() {
+    let bucket = FakeBucket::default();
+    let swept = casemate_artifacts::Artifacts::in_memory(&ArtifactsConfig::default()).unwrap();
+    let in_config = swept.clone();
+    let world = World::with(|config| config.bucket = Some(in_config)).await;
+    let (mut world, nodes) = nodes_of(world, Some(&bucket), &["second"]).await;
+    let (gone, _) = snapshot(&world, &nodes).await;
+    let (kept, _) = snapshot(&world, &nodes).await;
+    let rows = |world: &World| {
+        let (store, team) = (world.store.share(), world.team.clone());
+        async move { store.artifact_references(&team).await.unwrap() }
+    };
+    until("both are noted", || async { rows(&world).await.len() == 2 }).await;
+    let path = format!("/templates/{}", gone.split(':').next().unwrap());
+    assert_eq!(world.api("DELETE", &path).send().await.status, 204);
+    // The janitor comes by at each start.
+    world
+        .restart_with(|config| config.bucket = Some(swept))
+        .await;
+    until("one is left", || async { rows(&world).await.len() == 1 }).await;
+    create_of(&world, &kept).await;
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use casemate_artifacts::{ArtifactError, ArtifactRef, Artifacts, Scope, SweepLimits};
 use casemate_store::StoreError;
 use casemate_types::TeamId;
+use tokio::time::Instant;
 
 use crate::Control;
 
@@ -21,11 +22,45 @@ pub(crate) enum SweepError {
     Artifact(#[from] ArtifactError),
 }
 
-/// Each time the janitor comes by.
-pub(crate) async fn sweep(control: &Control) -> Result<(), SweepError> {
-    let Some(bucket) = &control.config.bucket else {
-        return Ok(());
-    };
+/// Each scope is listed for it, which costs requests.
+const SWEEP_EVERY: Duration = Duration::from_secs(6 * 3600);
+/// After a start, so that one that is often begun anew sweeps as well.
+const SWEEP_FIRST: Duration = Duration::from_secs(1800);
+
+/// When scopes are swept next.
+pub(crate) struct Sweeper {
+    due: Instant,
+}
+
+impl Sweeper {
+    pub(crate) fn new() -> Self {
+        Self {
+            due: Instant::now() + SWEEP_FIRST,
+        }
+    }
+
+    /// Each time the janitor comes by.
+    pub(crate) async fn sweep(&mut self, control: &Control) -> Result<(), SweepError> {
+        let Some(bucket) = control.bucket() else {
+            return Ok(());
+        };
+        drop_unneeded(control, bucket).await?;
+        if Instant::now() < self.due {
+            return Ok(());
+        }
+        self.due = Instant::now() + SWEEP_EVERY;
+        // By our teams: another installation may have its own in the bucket.
+        for team in control.store.team_list().await? {
+            if let Ok(scope) = scope_of(&team.id) {
+                sweep_scope(control, bucket, &scope, &team.id).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Of templates and snapshots that are gone.
+async fn drop_unneeded(control: &Control, bucket: &Artifacts) -> Result<(), SweepError> {
     loop {
         let unneeded = control.store.artifact_unneeded(ROWS_MAX).await?;
         for row in &unneeded {
@@ -41,16 +76,9 @@ pub(crate) async fn sweep(control: &Control) -> Result<(), SweepError> {
             );
         }
         if unneeded.len() < ROWS_MAX as usize {
-            break;
+            return Ok(());
         }
     }
-    // By our teams: another installation may have its own in the bucket.
-    for team in control.store.team_list().await? {
-        if let Ok(scope) = scope_of(&team.id) {
-            sweep_scope(control, bucket, &scope, &team.id).await?;
-        }
-    }
-    Ok(())
 }
 
 fn scope_of(team: &TeamId) -> Result<Scope, casemate_artifacts::NotAScope> {

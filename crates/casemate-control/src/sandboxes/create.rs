@@ -174,7 +174,8 @@ impl Control {
         loop {
             let Some(node) = nodes.pop_front() else {
                 // Those that were asked lack what it begins with, and there is none to fetch.
-                let Some(node) = self.other_holder(&plan.build, &refused, &asked) else {
+                let holder = self.other_holder(&plan.build, &refused, &asked);
+                let Some(node) = holder.await else {
                     break;
                 };
                 nodes.push_back(node);
@@ -327,8 +328,8 @@ impl Control {
         }
     }
 
-    /// A node that has all of a build, as far as is known, where those that were asked lack it.
-    fn other_holder(
+    /// A node that has all of a build, where those that were asked lack it.
+    async fn other_holder(
         &self,
         build: &Build,
         refused: &PlacementError,
@@ -337,8 +338,7 @@ impl Control {
         if !is_template_missing(refused) || asked.len() >= ASKED_MAX + HOLDERS_ASKED_MAX {
             return None;
         }
-        let mut holders = self.holders(build).into_iter();
-        holders.find(|node| !asked.contains(&node.name))
+        self.holder(build, asked).await
     }
 
     /// Places it on a node, which fetches what it lacks and the bucket has.
