@@ -184,7 +184,8 @@ class Demo:
         """As `credentials.env` has it, for the stock SDKs."""
         text = (self.apis[0].data_dir / "credentials.env").read_text()
         told = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
-        return {**told, "E2B_API_URL": self.url, "E2B_SANDBOX_URL": self.sandbox_url, "CASEMATE_TEST_URL": self.url}
+        return {**told, "E2B_API_URL": self.url, "E2B_SANDBOX_URL": self.sandbox_url, "CASEMATE_TEST_URL": self.url,
+                "CASEMATE_TEST_SANDBOX_URL": self.sandbox_url}
 
     def home(self, id):
         [home] = [node for node in self.nodes if id in node.journalled()]

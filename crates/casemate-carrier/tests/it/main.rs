@@ -101,7 +101,7 @@ async fn what_one_node_keeps_another_has() {
     let Portable::Layer(layer) = &what else {
         unreachable!("it is a layer");
     };
-    assert_eq!(two.layers().await, [layer.clone()]);
+    assert_eq!(two.layers().await, std::slice::from_ref(layer));
     // What is there is in the bucket already, and by another node the same.
     let again = StoreRequest {
         like: Some(stored.artifact.clone()),
