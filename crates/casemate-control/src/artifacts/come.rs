@@ -7,7 +7,7 @@ use casemate_rpc::carrier::FetchRequest;
 use casemate_store::Build;
 use casemate_types::{Portable, chain};
 
-use super::{CarryError, portable};
+use super::{CarryError, carried_names, portable};
 use crate::Control;
 use crate::nodes::Node;
 
@@ -16,6 +16,34 @@ use crate::nodes::Node;
 const PATIENCE: Duration = Duration::from_secs(45);
 
 impl Control {
+    /// [`Self::bring`] for what has no other place to go: what the bucket has not yet, as a snapshot of a
+    /// moment ago, is stored first.
+    pub(crate) async fn bring_in_any_case(
+        &self,
+        node: &Arc<Node>,
+        build: &Build,
+    ) -> Result<bool, CarryError> {
+        match self.bring(node, build).await {
+            Err(CarryError::Nowhere(_)) => {
+                self.store_all_of(node, build).await?;
+                self.bring(node, build).await
+            }
+            brought => brought,
+        }
+    }
+
+    async fn store_all_of(&self, but: &Node, build: &Build) -> Result<(), CarryError> {
+        let Some(holder) = self.holder(build, std::slice::from_ref(&but.name)).await else {
+            return Ok(());
+        };
+        let names = carried_names(build);
+        let whats: Vec<Portable> = names.iter().filter_map(|name| portable(name)).collect();
+        for (what, team) in self.store.artifact_due(&whats).await? {
+            super::leave::store(self, &holder, &what, team).await?;
+        }
+        Ok(())
+    }
+
     /// Has a node fetch what it lacks of a build: whether there was anything, and it has all of it now.
     pub(crate) async fn bring(&self, node: &Arc<Node>, build: &Build) -> Result<bool, CarryError> {
         let Some(carrier) = &node.carrier else {

@@ -60,7 +60,7 @@ pub(super) async fn store_due(
     Ok(())
 }
 
-async fn store(
+pub(super) async fn store(
     control: &Control,
     node: &Node,
     what: &Portable,

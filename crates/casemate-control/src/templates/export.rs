@@ -215,7 +215,7 @@ impl Control {
         };
         let node = self.node_for_builds(team);
         let node = node.map_err(|error| ExportError::Build(error.into()))?;
-        if let Err(error) = self.bring(&node, build).await {
+        if let Err(error) = self.bring_in_any_case(&node, build).await {
             // The builder says what it lacks.
             tracing::warn!(
                 build.id = %build.id, node = node.name, error = chain(&error),
