@@ -238,6 +238,18 @@ impl Receiving {
         })
         .await?;
         let control = &self.control;
+        let writer = Arc::new(writer);
+        // Before others are held up. If it is refused after that, nothing names it there, and the
+        // bucket's sweep takes it.
+        let content = from_the_start(Arc::clone(&writer)).await?;
+        let stored = control.store_upload(team, &sha256, content).await;
+        let artifact = stored.map_err(|error| {
+            tracing::warn!(
+                team.id = %team, error = chain(&error),
+                "could not store an upload for other servers"
+            );
+            UploadError::Bucket
+        })?;
         let _settling = control.uploads.settling.lock().await;
         control.check_stored(team, &sha256, self.bytes).await?;
         let named = self.file.dir.join(&sha256);
@@ -251,24 +263,7 @@ impl Receiving {
             sync_dir(&named)
         })
         .await?;
-        let artifact = match control.bucket() {
-            None => None,
-            Some(_) => {
-                let content = from_the_start(writer.into()).await?;
-                let stored = control.store_upload(team, &sha256, content).await;
-                match stored {
-                    Ok(artifact) => artifact,
-                    Err(error) => {
-                        tracing::warn!(
-                            team.id = %team, error = chain(&error),
-                            "could not store an upload for other servers"
-                        );
-                        control.remove_unwanted(team, &sha256).await?;
-                        return Err(UploadError::Bucket);
-                    }
-                }
-            }
-        };
+        drop(writer);
         let upload = Upload {
             sha256,
             bytes: self.bytes,
