@@ -1,6 +1,7 @@
 """Sandboxes of templates with a start command that are started before anybody asks: what becomes of
 them when processes of ours die, when their place is needed, and when nobody comes."""
 
+import contextlib
 import json
 import os
 import signal
