@@ -28,6 +28,13 @@ const START_WAIT: Duration = Duration::from_secs(60);
 /// Where Debian has it.
 const BIN: &str = "/usr/lib/postgresql";
 
+/// Names the folder of another version's programs.
+const OTHER_BIN: &str = "CASEMATE_TEST_POSTGRES_BIN";
+
+/// The first version that can be told to sort by the Unicode library, so that its order is not the
+/// machine's.
+const SORTS_BY_ICU: u32 = 15;
+
 /// Reads an order from each line: `start`, `kill` (its postmaster, without a word), `stop` (no one
 /// of its processes runs on), `cont`. Told nothing more, it ends all of them. Arguments: the folder
 /// and the programs' one.
@@ -123,9 +130,13 @@ impl Postgres {
         std::fs::write(&secret, PASSWORD)?;
         std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o644))?;
         // An order of words that is not the bytes': statements must not depend on it.
+        let order_of_words: &[&str] = match version(&bin)? {
+            SORTS_BY_ICU.. => &["--locale-provider=icu", "--icu-locale=en"],
+            _ => &[],
+        };
         let made = as_user(&bin.join("initdb"))
             .args(["--no-sync", "-E", "UTF8", "--locale=C.UTF-8"])
-            .args(["--locale-provider=icu", "--icu-locale=en"])
+            .args(order_of_words)
             .args(["-U", "postgres", "--auth=scram-sha-256"])
             .arg("--pwfile")
             .arg(&secret)
@@ -253,7 +264,8 @@ impl Postgres {
 
     fn await_ready(&self) {
         let until = Instant::now() + START_WAIT;
-        let bin = programs().expect("PostgreSQL's programs");
+        // Of any version, and not every package has it.
+        let bin = debians().expect("PostgreSQL's programs");
         loop {
             let ready = Command::new(bin.join("pg_isready"))
                 .args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()])
@@ -324,6 +336,14 @@ fn settings(port: u16, synced: bool) -> String {
 
 /// The folder of the newest version's programs.
 fn programs() -> io::Result<PathBuf> {
+    match std::env::var_os(OTHER_BIN) {
+        Some(other) => Ok(other.into()),
+        None => debians(),
+    }
+}
+
+/// The newest that is installed.
+fn debians() -> io::Result<PathBuf> {
     let mut found: Vec<(u32, PathBuf)> = std::fs::read_dir(BIN)?
         .filter_map(|entry| {
             let entry = entry.ok()?;
@@ -336,6 +356,20 @@ fn programs() -> io::Result<PathBuf> {
         .pop()
         .ok_or_else(|| io::Error::other("no PostgreSQL"))?;
     Ok(newest.1)
+}
+
+/// The major one.
+fn version(bin: &Path) -> io::Result<u32> {
+    let output = Command::new(bin.join("postgres"))
+        .arg("--version")
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let number = said.split(|one: char| !one.is_ascii_digit());
+    let number = number.filter(|digits| !digits.is_empty()).map(str::parse);
+    match number.into_iter().next() {
+        Some(Ok(major)) => Ok(major),
+        _ => Err(io::Error::other(format!("which version is {said:?}"))),
+    }
 }
 
 /// Whom it runs as when we are root, which it refuses: user and group.
