@@ -2,6 +2,7 @@
 
 pub(crate) mod placement;
 mod presence;
+pub(crate) mod reach;
 pub mod simulation;
 
 use std::cell::Cell;
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use casemate_rpc::carrier::Carrier;
 use casemate_rpc::{NodeError, NodeInfo, NodePort};
 use casemate_store::Build;
+use casemate_store::nodes::FIRST_NODE_GENERATION;
 use casemate_types::{SandboxId, TeamId, Timestamp, chain};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +44,10 @@ pub struct Place {
     pub isolation: String,
     /// It takes new sandboxes.
     pub is_open: bool,
+    /// Since when it is given up for lost.
+    pub lost_at: Option<Timestamp>,
+    /// Of its row: what was agreed with an older one does not count.
+    pub generation: u64,
 }
 
 /// Of the one node of a machine of its own.
@@ -51,6 +57,8 @@ impl Default for Place {
             labels: Arc::default(),
             isolation: String::new(),
             is_open: true,
+            lost_at: None,
+            generation: FIRST_NODE_GENERATION,
         }
     }
 }

@@ -134,6 +134,6 @@ pub(crate) fn busy(id: &SandboxId, doing: Doing) -> ChangeError {
 }
 
 /// Whether it is one that runs.
-pub(super) fn runs(state: &SandboxState) -> bool {
+pub(crate) fn runs(state: &SandboxState) -> bool {
     matches!(state, SandboxState::Running { .. })
 }

@@ -15,7 +15,8 @@ impl Control {
     /// that somebody else ended while this call waited is success.
     pub async fn kill(&self, caller: &TeamCaller, id: &SandboxId) -> Result<(), ChangeError> {
         let not_found = || ChangeError::NotFound(id.clone());
-        let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
+        let row = self.own_row_anywhere(caller, id).await?;
+        let row = row.ok_or_else(not_found)?;
         stands(&row, steady::now()).ok_or_else(not_found)?;
         self.end_everywhere(&row, EndReason::Killed).await
     }

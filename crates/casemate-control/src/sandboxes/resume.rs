@@ -168,6 +168,7 @@ impl Control {
         row: Sandbox,
         resume: Resume,
     ) -> Result<SandboxView, ChangeError> {
+        self.files_must_be_at_hand(&row).await?;
         let id = row.id.clone();
         let max = caller.limits.sandboxes_max;
         let place = self.take_place(&row.team, &id, max).await?;
