@@ -134,6 +134,8 @@ macro_rules! store_conformance {
             an_expired_join_token_is_worth_nothing,
             what_ready_builds_need_is_due_until_it_is_stored,
             files_of_snapshots_are_due_as_well,
+            what_is_stored_of_a_pause_counts_until_it_is_over,
+            pauses_that_are_not_stored_are_listed,
             metadata_may_hold_any_text,
             texts_are_data_not_sql,
         }

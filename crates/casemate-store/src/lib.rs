@@ -62,7 +62,7 @@ pub use join_tokens::{JoinRole, JoinToken, JoinTokenHash, JoinTokens, NewJoinTok
 pub use keys::{AccessToken, ApiKey, KeyHash, KeyMask, Keys};
 pub use leases::{LeaseTaken, Leases};
 pub use nodes::{Node, NodeJoin, NodeStanding, Nodes};
-pub use sandboxes::{AliveSandbox, Cursor, Order, Page, Sandbox, SandboxFilter, Sandboxes};
+pub use sandboxes::{AliveSandbox, Cursor, NewRun, Order, Page, Sandbox, SandboxFilter, Sandboxes};
 pub use servers::{Server, ServerBeat, Servers};
 pub use settings::Settings;
 pub use snapshots::{

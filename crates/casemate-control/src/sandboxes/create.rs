@@ -534,5 +534,6 @@ fn row(
             ends_at: reply.ends_at,
         },
         generation: FIRST_GENERATION,
+        stored_files: None,
     }
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use casemate_types::sandbox::PublicState;
 use casemate_types::{
-    EndReason, Ingress, Kept, NetworkPolicy, OnTimeout, Resources, SandboxId, SandboxState, TeamId,
-    TemplateId,
+    EndReason, Ingress, Kept, NetworkPolicy, OnTimeout, Resources, SandboxId, SandboxState,
+    SnapshotId, TeamId, TemplateId,
 };
 
 use super::{Misread, Named, from_json, small, timestamp, to_json, unknown_word};
@@ -39,6 +39,7 @@ pub(crate) struct SandboxRow {
     auto_resume: bool,
     ingress: String,
     envs: Option<Vec<u8>>,
+    stored_files: Option<String>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -193,6 +194,10 @@ fn read_sandbox(row: SandboxRow) -> Result<Sandbox, Misread> {
         node: row.node,
         envd_version: row.envd_version,
         envs: row.envs,
+        stored_files: row
+            .stored_files
+            .map(|name| SnapshotId::parse(&name))
+            .transpose()?,
     })
 }
 

@@ -1,19 +1,23 @@
 //! [`Sandboxes`].
 
-use casemate_sql::{Query, Row, Select, Sql, Value, query, query_as, sql};
+use casemate_sql::{Pool, Query, Row, Select, Sql, Value, query, query_as, sql, transaction};
 use std::collections::BTreeMap;
 
+use super::artifacts::put_artifact;
 use super::{SqlStore, failed};
 use crate::error::Cause;
 use crate::rows::{
     AliveRow, Named, SandboxRow, ingress_text, kept_word, micros, network_text, on_timeout_word,
-    reason_word, signed, state_word,
+    portable_name, reason_word, signed, state_word,
 };
 use crate::sandboxes::FORGET_ROWS_MAX;
-use crate::{AliveSandbox, Order, Page, Sandbox, SandboxFilter, Sandboxes, StoreError};
+use crate::{
+    AliveSandbox, NewRun, Order, Page, Sandbox, SandboxFilter, Sandboxes, StoreError,
+    StoredArtifact,
+};
 use async_trait::async_trait;
 use casemate_types::{
-    EndReason, Kept, NetworkPolicy, OnTimeout, SandboxId, SandboxState, TeamId, Timestamp,
+    EndReason, Kept, NetworkPolicy, SandboxId, SandboxState, SnapshotId, TeamId, Timestamp,
 };
 
 const WHAT: &str = "sandbox";
@@ -24,7 +28,7 @@ macro_rules! columns {
         "id, team_id, template_id, alias, build_id, node, envd_version, vcpus, memory_mib, \
          disk_mib, processes_max, metadata, secured, network, timeout_us, on_timeout, \
          started_at, ends_at, state, ended_at, end_reason, generation, kept, auto_resume, \
-         ingress, envs"
+         ingress, envs, stored_files"
     };
 }
 
@@ -222,7 +226,8 @@ impl Sandboxes for SqlStore {
     ) -> Result<u64, StoreError> {
         let change = query(
             "UPDATE sandboxes \
-             SET state = 'paused', ends_at = $3, kept = $4, generation = generation + 1 \
+             SET state = 'paused', ends_at = $3, kept = $4, generation = generation + 1, \
+             stored_files = CASE WHEN state = 'paused' AND ends_at = $3 THEN stored_files END \
              WHERE id = $1 AND generation = $2 AND state <> 'dead'",
         )
         .bind(id.as_str())
@@ -236,14 +241,12 @@ impl Sandboxes for SqlStore {
         &self,
         id: &SandboxId,
         generation: u64,
-        started_at: Timestamp,
-        ends_at: Timestamp,
-        on_timeout: OnTimeout,
+        run: &NewRun<'_>,
         running_max: Option<u32>,
     ) -> Result<u64, StoreError> {
         let change = query(sql!(
             "UPDATE sandboxes SET state = 'running', started_at = $3, ends_at = $4, kept = NULL, \
-             on_timeout = $5, generation = generation + 1 \
+             on_timeout = $5, node = $7, stored_files = NULL, generation = generation + 1 \
              WHERE id = $1 AND generation = $2 AND state = 'paused' AND ",
             // As for one that is new.
             either(
@@ -255,10 +258,11 @@ impl Sandboxes for SqlStore {
         ))
         .bind(id.as_str())
         .bind(signed(generation))
-        .bind(micros(started_at))
-        .bind(micros(ends_at))
-        .bind(on_timeout_word(on_timeout))
-        .bind(running_max.map(i64::from));
+        .bind(micros(run.started_at))
+        .bind(micros(run.ends_at))
+        .bind(on_timeout_word(run.on_timeout))
+        .bind(running_max.map(i64::from))
+        .bind(run.node);
         match (self.swap(id, generation, change).await, running_max) {
             (Err(StoreError::Conflict { .. }), Some(max))
                 if self.is_paused_in(id, generation).await? =>
@@ -279,7 +283,7 @@ impl Sandboxes for SqlStore {
         let change = query(
             "UPDATE sandboxes \
              SET state = 'dead', ended_at = $3, end_reason = $4, kept = NULL, envs = NULL, \
-             generation = generation + 1 \
+             stored_files = NULL, generation = generation + 1 \
              WHERE id = $1 AND generation = $2 AND state <> 'dead'",
         )
         .bind(id.as_str())
@@ -287,6 +291,73 @@ impl Sandboxes for SqlStore {
         .bind(micros(at))
         .bind(reason_word(reason));
         self.swap(id, generation, change).await
+    }
+
+    async fn sandbox_store(
+        &self,
+        id: &SandboxId,
+        generation: u64,
+        artifact: &StoredArtifact,
+    ) -> Result<(), StoreError> {
+        let refused = |error| failed(WHAT, id, error);
+        let name = portable_name(&artifact.what);
+        transaction!(self.durable, refused, async |tx| {
+            let noted = query(
+                "UPDATE sandboxes SET stored_files = $3 \
+                 WHERE id = $1 AND generation = $2 AND state = 'paused'",
+            )
+            .bind(id.as_str())
+            .bind(signed(generation))
+            .bind(name)
+            .execute(&mut *tx)
+            .await
+            .map_err(refused)?;
+            if noted == 0 {
+                return Err(StoreError::Conflict {
+                    what: WHAT,
+                    id: id.to_string(),
+                });
+            }
+            put_artifact(artifact)
+                .execute(&mut *tx)
+                .await
+                .map_err(refused)?;
+            Ok(())
+        })
+    }
+
+    async fn sandbox_unstore(&self, id: &SandboxId, generation: u64) -> Result<u64, StoreError> {
+        let change = query(
+            "UPDATE sandboxes SET stored_files = NULL, generation = generation + 1 \
+             WHERE id = $1 AND generation = $2 AND state = 'paused'",
+        )
+        .bind(id.as_str())
+        .bind(signed(generation));
+        self.swap_in(&self.durable, id, generation, change).await
+    }
+
+    async fn sandbox_list_unstored(
+        &self,
+        node: &str,
+        before: Timestamp,
+        after: Option<&(Timestamp, SandboxId)>,
+        rows_max: u32,
+    ) -> Result<Vec<AliveSandbox>, StoreError> {
+        let sql = concat!(
+            alive!(),
+            " AND node = $1 AND state = 'paused' AND stored_files IS NULL AND ends_at < $2 \
+             AND (ends_at > $3 OR (ends_at = $3 AND id > $4)) ORDER BY ends_at, id LIMIT $5"
+        );
+        let rows: Vec<AliveRow> = query_as(sql)
+            .bind(node)
+            .bind(micros(before))
+            .bind(after.map_or(i64::MIN, |(at, _)| micros(*at)))
+            .bind(after.map_or("", |(_, id)| id.as_str()))
+            .bind(i64::from(rows_max))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|error| failed("table", "sandboxes", error))?;
+        rows.into_iter().map(AliveSandbox::try_from).collect()
     }
 
     async fn sandbox_list_paused(
@@ -340,8 +411,18 @@ impl SqlStore {
         generation: u64,
         change: Query,
     ) -> Result<u64, StoreError> {
+        self.swap_in(self.fast(), id, generation, change).await
+    }
+
+    async fn swap_in(
+        &self,
+        pool: &Pool,
+        id: &SandboxId,
+        generation: u64,
+        change: Query,
+    ) -> Result<u64, StoreError> {
         let done = change
-            .execute(self.fast())
+            .execute(pool)
             .await
             .map_err(|error| failed(WHAT, id, error))?;
         if done == 0 {
@@ -371,8 +452,8 @@ fn insert(sandbox: &Sandbox, running_max: Option<u32>) -> Query {
         columns!(),
         either("", ", metadata_pairs"),
         ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
-         $18, $19, $20, $21, $22, $23, $24, $25, $26",
-        either("", ", $28"),
+         $18, $19, $20, $21, $22, $23, $24, $25, $26, $28",
+        either("", ", $29"),
         // SQLite writes for one at a time; PostgreSQL's function sees to it that nobody comes between.
         either(
             " WHERE $27 IS NULL OR $27 > \
@@ -407,6 +488,7 @@ fn insert(sandbox: &Sandbox, running_max: Option<u32>) -> Query {
     .bind(ingress_text(&sandbox.ingress))
     .bind(sandbox.envs.as_deref())
     .bind(running_max.map(i64::from))
+    .bind(sandbox.stored_files.as_ref().map(SnapshotId::as_str))
     .bind_on_postgres(pairs(&sandbox.metadata))
 }
 
