@@ -302,9 +302,10 @@ async fn handle(
             at,
         } => {
             orphans.forget(&sandbox);
-            control.note_ended(&sandbox, reason, at).await?;
-            if control.shared().is_some() && !control.recent.is_end_noted(&sandbox) {
-                control.note_ended_later(sandbox, reason, at);
+            control.note_ended(&node.name, &sandbox, reason, at).await?;
+            let is_noted = control.recent.is_end_noted(&sandbox, &node.name);
+            if control.shared().is_some() && !is_noted {
+                control.note_ended_later(node.name.clone(), sandbox, reason, at);
             }
         }
         NodeEvent::Heartbeat(info) => control.heard_from(node, *info).await?,
@@ -352,11 +353,17 @@ fn record(control: &Control, event: NodeEvent) {
 
 impl Control {
     /// Looks again for the row of one that ended: another server may write it just now.
-    fn note_ended_later(self: &Arc<Self>, sandbox: SandboxId, reason: EndReason, at: Timestamp) {
+    fn note_ended_later(
+        self: &Arc<Self>,
+        node: String,
+        sandbox: SandboxId,
+        reason: EndReason,
+        at: Timestamp,
+    ) {
         let control = Arc::clone(self);
         self.tasks.spawn(TaskKind::Reconciler, async move {
             tokio::time::sleep(control.config.row_grace).await;
-            if let Err(error) = control.note_ended(&sandbox, reason, at).await {
+            if let Err(error) = control.note_ended(&node, &sandbox, reason, at).await {
                 tracing::warn!(
                     sandbox.id = %sandbox, error = chain(&error),
                     "could not note the end of sandbox {sandbox} yet"

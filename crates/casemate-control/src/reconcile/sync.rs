@@ -53,7 +53,7 @@ pub(super) async fn compare(
     let routes: Vec<_> = routes.collect();
     // Before traffic is let in: what was lost of them decides whether it wakes them.
     for sandbox in &there.paused {
-        control.note_paused(&as_told(sandbox)).await?;
+        control.note_paused(&as_told(node, sandbox)).await?;
     }
     control
         .catalog
@@ -66,10 +66,11 @@ pub(super) async fn compare(
         match (asleep.get(&row.id), &row.state) {
             (None, SandboxState::Running { ends_at }) if row.on_timeout == OnTimeout::Kill => {
                 let reason = reason_gone(*ends_at, now);
-                control.note_ended(&row.id, reason, now).await?;
+                control.note_ended(&node.name, &row.id, reason, now).await?;
             }
             (None, _) => {
-                control.note_ended(&row.id, EndReason::Lost, now).await?;
+                let reason = EndReason::Lost;
+                control.note_ended(&node.name, &row.id, reason, now).await?;
             }
             (Some(_), _) => {}
         }
@@ -174,7 +175,7 @@ pub(super) async fn judge_paused(
             if !sandbox.recorded {
                 control.records.note(&node.name, id);
             }
-            control.note_paused(&as_told(sandbox)).await?;
+            control.note_paused(&as_told(node, sandbox)).await?;
             control.route_as_noted(id, &node.name).await?;
         }
         None if control.starting.contains(id) => {}
@@ -197,8 +198,9 @@ pub(super) async fn judge_paused(
     Ok(())
 }
 
-fn as_told(sandbox: &PausedSandbox) -> Paused {
+fn as_told(node: &Node, sandbox: &PausedSandbox) -> Paused {
     Paused {
+        node: node.name.clone(),
         sandbox: sandbox.sandbox.clone(),
         at: sandbox.at,
         kept: sandbox.kept,
@@ -357,7 +359,8 @@ impl Control {
         self.tasks.spawn(TaskKind::Cleanup, async move {
             let paused = async {
                 let reply = control.ask_node_to_pause(&node, &id, kept).await?;
-                control.record_pause(&id, reply, PauseReason::Expired).await
+                let reason = PauseReason::Expired;
+                control.record_pause(&node, &id, reply, reason).await
             };
             let paused = paused.await;
             control.ending.done(&id);
@@ -394,7 +397,7 @@ impl Control {
             let ended = match killed.await {
                 Ok(()) | Err(NodeError::NotFound(_)) => {
                     let now = steady::now();
-                    let noted = control.note_ended(&id, reason, now).await;
+                    let noted = control.note_ended(&node, &id, reason, now).await;
                     then(&control, now);
                     noted.map(drop).map_err(ReconcileError::from)
                 }

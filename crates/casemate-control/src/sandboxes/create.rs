@@ -418,14 +418,14 @@ impl Control {
         self.note_created(&row);
         self.put_route(&row, false).await;
         drop(one);
-        if let Some((reason, at)) = self.recent.end_of(&id) {
+        if let Some((reason, at)) = self.recent.end_of(&id, &node) {
             // It ended before its row or its route was there; the client learns of it like of any
             // other end.
             let removed = self.catalog.route_remove(&id, &node, generation);
             if let Err(error) = removed.await {
                 tracing::error!(sandbox.id = %id, error = chain(&error), "could not remove the route of {id}");
             }
-            self.note_ended(&id, reason, at).await?;
+            self.note_ended(&node, &id, reason, at).await?;
         }
         Ok(())
     }

@@ -85,27 +85,30 @@ impl Control {
             }
         }
         failpoint::hit(Point::KillAnswered);
-        self.note_row_ended(id, Some(row), reason, steady::now())
+        self.note_row_ended(&row.node, id, Some(row), reason, steady::now())
             .await?;
         failpoint::hit(Point::KillRecorded);
         Ok(())
     }
 
-    /// Takes the end of a sandbox down everywhere: store, catalog, quota. Idempotent; an end that
-    /// is noted already keeps its reason. Whether this call noted it.
+    /// Takes the end of a sandbox at a node down everywhere: store, catalog, quota. Idempotent; an end
+    /// that is noted already keeps its reason, and where the row names another node it was the end of a
+    /// copy. Whether this call noted it.
     pub(crate) async fn note_ended(
         &self,
+        node: &str,
         id: &SandboxId,
         reason: EndReason,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.note_row_ended(id, None, reason, at).await
+        self.note_row_ended(node, id, None, reason, at).await
     }
 
     /// The same with the row as it was read a moment ago, which spares reading it again unless it
     /// has changed.
     async fn note_row_ended(
         &self,
+        node: &str,
         id: &SandboxId,
         row: Option<&Sandbox>,
         reason: EndReason,
@@ -113,10 +116,10 @@ impl Control {
     ) -> Result<bool, StoreError> {
         self.warm.ended(id);
         // Before the row is read: a create that writes its row after that look finds this.
-        self.recent.ended(id, reason, at);
+        self.recent.ended(id, node, reason, at);
         // A kill hears of the end twice, by the node's answer and by its event.
         let _one = self.notes.lock(id).await;
-        if self.recent.is_end_noted(id) {
+        if self.recent.is_end_noted(id, node) {
             return Ok(false);
         }
         let mut known = row.cloned();
@@ -128,6 +131,9 @@ impl Control {
                     None => return Ok(false),
                 },
             };
+            if row.node != node {
+                return Ok(false);
+            }
             self.remove_route(&row, row.generation).await;
             let noted = match row.state {
                 SandboxState::Dead { .. } => false,
@@ -145,7 +151,7 @@ impl Control {
                     }
                 }
             };
-            self.recent.end_noted(id);
+            self.recent.end_noted(id, node);
             self.quota.give_back(&row.team, id);
             if noted {
                 self.note_end(&row, reason, at);

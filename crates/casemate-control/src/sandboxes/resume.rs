@@ -156,7 +156,7 @@ impl Control {
         }
         let not_found = || ChangeError::NotFound(row.id.clone());
         let reply = self.ask_node_to_pause(&row.node, &row.id, kept).await?;
-        self.record_pause(&row.id, reply, PauseReason::Expired)
+        self.record_pause(&row.node, &row.id, reply, PauseReason::Expired)
             .await?;
         let row = self.store.sandbox_by_id(&row.id).await?;
         row.ok_or_else(not_found)
@@ -237,7 +237,8 @@ impl Control {
             let paused = self
                 .ask_node_to_pause(&row.node, &row.id, reply.from)
                 .await?;
-            self.record_pause(&row.id, paused, PauseReason::Asked).await
+            self.record_pause(&row.node, &row.id, paused, PauseReason::Asked)
+                .await
         };
         if let Err(error) = paused.await {
             tracing::warn!(
@@ -297,7 +298,7 @@ impl Control {
             Ok(Err(NodeError::NotFound(_))) => {
                 // Nowhere else either.
                 let now = steady::now();
-                self.note_ended(id, EndReason::Lost, now).await?;
+                self.note_ended(&row.node, id, EndReason::Lost, now).await?;
                 Err(ChangeError::NotFound(id.clone()))
             }
             Ok(Err(NodeError::Exists(_))) if self.shared().is_some() => {
