@@ -49,6 +49,9 @@ pub struct ControlConfig {
     pub servers: Sharing,
     /// Where nodes' carriers store; of it only what nobody needs is removed here.
     pub bucket: Option<Artifacts>,
+    /// How long a sandbox is paused before its files go to the bucket, where several servers share a
+    /// store; `None`: never.
+    pub paused_stored_after: Option<Duration>,
 }
 
 /// Who else uses its store.
@@ -187,6 +190,7 @@ impl ControlConfig {
             warm_pool: WarmPoolConfig::default(),
             servers: Sharing::Alone,
             bucket: None,
+            paused_stored_after: Some(Duration::from_secs(60)),
         }
     }
 }

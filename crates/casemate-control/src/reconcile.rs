@@ -77,7 +77,8 @@ pub(crate) async fn run(control: Arc<Control>, node: Arc<Node>) {
     tokio::join!(
         keeping::keep(&control, shared.times, &name, &held),
         follow_as(&control, &node, Some(keeps.clone())),
-        artifacts::run(&control, &node, Some(keeps)),
+        artifacts::run(&control, &node, Some(keeps.clone())),
+        artifacts::paused::run(&control, &node, &keeps),
     );
 }
 

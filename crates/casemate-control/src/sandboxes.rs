@@ -6,6 +6,7 @@
 
 pub mod connect;
 pub mod create;
+mod elsewhere;
 pub mod fork;
 pub mod get;
 pub mod ingress;

@@ -40,8 +40,8 @@ pub trait Artifacts {
     /// most.
     async fn artifact_unneeded(&self, rows_max: u32) -> Result<Vec<StoredArtifact>, StoreError>;
 
-    /// Removes a note, unless a paused sandbox needs it (again). `false`: nothing was removed.
-    async fn artifact_forget(&self, what: &Portable) -> Result<bool, StoreError>;
+    /// Removes a note. `false`: there is none, or another reference is noted by now.
+    async fn artifact_forget(&self, artifact: &StoredArtifact) -> Result<bool, StoreError>;
 
     /// References of all that are noted of a team, its uploads among them.
     async fn artifact_references(&self, team: &TeamId) -> Result<Vec<String>, StoreError>;

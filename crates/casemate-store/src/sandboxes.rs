@@ -209,8 +209,8 @@ pub trait Sandboxes {
         running_max: Option<u32>,
     ) -> Result<u64, StoreError>;
 
-    /// Notes that the files of a paused sandbox lie in the bucket, and their artifact unless one is
-    /// noted for them. [`StoreError::Conflict`]: it is not paused in this generation, and nothing is
+    /// Notes that the files of a paused sandbox lie in the bucket, and their artifact, in place of one
+    /// that is noted. [`StoreError::Conflict`]: it is not paused in this generation, and nothing is
     /// noted. The generation stays.
     async fn sandbox_store(
         &self,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use casemate_catalog::Route;
 use casemate_rpc::{NodeError, PausedSandbox, RunningSandbox};
-use casemate_store::{AliveSandbox, Sandbox, StoreError};
+use casemate_store::{AliveSandbox, NewRun, Sandbox, StoreError};
 use casemate_types::{
     EndReason, Kept, OnTimeout, PauseReason, SandboxId, SandboxState, Timestamp, chain, steady,
 };
@@ -280,7 +280,7 @@ impl Control {
         if !matches!(row.state, SandboxState::Paused { at, .. } if sandbox.started_at > at) {
             return Ok(());
         }
-        let (from, to) = (sandbox.started_at, sandbox.ends_at);
+        let from = sandbox.started_at;
         let mut running_max = None;
         if self.shared().is_some() {
             if self.nodes.get(&row.node)?.there.runs_since(id) != Some(from) {
@@ -290,10 +290,15 @@ impl Control {
             let team = self.store.team_by_id(&row.team).await?;
             running_max = team.map(|team| self.config.limits.of(&team).sandboxes_max);
         }
-        let on_timeout = sandbox.on_timeout;
-        let written =
-            self.store
-                .sandbox_resume(id, row.generation, from, to, on_timeout, running_max);
+        let run = NewRun {
+            node: &row.node,
+            started_at: from,
+            ends_at: sandbox.ends_at,
+            on_timeout: sandbox.on_timeout,
+        };
+        let written = self
+            .store
+            .sandbox_resume(id, row.generation, &run, running_max);
         let generation = match written.await {
             Ok(generation) => generation,
             // Whoever was faster knows better.

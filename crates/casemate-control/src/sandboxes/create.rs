@@ -454,12 +454,12 @@ pub(crate) fn millis(life: Duration) -> u64 {
 }
 
 /// The node lacks what the sandbox is made of.
-fn is_template_missing(error: &PlacementError) -> bool {
+pub(super) fn is_template_missing(error: &PlacementError) -> bool {
     matches!(error, PlacementError::Node(NodeError::Unsupported { .. }))
 }
 
 /// Whether another node may do what this one did not.
-fn may_be_possible_elsewhere(error: &PlacementError) -> bool {
+pub(super) fn may_be_possible_elsewhere(error: &PlacementError) -> bool {
     match error {
         PlacementError::Node(
             NodeError::Full { .. }
@@ -474,7 +474,7 @@ fn may_be_possible_elsewhere(error: &PlacementError) -> bool {
 }
 
 /// Whether a node that answered so may run the sandbox all the same.
-fn may_have_happened(error: &NodeError) -> bool {
+pub(super) fn may_have_happened(error: &NodeError) -> bool {
     match error {
         NodeError::Unreachable | NodeError::Internal { .. } => true,
         NodeError::NotFound(_)

@@ -263,7 +263,10 @@ fn is_news(row: &Sandbox, paused: &Paused) -> bool {
         SandboxState::Running { .. } => paused.at >= row.started_at,
         SandboxState::Paused { at, kept } => {
             let less = kept == Kept::Memory && paused.kept == Kept::Files;
-            less && paused.at.as_microsecond() >= at.as_microsecond()
+            let (told, at) = (paused.at.as_microsecond(), at.as_microsecond());
+            // Of a later pause: the run in between was never written down, and what is stored of the
+            // former is not what it left.
+            told > at || (less && told == at)
         }
         SandboxState::Dead { .. } => false,
     }

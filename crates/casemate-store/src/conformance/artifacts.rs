@@ -51,15 +51,16 @@ pub async fn what_ready_builds_need_is_due_until_it_is_stored(store: &dyn Store)
         ["first"]
     );
 
-    let lost = stored(&other, &team, "lost");
+    let (kept, lost) = (stored(&what, &team, "first"), stored(&other, &team, "lost"));
     assert!(store.artifact_put(&lost).await.unwrap());
     assert!(!is_unneeded(store, &what).await);
     assert!(is_unneeded(store, &other).await);
     store.template_delete(&template).await.unwrap();
     assert!(is_unneeded(store, &what).await);
-    for what in &both {
-        assert!(store.artifact_forget(what).await.unwrap());
-        assert!(!store.artifact_forget(what).await.unwrap());
+    assert!(!store.artifact_forget(&second).await.unwrap());
+    for one in [&kept, &lost] {
+        assert!(store.artifact_forget(one).await.unwrap());
+        assert!(!store.artifact_forget(one).await.unwrap());
     }
     assert_eq!(store.artifact_find(&both).await.unwrap(), []);
     assert!(!is_unneeded(store, &what).await);
@@ -80,7 +81,7 @@ pub async fn files_of_snapshots_are_due_as_well(store: &dyn Store) {
     assert!(!is_unneeded(store, &what).await);
     store.template_delete(&new.build.template).await.unwrap();
     assert!(is_unneeded(store, &what).await);
-    store.artifact_forget(&what).await.unwrap();
+    assert!(store.artifact_forget(&one).await.unwrap());
 }
 
 /// Paused at 20 s with this kept.
@@ -98,31 +99,33 @@ async fn stored_of(store: &dyn Store, sandbox: &Sandbox) -> Option<SnapshotId> {
 }
 
 /// Notes that it is stored, under a name of its own.
-async fn store_pause(store: &dyn Store, team: &Team, sandbox: &Sandbox) -> Portable {
+async fn store_pause(store: &dyn Store, team: &Team, sandbox: &Sandbox) -> StoredArtifact {
     let files = SnapshotId::random_of_pause();
     let what = Portable::Snapshot(files.clone());
+    let former = stored(&what, team, "former");
+    assert!(store.artifact_put(&former).await.unwrap());
     let artifact = stored(&what, team, files.as_str());
     let put = store.sandbox_store(&sandbox.id, sandbox.generation, &artifact);
     put.await.unwrap();
     assert_eq!(stored_of(store, sandbox).await, Some(files));
     assert!(!is_unneeded(store, &what).await);
-    assert!(!store.artifact_forget(&what).await.unwrap(), "it is needed");
-    let found = store.artifact_find(std::slice::from_ref(&what)).await;
-    assert_eq!(found.unwrap(), [artifact]);
-    what
+    assert!(!store.artifact_forget(&former).await.unwrap(), "another");
+    let found = store.artifact_find(&[what]).await.unwrap();
+    assert_eq!(found, [artifact]);
+    found.into_iter().next().unwrap()
 }
 
-async fn check_gone(store: &dyn Store, sandbox: &Sandbox, what: &Portable) {
+async fn check_gone(store: &dyn Store, sandbox: &Sandbox, artifact: &StoredArtifact) {
     assert_eq!(stored_of(store, sandbox).await, None);
-    assert!(is_unneeded(store, what).await);
-    assert!(store.artifact_forget(what).await.unwrap());
+    assert!(is_unneeded(store, &artifact.what).await);
+    assert!(store.artifact_forget(artifact).await.unwrap());
 }
 
 pub async fn what_is_stored_of_a_pause_counts_until_it_is_over(store: &dyn Store) {
     let team = a_known_team(store).await;
     let mut sandbox = a_paused(store, &team, Kept::Memory).await;
     let id = sandbox.id.clone();
-    let what = store_pause(store, &team, &sandbox).await;
+    let put = store_pause(store, &team, &sandbox).await;
     // Less is kept of the same pause: its files are the same.
     let less = store.sandbox_pause(&id, sandbox.generation, at(20, 0), Kept::Files);
     sandbox.generation = less.await.unwrap();
@@ -130,35 +133,31 @@ pub async fn what_is_stored_of_a_pause_counts_until_it_is_over(store: &dyn Store
     // A run that nobody wrote down came between.
     let anew = store.sandbox_pause(&id, sandbox.generation, at(21, 0), Kept::Files);
     sandbox.generation = anew.await.unwrap();
-    check_gone(store, &sandbox, &what).await;
+    check_gone(store, &sandbox, &put).await;
 
-    let what = store_pause(store, &team, &sandbox).await;
+    let put = store_pause(store, &team, &sandbox).await;
     let run = a_run("node-2");
     let resumed = store.sandbox_resume(&id, sandbox.generation, &run, None);
     sandbox.generation = resumed.await.unwrap();
-    check_gone(store, &sandbox, &what).await;
-    let artifact = stored(&what, &team, "late");
-    check_conflict(
-        store
-            .sandbox_store(&id, sandbox.generation, &artifact)
-            .await,
-    );
-    let found = store.artifact_find(std::slice::from_ref(&what)).await;
+    check_gone(store, &sandbox, &put).await;
+    let late = store.sandbox_store(&id, sandbox.generation, &put);
+    check_conflict(late.await);
+    let found = store.artifact_find(std::slice::from_ref(&put.what)).await;
     assert_eq!(found.unwrap(), [], "nothing is noted then");
 
     let paused = store.sandbox_pause(&id, sandbox.generation, at(50, 0), Kept::Files);
     sandbox.generation = paused.await.unwrap();
-    let what = store_pause(store, &team, &sandbox).await;
+    let put = store_pause(store, &team, &sandbox).await;
     let before = sandbox.generation;
     sandbox.generation = store.sandbox_unstore(&id, before).await.unwrap();
     check_conflict(store.sandbox_unstore(&id, before).await);
-    check_conflict(store.sandbox_store(&id, before, &artifact).await);
-    check_gone(store, &sandbox, &what).await;
+    check_conflict(store.sandbox_store(&id, before, &put).await);
+    check_gone(store, &sandbox, &put).await;
 
-    let what = store_pause(store, &team, &sandbox).await;
+    let put = store_pause(store, &team, &sandbox).await;
     let end = store.sandbox_end(&id, sandbox.generation, EndReason::Killed, at(60, 0));
     sandbox.generation = end.await.unwrap();
-    check_gone(store, &sandbox, &what).await;
+    check_gone(store, &sandbox, &put).await;
     check_conflict(store.sandbox_unstore(&id, sandbox.generation).await);
 }
 

@@ -15,16 +15,22 @@ fn names(whats: &[Portable]) -> Value {
     Value::texts(whats.iter().map(portable_name).collect::<Vec<_>>())
 }
 
-/// What is noted under the name already stays.
-pub(super) fn put_artifact(artifact: &StoredArtifact) -> Query {
-    query(
+/// In place of what is noted under the name: whoever is about to forget that finds another.
+pub(super) fn replace_artifact(artifact: &StoredArtifact) -> Query {
+    let query = query(
         "INSERT INTO artifacts (name, team_id, artifact, bytes) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT (name) DO NOTHING",
-    )
-    .bind(portable_name(&artifact.what))
-    .bind(artifact.team.as_str())
-    .bind(&artifact.artifact)
-    .bind(i64::try_from(artifact.bytes).unwrap_or(i64::MAX))
+         ON CONFLICT (name) DO UPDATE SET team_id = excluded.team_id, \
+         artifact = excluded.artifact, bytes = excluded.bytes",
+    );
+    bind(query, artifact)
+}
+
+fn bind(query: Query, artifact: &StoredArtifact) -> Query {
+    query
+        .bind(portable_name(&artifact.what))
+        .bind(artifact.team.as_str())
+        .bind(&artifact.artifact)
+        .bind(i64::try_from(artifact.bytes).unwrap_or(i64::MAX))
 }
 
 #[async_trait]
@@ -65,7 +71,11 @@ impl Artifacts for SqlStore {
 
     async fn artifact_put(&self, artifact: &StoredArtifact) -> Result<bool, StoreError> {
         let name = portable_name(&artifact.what);
-        let written = put_artifact(artifact)
+        let written = query(
+            "INSERT INTO artifacts (name, team_id, artifact, bytes) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (name) DO NOTHING",
+        );
+        let written = bind(written, artifact)
             .execute(&self.durable)
             .await
             .map_err(|error| failed(WHAT, name, error))?;
@@ -101,16 +111,14 @@ impl Artifacts for SqlStore {
         rows.into_iter().map(StoredArtifact::try_from).collect()
     }
 
-    async fn artifact_forget(&self, what: &Portable) -> Result<bool, StoreError> {
-        let name = portable_name(what);
-        let gone = query(
-            "DELETE FROM artifacts WHERE name = $1 \
-             AND NOT EXISTS (SELECT 1 FROM sandboxes p WHERE p.stored_files = $1)",
-        )
-        .bind(name)
-        .execute(&self.durable)
-        .await
-        .map_err(|error| failed(WHAT, name, error))?;
+    async fn artifact_forget(&self, artifact: &StoredArtifact) -> Result<bool, StoreError> {
+        let name = portable_name(&artifact.what);
+        let gone = query("DELETE FROM artifacts WHERE name = $1 AND artifact = $2")
+            .bind(name)
+            .bind(&artifact.artifact)
+            .execute(&self.durable)
+            .await
+            .map_err(|error| failed(WHAT, name, error))?;
         Ok(gone > 0)
     }
 

@@ -3,7 +3,7 @@
 use casemate_sql::{Pool, Query, Row, Select, Sql, Value, query, query_as, sql, transaction};
 use std::collections::BTreeMap;
 
-use super::artifacts::put_artifact;
+use super::artifacts::replace_artifact;
 use super::{SqlStore, failed};
 use crate::error::Cause;
 use crate::rows::{
@@ -318,7 +318,7 @@ impl Sandboxes for SqlStore {
                     id: id.to_string(),
                 });
             }
-            put_artifact(artifact)
+            replace_artifact(artifact)
                 .execute(&mut *tx)
                 .await
                 .map_err(refused)?;
