@@ -120,7 +120,11 @@ pub(crate) struct Node {
     /// It may have something that the bucket has not.
     pub(crate) has_news: Notify,
     heard: Mutex<Heard>,
-    place: RwLock<Place>,
+    place: watch::Sender<Place>,
+    /// Whether it answers this server: it is there to be kept.
+    pub(crate) answers: watch::Sender<bool>,
+    /// The generation with which it returned last, as far as this server saw to it.
+    returned: AtomicU64,
     created: AtomicU64,
     failed: AtomicU64,
     /// Creates that it was asked for and has not answered.
@@ -238,7 +242,9 @@ impl Node {
             carrier: link.carrier,
             has_news: Notify::new(),
             heard: Mutex::default(),
-            place: RwLock::default(),
+            place: watch::Sender::new(Place::default()),
+            answers: watch::Sender::new(false),
+            returned: AtomicU64::new(0),
             created: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             starting: AtomicUsize::new(0),
@@ -248,13 +254,11 @@ impl Node {
     }
 
     fn place(&self) -> Place {
-        let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
-        place.clone()
+        self.place.borrow().clone()
     }
 
     fn is_open(&self) -> bool {
-        let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
-        place.is_open
+        self.place.borrow().is_open
     }
 
     /// With this memory limit, in MiB.
@@ -430,13 +434,6 @@ impl Control {
         if let Some(node) = self.nodes.remove(name) {
             node.removed.cancel();
             self.nodes.hear(&node, |heard| heard.connection = None);
-        }
-    }
-
-    /// Notes what is known of a node that joined; one that is not there changes nothing.
-    pub(crate) fn node_place(&self, name: &str, place: Place) {
-        if let Ok(node) = self.nodes.get(name) {
-            *node.place.write().unwrap_or_else(PoisonError::into_inner) = place;
         }
     }
 

@@ -104,7 +104,8 @@ pub(crate) async fn run(control: Arc<Control>) {
         return;
     };
     let times = shared.times;
-    let janitor = keeping::keep(&control, times, JANITOR, &control.servers.janitor);
+    let (_always, wanted) = watch::channel(true);
+    let janitor = keeping::keep(&control, times, JANITOR, &control.servers.janitor, wanted);
     let beating = async {
         let mut every = interval(times.beat_every);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);

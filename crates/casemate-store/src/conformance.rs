@@ -9,6 +9,7 @@ mod builds;
 mod cluster;
 mod idempotency;
 mod keys;
+mod lost_nodes;
 mod sandboxes;
 mod settings;
 mod snapshots;
@@ -27,6 +28,7 @@ pub use builds::*;
 pub use cluster::*;
 pub use idempotency::*;
 pub use keys::*;
+pub use lost_nodes::*;
 pub use sandboxes::*;
 pub use settings::*;
 pub use snapshots::*;
@@ -111,6 +113,7 @@ macro_rules! store_conformance {
             page_filters_all_hold,
             metadata_matches_exactly,
             counts_are_of_running_ones,
+            what_runs_on_a_lost_node_is_left_out,
             alive_ones_are_listed,
             forgetting_takes_the_long_dead,
             idempotency_key_is_taken_once,
@@ -126,6 +129,7 @@ macro_rules! store_conformance {
             a_server_is_there_while_it_says_so,
             a_lease_has_one_holder,
             a_lease_that_ran_out_is_taken_over,
+            leases_that_nobody_has_are_listed,
             a_lease_race_has_one_winner,
             a_node_joins_again_under_its_id,
             a_fenced_node_returns_with_its_generation_only,

@@ -21,6 +21,14 @@ pub enum LeaseTaken {
     HeldBy { holder: String, left: Duration },
 }
 
+/// A lease that nobody has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FreeLease {
+    pub name: String,
+    /// Since its last holder gave it up, or it ran out.
+    pub free_for: Duration,
+}
+
 #[async_trait]
 pub trait Leases {
     /// Takes the lease, or prolongs it for who has it: from now on, for as long as `lasts`.
@@ -33,4 +41,7 @@ pub trait Leases {
 
     /// Ends the holder's lease; whether it had it.
     async fn lease_give(&self, name: &str, holder: &str) -> Result<bool, StoreError>;
+
+    /// Those whose names begin so, that somebody had once and nobody has, by name.
+    async fn lease_list_free(&self, prefix: &str) -> Result<Vec<FreeLease>, StoreError>;
 }

@@ -144,7 +144,8 @@ pub trait Sandboxes {
     /// they may be gone before the sandbox is.
     ///
     /// `running_max`: as many sandboxes of the team may run with this one, whoever inserts at the
-    /// same time; beyond it [`StoreError::TeamFull`]. `None` counts nothing.
+    /// same time; beyond it [`StoreError::TeamFull`]. `None` counts nothing. Those that run on nodes
+    /// that are lost ([`crate::Node::lost_at`]) count nowhere, and are on no page.
     async fn sandbox_insert(
         &self,
         sandbox: &Sandbox,

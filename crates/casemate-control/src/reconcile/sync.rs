@@ -11,7 +11,7 @@ use casemate_types::{
     EndReason, Kept, OnTimeout, PauseReason, SandboxId, SandboxState, Timestamp, chain, steady,
 };
 
-use super::{Orphans, ReconcileError, There, reason_gone};
+use super::{Orphans, ReconcileError, There, astray, reason_gone};
 use crate::Control;
 use crate::nodes::Node;
 use crate::sandboxes::pause::Paused;
@@ -145,6 +145,10 @@ pub(super) async fn judge_unrecorded(
         return Ok(None);
     }
     if let Some(row) = control.store.sandbox_by_id(id).await? {
+        if astray::is_elsewhere(&row, &node.name) {
+            astray::judge(control, orphans, node, sandbox);
+            return Ok(None);
+        }
         return Ok(Some(row));
     }
     if sandbox.warm && !control.is_anothers(&sandbox.creator).await? {
@@ -168,7 +172,17 @@ pub(super) async fn judge_paused(
         control.end_soon(&node.name, id, EndReason::Killed);
         return Ok(());
     }
-    match control.store.sandbox_by_id(id).await?.map(|row| row.state) {
+    let row = control.store.sandbox_by_id(id).await?;
+    if row
+        .as_ref()
+        .is_some_and(|row| astray::is_elsewhere(row, &node.name))
+    {
+        if !control.starting.contains(id) {
+            astray::judge(control, orphans, node, &as_if_running(sandbox));
+        }
+        return Ok(());
+    }
+    match row.map(|row| row.state) {
         Some(SandboxState::Dead { reason, .. }) => control.end_soon(&node.name, id, reason),
         Some(SandboxState::Running { .. } | SandboxState::Paused { .. }) => {
             orphans.forget(id);
@@ -180,22 +194,24 @@ pub(super) async fn judge_paused(
         }
         None if control.starting.contains(id) => {}
         // Its deadline may have paused what was never acknowledged.
-        None => orphans.see(
-            &control.config,
-            &RunningSandbox {
-                sandbox: id.clone(),
-                team: sandbox.team.clone(),
-                template: sandbox.template.clone(),
-                started_at: sandbox.started_at,
-                ends_at: sandbox.at,
-                on_timeout: OnTimeout::Kill,
-                recorded: sandbox.recorded,
-                warm: false,
-                creator: sandbox.creator.clone(),
-            },
-        ),
+        None => orphans.see(&control.config, &as_if_running(sandbox)),
     }
     Ok(())
+}
+
+/// For whoever judges both alike.
+fn as_if_running(sandbox: &PausedSandbox) -> RunningSandbox {
+    RunningSandbox {
+        sandbox: sandbox.sandbox.clone(),
+        team: sandbox.team.clone(),
+        template: sandbox.template.clone(),
+        started_at: sandbox.started_at,
+        ends_at: sandbox.at,
+        on_timeout: OnTimeout::Kill,
+        recorded: sandbox.recorded,
+        warm: false,
+        creator: sandbox.creator.clone(),
+    }
 }
 
 fn as_told(node: &Node, sandbox: &PausedSandbox) -> Paused {
@@ -424,11 +440,11 @@ impl Control {
 pub(crate) struct Ending(Mutex<HashSet<SandboxId>>);
 
 impl Ending {
-    fn begin(&self, id: &SandboxId) -> bool {
+    pub(super) fn begin(&self, id: &SandboxId) -> bool {
         self.lock().insert(id.clone())
     }
 
-    fn done(&self, id: &SandboxId) {
+    pub(super) fn done(&self, id: &SandboxId) {
         self.lock().remove(id);
     }
 
@@ -438,9 +454,8 @@ impl Ending {
 }
 
 /// The backstop of the node's own clock, and of an end whose event was lost.
-pub(super) async fn end_expired(control: &Arc<Control>, node: &str) -> Result<(), ReconcileError> {
+pub(super) fn end_expired(control: &Arc<Control>, node: &str, alive: &[AliveSandbox]) {
     let now = steady::now();
-    let alive = control.store.sandbox_list_alive(Some(node)).await?;
     let overdue = |row: &&AliveSandbox| {
         let ends_at = match row.state {
             SandboxState::Running { ends_at } => ends_at,
@@ -455,5 +470,4 @@ pub(super) async fn end_expired(control: &Arc<Control>, node: &str) -> Result<()
             OnTimeout::Pause(kept) => control.pause_soon(node, &row.id, kept),
         }
     }
-    Ok(())
 }

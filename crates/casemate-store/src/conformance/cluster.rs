@@ -106,6 +106,30 @@ pub async fn a_lease_that_ran_out_is_taken_over(store: &dyn Store) {
     assert_eq!(held(take(store, &name, "b", LONG).await), second + 2);
 }
 
+pub async fn leases_that_nobody_has_are_listed(store: &dyn Store) {
+    let (prefix, other) = (random_uuid(), random_uuid());
+    let name = |of: &str| format!("{prefix}/{of}");
+    held(take(store, &name("given"), "a", LONG).await);
+    held(take(store, &name("held"), "a", LONG).await);
+    held(take(store, &name("over"), "a", Duration::ZERO).await);
+    held(take(store, &other, "a", Duration::ZERO).await);
+    assert!(store.lease_give(&name("given"), "a").await.unwrap());
+    let until = Instant::now() + DEADLINE;
+    loop {
+        let free = store.lease_list_free(&format!("{prefix}/")).await.unwrap();
+        let names: Vec<&str> = free.iter().map(|lease| lease.name.as_str()).collect();
+        assert_eq!(names, [name("given"), name("over")]);
+        if free.iter().all(|lease| lease.free_for >= SHORT) {
+            assert!(free.iter().all(|lease| lease.free_for < LONG), "{free:?}");
+            break;
+        }
+        assert!(Instant::now() < until, "no time passes");
+    }
+    held(take(store, &name("given"), "b", LONG).await);
+    let free = store.lease_list_free(&name("given")).await.unwrap();
+    assert_eq!(free, []);
+}
+
 pub async fn a_lease_race_has_one_winner(store: &dyn Store) {
     let name = random_uuid();
     let (a, b, c) = tokio::join!(

@@ -51,7 +51,9 @@ macro_rules! filtered {
                 "s.metadata_pairs @> $3"
             ),
             " AND ($4 IS NULL OR s.template_id = $4) \
-             AND ($5 IS NULL OR s.started_at >= $5)"
+             AND ($5 IS NULL OR s.started_at >= $5) \
+             AND (s.state <> 'running' OR s.node NOT IN \
+             (SELECT id FROM nodes WHERE lost_at IS NOT NULL))"
             $(, $after)?
         )
     };
@@ -80,9 +82,15 @@ const ALIVE: &str = concat!(alive!(), " ORDER BY started_at, id");
 pub(super) const ALIVE_AT_NODE: &str = concat!(alive!(), " AND node = $1 ORDER BY started_at, id");
 const COUNT: Sql = filtered!(["SELECT COUNT(*)",]);
 /// … where neither metadata nor a template is asked for: all of it is in the index. Each page of a list
-/// says how many run.
+/// says how many run. Where they run is not in it, so those on lost nodes are taken off, if there are
+/// any such nodes.
 pub(super) const COUNT_ALL: Sql = sql!(
-    "SELECT COUNT(*) FROM sandboxes WHERE team_id = $1 AND state <> 'dead' AND state",
+    "SELECT COUNT(*) - CASE WHEN EXISTS (SELECT 1 FROM nodes WHERE lost_at IS NOT NULL) THEN ( \
+     SELECT COUNT(*) FROM nodes n JOIN sandboxes x ON x.node = n.id \
+     WHERE n.lost_at IS NOT NULL AND x.team_id = $1 AND x.state = 'running' AND x.state",
+    is_in("$2"),
+    " AND x.started_at >= $3) ELSE 0 END \
+     FROM sandboxes WHERE team_id = $1 AND state <> 'dead' AND state",
     is_in("$2"),
     " AND started_at >= $3"
 );
@@ -157,7 +165,9 @@ impl Sandboxes for SqlStore {
     async fn sandbox_count_by_team(&self) -> Result<Vec<(TeamId, u64)>, StoreError> {
         let rows: Vec<(String, i64)> = query_as(
             "SELECT team_id, COUNT(*) FROM sandboxes \
-             WHERE state <> 'dead' AND state = 'running' GROUP BY team_id ORDER BY team_id",
+             WHERE state <> 'dead' AND state = 'running' \
+             AND node NOT IN (SELECT id FROM nodes WHERE lost_at IS NOT NULL) \
+             GROUP BY team_id ORDER BY team_id",
         )
         .fetch_all(&self.readers)
         .await
@@ -252,8 +262,13 @@ impl Sandboxes for SqlStore {
             either(
                 "($6 IS NULL OR $6 > (SELECT COUNT(*) FROM sandboxes \
                  WHERE team_id = (SELECT team_id FROM sandboxes WHERE id = $1) \
-                 AND state = 'running'))",
-                "(SELECT sandbox_has_room((SELECT team_id FROM sandboxes WHERE id = $1), $6))"
+                 AND state = 'running' \
+                 AND node NOT IN (SELECT id FROM nodes WHERE lost_at IS NOT NULL)))",
+                "(SELECT sandbox_has_room((SELECT team_id FROM sandboxes WHERE id = $1), $6 + \
+                 CASE WHEN EXISTS (SELECT 1 FROM nodes WHERE lost_at IS NOT NULL) THEN ( \
+                 SELECT COUNT(*) FROM nodes n JOIN sandboxes x ON x.node = n.id \
+                 WHERE n.lost_at IS NOT NULL AND x.state = 'running' \
+                 AND x.team_id = (SELECT team_id FROM sandboxes WHERE id = $1)) ELSE 0 END))"
             )
         ))
         .bind(id.as_str())
@@ -454,11 +469,17 @@ fn insert(sandbox: &Sandbox, running_max: Option<u32>) -> Query {
         ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
          $18, $19, $20, $21, $22, $23, $24, $25, $26, $28",
         either("", ", $29"),
-        // SQLite writes for one at a time; PostgreSQL's function sees to it that nobody comes between.
+        // SQLite writes for one at a time; PostgreSQL's function sees to it that nobody comes between. It
+        // counts those on lost nodes too, so that as many more may run; one of them that ends in that
+        // moment lets one more in than may.
         either(
             " WHERE $27 IS NULL OR $27 > \
-             (SELECT COUNT(*) FROM sandboxes WHERE team_id = $2 AND state = 'running')",
-            " WHERE (SELECT sandbox_has_room($2, $27))"
+             (SELECT COUNT(*) FROM sandboxes WHERE team_id = $2 AND state = 'running' \
+             AND node NOT IN (SELECT id FROM nodes WHERE lost_at IS NOT NULL))",
+            " WHERE (SELECT sandbox_has_room($2, $27 + \
+             CASE WHEN EXISTS (SELECT 1 FROM nodes WHERE lost_at IS NOT NULL) THEN ( \
+             SELECT COUNT(*) FROM nodes n JOIN sandboxes x ON x.node = n.id \
+             WHERE n.lost_at IS NOT NULL AND x.team_id = $2 AND x.state = 'running') ELSE 0 END))"
         )
     ))
     .bind(sandbox.id.as_str())
