@@ -220,10 +220,6 @@ pub trait Sandboxes {
         artifact: &StoredArtifact,
     ) -> Result<(), StoreError>;
 
-    /// What was stored of a pause counts no more, for good: it is about to be resumed where it is.
-    /// Otherwise as [`Sandboxes::sandbox_set_deadline`].
-    async fn sandbox_unstore(&self, id: &SandboxId, generation: u64) -> Result<u64, StoreError>;
-
     /// Those of a node that were paused before `before` and of which nothing is stored, longest ago
     /// first, and after this one: its pause and its id.
     async fn sandbox_list_unstored(

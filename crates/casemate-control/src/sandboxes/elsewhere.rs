@@ -43,27 +43,6 @@ pub(super) fn is_without_room(error: &PlacementError) -> bool {
 }
 
 impl Control {
-    /// Before it goes on where it is: from then on it is not what was stored, even if nobody comes to
-    /// write that down.
-    pub(super) async fn not_stored(&self, row: Sandbox) -> Result<Sandbox, ChangeError> {
-        if row.stored_files.is_none() {
-            return Ok(row);
-        }
-        match self.store.sandbox_unstore(&row.id, row.generation).await {
-            Ok(generation) => Ok(Sandbox {
-                generation,
-                stored_files: None,
-                ..row
-            }),
-            Err(StoreError::Conflict { .. }) => {
-                // Another server was faster; its row says so in a moment.
-                tokio::time::sleep(ROW_PAUSE).await;
-                Err(busy(&row.id, Doing::Resuming))
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// One whose node has no room, with its files in the bucket. `None`: it has to wait for that node,
     /// as its processes would be lost elsewhere, or there is no way or no other node.
     pub(super) async fn stored_to_move(&self, row: Sandbox, resume: Resume) -> Option<Sandbox> {
@@ -79,6 +58,9 @@ impl Control {
             || !(only_files || resume.from == Kept::Files)
         {
             return None;
+        }
+        if row.stored_files.is_some() {
+            return Some(row);
         }
         let node = self.nodes.get(&row.node).ok()?;
         let storing = async {

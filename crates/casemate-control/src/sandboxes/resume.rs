@@ -175,7 +175,6 @@ impl Control {
         if self.node_reach(&row.node).await? == Reach::Lost {
             return self.go_on_elsewhere(caller, row, resume).await;
         }
-        let row = self.not_stored(row).await?;
         match self.go_on_there(caller, row.clone(), resume).await {
             Err(ChangeError::Placement(full)) if is_without_room(&full) => {
                 match self.stored_to_move(row, resume).await {
@@ -341,6 +340,11 @@ impl Control {
                 tokio::time::sleep(ROW_PAUSE).await;
                 Err(busy(id, Doing::Resuming))
             }
+            // What it has may be younger than what was stored of it.
+            Ok(Err(source @ NodeError::Unreachable)) => Err(ChangeError::Node {
+                sandbox: id.clone(),
+                source,
+            }),
             Ok(Err(less @ NodeError::FilesOnly(_))) => Err(ChangeError::Placement(less.into())),
             Ok(Err(error)) => {
                 tracing::warn!(

@@ -1,6 +1,6 @@
 //! [`Sandboxes`].
 
-use casemate_sql::{Pool, Query, Row, Select, Sql, Value, query, query_as, sql, transaction};
+use casemate_sql::{Query, Row, Select, Sql, Value, query, query_as, sql, transaction};
 use std::collections::BTreeMap;
 
 use super::artifacts::replace_artifact;
@@ -341,16 +341,6 @@ impl Sandboxes for SqlStore {
         })
     }
 
-    async fn sandbox_unstore(&self, id: &SandboxId, generation: u64) -> Result<u64, StoreError> {
-        let change = query(
-            "UPDATE sandboxes SET stored_files = NULL, generation = generation + 1 \
-             WHERE id = $1 AND generation = $2 AND state = 'paused'",
-        )
-        .bind(id.as_str())
-        .bind(signed(generation));
-        self.swap_in(&self.durable, id, generation, change).await
-    }
-
     async fn sandbox_list_unstored(
         &self,
         node: &str,
@@ -426,18 +416,8 @@ impl SqlStore {
         generation: u64,
         change: Query,
     ) -> Result<u64, StoreError> {
-        self.swap_in(self.fast(), id, generation, change).await
-    }
-
-    async fn swap_in(
-        &self,
-        pool: &Pool,
-        id: &SandboxId,
-        generation: u64,
-        change: Query,
-    ) -> Result<u64, StoreError> {
         let done = change
-            .execute(pool)
+            .execute(self.fast())
             .await
             .map_err(|error| failed(WHAT, id, error))?;
         if done == 0 {

@@ -8,7 +8,7 @@ use casemate_catalog::Catalog;
 use casemate_control::nodes::NodeLink;
 use casemate_control::testing::{FakeBucket, FakeNode};
 use casemate_control::{ControlConfig, Shared, Sharing};
-use casemate_store::{Artifacts as _, Sandbox};
+use casemate_store::Sandbox;
 use casemate_types::{Portable, SandboxId, SandboxState, SnapshotId};
 
 use super::cluster::{Cluster, TIMES};
