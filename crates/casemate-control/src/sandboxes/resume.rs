@@ -18,6 +18,7 @@ use super::create::{PlacementError, millis};
 use super::{ChangeError, SandboxView, Shown, stands};
 use crate::Control;
 use crate::auth::TeamCaller;
+use crate::reconcile::astray::is_elsewhere;
 use crate::transitions::Doing;
 
 /// Between a node's word that another server resumed it and the next look at the row.
@@ -270,6 +271,13 @@ impl Control {
                 Err(error) => return Err(error.into()),
             }
             let now = self.store.sandbox_by_id(id).await?;
+            if let Some(now) = &now
+                && is_elsewhere(now, &row.node)
+            {
+                // Another server was faster, at another node: what runs here is a copy.
+                self.kill_copy(&row.node, id).await;
+                return Err(busy(id, Doing::Resuming));
+            }
             match now.map(|row| (row.state, row.started_at, row.generation)) {
                 Some((SandboxState::Paused { .. }, _, now)) if now != generation => {
                     generation = now;

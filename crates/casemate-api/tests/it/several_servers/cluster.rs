@@ -33,6 +33,7 @@ pub const TIMES: ServerTimes = ServerTimes {
     dead_after: Duration::from_secs(2),
     lease_lasts: Duration::from_secs(2),
     lease_every: Duration::from_millis(200),
+    lost_after: None,
 };
 
 impl Cluster {
