@@ -87,6 +87,9 @@ pub struct ServerTimes {
     pub lease_lasts: Duration,
     /// How often it is taken, and prolonged.
     pub lease_every: Duration,
+    /// A node that no server has reached for so long is given up; `None`: only on an administrator's
+    /// word. Shorter frees the places of what ran there sooner, and is sooner wrong.
+    pub lost_after: Option<Duration>,
 }
 
 impl Default for ServerTimes {
@@ -96,6 +99,7 @@ impl Default for ServerTimes {
             dead_after: Duration::from_secs(10),
             lease_lasts: Duration::from_secs(10),
             lease_every: Duration::from_secs(3),
+            lost_after: Some(Duration::from_secs(600)),
         }
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod placement;
 mod presence;
 pub(crate) mod reach;
+pub mod removal;
 pub mod simulation;
 
 use std::cell::Cell;

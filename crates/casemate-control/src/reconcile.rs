@@ -14,7 +14,7 @@
 //! the node either names or has ended. It does the same after a crash as before it.
 
 pub(crate) mod aging;
-mod astray;
+pub(crate) mod astray;
 mod heard;
 mod layers;
 mod observe;

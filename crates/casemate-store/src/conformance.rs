@@ -129,7 +129,7 @@ macro_rules! store_conformance {
             a_server_is_there_while_it_says_so,
             a_lease_has_one_holder,
             a_lease_that_ran_out_is_taken_over,
-            leases_that_nobody_has_are_listed,
+            leases_are_listed_with_how_long_nobody_has_them,
             a_lease_race_has_one_winner,
             a_node_joins_again_under_its_id,
             a_fenced_node_returns_with_its_generation_only,

@@ -21,12 +21,12 @@ pub enum LeaseTaken {
     HeldBy { holder: String, left: Duration },
 }
 
-/// A lease that nobody has.
+/// A lease that somebody took once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FreeLease {
+pub struct Lease {
     pub name: String,
-    /// Since its last holder gave it up, or it ran out.
-    pub free_for: Duration,
+    /// Since its last holder gave it up, or it ran out; `None` while somebody has it.
+    pub free_for: Option<Duration>,
 }
 
 #[async_trait]
@@ -42,6 +42,6 @@ pub trait Leases {
     /// Ends the holder's lease; whether it had it.
     async fn lease_give(&self, name: &str, holder: &str) -> Result<bool, StoreError>;
 
-    /// Those whose names begin so, that somebody had once and nobody has, by name.
-    async fn lease_list_free(&self, prefix: &str) -> Result<Vec<FreeLease>, StoreError>;
+    /// Those whose names begin so, by name.
+    async fn lease_list(&self, prefix: &str) -> Result<Vec<Lease>, StoreError>;
 }

@@ -129,6 +129,8 @@ pub struct AliveSandbox {
     pub on_timeout: OnTimeout,
     pub ingress: Ingress,
     pub generation: u64,
+    /// It is paused, and its files lie in the bucket: any node will do.
+    pub is_stored: bool,
 }
 
 impl AliveSandbox {

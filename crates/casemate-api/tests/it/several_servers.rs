@@ -4,6 +4,7 @@ mod at_random;
 mod cluster;
 mod deaths;
 mod elsewhere;
+mod lost;
 
 use std::time::Duration;
 

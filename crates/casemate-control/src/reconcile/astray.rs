@@ -17,7 +17,7 @@ use crate::nodes::Node;
 use crate::tasks::TaskKind;
 
 /// Whether it lives, and not at this node.
-pub(super) fn is_elsewhere(row: &Sandbox, node: &str) -> bool {
+pub(crate) fn is_elsewhere(row: &Sandbox, node: &str) -> bool {
     !matches!(row.state, SandboxState::Dead { .. }) && row.node != node
 }
 
@@ -79,34 +79,35 @@ impl Control {
             if !control.ending.begin(&id) {
                 return;
             }
-            let ended = control.end_if_copy(&node, &id).await;
-            control.ending.done(&id);
-            if let Err(error) = ended {
-                tracing::warn!(
-                    sandbox.id = %id, node, error = chain(&error),
-                    "could not end the copy of sandbox {id} on node {node} yet"
-                );
+            // It may have come back there since it was judged.
+            let one = control.locks.lock(&id).await;
+            match control.store.sandbox_by_id(&id).await {
+                Ok(Some(row)) if is_elsewhere(&row, &node) => control.kill_copy(&node, &id).await,
+                Ok(_) => {}
+                Err(error) => tracing::debug!(
+                    error = chain(&error),
+                    "what is on node {node} is looked at later"
+                ),
             }
+            drop(one);
+            control.ending.done(&id);
         });
     }
 
-    async fn end_if_copy(&self, node: &str, id: &SandboxId) -> Result<(), ReconcileError> {
-        // It may have come back here since it was judged.
-        let _one = self.locks.lock(id).await;
-        let row = self.store.sandbox_by_id(id).await?;
-        if !row.is_some_and(|row| is_elsewhere(&row, node)) {
-            return Ok(());
-        }
-        match self.nodes.port(node)?.kill(id, EndReason::Killed).await {
-            Ok(()) => {
-                tracing::info!(
-                    sandbox.id = %id, node,
-                    "ended what node {node} had of sandbox {id}, which is at another node"
-                );
-                Ok(())
-            }
-            Err(NodeError::NotFound(_)) => Ok(()),
-            Err(error) => Err(error.into()),
+    /// The same for whoever has the sandbox's lock, and has just read its row.
+    pub(crate) async fn kill_copy(&self, node: &str, id: &SandboxId) {
+        let killed = async { self.nodes.port(node)?.kill(id, EndReason::Killed).await };
+        let killed = tokio::time::timeout(self.config.create_timeout, killed).await;
+        match killed.unwrap_or(Err(NodeError::Unreachable)) {
+            Ok(()) => tracing::info!(
+                sandbox.id = %id, node,
+                "ended what node {node} had of sandbox {id}, which is at another node"
+            ),
+            Err(NodeError::NotFound(_)) => {}
+            Err(error) => tracing::warn!(
+                sandbox.id = %id, node, error = chain(&error),
+                "could not end what node {node} has of sandbox {id} yet"
+            ),
         }
     }
 }

@@ -68,6 +68,8 @@ pub(super) async fn compare(
                 let reason = reason_gone(*ends_at, now);
                 control.note_ended(&node.name, &row.id, reason, now).await?;
             }
+            // Its disk is another one: it goes on at any node.
+            (None, SandboxState::Paused { .. }) if row.is_stored => {}
             (None, _) => {
                 let reason = EndReason::Lost;
                 control.note_ended(&node.name, &row.id, reason, now).await?;
@@ -113,7 +115,7 @@ pub(super) async fn judge(
             orphans.forget(id);
             // Otherwise its pause is the younger.
             if sandbox.started_at > at {
-                control.note_running_soon(sandbox).await?;
+                control.note_running_soon(node, sandbox).await?;
             }
             Ok(())
         }
@@ -255,13 +257,15 @@ impl Control {
     /// A resume that goes on writes the row itself; if it fails at that, the row is written after it.
     async fn note_running_soon(
         self: &Arc<Self>,
+        node: &Node,
         sandbox: &RunningSandbox,
     ) -> Result<(), ReconcileError> {
         let other = self.transitions.of(&sandbox.sandbox);
         if other.is_none() && self.shared().is_none() {
-            return self.note_running(sandbox).await;
+            return self.note_running(&node.name, sandbox).await;
         }
-        let (control, sandbox) = (Arc::clone(self), sandbox.clone());
+        let (control, node) = (Arc::clone(self), node.name.clone());
+        let sandbox = sandbox.clone();
         // Another server's resume may take long; a shutdown leaves it to the next look.
         self.tasks.spawn(TaskKind::Reconciler, async move {
             match other {
@@ -271,7 +275,7 @@ impl Control {
                     tokio::time::sleep(control.config.row_grace).await;
                 }
             }
-            if let Err(error) = control.note_running(&sandbox).await {
+            if let Err(error) = control.note_running(&node, &sandbox).await {
                 let id = &sandbox.sandbox;
                 tracing::warn!(
                     sandbox.id = %id, error = chain(&error),
@@ -285,6 +289,7 @@ impl Control {
     /// The node resumed it and the row says that it is paused: a crash came between.
     async fn note_running(
         self: &Arc<Self>,
+        node: &str,
         sandbox: &RunningSandbox,
     ) -> Result<(), ReconcileError> {
         let id = &sandbox.sandbox;
@@ -293,7 +298,10 @@ impl Control {
         let Some(row) = self.store.sandbox_by_id(id).await? else {
             return Ok(());
         };
-        if !matches!(row.state, SandboxState::Paused { at, .. } if sandbox.started_at > at) {
+        // Of another node it is a copy, which the next look finds.
+        if row.node != node
+            || !matches!(row.state, SandboxState::Paused { at, .. } if sandbox.started_at > at)
+        {
             return Ok(());
         }
         let from = sandbox.started_at;

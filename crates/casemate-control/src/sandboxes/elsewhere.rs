@@ -239,13 +239,19 @@ impl Control {
             .sandbox_resume(&id, row.generation, &run, running_max);
         let generation = match written.await {
             Ok(generation) => generation,
+            // It went on where it was or at a third node, or was ended: what is here is nobody's.
+            Err(StoreError::Conflict { .. }) => {
+                self.kill_copy(&node.name, &id).await;
+                return Err(busy(&id, Doing::Resuming));
+            }
+            Err(error @ StoreError::TeamFull { .. }) => {
+                self.kill_copy(&node.name, &id).await;
+                return Err(error.into());
+            }
+            // Or it was written.
             Err(error) => {
                 self.end_copy(&node.name, &id);
-                return Err(match error {
-                    // It went on where it was, or at a third node, or was ended.
-                    StoreError::Conflict { .. } => busy(&id, Doing::Resuming),
-                    error => error.into(),
-                });
+                return Err(error.into());
             }
         };
         let run_ends_at = run.ends_at;

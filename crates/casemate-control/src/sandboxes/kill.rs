@@ -8,6 +8,7 @@ use casemate_types::{EndReason, SandboxId, SandboxState, Timestamp, chain, stead
 use super::{ChangeError, stands};
 use crate::Control;
 use crate::auth::TeamCaller;
+use crate::nodes::reach::Reach;
 use crate::transitions::Doing;
 
 impl Control {
@@ -74,21 +75,34 @@ impl Control {
     async fn end_in_turn(&self, row: &Sandbox, reason: EndReason) -> Result<(), ChangeError> {
         let id = &row.id;
         let _one = self.locks.lock(id).await;
-        let killed = async { self.nodes.port(&row.node)?.kill(id, reason).await };
-        match killed.await {
-            Ok(()) | Err(NodeError::NotFound(_)) => {}
-            Err(source) => {
-                return Err(ChangeError::Node {
-                    sandbox: id.clone(),
-                    source,
-                });
+        let mut row = row.clone();
+        loop {
+            // A node that is lost is told when it returns: its row says so.
+            if self.node_reach(&row.node).await? != Reach::Lost {
+                self.kill_at_its_node(&row, reason).await?;
+            }
+            failpoint::hit(Point::KillAnswered);
+            let noted = self.note_row_ended(&row.node, id, Some(&row), reason, steady::now());
+            match noted.await? {
+                Noted::Now | Noted::Before => break,
+                // Another server let it go on at another node meanwhile.
+                Noted::Elsewhere(now) => row = *now,
             }
         }
-        failpoint::hit(Point::KillAnswered);
-        self.note_row_ended(&row.node, id, Some(row), reason, steady::now())
-            .await?;
         failpoint::hit(Point::KillRecorded);
         Ok(())
+    }
+
+    async fn kill_at_its_node(&self, row: &Sandbox, reason: EndReason) -> Result<(), ChangeError> {
+        let id = &row.id;
+        let killed = async { self.nodes.port(&row.node)?.kill(id, reason).await };
+        match killed.await {
+            Ok(()) | Err(NodeError::NotFound(_)) => Ok(()),
+            Err(source) => Err(ChangeError::Node {
+                sandbox: id.clone(),
+                source,
+            }),
+        }
     }
 
     /// Takes the end of a sandbox at a node down everywhere: store, catalog, quota. Idempotent; an end
@@ -101,7 +115,8 @@ impl Control {
         reason: EndReason,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.note_row_ended(node, id, None, reason, at).await
+        let noted = self.note_row_ended(node, id, None, reason, at).await?;
+        Ok(matches!(noted, Noted::Now))
     }
 
     /// The same with the row as it was read a moment ago, which spares reading it again unless it
@@ -113,14 +128,14 @@ impl Control {
         row: Option<&Sandbox>,
         reason: EndReason,
         at: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Noted, StoreError> {
         self.warm.ended(id);
         // Before the row is read: a create that writes its row after that look finds this.
         self.recent.ended(id, node, reason, at);
         // A kill hears of the end twice, by the node's answer and by its event.
         let _one = self.notes.lock(id).await;
         if self.recent.is_end_noted(id, node) {
-            return Ok(false);
+            return Ok(Noted::Before);
         }
         let mut known = row.cloned();
         loop {
@@ -128,11 +143,16 @@ impl Control {
                 Some(row) => row,
                 None => match self.store.sandbox_by_id(id).await? {
                     Some(row) => row,
-                    None => return Ok(false),
+                    None => return Ok(Noted::Before),
                 },
             };
             if row.node != node {
-                return Ok(false);
+                return Ok(match row.state {
+                    SandboxState::Dead { .. } => Noted::Before,
+                    SandboxState::Running { .. } | SandboxState::Paused { .. } => {
+                        Noted::Elsewhere(Box::new(row))
+                    }
+                });
             }
             self.remove_route(&row, row.generation).await;
             let noted = match row.state {
@@ -160,9 +180,21 @@ impl Control {
                     "sandbox {id} ended"
                 );
             }
-            return Ok(noted);
+            return Ok(match noted {
+                true => Noted::Now,
+                false => Noted::Before,
+            });
         }
     }
+}
+
+/// What became of the word that it ended.
+enum Noted {
+    Now,
+    /// It was dead before, or has no row.
+    Before,
+    /// It lives at another node.
+    Elsewhere(Box<Sandbox>),
 }
 
 impl Control {

@@ -22,6 +22,7 @@ use super::{ChangeError, SandboxView, Shown, stands};
 use crate::Control;
 use crate::auth::TeamCaller;
 use crate::nodes::reach::Reach;
+use crate::reconcile::astray::is_elsewhere;
 use crate::transitions::Doing;
 
 /// Between a node's word that another server resumed it and the next look at the row.
@@ -182,6 +183,7 @@ impl Control {
                     None => Err(ChangeError::Placement(full)),
                 }
             }
+            Err(ChangeError::FilesLost { .. }) => self.go_on_elsewhere(caller, row, resume).await,
             done => done,
         }
     }
@@ -299,9 +301,11 @@ impl Control {
                 Err(error) => return Err(error.into()),
             }
             let now = self.store.sandbox_by_id(id).await?;
-            if now.as_ref().is_some_and(|now| now.node != row.node) {
-                // It went on elsewhere, from what was stored before.
-                self.end_copy(&row.node, id);
+            if let Some(now) = &now
+                && is_elsewhere(now, &row.node)
+            {
+                // Another server was faster, at another node: what runs here is a copy.
+                self.kill_copy(&row.node, id).await;
                 return Err(busy(id, Doing::Resuming));
             }
             match now.map(|row| (row.state, row.started_at, row.generation)) {
@@ -329,6 +333,13 @@ impl Control {
         let resumed = async { self.nodes.port(&row.node)?.resume(request).await };
         match tokio::time::timeout(limit, resumed).await {
             Ok(Ok(reply)) => Ok(reply),
+            // Its disk is another one.
+            Ok(Err(NodeError::NotFound(_))) if row.stored_files.is_some() => {
+                Err(ChangeError::FilesLost {
+                    sandbox: id.clone(),
+                    node: row.node.clone(),
+                })
+            }
             Ok(Err(NodeError::NotFound(_))) => {
                 // Nowhere else either.
                 let now = steady::now();

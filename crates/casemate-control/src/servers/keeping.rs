@@ -12,9 +12,12 @@ use tokio::time::{Instant, sleep_until};
 use crate::Control;
 use crate::config::ServerTimes;
 
+/// Before the names of nodes in those of their leases.
+pub(crate) const NODES: &str = "node/";
+
 /// The name of the lease of whoever watches a node for all.
 pub(crate) fn of_node(node: &str) -> String {
-    format!("node/{node}")
+    format!("{NODES}{node}")
 }
 
 /// For ever; `held` says whether it is ours. While it is not `wanted` others may have it.

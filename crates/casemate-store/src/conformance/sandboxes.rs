@@ -393,6 +393,7 @@ pub async fn alive_ones_are_listed(store: &dyn Store) {
         on_timeout: OnTimeout::Kill,
         ingress: Ingress::default(),
         generation,
+        is_stored: false,
     };
     let running = |ends_at| SandboxState::Running { ends_at };
     let at_rest = SandboxState::Paused {

@@ -54,6 +54,7 @@ pub(crate) struct AliveRow {
     kept: Option<String>,
     ingress: String,
     generation: i64,
+    stored_files: Option<String>,
 }
 
 pub(crate) fn network_text(policy: &NetworkPolicy) -> String {
@@ -211,5 +212,6 @@ fn read_alive(row: AliveRow) -> Result<AliveSandbox, Misread> {
         ingress: from_json(&row.ingress)?,
         generation: u64::try_from(row.generation)?,
         node: row.node,
+        is_stored: row.stored_files.is_some(),
     })
 }

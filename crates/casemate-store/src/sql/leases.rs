@@ -8,7 +8,7 @@ use casemate_sql::{Sql, query, query_as, query_scalar, sql, transaction};
 use super::{SqlStore, failed};
 use crate::leases::LEASE_MAX;
 use crate::rows::{Misread, Named, length};
-use crate::{FreeLease, LeaseTaken, Leases, StoreError};
+use crate::{Lease, LeaseTaken, Leases, StoreError};
 
 const WHAT: &str = "lease";
 
@@ -29,12 +29,10 @@ const LOOK: Sql = sql!(
     " FROM leases WHERE name = $1"
 );
 
-const FREE: Sql = sql!(
+const LIST: Sql = sql!(
     "SELECT name, ",
     now(),
-    " - ends_at FROM leases WHERE substr(name, 1, length($1)) = $1 AND ends_at <= ",
-    now(),
-    " ORDER BY name"
+    " - ends_at FROM leases WHERE substr(name, 1, length($1)) = $1 ORDER BY name"
 );
 
 #[async_trait]
@@ -85,16 +83,17 @@ impl Leases for SqlStore {
         Ok(given > 0)
     }
 
-    async fn lease_list_free(&self, prefix: &str) -> Result<Vec<FreeLease>, StoreError> {
-        let rows: Vec<(String, i64)> = query_as(FREE)
+    async fn lease_list(&self, prefix: &str) -> Result<Vec<Lease>, StoreError> {
+        let rows: Vec<(String, i64)> = query_as(LIST)
             .bind(prefix)
             .fetch_all(&self.readers)
             .await
             .map_err(|error| failed("table", "leases", error))?;
-        let free = rows.into_iter().map(|(name, micros)| FreeLease {
+        let listed = rows.into_iter().map(|(name, micros)| Lease {
             name,
-            free_for: Duration::from_micros(u64::try_from(micros).unwrap_or(0)),
+            // Before its end it is somebody's.
+            free_for: u64::try_from(micros).ok().map(Duration::from_micros),
         });
-        Ok(free.collect())
+        Ok(listed.collect())
     }
 }

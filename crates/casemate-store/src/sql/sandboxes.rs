@@ -74,8 +74,8 @@ const OLDEST_FIRST: Sql = filtered!(
 /// What [`AliveSandbox`] says.
 macro_rules! alive {
     () => {
-        "SELECT id, team_id, node, on_timeout, started_at, ends_at, state, kept, ingress, generation \
-         FROM sandboxes WHERE state <> 'dead'"
+        "SELECT id, team_id, node, on_timeout, started_at, ends_at, state, kept, ingress, generation, \
+         stored_files FROM sandboxes WHERE state <> 'dead'"
     };
 }
 const ALIVE: &str = concat!(alive!(), " ORDER BY started_at, id");
