@@ -12,6 +12,7 @@ import pytest
 
 import host
 from cluster import Api, Node
+from instance import casemate
 from servers import Postgres, Redis
 
 HERE = pathlib.Path(__file__).parent
@@ -194,6 +195,55 @@ def test_a_node_that_dies_and_comes_back_keeps_its_sandboxes(cluster):
     for id in made:
         assert api.kill(id)
     assert not any(node.runs(id) for id in here)
+
+
+def test_a_node_that_is_given_up_comes_back_with_what_it_has(cluster):
+    one, other = cluster.apis[0], cluster.apis[-1]
+    lost, stays = cluster.nodes
+    refused = casemate("cluster", "fence", lost.member, "--data-dir", str(one.data_dir))
+    assert refused.returncode != 0 and "turn its machine off" in refused.stderr, refused.stderr
+    one.cluster("cordon", stays.member)
+    try:
+        runs, killed, rests = [one.create() for _ in range(3)]
+    finally:
+        one.cluster("uncordon", stays.member)
+    assert all(cluster.home(id) is lost for id in (runs, killed, rests))
+    box = e2b.Sandbox.connect(runs, timeout=600, **one.client)
+    box.files.write("/home/user/kept", "as it was")
+    # So that its end is seen to come from the node's own processes.
+    box.commands.run("sleep 600", background=True)
+    assert e2b.Sandbox.pause(rests, **other.client)
+    lost.kill_all()
+    for api in cluster.apis:
+        cluster.connected(api, 1)
+    one.cluster("fence", lost.member)
+    for api in cluster.apis:
+        host.until("it is lost", lambda api=api: runs not in api.listed(), 30)
+        assert "lostAt" in api.nodes()[lost.member]
+        with pytest.raises(e2b.NotFoundException, match=f"lost with its node {lost.member}"):
+            e2b.Sandbox.connect(runs, **api.client)
+        # It is not woken, and not gone.
+        assert rests in api.listed()
+        with pytest.raises(e2b.SandboxException, match="which is lost"):
+            e2b.Sandbox.connect(rests, **api.client)
+    assert other.kill(killed)
+    assert lost.runs(killed), "nobody can tell the node"
+    made = one.create()
+    assert cluster.home(made) is stays
+
+    lost.up()
+    for api in cluster.apis:
+        cluster.connected(api, 2)
+        host.until("it is back", lambda api=api: runs in api.listed(), 30)
+        assert "lostAt" not in api.nodes()[lost.member]
+    host.until("what was killed has ended", lambda: not lost.runs(killed), 30)
+    box = e2b.Sandbox.connect(runs, timeout=600, **other.client)
+    assert box.files.read("/home/user/kept") == "as it was"
+    assert "sleep 600" in box.commands.run("ps -ef").stdout
+    assert e2b.Sandbox.connect(rests, timeout=600, **one.client).is_running()
+    for id in (runs, rests, made):
+        assert other.kill(id)
+    host.until("all are gone", lambda: not any(lost.runs(id) for id in (runs, killed, rests)))
 
 
 def test_the_gate_may_die(cluster):

@@ -324,6 +324,12 @@ pub(crate) fn operations() -> Vec<Operation> {
             admin::cluster::set_standing,
         ),
         Operation::served(
+            post.clone(),
+            "/admin/cluster/nodes/{nodeID}/fence",
+            Admin,
+            admin::cluster::fence,
+        ),
+        Operation::served(
             delete.clone(),
             "/admin/cluster/nodes/{nodeID}",
             Admin,

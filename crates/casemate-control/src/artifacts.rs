@@ -2,12 +2,13 @@
 //! any node can have them.
 //!
 //! A node's keeper has its carrier store what rows need and the bucket has not; whoever asks a node for
-//! a sandbox has it fetch what it lacks. Nothing waits for the former: until it is stored, a template
+//! a sandbox has it fetch what it lacks. So do files of sandboxes that are paused ([`paused`]). Nothing waits for the former: until it is stored, a template
 //! runs where it was made. Bytes never pass here.
 
 mod at_hand;
 mod come;
 mod leave;
+pub(crate) mod paused;
 pub(crate) mod sweep;
 
 use std::collections::HashSet;

@@ -49,6 +49,9 @@ pub struct ControlConfig {
     pub servers: Sharing,
     /// Where nodes' carriers store; of it only what nobody needs is removed here.
     pub bucket: Option<Artifacts>,
+    /// How long a sandbox is paused before its files go to the bucket, where several servers share a
+    /// store; `None`: never.
+    pub paused_stored_after: Option<Duration>,
 }
 
 /// Who else uses its store.
@@ -84,6 +87,9 @@ pub struct ServerTimes {
     pub lease_lasts: Duration,
     /// How often it is taken, and prolonged.
     pub lease_every: Duration,
+    /// A node that no server has reached for so long is given up; `None`: only on an administrator's
+    /// word. Shorter frees the places of what ran there sooner, and is sooner wrong.
+    pub lost_after: Option<Duration>,
 }
 
 impl Default for ServerTimes {
@@ -93,6 +99,7 @@ impl Default for ServerTimes {
             dead_after: Duration::from_secs(10),
             lease_lasts: Duration::from_secs(10),
             lease_every: Duration::from_secs(3),
+            lost_after: Some(Duration::from_secs(600)),
         }
     }
 }
@@ -187,6 +194,7 @@ impl ControlConfig {
             warm_pool: WarmPoolConfig::default(),
             servers: Sharing::Alone,
             bucket: None,
+            paused_stored_after: Some(Duration::from_secs(60)),
         }
     }
 }

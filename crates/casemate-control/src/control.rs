@@ -1,5 +1,6 @@
 //! The control plane as one value, and its start and end.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,8 +89,11 @@ impl Control {
     ) -> Result<Arc<Self>, StartError> {
         let owner = KeyId::random().to_string();
         let quota = Arc::new(Quota::default());
+        let nodes = store.node_list().await?.into_iter();
+        let lost = nodes.filter(|node| node.lost_at.is_some());
+        let lost: HashSet<String> = lost.map(|node| node.id).collect();
         for row in store.sandbox_list_alive(None).await? {
-            if row.is_running() {
+            if row.is_running() && !lost.contains(&row.node) {
                 quota.count(&row.team, &row.id);
             }
         }

@@ -28,7 +28,7 @@ mod recent;
 mod reconcile;
 mod recorder;
 pub mod sandboxes;
-mod servers;
+pub mod servers;
 pub mod tasks;
 pub mod teams;
 pub mod templates;

@@ -129,8 +129,8 @@ impl Members {
         Ok(found)
     }
 
-    /// Nobody speaks with it any more, and its certificate is not renewed. What runs there runs on
-    /// until its end. Whether there was such a node.
+    /// Nobody speaks with it any more, and its certificate is not renewed. What its rows say of
+    /// sandboxes is [`crate::Control::remove_joined_node`]'s. Whether there was such a node.
     pub async fn node_remove(&self, node: &str) -> Result<bool, StoreError> {
         let found = self.store.node_remove(node).await?;
         self.changed.send_replace(());

@@ -2,6 +2,8 @@
 
 pub(crate) mod placement;
 mod presence;
+pub(crate) mod reach;
+pub mod removal;
 pub mod simulation;
 
 use std::cell::Cell;
@@ -13,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use casemate_rpc::carrier::Carrier;
 use casemate_rpc::{NodeError, NodeInfo, NodePort};
 use casemate_store::Build;
+use casemate_store::nodes::FIRST_NODE_GENERATION;
 use casemate_types::{SandboxId, TeamId, Timestamp, chain};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +45,10 @@ pub struct Place {
     pub isolation: String,
     /// It takes new sandboxes.
     pub is_open: bool,
+    /// Since when it is given up for lost.
+    pub lost_at: Option<Timestamp>,
+    /// Of its row: what was agreed with an older one does not count.
+    pub generation: u64,
 }
 
 /// Of the one node of a machine of its own.
@@ -51,6 +58,8 @@ impl Default for Place {
             labels: Arc::default(),
             isolation: String::new(),
             is_open: true,
+            lost_at: None,
+            generation: FIRST_NODE_GENERATION,
         }
     }
 }
@@ -112,7 +121,11 @@ pub(crate) struct Node {
     /// It may have something that the bucket has not.
     pub(crate) has_news: Notify,
     heard: Mutex<Heard>,
-    place: RwLock<Place>,
+    place: watch::Sender<Place>,
+    /// Whether it answers this server: it is there to be kept.
+    pub(crate) answers: watch::Sender<bool>,
+    /// The generation with which it returned last, as far as this server saw to it.
+    returned: AtomicU64,
     created: AtomicU64,
     failed: AtomicU64,
     /// Creates that it was asked for and has not answered.
@@ -230,7 +243,9 @@ impl Node {
             carrier: link.carrier,
             has_news: Notify::new(),
             heard: Mutex::default(),
-            place: RwLock::default(),
+            place: watch::Sender::new(Place::default()),
+            answers: watch::Sender::new(false),
+            returned: AtomicU64::new(0),
             created: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             starting: AtomicUsize::new(0),
@@ -240,13 +255,11 @@ impl Node {
     }
 
     fn place(&self) -> Place {
-        let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
-        place.clone()
+        self.place.borrow().clone()
     }
 
     fn is_open(&self) -> bool {
-        let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
-        place.is_open
+        self.place.borrow().is_open
     }
 
     /// With this memory limit, in MiB.
@@ -422,13 +435,6 @@ impl Control {
         if let Some(node) = self.nodes.remove(name) {
             node.removed.cancel();
             self.nodes.hear(&node, |heard| heard.connection = None);
-        }
-    }
-
-    /// Notes what is known of a node that joined; one that is not there changes nothing.
-    pub(crate) fn node_place(&self, name: &str, place: Place) {
-        if let Ok(node) = self.nodes.get(name) {
-            *node.place.write().unwrap_or_else(PoisonError::into_inner) = place;
         }
     }
 

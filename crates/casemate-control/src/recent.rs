@@ -1,12 +1,14 @@
 //! What happened to sandboxes a short while ago, where two tasks may pass each other.
 //!
-//! - *ended*: the node reported an end; a create whose row comes later learns of it.
+//! - *ended*: a node reported an end; a create whose row comes later learns of it. What ended at another
+//!   node was a copy.
 //! - *doomed*: a create failed without a known result; if the sandbox shows up, it is ended at
 //!   once instead of after the orphans' grace.
 //! - *made*: a create of this server wrote its row; where several share the store, whoever noted the
 //!   end may have looked before that.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -25,9 +27,10 @@ pub(crate) struct Recent {
 
 #[derive(Default)]
 struct Inner {
-    ended: Ring<End>,
-    doomed: Ring<()>,
-    made: Ring<()>,
+    /// With the node.
+    ended: Ring<(SandboxId, String), End>,
+    doomed: Ring<SandboxId, ()>,
+    made: Ring<SandboxId, ()>,
 }
 
 #[derive(Clone, Copy)]
@@ -37,12 +40,12 @@ struct End {
     noted: bool,
 }
 
-struct Ring<T> {
-    order: VecDeque<(Instant, SandboxId)>,
-    entries: HashMap<SandboxId, T>,
+struct Ring<K, T> {
+    order: VecDeque<(Instant, K)>,
+    entries: HashMap<K, T>,
 }
 
-impl<T> Default for Ring<T> {
+impl<K, T> Default for Ring<K, T> {
     fn default() -> Self {
         Self {
             order: VecDeque::new(),
@@ -51,8 +54,8 @@ impl<T> Default for Ring<T> {
     }
 }
 
-impl<T> Ring<T> {
-    fn put(&mut self, id: &SandboxId, value: T) {
+impl<K: Clone + Eq + Hash, T> Ring<K, T> {
+    fn put(&mut self, id: &K, value: T) {
         if self.entries.insert(id.clone(), value).is_some() {
             return;
         }
@@ -70,29 +73,31 @@ impl<T> Ring<T> {
 
 impl Recent {
     /// The first word about an end counts.
-    pub(crate) fn ended(&self, id: &SandboxId, reason: EndReason, at: Timestamp) {
-        let mut inner = self.lock();
-        if !inner.ended.entries.contains_key(id) {
+    pub(crate) fn ended(&self, id: &SandboxId, node: &str, reason: EndReason, at: Timestamp) {
+        let (key, mut inner) = (key(id, node), self.lock());
+        if !inner.ended.entries.contains_key(&key) {
             let noted = false;
-            inner.ended.put(id, End { reason, at, noted });
+            inner.ended.put(&key, End { reason, at, noted });
         }
     }
 
-    pub(crate) fn end_of(&self, id: &SandboxId) -> Option<(EndReason, Timestamp)> {
+    pub(crate) fn end_of(&self, id: &SandboxId, node: &str) -> Option<(EndReason, Timestamp)> {
         let inner = self.lock();
-        inner.ended.entries.get(id).map(|end| (end.reason, end.at))
+        let end = inner.ended.entries.get(&key(id, node));
+        end.map(|end| (end.reason, end.at))
     }
 
     /// The store has it.
-    pub(crate) fn end_noted(&self, id: &SandboxId) {
-        if let Some(end) = self.lock().ended.entries.get_mut(id) {
+    pub(crate) fn end_noted(&self, id: &SandboxId, node: &str) {
+        if let Some(end) = self.lock().ended.entries.get_mut(&key(id, node)) {
             end.noted = true;
         }
     }
 
-    pub(crate) fn is_end_noted(&self, id: &SandboxId) -> bool {
+    pub(crate) fn is_end_noted(&self, id: &SandboxId, node: &str) -> bool {
         let inner = self.lock();
-        inner.ended.entries.get(id).is_some_and(|end| end.noted)
+        let end = inner.ended.entries.get(&key(id, node));
+        end.is_some_and(|end| end.noted)
     }
 
     pub(crate) fn doom(&self, id: &SandboxId) {
@@ -118,6 +123,10 @@ impl Recent {
     }
 }
 
+fn key(id: &SandboxId, node: &str) -> (SandboxId, String) {
+    (id.clone(), node.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,12 +135,13 @@ mod tests {
     fn the_first_word_about_an_end_counts_and_stays_noted() {
         let (recent, id) = (Recent::default(), SandboxId::random());
         let (first, second) = (Timestamp::now(), Timestamp::now());
-        recent.ended(&id, EndReason::Killed, first);
-        assert!(!recent.is_end_noted(&id));
-        recent.end_noted(&id);
-        recent.ended(&id, EndReason::Expired, second);
-        assert_eq!(recent.end_of(&id), Some((EndReason::Killed, first)));
-        assert!(recent.is_end_noted(&id));
+        recent.ended(&id, "n1", EndReason::Killed, first);
+        assert!(!recent.is_end_noted(&id, "n1"));
+        recent.end_noted(&id, "n1");
+        recent.ended(&id, "n1", EndReason::Expired, second);
+        assert_eq!(recent.end_of(&id, "n1"), Some((EndReason::Killed, first)));
+        assert!(recent.is_end_noted(&id, "n1"));
+        assert_eq!(recent.end_of(&id, "n2"), None);
     }
 
     #[test]

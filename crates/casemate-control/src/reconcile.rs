@@ -7,12 +7,14 @@
 //! ```
 //!
 //! Where several servers share a store, one of them does this for each node, its keeper, as long as it
-//! has the node's lease; the others see what the node has ([`observe`]), and take over.
+//! has the node's lease; the others see what the node has ([`observe`]), and take over. Who does not
+//! reach the node does not have its lease: that nobody has it for long is how a lost node is known.
 //!
 //! The list is read *before* the watch begins: a row that was there then stands for a sandbox that
 //! the node either names or has ended. It does the same after a crash as before it.
 
 pub(crate) mod aging;
+pub(crate) mod astray;
 mod heard;
 mod layers;
 mod observe;
@@ -29,6 +31,7 @@ use casemate_rpc::{NodeError, NodeEvent, PausedSandbox, RunningSandbox};
 use casemate_store::StoreError;
 use casemate_types::{EndReason, SandboxId, Timestamp, chain};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::Control;
 use crate::agent_log::Read;
@@ -40,6 +43,8 @@ use orphans::Orphans;
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How often it is said that a node is still away.
+const AWAY_SAID_EVERY: Duration = Duration::from_secs(60);
 /// How often overdue sandboxes are searched.
 const ROUND: Duration = Duration::from_secs(15);
 /// How often files are searched that no snapshot wants.
@@ -61,6 +66,18 @@ pub(crate) enum ReconcileError {
     WatchEnded,
     #[error("the node did not name what it runs within {SYNC_MAX:?}")]
     NeverSynced,
+    #[error("the node was given up for lost")]
+    GivenUp,
+}
+
+impl ReconcileError {
+    /// Whether the node was reached all the same.
+    fn has_answered(&self) -> bool {
+        match self {
+            Self::Store(_) | Self::Catalog(_) | Self::GivenUp => true,
+            Self::Node(_) | Self::OtherNode(_) | Self::WatchEnded | Self::NeverSynced => false,
+        }
+    }
 }
 
 /// For ever.
@@ -75,9 +92,16 @@ pub(crate) async fn run(control: Arc<Control>, node: Arc<Node>) {
     let name = keeping::of_node(&node.name);
     let (held, keeps) = watch::channel(false);
     tokio::join!(
-        keeping::keep(&control, shared.times, &name, &held),
+        keeping::keep(
+            &control,
+            shared.times,
+            &name,
+            &held,
+            node.answers.subscribe()
+        ),
         follow_as(&control, &node, Some(keeps.clone())),
-        artifacts::run(&control, &node, Some(keeps)),
+        artifacts::run(&control, &node, Some(keeps.clone())),
+        artifacts::paused::run(&control, &node, &keeps),
     );
 }
 
@@ -90,6 +114,7 @@ async fn follow_as(
 ) {
     let mut orphans = Orphans::default();
     let mut pause = PAUSE_MIN;
+    let mut absence = Absence::default();
     loop {
         let is_keeper = keeps
             .as_mut()
@@ -113,16 +138,55 @@ async fn follow_as(
             Ok(never) => match never {},
             Err(error) => error,
         };
+        if !error.has_answered() {
+            node.answers.send_replace(false);
+        }
         control.disconnected(node);
-        tracing::warn!(
-            node = node.name,
-            error = chain(&error),
-            pause_ms = pause.as_millis(),
-            "lost node {}; trying again",
-            node.name
-        );
+        absence.tell(&node.name, &error, pause);
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// A node that is away: said once, then now and then.
+#[derive(Default)]
+struct Absence(Option<Away>);
+
+struct Away {
+    since: Instant,
+    said: Instant,
+}
+
+impl Absence {
+    /// `pause` is the shortest after a node was connected.
+    fn tell(&mut self, node: &str, error: &ReconcileError, pause: Duration) {
+        let now = Instant::now();
+        match &mut self.0 {
+            Some(away) if pause > PAUSE_MIN => {
+                if away.said.elapsed() < AWAY_SAID_EVERY {
+                    return;
+                }
+                away.said = now;
+                let away_s = away.since.elapsed().as_secs();
+                tracing::warn!(
+                    node,
+                    away_s,
+                    error = chain(error),
+                    "node {node} has been away for {away_s} s"
+                );
+            }
+            away => {
+                *away = Some(Away {
+                    since: now,
+                    said: now,
+                });
+                tracing::warn!(
+                    node,
+                    error = chain(error),
+                    "node {node} is away; trying again"
+                );
+            }
+        }
     }
 }
 
@@ -201,6 +265,7 @@ async fn follow(
     if info.node != node.name {
         return Err(ReconcileError::OtherNode(info.node));
     }
+    let joined = control.joined(node).await?;
     let should_run = control.store.sandbox_list_alive(Some(&node.name)).await?;
     let warm = control.warm.ready_at(&node.name);
     let mut events = node.port.watch().await?;
@@ -214,6 +279,7 @@ async fn follow(
     for gone in warm.iter().filter(|id| !there.has(id)) {
         control.warm.forget(gone);
     }
+    let generation = control.let_return(node, joined).await?;
     control.heard_from(node, info).await?;
     control.connected(node);
     *pause = PAUSE_MIN;
@@ -228,9 +294,13 @@ async fn follow(
                 handle(control, orphans, node, event).await?;
             }
             () = orphans.next_due() => orphans.end_overdue(control, &node.name).await?,
+            // What it has is compared anew before it returns.
+            () = node.given_up_after(generation) => return Err(ReconcileError::GivenUp),
             _ = snapshots.tick() => drop_unwanted_soon(control),
             _ = round.tick() => {
-                sync::end_expired(control, &node.name).await?;
+                let alive = control.store.sandbox_list_alive(Some(&node.name)).await?;
+                sync::end_expired(control, &node.name, &alive);
+                astray::end_known(control, node, &alive).await?;
             }
         }
     }
@@ -302,9 +372,10 @@ async fn handle(
             at,
         } => {
             orphans.forget(&sandbox);
-            control.note_ended(&sandbox, reason, at).await?;
-            if control.shared().is_some() && !control.recent.is_end_noted(&sandbox) {
-                control.note_ended_later(sandbox, reason, at);
+            control.note_ended(&node.name, &sandbox, reason, at).await?;
+            let is_noted = control.recent.is_end_noted(&sandbox, &node.name);
+            if control.shared().is_some() && !is_noted {
+                control.note_ended_later(node.name.clone(), sandbox, reason, at);
             }
         }
         NodeEvent::Heartbeat(info) => control.heard_from(node, *info).await?,
@@ -351,12 +422,51 @@ fn record(control: &Control, event: NodeEvent) {
 }
 
 impl Control {
+    /// What the store says of a node, where nodes join.
+    async fn joined(&self, node: &Node) -> Result<Option<casemate_store::Node>, StoreError> {
+        match self.shared() {
+            Some(_) => self.store.node_by_id(&node.name).await,
+            None => Ok(None),
+        }
+    }
+
+    /// A node that was lost is there again: what it has was compared with its rows. The generation in
+    /// which it is there.
+    async fn let_return(
+        &self,
+        node: &Node,
+        joined: Option<casemate_store::Node>,
+    ) -> Result<u64, ReconcileError> {
+        let Some(joined) = joined else {
+            // Nobody gives up what did not join.
+            return Ok(u64::MAX);
+        };
+        if joined.lost_at.is_some() {
+            let returned = self.store.node_return(&node.name, joined.generation).await;
+            match returned {
+                Ok(()) => {}
+                // It was given up once more: the comparison was too early.
+                Err(StoreError::Conflict { .. }) => return Err(ReconcileError::GivenUp),
+                Err(error) => return Err(error.into()),
+            }
+            node.note_return(joined.generation);
+            tracing::info!(node = node.name, "node {} has returned", node.name);
+        }
+        Ok(joined.generation)
+    }
+
     /// Looks again for the row of one that ended: another server may write it just now.
-    fn note_ended_later(self: &Arc<Self>, sandbox: SandboxId, reason: EndReason, at: Timestamp) {
+    fn note_ended_later(
+        self: &Arc<Self>,
+        node: String,
+        sandbox: SandboxId,
+        reason: EndReason,
+        at: Timestamp,
+    ) {
         let control = Arc::clone(self);
         self.tasks.spawn(TaskKind::Reconciler, async move {
             tokio::time::sleep(control.config.row_grace).await;
-            if let Err(error) = control.note_ended(&sandbox, reason, at).await {
+            if let Err(error) = control.note_ended(&node, &sandbox, reason, at).await {
                 tracing::warn!(
                     sandbox.id = %sandbox, error = chain(&error),
                     "could not note the end of sandbox {sandbox} yet"

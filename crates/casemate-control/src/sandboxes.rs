@@ -6,6 +6,7 @@
 
 pub mod connect;
 pub mod create;
+mod elsewhere;
 pub mod fork;
 pub mod get;
 pub mod ingress;
@@ -58,6 +59,15 @@ pub enum ChangeError {
     /// There is none, it is dead, or it is another team's.
     #[error("Sandbox \"{0}\" doesn't exist or you don't have access to it")]
     NotFound(SandboxId),
+    /// It ran, and nobody knows whether it does.
+    #[error("Sandbox \"{sandbox}\" was lost with its node {node}; it comes back if the node does")]
+    Lost { sandbox: SandboxId, node: String },
+    /// It is paused, and what is kept of it is nowhere else.
+    #[error(
+        "Sandbox \"{sandbox}\" cannot go on now: its files are on node {node}, which is lost; it can \
+         be resumed when the node is back"
+    )]
+    FilesLost { sandbox: SandboxId, node: String },
     #[error("Timeout cannot be greater than {hours} hours")]
     TimeoutTooLong { hours: u32 },
     #[error("Max instance length exceeded")]

@@ -5,6 +5,7 @@
 //! time, since a database that was away makes nobody dead. A process that is alone on its store
 //! ([`Sharing::Alone`]) does none of this.
 
+pub mod fencing;
 pub(crate) mod keeping;
 pub(crate) mod news;
 
@@ -20,6 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::Control;
 use crate::config::{Shared, Sharing};
 use crate::templates::start;
+use fencing::Fencing;
 
 /// What the dead left is looked for so often, too: one may have come and gone between two beats.
 const BURIED_EVERY: Duration = Duration::from_secs(60);
@@ -66,9 +68,14 @@ impl Servers {
 
     /// Whether silence means death.
     fn is_sure(&self, dead_after: Duration) -> bool {
+        self.is_sure_for(dead_after, dead_after)
+    }
+
+    /// The same of a silence that is longer than that of the dead.
+    fn is_sure_for(&self, silence: Duration, dead_after: Duration) -> bool {
         let unbroken = self.lock().unbroken;
         unbroken.is_some_and(|(since, last)| {
-            since.elapsed() >= dead_after && last.elapsed() < dead_after / 2
+            since.elapsed() >= silence && last.elapsed() < dead_after / 2
         })
     }
 
@@ -104,16 +111,23 @@ pub(crate) async fn run(control: Arc<Control>) {
         return;
     };
     let times = shared.times;
-    let janitor = keeping::keep(&control, times, JANITOR, &control.servers.janitor);
+    let (_always, wanted) = watch::channel(true);
+    let janitor = keeping::keep(&control, times, JANITOR, &control.servers.janitor, wanted);
     let beating = async {
         let mut every = interval(times.beat_every);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut fencing = Fencing::default();
         loop {
             every.tick().await;
             if let Err(error) = control.beat().await {
                 tracing::warn!(
                     error = chain(&error),
                     "could not tell the other servers that this one is here"
+                );
+            } else if let Err(error) = fencing.look(&control, times).await {
+                tracing::warn!(
+                    error = chain(&error),
+                    "could not look for nodes that are lost"
                 );
             }
         }

@@ -350,6 +350,7 @@ impl FakeNode {
             startup: None,
             entrance: None,
             rest: None,
+            pause_files: None,
         });
     }
 

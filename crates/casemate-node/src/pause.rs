@@ -17,7 +17,7 @@ use casemate_types::{Kept, PauseReason, SnapshotId, chain, steady};
 use tracing::{error, info, warn};
 
 use crate::journal::{Entry, Pause};
-use crate::node::{Inner, internal};
+use crate::node::{Inner, internal, snapshot_error};
 
 /// Pauses it, or gives up the memory of one that is paused, if that is asked for and there is room
 /// for its files; the answer says which.
@@ -217,6 +217,28 @@ pub(crate) async fn files_from_now_on(node: &Inner, entry: &mut Entry, reason: P
     if holds && let Err(failed) = give_up_processes(node, entry, reason).await {
         let error = chain(&failed);
         error!(sandbox.id = %entry.sandbox, error, "cannot keep the files of a paused sandbox alone");
+    }
+}
+
+/// The name of its files, which are there already where they alone are kept, or are copied to this one
+/// while its processes stand still.
+pub(crate) async fn keep_files(
+    node: &Inner,
+    entry: &Entry,
+    files: &SnapshotId,
+) -> Result<SnapshotId, NodeError> {
+    let Some(pause) = &entry.pause else {
+        return Err(NodeError::Exists(entry.sandbox.clone()));
+    };
+    match (pause.kept, pause.wanted) {
+        (Kept::Files, _) => Ok(pause.files.clone()),
+        (Kept::Memory, Kept::Memory) => {
+            let taken = node.snapshots.take(&entry.sandbox, files).await;
+            taken.map_err(snapshot_error)?;
+            Ok(files.clone())
+        }
+        // Its processes are being given up: soon its files are there alone.
+        (Kept::Memory, Kept::Files) => Err(NodeError::Paused(entry.sandbox.clone())),
     }
 }
 

@@ -84,6 +84,17 @@ impl NodePort for Node {
             .await
     }
 
+    async fn keep_paused(
+        &self,
+        sandbox: &SandboxId,
+        files: &SnapshotId,
+    ) -> Result<SnapshotId, NodeError> {
+        let files = files.clone();
+        self.inner
+            .command(sandbox, |done| Command::KeepPaused { files, done })
+            .await
+    }
+
     async fn remove_snapshot(&self, snapshot: &SnapshotId) -> Result<(), NodeError> {
         let removed = self.inner.snapshots.remove(snapshot).await;
         removed.map_err(snapshot_error)

@@ -59,6 +59,11 @@ pub(crate) enum Command {
         snapshot: SnapshotId,
         done: Done<SnapshotReply>,
     },
+    /// Of one that is paused.
+    KeepPaused {
+        files: SnapshotId,
+        done: Done<SnapshotId>,
+    },
     /// It is paused, and only its files are to be kept from now on.
     GiveUpProcesses(PauseReason),
     SetDeadline {
@@ -113,6 +118,7 @@ pub(crate) async fn own(node: Arc<Inner>, mut entry: Entry, mut inbox: mpsc::Rec
             Command::Pause { done, .. } => drop(done.send(Err(gone))),
             Command::Resume { done, .. } => drop(done.send(Err(gone))),
             Command::Snapshot { done, .. } => drop(done.send(Err(gone))),
+            Command::KeepPaused { done, .. } => drop(done.send(Err(gone))),
             Command::GiveUpProcesses(_)
             | Command::Exited
             | Command::Recorded
@@ -190,6 +196,9 @@ async fn live(
             }
             Some(Command::Snapshot { snapshot, done }) => {
                 let _ = done.send(take_snapshot(node, entry, &snapshot).await);
+            }
+            Some(Command::KeepPaused { files, done }) => {
+                let _ = done.send(pause::keep_files(node, entry, &files).await);
             }
             Some(Command::GiveUpProcesses(reason)) => {
                 pause::files_from_now_on(node, entry, reason).await;

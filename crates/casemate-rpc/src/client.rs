@@ -171,9 +171,31 @@ impl NodePort for NodeClient {
         sandbox: &SandboxId,
         snapshot: &SnapshotId,
     ) -> Result<SnapshotReply, NodeError> {
-        let (sandbox, snapshot) = (sandbox.clone(), snapshot.clone());
-        match self.call(Call::Snapshot { sandbox, snapshot }).await? {
+        let call = Call::Snapshot {
+            sandbox: sandbox.clone(),
+            snapshot: snapshot.clone(),
+            paused: false,
+        };
+        match self.call(call).await? {
             (Reply::Snapshot(reply), _) => Ok(reply),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    async fn keep_paused(
+        &self,
+        sandbox: &SandboxId,
+        files: &SnapshotId,
+    ) -> Result<SnapshotId, NodeError> {
+        let call = Call::Snapshot {
+            sandbox: sandbox.clone(),
+            snapshot: files.clone(),
+            paused: true,
+        };
+        match self.call(call).await? {
+            (Reply::Kept(files), _) => Ok(files),
+            // Of an older version, and it runs.
+            (Reply::Snapshot(_), _) => Err(NodeError::Exists(sandbox.clone())),
             (other, _) => Err(unexpected(&other)),
         }
     }

@@ -213,6 +213,14 @@ impl NodePort for FarNode {
         self.client()?.snapshot(sandbox, snapshot).await
     }
 
+    async fn keep_paused(
+        &self,
+        sandbox: &SandboxId,
+        files: &SnapshotId,
+    ) -> Result<SnapshotId, NodeError> {
+        self.client()?.keep_paused(sandbox, files).await
+    }
+
     async fn remove_snapshot(&self, snapshot: &SnapshotId) -> Result<(), NodeError> {
         self.client()?.remove_snapshot(snapshot).await
     }

@@ -60,6 +60,18 @@ pub trait NodePort: Send + Sync {
         snapshot: &SnapshotId,
     ) -> Result<SnapshotReply, NodeError>;
 
+    /// The name under which the files of a paused sandbox are kept here, as they are since the pause,
+    /// for [`NodePort::pack`]: its pause's own, which goes when it goes on, or where its memory is kept
+    /// this one, made for it and to be removed by the caller. It stays as it is.
+    /// [`NodeError::Exists`] when it runs; [`NodeError::Paused`] when that is not possible (now).
+    async fn keep_paused(
+        &self,
+        sandbox: &SandboxId,
+        _files: &SnapshotId,
+    ) -> Result<SnapshotId, NodeError> {
+        Err(NodeError::Paused(sandbox.clone()))
+    }
+
     /// Removes a snapshot; one that is not there is `Ok`.
     async fn remove_snapshot(&self, snapshot: &SnapshotId) -> Result<(), NodeError>;
 

@@ -379,6 +379,10 @@ pub(crate) enum Call {
     Snapshot {
         sandbox: SandboxId,
         snapshot: SnapshotId,
+        /// It is to be of a paused one, as [`Reply::Kept`]. Who knows nothing of it refuses those that
+        /// are paused.
+        #[serde(default)]
+        paused: bool,
     },
     RemoveSnapshot {
         snapshot: SnapshotId,
@@ -455,6 +459,8 @@ pub(crate) enum Reply {
     Paused(PauseReply),
     Resumed(ResumeReply),
     Snapshot(SnapshotReply),
+    /// Of a paused one: where its files are kept.
+    Kept(SnapshotId),
     Snapshots(Vec<KeptSnapshot>),
     Sealed(SealReply),
     Layers(Vec<LayerId>),

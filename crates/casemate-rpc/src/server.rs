@@ -150,9 +150,16 @@ async fn carry_out(
         }
         Call::Pause { sandbox, kept } => Reply::Paused(node.pause(&sandbox, kept).await?),
         Call::Resume(request) => Reply::Resumed(node.resume(*request).await?),
-        Call::Snapshot { sandbox, snapshot } => {
-            Reply::Snapshot(node.snapshot(&sandbox, &snapshot).await?)
-        }
+        Call::Snapshot {
+            sandbox,
+            snapshot,
+            paused: true,
+        } => Reply::Kept(node.keep_paused(&sandbox, &snapshot).await?),
+        Call::Snapshot {
+            sandbox,
+            snapshot,
+            paused: false,
+        } => Reply::Snapshot(node.snapshot(&sandbox, &snapshot).await?),
         Call::RemoveSnapshot { snapshot } => {
             node.remove_snapshot(&snapshot).await?;
             Reply::Done

@@ -185,6 +185,7 @@ fn a_sandbox(team: &TeamId) -> Sandbox {
         started_at: now,
         state: SandboxState::Running { ends_at: now },
         generation: FIRST_GENERATION,
+        stored_files: None,
     }
 }
 

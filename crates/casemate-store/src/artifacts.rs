@@ -36,11 +36,12 @@ pub trait Artifacts {
     /// Those of these that are noted, in no order.
     async fn artifact_find(&self, whats: &[Portable]) -> Result<Vec<StoredArtifact>, StoreError>;
 
-    /// Those that no build that is ready, and no snapshot, needs any more: so many at most.
+    /// Those that no build that is ready, no snapshot and no paused sandbox needs any more: so many at
+    /// most.
     async fn artifact_unneeded(&self, rows_max: u32) -> Result<Vec<StoredArtifact>, StoreError>;
 
-    /// Removes a note; none is no error.
-    async fn artifact_forget(&self, what: &Portable) -> Result<(), StoreError>;
+    /// Removes a note. `false`: there is none, or another reference is noted by now.
+    async fn artifact_forget(&self, artifact: &StoredArtifact) -> Result<bool, StoreError>;
 
     /// References of all that are noted of a team, its uploads among them.
     async fn artifact_references(&self, team: &TeamId) -> Result<Vec<String>, StoreError>;

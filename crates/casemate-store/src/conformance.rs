@@ -9,6 +9,7 @@ mod builds;
 mod cluster;
 mod idempotency;
 mod keys;
+mod lost_nodes;
 mod sandboxes;
 mod settings;
 mod snapshots;
@@ -27,6 +28,7 @@ pub use builds::*;
 pub use cluster::*;
 pub use idempotency::*;
 pub use keys::*;
+pub use lost_nodes::*;
 pub use sandboxes::*;
 pub use settings::*;
 pub use snapshots::*;
@@ -111,6 +113,7 @@ macro_rules! store_conformance {
             page_filters_all_hold,
             metadata_matches_exactly,
             counts_are_of_running_ones,
+            what_runs_on_a_lost_node_is_left_out,
             alive_ones_are_listed,
             forgetting_takes_the_long_dead,
             idempotency_key_is_taken_once,
@@ -126,6 +129,7 @@ macro_rules! store_conformance {
             a_server_is_there_while_it_says_so,
             a_lease_has_one_holder,
             a_lease_that_ran_out_is_taken_over,
+            leases_are_listed_with_how_long_nobody_has_them,
             a_lease_race_has_one_winner,
             a_node_joins_again_under_its_id,
             a_fenced_node_returns_with_its_generation_only,
@@ -134,6 +138,8 @@ macro_rules! store_conformance {
             an_expired_join_token_is_worth_nothing,
             what_ready_builds_need_is_due_until_it_is_stored,
             files_of_snapshots_are_due_as_well,
+            what_is_stored_of_a_pause_counts_until_it_is_over,
+            pauses_that_are_not_stored_are_listed,
             metadata_may_hold_any_text,
             texts_are_data_not_sql,
         }

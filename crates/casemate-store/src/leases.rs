@@ -21,6 +21,14 @@ pub enum LeaseTaken {
     HeldBy { holder: String, left: Duration },
 }
 
+/// A lease that somebody took once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    pub name: String,
+    /// Since its last holder gave it up, or it ran out; `None` while somebody has it.
+    pub free_for: Option<Duration>,
+}
+
 #[async_trait]
 pub trait Leases {
     /// Takes the lease, or prolongs it for who has it: from now on, for as long as `lasts`.
@@ -33,4 +41,7 @@ pub trait Leases {
 
     /// Ends the holder's lease; whether it had it.
     async fn lease_give(&self, name: &str, holder: &str) -> Result<bool, StoreError>;
+
+    /// Those whose names begin so, by name.
+    async fn lease_list(&self, prefix: &str) -> Result<Vec<Lease>, StoreError>;
 }

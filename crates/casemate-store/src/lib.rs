@@ -60,9 +60,9 @@ pub use id::{BuildId, KeyId};
 pub use idempotency::{Begun, Idempotency, RequestHash};
 pub use join_tokens::{JoinRole, JoinToken, JoinTokenHash, JoinTokens, NewJoinToken};
 pub use keys::{AccessToken, ApiKey, KeyHash, KeyMask, Keys};
-pub use leases::{LeaseTaken, Leases};
+pub use leases::{Lease, LeaseTaken, Leases};
 pub use nodes::{Node, NodeJoin, NodeStanding, Nodes};
-pub use sandboxes::{AliveSandbox, Cursor, Order, Page, Sandbox, SandboxFilter, Sandboxes};
+pub use sandboxes::{AliveSandbox, Cursor, NewRun, Order, Page, Sandbox, SandboxFilter, Sandboxes};
 pub use servers::{Server, ServerBeat, Servers};
 pub use settings::Settings;
 pub use snapshots::{

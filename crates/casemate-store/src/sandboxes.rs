@@ -9,11 +9,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use casemate_types::sandbox::PublicState;
 use casemate_types::{
-    EndReason, Ingress, Kept, NetworkPolicy, OnTimeout, Resources, SandboxId, SandboxState, TeamId,
-    TemplateId, Timestamp,
+    EndReason, Ingress, Kept, NetworkPolicy, OnTimeout, Resources, SandboxId, SandboxState,
+    SnapshotId, TeamId, TemplateId, Timestamp,
 };
 
-use crate::{BuildId, StoreError};
+use crate::{BuildId, StoreError, StoredArtifact};
 
 /// The generation of a new row.
 pub const FIRST_GENERATION: u64 = 1;
@@ -52,6 +52,18 @@ pub struct Sandbox {
     pub started_at: Timestamp,
     pub state: SandboxState,
     pub generation: u64,
+    /// Of a paused one: its files, as they are since the pause, where they lie in the bucket.
+    pub stored_files: Option<SnapshotId>,
+}
+
+/// A run that begins.
+#[derive(Debug, Clone, Copy)]
+pub struct NewRun<'a> {
+    /// Where: another node than before for one that began there with its files.
+    pub node: &'a str,
+    pub started_at: Timestamp,
+    pub ends_at: Timestamp,
+    pub on_timeout: OnTimeout,
 }
 
 /// Which sandboxes are meant. A sandbox matches when all that is given matches.
@@ -117,6 +129,8 @@ pub struct AliveSandbox {
     pub on_timeout: OnTimeout,
     pub ingress: Ingress,
     pub generation: u64,
+    /// It is paused, and its files lie in the bucket: any node will do.
+    pub is_stored: bool,
 }
 
 impl AliveSandbox {
@@ -132,7 +146,8 @@ pub trait Sandboxes {
     /// they may be gone before the sandbox is.
     ///
     /// `running_max`: as many sandboxes of the team may run with this one, whoever inserts at the
-    /// same time; beyond it [`StoreError::TeamFull`]. `None` counts nothing.
+    /// same time; beyond it [`StoreError::TeamFull`]. `None` counts nothing. Those that run on nodes
+    /// that are lost ([`crate::Node::lost_at`]) count nowhere, and are on no page.
     async fn sandbox_insert(
         &self,
         sandbox: &Sandbox,
@@ -175,7 +190,8 @@ pub trait Sandboxes {
         network: &NetworkPolicy,
     ) -> Result<u64, StoreError>;
 
-    /// Running or paused → paused, at `at`; the second is for one of which less is kept than was.
+    /// Running or paused → paused, at `at`; the second is for one of which less is kept than was: what
+    /// is stored of it stays if it is the same pause.
     /// What survives a power loss is the node's word, by which a row that was lost is written again.
     /// Otherwise as [`Sandboxes::sandbox_set_deadline`].
     async fn sandbox_pause(
@@ -187,16 +203,34 @@ pub trait Sandboxes {
     ) -> Result<u64, StoreError>;
 
     /// Paused → running, a new run; `running_max` as for [`Sandboxes::sandbox_insert`], otherwise as
-    /// [`Sandboxes::sandbox_set_deadline`].
+    /// [`Sandboxes::sandbox_set_deadline`]. What was stored of its pause counts no more.
     async fn sandbox_resume(
         &self,
         id: &SandboxId,
         generation: u64,
-        started_at: Timestamp,
-        ends_at: Timestamp,
-        on_timeout: OnTimeout,
+        run: &NewRun<'_>,
         running_max: Option<u32>,
     ) -> Result<u64, StoreError>;
+
+    /// Notes that the files of a paused sandbox lie in the bucket, and their artifact, in place of one
+    /// that is noted. [`StoreError::Conflict`]: it is not paused in this generation, and nothing is
+    /// noted. The generation stays.
+    async fn sandbox_store(
+        &self,
+        id: &SandboxId,
+        generation: u64,
+        artifact: &StoredArtifact,
+    ) -> Result<(), StoreError>;
+
+    /// Those of a node that were paused before `before` and of which nothing is stored, longest ago
+    /// first, and after this one: its pause and its id.
+    async fn sandbox_list_unstored(
+        &self,
+        node: &str,
+        before: Timestamp,
+        after: Option<&(Timestamp, SandboxId)>,
+        rows_max: u32,
+    ) -> Result<Vec<AliveSandbox>, StoreError>;
 
     /// Running or paused → dead, for good; otherwise as [`Sandboxes::sandbox_set_deadline`].
     async fn sandbox_end(

@@ -47,6 +47,17 @@ pub struct ClusterNode {
     pub sandboxes: Option<u32>,
     #[schema(value_type = String, format = DateTime)]
     pub joined_at: Timestamp,
+    /// Since when it is given up for lost; absent where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub lost_at: Option<Timestamp>,
+}
+
+/// Answer: sandboxes that ended with their node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RemovedNode {
+    pub running: u64,
+    pub paused: u64,
 }
 
 /// Request: whether a node takes new sandboxes.

@@ -26,7 +26,7 @@ pub use build::{
     ImageArchive, ImageRegistry, NewTemplateBuild, RequestedTemplateBuild, StartTemplateBuild,
     TemplateBuildInfo, TemplateBuildLogs, TemplateFilesUpload, TemplateStep,
 };
-pub use cluster::{ClusterNode, CreatedJoinToken, NewJoinToken, SetNodeStanding};
+pub use cluster::{ClusterNode, CreatedJoinToken, NewJoinToken, RemovedNode, SetNodeStanding};
 pub use error::ErrorBody;
 pub use events::SandboxEvent;
 pub use keys::{CreatedTeamApiKey, KeyMask, KeyName, TeamApiKey, TeamUser};

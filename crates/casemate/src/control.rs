@@ -192,6 +192,7 @@ pub fn control_config(setup: &ControlSetup) -> anyhow::Result<ControlConfig> {
     let uploads_dir = setup.control_dir.join("uploads");
     let mut config = ControlConfig::new(secret, setup.config.domain.clone(), uploads_dir);
     config.bucket = setup.config.artifacts.open()?;
+    config.paused_stored_after = setup.config.artifacts.paused_stored_after();
     config.admin_token = Some(AdminToken::new(setup.admin_token.expose().to_owned()));
     config.orphan_grace = setup.config.orphan_grace;
     config.allow_ranges = setup.config.allow_ranges.clone();

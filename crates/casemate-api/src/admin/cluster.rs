@@ -9,11 +9,15 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use casemate_control::members::{Members, MembersRole, TokenError};
 use casemate_control::nodes::Connection;
+use casemate_control::nodes::removal::RemoveError;
+use casemate_control::servers::fencing::FenceError;
 use casemate_store::NodeStanding;
-use casemate_wire::{ClusterNode, CreatedJoinToken, ErrorBody, NewJoinToken, SetNodeStanding};
+use casemate_wire::{
+    ClusterNode, CreatedJoinToken, ErrorBody, NewJoinToken, RemovedNode, SetNodeStanding,
+};
 
 use crate::error::ApiError;
-use crate::extract::{JsonBody, Segment};
+use crate::extract::{JsonBody, Params, Segment};
 use crate::router::ApiState;
 
 const TOKEN_LASTS: Duration = Duration::from_secs(3600);
@@ -69,6 +73,7 @@ pub(crate) async fn nodes(
             connected: view.is_some_and(|view| view.connection == Connection::Connected),
             sandboxes: view.map(|view| view.info.sandboxes),
             joined_at: node.joined_at,
+            lost_at: node.lost_at,
             node_id: node.id,
         }
     };
@@ -100,17 +105,38 @@ pub(crate) async fn set_standing(
 }
 
 #[utoipa::path(
-    delete, path = "/admin/cluster/nodes/{nodeID}", tag = "admin",
+    post, path = "/admin/cluster/nodes/{nodeID}/fence", tag = "admin",
     params(("nodeID" = String, Path)),
     responses((status = 204), (status = "default", body = ErrorBody))
+)]
+pub(crate) async fn fence(
+    State(state): State<ApiState>,
+    Segment(node): Segment,
+) -> Result<StatusCode, ApiError> {
+    let (control, _) = (Arc::clone(&state.control), members(&state)?);
+    let work = async move { control.fence_node(&node).await };
+    state.control.tasks().detached(work).await??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[utoipa::path(
+    delete, path = "/admin/cluster/nodes/{nodeID}", tag = "admin",
+    params(("nodeID" = String, Path), ("force" = Option<bool>, Query)),
+    responses((status = 200, body = RemovedNode), (status = "default", body = ErrorBody))
 )]
 pub(crate) async fn remove(
     State(state): State<ApiState>,
     Segment(node): Segment,
-) -> Result<StatusCode, ApiError> {
-    let members = members(&state)?;
-    let work = async move { members.node_remove(&node).await };
-    done(state.control.tasks().detached(work).await??, NO_NODE)
+    params: Params,
+) -> Result<Json<RemovedNode>, ApiError> {
+    let (control, members) = (Arc::clone(&state.control), members(&state)?);
+    let force = params.value("force")?.unwrap_or(false);
+    let work = async move { control.remove_joined_node(&members, &node, force).await };
+    let ended = state.control.tasks().detached(work).await??;
+    Ok(Json(RemovedNode {
+        running: ended.running,
+        paused: ended.paused,
+    }))
 }
 
 #[utoipa::path(
@@ -147,6 +173,26 @@ fn word(standing: NodeStanding) -> &'static str {
         NodeStanding::Open => "open",
         NodeStanding::Cordoned => "cordoned",
         NodeStanding::Draining => "draining",
+    }
+}
+
+impl From<FenceError> for ApiError {
+    fn from(error: FenceError) -> Self {
+        match error {
+            FenceError::NotFound => Self::not_found(error),
+            FenceError::Reached(_) => Self::conflict(error).code("node_reached"),
+            FenceError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RemoveError> for ApiError {
+    fn from(error: RemoveError) -> Self {
+        match error {
+            RemoveError::NotFound => Self::not_found(error),
+            RemoveError::InUse { .. } => Self::conflict(error).code("node_in_use"),
+            RemoveError::Store(error) => error.into(),
+        }
     }
 }
 

@@ -297,6 +297,13 @@ impl ApiError {
     pub(crate) fn of_change(refused: &'static str, error: ChangeError) -> Self {
         match error {
             ChangeError::NotFound(_) => Self::not_found(error),
+            ChangeError::Lost { .. } => Self::not_found(error).code("sandbox_lost"),
+            // When its node comes back, if it does, is not for a library to wait for.
+            ChangeError::FilesLost { .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+                    .code("sandbox_node_lost")
+                    .never_retry()
+            }
             ChangeError::TimeoutTooLong { .. }
             | ChangeError::TimeoutZero
             | ChangeError::LifeExceeded => Self::bad_request(error),

@@ -22,9 +22,10 @@ pub(crate) async fn get(
     Team(caller): Team,
     SandboxPath(id): SandboxPath,
 ) -> Result<Json<SandboxDetail>, ApiError> {
-    match state.control.get_sandbox(&caller, &id).await? {
-        Some(view) => Ok(Json(shown(view))),
-        None => Err(ApiError::not_found(ChangeError::NotFound(id))),
+    match state.control.get_sandbox(&caller, &id).await {
+        Ok(Some(view)) => Ok(Json(shown(view))),
+        Ok(None) => Err(ApiError::not_found(ChangeError::NotFound(id))),
+        Err(error) => Err(ApiError::of_change("Error getting sandbox", error)),
     }
 }
 

@@ -3,6 +3,8 @@
 mod at_random;
 mod cluster;
 mod deaths;
+mod elsewhere;
+mod lost;
 
 use std::time::Duration;
 

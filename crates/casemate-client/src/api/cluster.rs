@@ -1,6 +1,7 @@
 //! A cluster's join tokens and nodes, for its administrator.
 
-use casemate_wire::{ClusterNode, CreatedJoinToken, NewJoinToken, SetNodeStanding};
+use casemate_wire::{ClusterNode, CreatedJoinToken, NewJoinToken, RemovedNode, SetNodeStanding};
+use http::StatusCode;
 use percent_encoding::utf8_percent_encode;
 
 use super::{Admin, PIECE, ended, read};
@@ -27,9 +28,27 @@ impl Admin {
         ended(self.server.post(&path, &standing).await)
     }
 
-    /// False: there is no such node.
-    pub async fn node_remove(&self, node: &str) -> Result<bool, ApiError> {
-        ended(self.server.delete(&member("nodes", node)).await)
+    /// Gives it up for lost. False: there is no such node.
+    pub async fn node_fence(&self, node: &str) -> Result<bool, ApiError> {
+        let path = format!("{}/fence", member("nodes", node));
+        ended(self.server.post(&path, &serde_json::json!({})).await)
+    }
+
+    /// With what it had, if it is lost or by force. `None`: there is no such node.
+    pub async fn node_remove(
+        &self,
+        node: &str,
+        force: bool,
+    ) -> Result<Option<RemovedNode>, ApiError> {
+        let path = format!("{}?force={force}", member("nodes", node));
+        match self.server.delete(&path).await {
+            Ok(answer) => read("sandboxes of a node", &answer).map(Some),
+            Err(ApiError::Refused {
+                status: StatusCode::NOT_FOUND,
+                ..
+            }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// False: there is no such edge.

@@ -7,7 +7,7 @@ use casemate_rpc::carrier::FetchRequest;
 use casemate_store::Build;
 use casemate_types::{Portable, chain};
 
-use super::{CarryError, carried_names, portable};
+use super::{CarryError, portable};
 use crate::Control;
 use crate::nodes::Node;
 
@@ -36,12 +36,7 @@ impl Control {
         let Some(holder) = self.holder(build, std::slice::from_ref(&but.name)).await else {
             return Ok(());
         };
-        let names = carried_names(build);
-        let whats: Vec<Portable> = names.iter().filter_map(|name| portable(name)).collect();
-        for (what, team) in self.store.artifact_due(&whats).await? {
-            super::leave::store(self, &holder, &what, team).await?;
-        }
-        Ok(())
+        self.store_layers(&holder, build).await
     }
 
     /// Has a node fetch what it lacks of a build: whether there was anything, and it has all of it now.

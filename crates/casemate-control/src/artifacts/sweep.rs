@@ -64,7 +64,10 @@ async fn drop_unneeded(control: &Control, bucket: &Artifacts) -> Result<(), Swee
     loop {
         let unneeded = control.store.artifact_unneeded(ROWS_MAX).await?;
         for row in &unneeded {
-            control.store.artifact_forget(&row.what).await?;
+            if !control.store.artifact_forget(row).await? {
+                // A pause needs it again, and has stored it anew.
+                continue;
+            }
             // A reference that cannot be read names nothing that could be removed.
             if let (Ok(scope), Ok(artifact)) = (scope_of(&row.team), row.artifact.parse()) {
                 bucket.remove(&scope, &artifact).await?;

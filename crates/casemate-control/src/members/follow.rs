@@ -81,6 +81,8 @@ fn look(
                 labels: Arc::new(node.labels.clone()),
                 isolation: node.isolation.clone(),
                 is_open: node.standing == NodeStanding::Open && node.lost_at.is_none(),
+                lost_at: node.lost_at,
+                generation: node.generation,
             },
         );
     }

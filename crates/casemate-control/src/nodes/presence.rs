@@ -14,6 +14,8 @@ struct There {
     team: TeamId,
     /// Start of the run; `None` for one that rests, or waits for being claimed.
     runs_since: Option<Timestamp>,
+    /// The node knows that it has a row.
+    recorded: bool,
 }
 
 impl Presence {
@@ -23,6 +25,7 @@ impl Presence {
         let there = There {
             team: sandbox.team.clone(),
             runs_since: since,
+            recorded: sandbox.recorded,
         };
         let before = self.lock().insert(sandbox.sandbox.clone(), there);
         since.is_some() && before.is_none_or(|before| before.runs_since != since)
@@ -32,23 +35,33 @@ impl Presence {
         let there = There {
             team: sandbox.team.clone(),
             runs_since: None,
+            recorded: sandbox.recorded,
         };
         self.lock().insert(sandbox.sandbox.clone(), there);
     }
 
-    /// Whose it was, if it was there.
+    /// Whose it was, if it ran there.
     pub(crate) fn gone(&self, sandbox: &SandboxId) -> Option<TeamId> {
-        Some(self.lock().remove(sandbox)?.team)
+        let there = self.lock().remove(sandbox)?;
+        there.runs_since.map(|_| there.team)
     }
 
-    /// Those that are not among these any more.
+    /// Those that have rows, as the node knows.
+    pub(crate) fn recorded(&self) -> Vec<SandboxId> {
+        let all = self.lock();
+        let recorded = all.iter().filter(|(_, there)| there.recorded);
+        recorded.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Those that ran and are not among these any more.
     pub(crate) fn keep_only(
         &self,
         is_there: impl Fn(&SandboxId) -> bool,
     ) -> Vec<(TeamId, SandboxId)> {
         let mut all = self.lock();
         let gone = all.extract_if(|id, _| !is_there(id));
-        gone.map(|(id, there)| (there.team, id)).collect()
+        let ran = gone.filter(|(_, there)| there.runs_since.is_some());
+        ran.map(|(id, there)| (there.team, id)).collect()
     }
 
     /// Since when it runs, if it does.

@@ -82,6 +82,8 @@ impl Control {
     }
 
     pub(super) fn connected(&self, node: &Node) {
+        node.answers
+            .send_if_modified(|answers| !std::mem::replace(answers, true));
         self.nodes.hear(node, |heard| {
             heard.connection = Some(Timestamp::now());
             heard.changed_at = heard.connection;

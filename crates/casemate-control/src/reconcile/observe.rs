@@ -70,7 +70,7 @@ async fn observed(
             at,
         } => {
             orphans.forget(&sandbox);
-            control.end_seen(&sandbox, reason, at).await?;
+            control.end_seen(&node.name, &sandbox, reason, at).await?;
         }
         NodeEvent::Heartbeat(info) => control.heard_from(node, *info).await?,
         // The keeper's.
@@ -165,14 +165,15 @@ impl Control {
     /// An end that the keeper notes, unless the row came after it had looked.
     async fn end_seen(
         &self,
+        node: &str,
         sandbox: &SandboxId,
         reason: EndReason,
         at: Timestamp,
     ) -> Result<(), ReconcileError> {
         self.warm.ended(sandbox);
-        self.recent.ended(sandbox, reason, at);
+        self.recent.ended(sandbox, node, reason, at);
         if self.recent.is_made(sandbox) {
-            self.note_ended(sandbox, reason, at).await?;
+            self.note_ended(node, sandbox, reason, at).await?;
         }
         Ok(())
     }

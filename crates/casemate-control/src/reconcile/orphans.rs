@@ -12,7 +12,7 @@ use casemate_rpc::RunningSandbox;
 use casemate_types::{EndReason, SandboxId};
 use tokio::time::Instant;
 
-use super::ReconcileError;
+use super::{ReconcileError, astray};
 use crate::Control;
 use crate::config::ControlConfig;
 
@@ -65,7 +65,10 @@ impl Orphans {
         let now = Instant::now();
         let overdue: Vec<_> = self.0.extract_if(|_, orphan| orphan.due <= now).collect();
         for (id, orphan) in overdue {
-            if control.store.sandbox_by_id(&id).await?.is_some() {
+            if let Some(row) = control.store.sandbox_by_id(&id).await? {
+                if astray::is_elsewhere(&row, node) {
+                    astray::end_unless_begun(control, self, node, &orphan.facts).await?;
+                }
                 continue;
             }
             if !orphan.facts.recorded && control.is_anothers(&orphan.facts.creator).await? {

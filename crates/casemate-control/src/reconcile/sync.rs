@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use casemate_catalog::Route;
 use casemate_rpc::{NodeError, PausedSandbox, RunningSandbox};
-use casemate_store::{AliveSandbox, Sandbox, StoreError};
+use casemate_store::{AliveSandbox, NewRun, Sandbox, StoreError};
 use casemate_types::{
     EndReason, Kept, OnTimeout, PauseReason, SandboxId, SandboxState, Timestamp, chain, steady,
 };
 
-use super::{Orphans, ReconcileError, There, reason_gone};
+use super::{Orphans, ReconcileError, There, astray, reason_gone};
 use crate::Control;
 use crate::nodes::Node;
 use crate::sandboxes::pause::Paused;
@@ -53,7 +53,7 @@ pub(super) async fn compare(
     let routes: Vec<_> = routes.collect();
     // Before traffic is let in: what was lost of them decides whether it wakes them.
     for sandbox in &there.paused {
-        control.note_paused(&as_told(sandbox)).await?;
+        control.note_paused(&as_told(node, sandbox)).await?;
     }
     control
         .catalog
@@ -66,10 +66,13 @@ pub(super) async fn compare(
         match (asleep.get(&row.id), &row.state) {
             (None, SandboxState::Running { ends_at }) if row.on_timeout == OnTimeout::Kill => {
                 let reason = reason_gone(*ends_at, now);
-                control.note_ended(&row.id, reason, now).await?;
+                control.note_ended(&node.name, &row.id, reason, now).await?;
             }
+            // Its disk is another one: it goes on at any node.
+            (None, SandboxState::Paused { .. }) if row.is_stored => {}
             (None, _) => {
-                control.note_ended(&row.id, EndReason::Lost, now).await?;
+                let reason = EndReason::Lost;
+                control.note_ended(&node.name, &row.id, reason, now).await?;
             }
             (Some(_), _) => {}
         }
@@ -112,7 +115,7 @@ pub(super) async fn judge(
             orphans.forget(id);
             // Otherwise its pause is the younger.
             if sandbox.started_at > at {
-                control.note_running_soon(sandbox).await?;
+                control.note_running_soon(node, sandbox).await?;
             }
             Ok(())
         }
@@ -144,6 +147,10 @@ pub(super) async fn judge_unrecorded(
         return Ok(None);
     }
     if let Some(row) = control.store.sandbox_by_id(id).await? {
+        if astray::is_elsewhere(&row, &node.name) {
+            astray::judge(control, orphans, node, sandbox);
+            return Ok(None);
+        }
         return Ok(Some(row));
     }
     if sandbox.warm && !control.is_anothers(&sandbox.creator).await? {
@@ -167,38 +174,51 @@ pub(super) async fn judge_paused(
         control.end_soon(&node.name, id, EndReason::Killed);
         return Ok(());
     }
-    match control.store.sandbox_by_id(id).await?.map(|row| row.state) {
+    let row = control.store.sandbox_by_id(id).await?;
+    if row
+        .as_ref()
+        .is_some_and(|row| astray::is_elsewhere(row, &node.name))
+    {
+        if !control.starting.contains(id) {
+            astray::judge(control, orphans, node, &as_if_running(sandbox));
+        }
+        return Ok(());
+    }
+    match row.map(|row| row.state) {
         Some(SandboxState::Dead { reason, .. }) => control.end_soon(&node.name, id, reason),
         Some(SandboxState::Running { .. } | SandboxState::Paused { .. }) => {
             orphans.forget(id);
             if !sandbox.recorded {
                 control.records.note(&node.name, id);
             }
-            control.note_paused(&as_told(sandbox)).await?;
+            control.note_paused(&as_told(node, sandbox)).await?;
             control.route_as_noted(id, &node.name).await?;
         }
         None if control.starting.contains(id) => {}
         // Its deadline may have paused what was never acknowledged.
-        None => orphans.see(
-            &control.config,
-            &RunningSandbox {
-                sandbox: id.clone(),
-                team: sandbox.team.clone(),
-                template: sandbox.template.clone(),
-                started_at: sandbox.started_at,
-                ends_at: sandbox.at,
-                on_timeout: OnTimeout::Kill,
-                recorded: sandbox.recorded,
-                warm: false,
-                creator: sandbox.creator.clone(),
-            },
-        ),
+        None => orphans.see(&control.config, &as_if_running(sandbox)),
     }
     Ok(())
 }
 
-fn as_told(sandbox: &PausedSandbox) -> Paused {
+/// For whoever judges both alike.
+fn as_if_running(sandbox: &PausedSandbox) -> RunningSandbox {
+    RunningSandbox {
+        sandbox: sandbox.sandbox.clone(),
+        team: sandbox.team.clone(),
+        template: sandbox.template.clone(),
+        started_at: sandbox.started_at,
+        ends_at: sandbox.at,
+        on_timeout: OnTimeout::Kill,
+        recorded: sandbox.recorded,
+        warm: false,
+        creator: sandbox.creator.clone(),
+    }
+}
+
+fn as_told(node: &Node, sandbox: &PausedSandbox) -> Paused {
     Paused {
+        node: node.name.clone(),
         sandbox: sandbox.sandbox.clone(),
         at: sandbox.at,
         kept: sandbox.kept,
@@ -237,13 +257,15 @@ impl Control {
     /// A resume that goes on writes the row itself; if it fails at that, the row is written after it.
     async fn note_running_soon(
         self: &Arc<Self>,
+        node: &Node,
         sandbox: &RunningSandbox,
     ) -> Result<(), ReconcileError> {
         let other = self.transitions.of(&sandbox.sandbox);
         if other.is_none() && self.shared().is_none() {
-            return self.note_running(sandbox).await;
+            return self.note_running(&node.name, sandbox).await;
         }
-        let (control, sandbox) = (Arc::clone(self), sandbox.clone());
+        let (control, node) = (Arc::clone(self), node.name.clone());
+        let sandbox = sandbox.clone();
         // Another server's resume may take long; a shutdown leaves it to the next look.
         self.tasks.spawn(TaskKind::Reconciler, async move {
             match other {
@@ -253,7 +275,7 @@ impl Control {
                     tokio::time::sleep(control.config.row_grace).await;
                 }
             }
-            if let Err(error) = control.note_running(&sandbox).await {
+            if let Err(error) = control.note_running(&node, &sandbox).await {
                 let id = &sandbox.sandbox;
                 tracing::warn!(
                     sandbox.id = %id, error = chain(&error),
@@ -267,6 +289,7 @@ impl Control {
     /// The node resumed it and the row says that it is paused: a crash came between.
     async fn note_running(
         self: &Arc<Self>,
+        node: &str,
         sandbox: &RunningSandbox,
     ) -> Result<(), ReconcileError> {
         let id = &sandbox.sandbox;
@@ -275,10 +298,13 @@ impl Control {
         let Some(row) = self.store.sandbox_by_id(id).await? else {
             return Ok(());
         };
-        if !matches!(row.state, SandboxState::Paused { at, .. } if sandbox.started_at > at) {
+        // Of another node it is a copy, which the next look finds.
+        if row.node != node
+            || !matches!(row.state, SandboxState::Paused { at, .. } if sandbox.started_at > at)
+        {
             return Ok(());
         }
-        let (from, to) = (sandbox.started_at, sandbox.ends_at);
+        let from = sandbox.started_at;
         let mut running_max = None;
         if self.shared().is_some() {
             if self.nodes.get(&row.node)?.there.runs_since(id) != Some(from) {
@@ -288,10 +314,15 @@ impl Control {
             let team = self.store.team_by_id(&row.team).await?;
             running_max = team.map(|team| self.config.limits.of(&team).sandboxes_max);
         }
-        let on_timeout = sandbox.on_timeout;
-        let written =
-            self.store
-                .sandbox_resume(id, row.generation, from, to, on_timeout, running_max);
+        let run = NewRun {
+            node: &row.node,
+            started_at: from,
+            ends_at: sandbox.ends_at,
+            on_timeout: sandbox.on_timeout,
+        };
+        let written = self
+            .store
+            .sandbox_resume(id, row.generation, &run, running_max);
         let generation = match written.await {
             Ok(generation) => generation,
             // Whoever was faster knows better.
@@ -357,7 +388,8 @@ impl Control {
         self.tasks.spawn(TaskKind::Cleanup, async move {
             let paused = async {
                 let reply = control.ask_node_to_pause(&node, &id, kept).await?;
-                control.record_pause(&id, reply, PauseReason::Expired).await
+                let reason = PauseReason::Expired;
+                control.record_pause(&node, &id, reply, reason).await
             };
             let paused = paused.await;
             control.ending.done(&id);
@@ -394,7 +426,7 @@ impl Control {
             let ended = match killed.await {
                 Ok(()) | Err(NodeError::NotFound(_)) => {
                     let now = steady::now();
-                    let noted = control.note_ended(&id, reason, now).await;
+                    let noted = control.note_ended(&node, &id, reason, now).await;
                     then(&control, now);
                     noted.map(drop).map_err(ReconcileError::from)
                 }
@@ -416,11 +448,11 @@ impl Control {
 pub(crate) struct Ending(Mutex<HashSet<SandboxId>>);
 
 impl Ending {
-    fn begin(&self, id: &SandboxId) -> bool {
+    pub(super) fn begin(&self, id: &SandboxId) -> bool {
         self.lock().insert(id.clone())
     }
 
-    fn done(&self, id: &SandboxId) {
+    pub(super) fn done(&self, id: &SandboxId) {
         self.lock().remove(id);
     }
 
@@ -430,9 +462,8 @@ impl Ending {
 }
 
 /// The backstop of the node's own clock, and of an end whose event was lost.
-pub(super) async fn end_expired(control: &Arc<Control>, node: &str) -> Result<(), ReconcileError> {
+pub(super) fn end_expired(control: &Arc<Control>, node: &str, alive: &[AliveSandbox]) {
     let now = steady::now();
-    let alive = control.store.sandbox_list_alive(Some(node)).await?;
     let overdue = |row: &&AliveSandbox| {
         let ends_at = match row.state {
             SandboxState::Running { ends_at } => ends_at,
@@ -447,5 +478,4 @@ pub(super) async fn end_expired(control: &Arc<Control>, node: &str) -> Result<()
             OnTimeout::Pause(kept) => control.pause_soon(node, &row.id, kept),
         }
     }
-    Ok(())
 }

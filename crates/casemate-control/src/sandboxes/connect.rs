@@ -1,6 +1,7 @@
 //! Connecting to a sandbox: the life of one that runs is extended, never cut; one that is paused
 //! goes on.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use casemate_types::{Kept, SandboxId, SandboxState, steady};
@@ -30,7 +31,7 @@ impl Control {
     /// # Cancel safety
     /// None: run it detached.
     pub async fn connect(
-        &self,
+        self: &Arc<Self>,
         caller: &TeamCaller,
         id: &SandboxId,
         timeout: Duration,
@@ -134,6 +135,6 @@ pub(crate) fn busy(id: &SandboxId, doing: Doing) -> ChangeError {
 }
 
 /// Whether it is one that runs.
-pub(super) fn runs(state: &SandboxState) -> bool {
+pub(crate) fn runs(state: &SandboxState) -> bool {
     matches!(state, SandboxState::Running { .. })
 }

@@ -418,14 +418,14 @@ impl Control {
         self.note_created(&row);
         self.put_route(&row, false).await;
         drop(one);
-        if let Some((reason, at)) = self.recent.end_of(&id) {
+        if let Some((reason, at)) = self.recent.end_of(&id, &node) {
             // It ended before its row or its route was there; the client learns of it like of any
             // other end.
             let removed = self.catalog.route_remove(&id, &node, generation);
             if let Err(error) = removed.await {
                 tracing::error!(sandbox.id = %id, error = chain(&error), "could not remove the route of {id}");
             }
-            self.note_ended(&id, reason, at).await?;
+            self.note_ended(&node, &id, reason, at).await?;
         }
         Ok(())
     }
@@ -454,12 +454,12 @@ pub(crate) fn millis(life: Duration) -> u64 {
 }
 
 /// The node lacks what the sandbox is made of.
-fn is_template_missing(error: &PlacementError) -> bool {
+pub(super) fn is_template_missing(error: &PlacementError) -> bool {
     matches!(error, PlacementError::Node(NodeError::Unsupported { .. }))
 }
 
 /// Whether another node may do what this one did not.
-fn may_be_possible_elsewhere(error: &PlacementError) -> bool {
+pub(super) fn may_be_possible_elsewhere(error: &PlacementError) -> bool {
     match error {
         PlacementError::Node(
             NodeError::Full { .. }
@@ -474,7 +474,7 @@ fn may_be_possible_elsewhere(error: &PlacementError) -> bool {
 }
 
 /// Whether a node that answered so may run the sandbox all the same.
-fn may_have_happened(error: &NodeError) -> bool {
+pub(super) fn may_have_happened(error: &NodeError) -> bool {
     match error {
         NodeError::Unreachable | NodeError::Internal { .. } => true,
         NodeError::NotFound(_)
@@ -534,5 +534,6 @@ fn row(
             ends_at: reply.ends_at,
         },
         generation: FIRST_GENERATION,
+        stored_files: None,
     }
 }

@@ -14,13 +14,26 @@ impl Control {
         &self,
         caller: &TeamCaller,
         id: &SandboxId,
-    ) -> Result<Option<SandboxView>, StoreError> {
+    ) -> Result<Option<SandboxView>, ChangeError> {
         let row = self.own_row(caller, id).await?;
         Ok(row.and_then(|row| self.view(row, steady::now())))
     }
 
-    /// Dead or alive, but the caller's.
+    /// Dead or alive, but the caller's. [`ChangeError::Lost`]: it ran on a node that is lost.
     pub(crate) async fn own_row(
+        &self,
+        caller: &TeamCaller,
+        id: &SandboxId,
+    ) -> Result<Option<Sandbox>, ChangeError> {
+        let row = self.own_row_anywhere(caller, id).await?;
+        if let Some(row) = &row {
+            self.must_not_be_lost(row).await?;
+        }
+        Ok(row)
+    }
+
+    /// The same wherever it is.
+    pub(crate) async fn own_row_anywhere(
         &self,
         caller: &TeamCaller,
         id: &SandboxId,

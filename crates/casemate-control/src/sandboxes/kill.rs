@@ -8,6 +8,7 @@ use casemate_types::{EndReason, SandboxId, SandboxState, Timestamp, chain, stead
 use super::{ChangeError, stands};
 use crate::Control;
 use crate::auth::TeamCaller;
+use crate::nodes::reach::Reach;
 use crate::transitions::Doing;
 
 impl Control {
@@ -15,7 +16,8 @@ impl Control {
     /// that somebody else ended while this call waited is success.
     pub async fn kill(&self, caller: &TeamCaller, id: &SandboxId) -> Result<(), ChangeError> {
         let not_found = || ChangeError::NotFound(id.clone());
-        let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
+        let row = self.own_row_anywhere(caller, id).await?;
+        let row = row.ok_or_else(not_found)?;
         stands(&row, steady::now()).ok_or_else(not_found)?;
         self.end_everywhere(&row, EndReason::Killed).await
     }
@@ -73,50 +75,67 @@ impl Control {
     async fn end_in_turn(&self, row: &Sandbox, reason: EndReason) -> Result<(), ChangeError> {
         let id = &row.id;
         let _one = self.locks.lock(id).await;
-        let killed = async { self.nodes.port(&row.node)?.kill(id, reason).await };
-        match killed.await {
-            Ok(()) | Err(NodeError::NotFound(_)) => {}
-            Err(source) => {
-                return Err(ChangeError::Node {
-                    sandbox: id.clone(),
-                    source,
-                });
+        let mut row = row.clone();
+        loop {
+            // A node that is lost is told when it returns: its row says so.
+            if self.node_reach(&row.node).await? != Reach::Lost {
+                self.kill_at_its_node(&row, reason).await?;
+            }
+            failpoint::hit(Point::KillAnswered);
+            let noted = self.note_row_ended(&row.node, id, Some(&row), reason, steady::now());
+            match noted.await? {
+                Noted::Now | Noted::Before => break,
+                // Another server let it go on at another node meanwhile.
+                Noted::Elsewhere(now) => row = *now,
             }
         }
-        failpoint::hit(Point::KillAnswered);
-        self.note_row_ended(id, Some(row), reason, steady::now())
-            .await?;
         failpoint::hit(Point::KillRecorded);
         Ok(())
     }
 
-    /// Takes the end of a sandbox down everywhere: store, catalog, quota. Idempotent; an end that
-    /// is noted already keeps its reason. Whether this call noted it.
+    async fn kill_at_its_node(&self, row: &Sandbox, reason: EndReason) -> Result<(), ChangeError> {
+        let id = &row.id;
+        let killed = async { self.nodes.port(&row.node)?.kill(id, reason).await };
+        match killed.await {
+            Ok(()) | Err(NodeError::NotFound(_)) => Ok(()),
+            Err(source) => Err(ChangeError::Node {
+                sandbox: id.clone(),
+                source,
+            }),
+        }
+    }
+
+    /// Takes the end of a sandbox at a node down everywhere: store, catalog, quota. Idempotent; an end
+    /// that is noted already keeps its reason, and where the row names another node it was the end of a
+    /// copy. Whether this call noted it.
     pub(crate) async fn note_ended(
         &self,
+        node: &str,
         id: &SandboxId,
         reason: EndReason,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.note_row_ended(id, None, reason, at).await
+        let noted = self.note_row_ended(node, id, None, reason, at).await?;
+        Ok(matches!(noted, Noted::Now))
     }
 
     /// The same with the row as it was read a moment ago, which spares reading it again unless it
     /// has changed.
     async fn note_row_ended(
         &self,
+        node: &str,
         id: &SandboxId,
         row: Option<&Sandbox>,
         reason: EndReason,
         at: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Noted, StoreError> {
         self.warm.ended(id);
         // Before the row is read: a create that writes its row after that look finds this.
-        self.recent.ended(id, reason, at);
+        self.recent.ended(id, node, reason, at);
         // A kill hears of the end twice, by the node's answer and by its event.
         let _one = self.notes.lock(id).await;
-        if self.recent.is_end_noted(id) {
-            return Ok(false);
+        if self.recent.is_end_noted(id, node) {
+            return Ok(Noted::Before);
         }
         let mut known = row.cloned();
         loop {
@@ -124,9 +143,17 @@ impl Control {
                 Some(row) => row,
                 None => match self.store.sandbox_by_id(id).await? {
                     Some(row) => row,
-                    None => return Ok(false),
+                    None => return Ok(Noted::Before),
                 },
             };
+            if row.node != node {
+                return Ok(match row.state {
+                    SandboxState::Dead { .. } => Noted::Before,
+                    SandboxState::Running { .. } | SandboxState::Paused { .. } => {
+                        Noted::Elsewhere(Box::new(row))
+                    }
+                });
+            }
             self.remove_route(&row, row.generation).await;
             let noted = match row.state {
                 SandboxState::Dead { .. } => false,
@@ -144,7 +171,7 @@ impl Control {
                     }
                 }
             };
-            self.recent.end_noted(id);
+            self.recent.end_noted(id, node);
             self.quota.give_back(&row.team, id);
             if noted {
                 self.note_end(&row, reason, at);
@@ -153,9 +180,21 @@ impl Control {
                     "sandbox {id} ended"
                 );
             }
-            return Ok(noted);
+            return Ok(match noted {
+                true => Noted::Now,
+                false => Noted::Before,
+            });
         }
     }
+}
+
+/// What became of the word that it ended.
+enum Noted {
+    Now,
+    /// It was dead before, or has no row.
+    Before,
+    /// It lives at another node.
+    Elsewhere(Box<Sandbox>),
 }
 
 impl Control {

@@ -28,6 +28,8 @@ pub struct PauseSandbox {
 /// What became of a sandbox, as the node tells it.
 #[derive(Debug, Clone)]
 pub(crate) struct Paused {
+    /// The one that tells it.
+    pub(crate) node: String,
     pub(crate) sandbox: SandboxId,
     pub(crate) at: Timestamp,
     pub(crate) kept: Kept,
@@ -73,7 +75,9 @@ impl Control {
             // The node is at it, or was a moment ago: joined.
             SandboxState::Paused { kept, .. } if super::connect::runs(&row.state) => {
                 let reply = self.ask_node_to_pause(&row.node, id, kept).await?;
-                return self.record_pause(id, reply, PauseReason::Expired).await;
+                return self
+                    .record_pause(&row.node, id, reply, PauseReason::Expired)
+                    .await;
             }
             SandboxState::Paused { .. } => return Err(ChangeError::AlreadyPaused(id.clone())),
             SandboxState::Dead { .. } => return Err(not_found()),
@@ -82,7 +86,8 @@ impl Control {
             return Err(ChangeError::Unhealthy(id.clone()));
         }
         let reply = self.ask_node_to_pause(&row.node, id, ask.kept).await?;
-        self.record_pause(id, reply, PauseReason::Asked).await
+        self.record_pause(&row.node, id, reply, PauseReason::Asked)
+            .await
     }
 
     /// `None`: somebody else's pause went on, and has paused it.
@@ -145,11 +150,13 @@ impl Control {
 
     pub(crate) async fn record_pause(
         &self,
+        node: &str,
         id: &SandboxId,
         reply: PauseReply,
         reason: PauseReason,
     ) -> Result<(), ChangeError> {
         self.note_paused(&Paused {
+            node: node.to_owned(),
             sandbox: id.clone(),
             at: reply.at,
             kept: reply.kept,
@@ -247,13 +254,19 @@ async fn health(mut agent: SandboxStream) -> io::Result<bool> {
     Ok(line.starts_with(b"HTTP/1.1 2"))
 }
 
-/// Whether it changes what the row says.
+/// Whether it changes what the row says. Where that names another node, a copy was paused.
 fn is_news(row: &Sandbox, paused: &Paused) -> bool {
+    if row.node != paused.node {
+        return false;
+    }
     match row.state {
         SandboxState::Running { .. } => paused.at >= row.started_at,
         SandboxState::Paused { at, kept } => {
             let less = kept == Kept::Memory && paused.kept == Kept::Files;
-            less && paused.at.as_microsecond() >= at.as_microsecond()
+            let (told, at) = (paused.at.as_microsecond(), at.as_microsecond());
+            // Of a later pause: the run in between was never written down, and what is stored of the
+            // former is not what it left.
+            told > at || (less && told == at)
         }
         SandboxState::Dead { .. } => false,
     }

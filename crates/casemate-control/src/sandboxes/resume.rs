@@ -2,26 +2,31 @@
 //!
 //! Node first: while it is paused the store says so, and a resume that failed can be tried again. A
 //! crash in between leaves one that runs and a row that says paused; the reconciler believes the
-//! node, whose run is the younger.
+//! node, whose run is the younger. One whose node is lost or full goes on elsewhere
+//! ([`super::elsewhere`]).
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use casemate_failpoint::{self as failpoint, Point};
 use casemate_rpc::{CreateRequest, NodeError, ResumeReply, ResumeRequest};
-use casemate_store::{Build, Sandbox, StoreError};
+use casemate_store::{Build, NewRun, Sandbox, StoreError};
 use casemate_types::{
     Distribution, EndReason, Kept, OnTimeout, PauseReason, SandboxId, SandboxState, chain, steady,
 };
 
 use super::connect::{WAIT_MAX, busy, runs};
 use super::create::{PlacementError, millis};
+use super::elsewhere::is_without_room;
 use super::{ChangeError, SandboxView, Shown, stands};
 use crate::Control;
 use crate::auth::TeamCaller;
+use crate::nodes::reach::Reach;
+use crate::reconcile::astray::is_elsewhere;
 use crate::transitions::Doing;
 
 /// Between a node's word that another server resumed it and the next look at the row.
-const ROW_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const ROW_PAUSE: Duration = Duration::from_millis(50);
 
 /// How a paused sandbox is to go on.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +46,7 @@ impl Control {
     /// # Cancel safety
     /// None: run it detached.
     pub async fn resume(
-        &self,
+        self: &Arc<Self>,
         caller: &TeamCaller,
         id: &SandboxId,
         timeout: Duration,
@@ -118,7 +123,7 @@ impl Control {
     /// Lets a paused sandbox of the caller's team go on; `None`: it runs. [`ChangeError::Busy`] when
     /// another change began first; one of another server is over then.
     pub(crate) async fn resume_or_running(
-        &self,
+        self: &Arc<Self>,
         caller: &TeamCaller,
         id: &SandboxId,
         resume: Resume,
@@ -156,14 +161,36 @@ impl Control {
         }
         let not_found = || ChangeError::NotFound(row.id.clone());
         let reply = self.ask_node_to_pause(&row.node, &row.id, kept).await?;
-        self.record_pause(&row.id, reply, PauseReason::Expired)
+        self.record_pause(&row.node, &row.id, reply, PauseReason::Expired)
             .await?;
         let row = self.store.sandbox_by_id(&row.id).await?;
         row.ok_or_else(not_found)
     }
 
     async fn go_on(
-        &self,
+        self: &Arc<Self>,
+        caller: &TeamCaller,
+        row: Sandbox,
+        resume: Resume,
+    ) -> Result<SandboxView, ChangeError> {
+        if self.node_reach(&row.node).await? == Reach::Lost {
+            return self.go_on_elsewhere(caller, row, resume).await;
+        }
+        match self.go_on_there(caller, row.clone(), resume).await {
+            Err(ChangeError::Placement(full)) if is_without_room(&full) => {
+                match self.stored_to_move(row, resume).await {
+                    Some(stored) => self.go_on_elsewhere(caller, stored, resume).await,
+                    None => Err(ChangeError::Placement(full)),
+                }
+            }
+            Err(ChangeError::FilesLost { .. }) => self.go_on_elsewhere(caller, row, resume).await,
+            done => done,
+        }
+    }
+
+    /// At its node.
+    async fn go_on_there(
+        self: &Arc<Self>,
         caller: &TeamCaller,
         row: Sandbox,
         resume: Resume,
@@ -236,7 +263,8 @@ impl Control {
             let paused = self
                 .ask_node_to_pause(&row.node, &row.id, reply.from)
                 .await?;
-            self.record_pause(&row.id, paused, PauseReason::Asked).await
+            self.record_pause(&row.node, &row.id, paused, PauseReason::Asked)
+                .await
         };
         if let Err(error) = paused.await {
             tracing::warn!(
@@ -248,7 +276,7 @@ impl Control {
 
     /// What is told of its pause may come in between: that its processes were given up for this.
     async fn record_resume(
-        &self,
+        self: &Arc<Self>,
         row: &Sandbox,
         reply: &ResumeReply,
         on_timeout: OnTimeout,
@@ -256,11 +284,16 @@ impl Control {
     ) -> Result<u64, ChangeError> {
         let running_max = self.running_max(sandboxes_max);
         let (id, mut generation) = (&row.id, row.generation);
-        let (from, to) = (reply.started_at, reply.ends_at);
+        let run = NewRun {
+            node: &row.node,
+            started_at: reply.started_at,
+            ends_at: reply.ends_at,
+            on_timeout,
+        };
         loop {
             let written = self
                 .store
-                .sandbox_resume(id, generation, from, to, on_timeout, running_max)
+                .sandbox_resume(id, generation, &run, running_max)
                 .await;
             match written {
                 Ok(generation) => return Ok(generation),
@@ -268,13 +301,20 @@ impl Control {
                 Err(error) => return Err(error.into()),
             }
             let now = self.store.sandbox_by_id(id).await?;
+            if let Some(now) = &now
+                && is_elsewhere(now, &row.node)
+            {
+                // Another server was faster, at another node: what runs here is a copy.
+                self.kill_copy(&row.node, id).await;
+                return Err(busy(id, Doing::Resuming));
+            }
             match now.map(|row| (row.state, row.started_at, row.generation)) {
                 Some((SandboxState::Paused { .. }, _, now)) if now != generation => {
                     generation = now;
                 }
                 // The reconciler was faster.
                 Some((SandboxState::Running { .. }, started_at, now))
-                    if started_at.as_microsecond() == from.as_microsecond() =>
+                    if started_at.as_microsecond() == reply.started_at.as_microsecond() =>
                 {
                     return Ok(now);
                 }
@@ -293,10 +333,17 @@ impl Control {
         let resumed = async { self.nodes.port(&row.node)?.resume(request).await };
         match tokio::time::timeout(limit, resumed).await {
             Ok(Ok(reply)) => Ok(reply),
+            // Its disk is another one.
+            Ok(Err(NodeError::NotFound(_))) if row.stored_files.is_some() => {
+                Err(ChangeError::FilesLost {
+                    sandbox: id.clone(),
+                    node: row.node.clone(),
+                })
+            }
             Ok(Err(NodeError::NotFound(_))) => {
                 // Nowhere else either.
                 let now = steady::now();
-                self.note_ended(id, EndReason::Lost, now).await?;
+                self.note_ended(&row.node, id, EndReason::Lost, now).await?;
                 Err(ChangeError::NotFound(id.clone()))
             }
             Ok(Err(NodeError::Exists(_))) if self.shared().is_some() => {
@@ -304,6 +351,11 @@ impl Control {
                 tokio::time::sleep(ROW_PAUSE).await;
                 Err(busy(id, Doing::Resuming))
             }
+            // What it has may be younger than what was stored of it.
+            Ok(Err(source @ NodeError::Unreachable)) => Err(ChangeError::Node {
+                sandbox: id.clone(),
+                source,
+            }),
             Ok(Err(less @ NodeError::FilesOnly(_))) => Err(ChangeError::Placement(less.into())),
             Ok(Err(error)) => {
                 tracing::warn!(
@@ -360,7 +412,7 @@ impl Control {
 }
 
 /// Stands for a build that is gone: no node has its layer, so that nothing is started of it.
-fn nothing_to_make(row: &Sandbox) -> Build {
+pub(super) fn nothing_to_make(row: &Sandbox) -> Build {
     Build {
         id: row.build,
         template: row.template.clone(),

@@ -1,5 +1,6 @@
 //! Traffic to a paused sandbox (`api.md` 4.3).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_store::{Sandbox, StoreError};
@@ -51,7 +52,7 @@ impl Control {
     ///
     /// # Cancel safety
     /// None: run it detached.
-    pub async fn wake(&self, id: &SandboxId, knock: Knock<'_>) -> Result<(), WakeError> {
+    pub async fn wake(self: &Arc<Self>, id: &SandboxId, knock: Knock<'_>) -> Result<(), WakeError> {
         let deadline = Instant::now() + PATIENCE;
         for _ in 0..WAITS_MAX {
             if let Some(other) = self.transitions.of(id) {

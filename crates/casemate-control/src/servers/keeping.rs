@@ -1,4 +1,5 @@
-//! A lease of the store: taken whenever it is free, kept for as long as this server lives.
+//! A lease of the store: taken whenever it is free, kept for as long as this server lives and can do
+//! what it is for.
 //!
 //! It counts as lost before it can be another's: by a clock that was started before it was asked
 //! for, and a while ahead of its end.
@@ -11,21 +12,35 @@ use tokio::time::{Instant, sleep_until};
 use crate::Control;
 use crate::config::ServerTimes;
 
+/// Before the names of nodes in those of their leases.
+pub(crate) const NODES: &str = "node/";
+
 /// The name of the lease of whoever watches a node for all.
 pub(crate) fn of_node(node: &str) -> String {
-    format!("node/{node}")
+    format!("{NODES}{node}")
 }
 
-/// For ever; `held` says whether it is ours.
+/// For ever; `held` says whether it is ours. While it is not `wanted` others may have it.
 pub(crate) async fn keep(
     control: &Control,
     times: ServerTimes,
     name: &str,
     held: &watch::Sender<bool>,
+    mut wanted: watch::Receiver<bool>,
 ) {
     let mut ours = Ours { held, until: None };
     let lasts = times.lease_lasts;
     loop {
+        if !*wanted.borrow_and_update() {
+            let had = ours.until.is_some();
+            ours.lose();
+            if had && let Err(error) = control.store.lease_give(name, &control.owner).await {
+                tracing::debug!(error = chain(&error), "lease {name} runs out by itself");
+            }
+            if wanted.wait_for(|wanted| *wanted).await.is_err() {
+                return;
+            }
+        }
         let asked = Instant::now();
         let taking = control.store.lease_take(name, &control.owner, lasts);
         let taken = ours.while_held(taking).await;
@@ -38,7 +53,13 @@ pub(crate) async fn keep(
             }
             Err(error) => tracing::debug!(error = chain(&error), "could not take lease {name}"),
         }
-        ours.while_held(sleep_until(next)).await;
+        let waiting = async {
+            tokio::select! {
+                () = sleep_until(next) => {}
+                _ = wanted.wait_for(|wanted| !*wanted) => {}
+            }
+        };
+        ours.while_held(waiting).await;
     }
 }
 

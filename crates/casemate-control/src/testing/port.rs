@@ -78,6 +78,7 @@ impl NodePort for FakeNode {
                 startup: request.startup,
                 entrance: request.entrance,
                 rest: None,
+                pause_files: None,
             });
             if !state.reachable {
                 return Err(NodeError::Unreachable);
@@ -209,6 +210,9 @@ impl NodePort for FakeNode {
         entry.facts.ends_at =
             entry.facts.started_at + Duration::from_millis(request.sandbox.life_ms);
         let facts = entry.facts.clone();
+        if let Some(files) = entry.pause_files.take() {
+            state.snapshots.remove(&files);
+        }
         state.tell(NodeEvent::Running(facts.clone()));
         Ok(ResumeReply {
             started_at: facts.started_at,
@@ -234,6 +238,22 @@ impl NodePort for FakeNode {
         })
     }
 
+    async fn keep_paused(
+        &self,
+        sandbox: &SandboxId,
+        files: &SnapshotId,
+    ) -> Result<SnapshotId, NodeError> {
+        let mut state = self.reachable()?;
+        let entry = state.entry(sandbox)?;
+        let files = match (entry.rest, &entry.pause_files) {
+            (Some(rest), Some(own)) if rest.kept == Kept::Files => own.clone(),
+            (Some(_), _) => files.clone(),
+            (None, _) => return Err(NodeError::Exists(sandbox.clone())),
+        };
+        state.snapshots.insert(files.clone());
+        Ok(files)
+    }
+
     async fn remove_snapshot(&self, snapshot: &SnapshotId) -> Result<(), NodeError> {
         self.reachable()?.snapshots.remove(snapshot);
         Ok(())
@@ -242,7 +262,7 @@ impl NodePort for FakeNode {
     async fn snapshots(&self, after: Option<&SnapshotId>) -> Result<Vec<KeptSnapshot>, NodeError> {
         let state = self.reachable()?;
         let kept = state.snapshots.iter();
-        let asked = kept.filter(|id| after.is_none_or(|after| *id > after));
+        let asked = kept.filter(|id| !id.is_of_pause() && after.is_none_or(|after| *id > after));
         let named = asked.map(|snapshot| KeptSnapshot {
             snapshot: snapshot.clone(),
             bytes: Some(KEPT_BYTES),

@@ -47,6 +47,8 @@ pub(super) struct Entry {
     pub(super) startup: Option<Startup>,
     pub(super) entrance: Option<Entrance>,
     pub(super) rest: Option<Rest>,
+    /// Of its last pause.
+    pub(super) pause_files: Option<SnapshotId>,
 }
 
 #[derive(Clone, Copy)]
@@ -107,6 +109,9 @@ impl State {
         let Some(entry) = self.running.get_mut(sandbox) else {
             return;
         };
+        if entry.rest.is_none() {
+            entry.pause_files = Some(SnapshotId::random_of_pause());
+        }
         let at = entry.rest.map_or_else(Timestamp::now, |rest| rest.at);
         entry.rest = Some(Rest { at, kept, reason });
         if let Some(paused) = entry.paused() {
@@ -115,7 +120,11 @@ impl State {
     }
 
     pub(super) fn end(&mut self, sandbox: &SandboxId, reason: EndReason) -> bool {
-        let known = self.running.remove(sandbox).is_some();
+        let known = self.running.remove(sandbox);
+        if let Some(files) = known.as_ref().and_then(|entry| entry.pause_files.as_ref()) {
+            self.snapshots.remove(files);
+        }
+        let known = known.is_some();
         if known {
             self.tell(NodeEvent::Ended {
                 sandbox: sandbox.clone(),

@@ -409,3 +409,42 @@ async fn a_platform_that_ends_keeps_the_files_of_paused_ones() {
         assert_eq!(host.runtime.files(&request.sandbox), "written");
     }
 }
+
+#[tokio::test]
+async fn the_files_of_a_paused_one_can_be_had_while_it_stands_still() {
+    let host = Host::new();
+    let node = host.start().await;
+    let request = request(LONG);
+    let id = made(&host, &node, &request).await;
+    let name = SnapshotId::random();
+    let refused = node.keep_paused(&id, &name).await;
+    assert_eq!(refused, Err(NodeError::Exists(id.clone())), "it runs");
+    assert_eq!(snapshots(&host).await, 0);
+
+    // With its memory they are copied, and nothing of it changes.
+    node.pause(&id, Kept::Memory).await.unwrap();
+    assert_eq!(node.keep_paused(&id, &name).await, Ok(name.clone()));
+    assert!(host.runtime.is_frozen(&id));
+    assert!(host.runtime.has(&name).await.unwrap());
+    node.remove_snapshot(&name).await.unwrap();
+    let resumed = node.resume(resume(&request, Kept::Memory)).await.unwrap();
+    assert_eq!(resumed.from, Kept::Memory);
+
+    // Without it they are there already, under the name of their pause alone.
+    node.pause(&id, Kept::Files).await.unwrap();
+    let kept = node.keep_paused(&id, &name).await.unwrap();
+    assert!(kept.is_of_pause());
+    assert_eq!(node.keep_paused(&id, &name).await, Ok(kept.clone()));
+    assert!(!host.runtime.has(&name).await.unwrap());
+    assert!(host.runtime.has(&kept).await.unwrap());
+    node.resume(resume(&request, Kept::Memory)).await.unwrap();
+    assert!(!host.runtime.has(&kept).await.unwrap(), "it is over");
+    node.pause(&id, Kept::Files).await.unwrap();
+    let again = node.keep_paused(&id, &name).await.unwrap();
+    assert_ne!(again, kept, "another pause has another name");
+
+    node.kill(&id, EndReason::Killed).await.unwrap();
+    let gone = node.keep_paused(&id, &name).await;
+    assert_eq!(gone, Err(NodeError::NotFound(id)));
+    assert_eq!(snapshots(&host).await, 0);
+}

@@ -94,6 +94,14 @@ impl NodePort for SmallNode {
         Err(NodeError::NotFound(sandbox.clone()))
     }
 
+    async fn keep_paused(
+        &self,
+        _: &SandboxId,
+        files: &SnapshotId,
+    ) -> Result<SnapshotId, NodeError> {
+        Ok(files.clone())
+    }
+
     async fn remove_snapshot(&self, _: &SnapshotId) -> Result<(), NodeError> {
         Ok(())
     }
@@ -395,7 +403,9 @@ async fn pauses_and_snapshots_travel_and_a_page_of_them_fits() {
     assert_eq!(resumed.from, Kept::Files);
     let snapshot = SnapshotId::random();
     let taken = client.snapshot(&sandbox, &snapshot).await;
-    assert_eq!(taken, Err(NodeError::NotFound(sandbox)));
+    assert_eq!(taken, Err(NodeError::NotFound(sandbox.clone())));
+    let kept = client.keep_paused(&sandbox, &snapshot).await;
+    assert_eq!(kept, Ok(snapshot.clone()));
     client.remove_snapshot(&snapshot).await.unwrap();
     let page = client.snapshots(None).await.unwrap();
     assert_eq!(page.len(), SNAPSHOTS_PAGE);

@@ -106,6 +106,33 @@ pub async fn a_lease_that_ran_out_is_taken_over(store: &dyn Store) {
     assert_eq!(held(take(store, &name, "b", LONG).await), second + 2);
 }
 
+pub async fn leases_are_listed_with_how_long_nobody_has_them(store: &dyn Store) {
+    let (prefix, other) = (random_uuid(), random_uuid());
+    let name = |of: &str| format!("{prefix}/{of}");
+    held(take(store, &name("given"), "a", LONG).await);
+    held(take(store, &name("held"), "a", LONG).await);
+    held(take(store, &name("over"), "a", Duration::ZERO).await);
+    held(take(store, &other, "a", Duration::ZERO).await);
+    assert!(store.lease_give(&name("given"), "a").await.unwrap());
+    let until = Instant::now() + DEADLINE;
+    loop {
+        let listed = store.lease_list(&format!("{prefix}/")).await.unwrap();
+        let names: Vec<&str> = listed.iter().map(|lease| lease.name.as_str()).collect();
+        assert_eq!(names, [name("given"), name("held"), name("over")]);
+        let free_for = |at: usize| listed[at].free_for;
+        assert_eq!(free_for(1), None);
+        let free = [free_for(0).unwrap(), free_for(2).unwrap()];
+        assert!(free.iter().all(|free| *free < LONG), "{free:?}");
+        if free.iter().all(|free| *free >= SHORT) {
+            break;
+        }
+        assert!(Instant::now() < until, "no time passes");
+    }
+    held(take(store, &name("given"), "b", LONG).await);
+    let listed = store.lease_list(&name("given")).await.unwrap();
+    assert_eq!((listed.len(), listed[0].free_for), (1, None));
+}
+
 pub async fn a_lease_race_has_one_winner(store: &dyn Store) {
     let name = random_uuid();
     let (a, b, c) = tokio::join!(

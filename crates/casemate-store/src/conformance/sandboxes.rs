@@ -14,7 +14,7 @@ use casemate_types::sandbox::PublicState;
 
 use super::*;
 use crate::sandboxes::FIRST_GENERATION;
-use crate::{AliveSandbox, BuildId, Sandbox, SandboxFilter};
+use crate::{AliveSandbox, BuildId, NewRun, Sandbox, SandboxFilter};
 
 pub use pages::*;
 
@@ -41,6 +41,16 @@ pub(super) fn a_sandbox(team: &TeamId, started: i64) -> Sandbox {
             ends_at: at(started + 300, 0),
         },
         generation: FIRST_GENERATION,
+        stored_files: None,
+    }
+}
+
+pub(super) fn a_run(node: &str) -> NewRun<'_> {
+    NewRun {
+        node,
+        started_at: at(40, 0),
+        ends_at: at(70, 0),
+        on_timeout: OnTimeout::Kill,
     }
 }
 
@@ -177,11 +187,11 @@ pub async fn a_paused_sandbox_has_no_deadline_until_it_is_resumed(store: &dyn St
     let mut sandbox = new_sandbox(store, &team, 1).await;
     let id = sandbox.id.clone();
     let resume = async |generation| {
-        let pause = OnTimeout::Pause(Kept::Memory);
-        let (from, to) = (at(40, 0), at(70, 0));
-        store
-            .sandbox_resume(&id, generation, from, to, pause, None)
-            .await
+        let run = NewRun {
+            on_timeout: OnTimeout::Pause(Kept::Memory),
+            ..a_run("node-2")
+        };
+        store.sandbox_resume(&id, generation, &run, None).await
     };
     check_conflict(resume(sandbox.generation).await);
     let kept = Kept::Memory;
@@ -206,6 +216,7 @@ pub async fn a_paused_sandbox_has_no_deadline_until_it_is_resumed(store: &dyn St
     check_conflict(resume(generation).await);
     sandbox.generation = resume(sandbox.generation).await.unwrap();
     sandbox.on_timeout = OnTimeout::Pause(Kept::Memory);
+    sandbox.node = "node-2".into();
     sandbox.started_at = at(40, 0);
     sandbox.state = SandboxState::Running { ends_at: at(70, 0) };
     assert_eq!(read(store, &sandbox).await, sandbox);
@@ -223,8 +234,8 @@ pub async fn a_paused_sandbox_dies_for_good(store: &dyn Store) {
     sandbox.generation = end(store, &sandbox, at(30, 0)).await.unwrap();
     let pause = store.sandbox_pause(id, sandbox.generation, at(31, 0), Kept::Files);
     check_conflict(pause.await);
-    let kill = OnTimeout::Kill;
-    let resume = store.sandbox_resume(id, sandbox.generation, at(31, 0), at(32, 0), kill, None);
+    let run = a_run("node-1");
+    let resume = store.sandbox_resume(id, sandbox.generation, &run, None);
     check_conflict(resume.await);
     // Nobody starts it again: what it was started with goes.
     sandbox.envs = None;
@@ -255,9 +266,8 @@ pub async fn a_teams_last_place_is_given_once(store: &dyn Store) {
     let paused = store.sandbox_pause(&first.id, first.generation, at(20, 0), Kept::Memory);
     let generation = paused.await.unwrap();
     let resume = async |generation, max| {
-        let (from, to, kill) = (at(40, 0), at(70, 0), OnTimeout::Kill);
-        let resumed = store.sandbox_resume(&first.id, generation, from, to, kill, max);
-        resumed.await
+        let run = a_run("node-1");
+        store.sandbox_resume(&first.id, generation, &run, max).await
     };
     let third = put(&team, max).await.unwrap();
     let refused = resume(generation, max).await.unwrap_err();
@@ -383,6 +393,7 @@ pub async fn alive_ones_are_listed(store: &dyn Store) {
         on_timeout: OnTimeout::Kill,
         ingress: Ingress::default(),
         generation,
+        is_stored: false,
     };
     let running = |ends_at| SandboxState::Running { ends_at };
     let at_rest = SandboxState::Paused {

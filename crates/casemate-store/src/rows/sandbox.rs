@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use casemate_types::sandbox::PublicState;
 use casemate_types::{
-    EndReason, Ingress, Kept, NetworkPolicy, OnTimeout, Resources, SandboxId, SandboxState, TeamId,
-    TemplateId,
+    EndReason, Ingress, Kept, NetworkPolicy, OnTimeout, Resources, SandboxId, SandboxState,
+    SnapshotId, TeamId, TemplateId,
 };
 
 use super::{Misread, Named, from_json, small, timestamp, to_json, unknown_word};
@@ -39,6 +39,7 @@ pub(crate) struct SandboxRow {
     auto_resume: bool,
     ingress: String,
     envs: Option<Vec<u8>>,
+    stored_files: Option<String>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -53,6 +54,7 @@ pub(crate) struct AliveRow {
     kept: Option<String>,
     ingress: String,
     generation: i64,
+    stored_files: Option<String>,
 }
 
 pub(crate) fn network_text(policy: &NetworkPolicy) -> String {
@@ -193,6 +195,10 @@ fn read_sandbox(row: SandboxRow) -> Result<Sandbox, Misread> {
         node: row.node,
         envd_version: row.envd_version,
         envs: row.envs,
+        stored_files: row
+            .stored_files
+            .map(|name| SnapshotId::parse(&name))
+            .transpose()?,
     })
 }
 
@@ -206,5 +212,6 @@ fn read_alive(row: AliveRow) -> Result<AliveSandbox, Misread> {
         ingress: from_json(&row.ingress)?,
         generation: u64::try_from(row.generation)?,
         node: row.node,
+        is_stored: row.stored_files.is_some(),
     })
 }

@@ -1,7 +1,7 @@
 //! [`Artifacts`].
 
 use async_trait::async_trait;
-use casemate_sql::{Value, query, query_as, query_scalar, sql};
+use casemate_sql::{Query, Value, query, query_as, query_scalar, sql};
 use casemate_types::{Portable, TeamId};
 
 use super::{SqlStore, failed};
@@ -13,6 +13,24 @@ const WHAT: &str = "artifact";
 
 fn names(whats: &[Portable]) -> Value {
     Value::texts(whats.iter().map(portable_name).collect::<Vec<_>>())
+}
+
+/// In place of what is noted under the name: whoever is about to forget that finds another.
+pub(super) fn replace_artifact(artifact: &StoredArtifact) -> Query {
+    let query = query(
+        "INSERT INTO artifacts (name, team_id, artifact, bytes) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (name) DO UPDATE SET team_id = excluded.team_id, \
+         artifact = excluded.artifact, bytes = excluded.bytes",
+    );
+    bind(query, artifact)
+}
+
+fn bind(query: Query, artifact: &StoredArtifact) -> Query {
+    query
+        .bind(portable_name(&artifact.what))
+        .bind(artifact.team.as_str())
+        .bind(&artifact.artifact)
+        .bind(i64::try_from(artifact.bytes).unwrap_or(i64::MAX))
 }
 
 #[async_trait]
@@ -56,14 +74,11 @@ impl Artifacts for SqlStore {
         let written = query(
             "INSERT INTO artifacts (name, team_id, artifact, bytes) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (name) DO NOTHING",
-        )
-        .bind(name)
-        .bind(artifact.team.as_str())
-        .bind(&artifact.artifact)
-        .bind(i64::try_from(artifact.bytes).unwrap_or(i64::MAX))
-        .execute(&self.durable)
-        .await
-        .map_err(|error| failed(WHAT, name, error))?;
+        );
+        let written = bind(written, artifact)
+            .execute(&self.durable)
+            .await
+            .map_err(|error| failed(WHAT, name, error))?;
         Ok(written > 0)
     }
 
@@ -86,6 +101,7 @@ impl Artifacts for SqlStore {
             items("b.layers", "n"),
             " WHERE b.status = 'ready') \
              AND NOT EXISTS (SELECT 1 FROM snapshots s WHERE s.files = a.name) \
+             AND NOT EXISTS (SELECT 1 FROM sandboxes p WHERE p.stored_files = a.name) \
              ORDER BY a.name LIMIT $1"
         ))
         .bind(i64::from(rows_max))
@@ -95,14 +111,15 @@ impl Artifacts for SqlStore {
         rows.into_iter().map(StoredArtifact::try_from).collect()
     }
 
-    async fn artifact_forget(&self, what: &Portable) -> Result<(), StoreError> {
-        let name = portable_name(what);
-        query("DELETE FROM artifacts WHERE name = $1")
+    async fn artifact_forget(&self, artifact: &StoredArtifact) -> Result<bool, StoreError> {
+        let name = portable_name(&artifact.what);
+        let gone = query("DELETE FROM artifacts WHERE name = $1 AND artifact = $2")
             .bind(name)
+            .bind(&artifact.artifact)
             .execute(&self.durable)
             .await
             .map_err(|error| failed(WHAT, name, error))?;
-        Ok(())
+        Ok(gone > 0)
     }
 
     async fn artifact_references(&self, team: &TeamId) -> Result<Vec<String>, StoreError> {

@@ -45,7 +45,7 @@ pub const TABLES: [&str; 22] = [
     "artifacts",
 ];
 
-/// Rows of one statement. PostgreSQL takes 65 535 values; the widest table has 27 columns.
+/// Rows of one statement. PostgreSQL takes 65 535 values; the widest table has 28 columns.
 const BATCH: i64 = 500;
 
 /// PostgreSQL's alone: [`pair_texts`] of the metadata.

@@ -8,7 +8,7 @@ use casemate_sql::{Sql, query, query_as, query_scalar, sql, transaction};
 use super::{SqlStore, failed};
 use crate::leases::LEASE_MAX;
 use crate::rows::{Misread, Named, length};
-use crate::{LeaseTaken, Leases, StoreError};
+use crate::{Lease, LeaseTaken, Leases, StoreError};
 
 const WHAT: &str = "lease";
 
@@ -27,6 +27,12 @@ const LOOK: Sql = sql!(
     "SELECT holder, ends_at - ",
     now(),
     " FROM leases WHERE name = $1"
+);
+
+const LIST: Sql = sql!(
+    "SELECT name, ",
+    now(),
+    " - ends_at FROM leases WHERE substr(name, 1, length($1)) = $1 ORDER BY name"
 );
 
 #[async_trait]
@@ -64,7 +70,9 @@ impl Leases for SqlStore {
 
     async fn lease_give(&self, name: &str, holder: &str) -> Result<bool, StoreError> {
         let given = query(sql!(
-            "UPDATE leases SET ends_at = 0 WHERE name = $1 AND holder = $2 AND ends_at > ",
+            "UPDATE leases SET ends_at = ",
+            now(),
+            " WHERE name = $1 AND holder = $2 AND ends_at > ",
             now()
         ))
         .bind(name)
@@ -73,5 +81,19 @@ impl Leases for SqlStore {
         .await
         .map_err(|error| failed(WHAT, name, error))?;
         Ok(given > 0)
+    }
+
+    async fn lease_list(&self, prefix: &str) -> Result<Vec<Lease>, StoreError> {
+        let rows: Vec<(String, i64)> = query_as(LIST)
+            .bind(prefix)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|error| failed("table", "leases", error))?;
+        let listed = rows.into_iter().map(|(name, micros)| Lease {
+            name,
+            // Before its end it is somebody's.
+            free_for: u64::try_from(micros).ok().map(Duration::from_micros),
+        });
+        Ok(listed.collect())
     }
 }

@@ -1,19 +1,23 @@
 //! [`Sandboxes`].
 
-use casemate_sql::{Query, Row, Select, Sql, Value, query, query_as, sql};
+use casemate_sql::{Query, Row, Select, Sql, Value, query, query_as, sql, transaction};
 use std::collections::BTreeMap;
 
+use super::artifacts::replace_artifact;
 use super::{SqlStore, failed};
 use crate::error::Cause;
 use crate::rows::{
     AliveRow, Named, SandboxRow, ingress_text, kept_word, micros, network_text, on_timeout_word,
-    reason_word, signed, state_word,
+    portable_name, reason_word, signed, state_word,
 };
 use crate::sandboxes::FORGET_ROWS_MAX;
-use crate::{AliveSandbox, Order, Page, Sandbox, SandboxFilter, Sandboxes, StoreError};
+use crate::{
+    AliveSandbox, NewRun, Order, Page, Sandbox, SandboxFilter, Sandboxes, StoreError,
+    StoredArtifact,
+};
 use async_trait::async_trait;
 use casemate_types::{
-    EndReason, Kept, NetworkPolicy, OnTimeout, SandboxId, SandboxState, TeamId, Timestamp,
+    EndReason, Kept, NetworkPolicy, SandboxId, SandboxState, SnapshotId, TeamId, Timestamp,
 };
 
 const WHAT: &str = "sandbox";
@@ -24,7 +28,7 @@ macro_rules! columns {
         "id, team_id, template_id, alias, build_id, node, envd_version, vcpus, memory_mib, \
          disk_mib, processes_max, metadata, secured, network, timeout_us, on_timeout, \
          started_at, ends_at, state, ended_at, end_reason, generation, kept, auto_resume, \
-         ingress, envs"
+         ingress, envs, stored_files"
     };
 }
 
@@ -47,7 +51,9 @@ macro_rules! filtered {
                 "s.metadata_pairs @> $3"
             ),
             " AND ($4 IS NULL OR s.template_id = $4) \
-             AND ($5 IS NULL OR s.started_at >= $5)"
+             AND ($5 IS NULL OR s.started_at >= $5) \
+             AND (s.state <> 'running' OR s.node NOT IN \
+             (SELECT id FROM nodes WHERE lost_at IS NOT NULL))"
             $(, $after)?
         )
     };
@@ -68,17 +74,23 @@ const OLDEST_FIRST: Sql = filtered!(
 /// What [`AliveSandbox`] says.
 macro_rules! alive {
     () => {
-        "SELECT id, team_id, node, on_timeout, started_at, ends_at, state, kept, ingress, generation \
-         FROM sandboxes WHERE state <> 'dead'"
+        "SELECT id, team_id, node, on_timeout, started_at, ends_at, state, kept, ingress, generation, \
+         stored_files FROM sandboxes WHERE state <> 'dead'"
     };
 }
 const ALIVE: &str = concat!(alive!(), " ORDER BY started_at, id");
 pub(super) const ALIVE_AT_NODE: &str = concat!(alive!(), " AND node = $1 ORDER BY started_at, id");
 const COUNT: Sql = filtered!(["SELECT COUNT(*)",]);
 /// … where neither metadata nor a template is asked for: all of it is in the index. Each page of a list
-/// says how many run.
+/// says how many run. Where they run is not in it, so those on lost nodes are taken off, if there are
+/// any such nodes.
 pub(super) const COUNT_ALL: Sql = sql!(
-    "SELECT COUNT(*) FROM sandboxes WHERE team_id = $1 AND state <> 'dead' AND state",
+    "SELECT COUNT(*) - CASE WHEN EXISTS (SELECT 1 FROM nodes WHERE lost_at IS NOT NULL) THEN ( \
+     SELECT COUNT(*) FROM nodes n JOIN sandboxes x ON x.node = n.id \
+     WHERE n.lost_at IS NOT NULL AND x.team_id = $1 AND x.state = 'running' AND x.state",
+    is_in("$2"),
+    " AND x.started_at >= $3) ELSE 0 END \
+     FROM sandboxes WHERE team_id = $1 AND state <> 'dead' AND state",
     is_in("$2"),
     " AND started_at >= $3"
 );
@@ -153,7 +165,9 @@ impl Sandboxes for SqlStore {
     async fn sandbox_count_by_team(&self) -> Result<Vec<(TeamId, u64)>, StoreError> {
         let rows: Vec<(String, i64)> = query_as(
             "SELECT team_id, COUNT(*) FROM sandboxes \
-             WHERE state <> 'dead' AND state = 'running' GROUP BY team_id ORDER BY team_id",
+             WHERE state <> 'dead' AND state = 'running' \
+             AND node NOT IN (SELECT id FROM nodes WHERE lost_at IS NOT NULL) \
+             GROUP BY team_id ORDER BY team_id",
         )
         .fetch_all(&self.readers)
         .await
@@ -222,7 +236,8 @@ impl Sandboxes for SqlStore {
     ) -> Result<u64, StoreError> {
         let change = query(
             "UPDATE sandboxes \
-             SET state = 'paused', ends_at = $3, kept = $4, generation = generation + 1 \
+             SET state = 'paused', ends_at = $3, kept = $4, generation = generation + 1, \
+             stored_files = CASE WHEN state = 'paused' AND ends_at = $3 THEN stored_files END \
              WHERE id = $1 AND generation = $2 AND state <> 'dead'",
         )
         .bind(id.as_str())
@@ -236,29 +251,33 @@ impl Sandboxes for SqlStore {
         &self,
         id: &SandboxId,
         generation: u64,
-        started_at: Timestamp,
-        ends_at: Timestamp,
-        on_timeout: OnTimeout,
+        run: &NewRun<'_>,
         running_max: Option<u32>,
     ) -> Result<u64, StoreError> {
         let change = query(sql!(
             "UPDATE sandboxes SET state = 'running', started_at = $3, ends_at = $4, kept = NULL, \
-             on_timeout = $5, generation = generation + 1 \
+             on_timeout = $5, node = $7, stored_files = NULL, generation = generation + 1 \
              WHERE id = $1 AND generation = $2 AND state = 'paused' AND ",
             // As for one that is new.
             either(
                 "($6 IS NULL OR $6 > (SELECT COUNT(*) FROM sandboxes \
                  WHERE team_id = (SELECT team_id FROM sandboxes WHERE id = $1) \
-                 AND state = 'running'))",
-                "(SELECT sandbox_has_room((SELECT team_id FROM sandboxes WHERE id = $1), $6))"
+                 AND state = 'running' \
+                 AND node NOT IN (SELECT id FROM nodes WHERE lost_at IS NOT NULL)))",
+                "(SELECT sandbox_has_room((SELECT team_id FROM sandboxes WHERE id = $1), $6 + \
+                 CASE WHEN EXISTS (SELECT 1 FROM nodes WHERE lost_at IS NOT NULL) THEN ( \
+                 SELECT COUNT(*) FROM nodes n JOIN sandboxes x ON x.node = n.id \
+                 WHERE n.lost_at IS NOT NULL AND x.state = 'running' \
+                 AND x.team_id = (SELECT team_id FROM sandboxes WHERE id = $1)) ELSE 0 END))"
             )
         ))
         .bind(id.as_str())
         .bind(signed(generation))
-        .bind(micros(started_at))
-        .bind(micros(ends_at))
-        .bind(on_timeout_word(on_timeout))
-        .bind(running_max.map(i64::from));
+        .bind(micros(run.started_at))
+        .bind(micros(run.ends_at))
+        .bind(on_timeout_word(run.on_timeout))
+        .bind(running_max.map(i64::from))
+        .bind(run.node);
         match (self.swap(id, generation, change).await, running_max) {
             (Err(StoreError::Conflict { .. }), Some(max))
                 if self.is_paused_in(id, generation).await? =>
@@ -279,7 +298,7 @@ impl Sandboxes for SqlStore {
         let change = query(
             "UPDATE sandboxes \
              SET state = 'dead', ended_at = $3, end_reason = $4, kept = NULL, envs = NULL, \
-             generation = generation + 1 \
+             stored_files = NULL, generation = generation + 1 \
              WHERE id = $1 AND generation = $2 AND state <> 'dead'",
         )
         .bind(id.as_str())
@@ -287,6 +306,63 @@ impl Sandboxes for SqlStore {
         .bind(micros(at))
         .bind(reason_word(reason));
         self.swap(id, generation, change).await
+    }
+
+    async fn sandbox_store(
+        &self,
+        id: &SandboxId,
+        generation: u64,
+        artifact: &StoredArtifact,
+    ) -> Result<(), StoreError> {
+        let refused = |error| failed(WHAT, id, error);
+        let name = portable_name(&artifact.what);
+        transaction!(self.durable, refused, async |tx| {
+            let noted = query(
+                "UPDATE sandboxes SET stored_files = $3 \
+                 WHERE id = $1 AND generation = $2 AND state = 'paused'",
+            )
+            .bind(id.as_str())
+            .bind(signed(generation))
+            .bind(name)
+            .execute(&mut *tx)
+            .await
+            .map_err(refused)?;
+            if noted == 0 {
+                return Err(StoreError::Conflict {
+                    what: WHAT,
+                    id: id.to_string(),
+                });
+            }
+            replace_artifact(artifact)
+                .execute(&mut *tx)
+                .await
+                .map_err(refused)?;
+            Ok(())
+        })
+    }
+
+    async fn sandbox_list_unstored(
+        &self,
+        node: &str,
+        before: Timestamp,
+        after: Option<&(Timestamp, SandboxId)>,
+        rows_max: u32,
+    ) -> Result<Vec<AliveSandbox>, StoreError> {
+        let sql = concat!(
+            alive!(),
+            " AND node = $1 AND state = 'paused' AND stored_files IS NULL AND ends_at < $2 \
+             AND (ends_at > $3 OR (ends_at = $3 AND id > $4)) ORDER BY ends_at, id LIMIT $5"
+        );
+        let rows: Vec<AliveRow> = query_as(sql)
+            .bind(node)
+            .bind(micros(before))
+            .bind(after.map_or(i64::MIN, |(at, _)| micros(*at)))
+            .bind(after.map_or("", |(_, id)| id.as_str()))
+            .bind(i64::from(rows_max))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|error| failed("table", "sandboxes", error))?;
+        rows.into_iter().map(AliveSandbox::try_from).collect()
     }
 
     async fn sandbox_list_paused(
@@ -371,13 +447,19 @@ fn insert(sandbox: &Sandbox, running_max: Option<u32>) -> Query {
         columns!(),
         either("", ", metadata_pairs"),
         ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
-         $18, $19, $20, $21, $22, $23, $24, $25, $26",
-        either("", ", $28"),
-        // SQLite writes for one at a time; PostgreSQL's function sees to it that nobody comes between.
+         $18, $19, $20, $21, $22, $23, $24, $25, $26, $28",
+        either("", ", $29"),
+        // SQLite writes for one at a time; PostgreSQL's function sees to it that nobody comes between. It
+        // counts those on lost nodes too, so that as many more may run; one of them that ends in that
+        // moment lets one more in than may.
         either(
             " WHERE $27 IS NULL OR $27 > \
-             (SELECT COUNT(*) FROM sandboxes WHERE team_id = $2 AND state = 'running')",
-            " WHERE (SELECT sandbox_has_room($2, $27))"
+             (SELECT COUNT(*) FROM sandboxes WHERE team_id = $2 AND state = 'running' \
+             AND node NOT IN (SELECT id FROM nodes WHERE lost_at IS NOT NULL))",
+            " WHERE (SELECT sandbox_has_room($2, $27 + \
+             CASE WHEN EXISTS (SELECT 1 FROM nodes WHERE lost_at IS NOT NULL) THEN ( \
+             SELECT COUNT(*) FROM nodes n JOIN sandboxes x ON x.node = n.id \
+             WHERE n.lost_at IS NOT NULL AND x.team_id = $2 AND x.state = 'running') ELSE 0 END))"
         )
     ))
     .bind(sandbox.id.as_str())
@@ -407,6 +489,7 @@ fn insert(sandbox: &Sandbox, running_max: Option<u32>) -> Query {
     .bind(ingress_text(&sandbox.ingress))
     .bind(sandbox.envs.as_deref())
     .bind(running_max.map(i64::from))
+    .bind(sandbox.stored_files.as_ref().map(SnapshotId::as_str))
     .bind_on_postgres(pairs(&sandbox.metadata))
 }
 

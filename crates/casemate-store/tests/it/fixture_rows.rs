@@ -137,6 +137,7 @@ pub fn running() -> Sandbox {
         started_at: at(8),
         state: SandboxState::Running { ends_at: at(308) },
         generation: 3,
+        stored_files: None,
     }
 }
 

@@ -101,7 +101,10 @@ pub(super) async fn serve(config: Config, output: &Output) -> anyhow::Result<()>
         version: env!("CARGO_PKG_VERSION").into(),
         leases,
         events,
-        times: ServerTimes::default(),
+        times: ServerTimes {
+            lost_after: config.cluster.lost_after,
+            ..ServerTimes::default()
+        },
     });
     let routes = catalogs.routes;
     let control = Control::start(control, store, routes, history, images).await?;

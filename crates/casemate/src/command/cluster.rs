@@ -37,10 +37,16 @@ enum Verb {
     Cordon { node: String },
     /// Give a node new sandboxes again.
     Uncordon { node: String },
-    /// Speak with a node no more; its certificate is not renewed. Its sandboxes run there until
-    /// their end.
+    /// Give a node up for lost, whose machine is surely off or cut off for good: what ran there is
+    /// not there and takes no places until it returns. By itself that happens after a while.
+    Fence { node: String },
+    /// Speak with a node no more; its certificate is not renewed, and its sandboxes are over. One
+    /// that has any, and is not lost, is removed by force only.
     Remove {
         node: String,
+        /// Also with sandboxes.
+        #[arg(long)]
+        force: bool,
         /// It is an edge.
         #[arg(long)]
         edge: bool,
@@ -79,11 +85,32 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
             let found = admin.node_standing(&node, "open").await?;
             (node, "open", found)
         }
-        Verb::Remove { node, edge: false } => {
-            let found = admin.node_remove(&node).await?;
-            (node, "removed", found)
+        Verb::Fence { node } => {
+            let found = admin.node_fence(&node).await?;
+            (node, "lost", found)
         }
-        Verb::Remove { node, edge: true } => {
+        Verb::Remove {
+            node,
+            force,
+            edge: false,
+        } => match admin.node_remove(&node, force).await? {
+            Some(ended) => {
+                let (running, paused) = (ended.running, ended.paused);
+                let value =
+                    json!({"name": node, "is": "removed", "running": running, "paused": paused});
+                output.value(&value, || {
+                    format!(
+                        "{node} is removed, and with it {running} running and {paused} paused \
+                         sandboxes"
+                    )
+                });
+                return Ok(());
+            }
+            None => (node, "removed", false),
+        },
+        Verb::Remove {
+            node, edge: true, ..
+        } => {
             let found = admin.edge_remove(&node).await?;
             (node, "removed", found)
         }
@@ -106,7 +133,10 @@ fn show(nodes: &[ClusterNode]) -> String {
         [
             node.node_id.clone(),
             node.address.clone(),
-            node.standing.clone(),
+            match node.lost_at {
+                Some(at) => format!("lost since {}", at.strftime("%Y-%m-%dT%H:%M:%SZ")),
+                None => node.standing.clone(),
+            },
             match node.connected {
                 true => "yes".to_owned(),
                 false => "no".to_owned(),

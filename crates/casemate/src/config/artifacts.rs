@@ -1,6 +1,7 @@
 //! `[artifacts]`: the bucket through which nodes have what others made.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use casemate_artifacts::{
@@ -11,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Secret;
 
-/// Layers of templates and files of snapshots go there, and come from there. Without a bucket each is
-/// only at the node where it was made.
+/// Layers of templates, files of snapshots and of paused sandboxes go there, and come from there. Without
+/// a bucket each is only at the node where it was made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Bucket {
@@ -40,6 +41,8 @@ pub struct Bucket {
     pub insecure_plaintext: bool,
     /// Pieces on their way at once.
     pub pieces_at_once: usize,
+    /// How long a sandbox of a cluster is paused before its files go there; 0: never.
+    pub paused_after_seconds: u32,
     /// The cloud's variables of the environment that this process was started in; children have none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) variables: Vec<(String, Secret)>,
@@ -60,6 +63,7 @@ impl Default for Bucket {
             encryption: "aes256".into(),
             insecure_plaintext: false,
             pieces_at_once: ArtifactsConfig::default().pieces_at_once,
+            paused_after_seconds: 60,
             variables: Vec::new(),
         }
     }
@@ -114,6 +118,12 @@ impl Bucket {
             "artifacts.pieces_at_once is 1 to {PIECES_MAX}"
         );
         Ok(Some(config))
+    }
+
+    /// How long a sandbox is paused before its files go there; `None`: never.
+    pub fn paused_stored_after(&self) -> Option<Duration> {
+        let seconds = self.paused_after_seconds;
+        (seconds > 0).then(|| Duration::from_secs(seconds.into()))
     }
 
     /// The bucket, for whoever carries or sweeps; it may be down.

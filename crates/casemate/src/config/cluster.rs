@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use casemate_cluster::is_member_name;
@@ -11,6 +12,9 @@ use super::{Flags, Secret, is_place};
 
 /// Of calls between machines, and of nodes' gates.
 const PORT: u16 = 8082;
+/// Less would take a node's restart for its loss.
+const LOST_AFTER_MIN: u64 = 60;
+const LOST_AFTER_MAX: u64 = 30 * 24 * 3600;
 /// Addresses of API servers that are tried in turn.
 const API_MAX: usize = 64;
 
@@ -57,6 +61,10 @@ pub struct Cluster {
     pub labels: Vec<String>,
     /// With which this machine joins at its first start.
     pub join_token: Secret,
+    /// Seconds for which no API server has reached a node before it is given up for lost: what ran there
+    /// takes no places then. 0: only by `casemate cluster fence`; otherwise 60 at least. Of API servers,
+    /// the same for all.
+    pub lost_after_seconds: u64,
 }
 
 impl Default for Cluster {
@@ -68,6 +76,7 @@ impl Default for Cluster {
             address: String::new(),
             labels: Vec::new(),
             join_token: Secret::default(),
+            lost_after_seconds: 600,
         }
     }
 }
@@ -101,6 +110,8 @@ pub struct ClusterConfig {
     pub address: Option<String>,
     pub labels: BTreeMap<String, String>,
     pub join_token: Secret,
+    /// `None`: never by itself.
+    pub lost_after: Option<Duration>,
 }
 
 impl ClusterConfig {
@@ -140,6 +151,11 @@ impl ClusterConfig {
         };
         let labels: anyhow::Result<_> = labels.iter().map(|text| label(text)).collect();
         let join_token = of_flags.join_token.clone();
+        let lost_after = raw.lost_after_seconds;
+        ensure!(
+            lost_after == 0 || (LOST_AFTER_MIN..=LOST_AFTER_MAX).contains(&lost_after),
+            "cluster.lost_after_seconds is 0 or {LOST_AFTER_MIN} to {LOST_AFTER_MAX}"
+        );
         Ok(Self {
             listen,
             health_listen,
@@ -148,6 +164,7 @@ impl ClusterConfig {
             address,
             labels: labels?,
             join_token: join_token.unwrap_or_else(|| raw.join_token.clone()),
+            lost_after: (lost_after > 0).then(|| Duration::from_secs(lost_after)),
         })
     }
 }

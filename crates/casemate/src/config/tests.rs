@@ -236,6 +236,9 @@ fn members_are_told_where_the_api_servers_are() {
     assert_eq!(found.listen.to_string(), "0.0.0.0:8082");
     assert_eq!(found.health_listen.to_string(), "127.0.0.1:8090");
     assert_eq!((found.address, found.name), (None, None));
+    assert_eq!(found.lost_after, Some(Duration::from_secs(600)));
+    let found = cluster(&[("CASEMATE_CLUSTER_LOST_AFTER_SECONDS", "0")]);
+    assert_eq!(found.lost_after, None);
     let found = cluster(&[("API_URL", "http://api-service:8080, a2:9000,https://b")]);
     assert_eq!(found.api, ["api-service:8082", "a2:9000", "b:8082"]);
     let pairs = [
@@ -257,6 +260,11 @@ fn members_are_told_where_the_api_servers_are() {
         ("CASEMATE_CLUSTER_ADDRESS", "host", "is not HOST:PORT"),
         ("CASEMATE_CLUSTER_API", "host", "is not HOST:PORT"),
         ("CASEMATE_CLUSTER_LABELS", "=a", "is not NAME=VALUE"),
+        (
+            "CASEMATE_CLUSTER_LOST_AFTER_SECONDS",
+            "59",
+            "cluster.lost_after_seconds",
+        ),
     ] {
         check_refused("", &[(name, value)], part);
     }

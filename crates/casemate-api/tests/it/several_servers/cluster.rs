@@ -1,16 +1,19 @@
 //! Two servers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use casemate_api::{ApiState, router};
 use casemate_catalog::{Catalog, MemoryCatalog};
+use casemate_control::members::{Members, follow};
+use casemate_control::nodes::NodeLink;
 use casemate_control::testing::FakeNode;
-use casemate_control::{Control, ControlConfig, ServerTimes, Shared, Sharing};
+use casemate_control::{Control, ControlConfig, RootSecret, ServerTimes, Shared, Sharing};
 use casemate_history::testing::TempHistory;
 use casemate_store::testing::TempStore;
-use casemate_store::{LeaseTaken, Store};
+use casemate_store::{LeaseTaken, Node, NodeJoin, Store};
 use casemate_types::{SandboxId, SandboxState, TeamId};
 use tempfile::TempDir;
 
@@ -33,6 +36,7 @@ pub const TIMES: ServerTimes = ServerTimes {
     dead_after: Duration::from_secs(2),
     lease_lasts: Duration::from_secs(2),
     lease_every: Duration::from_millis(200),
+    lost_after: None,
 };
 
 impl Cluster {
@@ -94,7 +98,56 @@ impl Cluster {
             })
             .await;
         }
+        until("one keeps the node", || cluster.is_kept(&cluster.node)).await;
         cluster
+    }
+
+    /// Its node and these join, as far as both servers know.
+    pub async fn join(&mut self, others: &[FakeNode]) {
+        let secret = RootSecret::new(vec![7; 32]).unwrap();
+        let members = Members::open(Arc::clone(&self.store), &secret);
+        let members = Arc::new(members.await.unwrap());
+        let nodes = others.iter().chain([&self.node]).cloned();
+        let nodes: Vec<FakeNode> = nodes.collect();
+        for node in &nodes {
+            node.start_clock();
+            let join = NodeJoin {
+                id: node.name(),
+                address: format!("{}:8082", node.name()),
+                labels: BTreeMap::new(),
+                isolation: "namespaces".into(),
+            };
+            self.store.node_join(&join).await.unwrap();
+        }
+        for (control, router) in self.controls.iter().zip(&mut self.routers) {
+            let state = ApiState::new(Arc::clone(control), guarded(false));
+            *router = casemate_api::router(state.with_members(Arc::clone(&members)));
+            let nodes = nodes.clone();
+            let connect = move |joined: &Node| {
+                let node = nodes.iter().find(|node| node.name() == joined.id);
+                NodeLink::from(Arc::new(node.unwrap().clone()))
+            };
+            tokio::spawn(follow(Arc::clone(control), Arc::clone(&members), connect));
+        }
+        for node in &nodes {
+            until("one keeps it", || self.is_kept(node)).await;
+        }
+        for server in 0..2 {
+            until("all are connected", || async {
+                let listed = self.admin(server, "GET", "/admin/cluster/nodes").send();
+                let listed = listed.await.json();
+                let mut listed = listed.as_array().unwrap().iter();
+                listed.all(|node| node["connected"] == true)
+            })
+            .await;
+        }
+    }
+
+    /// Whether some server watches it for both.
+    pub async fn is_kept(&self, node: &FakeNode) -> bool {
+        let name = format!("node/{}", node.name());
+        let leases = self.store.lease_list(&name).await.unwrap();
+        leases.iter().any(|lease| lease.free_for.is_none())
     }
 
     pub fn call(&self, server: usize, method: &str, path: &str) -> Call {

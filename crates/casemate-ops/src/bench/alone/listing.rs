@@ -153,5 +153,6 @@ fn sandbox(team: &TeamId, started_us: i64) -> Result<Sandbox, Cause> {
             ends_at: started_at,
         },
         generation: FIRST_GENERATION,
+        stored_files: None,
     })
 }

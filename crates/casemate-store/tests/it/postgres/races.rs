@@ -10,8 +10,8 @@ use casemate_store::sql::SqlStore;
 use casemate_store::testing::TempPostgres;
 use casemate_store::{
     Begun, BuildCache, BuiltBytes, CacheKey, CachedLayer, Idempotency, JoinRole, JoinTokens,
-    LeaseTaken, Leases, NewJoinToken, NodeReport, Sandboxes, Settings, StoreError, Team, Templates,
-    Upload, Users,
+    LeaseTaken, Leases, NewJoinToken, NewRun, NodeReport, Sandboxes, Settings, StoreError, Team,
+    Templates, Upload, Users,
 };
 use casemate_types::{EndReason, Kept, SandboxId, Timestamp};
 
@@ -248,8 +248,14 @@ async fn resumes_and_creates_share_the_places() {
             if number % 3 != 0 {
                 return store.sandbox_insert(&row, Some(7)).await;
             }
-            let (generation, kill) = (row.generation + 1, casemate_types::OnTimeout::Kill);
-            let resumed = store.sandbox_resume(&row.id, generation, at(10), at(99), kill, Some(7));
+            let run = NewRun {
+                node: &row.node,
+                started_at: at(10),
+                ends_at: at(99),
+                on_timeout: casemate_types::OnTimeout::Kill,
+            };
+            let generation = row.generation + 1;
+            let resumed = store.sandbox_resume(&row.id, generation, &run, Some(7));
             resumed.await.map(drop)
         }
     });
