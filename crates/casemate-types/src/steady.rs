@@ -25,6 +25,30 @@ static ORIGIN: OnceLock<i64> = OnceLock::new();
 /// By how much the wall clock has jumped since, microseconds.
 static JUMPED: AtomicI64 = AtomicI64::new(0);
 
+/// A question to a clock that runs elsewhere, and its answer; in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exchange {
+    /// When it was asked, since the boot.
+    pub asked: i64,
+    /// When the answer was there, since the boot.
+    pub answered: i64,
+    /// What it said.
+    pub said: i64,
+}
+
+impl Exchange {
+    pub fn round_trip(&self) -> i64 {
+        self.answered.saturating_sub(self.asked)
+    }
+
+    /// The other clock's origin. It said what it said at some moment in between: in the middle of it
+    /// this is wrong by half of the round trip at most.
+    pub fn origin(&self) -> i64 {
+        let middle = self.asked.saturating_add(self.round_trip() / 2);
+        self.said.saturating_sub(middle)
+    }
+}
+
 /// The origin of this process; fixed by the first call of anything here if nobody did before.
 pub fn origin() -> i64 {
     *ORIGIN.get_or_init(offset)
@@ -67,7 +91,8 @@ fn jumped_us() -> i64 {
     measured
 }
 
-fn since_boot_us() -> i64 {
+/// Microseconds since the machine booted.
+pub fn since_boot_us() -> i64 {
     let now = clock_gettime(ClockId::Boottime);
     now.tv_sec.saturating_mul(1_000_000) + now.tv_nsec / 1000
 }
