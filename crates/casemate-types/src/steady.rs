@@ -11,7 +11,7 @@
 //! All processes of a machine must have the same origin: whoever starts them fixes it.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
@@ -24,6 +24,8 @@ const JUMP_MIN_US: i64 = 50_000;
 static ORIGIN: OnceLock<i64> = OnceLock::new();
 /// By how much the wall clock has jumped since, microseconds.
 static JUMPED: AtomicI64 = AtomicI64::new(0);
+/// Whether that is told by [`follow_wall`], and not by this machine's clock.
+static FOLLOWS: AtomicBool = AtomicBool::new(false);
 
 /// A question to a clock that runs elsewhere, and its answer; in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +66,13 @@ pub fn offset() -> i64 {
     Timestamp::now().as_microsecond() - since_boot_us()
 }
 
+/// From now on the wall clock is another machine's, whose origin is this. Servers that answer for one
+/// another must say the same of one moment.
+pub fn follow_wall(origin_of_wall: i64) {
+    FOLLOWS.store(true, Ordering::Relaxed);
+    note_jump(origin_of_wall - origin());
+}
+
 /// Now, in steady time.
 pub fn now() -> Timestamp {
     Timestamp::from_microsecond(origin().saturating_add(since_boot_us())).unwrap_or(Timestamp::MAX)
@@ -82,7 +91,14 @@ pub fn from_wall(wall: Timestamp) -> Timestamp {
 }
 
 fn jumped_us() -> i64 {
-    let measured = offset() - origin();
+    match FOLLOWS.load(Ordering::Relaxed) {
+        true => JUMPED.load(Ordering::Relaxed),
+        false => note_jump(offset() - origin()),
+    }
+}
+
+/// What it is held to be.
+fn note_jump(measured: i64) -> i64 {
     let known = JUMPED.load(Ordering::Relaxed);
     if (measured - known).abs() < JUMP_MIN_US {
         return known;
@@ -109,5 +125,20 @@ mod tests {
         assert_eq!(to_wall(moment), moment);
         assert_eq!(from_wall(moment), moment);
         assert!(set_origin(origin()) && !set_origin(origin() + 1));
+        // Another machine's, which is a minute ahead and then put right but for a little.
+        follow_wall(origin() + 60_000_000);
+        let minute = SignedDuration::from_secs(60);
+        assert_eq!(to_wall(moment), moment + minute);
+        assert_eq!(from_wall(moment + minute), moment);
+        follow_wall(origin() + JUMP_MIN_US - 1);
+        assert_eq!(
+            to_wall(moment),
+            moment + SignedDuration::from_micros(JUMP_MIN_US - 1)
+        );
+        follow_wall(origin());
+        assert_eq!(
+            to_wall(moment),
+            moment + SignedDuration::from_micros(JUMP_MIN_US - 1)
+        );
     }
 }

@@ -52,9 +52,10 @@ pub(super) async fn serve(config: Config, output: &Output) -> anyhow::Result<()>
     let store = stores::shared(&config).await?;
     steady::set_origin(stores::origin(&*store).await?);
     let secret = || RootSecret::new(config.api_key_secret.expose().as_bytes().to_vec());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(stores::keep_wall(Arc::clone(&store)));
     let members = Members::open(Arc::clone(&store), &secret()?).await?;
     let (members, keys) = (Arc::new(members), Keys::derive(&secret()?));
-    let mut tasks = JoinSet::new();
 
     let certificates = Certificates::open(&config, &dir).context("the certificate for https")?;
     let setup = ControlSetup {

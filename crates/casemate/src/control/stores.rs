@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use casemate_catalog::{
@@ -9,6 +10,8 @@ use casemate_catalog::{
 };
 use casemate_history::{History, SqlHistory};
 use casemate_store::{Schema, Settings, SqlStore, Store, StoreError};
+use casemate_types::steady;
+use tracing::debug;
 
 use crate::config::Config;
 use crate::up::clock;
@@ -87,6 +90,21 @@ pub async fn origin(store: &dyn Store) -> anyhow::Result<i64> {
     };
     let origin = clock::origin_of(asked).await;
     origin.context("read the database's clock")
+}
+
+/// How often the database's clock is looked at.
+const WALL_EVERY: Duration = Duration::from_secs(30);
+
+/// What clients are told, and what is noted of what happened, is the database's wall clock, so that
+/// servers say the same of one moment. While it is away, what was known of it holds. For ever.
+pub async fn keep_wall(store: Arc<dyn Store>) {
+    loop {
+        match origin(&*store).await {
+            Ok(origin) => steady::follow_wall(origin),
+            Err(error) => debug!(error = format!("{error:#}"), "the database's clock is away"),
+        }
+        tokio::time::sleep(WALL_EVERY).await;
+    }
 }
 
 /// The history, where the store is: in a file, or in the store's database.
