@@ -1,5 +1,7 @@
 //! Lifecycle events: what is noted of a sandbox, and what its team reads.
 
+use std::time::Duration;
+
 use casemate_history::{EventKind, EventPage, HistoryError, LifecycleEvent};
 use casemate_rpc::RunningSandbox;
 use casemate_store::Sandbox;
@@ -10,7 +12,12 @@ use uuid::Uuid;
 
 use crate::Control;
 use crate::auth::TeamCaller;
+use crate::recorder;
 use crate::sandboxes::pause::Paused;
+
+/// After this time events of all servers are there to be read, but for those that a slow database
+/// holds up: three times what they are gathered for.
+const SETTLED: Duration = recorder::GATHER.saturating_mul(3);
 
 /// Which of a team's events are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,10 +39,18 @@ impl Control {
             team: caller.team.id.clone(),
             sandbox: ask.sandbox,
             oldest_first: ask.oldest_first,
+            until: self.events_until(),
             offset: ask.offset,
             rows_max: ask.limit,
         };
         self.history.events_read(&page).await
+    }
+
+    /// Until when all servers' events are written, where there are several: each writes its own a
+    /// moment later, and who sees the last of a sandbox's events expects those before it.
+    fn events_until(&self) -> Option<Timestamp> {
+        self.shared()?;
+        now().checked_sub(SETTLED).ok()
     }
 
     /// How long events are kept, in whole days.
@@ -71,12 +86,12 @@ impl Control {
 
     pub(crate) fn note_deadline(&self, row: &Sandbox, ends_at: Timestamp) {
         let data = json!({ "changed": "timeout", "end_at": steady::to_wall(ends_at) });
-        self.note(row, EventKind::Updated, Timestamp::now(), data);
+        self.note(row, EventKind::Updated, now(), data);
     }
 
     pub(crate) fn note_network(&self, row: &Sandbox) {
         let data = json!({ "changed": "network" });
-        self.note(row, EventKind::Updated, Timestamp::now(), data);
+        self.note(row, EventKind::Updated, now(), data);
     }
 
     /// `at`: when it was paused, or when what was kept became less.
@@ -87,7 +102,7 @@ impl Control {
 
     pub(crate) fn note_snapshot(&self, row: &Sandbox, snapshot: &str) {
         let data = json!({ "snapshot": snapshot });
-        self.note(row, EventKind::Checkpointed, Timestamp::now(), data);
+        self.note(row, EventKind::Checkpointed, now(), data);
     }
 
     /// The row is of the new run.
@@ -109,6 +124,11 @@ impl Control {
             data,
         });
     }
+}
+
+/// By the same clock as what a node says of its moments.
+fn now() -> Timestamp {
+    steady::to_wall(steady::now())
 }
 
 /// The id of one run. It is nowhere kept: a run is known by its sandbox and its start.

@@ -25,7 +25,7 @@ const WAITING_MAX: usize = 8192;
 const BATCH_MAX: usize = 512;
 /// How long entries are gathered before a write. Nobody waits for it, and beside a create every
 /// write would cost the sandbox's first command some of its processor.
-const GATHER: Duration = Duration::from_millis(300);
+pub(crate) const GATHER: Duration = Duration::from_millis(300);
 /// Changes of one sandbox that are noted in a [`TRIM_ROUND`]: a client that moves a deadline in a
 /// loop must not push out what happened to others. The last of those beyond is noted when the round
 /// or the sandbox ends, so that what is read last is what holds. Creation and end are always noted.

@@ -20,7 +20,7 @@ use crate::header_rules::{self, Outgoing, Upgrade};
 use crate::link::Lease;
 use crate::refusal::{Format, Refusal};
 use crate::reserved::reserved_path;
-use crate::routes::{DialFailure, Knock, LookupFailure, RouteTarget, WakeFailure};
+use crate::routes::{DialFailure, Knock, LookupFailure, RouteTarget, TrafficToken, WakeFailure};
 use crate::target::{ENVD_PORT, SandboxTarget};
 use crate::tunnel::{self, Tunnel};
 use crate::upstream::{Reuse, SandboxEnded, SendFailure, Unanswered, Upstream, UpstreamBody};
@@ -151,14 +151,20 @@ impl Forward<'_> {
     async fn admit(&self, asked: &mut Asked, lease: &Lease) -> Result<Admitted, Refusal> {
         let sandbox = || self.target.sandbox.clone();
         let mut rounds = 0;
-        let (token, mask_host, https_ports) = loop {
+        let (mask_host, https_ports) = loop {
             match self.route().await? {
                 None => return Err(Refusal::NotFound(sandbox())),
                 Some(RouteTarget::Running {
                     traffic_token,
                     mask_host,
                     https_ports,
-                }) => break (traffic_token, mask_host, https_ports),
+                }) => match self.refused_by(traffic_token.as_ref(), asked) {
+                    None => break (mask_host, https_ports),
+                    Some(_)
+                        if rounds < TRANSITIONS_MAX
+                            && self.edge.parts().routes.outdated(&sandbox()).await => {}
+                    Some(refusal) => return Err(refusal),
+                },
                 Some(RouteTarget::Asleep) if rounds < TRANSITIONS_MAX => self.wake(asked).await?,
                 Some(RouteTarget::Asleep | RouteTarget::Transitioning) => {
                     return Err(Refusal::Transitioning(sandbox()));
@@ -166,15 +172,6 @@ impl Forward<'_> {
             }
             rounds += 1;
         };
-        if let Some(token) = token.filter(|_| !self.is_envd()) {
-            match asked.head().headers.get(TRAFFIC_TOKEN) {
-                None => return Err(Refusal::TrafficTokenMissing(sandbox())),
-                Some(given) if !token.matches(given.as_bytes()) => {
-                    return Err(Refusal::TrafficTokenInvalid(sandbox()));
-                }
-                Some(_) => {}
-            }
-        }
         if let Some(limit) = self.edge.limits().sandbox_requests_max
             && lease.open() > limit.get()
         {
@@ -190,6 +187,19 @@ impl Forward<'_> {
             mask_host: mask_host.filter(|_| !self.is_envd()),
             tls: !self.is_envd() && https_ports.contains(&port),
         })
+    }
+
+    /// Why the services of a private sandbox do not get this request.
+    fn refused_by(&self, token: Option<&TrafficToken>, asked: &mut Asked) -> Option<Refusal> {
+        let token = token.filter(|_| !self.is_envd())?;
+        let sandbox = || self.target.sandbox.clone();
+        match asked.head().headers.get(TRAFFIC_TOKEN) {
+            None => Some(Refusal::TrafficTokenMissing(sandbox())),
+            Some(given) if !token.matches(given.as_bytes()) => {
+                Some(Refusal::TrafficTokenInvalid(sandbox()))
+            }
+            Some(_) => None,
+        }
     }
 
     async fn route(&self) -> Result<Option<RouteTarget>, Refusal> {

@@ -38,6 +38,14 @@ pub trait Routes: Send + Sync + 'static {
     async fn broke(&self, sandbox: &SandboxId) {
         let _ = sandbox;
     }
+
+    /// A request is about to be refused for its token, which a paused sandbox would not ask for. Who
+    /// answers from what it knew some time ago finds out whether that still holds; `true` if not, and
+    /// a look-up says what does. Who is told of every pause has nothing to do.
+    async fn outdated(&self, sandbox: &SandboxId) -> bool {
+        let _ = sandbox;
+        false
+    }
 }
 
 /// What a request for a paused sandbox has with it.

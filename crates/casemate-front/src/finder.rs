@@ -8,12 +8,13 @@
 //! | all nodes at once | |
 //!
 //! Nobody tells an edge of pauses and ends. The gate of the sandbox's node cuts what is open then, a
-//! node that is dialled says what it does not have, and a request whose connection broke asks the node
-//! before it is answered ([`Routes::broke`]). So the first request after a pause or an end finds out.
+//! node that is dialled says what it does not have, a request whose connection broke asks the node
+//! before it is answered ([`Routes::broke`]), and so does one that would be refused for its token
+//! ([`Routes::outdated`]). So the first request after a pause or an end finds out.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,7 +31,7 @@ use tracing::debug;
 use crate::answers;
 use crate::memory::{Doubt, Mark, Memory, Place, Recalled};
 use crate::nodes::NodeTable;
-use crate::search::{Outcome, Searches, place};
+use crate::search::{Allowance, Outcome, Searches, place};
 use crate::servers::Servers;
 
 /// Sandboxes that are remembered. Some 200 bytes each.
@@ -48,6 +49,8 @@ pub struct Finder {
     services: ServiceTls,
     edge: OnceLock<Edge>,
     counters: Counters,
+    /// Questions on account of requests that are about to be refused.
+    refused: Mutex<Allowance>,
 }
 
 #[derive(Default)]
@@ -98,6 +101,7 @@ impl Finder {
             services: ServiceTls::default(),
             edge: OnceLock::new(),
             counters: Counters::default(),
+            refused: Mutex::default(),
         }
     }
 
@@ -190,6 +194,36 @@ impl Finder {
         let port = self.nodes.known(node)?;
         let located = timeout(ANSWER_MAX, port.locate(sandbox)).await;
         place(node.to_owned(), located.ok()?.ok()??)
+    }
+
+    /// Asks the node that has a sandbox, as far as is known here, and finds out whether that run of it
+    /// is over; then what is known is doubted, and what is open into it cut.
+    async fn is_over(&self, sandbox: &SandboxId) -> bool {
+        let (recalled, mark) = self.memory.recall(sandbox);
+        let node = match recalled {
+            Recalled::Place(place) => Some(place.node),
+            Recalled::Unsure { last, .. } => last,
+            Recalled::Absent => None,
+        };
+        let Some(node) = node else { return false };
+        let Some(port) = self.nodes.known(&node) else {
+            return false;
+        };
+        match timeout(ANSWER_MAX, port.locate(sandbox)).await {
+            Ok(Ok(Some(located))) if !located.asleep => false,
+            Ok(Ok(_)) => {
+                // Only the first who finds out cuts the others: it may run again since.
+                let doubt = Doubt::RunsAt(node);
+                if self.memory.doubt_since(sandbox, doubt, mark) {
+                    self.forget(sandbox);
+                }
+                true
+            }
+            Ok(Err(_)) | Err(_) => {
+                self.memory.age(sandbox);
+                false
+            }
+        }
     }
 
     /// Cuts what is open into it: that was another run.
@@ -287,27 +321,15 @@ impl Routes for Finder {
     }
 
     async fn broke(&self, sandbox: &SandboxId) {
-        let (recalled, mark) = self.memory.recall(sandbox);
-        let node = match recalled {
-            Recalled::Place(place) => Some(place.node),
-            Recalled::Unsure { last, .. } => last,
-            Recalled::Absent => None,
+        self.is_over(sandbox).await;
+    }
+
+    async fn outdated(&self, sandbox: &SandboxId) -> bool {
+        let is_allowed = {
+            let mut allowance = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            allowance.take()
         };
-        let Some(node) = node else { return };
-        let Some(port) = self.nodes.known(&node) else {
-            return;
-        };
-        match timeout(ANSWER_MAX, port.locate(sandbox)).await {
-            Ok(Ok(Some(located))) if !located.asleep => {}
-            Ok(Ok(_)) => {
-                // Only the first who finds out cuts the others: it may run again since.
-                let doubt = Doubt::RunsAt(node);
-                if self.memory.doubt_since(sandbox, doubt, mark) {
-                    self.forget(sandbox);
-                }
-            }
-            Ok(Err(_)) | Err(_) => self.memory.age(sandbox),
-        }
+        is_allowed && self.is_over(sandbox).await
     }
 }
 

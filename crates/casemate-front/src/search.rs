@@ -48,13 +48,23 @@ pub(crate) struct Searches {
     refused: AtomicU64,
 }
 
-struct Allowance {
+/// What may be asked of nodes for the sake of requests that nobody vouches for.
+pub(crate) struct Allowance {
     left: f64,
     at: Instant,
 }
 
+impl Default for Allowance {
+    fn default() -> Self {
+        Self {
+            left: BURST,
+            at: Instant::now(),
+        }
+    }
+}
+
 impl Allowance {
-    fn take(&mut self) -> bool {
+    pub(crate) fn take(&mut self) -> bool {
         let now = Instant::now();
         let grown = now.duration_since(self.at).as_secs_f64() * PER_SECOND;
         (self.left, self.at) = ((self.left + grown).min(BURST), now);
@@ -71,10 +81,7 @@ impl Searches {
         Self {
             nodes,
             flights: Mutex::default(),
-            allowance: Mutex::new(Allowance {
-                left: BURST,
-                at: Instant::now(),
-            }),
+            allowance: Mutex::default(),
             begun: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }

@@ -45,6 +45,8 @@ pub struct EventPage {
     /// Of one sandbox, or of all.
     pub sandbox: Option<SandboxId>,
     pub oldest_first: bool,
+    /// None that happened later.
+    pub until: Option<Timestamp>,
     pub offset: u32,
     pub rows_max: u32,
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use casemate_types::SandboxId;
+use casemate_types::{SandboxId, steady};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tracing::warn;
@@ -172,6 +172,7 @@ enum Call {
     Renew(Box<RenewRequest>),
     Nodes,
     Wake { sandbox: SandboxId, knock: Knock },
+    Time,
 }
 
 impl fmt::Debug for Knock {
@@ -188,6 +189,8 @@ enum Reply {
     Hello(Speaks),
     Admitted(Box<Admitted>),
     Nodes(Vec<NodeAddress>),
+    /// Steady time, microseconds.
+    Time(i64),
     Done,
 }
 
@@ -251,6 +254,14 @@ impl ControlClient {
         let sandbox = sandbox.clone();
         match self.call(Call::Wake { sandbox, knock }).await? {
             Reply::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The cluster's steady time, microseconds. A server of a version before this question hangs up.
+    pub async fn time_us(&self) -> Result<i64, ControlError> {
+        match self.call(Call::Time).await? {
+            Reply::Time(now) => Ok(now),
             other => Err(unexpected(&other)),
         }
     }
@@ -335,6 +346,10 @@ async fn carry_out(
         Call::Nodes => {
             known()?;
             Reply::Nodes(control.nodes().await?)
+        }
+        Call::Time => {
+            known()?;
+            Reply::Time(steady::now().as_microsecond())
         }
         Call::Wake { sandbox, knock } => match known()?.role {
             MemberRole::Edge | MemberRole::Api => {

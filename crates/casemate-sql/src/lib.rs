@@ -1,9 +1,9 @@
 //! One way to two databases: SQLite for one machine, PostgreSQL for several.
 //!
 //! Owns statements in both dialects ([`sql!`]), values, rows, transactions and their repetition,
-//! what an error means ([`Error`]), and connections to PostgreSQL with their limits
-//! ([`postgres`]). It must not know tables: what is kept is its users' own, and so are files of
-//! SQLite and how they are opened.
+//! what an error means ([`Error`]), connections to PostgreSQL with their limits ([`postgres`]), and
+//! what is the same for all files of SQLite ([`sqlite`]). It must not know tables: what is kept is
+//! its users' own.
 //!
 //! A statement is written once. Where the dialects differ, a part of it says so in its place:
 //! lists ([`Value::texts`]) and the parts of a JSON text. All else keeps to what both understand:
@@ -13,6 +13,7 @@ mod error;
 mod pool;
 pub mod postgres;
 mod query;
+pub mod sqlite;
 mod statement;
 #[cfg(feature = "testing")]
 pub mod testing;

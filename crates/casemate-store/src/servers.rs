@@ -41,6 +41,9 @@ pub trait Servers {
     /// Those that were heard of within this time, by id.
     async fn server_list(&self, seen_within: Duration) -> Result<Vec<Server>, StoreError>;
 
+    /// What the clock says by which all of this is counted.
+    async fn server_clock(&self) -> Result<Timestamp, StoreError>;
+
     /// Removes those of which nothing was heard for this long; how many.
     async fn server_forget(&self, unseen_for: Duration) -> Result<u64, StoreError>;
 }

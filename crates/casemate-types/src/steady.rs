@@ -11,7 +11,7 @@
 //! All processes of a machine must have the same origin: whoever starts them fixes it.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
@@ -24,6 +24,32 @@ const JUMP_MIN_US: i64 = 50_000;
 static ORIGIN: OnceLock<i64> = OnceLock::new();
 /// By how much the wall clock has jumped since, microseconds.
 static JUMPED: AtomicI64 = AtomicI64::new(0);
+/// Whether that is told by [`follow_wall`], and not by this machine's clock.
+static FOLLOWS: AtomicBool = AtomicBool::new(false);
+
+/// A question to a clock that runs elsewhere, and its answer; in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exchange {
+    /// When it was asked, since the boot.
+    pub asked: i64,
+    /// When the answer was there, since the boot.
+    pub answered: i64,
+    /// What it said.
+    pub said: i64,
+}
+
+impl Exchange {
+    pub fn round_trip(&self) -> i64 {
+        self.answered.saturating_sub(self.asked)
+    }
+
+    /// The other clock's origin. It said what it said at some moment in between: in the middle of it
+    /// this is wrong by half of the round trip at most.
+    pub fn origin(&self) -> i64 {
+        let middle = self.asked.saturating_add(self.round_trip() / 2);
+        self.said.saturating_sub(middle)
+    }
+}
 
 /// The origin of this process; fixed by the first call of anything here if nobody did before.
 pub fn origin() -> i64 {
@@ -38,6 +64,13 @@ pub fn set_origin(origin: i64) -> bool {
 /// What an origin would be that is fixed now.
 pub fn offset() -> i64 {
     Timestamp::now().as_microsecond() - since_boot_us()
+}
+
+/// From now on the wall clock is another machine's, whose origin is this. Servers that answer for one
+/// another must say the same of one moment.
+pub fn follow_wall(origin_of_wall: i64) {
+    FOLLOWS.store(true, Ordering::Relaxed);
+    note_jump(origin_of_wall - origin());
 }
 
 /// Now, in steady time.
@@ -58,7 +91,14 @@ pub fn from_wall(wall: Timestamp) -> Timestamp {
 }
 
 fn jumped_us() -> i64 {
-    let measured = offset() - origin();
+    match FOLLOWS.load(Ordering::Relaxed) {
+        true => JUMPED.load(Ordering::Relaxed),
+        false => note_jump(offset() - origin()),
+    }
+}
+
+/// What it is held to be.
+fn note_jump(measured: i64) -> i64 {
     let known = JUMPED.load(Ordering::Relaxed);
     if (measured - known).abs() < JUMP_MIN_US {
         return known;
@@ -67,7 +107,8 @@ fn jumped_us() -> i64 {
     measured
 }
 
-fn since_boot_us() -> i64 {
+/// Microseconds since the machine booted.
+pub fn since_boot_us() -> i64 {
     let now = clock_gettime(ClockId::Boottime);
     now.tv_sec.saturating_mul(1_000_000) + now.tv_nsec / 1000
 }
@@ -84,5 +125,20 @@ mod tests {
         assert_eq!(to_wall(moment), moment);
         assert_eq!(from_wall(moment), moment);
         assert!(set_origin(origin()) && !set_origin(origin() + 1));
+        // Another machine's, which is a minute ahead and then put right but for a little.
+        follow_wall(origin() + 60_000_000);
+        let minute = SignedDuration::from_secs(60);
+        assert_eq!(to_wall(moment), moment + minute);
+        assert_eq!(from_wall(moment + minute), moment);
+        follow_wall(origin() + JUMP_MIN_US - 1);
+        assert_eq!(
+            to_wall(moment),
+            moment + SignedDuration::from_micros(JUMP_MIN_US - 1)
+        );
+        follow_wall(origin());
+        assert_eq!(
+            to_wall(moment),
+            moment + SignedDuration::from_micros(JUMP_MIN_US - 1)
+        );
     }
 }

@@ -22,16 +22,20 @@ use casemate_cluster::{ControlServers, Identity, JoinToken, MemberKey, Peers};
 use casemate_rpc::control::{
     Admitted, ControlClient, ControlError, JoinRequest, Member, MemberRole, NodePlace,
 };
+use casemate_types::steady;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use tracing::info;
 
 use crate::config::{Config, Role, Secret};
 use crate::data_dir::{DataDir, make_dir};
+use crate::up::clock;
 use kept::Joined;
 
 /// One attempt to join at one address: what a server does for it are some writes of its database.
 const JOIN_MAX: std::time::Duration = std::time::Duration::from_secs(15);
+/// How long API servers are asked what time it is. One of a former version does not say.
+const ORIGIN_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 /// How sandboxes are isolated on nodes.
 const ISOLATION: &str = "namespaces";
 
@@ -70,10 +74,6 @@ pub struct Membership {
     pub peers: Arc<Peers>,
     pub servers: Arc<ControlServers>,
 }
-
-/// The cluster's steady time, microseconds: said with each certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClusterNow(pub i64);
 
 impl Wanted {
     /// By the settings, and by what is kept in the data directory where they say nothing.
@@ -132,8 +132,9 @@ impl Wanted {
         kept::identity_path(&self.dir).is_file()
     }
 
-    /// Becomes a member with the token, which is used up by it once.
-    pub async fn join(&self) -> Result<ClusterNow, NotEntered> {
+    /// Becomes a member with the token, which is used up by it once. The origin of the
+    /// cluster's steady time by the answer, late by the answer's way.
+    pub async fn join(&self) -> Result<i64, NotEntered> {
         if self.token.is_empty() {
             return Err(NotEntered::ForGood(anyhow!(
                 "this machine belongs to no cluster yet: it needs a join token, which \
@@ -157,7 +158,7 @@ impl Wanted {
         Err(last)
     }
 
-    async fn join_at(&self, address: &str, token: &JoinToken) -> Result<ClusterNow, NotEntered> {
+    async fn join_at(&self, address: &str, token: &JoinToken) -> Result<i64, NotEntered> {
         let here = |error: std::io::Error| NotEntered::Now(error.into());
         let stream = connect_to_join(address, token.fingerprint()).await;
         let client = ControlClient::connect(stream.map_err(here)?).await;
@@ -171,7 +172,11 @@ impl Wanted {
             node: self.place.clone(),
         };
         match client.join(request).await {
-            Ok(admitted) => Ok(self.keep(key, &admitted)?),
+            Ok(admitted) => {
+                let origin = origin_by(&admitted);
+                self.keep(key, &admitted)?;
+                Ok(origin)
+            }
             Err(error @ (ControlError::NotAdmitted { .. } | ControlError::Invalid { .. })) => {
                 Err(NotEntered::ForGood(error.into()))
             }
@@ -179,7 +184,7 @@ impl Wanted {
         }
     }
 
-    fn keep(&self, key: MemberKey, admitted: &Admitted) -> anyhow::Result<ClusterNow> {
+    fn keep(&self, key: MemberKey, admitted: &Admitted) -> anyhow::Result<()> {
         let identity = key.admitted(self.member.clone(), admitted);
         // What cannot be used is not kept.
         Peers::new(&identity)?;
@@ -189,29 +194,28 @@ impl Wanted {
             place: self.place.clone(),
         }
         .write(&self.dir)?;
-        identity.write(&kept::identity_path(&self.dir))?;
-        Ok(ClusterNow(admitted.now_us))
+        Ok(identity.write(&kept::identity_path(&self.dir))?)
     }
 
     /// Joins where that was not done yet, or where a token is there and the certificate is not good
-    /// any more; else renews. `None` instead of the time where no API server was reached, which is no
-    /// reason not to go on with the certificate that is there.
-    pub async fn enter(self) -> Result<(Membership, Option<ClusterNow>), NotEntered> {
+    /// any more; else renews. `None` instead of the origin of the cluster's steady time where no API
+    /// server was reached, which is no reason not to go on with the certificate that is there.
+    pub async fn enter(self) -> Result<(Membership, Option<i64>), NotEntered> {
         if !self.has_joined() {
-            let now = self.join().await?;
+            let origin = self.join().await?;
             info!(member = %self.member, "joined the cluster as {}", self.member);
-            return Ok((self.membership()?, Some(now)));
+            return Ok(self.membership()?.with_origin(origin).await);
         }
         let membership = self.clone().membership()?;
         let failed = match membership.renew().await {
-            Ok((now, _)) => return Ok((membership, Some(now))),
+            Ok((origin, _)) => return Ok(membership.with_origin(origin).await),
             Err(failed) => failed,
         };
         if !self.token.is_empty()
-            && let Ok(now) = self.join().await
+            && let Ok(origin) = self.join().await
         {
             info!(member = %self.member, "joined the cluster again as {}", self.member);
-            return Ok((self.membership()?, Some(now)));
+            return Ok(self.membership()?.with_origin(origin).await);
         }
         if let ControlError::NotAdmitted { .. } = failed {
             // An administrator's word, not a failure.
@@ -241,6 +245,31 @@ impl Wanted {
             servers: Arc::new(servers),
         })
     }
+}
+
+impl Membership {
+    /// With the origin of the cluster's steady time: as API servers are asked for it, or else as it
+    /// was told with a certificate.
+    async fn with_origin(self, told: i64) -> (Self, Option<i64>) {
+        let ask = || async {
+            let client = self.servers.client().await;
+            client
+                .map_err(|_| ControlError::Unreachable)?
+                .time_us()
+                .await
+        };
+        let asked = timeout(ORIGIN_MAX, clock::origin_of(ask)).await;
+        let origin = match asked {
+            Ok(Ok(origin)) => origin,
+            Ok(Err(_)) | Err(_) => told,
+        };
+        (self, Some(origin))
+    }
+}
+
+/// The origin of the cluster's steady time, were this answer on its way for no time.
+fn origin_by(admitted: &Admitted) -> i64 {
+    admitted.now_us.saturating_sub(steady::since_boot_us())
 }
 
 /// Why a machine is no member.

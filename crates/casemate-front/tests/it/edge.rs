@@ -12,7 +12,7 @@ use casemate_cluster::{Authority, MemberKey, NodeConnector, Peers};
 use casemate_edge::{Edge, EdgeConfig, InvalidHost};
 use casemate_front::{Finder, NodeTable, Servers};
 use casemate_linux::scm;
-use casemate_rpc::control::{Admitted, Member, MemberRole, NodeAddress};
+use casemate_rpc::control::{Admitted, ControlError, Member, MemberRole, NodeAddress};
 use casemate_rpc::far::{FarNode, Purpose};
 use casemate_rpc::gate::Gate;
 use casemate_rpc::{NodeClient, NodePort, Peer, server};
@@ -222,8 +222,20 @@ async fn a_private_sandbox_wants_its_token() {
     };
     world.node.put(&id, private);
     world.until(&id, ENVD, 200).await;
-    assert_eq!(world.ask(&id, 3000, "/", "wrong").await.0, 403);
+    let wrong = world.ask(&id, 3000, "/", "wrong").await;
+    assert!(wrong.0 == 403 && wrong.1.contains("secured"), "{wrong:?}");
     assert_eq!(world.ask(&id, 3000, "/", "right").await.0, 200);
+    // Paused a moment ago, it is said to be so, whatever was known here: API servers do not wake it.
+    world.node.pause(&id).await;
+    for token in ["wrong", "also wrong"] {
+        *world.servers.refusal.lock().unwrap() = Some(ControlError::WakeDenied);
+        let denied = world.ask(&id, 3000, "/", token).await;
+        assert!(
+            denied.0 == 403 && denied.1.contains("can't be resumed"),
+            "{denied:?}"
+        );
+    }
+    assert_eq!(world.servers.wakes.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ fn page(team: &TeamId) -> EventPage {
         team: team.clone(),
         sandbox: None,
         oldest_first: true,
+        until: None,
         offset: 0,
         rows_max: 100,
     }
@@ -62,6 +63,14 @@ pub async fn events_are_paged_both_ways(history: &dyn History) {
     };
     let read = history.events_read(&further).await.unwrap();
     assert_eq!(read, [events[1].clone(), events[0].clone()]);
+    let until = EventPage {
+        until: Some(events[3].at),
+        oldest_first: false,
+        rows_max: 2,
+        ..page(&team)
+    };
+    let read = history.events_read(&until).await.unwrap();
+    assert_eq!(read, [events[3].clone(), events[2].clone()]);
 }
 
 pub async fn an_event_is_kept_once(history: &dyn History) {

@@ -72,6 +72,7 @@ async fn hours(history: &dyn History, team: &TeamId, sandbox: &SandboxId) -> [Ve
         team: team.clone(),
         sandbox: None,
         oldest_first: true,
+        until: None,
         offset: 0,
         rows_max: 1000,
     };

@@ -32,7 +32,8 @@ macro_rules! page {
     ($order:literal) => {
         concat!(
             "SELECT id, kind, at, team, sandbox, execution, template, build, data FROM events \
-             WHERE team = $1 AND ($2 IS NULL OR sandbox = $2) ORDER BY at ",
+             WHERE team = $1 AND ($2 IS NULL OR sandbox = $2) AND at <= $5 \
+             ORDER BY at ",
             $order,
             ", number ",
             $order,
@@ -87,6 +88,7 @@ impl Events for SqlHistory {
             .bind(page.sandbox.as_ref().map(SandboxId::as_str))
             .bind(i64::from(page.rows_max))
             .bind(i64::from(page.offset))
+            .bind(page.until.map_or(i64::MAX, millis))
             .fetch_all(&self.readers)
             .await
             .map_err(failed(WHAT))?;

@@ -1,27 +1,18 @@
 //! Opening the file: its mode, its settings, its schema.
 
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use casemate_sql::Pool;
+use casemate_sql::{Pool, sqlite};
 use sqlx::SqlitePool;
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::sqlite::{
-    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
 use super::{READERS_MAX, SqlHistory};
 use crate::HistoryError;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
-
-/// How long a call waits for a connection.
-const CONNECTION_WAIT: Duration = Duration::from_secs(10);
-/// Each connection's page cache, in KiB (negative is SQLite's way to say so).
-const CACHE: &str = "-512";
 
 /// Why a file cannot be used as a history. Deleting it loses the past and nothing else.
 #[derive(Debug, thiserror::Error)]
@@ -56,19 +47,17 @@ impl SqlHistory {
     /// Opens the file, made if missing (mode 0600), and brings its schema up to date. One process
     /// at a time; the lock on the data directory sees to that.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
-        create(path).map_err(|source| OpenError::Create {
+        sqlite::create(path).map_err(|source| OpenError::Create {
             path: path.into(),
             source,
         })?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .pragma("cache_size", CACHE);
+        let options = sqlite::options(path);
         let writer = options
             .clone()
             .auto_vacuum(SqliteAutoVacuum::Incremental)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal);
-        let writer = pool(1)
+        let writer = sqlite::pool(1)
             .connect_with(writer)
             .await
             .map_err(|source| OpenError::Open {
@@ -95,27 +84,9 @@ impl SqlHistory {
     }
 }
 
-fn create(path: &Path) -> io::Result<()> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
-        .map(drop)
-}
-
-fn pool(connections_max: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new()
-        .max_connections(connections_max)
-        .acquire_timeout(CONNECTION_WAIT)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-}
-
 /// Readers come when somebody reads, and go again.
 fn readers(options: SqliteConnectOptions) -> SqlitePool {
-    pool(READERS_MAX)
+    sqlite::pool(READERS_MAX)
         .idle_timeout(Duration::from_secs(60))
         .connect_lazy_with(options)
 }

@@ -63,6 +63,7 @@ async fn all_of_the_past_moves_and_what_comes_is_added() {
         team: team.clone(),
         sandbox: None,
         oldest_first: true,
+        until: None,
         offset: 0,
         rows_max: 5000,
     };

@@ -432,6 +432,7 @@ async fn a_stranger_can_join_and_do_nothing_else() {
         stranger.join(join("wrong")).await.unwrap_err()
     ));
     assert!(not_admitted(stranger.nodes().await.unwrap_err()));
+    assert!(not_admitted(stranger.time_us().await.unwrap_err()));
     let renew = RenewRequest {
         public_key: "please".into(),
         node: None,

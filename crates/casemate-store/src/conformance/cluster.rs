@@ -37,6 +37,8 @@ pub async fn a_server_is_there_while_it_says_so(store: &dyn Store) {
     assert_eq!(again.since, first.since);
     assert!(again.seen_at >= first.seen_at);
 
+    let clock = store.server_clock().await.unwrap();
+    assert!(clock >= again.seen_at, "{clock} is the clock of beats");
     let until = Instant::now() + DEADLINE;
     while server(store, &beat.id, SHORT).await.is_some() {
         assert!(Instant::now() < until, "it is seen for ever");

@@ -1,27 +1,17 @@
 //! Opening a SQLite file: its mode, its settings, its schema.
 
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use casemate_sql::Pool;
+use casemate_sql::{Pool, sqlite};
 use sqlx::SqlitePool;
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 
 use super::checkpoint::{self, Checkpoints};
 use super::{BUSY_WAIT, READERS_MAX, SqlStore};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
-
-/// How long a call waits for a connection. Longer than [`BUSY_WAIT`], so that a writer that waits
-/// for another process fails before those that wait for it.
-const CONNECTION_WAIT: Duration = Duration::from_secs(10);
-/// Each connection's page cache, in KiB (negative is SQLite's way to say so). Usually 2 MiB, and
-/// there are as many as readers; what is not in it is in the kernel's.
-const CACHE: &str = "-512";
 
 /// Why a file cannot be used as a store. Nothing was changed in it, except by
 /// [`OpenError::Migrate`], before which whole migrations may have been applied.
@@ -66,20 +56,17 @@ impl SqlStore {
     /// Opens the file, made if missing (mode 0600: it holds hashes of keys), and brings its
     /// schema up to date. One process at a time; the lock on the data directory sees to that.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
-        create(path).map_err(|source| OpenError::Create {
+        sqlite::create(path).map_err(|source| OpenError::Create {
             path: path.into(),
             source,
         })?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .busy_timeout(BUSY_WAIT)
-            .pragma("cache_size", CACHE);
+        let options = sqlite::options(path).busy_timeout(BUSY_WAIT);
         let writer = options.clone().journal_mode(SqliteJournalMode::Wal);
         let refused = |source| OpenError::Open {
             path: path.into(),
             source,
         };
-        let durable = pool(1)
+        let durable = sqlite::pool(1)
             .connect_with(writer.clone().synchronous(SqliteSynchronous::Full))
             .await
             .map_err(refused)?;
@@ -90,8 +77,8 @@ impl SqlStore {
         let fast = writer
             .synchronous(SqliteSynchronous::Normal)
             .pragma("wal_autocheckpoint", checkpoint::PAGES_MAX);
-        let fast = pool(1).connect_with(fast).await.map_err(refused)?;
-        let readers = pool(READERS_MAX).connect_lazy_with(options.read_only(true));
+        let fast = sqlite::pool(1).connect_with(fast).await.map_err(refused)?;
+        let readers = sqlite::pool(READERS_MAX).connect_lazy_with(options.read_only(true));
         Ok(Self {
             fast: Pool::Sqlite(fast.clone()),
             notes: Pool::Sqlite(fast),
@@ -100,25 +87,6 @@ impl SqlStore {
             readers: Pool::Sqlite(readers),
         })
     }
-}
-
-fn create(path: &Path) -> io::Result<()> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
-        .map(drop)
-}
-
-/// Connections live as long as the store: reopening one would cost a create its milliseconds.
-fn pool(connections_max: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new()
-        .max_connections(connections_max)
-        .acquire_timeout(CONNECTION_WAIT)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
 }
 
 async fn migrate(pool: &SqlitePool, path: &Path) -> Result<(), OpenError> {

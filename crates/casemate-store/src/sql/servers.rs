@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use casemate_sql::{query, query_as, sql};
+use casemate_sql::{query, query_as, query_scalar, sql};
+use casemate_types::Timestamp;
 
 use super::{SqlStore, failed};
 use crate::rows::{Named, length, timestamp};
@@ -54,6 +55,14 @@ impl Servers for SqlStore {
         .await
         .map_err(|error| failed("table", "servers", error))?;
         rows.into_iter().map(read).collect()
+    }
+
+    async fn server_clock(&self) -> Result<Timestamp, StoreError> {
+        let said: i64 = query_scalar(sql!("SELECT ", now()))
+            .fetch_one(&self.readers)
+            .await
+            .map_err(|error| failed("table", "servers", error))?;
+        timestamp(said).named("clock", "database")
     }
 
     async fn server_forget(&self, unseen_for: Duration) -> Result<u64, StoreError> {

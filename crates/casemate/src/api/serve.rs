@@ -28,7 +28,6 @@ use crate::health::{self, Health, gauge};
 use crate::output::Output;
 use crate::signals::EndSignals;
 use crate::up::certificates::{self, Certificates};
-use crate::up::clock;
 use crate::up::doors::{self, Door, Doors};
 
 /// How long what is open may take to end once the listener was left.
@@ -51,12 +50,12 @@ pub(super) async fn serve(config: Config, output: &Output) -> anyhow::Result<()>
     let dir = DataDir::open(&config.data_dir)?;
     let name = name(&config, &dir);
     let store = stores::shared(&config).await?;
-    let now = stores::now(&*store, &name).await?;
-    steady::set_origin(clock::origin_of(now));
+    steady::set_origin(stores::origin(&*store).await?);
     let secret = || RootSecret::new(config.api_key_secret.expose().as_bytes().to_vec());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(stores::keep_wall(Arc::clone(&store)));
     let members = Members::open(Arc::clone(&store), &secret()?).await?;
     let (members, keys) = (Arc::new(members), Keys::derive(&secret()?));
-    let mut tasks = JoinSet::new();
 
     let certificates = Certificates::open(&config, &dir).context("the certificate for https")?;
     let setup = ControlSetup {

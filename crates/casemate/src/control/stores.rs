@@ -2,16 +2,19 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use casemate_catalog::{
     Catalog, Events, Leases, MemoryCatalog, Rates, RedisCatalog, ResilientCatalog,
 };
 use casemate_history::{History, SqlHistory};
-use casemate_store::{Schema, ServerBeat, Settings, SqlStore, Store};
+use casemate_store::{Schema, Settings, SqlStore, Store, StoreError};
+use casemate_types::steady;
+use tracing::debug;
 
 use crate::config::Config;
-use crate::member::ClusterNow;
+use crate::up::clock;
 
 /// Routes that are known while Redis is away; more are asked of the nodes' next words.
 const ROUTES_MAX: usize = 100_000;
@@ -27,8 +30,6 @@ pub const HISTORY_MOVED: &str = "history.sqlite.moved";
 const OWNER: &str = "single_instance";
 /// … where it is many servers'. No instance is called so.
 const CLUSTER: &str = "a cluster";
-/// Longer than a question to the database takes.
-const BEAT_SEEN: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// The store as it is configured. In a database of its own it is this instance's from then on: two
 /// platforms of one machine each would end each other's sandboxes.
@@ -81,23 +82,29 @@ pub async fn shared(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     Ok(Arc::new(store))
 }
 
-/// What the database's clock says now: servers count from it, whatever their own clocks say.
-pub async fn now(store: &dyn Store, server: &str) -> anyhow::Result<ClusterNow> {
-    // A beat is noted by the database's clock.
-    let beat = ServerBeat {
-        id: format!("{server}-{}", uuid::Uuid::new_v4()),
-        address: None,
-        version: env!("CARGO_PKG_VERSION").into(),
+/// The origin of the database's clock: servers count from it, whatever their own clocks say.
+pub async fn origin(store: &dyn Store) -> anyhow::Result<i64> {
+    let asked = || async {
+        let said = store.server_clock().await?;
+        Ok::<_, StoreError>(said.as_microsecond())
     };
-    store
-        .server_beat(&beat)
-        .await
-        .context("read the database's clock")?;
-    let all = store.server_list(BEAT_SEEN).await;
-    store.server_leave(&beat.id).await?;
-    let ours = all?.into_iter().find(|server| server.id == beat.id);
-    let ours = ours.context("the database forgot what it was just told")?;
-    Ok(ClusterNow(ours.seen_at.as_microsecond()))
+    let origin = clock::origin_of(asked).await;
+    origin.context("read the database's clock")
+}
+
+/// How often the database's clock is looked at.
+const WALL_EVERY: Duration = Duration::from_secs(30);
+
+/// What clients are told, and what is noted of what happened, is the database's wall clock, so that
+/// servers say the same of one moment. While it is away, what was known of it holds. For ever.
+pub async fn keep_wall(store: Arc<dyn Store>) {
+    loop {
+        match origin(&*store).await {
+            Ok(origin) => steady::follow_wall(origin),
+            Err(error) => debug!(error = format!("{error:#}"), "the database's clock is away"),
+        }
+        tokio::time::sleep(WALL_EVERY).await;
+    }
 }
 
 /// The history, where the store is: in a file, or in the store's database.

@@ -12,7 +12,6 @@ use tracing::warn;
 use super::{NotEntered, Place, Wanted};
 use crate::config::Config;
 use crate::data_dir::{DataDir, make_dir};
-use crate::up::clock;
 use crate::user::{self, SystemUser};
 use crate::{child, log};
 
@@ -122,11 +121,10 @@ pub fn run() -> anyhow::Result<()> {
     let entering = async {
         let wanted = Wanted::of(&setup.config, &setup.place)?;
         let name = wanted.name().to_owned();
-        let now = match setup.joins {
+        let origin = match setup.joins {
             true => Some(wanted.join().await?),
             false => wanted.enter().await?.1,
         };
-        let origin = now.map(clock::origin_of);
         Ok(Entered { name, origin })
     };
     let answer = match runtime.block_on(entering) {

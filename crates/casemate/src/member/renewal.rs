@@ -8,7 +8,7 @@ use casemate_types::chain;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use super::{ClusterNow, Membership};
+use super::{Membership, origin_by};
 
 /// Waits between attempts while no API server answers, doubled from the first to the last.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -21,8 +21,9 @@ const RENEW_MAX: Duration = Duration::from_secs(15);
 const LASTS_MIN: Duration = Duration::from_secs(60);
 
 impl Membership {
-    /// One new certificate, kept and shown from now on; for how long it holds.
-    pub async fn renew(&self) -> Result<(ClusterNow, Duration), ControlError> {
+    /// One new certificate, kept and shown from now on. The origin of the cluster's steady time by
+    /// the answer, late by the answer's way; and for how long the certificate holds.
+    pub async fn renew(&self) -> Result<(i64, Duration), ControlError> {
         let unavailable =
             |error: &dyn std::error::Error| ControlError::Unavailable { why: chain(error) };
         let key = MemberKey::make().map_err(|error| unavailable(&error))?;
@@ -37,6 +38,7 @@ impl Membership {
         };
         let admitted = timeout(RENEW_MAX, asking).await;
         let admitted = admitted.map_err(|_| ControlError::Unreachable)??;
+        let origin = origin_by(&admitted);
         let identity = key.admitted(self.wanted.member.clone(), &admitted);
         self.peers
             .renew(&identity)
@@ -46,7 +48,7 @@ impl Membership {
             error!(error = chain(&error), "the new certificate is not kept");
         }
         let lasts = Duration::from_secs(admitted.lasts_seconds).max(LASTS_MIN);
-        Ok((ClusterNow(admitted.now_us), lasts))
+        Ok((origin, lasts))
     }
 
     /// Renews at once and then for as long as it is polled.

@@ -114,18 +114,22 @@ async fn a_node_joins_once_and_goes_on_with_what_it_joined_with() {
     let token = world.token(MembersRole::Node).await;
     let first = world.wanted(Role::Node, flags(&world.api, token)).unwrap();
     let name = first.name().to_owned();
-    let (_, now) = first.enter().await.unwrap();
-    assert!(now.is_some());
+    let (_, origin) = first.enter().await.unwrap();
+    assert!(origin.is_some());
+    // The server's time, by its own word after the certificate's: both are this machine's here.
+    let apart = origin.unwrap() - casemate_types::steady::origin();
+    assert!(apart.abs() < 5_000_000, "{apart}");
     let kept = world.store.node_by_id(&name).await.unwrap().unwrap();
     assert_eq!(kept.address, "10.0.0.2:8082");
 
     // The next start says nothing, and has no token.
     let next = world.wanted(Role::Node, ClusterFlags::default()).unwrap();
     assert_eq!(next.name(), name);
-    let (membership, now) = next.enter().await.unwrap();
-    assert!(now.is_some());
+    let (membership, origin) = next.enter().await.unwrap();
+    assert!(origin.is_some());
     let client = membership.servers.client().await.unwrap();
     assert!(client.nodes().await.unwrap().is_empty());
+    assert!(client.time_us().await.unwrap() > 0);
     let labels = world.store.node_by_id(&name).await.unwrap().unwrap().labels;
     assert_eq!(labels["disk"], "nvme");
 
@@ -153,8 +157,8 @@ async fn without_an_api_server_a_member_goes_on_and_others_wait() {
     let token = world.token(MembersRole::Node).await;
     world.ending.cancel();
     let edge = world.wanted(Role::Edge, ClusterFlags::default()).unwrap();
-    let (_, now) = edge.enter().await.unwrap();
-    assert_eq!(now, None, "nobody answers");
+    let (_, origin) = edge.enter().await.unwrap();
+    assert_eq!(origin, None, "nobody answers");
     let late = wanted(
         &world.dir.path().join("late"),
         Role::Node,
