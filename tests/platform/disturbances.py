@@ -1,7 +1,7 @@
 """What is done to a cluster (`faults.py`), one thing at a time, each ended before it returns.
 
-Each gives the nodes whose sandboxes it may make unreachable: those of all others stay reachable, and
-their streams open.
+Each holds with the nodes whose sandboxes it may make unreachable: those of all others stay
+reachable, and their streams open.
 """
 
 import os
@@ -42,9 +42,8 @@ def all_api_servers_killed(world, hold):
 def edge_killed(world, hold):
     edge = world.random.choice(world.edges)
     edge.kill_process()
-    hold()
+    hold(touched=world.nodes)
     edge.up()
-    return world.nodes
 
 
 @fault
@@ -53,18 +52,16 @@ def node_killed(world, hold):
     node = world.random.choice(world.nodes)
     os.kill(node.pid, signal.SIGKILL)
     node.process.wait(30)
-    hold()
+    hold(touched=[node])
     node.up()
-    return [node]
 
 
 @fault
 def node_killed_with_its_children(world, hold):
     node = world.random.choice(world.nodes)
     node.kill_all()
-    hold()
+    hold(touched=[node])
     node.up()
-    return [node]
 
 
 def child_killed(role):
@@ -74,11 +71,10 @@ def child_killed(role):
         assert killed, (role, node.processes())
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
-        hold()
+        # Connections into sandboxes go through the gate alone.
+        hold(touched=[node] if role == "gate" else [])
         others = lambda: role in node.lasting().values() and not killed & set(node.lasting())
         host.until(f"another {role} is there", others, 60)
-        # Connections into sandboxes go through the gate alone.
-        return [node] if role == "gate" else []
 
     return do
 
@@ -98,11 +94,13 @@ def rolling_restart(world, hold):
         edge.up()
         world.whole()
     for node in world.nodes:
+        before = node.lasting()
         node.stop()
         node.up()
         world.whole()
-    hold()
-    return world.nodes
+        # Its gate carries for a while what was open.
+        host.until("those before are gone", lambda: not any(node.owns(pid) for pid in before), 120)
+    hold(touched=world.nodes)
 
 
 # PostgreSQL, Redis, the bucket.
@@ -156,8 +154,9 @@ for name, called in {"postgres": "PostgreSQL", "redis": "Redis", "bucket": "buck
         f"{called} hung": way(name, lambda one: one.hang(), 2),
     }
 # The emulator of a bucket keeps all in memory.
-FAULTS |= {f"{called} killed": server_killed(name) for name, called in {"postgres": "PostgreSQL", "redis": "Redis"}.items()}
-FAULTS |= {f"bucket answers {status}": way("bucket", lambda one, status=status: one.answer(status)) for status in (500, 503, 507)}
+FAULTS |= {"PostgreSQL killed": server_killed("postgres"), "Redis killed": server_killed("redis")}
+for status in (500, 503, 507):
+    FAULTS[f"bucket answers {status}"] = way("bucket", lambda one, status=status: one.answer(status))
 
 
 @fault
@@ -202,11 +201,10 @@ def partition(what, times):
         for one in world.ways_of[node.name]:
             what(one)
         try:
-            hold(times)
+            hold(times, [node])
         finally:
             for one in world.ways_of[node.name]:
                 one.heal()
-        return [node]
 
     return do
 

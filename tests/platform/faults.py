@@ -1,6 +1,6 @@
 """A cluster under load, of which one part after the other is killed, stopped, slowed, cut or filled.
 
-    python faults.py [--minutes N] [--seed S] [--only NAME…] [--report FILE]
+    python faults.py [--minutes N] [--seed S] [--only NAME…]
 
 Each fault is held for some seconds and ended; then the cluster has to be whole, and everything that
 clients were told has to be so (`ledger.py`). While it lasts they hear errors after which one may ask
@@ -53,7 +53,7 @@ class World(Demo):
         self.seconds = seconds
         self.ledger = Ledger(say)
         self.seeds = [f"{seed} {n}" for n in range(clients)]
-        self.clients, self.witnesses, self.faults = [], [], collections.Counter()
+        self.clients, self.witnesses, self.faults, self.touched = [], [], collections.Counter(), []
 
     # Its parts.
 
@@ -115,8 +115,14 @@ class World(Demo):
 
     # What happens to it.
 
-    def hold(self, times=1):
+    def hold(self, times=1, touched=()):
+        """For as long as a run says, and until all that is to be reached was."""
+        self.touched = touched
+        others = [one for one in self.witnesses if one.home not in touched]
+        before = [one.reached for one in others]
         time.sleep(self.seconds * times)
+        reached = lambda: all(one.reached > then for one, then in zip(others, before))
+        host.until("sandboxes are reached meanwhile", reached, 60)
 
     def disturb(self, name):
         self.say(name)
@@ -124,21 +130,22 @@ class World(Demo):
         before = {one: one.counts() for one in self.witnesses}
         for client in self.clients:
             client.working.set()
-        touched = FAULTS[name](self, self.hold) or []
+        FAULTS[name](self, self.hold)
         self.whole()
         self.faults[name] += 1
         self.ledger.phase = f"after {name}"
         self.settle()
         for witness in self.witnesses:
-            self.reached(witness, before[witness], witness.home in touched)
+            self.reached(witness, before[witness], witness.home in self.touched)
 
     def reached(self, witness, before, touched):
         """Those that nothing was done to were reached all the time, and their streams stayed."""
-        reached, missed, breaks = (now - then for now, then in zip(witness.counts(), before))
+        reached, missed, breaks, _ = (now - then for now, then in zip(witness.counts(), before))
         if touched:
-            again = witness.reached
-            host.until("a witness is reached again", lambda: witness.reached > again, 120)
-        elif missed or breaks or not reached:
+            again = witness.counts()[0], witness.heard
+            both = lambda: witness.counts()[0] > again[0] and witness.heard > again[1]
+            host.until("a witness is reached and heard again", both, 120)
+        elif missed or breaks:
             missing = f"reached {reached} times, missed {missed} times, its stream broke {breaks} times"
             self.ledger.found(f"the witness at {witness.home.name}: {missing}")
 
@@ -200,8 +207,8 @@ class World(Demo):
         lines += [f"{count:8}  {kind}" for kind, count in kinds.most_common()]
         lines += ["", "errors as the load balancer saw them"]
         lines += [f"{count:8}  {what}" for what, count in self.told().most_common()]
-        lines += ["", "witnesses: reached, missed, streams broken"]
-        lines += ["{:8}  {}  {}".format(*one.counts()) for one in self.witnesses]
+        lines += ["", "witnesses: reached, missed, streams broken, answers that came late"]
+        lines += ["{:8}  {}  {}  {}".format(*one.counts()) for one in self.witnesses]
         return lines + ["", "findings", *ledger.findings]
 
     def details(self):

@@ -46,12 +46,14 @@ TRANSPORT = (httpx.TransportError, OSError, pyqwest.ReadError, pyqwest.WriteErro
 
 def of_status(error):
     """Of those that the SDK has no type for: by status, or by the word that stands for it."""
-    if "because there are running sandboxes using it" in str(error):
+    if re.search("because there are (running|paused) sandboxes using it", str(error)):
         return HELD
     first = re.match(r"(?:Code\.)?(\w+)", str(error))
     status = error.status_code or (first and first[1].lower())
     if str(status) in ("502", "503", "504", "unavailable"):
         return AGAIN
+    if str(status) in ("404", "not_found"):
+        return GONE
     return CONFLICT if str(status) in ("409", "already_exists") else WRONG
 
 

@@ -105,12 +105,14 @@ class Way:
             self.opened.add(beyond)
             there = asyncio.ensure_future(self.carry(reader, beyond, None))
             back = asyncio.ensure_future(self.carry(from_server, writer, self))
-            done, others = await asyncio.wait([there, back], return_when=asyncio.FIRST_EXCEPTION)
-            for other in others:
-                other.cancel()
-            if not any(one.exception() for one in done):
+            # Either end's failure ends both.
+            await asyncio.wait([there, back], return_when=asyncio.FIRST_EXCEPTION)
+            there.cancel()
+            back.cancel()
+            ended = await asyncio.gather(there, back, return_exceptions=True)
+            if ended == [None, None]:
                 await asyncio.gather(close(writer), close(beyond))
-        except (OSError, asyncio.CancelledError):
+        except OSError:
             pass
         finally:
             for one in filter(None, (writer, beyond)):
