@@ -65,6 +65,27 @@ need_venv() {
   echo "$stamp" >"$dir/stamp"
 }
 
+# All that a cluster on this machine takes; then runs the program of it that is named, with the rest.
+run_cluster() {
+  need_platform_packages
+  # Whoever installs them as usual has servers that run at once.
+  RUNLEVEL=1 need_packages postgresql redis-server nginx-light procps patchelf
+  need_venv target/test/venv tests/sdk/python/requirements.txt
+  need_venv target/test/venv-artifacts tests/artifacts/requirements.txt
+  say "building (a few minutes the first time)"
+  build_static
+  build_program
+  local base=${CASEMATE_TEST_BASE:-$PWD/target/test/base.tar.zst}
+  if [ ! -e "$base" ]; then
+    say "making the base template, about two minutes"
+    "$(built)/examples/base" "$base.draft.tar.zst"
+    mv "$base.draft.tar.zst" "$base"
+  fi
+  say "a cluster of ten processes"
+  CASEMATE=$(realpath "$(program)") CASEMATE_TEST_BASE=$base \
+    exec target/test/venv/bin/python "$@"
+}
+
 # Node.js as the JavaScript SDK asks for it (Debian 12 has 18), and a suite's packages as locked: those
 # of the folder $1, or of the SDK's.
 need_node() {

@@ -21,6 +21,7 @@ class Api:
 
     def __init__(self, name, **settings):
         self.name = name
+        self.program = CASEMATE
         self.settings = {"API_KEY_SECRET": SECRET, **settings}
         self.data_dir = ROOT / f"cluster-{name}-{os.getpid()}"
         self.port, self.calls, self.health = free_port(), free_port(), free_port()
@@ -39,7 +40,7 @@ class Api:
         return f"127.0.0.1:{self.calls}"
 
     def spawn(self):
-        command = [CASEMATE, "api", "--data-dir", self.data_dir, "--listen", f"127.0.0.1:{self.port}"]
+        command = [self.program, "api", "--data-dir", self.data_dir, "--listen", f"127.0.0.1:{self.port}"]
         command += ["--cluster-listen", self.address, "--health-listen", f"127.0.0.1:{self.health}"]
         self.mark = self.log.stat().st_size if self.log.exists() else 0
         with open(self.log, "ab") as log:
@@ -137,11 +138,13 @@ class Node(Instance):
         super().__init__(f"node-{name}", **{"CASEMATE_NODE_SLOT_STOCK": "4", **settings})
         self.apis = apis
         self.health = free_port()
+        # Where others reach it: what a test puts in between.
+        self.reached = self.port
         self.member = None
 
     def place(self):
         apis = ",".join(api.address for api in self.apis)
-        return ["--data-dir", str(self.data_dir), "--api", apis, "--address", f"127.0.0.1:{self.port}"]
+        return ["--data-dir", str(self.data_dir), "--api", apis, "--address", f"127.0.0.1:{self.reached}"]
 
     def join(self, token, *more):
         return casemate("join", token, "--role", "node", *self.place(), *more)

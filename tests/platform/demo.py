@@ -70,6 +70,7 @@ class Nginx(Server):
     def __init__(self):
         super().__init__("nginx")
         self.edge_port = free_port()
+        self.log_format = None
 
     def identity(self):
         return {}
@@ -105,7 +106,7 @@ class Nginx(Server):
         daemon off; worker_processes 1; pid {self.dir}/pid; error_log {self.dir}/error.log;
         events {{ worker_connections 4096; }}
         http {{
-            access_log off;
+            {f"log_format told '{self.log_format}'; access_log {self.dir}/access.log told" if self.log_format else "access_log off"};
             {"".join(f"{kind}_temp_path {self.dir}/{kind}; " for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])}
             map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
             {upstream("api", [api.port for api in apis])}
@@ -127,23 +128,35 @@ class Nginx(Server):
 
 
 class Demo:
+    name = "demo"
+    # Of PostgreSQL's own file system, if it is to have one.
+    room_mib = None
+
     def __init__(self, say=lambda text: None):
         self.say = say
         self.opened = contextlib.ExitStack()
 
-    def up(self):
-        for made in [Postgres, Redis, Bucket]:
-            self.say(f"starting {made.__name__}")
-            setattr(self, made.__name__.lower(), self.opened.enter_context(made()))
+    def servers(self):
+        self.say("starting PostgreSQL, Redis and a bucket")
+        self.postgres = self.opened.enter_context(Postgres(self.room_mib))
+        self.redis = self.opened.enter_context(Redis())
+        self.bucket = self.opened.enter_context(Bucket())
         self.nginx = Nginx()
         self.opened.callback(self.nginx.close)
-        settings = {
-            **self.postgres.database("demo"), **self.redis.settings, **self.bucket.settings,
-            "CASEMATE_SERVER_PUBLIC_URL": f"http://127.0.0.1:{self.nginx.port}",
-        }
-        self.apis = [Api(f"demo-a{n}", **settings) for n in (1, 2)]
-        self.edges = [Edge(f"demo-e{n}", self.apis, **self.redis.settings) for n in (1, 2)]
-        self.nodes = [Node(f"demo-n{n}", self.apis, **self.bucket.settings) for n in (1, 2, 3)]
+
+    def members(self):
+        settings = {**self.postgres.database("demo"), **self.redis.settings, **self.bucket.settings, **self.public}
+        self.apis = [Api(f"{self.name}-a{n}", **settings) for n in (1, 2)]
+        self.edges = [Edge(f"{self.name}-e{n}", self.apis, **self.redis.settings) for n in (1, 2)]
+        self.nodes = [Node(f"{self.name}-n{n}", self.apis, **self.bucket.settings) for n in (1, 2, 3)]
+
+    @property
+    def public(self):
+        return {"CASEMATE_SERVER_PUBLIC_URL": self.url}
+
+    def up(self):
+        self.servers()
+        self.members()
         # A node's end is noted by API servers, so they go last.
         for process in [*self.apis, *self.nodes, *self.edges]:
             self.opened.callback(process.close)

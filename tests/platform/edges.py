@@ -18,6 +18,7 @@ class Edge:
 
     def __init__(self, name, apis, **settings):
         self.name = name
+        self.program = CASEMATE
         self.apis = apis
         self.settings = settings
         self.data_dir = ROOT / f"cluster-{name}-{os.getpid()}"
@@ -33,7 +34,7 @@ class Edge:
 
     def spawn(self):
         apis = ",".join(api.address for api in self.apis)
-        command = [CASEMATE, "edge", "--data-dir", self.data_dir, "--listen", f"127.0.0.1:{self.port}"]
+        command = [self.program, "edge", "--data-dir", self.data_dir, "--listen", f"127.0.0.1:{self.port}"]
         command += ["--health-listen", f"127.0.0.1:{self.health}", "--api", apis]
         self.mark = self.log.stat().st_size if self.log.exists() else 0
         with open(self.log, "ab") as log:
@@ -55,6 +56,10 @@ class Edge:
             return f"ready {self.url}" in self.said()
 
         host.until("the edge is ready", ready, seconds)
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
 
     def kill_process(self):
         os.kill(self.process.pid, signal.SIGKILL)

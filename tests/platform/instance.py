@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import re
 import signal
 import socket
@@ -25,9 +26,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[2] / "target" / "test"
 
 
 def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """Below those that the kernel gives to whoever connects: one that is free for a moment, because
+    its server starts again, stays so."""
+    while True:
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", random.randrange(10_000, 32_000)))
+            return listener.getsockname()[1]
 
 
 def bare_environment(**settings):

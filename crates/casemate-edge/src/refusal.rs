@@ -42,7 +42,9 @@ pub(crate) enum Refusal {
     Reserved {
         path: &'static str,
     },
-    /// The routing itself failed; the cause is logged, not shown.
+    /// The routing itself failed, which says nothing about the sandbox; the cause is logged, not
+    /// shown. E2B answers 500; but the next try may find a node that is back, and not 502, which
+    /// `is_running` of the SDKs takes for an end.
     Unexpected {
         what: &'static str,
     },
@@ -81,7 +83,7 @@ impl Refusal {
                 StatusCode::FORBIDDEN
             }
             Self::Reserved { .. } => StatusCode::NOT_FOUND,
-            Self::Unexpected { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unexpected { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Target(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
             Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,

@@ -157,11 +157,14 @@ impl Finder {
         {
             return note(Some(place));
         }
+        let had_it = doubt.is_none() && last.is_some_and(|node| self.nodes.known(&node).is_some());
         match (self.searches.search(sandbox).await, said) {
             (Outcome::Found(place), _) => note(Some(place)),
-            // A node that is away need not have what the catalog knows nothing of.
-            (Outcome::Absent, _) | (Outcome::Unsure, Said::Nothing) => note(None),
-            (Outcome::Unsure, Said::Place(_) | Said::Unknown) => Err(LookupFailure::Failed(
+            (Outcome::Absent, _) => note(None),
+            // A node that is away need not have what the catalog knows nothing of: unless it had it
+            // when it was last heard of. A catalog that lost everything says the same.
+            (Outcome::Unsure, Said::Nothing) if !had_it => note(None),
+            (Outcome::Unsure, _) => Err(LookupFailure::Failed(
                 "not every node says whether it has it".into(),
             )),
             (Outcome::Busy, _) => Err(LookupFailure::Busy),

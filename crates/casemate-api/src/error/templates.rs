@@ -19,6 +19,9 @@ impl From<TemplateError> for ApiError {
         match &error {
             TemplateError::Reference(_) => Self::bad_request(error),
             TemplateError::NotFound(_) | TemplateError::NoBuild { .. } => Self::not_found(error),
+            TemplateError::Store { source, .. } if source.is_retryable() => {
+                Self::unavailable("Service is unavailable", &error)
+            }
             TemplateError::Store { source, .. } => {
                 tracing::error!(error = chain(source), "could not resolve a template");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())

@@ -137,6 +137,25 @@ async fn a_node_that_is_away_leaves_unsure_what_only_it_could_have() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_catalog_that_forgot_all_ends_nothing_at_a_node_that_is_away() {
+    let (world, id) = (world(), SandboxId::random());
+    world.a.put(&id, Has::running());
+    world.route(&id, "a", false, 1).await;
+    assert_eq!(look(&world, &id).await, Seen::Runs);
+    let removed = world.catalog.route_remove(&id, "a", 2).await;
+    assert!(removed.unwrap());
+    world.a.is_away.store(true, Ordering::SeqCst);
+    // Past what is remembered.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    for _ in 0..2 {
+        assert_eq!(look(&world, &id).await, Seen::Failed);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    world.a.is_away.store(false, Ordering::SeqCst);
+    assert_eq!(look(&world, &id).await, Seen::Runs);
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_who_ask_for_one_make_one_search_and_its_no_holds_for_a_second() {
     let (world, id) = (Arc::new(with_catalog(false)), SandboxId::random());
     let mut all = tokio::task::JoinSet::new();
