@@ -239,7 +239,11 @@ async fn deadlines_of_a_lost_node_end_what_was_to_end() {
         matches!(state, Some(SandboxState::Paused { .. }))
     })
     .await;
-    assert_eq!(change(&cluster, 0, &pauses, "connect").await.status, 201);
+    // What the keeper knows at once the other server sees within seconds.
+    until("it goes on", || async {
+        change(&cluster, 0, &pauses, "connect").await.status == 201
+    })
+    .await;
 }
 
 fn lost_soon(config: &mut ControlConfig) {
