@@ -266,10 +266,13 @@ fn is_news(row: &Sandbox, paused: &Paused) -> bool {
         SandboxState::Running { .. } => paused.at >= row.started_at,
         SandboxState::Paused { at, kept } => {
             let less = kept == Kept::Memory && paused.kept == Kept::Files;
-            // Its run in between was never written down, and what is stored of the former pause is not
-            // what it left.
-            let ran_since = paused.ran_since.is_some_and(|since| since > at);
-            ran_since || (less && paused.at.as_microsecond() >= at.as_microsecond())
+            let (told, at) = (paused.at.as_microsecond(), at.as_microsecond());
+            let known = row.started_at.as_microsecond();
+            let later_run = |since: Timestamp| since.as_microsecond() > known;
+            // A run that was never written down came between, and what is stored of the former pause is
+            // not what it left.
+            let is_another = told > at && paused.ran_since.is_some_and(later_run);
+            is_another || (less && told >= at)
         }
         SandboxState::Dead { .. } => false,
     }
