@@ -13,6 +13,7 @@
 //! The list is read *before* the watch begins: a row that was there then stands for a sandbox that
 //! the node either names or has ended. It does the same after a crash as before it.
 
+mod absence;
 pub(crate) mod aging;
 pub(crate) mod astray;
 mod heard;
@@ -31,7 +32,6 @@ use casemate_rpc::{NodeError, NodeEvent, PausedSandbox, RunningSandbox};
 use casemate_store::StoreError;
 use casemate_types::{EndReason, SandboxId, Timestamp, chain};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 
 use crate::Control;
 use crate::agent_log::Read;
@@ -39,12 +39,11 @@ use crate::artifacts;
 use crate::nodes::Node;
 use crate::servers::keeping;
 use crate::tasks::TaskKind;
+use absence::Absence;
 use orphans::Orphans;
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How often it is said that a node is still away.
-const AWAY_SAID_EVERY: Duration = Duration::from_secs(60);
 /// How often overdue sandboxes are searched.
 const ROUND: Duration = Duration::from_secs(15);
 /// How often files are searched that no snapshot wants.
@@ -142,51 +141,9 @@ async fn follow_as(
             node.answers.send_replace(false);
         }
         control.disconnected(node);
-        absence.tell(&node.name, &error, pause);
+        absence.tell(&node.name, &error, pause == PAUSE_MIN);
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
-    }
-}
-
-/// A node that is away: said once, then now and then.
-#[derive(Default)]
-struct Absence(Option<Away>);
-
-struct Away {
-    since: Instant,
-    said: Instant,
-}
-
-impl Absence {
-    /// `pause` is the shortest after a node was connected.
-    fn tell(&mut self, node: &str, error: &ReconcileError, pause: Duration) {
-        let now = Instant::now();
-        match &mut self.0 {
-            Some(away) if pause > PAUSE_MIN => {
-                if away.said.elapsed() < AWAY_SAID_EVERY {
-                    return;
-                }
-                away.said = now;
-                let away_s = away.since.elapsed().as_secs();
-                tracing::warn!(
-                    node,
-                    away_s,
-                    error = chain(error),
-                    "node {node} has been away for {away_s} s"
-                );
-            }
-            away => {
-                *away = Some(Away {
-                    since: now,
-                    said: now,
-                });
-                tracing::warn!(
-                    node,
-                    error = chain(error),
-                    "node {node} is away; trying again"
-                );
-            }
-        }
     }
 }
 

@@ -273,6 +273,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_database_that_was_away_makes_no_silence_long() {
+        let servers = Servers::new(&Sharing::Alone);
+        let silence = DEAD_AFTER * 6;
+        let beat_for = async |time: Duration| {
+            let until = Instant::now() + time;
+            while Instant::now() < until {
+                servers.beaten(Instant::now(), names(&["a"]), DEAD_AFTER);
+                tokio::time::advance(Duration::from_secs(2)).await;
+            }
+            servers.is_sure_for(silence, DEAD_AFTER)
+        };
+        assert!(!beat_for(silence / 2).await);
+        assert!(beat_for(silence / 2).await);
+        tokio::time::advance(DEAD_AFTER).await;
+        assert!(!beat_for(silence / 2).await);
+        assert!(servers.is_sure(DEAD_AFTER), "that one is short");
+        assert!(beat_for(silence / 2).await);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_the_dead_left_is_looked_for_at_first_after_each_death_and_now_and_then() {
         let servers = Servers::new(&Sharing::Alone);
         let beat = |alive: &[&str]| servers.beaten(Instant::now(), names(alive), DEAD_AFTER);

@@ -16,9 +16,6 @@ use super::keeping::{NODES, of_node};
 use crate::Control;
 use crate::config::ServerTimes;
 
-/// How often it is looked at which sandboxes of lost nodes are past their deadlines.
-const DEADLINES_EVERY: Duration = Duration::from_secs(15);
-
 /// Why a node is not given up.
 #[derive(Debug, thiserror::Error)]
 pub enum FenceError {
@@ -63,7 +60,8 @@ impl Fencing {
                 }
             }
         }
-        let is_due = |ended: Instant| ended.elapsed() >= DEADLINES_EVERY;
+        // Nobody waits for it: as often as for the death of a server.
+        let is_due = |ended: Instant| ended.elapsed() >= times.dead_after;
         if self.ended.is_none_or(is_due) {
             for node in nodes.iter().filter(|node| node.lost_at.is_some()) {
                 control.end_expired_at(&node.id).await?;
