@@ -87,7 +87,7 @@ impl Control {
 
     async fn forkable(&self, caller: &TeamCaller, id: &SandboxId) -> Result<Sandbox, ForkError> {
         let not_found = || ChangeError::NotFound(id.clone());
-        let row = self.own_row(caller, id).await.map_err(ChangeError::from)?;
+        let row = self.own_row(caller, id).await?;
         let row = row.ok_or_else(not_found)?;
         match stands(&row, steady::now()).ok_or_else(not_found)? {
             SandboxState::Running { .. } => Ok(row),
