@@ -179,8 +179,10 @@ pub(super) async fn judge_paused(
         .as_ref()
         .is_some_and(|row| astray::is_elsewhere(row, &node.name))
     {
+        // Nobody makes one that rests: also what the node was not told a row of is over.
+        orphans.forget(id);
         if !control.starting.contains(id) {
-            astray::judge(control, orphans, node, &as_if_running(sandbox));
+            control.end_copy(&node.name, id);
         }
         return Ok(());
     }
@@ -220,6 +222,7 @@ fn as_told(node: &Node, sandbox: &PausedSandbox) -> Paused {
     Paused {
         node: node.name.clone(),
         sandbox: sandbox.sandbox.clone(),
+        ran_since: Some(sandbox.started_at),
         at: sandbox.at,
         kept: sandbox.kept,
         reason: sandbox.reason,

@@ -31,6 +31,8 @@ pub(crate) struct Paused {
     /// The one that tells it.
     pub(crate) node: String,
     pub(crate) sandbox: SandboxId,
+    /// When the run before it began, where that was told.
+    pub(crate) ran_since: Option<Timestamp>,
     pub(crate) at: Timestamp,
     pub(crate) kept: Kept,
     pub(crate) reason: PauseReason,
@@ -158,6 +160,7 @@ impl Control {
         self.note_paused(&Paused {
             node: node.to_owned(),
             sandbox: id.clone(),
+            ran_since: None,
             at: reply.at,
             kept: reply.kept,
             reason,
@@ -264,9 +267,12 @@ fn is_news(row: &Sandbox, paused: &Paused) -> bool {
         SandboxState::Paused { at, kept } => {
             let less = kept == Kept::Memory && paused.kept == Kept::Files;
             let (told, at) = (paused.at.as_microsecond(), at.as_microsecond());
-            // Of a later pause: the run in between was never written down, and what is stored of the
-            // former is not what it left.
-            told > at || (less && told == at)
+            let known = row.started_at.as_microsecond();
+            let later_run = |since: Timestamp| since.as_microsecond() > known;
+            // A run that was never written down came between, and what is stored of the former pause is
+            // not what it left.
+            let is_another = told > at && paused.ran_since.is_some_and(later_run);
+            is_another || (less && told >= at)
         }
         SandboxState::Dead { .. } => false,
     }
