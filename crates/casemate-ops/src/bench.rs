@@ -21,6 +21,7 @@ use casemate_client::{Api, BaseUrl};
 pub use alone::{Alone, AlonePart, run_alone};
 pub use error::BenchError;
 pub use machine::Machine;
+pub use measure::stores::Beside;
 pub use report::{Figure, Report, Unit, write_into};
 
 use floor_process::FloorProcess;
@@ -44,6 +45,8 @@ pub struct Options {
     pub platform: Vec<u32>,
     /// How a process that serves floors is started: this program and its arguments.
     pub floor: (PathBuf, Vec<String>),
+    /// What [`Part::Stores`] compares with.
+    pub beside: Option<Beside>,
     /// What is measured, in this order.
     pub parts: Vec<Part>,
     /// How many the figures about many take.
@@ -84,6 +87,8 @@ pub enum Part {
     /// Creates and rebuilds beside many layers and cached states. Last: the layers stay until the
     /// cache forgets them.
     Layers,
+    /// Creates of an installation with databases, beside those of this one without.
+    Stores,
 }
 
 impl Part {
@@ -112,7 +117,7 @@ impl Part {
     ];
 
     /// Each with the name that users give it.
-    pub const NAMED: [(&str, Self); 15] = [
+    pub const NAMED: [(&str, Self); 16] = [
         ("memory", Self::Memory),
         ("create", Self::Create),
         ("round-trip", Self::RoundTrip),
@@ -128,6 +133,7 @@ impl Part {
         ("idle-processor", Self::IdleProcessor),
         ("live", Self::Live),
         ("layers", Self::Layers),
+        ("stores", Self::Stores),
     ];
 
     /// `None`: no part has that name.
@@ -153,6 +159,7 @@ impl Part {
             Self::IdleProcessor => "processor time of the idle platform",
             Self::Live => "create to result beside many sandboxes",
             Self::Layers => "create and rebuild beside many layers",
+            Self::Stores => "creates with and without databases",
         }
     }
 
@@ -165,6 +172,7 @@ impl Part {
             Self::Warm | Self::Rebuilds => 40,
             Self::IdleProcessor => 80,
             Self::Live => 60,
+            Self::Stores => 120,
             Self::Layers => 300,
         }
     }

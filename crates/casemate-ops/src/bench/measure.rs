@@ -14,6 +14,7 @@ mod round_trip;
 mod scale;
 mod sdk;
 mod snapshot;
+pub(super) mod stores;
 mod throughput;
 mod warm;
 
@@ -78,6 +79,7 @@ impl Bench<'_> {
             Part::IdleProcessor => self.idle_processor(scale).await,
             Part::Live => self.beside_live(scale).await,
             Part::Layers => self.beside_layers(scale).await,
+            Part::Stores => self.beside_databases().await,
         }
     }
 
@@ -87,13 +89,17 @@ impl Bench<'_> {
 
     /// From a template or a snapshot.
     async fn create_from(&self, template: &str) -> Result<Sandbox, BenchError> {
+        self.create_at(self.api, template).await
+    }
+
+    async fn create_at(&self, api: &Api, template: &str) -> Result<Sandbox, BenchError> {
         let new = NewSandbox {
             template: template.to_owned(),
             timeout: Some(LIFE),
             auto_resume: Some(AutoResume { enabled: true }),
             ..NewSandbox::default()
         };
-        let created = self.api.sandbox_create(&new).await;
+        let created = api.sandbox_create(&new).await;
         created.map_err(|source| BenchError::Api {
             action: "create a sandbox",
             source,
@@ -129,9 +135,13 @@ impl Bench<'_> {
 
     /// Ends sandboxes; the first refusal is told after all were tried.
     async fn kill(&self, ids: &[String]) -> Result<(), BenchError> {
+        self.kill_at(self.api, ids).await
+    }
+
+    async fn kill_at(&self, api: &Api, ids: &[String]) -> Result<(), BenchError> {
         let mut refused = None;
         for some in ids.chunks(KILLS_AT_ONCE) {
-            for killed in join_all(some.iter().map(|id| self.api.sandbox_kill(id))).await {
+            for killed in join_all(some.iter().map(|id| api.sandbox_kill(id))).await {
                 refused = refused.or(killed.err());
             }
         }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use casemate_build::Progress;
-use casemate_ops::bench::{self, Alone, AlonePart, BenchError, Options, Part, Report, Scale, Sdk};
+use casemate_ops::bench::{
+    self, Alone, AlonePart, BenchError, Beside, Options, Part, Report, Scale, Sdk,
+};
 use casemate_store::{Schema, SqlStore, Store, Teams};
 use casemate_types::Timestamp;
 use clap::builder::PossibleValuesParser;
@@ -52,6 +54,13 @@ pub struct Args {
     /// database of `DATABASE_URL`, which keeps them.
     #[arg(long, value_name = "PART", value_parser = names(), conflicts_with = "scale")]
     only: Vec<String>,
+    /// With `--only stores`: the data directory of another platform of this machine, which keeps its store
+    /// in PostgreSQL and Redis where this one has none. `tests/bench/stores.py` starts both.
+    #[arg(long, value_name = "DIR")]
+    beside: Option<PathBuf>,
+    /// With `--beside`: the first process of PostgreSQL, and of Redis; their processor time counts.
+    #[arg(long, value_name = "PID", requires = "beside")]
+    beside_process: Vec<u32>,
     /// Put the table into this document.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -111,6 +120,21 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         api_key: server.api_key.clone(),
         api_url: server.base.clone(),
     });
+    ensure!(
+        parts.contains(&Part::Stores) == args.beside.is_some(),
+        "--only stores and --beside belong together"
+    );
+    let beside = match args.beside {
+        None => None,
+        Some(dir) => {
+            let other = ServerArgs::of_dir(dir);
+            Some(Beside {
+                api: other.connect()?.api,
+                platform: platform(&other).await?,
+                databases: args.beside_process,
+            })
+        }
+    };
     let program = std::env::current_exe().context("find our own program")?;
     let platform = platform(&args.server).await?;
     let mut floor = vec!["internal".to_owned(), "bench-floor".to_owned()];
@@ -127,6 +151,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         sdk,
         platform,
         floor: (program, floor),
+        beside,
         parts,
         scale: Scale {
             live: 1000,

@@ -47,6 +47,14 @@ pub struct Server {
 }
 
 impl ServerArgs {
+    /// The platform of a data directory.
+    pub fn of_dir(dir: PathBuf) -> Self {
+        Self {
+            data_dir: Some(dir),
+            ..Self::default()
+        }
+    }
+
     pub fn connect(&self) -> anyhow::Result<Server> {
         let settings = self.settings()?;
         let missing = || Needed::Any.missing(&self.dir());

@@ -16,7 +16,7 @@ const REST: Duration = Duration::from_secs(20);
 /// Rare work must fall into it.
 const LOOK: Duration = Duration::from_secs(60);
 /// In which the kernel tells processor time, on every machine.
-const TICKS_PER_SECOND: f64 = 100.0;
+pub(super) const TICKS_PER_SECOND: f64 = 100.0;
 /// Of one processor.
 const PERCENT_MAX: f64 = 1.0;
 
@@ -59,7 +59,7 @@ impl Bench<'_> {
 }
 
 /// Processor time of each process since it began, in ticks of the clock.
-fn ticks(pids: &[u32]) -> HashMap<u32, u64> {
+pub(super) fn ticks(pids: &[u32]) -> HashMap<u32, u64> {
     let of = |pid: u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name in parentheses may hold anything.
