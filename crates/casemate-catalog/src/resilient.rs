@@ -7,6 +7,10 @@
 //! | lease | this process's own: two servers may have the same, and the store's compare-and-set decides |
 //! | rate | [`RateTake::Uncounted`]: it passes |
 //! | event | lost; who listens is told of a gap when Redis is back |
+//!
+//! A Redis that comes back without its data is told what this process was told, by
+//! [`ResilientCatalog::filling`]. What is not so any more of that costs an edge a question to a node;
+//! without it, edges would ask all nodes for each sandbox from then on.
 
 mod untold;
 
@@ -28,11 +32,14 @@ use crate::{
 
 /// Between two attempts to tell Redis what it missed.
 const TELL_PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks whether it lost its data.
+const LOOK_PAUSE: Duration = Duration::from_secs(2);
 
 /// Every port over Redis and memory. Dropping it ends the task that tells Redis what it missed.
 pub struct ResilientCatalog {
     shared: Arc<Shared>,
     _teller: AbortOnDropHandle<()>,
+    _filler: Option<AbortOnDropHandle<()>>,
 }
 
 struct Shared {
@@ -56,6 +63,17 @@ impl ResilientCatalog {
         Self {
             shared,
             _teller: AbortOnDropHandle::new(teller),
+            _filler: None,
+        }
+    }
+
+    /// The same for who knows where sandboxes are without Redis: one that lost its data is told.
+    pub fn filling(redis: RedisCatalog, routes_max: usize) -> Self {
+        let made = Self::new(redis, routes_max);
+        let filler = tokio::spawn(fill(Arc::clone(&made.shared)));
+        Self {
+            _filler: Some(AbortOnDropHandle::new(filler)),
+            ..made
         }
     }
 }
@@ -97,6 +115,28 @@ async fn tell(shared: Arc<Shared>) {
                 }
             }
         }
+    }
+}
+
+/// Tells Redis all that is known here whenever it has lost what it was told.
+async fn fill(shared: Arc<Shared>) {
+    let mut filled = None;
+    loop {
+        shared.redis.is_up().await;
+        if let Ok(epoch) = shared.redis.epoch().await {
+            if filled.as_ref().is_some_and(|filled| *filled != epoch) {
+                let routes = shared.memory.routes.all();
+                tracing::info!(
+                    routes = routes.len(),
+                    "Redis lost its data and is told again"
+                );
+                for (sandbox, route) in routes {
+                    shared.miss(&sandbox, Word::Put(route));
+                }
+            }
+            filled = Some(epoch);
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
     }
 }
 

@@ -93,6 +93,14 @@ impl RouteTable {
         self.write().remove(sandbox, node, generation)
     }
 
+    pub(crate) fn all(&self) -> Vec<(SandboxId, Route)> {
+        let table = self.read();
+        let leads = |(sandbox, entry): (&SandboxId, &Entry)| {
+            Some((sandbox.clone(), entry.standing.route()?.clone()))
+        };
+        table.entries.iter().filter_map(leads).collect()
+    }
+
     /// Those that went, with the generation of each.
     pub(crate) fn replace(
         &self,

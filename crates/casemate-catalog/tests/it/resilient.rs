@@ -113,6 +113,36 @@ async fn whoever_fills_is_told_of_what_was_missed() {
 }
 
 #[tokio::test]
+async fn one_that_lost_its_data_is_told_again() {
+    let Some(redis) = own(&[]) else { return };
+    let settings = quick(redis.settings());
+    let here = ResilientCatalog::filling(RedisCatalog::open(settings.clone()).unwrap(), 100);
+    let elsewhere = RedisCatalog::open(settings).unwrap();
+    let [stays, ended] = [(); 2].map(|()| SandboxId::random());
+    for id in [&stays, &ended] {
+        here.route_put(id, route("n", 3)).await.unwrap();
+    }
+    here.route_remove(&ended, "n", 3).await.unwrap();
+    let begun = Instant::now();
+    let before = here.epoch().await.unwrap();
+    loop {
+        assert!(begun.elapsed() < PATIENCE, "Redis is told again");
+        // Once more where nobody had looked yet: then nothing is known to be lost.
+        assert_eq!(redis.cli(&["FLUSHALL"]), "OK");
+        assert_ne!(here.epoch().await.unwrap(), before);
+        let told = async {
+            while elsewhere.route_by_id(&stays).await.unwrap() != Some(route("n", 3)) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if timeout(Duration::from_secs(4), told).await.is_ok() {
+            break;
+        }
+    }
+    assert_eq!(elsewhere.route_by_id(&ended).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn leases_are_of_this_process_while_redis_is_away() {
     let Some((mut redis, here, elsewhere)) = world() else {
         return;

@@ -149,7 +149,7 @@ pub fn catalog(config: &Config) -> anyhow::Result<Catalogs> {
         });
     };
     let redis = RedisCatalog::open(settings).context("[redis]")?;
-    let catalog = Arc::new(ResilientCatalog::new(redis, ROUTES_MAX));
+    let catalog = Arc::new(ResilientCatalog::filling(redis, ROUTES_MAX));
     Ok(Catalogs {
         routes: Arc::clone(&catalog) as _,
         rates: Arc::clone(&catalog) as _,
