@@ -88,6 +88,7 @@ use crate::router::operations;
         crate::admin::cluster::token,
         crate::admin::cluster::nodes,
         crate::admin::cluster::set_standing,
+        crate::admin::cluster::fence,
         crate::admin::cluster::remove,
         crate::admin::cluster::remove_edge,
     )

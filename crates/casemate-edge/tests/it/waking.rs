@@ -63,7 +63,7 @@ async fn why_it_was_not_woken_is_told() {
         (WakeFailure::Transitioning, 409, "still transitioning"),
         (
             WakeFailure::Failed("a secret".into()),
-            500,
+            503,
             "could not be woken",
         ),
     ];
