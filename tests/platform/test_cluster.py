@@ -12,6 +12,7 @@ import pytest
 
 import host
 from cluster import Api, Node
+from edges import Edge
 from instance import casemate
 from servers import Postgres, Redis
 
@@ -197,7 +198,19 @@ def test_a_node_that_dies_and_comes_back_keeps_its_sandboxes(cluster):
     assert not any(node.runs(id) for id in here)
 
 
-def test_a_node_that_is_given_up_comes_back_with_what_it_has(cluster):
+@pytest.fixture
+def edge(cluster, redis):
+    made = Edge("a-e", cluster.apis, **redis.settings)
+    made.settings["JOIN_TOKEN"] = cluster.apis[0].token("edge")
+    try:
+        made.spawn()
+        host.until("the edge is ready", lambda: f"ready {made.url}" in made.said(), 60)
+        yield made
+    finally:
+        made.close()
+
+
+def test_a_node_that_is_given_up_comes_back_with_what_it_has(cluster, edge):
     one, other = cluster.apis[0], cluster.apis[-1]
     lost, stays = cluster.nodes
     refused = casemate("cluster", "fence", lost.member, "--data-dir", str(one.data_dir))
@@ -208,7 +221,7 @@ def test_a_node_that_is_given_up_comes_back_with_what_it_has(cluster):
     finally:
         one.cluster("uncordon", stays.member)
     assert all(cluster.home(id) is lost for id in (runs, killed, rests))
-    box = e2b.Sandbox.connect(runs, timeout=600, **one.client)
+    box = e2b.Sandbox.connect(runs, timeout=600, **edge.client(one))
     box.files.write("/home/user/kept", "as it was")
     # So that its end is seen to come from the node's own processes.
     box.commands.run("sleep 600", background=True)
@@ -237,10 +250,12 @@ def test_a_node_that_is_given_up_comes_back_with_what_it_has(cluster):
         host.until("it is back", lambda api=api: runs in api.listed(), 30)
         assert "lostAt" not in api.nodes()[lost.member]
     host.until("what was killed has ended", lambda: not lost.runs(killed), 30)
-    box = e2b.Sandbox.connect(runs, timeout=600, **other.client)
+    box = e2b.Sandbox.connect(runs, timeout=600, **edge.client(other))
+    # The edge speaks with the node again within seconds.
+    host.until("it is reached", lambda: box.is_running(), 30)
     assert box.files.read("/home/user/kept") == "as it was"
     assert "sleep 600" in box.commands.run("ps -ef").stdout
-    assert e2b.Sandbox.connect(rests, timeout=600, **one.client).is_running()
+    assert e2b.Sandbox.connect(rests, timeout=600, **edge.client(one)).is_running()
     for id in (runs, rests, made):
         assert other.kill(id)
     host.until("all are gone", lambda: not any(lost.runs(id) for id in (runs, killed, rests)))

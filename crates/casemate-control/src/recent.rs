@@ -72,10 +72,12 @@ impl<K: Clone + Eq + Hash, T> Ring<K, T> {
 }
 
 impl Recent {
-    /// The first word about an end counts.
+    /// The first word about an end counts, unless it was of a copy that was there before: what is not
+    /// noted gives way to what came later.
     pub(crate) fn ended(&self, id: &SandboxId, node: &str, reason: EndReason, at: Timestamp) {
         let (key, mut inner) = (key(id, node), self.lock());
-        if !inner.ended.entries.contains_key(&key) {
+        let known = inner.ended.entries.get(&key);
+        if known.is_none_or(|known| !known.noted && known.at < at) {
             let noted = false;
             inner.ended.put(&key, End { reason, at, noted });
         }

@@ -329,7 +329,8 @@ async fn handle(
             at,
         } => {
             orphans.forget(&sandbox);
-            control.note_ended(&node.name, &sandbox, reason, at).await?;
+            let told = control.note_told_end(&node.name, &sandbox, reason, at);
+            told.await?;
             let is_noted = control.recent.is_end_noted(&sandbox, &node.name);
             if control.shared().is_some() && !is_noted {
                 control.note_ended_later(node.name.clone(), sandbox, reason, at);
@@ -423,7 +424,7 @@ impl Control {
         let control = Arc::clone(self);
         self.tasks.spawn(TaskKind::Reconciler, async move {
             tokio::time::sleep(control.config.row_grace).await;
-            if let Err(error) = control.note_ended(&node, &sandbox, reason, at).await {
+            if let Err(error) = control.note_told_end(&node, &sandbox, reason, at).await {
                 tracing::warn!(
                     sandbox.id = %sandbox, error = chain(&error),
                     "could not note the end of sandbox {sandbox} yet"

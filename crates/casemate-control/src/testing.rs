@@ -265,6 +265,15 @@ impl FakeNode {
         self.lock().end(sandbox, EndReason::Exited);
     }
 
+    /// Tells an end, whatever runs here: of a copy that was here before.
+    pub fn tell_end(&self, sandbox: &SandboxId, at: Timestamp) {
+        self.lock().tell(NodeEvent::Ended {
+            sandbox: sandbox.clone(),
+            reason: EndReason::Killed,
+            at,
+        });
+    }
+
     /// Says what a sandbox uses, as its node does every few seconds.
     pub fn sample(&self, sandbox: &SandboxId, at: Timestamp, usage: Usage) {
         let mut state = self.lock();

@@ -51,7 +51,8 @@ pub(super) async fn end_unless_begun(
     Ok(())
 }
 
-/// What became a copy while its node was connected: `alive` are the rows that name it.
+/// What became a copy while its node was connected, or was killed by a server that held the node for lost
+/// still: `alive` are the rows that name it.
 pub(super) async fn end_known(
     control: &Arc<Control>,
     node: &Node,
@@ -62,9 +63,16 @@ pub(super) async fn end_known(
         if rows.contains(&id) || control.starting.contains(&id) {
             continue;
         }
-        let row = control.store.sandbox_by_id(&id).await?;
-        if row.is_some_and(|row| is_elsewhere(&row, &node.name)) {
-            control.end_copy(&node.name, &id);
+        let Some(row) = control.store.sandbox_by_id(&id).await? else {
+            continue;
+        };
+        match row.state {
+            SandboxState::Dead { reason, .. } => control.end_soon(&node.name, &id, reason),
+            SandboxState::Running { .. } | SandboxState::Paused { .. } => {
+                if is_elsewhere(&row, &node.name) {
+                    control.end_copy(&node.name, &id);
+                }
+            }
         }
     }
     Ok(())
@@ -79,22 +87,27 @@ impl Control {
             if !control.ending.begin(&id) {
                 return;
             }
-            // It may have come back there since it was judged.
             let one = control.locks.lock(&id).await;
-            match control.store.sandbox_by_id(&id).await {
-                Ok(Some(row)) if is_elsewhere(&row, &node) => control.kill_copy(&node, &id).await,
-                Ok(_) => {}
-                Err(error) => tracing::debug!(
-                    error = chain(&error),
-                    "what is on node {node} is looked at later"
-                ),
-            }
+            control.end_copy_now(&node, &id).await;
             drop(one);
             control.ending.done(&id);
         });
     }
 
-    /// The same for whoever has the sandbox's lock, and has just read its row.
+    /// The same, waited for, for whoever has the sandbox's lock.
+    pub(crate) async fn end_copy_now(&self, node: &str, id: &SandboxId) {
+        // It may have come back there since it was judged.
+        match self.store.sandbox_by_id(id).await {
+            Ok(Some(row)) if is_elsewhere(&row, node) => self.kill_copy(node, id).await,
+            Ok(_) => {}
+            Err(error) => tracing::debug!(
+                error = chain(&error),
+                "what is on node {node} is looked at later"
+            ),
+        }
+    }
+
+    /// The same for whoever has just read its row.
     pub(crate) async fn kill_copy(&self, node: &str, id: &SandboxId) {
         let killed = async { self.nodes.port(node)?.kill(id, EndReason::Killed).await };
         let killed = tokio::time::timeout(self.config.create_timeout, killed).await;

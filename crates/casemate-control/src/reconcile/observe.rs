@@ -173,7 +173,7 @@ impl Control {
         self.warm.ended(sandbox);
         self.recent.ended(sandbox, node, reason, at);
         if self.recent.is_made(sandbox) {
-            self.note_ended(node, sandbox, reason, at).await?;
+            self.note_told_end(node, sandbox, reason, at).await?;
         }
         Ok(())
     }

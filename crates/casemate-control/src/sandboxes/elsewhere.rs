@@ -91,12 +91,13 @@ impl Control {
         }
     }
 
-    /// From what is stored of it, at any node but its own.
+    /// From what is stored of it, at any node but the one that has it still.
     pub(super) async fn go_on_elsewhere(
         self: &Arc<Self>,
         caller: &TeamCaller,
         row: Sandbox,
         resume: Resume,
+        but: Option<&str>,
     ) -> Result<SandboxView, ChangeError> {
         let id = row.id.clone();
         let Some(files) = row.stored_files.clone() else {
@@ -123,7 +124,7 @@ impl Control {
         };
         let mut refused = PlacementError::NoNode;
         for node in self.candidates(&build) {
-            if node.name == row.node {
+            if but == Some(&node.name) {
                 continue;
             }
             // Until the row names it, it is ours to judge.
@@ -193,14 +194,15 @@ impl Control {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) => {
                 node.create_failed();
+                // While it is ours to resume: later there may be another one of it.
                 if may_have_happened(&error) {
-                    self.end_copy(&node.name, &sandbox);
+                    self.end_copy_now(&node.name, &sandbox).await;
                 }
                 Err(error.into())
             }
             Err(_) => {
                 node.create_failed();
-                self.end_copy(&node.name, &sandbox);
+                self.end_copy_now(&node.name, &sandbox).await;
                 Err(PlacementError::Timeout(limit))
             }
         }

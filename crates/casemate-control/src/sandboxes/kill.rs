@@ -82,7 +82,8 @@ impl Control {
                 self.kill_at_its_node(&row, reason).await?;
             }
             failpoint::hit(Point::KillAnswered);
-            let noted = self.note_row_ended(&row.node, id, Some(&row), reason, steady::now());
+            let word = Word::Ours(Some(&row));
+            let noted = self.note_row_ended(&row.node, id, word, reason, steady::now());
             match noted.await? {
                 Noted::Now | Noted::Before => break,
                 // Another server let it go on at another node meanwhile.
@@ -115,17 +116,31 @@ impl Control {
         reason: EndReason,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
-        let noted = self.note_row_ended(node, id, None, reason, at).await?;
+        let word = Word::Ours(None);
+        let noted = self.note_row_ended(node, id, word, reason, at).await?;
         Ok(matches!(noted, Noted::Now))
     }
 
-    /// The same with the row as it was read a moment ago, which spares reading it again unless it
-    /// has changed.
+    /// The same of an end that the node told, `at` by its clock: one from before the run that the row
+    /// names was a copy's, which went before the sandbox came to that node.
+    pub(crate) async fn note_told_end(
+        &self,
+        node: &str,
+        id: &SandboxId,
+        reason: EndReason,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let noted = self
+            .note_row_ended(node, id, Word::Told, reason, at)
+            .await?;
+        Ok(matches!(noted, Noted::Now))
+    }
+
     async fn note_row_ended(
         &self,
         node: &str,
         id: &SandboxId,
-        row: Option<&Sandbox>,
+        word: Word<'_>,
         reason: EndReason,
         at: Timestamp,
     ) -> Result<Noted, StoreError> {
@@ -137,7 +152,10 @@ impl Control {
         if self.recent.is_end_noted(id, node) {
             return Ok(Noted::Before);
         }
-        let mut known = row.cloned();
+        let mut known = match word {
+            Word::Ours(row) => row.cloned(),
+            Word::Told => None,
+        };
         loop {
             let row = match known.take() {
                 Some(row) => row,
@@ -153,6 +171,11 @@ impl Control {
                         Noted::Elsewhere(Box::new(row))
                     }
                 });
+            }
+            let lives = !matches!(row.state, SandboxState::Dead { .. });
+            let is_before = at.as_microsecond() < row.started_at.as_microsecond();
+            if lives && is_before && matches!(word, Word::Told) {
+                return Ok(Noted::Before);
             }
             self.remove_route(&row, row.generation).await;
             let noted = match row.state {
@@ -188,10 +211,20 @@ impl Control {
     }
 }
 
+/// Whose word it is that it ended.
+#[derive(Clone, Copy)]
+enum Word<'a> {
+    /// Of this server, with the row where it was read a moment ago: that spares reading it again unless
+    /// it has changed.
+    Ours(Option<&'a Sandbox>),
+    /// The node's.
+    Told,
+}
+
 /// What became of the word that it ended.
 enum Noted {
     Now,
-    /// It was dead before, or has no row.
+    /// It was dead before, or has no row, or what ended was there before this run.
     Before,
     /// It lives at another node.
     Elsewhere(Box<Sandbox>),

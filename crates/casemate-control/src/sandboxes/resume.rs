@@ -173,17 +173,25 @@ impl Control {
         row: Sandbox,
         resume: Resume,
     ) -> Result<SandboxView, ChangeError> {
-        if self.node_reach(&row.node).await? == Reach::Lost {
-            return self.go_on_elsewhere(caller, row, resume).await;
+        let own = row.node.clone();
+        if self.node_reach(&own).await? == Reach::Lost {
+            let but = Some(own.as_str());
+            return self.go_on_elsewhere(caller, row, resume, but).await;
         }
         match self.go_on_there(caller, row.clone(), resume).await {
             Err(ChangeError::Placement(full)) if is_without_room(&full) => {
                 match self.stored_to_move(row, resume).await {
-                    Some(stored) => self.go_on_elsewhere(caller, stored, resume).await,
+                    Some(stored) => {
+                        let but = Some(own.as_str());
+                        self.go_on_elsewhere(caller, stored, resume, but).await
+                    }
                     None => Err(ChangeError::Placement(full)),
                 }
             }
-            Err(ChangeError::FilesLost { .. }) => self.go_on_elsewhere(caller, row, resume).await,
+            // Its disk is another one: it may as well come back there.
+            Err(ChangeError::FilesLost { .. }) => {
+                self.go_on_elsewhere(caller, row, resume, None).await
+            }
             done => done,
         }
     }

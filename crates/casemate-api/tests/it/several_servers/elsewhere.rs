@@ -327,3 +327,24 @@ async fn a_copy_that_no_row_came_to_name_is_ended() {
     assert_eq!(apart.connect(0, &sandbox).await.status, 201);
     apart.runs_at(&sandbox, home).await;
 }
+
+/// The word about a copy comes late: the sandbox has come to that node meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_copy_ends_no_later_run() {
+    let apart = Apart::new(NOT_NOW).await;
+    let (sandbox, home, other) = apart.paused(FILES_ONLY).await;
+    home.fail_creates(full());
+    assert_eq!(apart.connect(0, &sandbox).await.status, 201);
+    apart.runs_at(&sandbox, other).await;
+    let begun = apart.row(&sandbox).await.started_at;
+    other.tell_end(&sandbox, begun - Duration::from_secs(1));
+    // Words of one node are heard in their order, and what is not noted is repeated.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    apart.runs_at(&sandbox, other).await;
+    other.exit(&sandbox);
+    until("its own end is noted", || async {
+        let state = apart.cluster.state_of(&sandbox).await;
+        matches!(state, Some(SandboxState::Dead { .. }))
+    })
+    .await;
+}
