@@ -210,6 +210,14 @@ def edge(cluster, redis):
         made.close()
 
 
+def refused_as_lost(id, api):
+    try:
+        e2b.Sandbox.connect(id, **api.client)
+    except e2b.NotFoundException as error:
+        return "lost with its node" in str(error)
+    return False
+
+
 def test_a_node_that_is_given_up_comes_back_with_what_it_has(cluster, edge):
     one, other = cluster.apis[0], cluster.apis[-1]
     lost, stays = cluster.nodes
@@ -233,6 +241,8 @@ def test_a_node_that_is_given_up_comes_back_with_what_it_has(cluster, edge):
     for api in cluster.apis:
         host.until("it is lost", lambda api=api: runs not in api.listed(), 30)
         assert "lostAt" in api.nodes()[lost.member]
+        # A server hears of it within two seconds.
+        host.until("it is refused", lambda api=api: refused_as_lost(runs, api), 30)
         with pytest.raises(e2b.NotFoundException, match=f"lost with its node {lost.member}"):
             e2b.Sandbox.connect(runs, **api.client)
         # It is not woken, and not gone.
