@@ -268,7 +268,7 @@ def test_a_node_that_is_given_up_comes_back_with_what_it_has(cluster, edge):
     assert again.is_running()
     for id in (runs, rests, made):
         assert other.kill(id)
-    host.until("all are gone", lambda: not any(lost.runs(id) for id in (runs, killed, rests)))
+    host.until("all are gone", lambda: not lost.journalled() & {runs, killed, rests})
 
 
 def test_the_gate_may_die(cluster):
