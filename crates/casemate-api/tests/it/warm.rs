@@ -1,11 +1,14 @@
 //! Templates with a start command: their sandboxes wait for being asked for.
 
+use std::sync::Arc;
+
 use casemate_control::testing::FakeNode;
 use casemate_control::{ControlConfig, WarmPoolConfig};
 use casemate_store::{Build, BuildId, Builds};
 use casemate_types::{BuildContext, Distribution, SandboxId, Startup, Timestamp};
 
 use crate::builds::{Asked, ask, start};
+use crate::several_nodes::{all_connected, full};
 use crate::world::{Answer, World, until};
 
 async fn world(change: impl FnOnce(&mut ControlConfig)) -> World {
@@ -274,4 +277,25 @@ async fn none_are_made_where_the_pool_is_off() {
     // As long as it takes to make one where it is on.
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     assert_eq!((world.node.creates(), world.node.running().len()), (2, 2));
+}
+
+/// A pool that tried one node alone would wait for seconds after each that has no room.
+#[tokio::test]
+async fn they_are_made_at_the_node_that_has_room() {
+    let world = world(|_| {}).await;
+    let others = [world.node.beside("second"), world.node.beside("third")];
+    for node in &others {
+        node.start_clock();
+        let port = Arc::new(node.clone());
+        world.control.add_node(&node.name(), port);
+    }
+    all_connected(&world, 3).await;
+    for node in &others {
+        node.fail_creates(full());
+    }
+    template(&world).await;
+    for _ in 0..3 {
+        create(&world, "").await;
+    }
+    warm(&world, 3).await;
 }

@@ -187,7 +187,8 @@ impl Control {
             let (team, max) = (&caller.team.id, caller.limits.sandboxes_max);
             let place = self.take_place(team, &plan.sandbox, max).await?;
             let starting = self.starting.enter(&plan.sandbox, &node);
-            match self.place_with(&node, caller, &plan).await {
+            let request = self.request(caller, &plan);
+            match self.place_with(&node, &plan.build, request).await {
                 Ok(reply) => {
                     placed = Some((node, place, starting, reply));
                     break;
@@ -342,19 +343,19 @@ impl Control {
     }
 
     /// Places it on a node, which fetches what it lacks and the bucket has.
-    async fn place_with(
+    pub(crate) async fn place_with(
         &self,
         node: &Arc<Node>,
-        caller: &TeamCaller,
-        plan: &Plan,
+        build: &Build,
+        request: CreateRequest,
     ) -> Result<CreateReply, PlacementError> {
-        let refused = match self.place(node, self.request(caller, plan)).await {
+        let refused = match self.place(node, request.clone()).await {
             Err(error) if is_template_missing(&error) => error,
             placed => return placed,
         };
-        match self.bring(node, &plan.build).await {
+        match self.bring(node, build).await {
             // Under the same name: nothing was made.
-            Ok(true) => self.place(node, self.request(caller, plan)).await,
+            Ok(true) => self.place(node, request).await,
             Ok(false) => Err(refused),
             Err(error) => {
                 tracing::info!(
@@ -362,7 +363,7 @@ impl Control {
                     error = chain(&error),
                     "node {} lacks what sandbox {} begins with",
                     node.name,
-                    plan.sandbox
+                    request.sandbox
                 );
                 Err(refused)
             }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use casemate_rpc::{CreateRequest, NodeError};
+use casemate_store::Build;
 use casemate_types::{SandboxId, chain, steady};
 use tokio::time::Instant;
 
@@ -75,9 +76,9 @@ impl Control {
             Err(error) => {
                 self.warm.lock().failed(key, &sandbox);
                 match &error {
-                    CreateError::Placement(PlacementError::Node(
-                        NodeError::Full { .. } | NodeError::Unsupported { .. },
-                    )) => tracing::debug!(error = chain(&error), "made no warm sandbox"),
+                    CreateError::Placement(refused) if is_refused(refused) => {
+                        tracing::debug!(error = chain(&error), "made no warm sandbox");
+                    }
                     // What the command said is its owner's.
                     CreateError::Startup(error) => tracing::warn!(
                         error = error.for_operators(), build.id = %key.build,
@@ -99,10 +100,6 @@ impl Control {
     ) -> Result<Arc<Node>, CreateError> {
         let build = self.store.build_by_id(&key.build).await?;
         let build = build.ok_or_else(|| gone(sandbox))?;
-        // The next one finds another, if this is full.
-        let candidates = self.candidates(&build);
-        let node = candidates.into_iter().next();
-        let node = node.ok_or(PlacementError::NoNode)?;
         let startup = request.startup.clone();
         let idle = self.config.warm_pool.idle;
         let request = CreateRequest {
@@ -112,8 +109,7 @@ impl Control {
             life_ms: crate::sandboxes::create::millis(self.life_with(startup.as_ref(), idle)),
             ..request
         };
-        self.warm.lock().asked(sandbox, &node.name);
-        self.place(&node, request).await?;
+        let node = self.place_warm(&build, request).await?;
         self.warm.lock().placed(sandbox);
         self.warm.changed.notify_one();
         let started = async {
@@ -135,9 +131,36 @@ impl Control {
         }
         started.map(|()| node)
     }
+
+    /// At the first node that takes it, which fetches what it lacks.
+    async fn place_warm(
+        &self,
+        build: &Build,
+        request: CreateRequest,
+    ) -> Result<Arc<Node>, PlacementError> {
+        let mut refused = PlacementError::NoNode;
+        for node in self.candidates(build) {
+            self.warm.lock().asked(&request.sandbox, &node.name);
+            match self.place_with(&node, build, request.clone()).await {
+                Ok(_) => return Ok(node),
+                // Nothing was made under its name.
+                Err(error) if is_refused(&error) => refused = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(refused)
+    }
 }
 
 /// What it is made of was deleted meanwhile.
 fn gone(sandbox: &SandboxId) -> PlacementError {
     NodeError::NotFound(sandbox.clone()).into()
+}
+
+/// The node has no room for it, or lacks what it is made of: another one may do better.
+fn is_refused(error: &PlacementError) -> bool {
+    matches!(
+        error,
+        PlacementError::Node(NodeError::Full { .. } | NodeError::Unsupported { .. })
+    )
 }
