@@ -8,6 +8,7 @@ pub mod cluster;
 mod environment;
 mod guide;
 pub mod images;
+pub mod kept;
 pub mod raw;
 pub mod stores;
 pub mod tls;
@@ -97,10 +98,10 @@ pub struct Config {
     pub conntrack_per_sandbox_max: u32,
     pub manage_firewall: bool,
     pub guest: raw::Guest,
-    pub history: raw::History,
+    pub history: kept::History,
     pub images: images::Images,
     pub builds: images::Builds,
-    pub uploads: raw::Uploads,
+    pub uploads: kept::Uploads,
     pub warm_pool: raw::WarmPool,
     pub rate_limits: raw::RateLimits,
     pub database: stores::Database,
