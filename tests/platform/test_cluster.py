@@ -241,8 +241,8 @@ def test_a_node_that_is_given_up_comes_back_with_what_it_has(cluster, edge):
     for api in cluster.apis:
         host.until("it is lost", lambda api=api: runs not in api.listed(), 30)
         assert "lostAt" in api.nodes()[lost.member]
-        # A server hears of it within two seconds.
-        host.until("it is refused", lambda api=api: is_refused(runs, api), 30)
+        # Whatever this server has heard of it: the row says so.
+        assert is_refused(runs, api)
         # It is not woken, and not gone.
         assert rests in api.listed()
         with pytest.raises(e2b.ServiceBusyException, match="which is lost"):
@@ -263,7 +263,7 @@ def test_a_node_that_is_given_up_comes_back_with_what_it_has(cluster, edge):
     host.until("it is reached", lambda: box.is_running(), 30)
     assert box.files.read("/home/user/kept") == "as it was"
     assert "sleep 600" in box.commands.run("ps -ef").stdout
-    # The server that is not its keeper hears of its return within two seconds.
+    # The connection of the server that is not its keeper may not be up yet.
     again = host.until("it goes on", lambda: e2b.Sandbox.connect(rests, timeout=600, **edge.client(one)), 30)
     assert again.is_running()
     for id in (runs, rests, made):

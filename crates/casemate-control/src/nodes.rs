@@ -45,6 +45,8 @@ pub struct Place {
     pub isolation: String,
     /// It takes new sandboxes.
     pub is_open: bool,
+    /// Since when it is a member; `None` of one that is none.
+    pub joined_at: Option<Timestamp>,
     /// Since when it is given up for lost.
     pub lost_at: Option<Timestamp>,
     /// Of its row: what was agreed with an older one does not count.
@@ -58,6 +60,7 @@ impl Default for Place {
             labels: Arc::default(),
             isolation: String::new(),
             is_open: true,
+            joined_at: None,
             lost_at: None,
             generation: FIRST_NODE_GENERATION,
         }
@@ -124,8 +127,8 @@ pub(crate) struct Node {
     place: watch::Sender<Place>,
     /// Whether it answers this server: it is there to be kept.
     pub(crate) answers: watch::Sender<bool>,
-    /// The generation with which it returned last, as far as this server saw to it.
-    returned: AtomicU64,
+    /// The generation in which it was lost last, once places of its sandboxes were given back.
+    lost_in: AtomicU64,
     created: AtomicU64,
     failed: AtomicU64,
     /// Creates that it was asked for and has not answered.
@@ -245,7 +248,7 @@ impl Node {
             heard: Mutex::default(),
             place: watch::Sender::new(Place::default()),
             answers: watch::Sender::new(false),
-            returned: AtomicU64::new(0),
+            lost_in: AtomicU64::new(0),
             created: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             starting: AtomicUsize::new(0),

@@ -256,6 +256,11 @@ impl FakeNode {
         state.observers.clear();
     }
 
+    /// It answers nothing more, and nobody has noticed yet.
+    pub fn fall_silent(&self) {
+        self.lock().reachable = false;
+    }
+
     pub fn reconnect(&self) {
         self.lock().reachable = true;
     }

@@ -28,7 +28,7 @@ pub const ACCESS_TOKEN: &str = "sk_e2b_00112233445566778899aabbccddeeff00112233"
 pub const ADMIN: &str = "the-admin-token";
 pub const SCRAPE: &str = "the-scrape-token";
 /// Of everything that is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct World {
     pub store: TempStore,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use casemate_store::{Node, NodeStanding};
+use casemate_store::Node;
 use casemate_types::chain;
 use tracing::{info, warn};
 
@@ -75,15 +75,6 @@ fn look(
             control.add_node(&node.id, connect(node));
             spoken.insert(node.id.clone(), address);
         }
-        control.node_place(
-            &node.id,
-            Place {
-                labels: Arc::new(node.labels.clone()),
-                isolation: node.isolation.clone(),
-                is_open: node.standing == NodeStanding::Open && node.lost_at.is_none(),
-                lost_at: node.lost_at,
-                generation: node.generation,
-            },
-        );
+        control.node_place(&node.id, Place::from(node));
     }
 }

@@ -13,8 +13,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use casemate_store::{Sandbox, StoreError};
-use casemate_types::chain;
+use casemate_rpc::NodeError;
+use casemate_store::{NodeStanding, Sandbox, StoreError};
+use casemate_types::{SandboxId, Timestamp, chain};
 
 use super::{Node, Place};
 use crate::Control;
@@ -34,20 +35,33 @@ pub(crate) enum Reach {
 }
 
 impl Control {
-    /// By what this server heard last: the store's row is younger by seconds at most, so that whoever
-    /// acts on this writes by compare-and-set.
+    /// Where that may end in a refusal, by the store: what another server did, or a return, is heard here
+    /// seconds later. A node that is connected costs no look.
     pub(crate) async fn node_reach(&self, node: &str) -> Result<Reach, StoreError> {
-        if let Ok(node) = self.nodes.get(node) {
-            return Ok(node.reach());
+        match self.nodes.get(node) {
+            Ok(node) if node.reach() == Reach::Connected => Ok(Reach::Connected),
+            _ => self.node_reach_now(node).await,
         }
+    }
+
+    /// The same of a node that did not answer just now, though it may count as connected here.
+    pub(crate) async fn node_reach_now(&self, node: &str) -> Result<Reach, StoreError> {
+        let known = self.nodes.get(node).ok();
         if self.shared().is_none() {
-            return Ok(Reach::Away);
+            return Ok(known.map_or(Reach::Away, |node| node.reach()));
         }
-        // It joined a moment ago, or was removed.
         let joined = self.store.node_by_id(node).await?;
-        Ok(match joined {
-            Some(node) if node.lost_at.is_none() => Reach::Away,
-            Some(_) | None => Reach::Lost,
+        Ok(match (known, joined) {
+            (Some(node), Some(joined)) => {
+                node.note_place(Place::from(&joined));
+                node.reach()
+            }
+            // One that never joins is in no row.
+            (Some(node), None) if node.place().joined_at.is_none() => node.reach(),
+            // It joined a moment ago.
+            (None, Some(joined)) if joined.lost_at.is_none() => Reach::Away,
+            // It may have been removed.
+            (None, Some(_)) | (_, None) => Reach::Lost,
         })
     }
 
@@ -64,13 +78,38 @@ impl Control {
 }
 
 impl Control {
+    /// What a call means that a node did not do: nobody reaches one that is lost.
+    pub(crate) async fn not_done(
+        &self,
+        node: &str,
+        sandbox: &SandboxId,
+        source: NodeError,
+    ) -> ChangeError {
+        if matches!(source, NodeError::Unreachable) {
+            match self.node_reach_now(node).await {
+                Ok(Reach::Lost) => {
+                    return ChangeError::Lost {
+                        sandbox: sandbox.clone(),
+                        node: node.to_owned(),
+                    };
+                }
+                Ok(Reach::Connected | Reach::Away) => {}
+                Err(error) => return error.into(),
+            }
+        }
+        ChangeError::Node {
+            sandbox: sandbox.clone(),
+            source,
+        }
+    }
+
     /// Notes what is known of a node that joined; one that is not there changes nothing.
     pub(crate) fn node_place(self: &Arc<Self>, name: &str, place: Place) {
         let Ok(node) = self.nodes.get(name) else {
             return;
         };
-        let was_lost = node.note_place(place);
-        if was_lost || node.reach() != Reach::Lost {
+        node.note_place(place);
+        if !node.is_loss_news() {
             return;
         }
         tracing::warn!(
@@ -101,19 +140,53 @@ impl Control {
     }
 }
 
-impl Node {
-    /// Whether it was lost before. What was read before it returned changes nothing of that.
-    fn note_place(&self, mut place: Place) -> bool {
-        if place.generation <= self.returned.load(Ordering::Relaxed) {
-            place.lost_at = None;
+impl From<&casemate_store::Node> for Place {
+    fn from(node: &casemate_store::Node) -> Self {
+        Self {
+            labels: Arc::new(node.labels.clone()),
+            isolation: node.isolation.clone(),
+            is_open: node.standing == NodeStanding::Open && node.lost_at.is_none(),
+            joined_at: Some(node.joined_at),
+            lost_at: node.lost_at,
+            generation: node.generation,
         }
-        self.place.send_replace(place).lost_at.is_some()
+    }
+}
+
+impl Place {
+    /// Of two the younger is more: a generation begins with a loss, and ends with a return.
+    fn age(&self) -> (Option<Timestamp>, u64, bool) {
+        (self.joined_at, self.generation, self.lost_at.is_none())
+    }
+}
+
+impl Node {
+    /// What was read before what is known already changes nothing: whoever reads is overtaken by others.
+    fn note_place(&self, read: Place) {
+        self.place.send_if_modified(|known| {
+            let is_news = read.age() >= known.age() && read != *known;
+            if is_news {
+                *known = read;
+            }
+            is_news
+        });
     }
 
     /// It is back, and what it has was compared with the rows.
     pub(crate) fn note_return(&self, generation: u64) {
-        self.returned.fetch_max(generation, Ordering::Relaxed);
-        self.place.send_modify(|place| place.lost_at = None);
+        self.place.send_modify(|place| {
+            if place.generation <= generation {
+                place.generation = generation;
+                place.lost_at = None;
+            }
+        });
+    }
+
+    /// Whether it is lost, once for each loss.
+    fn is_loss_news(&self) -> bool {
+        let place = self.place.borrow();
+        let generation = place.generation;
+        place.lost_at.is_some() && self.lost_in.swap(generation, Ordering::Relaxed) != generation
     }
 
     /// Returns once it is given up in a younger generation than this.

@@ -79,7 +79,11 @@ impl Control {
         loop {
             // A node that is lost is told when it returns: its row says so.
             if self.node_reach(&row.node).await? != Reach::Lost {
-                self.kill_at_its_node(&row, reason).await?;
+                match self.kill_at_its_node(&row, reason).await {
+                    // It may have been given up just now.
+                    Ok(()) | Err(ChangeError::Lost { .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
             failpoint::hit(Point::KillAnswered);
             let word = Word::Ours(Some(&row));
@@ -99,10 +103,7 @@ impl Control {
         let killed = async { self.nodes.port(&row.node)?.kill(id, reason).await };
         match killed.await {
             Ok(()) | Err(NodeError::NotFound(_)) => Ok(()),
-            Err(source) => Err(ChangeError::Node {
-                sandbox: id.clone(),
-                source,
-            }),
+            Err(source) => Err(self.not_done(&row.node, id, source).await),
         }
     }
 
@@ -240,20 +241,24 @@ impl Control {
     }
 }
 
-/// Reads the node's answer to a change. One that the node does not know has ended: its event, or
-/// the reconciler, says how.
-pub(crate) fn told(id: &SandboxId, answer: Result<(), NodeError>) -> Result<(), ChangeError> {
-    match answer {
-        Ok(()) => Ok(()),
-        Err(NodeError::NotFound(_)) => Err(ChangeError::NotFound(id.clone())),
-        // Its deadline came a moment ago.
-        Err(NodeError::Paused(_)) => Err(ChangeError::Busy {
-            sandbox: id.clone(),
-            doing: Doing::Pausing,
-        }),
-        Err(source) => Err(ChangeError::Node {
-            sandbox: id.clone(),
-            source,
-        }),
+impl Control {
+    /// Reads a node's answer to a change. One that the node does not know has ended: its event, or
+    /// the reconciler, says how.
+    pub(super) async fn told(
+        &self,
+        node: &str,
+        id: &SandboxId,
+        answer: Result<(), NodeError>,
+    ) -> Result<(), ChangeError> {
+        match answer {
+            Ok(()) => Ok(()),
+            Err(NodeError::NotFound(_)) => Err(ChangeError::NotFound(id.clone())),
+            // Its deadline came a moment ago.
+            Err(NodeError::Paused(_)) => Err(ChangeError::Busy {
+                sandbox: id.clone(),
+                doing: Doing::Pausing,
+            }),
+            Err(source) => Err(self.not_done(node, id, source).await),
+        }
     }
 }

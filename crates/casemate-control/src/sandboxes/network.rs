@@ -6,7 +6,6 @@ use casemate_types::{CompiledPolicy, NetworkPolicy, SandboxId, SandboxState, cha
 
 use super::ChangeError;
 use super::ingress::IngressError;
-use super::kill::told;
 use super::timeout::gone_or;
 use crate::Control;
 use crate::auth::TeamCaller;
@@ -81,7 +80,7 @@ impl Control {
             let (policy, compiled) = ask.check(NetworkError::EgressProxyAtUpdate)?;
             self.may_ask(&compiled)?;
             let set = async { self.nodes.port(&row.node)?.set_network(id, compiled).await };
-            told(id, set.await)?;
+            self.told(&row.node, id, set.await).await?;
             let written = self
                 .store
                 .sandbox_set_network(id, row.generation, &policy)

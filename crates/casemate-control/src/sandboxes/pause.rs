@@ -140,10 +140,7 @@ impl Control {
                 tracing::warn!(
                     sandbox.id = %id, error = chain(&source), "could not pause sandbox {id}"
                 );
-                return Err(ChangeError::Node {
-                    sandbox: id.clone(),
-                    source,
-                });
+                return Err(self.not_done(node, id, source).await);
             }
         };
         failpoint::hit(Point::PauseAnswered);

@@ -192,11 +192,16 @@ impl Control {
             Err(ChangeError::FilesLost { .. }) => {
                 self.go_on_elsewhere(caller, row, resume, None).await
             }
+            // It may have been given up just now.
+            Err(ChangeError::Lost { .. }) => {
+                let but = Some(own.as_str());
+                self.go_on_elsewhere(caller, row, resume, but).await
+            }
             done => done,
         }
     }
 
-    /// At its node.
+    /// At its node. [`ChangeError::Lost`]: that is lost.
     async fn go_on_there(
         self: &Arc<Self>,
         caller: &TeamCaller,
@@ -360,10 +365,9 @@ impl Control {
                 Err(busy(id, Doing::Resuming))
             }
             // What it has may be younger than what was stored of it.
-            Ok(Err(source @ NodeError::Unreachable)) => Err(ChangeError::Node {
-                sandbox: id.clone(),
-                source,
-            }),
+            Ok(Err(source @ NodeError::Unreachable)) => {
+                Err(self.not_done(&row.node, id, source).await)
+            }
             Ok(Err(less @ NodeError::FilesOnly(_))) => Err(ChangeError::Placement(less.into())),
             Ok(Err(error)) => {
                 tracing::warn!(

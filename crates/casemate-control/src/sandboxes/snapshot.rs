@@ -238,10 +238,7 @@ impl Control {
                     "could not keep the files of sandbox {id}"
                 );
                 // What the node did all the same is found by the next comparison.
-                return Err(ChangeError::Node {
-                    sandbox: id.clone(),
-                    source,
-                });
+                return Err(self.not_done(node, id, source).await);
             }
         };
         failpoint::hit(Point::SnapshotAnswered);

@@ -9,7 +9,6 @@ use casemate_store::{Sandbox, StoreError};
 use casemate_types::limits::REFRESH_SECONDS_MIN;
 use casemate_types::{OnTimeout, SandboxId, SandboxState, Timestamp, steady};
 
-use super::kill::told;
 use super::{ChangeError, stands};
 use crate::Control;
 use crate::auth::TeamCaller;
@@ -139,7 +138,7 @@ impl Control {
                 let node = self.nodes.port(&row.node)?;
                 node.set_deadline(&row.id, ends_at).await
             };
-            told(&row.id, set.await)?;
+            self.told(&row.node, &row.id, set.await).await?;
             if self.shared().is_none() {
                 return Ok(());
             }

@@ -96,22 +96,22 @@ async fn comes_back(cluster: &Cluster, node: &FakeNode) {
     until("it is there again", || async {
         cluster.is_kept(node).await
             && !is_lost(cluster, 0, node).await
-            && node_is_connected(cluster, node).await
+            && connected_to(cluster, node).await == [true, true]
     })
     .await;
 }
 
-async fn node_is_connected(cluster: &Cluster, node: &FakeNode) -> bool {
-    for server in 0..2 {
+/// Whether each server is.
+async fn connected_to(cluster: &Cluster, node: &FakeNode) -> [bool; 2] {
+    let mut connected = [false; 2];
+    for (server, connected) in connected.iter_mut().enumerate() {
         let listed = cluster.admin(server, "GET", "/admin/cluster/nodes").send();
         let listed = listed.await.json();
         let mut nodes = listed.as_array().unwrap().iter();
         let found = nodes.find(|one| one["nodeID"] == node.name()).unwrap();
-        if found["connected"] != true {
-            return false;
-        }
+        *connected = found["connected"] == true;
     }
-    true
+    connected
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,6 +177,89 @@ async fn what_runs_on_a_lost_node_is_not_there_until_it_returns() {
     assert_eq!(listed(&cluster, 1, "running").await.len(), before);
     // It takes new ones again.
     made_at(&cluster, &second, 1).await;
+}
+
+/// Nobody is told: as it is with a server that only looks every two seconds.
+async fn lose_untold(cluster: &Cluster, node: &FakeNode) {
+    node.disconnect();
+    until("nobody reaches it", || async {
+        !cluster.is_kept(node).await && connected_to(cluster, node).await == [false, false]
+    })
+    .await;
+    let row = cluster.store.node_by_id(&node.name()).await.unwrap();
+    let generation = row.unwrap().generation;
+    let fenced = cluster.store.node_fence(&node.name(), generation).await;
+    fenced.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_server_refuses_what_is_lost_and_lets_in_what_is_back_without_being_told() {
+    let (cluster, second) = two_nodes(|_| {}).await;
+    let made = made_at(&cluster, &second, 4).await;
+    let [runs, killed, rests, ended] = &made[..] else {
+        unreachable!("four were made");
+    };
+    for paused in [rests, ended] {
+        assert_eq!(change(&cluster, 0, paused, "pause").await.status, 204);
+    }
+    lose_untold(&cluster, &second).await;
+    let asked = ["timeout", "connect", "pause", "snapshots"];
+    for (server, verbs) in [&asked[..2], &asked[2..]].into_iter().enumerate() {
+        for verb in verbs {
+            let refused = change(&cluster, server, runs, verb).await;
+            refused.error_code(404, "sandbox_lost");
+        }
+        let shown = sandbox(&cluster, server, "GET", runs).await;
+        shown.error_code(404, "sandbox_lost");
+        let refused = change(&cluster, server, rests, "connect").await;
+        refused.error_code(503, "sandbox_node_lost");
+    }
+    for (server, gone) in [killed, ended].into_iter().enumerate() {
+        let killed = sandbox(&cluster, server, "DELETE", gone).await;
+        assert_eq!(killed.status, 204, "{}", killed.text);
+    }
+
+    second.reconnect();
+    until("its row says that it is back", || async {
+        let row = cluster.store.node_by_id("second").await.unwrap();
+        row.unwrap().lost_at.is_none()
+    })
+    .await;
+    for server in [0, 1] {
+        let shown = sandbox(&cluster, server, "GET", runs).await;
+        assert_eq!(shown.status, 200, "{}", shown.text);
+    }
+    for (server, id, verb, done) in [
+        (0, runs, "timeout", 204),
+        (1, runs, "timeout", 204),
+        (0, rests, "connect", 201),
+        (1, rests, "connect", 200),
+    ] {
+        // Its connection to the node may not be up yet.
+        until("it is done", || async {
+            let answer = change(&cluster, server, id, verb).await;
+            if answer.status != done {
+                answer.error_code(503, "sandbox_node_unreachable");
+            }
+            answer.status == done
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_counts_as_connected_and_does_not_answer_may_be_lost() {
+    let (cluster, second) = two_nodes(|_| {}).await;
+    let made = made_at(&cluster, &second, 2).await;
+    second.fall_silent();
+    let row = cluster.store.node_by_id("second").await.unwrap();
+    let generation = row.unwrap().generation;
+    let refused = change(&cluster, 0, &made[0], "timeout").await;
+    refused.error_code(503, "sandbox_node_unreachable");
+    let fenced = cluster.store.node_fence("second", generation).await;
+    fenced.unwrap();
+    let refused = change(&cluster, 1, &made[0], "timeout").await;
+    refused.error_code(404, "sandbox_lost");
 }
 
 #[tokio::test(flavor = "multi_thread")]
