@@ -16,6 +16,7 @@
 mod absence;
 pub(crate) mod aging;
 pub(crate) mod astray;
+pub(crate) mod ending;
 mod heard;
 mod layers;
 mod observe;
@@ -232,7 +233,8 @@ async fn follow(
     for word in words {
         handle(control, orphans, node, word).await?;
     }
-    sync::compare(control, orphans, node, &should_run, &there).await?;
+    let is_lost = joined.as_ref().is_some_and(|node| node.lost_at.is_some());
+    sync::compare(control, orphans, node, &should_run, &there, is_lost).await?;
     for gone in warm.iter().filter(|id| !there.has(id)) {
         control.warm.forget(gone);
     }

@@ -172,6 +172,10 @@ pub trait Sandboxes {
     async fn sandbox_list_alive(&self, node: Option<&str>)
     -> Result<Vec<AliveSandbox>, StoreError>;
 
+    /// Those at nodes that are in no list any more and that go on nowhere else, as nothing of them is
+    /// stored; [`FORGET_ROWS_MAX`] at most. None where no node ever joined.
+    async fn sandbox_list_nowhere(&self) -> Result<Vec<AliveSandbox>, StoreError>;
+
     /// Moves the deadline of a running sandbox; returns the new generation.
     /// [`StoreError::Conflict`] when `generation` is not the row's, it is dead or there is none.
     async fn sandbox_set_deadline(
@@ -212,9 +216,9 @@ pub trait Sandboxes {
         running_max: Option<u32>,
     ) -> Result<u64, StoreError>;
 
-    /// Notes that the files of a paused sandbox lie in the bucket, and their artifact, in place of one
-    /// that is noted. [`StoreError::Conflict`]: it is not paused in this generation, and nothing is
-    /// noted. The generation stays.
+    /// Notes that the files of a paused sandbox lie in the bucket, and their artifact.
+    /// [`StoreError::Conflict`]: it is not paused in this generation, or its files are stored already,
+    /// and nothing is noted. The generation stays.
     async fn sandbox_store(
         &self,
         id: &SandboxId,

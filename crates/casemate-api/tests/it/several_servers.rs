@@ -5,6 +5,7 @@ mod cluster;
 mod deaths;
 mod elsewhere;
 mod lost;
+mod removed;
 
 use std::time::Duration;
 

@@ -146,19 +146,38 @@ impl Control {
                     return Err(NodeError::Exists(id.clone()).into());
                 }
             }
-            self.store.sandbox_store(id, generation, &artifact).await?;
-            Ok::<_, CarryError>(artifact.bytes)
+            self.note_stored(id, generation, &files, &artifact).await
         };
         let stored = stored.await;
         if node.port.remove_snapshot(pending.files()).await.is_err() {
             tracing::debug!(snapshot.id = %pending.files(), "a copy goes with the next comparison");
         }
-        let bytes = stored?;
+        let named = stored?;
         tracing::info!(
-            sandbox.id = %id, node = node.name, bytes,
+            sandbox.id = %id, node = node.name, snapshot.id = %named,
             "stored the files of paused sandbox {id} in the bucket"
         );
-        Ok(files)
+        Ok(named)
+    }
+
+    /// What the row names then: another one may have been faster, and what was put here goes with the
+    /// sweep.
+    async fn note_stored(
+        &self,
+        id: &SandboxId,
+        generation: u64,
+        files: &SnapshotId,
+        artifact: &StoredArtifact,
+    ) -> Result<SnapshotId, CarryError> {
+        let conflict = match self.store.sandbox_store(id, generation, artifact).await {
+            Ok(()) => return Ok(files.clone()),
+            Err(error @ StoreError::Conflict { .. }) => error,
+            Err(error) => return Err(error.into()),
+        };
+        let row = self.store.sandbox_by_id(id).await?;
+        let row = row.filter(|row| row.generation == generation);
+        let named = row.and_then(|row| row.stored_files);
+        named.ok_or_else(|| conflict.into())
     }
 
     /// Stores the layers of a build that the bucket has not, from a node that has them.

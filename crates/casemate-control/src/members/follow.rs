@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_store::Node;
-use casemate_types::chain;
+use casemate_types::{Timestamp, chain};
 use tracing::{info, warn};
 
 use super::Members;
@@ -23,7 +23,7 @@ pub async fn follow(
     connect: impl Fn(&Node) -> NodeLink,
 ) {
     let mut changed = members.changed.subscribe();
-    let (mut spoken, mut said) = (BTreeMap::<String, String>::new(), false);
+    let (mut spoken, mut said) = (Spoken::new(), false);
     loop {
         changed.mark_unchanged();
         match members.nodes().await {
@@ -48,19 +48,22 @@ pub async fn follow(
     }
 }
 
-/// `spoken`: with whom we speak, and where.
+/// With whom we speak, where, and since when it is a member: one that was removed and joined again
+/// under its name is another one.
+type Spoken = BTreeMap<String, (String, Timestamp)>;
+
 fn look(
     control: &Arc<Control>,
     nodes: &[Node],
-    spoken: &mut BTreeMap<String, String>,
+    spoken: &mut Spoken,
     connect: &impl Fn(&Node) -> NodeLink,
 ) {
     let gone: Vec<String> = spoken
         .iter()
-        .filter(|(name, address)| {
-            !nodes
-                .iter()
-                .any(|node| (&node.id, &node.address) == (*name, *address))
+        .filter(|(name, (address, since))| {
+            let is_it =
+                |node: &Node| (&node.id, &node.address, &node.joined_at) == (*name, address, since);
+            !nodes.iter().any(is_it)
         })
         .map(|(name, _)| name.clone())
         .collect();
@@ -73,7 +76,7 @@ fn look(
             let address = node.address.clone();
             info!(node = node.id, address, "speaking with node {}", node.id);
             control.add_node(&node.id, connect(node));
-            spoken.insert(node.id.clone(), address);
+            spoken.insert(node.id.clone(), (address, node.joined_at));
         }
         control.node_place(&node.id, Place::from(node));
     }

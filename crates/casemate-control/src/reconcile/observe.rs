@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use casemate_rpc::{NodeEvent, RunningSandbox};
+use casemate_rpc::{NodeEvent, PausedSandbox, RunningSandbox};
 use casemate_types::{EndReason, SandboxId, Timestamp};
 
 use super::{Orphans, PAUSE_MIN, ReconcileError, SYNC_MAX, There, Words, sync, until_synced};
@@ -28,9 +28,12 @@ pub(super) async fn observe(
     let synced = tokio::time::timeout(SYNC_MAX, until_synced(&mut events));
     let (there, Words(words)) = synced.await.map_err(|_| ReconcileError::NeverSynced)??;
     control.see_all(node, &there);
-    orphans.keep_only(&there.running_ids());
+    orphans.keep_only(&there.ids());
     for sandbox in &there.running {
         judge_own(control, orphans, node, sandbox).await?;
+    }
+    for sandbox in &there.paused {
+        judge_own_paused(control, orphans, node, sandbox).await?;
     }
     for word in words {
         observed(control, orphans, node, word).await?;
@@ -59,11 +62,7 @@ async fn observed(
     control.see(node, &event);
     match event {
         NodeEvent::Running(sandbox) => judge_own(control, orphans, node, &sandbox).await?,
-        NodeEvent::Paused(sandbox) => {
-            if control.recent.is_doomed(&sandbox.sandbox) {
-                control.end_soon(&node.name, &sandbox.sandbox, EndReason::Killed);
-            }
-        }
+        NodeEvent::Paused(sandbox) => judge_own_paused(control, orphans, node, &sandbox).await?,
         NodeEvent::Ended {
             sandbox,
             reason,
@@ -97,9 +96,26 @@ async fn judge_own(
     Ok(())
 }
 
+async fn judge_own_paused(
+    control: &Arc<Control>,
+    orphans: &mut Orphans,
+    node: &Node,
+    sandbox: &PausedSandbox,
+) -> Result<(), ReconcileError> {
+    let is_doomed = control.recent.is_doomed(&sandbox.sandbox);
+    if !is_doomed && (sandbox.recorded || sandbox.creator != control.owner) {
+        orphans.forget(&sandbox.sandbox);
+        return Ok(());
+    }
+    sync::judge_paused_unrecorded(control, orphans, node, sandbox).await?;
+    Ok(())
+}
+
 impl There {
-    pub(super) fn running_ids(&self) -> Vec<SandboxId> {
-        self.running.iter().map(|one| one.sandbox.clone()).collect()
+    pub(super) fn ids(&self) -> Vec<SandboxId> {
+        let running = self.running.iter().map(|one| &one.sandbox);
+        let paused = self.paused.iter().map(|one| &one.sandbox);
+        running.chain(paused).cloned().collect()
     }
 }
 

@@ -1,15 +1,13 @@
 //! The comparison itself: one sandbox, all of them, and those past their deadline.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_catalog::Route;
 use casemate_rpc::{NodeError, PausedSandbox, RunningSandbox};
 use casemate_store::{AliveSandbox, NewRun, Sandbox, StoreError};
-use casemate_types::{
-    EndReason, Kept, OnTimeout, PauseReason, SandboxId, SandboxState, Timestamp, chain, steady,
-};
+use casemate_types::{EndReason, Kept, OnTimeout, SandboxId, SandboxState, chain, steady};
 
 use super::{Orphans, ReconcileError, There, astray, reason_gone};
 use crate::Control;
@@ -20,13 +18,14 @@ use crate::tasks::TaskKind;
 /// A node ends a sandbox within a second of its deadline; after this long we do it.
 const OVERDUE_AFTER: Duration = Duration::from_secs(10);
 
-/// Everything, after a watch began.
+/// Everything, after a watch began. `is_lost`: the node was given up, and returns after this.
 pub(super) async fn compare(
     control: &Arc<Control>,
     orphans: &mut Orphans,
     node: &Node,
     should_be: &[AliveSandbox],
     there: &There,
+    is_lost: bool,
 ) -> Result<(), ReconcileError> {
     let running = there.running.iter().map(|one| (&one.sandbox, false));
     let paused = there.paused.iter().map(|one| (&one.sandbox, true));
@@ -75,6 +74,20 @@ pub(super) async fn compare(
                 control.note_ended(&node.name, &row.id, reason, now).await?;
             }
             (Some(_), _) => {}
+        }
+    }
+    if is_lost {
+        // Until it is back whoever resumes one does so elsewhere, from older files.
+        for sandbox in &there.running {
+            let is_older = |row: &AliveSandbox| match row.state {
+                SandboxState::Paused { at, .. } => sandbox.started_at > at,
+                SandboxState::Running { .. } | SandboxState::Dead { .. } => false,
+            };
+            let id = &sandbox.sandbox;
+            let is_unwritten = rows.get(id).is_some_and(|row| is_older(row));
+            if is_unwritten && control.transitions.of(id).is_none() {
+                control.note_running(&node.name, sandbox).await?;
+            }
         }
     }
     for sandbox in &there.running {
@@ -170,25 +183,12 @@ pub(super) async fn judge_paused(
     sandbox: &PausedSandbox,
 ) -> Result<(), ReconcileError> {
     let id = &sandbox.sandbox;
-    if control.recent.is_doomed(id) {
-        control.end_soon(&node.name, id, EndReason::Killed);
+    let Some(row) = judge_paused_unrecorded(control, orphans, node, sandbox).await? else {
         return Ok(());
-    }
-    let row = control.store.sandbox_by_id(id).await?;
-    if row
-        .as_ref()
-        .is_some_and(|row| astray::is_elsewhere(row, &node.name))
-    {
-        // Nobody makes one that rests: also what the node was not told a row of is over.
-        orphans.forget(id);
-        if !control.starting.contains(id) {
-            control.end_copy(&node.name, id);
-        }
-        return Ok(());
-    }
-    match row.map(|row| row.state) {
-        Some(SandboxState::Dead { reason, .. }) => control.end_soon(&node.name, id, reason),
-        Some(SandboxState::Running { .. } | SandboxState::Paused { .. }) => {
+    };
+    match row.state {
+        SandboxState::Dead { reason, .. } => control.end_soon(&node.name, id, reason),
+        SandboxState::Running { .. } | SandboxState::Paused { .. } => {
             orphans.forget(id);
             if !sandbox.recorded {
                 control.records.note(&node.name, id);
@@ -196,11 +196,30 @@ pub(super) async fn judge_paused(
             control.note_paused(&as_told(node, sandbox)).await?;
             control.route_as_noted(id, &node.name).await?;
         }
-        None if control.starting.contains(id) => {}
-        // Its deadline may have paused what was never acknowledged.
-        None => orphans.see(&control.config, &as_if_running(sandbox)),
     }
     Ok(())
+}
+
+/// The same as [`judge_unrecorded`]: its deadline may have paused what whoever makes it has not written
+/// down yet, or never will.
+pub(super) async fn judge_paused_unrecorded(
+    control: &Arc<Control>,
+    orphans: &mut Orphans,
+    node: &Node,
+    sandbox: &PausedSandbox,
+) -> Result<Option<Sandbox>, ReconcileError> {
+    let id = &sandbox.sandbox;
+    if control.recent.is_doomed(id) {
+        control.end_soon(&node.name, id, EndReason::Killed);
+        return Ok(None);
+    }
+    match control.store.sandbox_by_id(id).await? {
+        Some(row) if !astray::is_elsewhere(&row, &node.name) => return Ok(Some(row)),
+        Some(_) | None if control.starting.contains(id) => orphans.forget(id),
+        Some(_) => astray::judge(control, orphans, node, &as_if_running(sandbox)),
+        None => orphans.see(&control.config, &as_if_running(sandbox)),
+    }
+    Ok(None)
 }
 
 /// For whoever judges both alike.
@@ -371,97 +390,6 @@ async fn agree_on_deadline(control: &Control, id: &SandboxId) -> Result<(), Reco
         }
     }
     Ok(())
-}
-
-impl Control {
-    /// Has the node end a sandbox, and notes it. Not waited for: one that resists, as the kernel
-    /// may hold its processes, must not keep everything else from being looked at. What fails is
-    /// found again by the next comparison, or the next round.
-    pub(super) fn end_soon(self: &Arc<Self>, node: &str, id: &SandboxId, reason: EndReason) {
-        self.end_and(node, id, reason, |_, _| {});
-    }
-
-    /// Has the node pause a sandbox whose deadline has passed, and notes it. Not waited for, as
-    /// above.
-    fn pause_soon(self: &Arc<Self>, node: &str, id: &SandboxId, kept: Kept) {
-        if !self.ending.begin(id) {
-            return;
-        }
-        let (control, node, id) = (Arc::clone(self), node.to_owned(), id.clone());
-        self.tasks.spawn(TaskKind::Cleanup, async move {
-            let paused = async {
-                let reply = control.ask_node_to_pause(&node, &id, kept).await?;
-                let reason = PauseReason::Expired;
-                control.record_pause(&node, &id, reply, reason).await
-            };
-            let paused = paused.await;
-            control.ending.done(&id);
-            if let Err(error) = paused {
-                tracing::warn!(
-                    sandbox.id = %id, error = chain(&error),
-                    "could not pause sandbox {id} yet"
-                );
-            }
-        });
-    }
-
-    /// The same of one that has no row: its team finds its end among its events all the same.
-    pub(super) fn end_orphan(self: &Arc<Self>, node: &str, orphan: RunningSandbox) {
-        let id = orphan.sandbox.clone();
-        self.end_and(node, &id, EndReason::Orphaned, move |control, at| {
-            control.note_orphan_end(&orphan, at);
-        });
-    }
-
-    fn end_and(
-        self: &Arc<Self>,
-        node: &str,
-        id: &SandboxId,
-        reason: EndReason,
-        then: impl FnOnce(&Self, Timestamp) + Send + 'static,
-    ) {
-        if !self.ending.begin(id) {
-            return;
-        }
-        let (control, node, id) = (Arc::clone(self), node.to_owned(), id.clone());
-        self.tasks.spawn(TaskKind::Cleanup, async move {
-            let killed = async { control.nodes.port(&node)?.kill(&id, reason).await };
-            let ended = match killed.await {
-                Ok(()) | Err(NodeError::NotFound(_)) => {
-                    let now = steady::now();
-                    let noted = control.note_ended(&node, &id, reason, now).await;
-                    then(&control, now);
-                    noted.map(drop).map_err(ReconcileError::from)
-                }
-                Err(error) => Err(error.into()),
-            };
-            control.ending.done(&id);
-            if let Err(error) = ended {
-                tracing::warn!(
-                    sandbox.id = %id, error = chain(&error),
-                    "could not end sandbox {id} yet"
-                );
-            }
-        });
-    }
-}
-
-/// Sandboxes that are being ended by [`Control::end_soon`], each one once.
-#[derive(Default)]
-pub(crate) struct Ending(Mutex<HashSet<SandboxId>>);
-
-impl Ending {
-    pub(super) fn begin(&self, id: &SandboxId) -> bool {
-        self.lock().insert(id.clone())
-    }
-
-    pub(super) fn done(&self, id: &SandboxId) {
-        self.lock().remove(id);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashSet<SandboxId>> {
-        self.0.lock().expect("no holder of this lock panics")
-    }
 }
 
 /// The backstop of the node's own clock, and of an end whose event was lost.

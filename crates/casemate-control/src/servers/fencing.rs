@@ -66,6 +66,7 @@ impl Fencing {
             for node in nodes.iter().filter(|node| node.lost_at.is_some()) {
                 control.end_expired_at(&node.id).await?;
             }
+            control.end_nowhere().await?;
             self.ended = Some(Instant::now());
         }
         Ok(())
@@ -148,6 +149,21 @@ impl Control {
             Err(StoreError::Conflict { .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Rows at nodes that were removed: of a removal that was cut off, or of a create that was at one
+    /// meanwhile.
+    async fn end_nowhere(&self) -> Result<(), StoreError> {
+        for row in self.store.sandbox_list_nowhere().await? {
+            let (node, now) = (&row.node, steady::now());
+            if self.note_ended(node, &row.id, EndReason::Lost, now).await? {
+                tracing::info!(
+                    sandbox.id = %row.id, node,
+                    "sandbox {} of node {node} is lost, as the node was removed", row.id
+                );
+            }
+        }
+        Ok(())
     }
 
     /// What a lost node runs by its rows and is to end at a deadline that has passed has ended, wherever

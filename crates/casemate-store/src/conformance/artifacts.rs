@@ -126,6 +126,17 @@ pub async fn what_is_stored_of_a_pause_counts_until_it_is_over(store: &dyn Store
     let mut sandbox = a_paused(store, &team, Kept::Memory).await;
     let id = sandbox.id.clone();
     let put = store_pause(store, &team, &sandbox).await;
+    // Another one stored it at the same time.
+    let twice = StoredArtifact {
+        what: Portable::Snapshot(SnapshotId::random_of_pause()),
+        ..put.clone()
+    };
+    for late in [&twice, &stored(&put.what, &team, "late")] {
+        let late = store.sandbox_store(&id, sandbox.generation, late);
+        check_conflict(late.await);
+    }
+    let found = store.artifact_find(&[twice.what, put.what.clone()]).await;
+    assert_eq!(found.unwrap(), std::slice::from_ref(&put));
     // Less is kept of the same pause: its files are the same.
     let less = store.sandbox_pause(&id, sandbox.generation, at(20, 0), Kept::Files);
     sandbox.generation = less.await.unwrap();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use casemate_types::sandbox::PublicState;
-use casemate_types::{Kept, SandboxState};
+use casemate_types::{Kept, SandboxId, SandboxState, SnapshotId};
 
 use super::sandboxes::{a_run, a_sandbox};
 use super::*;
@@ -123,4 +123,34 @@ pub async fn what_runs_on_a_lost_node_is_left_out(store: &dyn Store) {
         store.sandbox_by_id(&rests.id).await.unwrap(),
         Some(rests.clone())
     );
+}
+
+pub async fn what_is_left_of_a_removed_node_is_listed(store: &dyn Store) {
+    let team = new_team(store).await;
+    let (node, _) = a_lost_node(store).await;
+    let (stays, _) = a_lost_node(store).await;
+    let at_node = |node: &str, started| Sandbox {
+        node: node.to_owned(),
+        ..a_sandbox(&team, started)
+    };
+    let runs = put(store, at_node(&node, 1), None).await.unwrap();
+    let mut rests = at_node(&node, 2);
+    rests.state = SandboxState::Paused {
+        at: at(9, 0),
+        kept: Kept::Memory,
+    };
+    let mut stored = rests.clone();
+    stored.id = SandboxId::random();
+    stored.stored_files = Some(SnapshotId::random_of_pause());
+    let rests = put(store, rests, None).await.unwrap();
+    put(store, stored, None).await.unwrap();
+    put(store, at_node(&stays, 3), None).await.unwrap();
+    let left = async || {
+        let mut found = store.sandbox_list_nowhere().await.unwrap();
+        found.retain(|row| row.team == team);
+        found.into_iter().map(|row| row.id).collect::<Vec<_>>()
+    };
+    assert_eq!(left().await, []);
+    assert!(store.node_remove(&node).await.unwrap());
+    assert_eq!(left().await, [runs.id, rests.id]);
 }
