@@ -76,8 +76,8 @@ class Nginx(Server):
         return {}
 
     def begin(self, apis, edges):
-        def upstream(name, ports):
-            servers = "".join(f"server 127.0.0.1:{port} max_fails=1 fail_timeout=2s; " for port in ports)
+        def upstream(name, ports, fails):
+            servers = "".join(f"server 127.0.0.1:{port} {fails}; " for port in ports)
             return f"upstream {name} {{ {servers} keepalive 32; }}"
 
         def listen(port, name):
@@ -109,8 +109,9 @@ class Nginx(Server):
             {f"log_format told '{self.log_format}'; access_log {self.dir}/access.log told" if self.log_format else "access_log off"};
             {"".join(f"{kind}_temp_path {self.dir}/{kind}; " for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])}
             map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
-            {upstream("api", [api.port for api in apis])}
-            {upstream("edge", [edge.port for edge in edges])}
+            {upstream("api", [api.port for api in apis], "max_fails=1 fail_timeout=2s")}
+            # An edge breaks what is open of a sandbox that pauses: that says nothing of the edge.
+            {upstream("edge", [edge.port for edge in edges], "max_fails=0")}
             {listen(self.port, "api")}
             {listen(self.edge_port, "edge")}
         }}"""
