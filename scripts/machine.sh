@@ -65,8 +65,8 @@ need_venv() {
   echo "$stamp" >"$dir/stamp"
 }
 
-# All that a cluster on this machine takes; then runs the program of it that is named, with the rest.
-run_cluster() {
+# All that a cluster on this machine takes. Leaves in `base` where its archive is.
+need_cluster() {
   need_platform_packages
   # Whoever installs them as usual has servers that run at once.
   RUNLEVEL=1 need_packages postgresql redis-server nginx-light procps patchelf
@@ -75,12 +75,16 @@ run_cluster() {
   say "building (a few minutes the first time)"
   build_static
   build_program
-  local base=${CASEMATE_TEST_BASE:-$PWD/target/test/base.tar.zst}
+  base=${CASEMATE_TEST_BASE:-$PWD/target/test/base.tar.zst}
   if [ ! -e "$base" ]; then
     say "making the base template, about two minutes"
     "$(built)/examples/base" "$base.draft.tar.zst"
     mv "$base.draft.tar.zst" "$base"
   fi
+}
+
+# Becomes the program of a cluster that is named, with the rest: who ends the script ends it.
+run_cluster() {
   say "a cluster of ten processes"
   CASEMATE=$(realpath "$(program)") CASEMATE_TEST_BASE=$base \
     exec target/test/venv/bin/python "$@"

@@ -23,6 +23,8 @@ class Api:
         self.name = name
         self.program = CASEMATE
         self.settings = {"API_KEY_SECRET": SECRET, **settings}
+        # A file of settings, where a test has one.
+        self.config = None
         self.data_dir = ROOT / f"cluster-{name}-{os.getpid()}"
         self.port, self.calls, self.health = free_port(), free_port(), free_port()
         self.log = ROOT / "logs" / f"cluster-{name}.log"
@@ -42,6 +44,7 @@ class Api:
     def spawn(self):
         command = [self.program, "api", "--data-dir", self.data_dir, "--listen", f"127.0.0.1:{self.port}"]
         command += ["--cluster-listen", self.address, "--health-listen", f"127.0.0.1:{self.health}"]
+        command += ["--config", self.config] if self.config else []
         self.mark = self.log.stat().st_size if self.log.exists() else 0
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(

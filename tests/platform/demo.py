@@ -1,14 +1,14 @@
 """A whole cluster on this machine: PostgreSQL, Redis, an S3 emulator, two API servers and two edges
 behind nginx, three nodes. `scripts/cluster-demo` shows it, `test_demo.py` tries it in short.
 
-    python demo.py [--keep] [--run COMMAND…]
+    python demo.py [--keep] [--run COMMAND…] [--sdk-tests]
 """
 
 import argparse
 import contextlib
 import os
 import pathlib
-import shutil
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,7 +20,7 @@ import e2b
 import host
 from cluster import Api, Node
 from edges import Edge
-from instance import free_port
+from instance import BASE, free_port
 from servers import Postgres, Redis, Server
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -76,8 +76,8 @@ class Nginx(Server):
         return {}
 
     def begin(self, apis, edges):
-        def upstream(name, ports):
-            servers = "".join(f"server 127.0.0.1:{port} max_fails=1 fail_timeout=2s; " for port in ports)
+        def upstream(name, ports, fails):
+            servers = "".join(f"server 127.0.0.1:{port} {fails}; " for port in ports)
             return f"upstream {name} {{ {servers} keepalive 32; }}"
 
         def listen(port, name):
@@ -109,8 +109,9 @@ class Nginx(Server):
             {f"log_format told '{self.log_format}'; access_log {self.dir}/access.log told" if self.log_format else "access_log off"};
             {"".join(f"{kind}_temp_path {self.dir}/{kind}; " for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])}
             map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
-            {upstream("api", [api.port for api in apis])}
-            {upstream("edge", [edge.port for edge in edges])}
+            {upstream("api", [api.port for api in apis], "max_fails=1 fail_timeout=2s")}
+            # An edge breaks what is open of a sandbox that pauses: that says nothing of the edge.
+            {upstream("edge", [edge.port for edge in edges], "max_fails=0")}
             {listen(self.port, "api")}
             {listen(self.edge_port, "edge")}
         }}"""
@@ -127,14 +128,48 @@ class Nginx(Server):
         return False
 
 
+class Registries(Server):
+    """The tests' images, and registries that have them. What they tell tests of themselves is in `told`."""
+
+    def __init__(self):
+        super().__init__("registries")
+        self.place = ROOT / "target/test/registry"
+        self.log = ROOT / "target/test/logs/cluster-registries.log"
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+
+    def start(self):
+        (self.place / "env").unlink(missing_ok=True)
+        with open(self.log, "wb") as log:
+            command = ["python3", ROOT / "tests/registry", self.place, BASE]
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+        ended = lambda: not self.lives() or (self.place / "env").exists()
+        # The first time three releases of Debian are made.
+        host.until("the registries answer", ended, 1800, 0.5)
+        assert self.lives(), self.log.read_text(errors="replace")[-2000:]
+        lines = shlex.split((self.place / "env").read_text())
+        self.told = dict(line.split("=", 1) for line in lines)
+
+
 class Demo:
     name = "demo"
     # Of PostgreSQL's own file system, if it is to have one.
     room_mib = None
+    # A file of the API servers' settings.
+    config = None
 
     def __init__(self, say=lambda text: None):
         self.say = say
         self.opened = contextlib.ExitStack()
+        self.told = {}
+
+    def registries(self):
+        """Before `up`, for those who build of images."""
+        self.say("making the tests' images, some minutes the first time")
+        self.told = self.opened.enter_context(Registries()).told
+        self.config = self.told["CASEMATE_TEST_REGISTRY_CONFIG"]
 
     def servers(self):
         self.say("starting PostgreSQL, Redis and a bucket")
@@ -147,6 +182,8 @@ class Demo:
     def members(self):
         settings = {**self.postgres.database("demo"), **self.redis.settings, **self.bucket.settings, **self.public}
         self.apis = [Api(f"{self.name}-a{n}", **settings) for n in (1, 2)]
+        for api in self.apis:
+            api.config = self.config
         self.edges = [Edge(f"{self.name}-e{n}", self.apis, **self.redis.settings) for n in (1, 2)]
         self.nodes = [Node(f"{self.name}-n{n}", self.apis, **self.bucket.settings) for n in (1, 2, 3)]
 
@@ -222,6 +259,19 @@ class Demo:
         self.say("running " + " ".join(map(str, command)))
         subprocess.run(command, check=True, env={**os.environ, **self.environment}, cwd=ROOT)
 
+    def sdk_tests(self):
+        """Both SDKs' tests, as `scripts/test` runs them on one machine; whether all passed."""
+        # Requests past the SDKs go to an edge itself: some are of what nginx does not pass on.
+        environment = {**os.environ, **self.told, **self.environment, "CASEMATE_TEST_SANDBOX_URL": self.edges[0].url}
+        python = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        js = ["node", "--test", "--test-reporter=tap", "all.test.js"]
+        passed = []
+        for folder, command in (("python", python), ("js", js)):
+            self.say(f"the tests of tests/sdk/{folder}")
+            ran = subprocess.run(command, env=environment, cwd=ROOT / "tests/sdk" / folder)
+            passed.append(ran.returncode == 0)
+        return all(passed)
+
     def close(self):
         self.opened.close()
 
@@ -289,17 +339,22 @@ def main():
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--keep", action="store_true", help="leave it running until Ctrl-C")
     asked.add_argument("--run", nargs=argparse.REMAINDER, default=[], help="a command with the SDKs' variables set")
+    asked.add_argument("--sdk-tests", action="store_true", help="run the tests of both SDKs on it")
     asked = asked.parse_args()
     # `kill` ends it as Ctrl-C does: nothing is left.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     demo = Demo(lambda text: print(f"-- {text}", flush=True))
     with contextlib.closing(demo):
+        if asked.sdk_tests:
+            demo.registries()
         demo.up()
         demo.run(sys.executable, "examples/analyse_csv.py")
         spread(demo)
         survives(demo)
         if asked.run:
             demo.run(*asked.run)
+        if asked.sdk_tests and not demo.sdk_tests():
+            sys.exit("the SDKs' tests failed")
         if asked.keep:
             shown = "; ".join(f"export {name}={value}" for name, value in demo.environment.items())
             print(f"{shown}\n-- Ctrl-C ends it", flush=True)

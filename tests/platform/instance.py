@@ -163,7 +163,12 @@ class Instance:
             # A disk may take milliseconds for each file that goes, and layers have ten thousands.
             ran = casemate(*down, entering=self.entering, timeout=600)
             assert ran.returncode == 0, ran.stderr
+            # What it asked to end has left its folder by then; a busy machine takes a moment to bury it.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process and self.process.wait(30)
             if self.id:
+                with contextlib.suppress(AssertionError):
+                    host.until("all is gone", lambda: not host.traces(self.id, self.data_dir), 30)
                 assert host.traces(self.id, self.data_dir) == []
         if self.process and self.process.poll() is None:
             self.process.kill()

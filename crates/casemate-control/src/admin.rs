@@ -90,7 +90,7 @@ impl Control {
     pub async fn api_key_delete(&self, team: &TeamId, id: &KeyId) -> Result<bool, StoreError> {
         let deleted = self.store.key_delete(team, id).await?;
         if let Some(key) = &deleted {
-            self.forget_key(&key.hash);
+            self.forget_key(&key.hash).await;
             tracing::info!(key.id = %id, team.id = %team, "deleted an api key");
         }
         Ok(deleted.is_some())

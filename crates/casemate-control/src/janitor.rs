@@ -133,7 +133,7 @@ async fn end_unused(control: &Control) -> Result<(), StoreError> {
         }
     }
     if gone > 0 {
-        control.forget_builds();
+        control.forget_builds().await;
         tracing::info!(builds = gone, "forgot builds that nothing refers to");
     }
     Ok(())
@@ -201,7 +201,7 @@ async fn end_retention(control: &Control) -> Result<(), StoreError> {
             if !files.is_empty() {
                 let snapshots = files.len();
                 tracing::info!(team.id = %team.id, snapshots, "{snapshots} snapshots are over");
-                control.forget_builds();
+                control.forget_builds().await;
                 control.drop_files(files);
             }
         }

@@ -73,7 +73,7 @@ struct UnderWay {
 pub(crate) struct Turn {
     all: Transitions,
     sandbox: SandboxId,
-    _told: Option<Told>,
+    told: Option<Told>,
 }
 
 /// Somebody else's change.
@@ -111,10 +111,14 @@ impl Other {
 }
 
 impl Turn {
-    /// What it was taken for is done.
-    pub(crate) fn done(self) {
+    /// What it was taken for is done. Returns when the other servers know that it is over: whoever is
+    /// answered after this may ask one of them next.
+    pub(crate) async fn done(mut self) {
         if let Some(change) = self.all.lock().get(&self.sandbox) {
             change.done.send_replace(true);
+        }
+        if let Some(told) = self.told.take() {
+            told.over().await;
         }
     }
 }
@@ -130,7 +134,7 @@ impl Transitions {
     pub(crate) async fn begin(&self, sandbox: &SandboxId, doing: Doing) -> Result<Turn, Other> {
         let mut turn = self.begin_here(sandbox, doing)?;
         if let Some(elsewhere) = &self.elsewhere {
-            turn._told = elsewhere.tell(sandbox, doing).await?;
+            turn.told = elsewhere.tell(sandbox, doing).await?;
         }
         Ok(turn)
     }
@@ -145,7 +149,7 @@ impl Transitions {
         Ok(Turn {
             all: self.clone(),
             sandbox: sandbox.clone(),
-            _told: None,
+            told: None,
         })
     }
 
@@ -208,7 +212,7 @@ mod tests {
             panic!("the first is over");
         };
         let other = all.of(&id).unwrap();
-        turn.done();
+        turn.done().await;
         assert_eq!(other.over().await, Some(true));
         assert!(all.of(&id).is_none());
     }
@@ -233,6 +237,12 @@ mod tests {
         assert!(!waiting.is_finished());
         drop(turn);
         assert_eq!(waiting.await.unwrap(), None);
-        assert!(servers[1].begin(&id, Doing::Killing).await.is_ok());
+        // What is done is over for the other one at once, whoever it asks.
+        for n in 0..10 {
+            let Ok(turn) = servers[n % 2].begin(&id, Doing::Snapshotting).await else {
+                panic!("the one before is over");
+            };
+            turn.done().await;
+        }
     }
 }

@@ -4,7 +4,8 @@ import http from 'node:http'
 
 import { until } from './setup.js'
 
-const edge = new URL(process.env.CASEMATE_TEST_URL)
+// In a cluster edges stand apart.
+const edge = new URL(process.env.CASEMATE_TEST_SANDBOX_URL ?? process.env.CASEMATE_TEST_URL)
 
 /** The answer as it begins. Not fetch: it does not let a caller set the host. */
 export function open(host, path = '/', headers = {}) {

@@ -64,7 +64,7 @@ impl Control {
             };
             match self.store.template_report(&report, Timestamp::now()).await {
                 Ok(changed) if changed => {
-                    self.forget_builds();
+                    self.forget_builds().await;
                     tracing::info!(
                         template.id = %template.template, alias = template.alias,
                         "template {} comes from node {}", template.alias, info.node

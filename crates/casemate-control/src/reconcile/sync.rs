@@ -282,6 +282,8 @@ impl Control {
         node: &Node,
         sandbox: &RunningSandbox,
     ) -> Result<(), ReconcileError> {
+        // Between two attempts, while the store fails.
+        const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(5)];
         let other = self.transitions.of(&sandbox.sandbox);
         if other.is_none() && self.shared().is_none() {
             return self.note_running(&node.name, sandbox).await;
@@ -297,12 +299,19 @@ impl Control {
                     tokio::time::sleep(control.config.row_grace).await;
                 }
             }
-            if let Err(error) = control.note_running(&node, &sandbox).await {
+            let [mut pause, longest] = PAUSES;
+            while let Err(error) = control.note_running(&node, &sandbox).await {
                 let id = &sandbox.sandbox;
                 tracing::warn!(
                     sandbox.id = %id, error = chain(&error),
                     "could not note that sandbox {id} runs"
                 );
+                // Nobody else does so before the node is looked at anew.
+                if !matches!(error, ReconcileError::Store(_)) {
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(longest);
             }
         });
         Ok(())

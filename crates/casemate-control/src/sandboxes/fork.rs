@@ -66,7 +66,7 @@ impl Control {
         let row = self.forkable(caller, &row.id).await?;
         let pending = self.unrecorded.begin();
         self.keep_files(&row.node, id, pending.files()).await?;
-        turn.done();
+        turn.done().await;
         let forks = (0..count).map(|_| {
             let control = Arc::clone(self);
             let (caller, row, files) = (caller.clone(), row.clone(), pending.files().clone());

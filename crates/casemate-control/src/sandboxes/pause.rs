@@ -59,7 +59,7 @@ impl Control {
             return Ok(());
         };
         self.pause_in_turn(caller, id, ask).await?;
-        turn.done();
+        turn.done().await;
         Ok(())
     }
 

@@ -128,7 +128,7 @@ impl Control {
         id: &SandboxId,
         resume: Resume,
     ) -> Result<Option<SandboxView>, ChangeError> {
-        let _turn = match self.transitions.begin(id, Doing::Resuming).await {
+        let turn = match self.transitions.begin(id, Doing::Resuming).await {
             Ok(turn) => turn,
             Err(other) => {
                 let doing = other.doing;
@@ -139,7 +139,7 @@ impl Control {
                 return Err(busy(id, doing));
             }
         };
-        let _one = self.locks.lock(id).await;
+        let one = self.locks.lock(id).await;
         let not_found = || ChangeError::NotFound(id.clone());
         let row = self.own_row(caller, id).await?.ok_or_else(not_found)?;
         let state = stands(&row, steady::now()).ok_or_else(not_found)?;
@@ -148,6 +148,8 @@ impl Control {
         }
         let row = self.settled(row).await?;
         let view = self.go_on(caller, row, resume).await?;
+        drop(one);
+        turn.done().await;
         Ok(Some(view))
     }
 

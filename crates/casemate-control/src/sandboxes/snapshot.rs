@@ -178,10 +178,10 @@ impl Control {
         failpoint::hit(Point::SnapshotRecorded);
         self.has_news();
         drop(pending);
-        turn.done();
+        turn.done().await;
         let PlacedSnapshot { template, replaced } = placed;
         // First, so that nobody begins with files that go.
-        self.forget_builds();
+        self.forget_builds().await;
         self.drop_files(replaced.into_iter().collect());
         let view = view(
             &caller.team.slug,

@@ -8,7 +8,6 @@ use casemate_store::KeyHash;
 use casemate_types::chain;
 
 use crate::Control;
-use crate::tasks::TaskKind;
 
 const TOPIC: &str = "recall";
 /// Where a reference leads, of any template.
@@ -47,29 +46,29 @@ pub(crate) async fn listen(control: Arc<Control>) {
 }
 
 impl Control {
-    /// References lead elsewhere from now on, here and at the other servers.
-    pub(crate) fn forget_builds(&self) {
+    /// References lead elsewhere from now on, here and at the other servers: whoever is answered after
+    /// this may ask another one next.
+    pub(crate) async fn forget_builds(&self) {
         self.builds_by_reference.clear();
-        self.tell(BUILDS);
+        self.tell(BUILDS).await;
     }
 
     /// A key is nobody's any more.
-    pub(crate) fn forget_key(&self, key: &KeyHash) {
+    pub(crate) async fn forget_key(&self, key: &KeyHash) {
         self.teams_by_key.remove(key);
-        self.tell(KEYS);
+        self.tell(KEYS).await;
     }
 
-    fn tell(&self, word: &'static [u8]) {
+    async fn tell(&self, word: &'static [u8]) {
         let Some(events) = self.shared().and_then(|shared| shared.events.clone()) else {
             return;
         };
-        self.tasks.spawn(TaskKind::Cleanup, async move {
-            if let Err(error) = events.publish(TOPIC, word).await {
-                tracing::debug!(
-                    error = chain(&error),
-                    "other servers find a change out later"
-                );
-            }
-        });
+        // As long as a call of the catalog lasts at most.
+        if let Err(error) = events.publish(TOPIC, word).await {
+            tracing::debug!(
+                error = chain(&error),
+                "other servers find a change out later"
+            );
+        }
     }
 }

@@ -64,7 +64,7 @@ impl Control {
         match self.store.template_delete(&template).await? {
             TemplateDeleted::Done(files) => {
                 failpoint::hit(Point::SnapshotForgotten);
-                self.forget_builds();
+                self.forget_builds().await;
                 // One that was begun since those before were cancelled.
                 self.building.cancel_of(&template);
                 self.drop_warm_of(&template);

@@ -120,7 +120,7 @@ impl Control {
     /// What is left of the rows that are gone.
     async fn follow(self: &Arc<Self>, team: &TeamId, trimmed: &Trimmed) {
         if trimmed.builds > 0 {
-            self.forget_builds();
+            self.forget_builds().await;
         }
         if trimmed.uploads > 0
             && let Err(error) = self.sweep_uploads_of(team).await

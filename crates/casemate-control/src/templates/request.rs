@@ -147,7 +147,7 @@ impl Control {
         match self.store.build_request(&new).await? {
             BuildRequested::Done { template, public } => {
                 // The name may have led to the platform's template of that name until now.
-                self.forget_builds();
+                self.forget_builds().await;
                 tracing::info!(
                     template.id = %template, build.id = %new.build, team.id = %new.team,
                     "build {} of template {template} was asked for", new.build

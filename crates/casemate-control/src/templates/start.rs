@@ -368,7 +368,7 @@ impl Control {
         let now = Timestamp::now();
         let is_ready = self.store.build_finish(&build, disk_mib, now).await?;
         if is_ready {
-            self.forget_builds();
+            self.forget_builds().await;
             self.warm_up(team, &build);
             self.has_news();
             let id = record.id;

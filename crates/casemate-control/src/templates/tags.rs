@@ -86,7 +86,7 @@ impl Control {
         self.store
             .tags_assign(template, &build.id, &tags, now)
             .await?;
-        self.forget_builds();
+        self.forget_builds().await;
         Ok(TagsAssigned {
             tags,
             build: build.id,
@@ -116,7 +116,7 @@ impl Control {
             .tagged(caller, &reference, WhenBlocked::Refused)
             .await?;
         self.store.tags_remove(&template.id, &tags).await?;
-        self.forget_builds();
+        self.forget_builds().await;
         Ok(())
     }
 

@@ -50,7 +50,7 @@ impl Control {
                 return Err(not_found());
             }
             // Others may use it now, or must not any more.
-            self.forget_builds();
+            self.forget_builds().await;
             if !public {
                 self.drop_warm_of(id);
             }

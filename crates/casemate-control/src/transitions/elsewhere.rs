@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use casemate_catalog::{LeaseTake, Leases};
 use casemate_types::{SandboxId, chain};
+use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Doing, Other, Whose};
@@ -24,9 +25,20 @@ pub(crate) struct Elsewhere {
     tasks: Tasks,
 }
 
-/// The others know; dropped, it is over for them too.
+/// The others know; dropped, it is soon over for them too.
 pub(super) struct Told {
-    _over: DropGuard,
+    over: DropGuard,
+    /// Dropped when it is.
+    given: oneshot::Receiver<()>,
+}
+
+impl Told {
+    /// Returns when it is over for them, or cannot be told.
+    pub(super) async fn over(self) {
+        drop(self.over);
+        // Nothing is sent.
+        let _ = self.given.await;
+    }
 }
 
 /// A lease that another server has.
@@ -95,8 +107,10 @@ impl Elsewhere {
     /// Renews it until it is dropped, and gives it then.
     fn keep(&self, name: String, holder: String) -> Told {
         let (leases, over) = (Arc::clone(&self.leases), CancellationToken::new());
+        let (giving, given) = oneshot::channel::<()>();
         let told = Told {
-            _over: over.clone().drop_guard(),
+            over: over.clone().drop_guard(),
+            given,
         };
         self.tasks.spawn(TaskKind::Cleanup, async move {
             while tokio::time::timeout(RENEWED_EVERY, over.cancelled())
@@ -109,6 +123,7 @@ impl Elsewhere {
             if let Err(error) = leases.lease_give(&name, &holder).await {
                 tracing::debug!(error = chain(&error), "lease {name} runs out by itself");
             }
+            drop(giving);
         });
         told
     }
