@@ -1,5 +1,6 @@
 //! What control knows of its nodes: how each is reached, its last word, and what was asked of it.
 
+pub mod drain;
 pub(crate) mod placement;
 mod presence;
 pub(crate) mod reach;
@@ -45,6 +46,8 @@ pub struct Place {
     pub isolation: String,
     /// It takes new sandboxes.
     pub is_open: bool,
+    /// What it has is to leave.
+    pub is_draining: bool,
     /// Since when it is given up for lost.
     pub lost_at: Option<Timestamp>,
     /// Of its row: what was agreed with an older one does not count.
@@ -58,6 +61,7 @@ impl Default for Place {
             labels: Arc::default(),
             isolation: String::new(),
             is_open: true,
+            is_draining: false,
             lost_at: None,
             generation: FIRST_NODE_GENERATION,
         }

@@ -81,9 +81,14 @@ fn look(
                 labels: Arc::new(node.labels.clone()),
                 isolation: node.isolation.clone(),
                 is_open: node.standing == NodeStanding::Open && node.lost_at.is_none(),
+                is_draining: node.standing == NodeStanding::Draining,
                 lost_at: node.lost_at,
                 generation: node.generation,
             },
         );
+        if node.standing == NodeStanding::Draining {
+            // Again and again: one may have been on its way there.
+            control.drop_warm_at(&node.id);
+        }
     }
 }
