@@ -13,14 +13,14 @@ from servers import Postgres, Redis
 
 
 class Cluster:
-    def __init__(self, opened, postgres, redis, bucket):
+    def __init__(self, opened, postgres, redis, bucket, name="elsewhere", paused_after="2"):
         settings = {
-            **postgres.database("elsewhere"), **redis.settings, **bucket.settings,
-            "CASEMATE_ARTIFACTS_PAUSED_AFTER_SECONDS": "2",
+            **postgres.database(name), **redis.settings, **bucket.settings,
+            "CASEMATE_ARTIFACTS_PAUSED_AFTER_SECONDS": paused_after,
         }
-        self.api = Api("elsewhere-a", **settings)
-        self.edge = Edge("elsewhere-e", [self.api], **redis.settings)
-        self.nodes = [Node(f"elsewhere-n{n}", [self.api], **bucket.settings) for n in (1, 2)]
+        self.api = Api(f"{name}-a", **settings)
+        self.edge = Edge(f"{name}-e", [self.api], **redis.settings)
+        self.nodes = [Node(f"{name}-n{n}", [self.api], **bucket.settings) for n in (1, 2)]
         # A node's end is noted by API servers, so they go last.
         for process in [self.api, *self.nodes, self.edge]:
             opened.callback(process.close)

@@ -1,14 +1,19 @@
 //! `/nodes`: the machines, for administrators.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use casemate_control::nodes::{Connection, NodeView};
+use casemate_store::NodeStanding;
 use casemate_wire::{
-    DiskMetrics, ErrorBody, MachineInfo, Node, NodeDetail, NodeMetrics, NodeStatus,
+    DiskMetrics, ErrorBody, MachineInfo, Node, NodeDetail, NodeMetrics, NodeStatus, SetNodeStatus,
 };
 
+use crate::admin::cluster;
 use crate::error::ApiError;
-use crate::extract::Segment;
+use crate::extract::{JsonBody, Segment};
 use crate::router::ApiState;
 
 /// There is one cluster, and it has no name.
@@ -37,6 +42,46 @@ pub(crate) async fn get(
     Ok(Json(shown(node).into()))
 }
 
+/// What else a status says is found, not asked for.
+#[utoipa::path(
+    post, path = "/nodes/{nodeID}", tag = "admin", request_body = SetNodeStatus,
+    params(("nodeID" = String, Path)),
+    responses((status = 204), (status = "default", body = ErrorBody))
+)]
+pub(crate) async fn set_status(
+    State(state): State<ApiState>,
+    Segment(id): Segment,
+    body: JsonBody<SetNodeStatus>,
+) -> Result<StatusCode, ApiError> {
+    let Ok(members) = cluster::members(&state) else {
+        // Its own machine's only one.
+        let known = state.control.node_list();
+        if !known.iter().any(|view| view.info.node == id) {
+            return Err(ApiError::not_found("Node not found"));
+        }
+        return Err(ApiError::conflict("the only node of a machine stays ready"));
+    };
+    let control = Arc::clone(&state.control);
+    match body.value.status {
+        NodeStatus::Draining => {
+            let work = async move { control.drain_node(&members, &id, false).await };
+            state.control.tasks().detached(work).await??;
+        }
+        NodeStatus::Ready => {
+            let work = async move { members.node_set_standing(&id, NodeStanding::Open).await };
+            if !state.control.tasks().detached(work).await?? {
+                return Err(ApiError::not_found("Node not found"));
+            }
+        }
+        NodeStatus::Connecting | NodeStatus::Unhealthy | NodeStatus::Standby => {
+            return Err(ApiError::conflict(
+                "the status of a node is set to ready or draining",
+            ));
+        }
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
 fn shown(view: NodeView) -> Node {
     let info = view.info;
     let disk = info.disk.map(|disk| DiskMetrics {
@@ -48,6 +93,7 @@ fn shown(view: NodeView) -> Node {
     });
     let status = match view.connection {
         Connection::Connecting => NodeStatus::Connecting,
+        Connection::Connected if view.place.is_draining => NodeStatus::Draining,
         Connection::Connected if info.ready => NodeStatus::Ready,
         Connection::Connected => NodeStatus::Unhealthy,
     };

@@ -38,12 +38,11 @@ type Row = (Method, &'static str, Access, Answer);
 
 #[rustfmt::skip]
 fn rows() -> Vec<Row> {
-    use Access::{Admin, Anybody, Provider, ProviderTeam, Team, UserOrProviderTeam};
+    use Access::{Anybody, Provider, ProviderTeam, Team, UserOrProviderTeam};
     use Answer::{Gone, Missing, Secrets, Volumes};
     let (get, post) = (Method::GET, Method::POST);
     let (put, patch, delete) = (Method::PUT, Method::PATCH, Method::DELETE);
     vec![
-        (post.clone(), "/nodes/{nodeID}", Admin, Missing("Changing a node's status")),
         (post.clone(), "/access-tokens", Provider, Missing("Creating access tokens")),
         (delete.clone(), "/access-tokens/{accessTokenID}", Provider, Missing("Deleting access tokens")),
         (post.clone(), "/api-keys", ProviderTeam, Missing("Creating API keys without an administrator")),

@@ -275,6 +275,7 @@ pub(crate) fn operations() -> Vec<Operation> {
         .also_when_blocked(),
         Operation::served(get.clone(), "/nodes", Admin, nodes::list),
         Operation::served(get.clone(), "/nodes/{nodeID}", Admin, nodes::get),
+        Operation::served(post.clone(), "/nodes/{nodeID}", Admin, nodes::set_status),
         Operation::served(
             post.clone(),
             "/admin/teams/{teamID}/api-keys",
@@ -322,6 +323,12 @@ pub(crate) fn operations() -> Vec<Operation> {
             "/admin/cluster/nodes/{nodeID}/standing",
             Admin,
             admin::cluster::set_standing,
+        ),
+        Operation::served(
+            post.clone(),
+            "/admin/cluster/nodes/{nodeID}/drain",
+            Admin,
+            admin::cluster::drain,
         ),
         Operation::served(
             post.clone(),

@@ -21,11 +21,11 @@ use serde::de::DeserializeOwned;
 
 pub use casemate_wire::{
     AssignedTags, AutoResume, BuildLogEntry, BuildStatusReason, ClusterNode, CollectBuilds,
-    CollectedBuilds, CreatedJoinToken, CreatedTeamApiKey, ErrorBody, ForkResult, ImageArchive,
-    ListedSandbox, NewJoinToken, NewTemplateBuild, PauseMode, RequestedTemplateBuild, Sandbox,
-    SandboxDetail, SandboxLogEntry, SandboxMetric, SnapshotInfo, StartTemplateBuild, State,
-    TeamApiKey, Template, TemplateAlias, TemplateBuildInfo, TemplateFilesUpload, TemplateStep,
-    TemplateTag, TemplateWithBuilds,
+    CollectedBuilds, CreatedJoinToken, CreatedTeamApiKey, DrainedNode, ErrorBody, ForkResult,
+    ImageArchive, ListedSandbox, NewJoinToken, NewTemplateBuild, NodeLeft, PauseMode,
+    RequestedTemplateBuild, Sandbox, SandboxDetail, SandboxLogEntry, SandboxMetric, SnapshotInfo,
+    StartTemplateBuild, State, TeamApiKey, Template, TemplateAlias, TemplateBuildInfo,
+    TemplateFilesUpload, TemplateStep, TemplateTag, TemplateWithBuilds,
 };
 pub use sandboxes::{Connected, Egress, Kept, NewSandbox, Page, SandboxFilter};
 pub use templates::TemplateDownload;

@@ -30,6 +30,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Nodes that are asked side by side whether they have something, and how long each may think.
 const ASKED_AT_ONCE: usize = 32;
+/// Names that one question to the store has.
+pub(crate) const ASKED_MAX: usize = 1000;
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +91,12 @@ impl Control {
         }
         None
     }
+}
+
+/// What a node has that others may need, as far as we know.
+pub(crate) fn there(node: &Node) -> Vec<Portable> {
+    let layers = Arc::clone(&node.heard().layers);
+    layers.iter().filter_map(|name| portable(name)).collect()
 }
 
 /// Of what a build needs, that which nodes do not have by themselves.

@@ -1,5 +1,6 @@
 //! What control knows of its nodes: how each is reached, its last word, and what was asked of it.
 
+pub mod drain;
 pub(crate) mod placement;
 mod presence;
 pub(crate) mod reach;
@@ -47,6 +48,8 @@ pub struct Place {
     pub is_open: bool,
     /// Since when it is a member; `None` of one that is none.
     pub joined_at: Option<Timestamp>,
+    /// What it has is to leave.
+    pub is_draining: bool,
     /// Since when it is given up for lost.
     pub lost_at: Option<Timestamp>,
     /// Of its row: what was agreed with an older one does not count.
@@ -61,6 +64,7 @@ impl Default for Place {
             isolation: String::new(),
             is_open: true,
             joined_at: None,
+            is_draining: false,
             lost_at: None,
             generation: FIRST_NODE_GENERATION,
         }

@@ -176,6 +176,15 @@ impl Control {
         self.end_warm(gone);
     }
 
+    /// Ends those that wait at a node, which is to be taken away.
+    pub(crate) fn drop_warm_at(self: &Arc<Self>, node: &str) {
+        let gone = self.warm.lock().drop_at(node);
+        if !gone.is_empty() {
+            self.warm.changed.notify_one();
+        }
+        self.end_warm(gone);
+    }
+
     fn end_warm(self: &Arc<Self>, gone: Vec<Gone>) {
         if gone.is_empty() {
             return;

@@ -51,6 +51,48 @@ pub struct ClusterNode {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub lost_at: Option<Timestamp>,
+    /// Of one that is drained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<NodeLeft>,
+}
+
+/// What a node has that is drained.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeLeft {
+    pub running: u64,
+    pub paused: u64,
+    /// Of the paused ones: their files are there alone.
+    pub unstored: u64,
+    /// Layers of templates and files of snapshots that are there and in no bucket.
+    pub artifacts: u64,
+}
+
+/// Request: a node gets nothing new, and what it has is to leave.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DrainNode {
+    /// What runs is paused with its files alone.
+    #[serde(default)]
+    pub pause: bool,
+}
+
+/// Answer: what came of it so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainedNode {
+    pub left: NodeLeft,
+    /// Those that could not be paused, and run on.
+    pub not_paused: Vec<NotPaused>,
+    /// Whether there is a bucket, through which things can leave.
+    pub has_bucket: bool,
+    /// Nodes that take sandboxes, beside this one.
+    pub others: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NotPaused {
+    #[serde(rename = "sandboxID")]
+    pub sandbox_id: String,
+    pub message: String,
 }
 
 /// Answer: sandboxes that ended with their node.

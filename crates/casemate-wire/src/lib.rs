@@ -26,14 +26,19 @@ pub use build::{
     ImageArchive, ImageRegistry, NewTemplateBuild, RequestedTemplateBuild, StartTemplateBuild,
     TemplateBuildInfo, TemplateBuildLogs, TemplateFilesUpload, TemplateStep,
 };
-pub use cluster::{ClusterNode, CreatedJoinToken, NewJoinToken, RemovedNode, SetNodeStanding};
+pub use cluster::{
+    ClusterNode, CreatedJoinToken, DrainNode, DrainedNode, NewJoinToken, NodeLeft, NotPaused,
+    RemovedNode, SetNodeStanding,
+};
 pub use error::ErrorBody;
 pub use events::SandboxEvent;
 pub use keys::{CreatedTeamApiKey, KeyMask, KeyName, TeamApiKey, TeamUser};
 pub use logs::{SandboxLog, SandboxLogEntry, SandboxLogs, SandboxLogsV2};
 pub use metrics::{MaxTeamMetric, SandboxMetric, SandboxesMetrics, TeamMetric};
 pub use network::{EgressProxy, NetworkConfig, NetworkShown, NetworkUpdate};
-pub use nodes::{DiskMetrics, MachineInfo, Node, NodeDetail, NodeMetrics, NodeStatus};
+pub use nodes::{
+    DiskMetrics, MachineInfo, Node, NodeDetail, NodeMetrics, NodeStatus, SetNodeStatus,
+};
 pub use sandbox::{
     AutoResume, ConnectSandbox, ConnectSandboxV2, Iam, Lifecycle, ListedSandbox, NewSandbox,
     NewSandboxV2, OnTimeout, PauseMode, PauseSandbox, RefreshSandbox, ResumeSandbox, Sandbox,

@@ -13,6 +13,12 @@ pub enum NodeStatus {
     Standby,
 }
 
+/// Request: what a node's status is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SetNodeStatus {
+    pub status: NodeStatus,
+}
+
 /// The processor of a node; empty texts where it is not known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -9,11 +9,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use casemate_control::members::{Members, MembersRole, TokenError};
 use casemate_control::nodes::Connection;
+use casemate_control::nodes::drain::{DrainError, Left};
 use casemate_control::nodes::removal::RemoveError;
 use casemate_control::servers::fencing::FenceError;
 use casemate_store::NodeStanding;
 use casemate_wire::{
-    ClusterNode, CreatedJoinToken, ErrorBody, NewJoinToken, RemovedNode, SetNodeStanding,
+    ClusterNode, CreatedJoinToken, DrainNode, DrainedNode, ErrorBody, NewJoinToken, NodeLeft,
+    NotPaused, RemovedNode, SetNodeStanding,
 };
 
 use crate::error::ApiError;
@@ -57,6 +59,13 @@ pub(crate) async fn nodes(
     State(state): State<ApiState>,
 ) -> Result<Json<Vec<ClusterNode>>, ApiError> {
     let nodes = members(&state)?.nodes().await?;
+    let mut drained = BTreeMap::new();
+    for node in &nodes {
+        if node.standing == NodeStanding::Draining && node.lost_at.is_none() {
+            let left = state.control.left_at(&node.id).await?;
+            drained.insert(node.id.clone(), left);
+        }
+    }
     let heard: BTreeMap<_, _> = state
         .control
         .node_list()
@@ -74,6 +83,7 @@ pub(crate) async fn nodes(
             sandboxes: view.map(|view| view.info.sandboxes),
             joined_at: node.joined_at,
             lost_at: node.lost_at,
+            left: drained.get(&node.id).copied().map(what_is_left),
             node_id: node.id,
         }
     };
@@ -96,12 +106,47 @@ pub(crate) async fn set_standing(
         "cordoned" => NodeStanding::Cordoned,
         _ => {
             return Err(ApiError::validation(
-                "the standing of a node is set to open or cordoned",
+                "the standing of a node is set to open or cordoned; it is drained by …/drain",
             ));
         }
     };
     let work = async move { members.node_set_standing(&node, standing).await };
     done(state.control.tasks().detached(work).await??, NO_NODE)
+}
+
+#[utoipa::path(
+    post, path = "/admin/cluster/nodes/{nodeID}/drain", tag = "admin",
+    request_body = DrainNode, params(("nodeID" = String, Path)),
+    responses((status = 200, body = DrainedNode), (status = "default", body = ErrorBody))
+)]
+pub(crate) async fn drain(
+    State(state): State<ApiState>,
+    Segment(node): Segment,
+    body: JsonBody<DrainNode>,
+) -> Result<Json<DrainedNode>, ApiError> {
+    let (control, members) = (Arc::clone(&state.control), members(&state)?);
+    let pause = body.value.pause;
+    let work = async move { control.drain_node(&members, &node, pause).await };
+    let drained = state.control.tasks().detached(work).await??;
+    let not_paused = drained.not_paused.into_iter().map(|one| NotPaused {
+        sandbox_id: one.sandbox.to_string(),
+        message: one.why,
+    });
+    Ok(Json(DrainedNode {
+        left: what_is_left(drained.left),
+        not_paused: not_paused.collect(),
+        has_bucket: drained.has_bucket,
+        others: drained.others,
+    }))
+}
+
+fn what_is_left(left: Left) -> NodeLeft {
+    NodeLeft {
+        running: left.running,
+        paused: left.paused,
+        unstored: left.unstored,
+        artifacts: left.artifacts,
+    }
 }
 
 #[utoipa::path(
@@ -156,7 +201,7 @@ pub(crate) async fn remove_edge(
     )
 }
 
-fn members(state: &ApiState) -> Result<Arc<Members>, ApiError> {
+pub(crate) fn members(state: &ApiState) -> Result<Arc<Members>, ApiError> {
     let members = state.members.clone();
     members.ok_or_else(|| ApiError::not_found("this installation is one machine, and no cluster"))
 }
@@ -182,6 +227,17 @@ impl From<FenceError> for ApiError {
             FenceError::NotFound => Self::not_found(error),
             FenceError::Reached(_) => Self::conflict(error).code("node_reached"),
             FenceError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DrainError> for ApiError {
+    fn from(error: DrainError) -> Self {
+        match error {
+            DrainError::NotFound => Self::not_found(error),
+            DrainError::Lost(_) => Self::conflict(error).code("node_lost"),
+            DrainError::NoBucket(_) => Self::conflict(error).code("no_bucket"),
+            DrainError::Store(error) => error.into(),
         }
     }
 }

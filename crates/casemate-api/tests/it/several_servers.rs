@@ -3,6 +3,7 @@
 mod at_random;
 mod cluster;
 mod deaths;
+mod drain;
 mod elsewhere;
 mod lost;
 mod removed;

@@ -1,8 +1,13 @@
 //! A cluster's join tokens and nodes, for its administrator.
 
-use casemate_wire::{ClusterNode, CreatedJoinToken, NewJoinToken, RemovedNode, SetNodeStanding};
+use casemate_wire::{
+    ClusterNode, CreatedJoinToken, DrainNode, DrainedNode, NewJoinToken, RemovedNode,
+    SetNodeStanding,
+};
+use envd_client::Answer;
 use http::StatusCode;
 use percent_encoding::utf8_percent_encode;
+use serde::de::DeserializeOwned;
 
 use super::{Admin, PIECE, ended, read};
 use crate::error::ApiError;
@@ -28,6 +33,16 @@ impl Admin {
         ended(self.server.post(&path, &standing).await)
     }
 
+    /// Gives it nothing new, and has leave what it has. `None`: there is no such node.
+    pub async fn node_drain(
+        &self,
+        node: &str,
+        pause: bool,
+    ) -> Result<Option<DrainedNode>, ApiError> {
+        let path = format!("{}/drain", member("nodes", node));
+        found("drain", self.server.post(&path, &DrainNode { pause }).await)
+    }
+
     /// Gives it up for lost. False: there is no such node.
     pub async fn node_fence(&self, node: &str) -> Result<bool, ApiError> {
         let path = format!("{}/fence", member("nodes", node));
@@ -41,19 +56,26 @@ impl Admin {
         force: bool,
     ) -> Result<Option<RemovedNode>, ApiError> {
         let path = format!("{}?force={force}", member("nodes", node));
-        match self.server.delete(&path).await {
-            Ok(answer) => read("sandboxes of a node", &answer).map(Some),
-            Err(ApiError::Refused {
-                status: StatusCode::NOT_FOUND,
-                ..
-            }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        found("sandboxes of a node", self.server.delete(&path).await)
     }
 
     /// False: there is no such edge.
     pub async fn edge_remove(&self, edge: &str) -> Result<bool, ApiError> {
         ended(self.server.delete(&member("edges", edge)).await)
+    }
+}
+
+fn found<T: DeserializeOwned>(
+    what: &'static str,
+    answer: Result<Answer, ApiError>,
+) -> Result<Option<T>, ApiError> {
+    match answer {
+        Ok(answer) => read(what, &answer).map(Some),
+        Err(ApiError::Refused {
+            status: StatusCode::NOT_FOUND,
+            ..
+        }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

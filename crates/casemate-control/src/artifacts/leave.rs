@@ -7,12 +7,9 @@ use casemate_rpc::carrier::{CarrierError, StoreRequest};
 use casemate_store::StoredArtifact;
 use casemate_types::{Portable, TeamId, chain};
 
-use super::CarryError;
+use super::{ASKED_MAX, CarryError};
 use crate::Control;
 use crate::nodes::Node;
-
-/// Names that one question to the store has.
-const ASKED_MAX: usize = 1000;
 
 /// Stores what is due of what is `there`, one after the other: a disk and a line are shared by all that
 /// sandboxes do. `stored` remembers what need not be asked again. What cannot be stored now is found by

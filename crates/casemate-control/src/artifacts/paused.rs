@@ -26,19 +26,33 @@ use crate::nodes::Node;
 /// How often it is looked for pauses that are long enough, at most and at least.
 const LOOK_MIN: Duration = Duration::from_millis(250);
 const LOOK_MAX: Duration = Duration::from_secs(30);
+/// The same at a node that is drained.
+const LOOK_DRAINING: Duration = Duration::from_secs(1);
 const ROWS_MAX: u32 = 100;
 
 /// For ever, beside what follows the node. `keeps` says whether this server is its keeper.
 pub(crate) async fn run(control: &Arc<Control>, node: &Arc<Node>, keeps: &watch::Receiver<bool>) {
-    let Some(after) = control.config.paused_stored_after else {
-        return;
-    };
     if control.bucket().is_none() || node.carrier.is_none() {
         return;
     }
-    let every = (after / 2).clamp(LOOK_MIN, LOOK_MAX);
     loop {
-        tokio::time::sleep(every).await;
+        let draining = node.is_draining();
+        let after = match draining {
+            true => Some(Duration::ZERO),
+            false => control.config.paused_stored_after,
+        };
+        let every = match after {
+            Some(_) if draining => LOOK_DRAINING,
+            Some(after) => (after / 2).clamp(LOOK_MIN, LOOK_MAX),
+            None => LOOK_MAX,
+        };
+        // What changes that is a reason to look at once.
+        let _ = tokio::time::timeout(every, node.draining_is(!draining)).await;
+        if node.is_draining() && !draining {
+            // Nor is anything else to be there alone.
+            node.has_news.notify_one();
+        }
+        let Some(after) = after else { continue };
         if !*keeps.borrow() || node.heard().connection.is_none() {
             continue;
         }

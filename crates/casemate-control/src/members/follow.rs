@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use casemate_store::Node;
+use casemate_store::{Node, NodeStanding};
 use casemate_types::{Timestamp, chain};
 use tracing::{info, warn};
 
@@ -79,5 +79,9 @@ fn look(
             spoken.insert(node.id.clone(), (address, node.joined_at));
         }
         control.node_place(&node.id, Place::from(node));
+        if node.standing == NodeStanding::Draining {
+            // Again and again: one may have been on its way there.
+            control.drop_warm_at(&node.id);
+        }
     }
 }

@@ -146,6 +146,7 @@ impl From<&casemate_store::Node> for Place {
             labels: Arc::new(node.labels.clone()),
             isolation: node.isolation.clone(),
             is_open: node.standing == NodeStanding::Open && node.lost_at.is_none(),
+            is_draining: node.standing == NodeStanding::Draining,
             joined_at: Some(node.joined_at),
             lost_at: node.lost_at,
             generation: node.generation,

@@ -1,6 +1,6 @@
 //! A node is taken out of the cluster, and what it had with it.
 
-use casemate_store::StoreError;
+use casemate_store::{NodeStanding, StoreError};
 use casemate_types::{EndReason, steady};
 
 use crate::Control;
@@ -20,8 +20,8 @@ pub enum RemoveError {
     NotFound,
     /// They would be given up.
     #[error(
-        "node {node} has {running} running and {paused} paused sandboxes, which end with it: remove \
-         it by force, or once it has none", running = .had.running, paused = .had.paused
+        "node {node} has {running} running and {paused} paused sandboxes, which end with it: \
+         drain it first, or remove it by force", running = .had.running, paused = .had.paused
     )]
     InUse { node: String, had: Had },
     #[error("remove a node")]
@@ -45,14 +45,19 @@ impl Control {
         let rows = self.store.sandbox_list_alive(Some(node)).await?;
         match &joined {
             None if rows.is_empty() => return Err(RemoveError::NotFound),
-            Some(joined) if joined.lost_at.is_none() && !force && !rows.is_empty() => {
-                let running = rows.iter().filter(|row| row.is_running()).count();
+            Some(joined) if joined.lost_at.is_none() && !force => {
+                // Of one that is not drained, what rests may go on at any moment.
+                let drained = joined.standing == NodeStanding::Draining;
+                let would_end = rows.iter().filter(|row| !(drained && row.is_stored));
+                let (running, paused): (Vec<_>, Vec<_>) = would_end.partition(|r| r.is_running());
                 let had = Had {
-                    running: running as u64,
-                    paused: (rows.len() - running) as u64,
+                    running: running.len() as u64,
+                    paused: paused.len() as u64,
                 };
-                let node = node.to_owned();
-                return Err(RemoveError::InUse { node, had });
+                if had != Had::default() {
+                    let node = node.to_owned();
+                    return Err(RemoveError::InUse { node, had });
+                }
             }
             Some(_) | None => {}
         }

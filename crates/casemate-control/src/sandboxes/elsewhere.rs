@@ -27,6 +27,7 @@ use super::{ChangeError, SandboxView, Shown};
 use crate::Control;
 use crate::auth::TeamCaller;
 use crate::nodes::Node;
+use crate::nodes::reach::Reach;
 use crate::transitions::Doing;
 
 /// How long a resume waits for files to be stored because its node has no room.
@@ -88,6 +89,35 @@ impl Control {
                 );
                 None
             }
+        }
+    }
+
+    /// From a node that is drained, where it has no processes to lose. `None`: it goes on there, as no
+    /// other node takes it, or nothing else is wanted.
+    pub(super) async fn leave_drained(
+        self: &Arc<Self>,
+        caller: &TeamCaller,
+        row: &Sandbox,
+        resume: Resume,
+    ) -> Result<Option<SandboxView>, ChangeError> {
+        let node = self.nodes.get(&row.node);
+        // Of one that is away it is not known whether it still rests.
+        if !node.is_ok_and(|node| node.is_draining() && node.reach() == Reach::Connected) {
+            return Ok(None);
+        }
+        let Some(stored) = self.stored_to_move(row.clone(), resume).await else {
+            return Ok(None);
+        };
+        let but = Some(row.node.as_str());
+        match self.go_on_elsewhere(caller, stored, resume, but).await {
+            Err(ChangeError::Placement(error)) => {
+                tracing::warn!(
+                    sandbox.id = %row.id, node = row.node, error = chain(&error),
+                    "sandbox {} goes on at its node, which is drained", row.id
+                );
+                Ok(None)
+            }
+            done => done.map(Some),
         }
     }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use casemate_rpc::NodeError;
 use casemate_store::Sandbox;
 use casemate_store::sandboxes::FIRST_GENERATION;
 use casemate_types::limits::FORKS_MAX;
@@ -60,6 +61,16 @@ impl Control {
             return Err(in_state(id, other.doing));
         }
         let row = row?;
+        if self
+            .nodes
+            .get(&row.node)
+            .is_ok_and(|node| node.is_draining())
+        {
+            // Its forks would be there as well.
+            let what = "it is being drained".into();
+            let full = PlacementError::from(NodeError::Full { what });
+            return Err(ChangeError::Placement(full).into());
+        }
         let turn = self.transitions.begin(id, Doing::Snapshotting).await;
         let turn = turn.map_err(|other| in_state(id, other.doing))?;
         // It may have been paused before the turn was ours.

@@ -180,6 +180,9 @@ impl Control {
             let but = Some(own.as_str());
             return self.go_on_elsewhere(caller, row, resume, but).await;
         }
+        if let Some(view) = self.leave_drained(caller, &row, resume).await? {
+            return Ok(view);
+        }
         match self.go_on_there(caller, row.clone(), resume).await {
             Err(ChangeError::Placement(full)) if is_without_room(&full) => {
                 match self.stored_to_move(row, resume).await {

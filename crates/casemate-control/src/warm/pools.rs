@@ -222,6 +222,17 @@ impl Pools {
         })
     }
 
+    /// Those that wait at a node; others are made in their place.
+    pub(super) fn drop_at(&mut self, node: &str) -> Vec<Gone> {
+        let waiting = self.pools.values_mut();
+        let gone = waiting.flat_map(|pool| pool.ready.extract_if(.., |ready| ready.node == node));
+        let gone: Vec<Gone> = gone.map(Gone::from).collect();
+        for one in &gone {
+            self.known.remove(&one.sandbox);
+        }
+        gone
+    }
+
     /// Those that are being made of it are ended when they are.
     fn drop_where(&mut self, mut is_unwanted: impl FnMut(&Key, &Pool) -> bool) -> Vec<Gone> {
         let gone = self.pools.extract_if(|key, pool| is_unwanted(key, pool));

@@ -1,5 +1,7 @@
 //! `casemate cluster`: lets machines into a cluster and looks after its nodes, over any API server.
 
+mod drain;
+
 use anyhow::{Context, bail};
 use casemate_client::api::{ClusterNode, NewJoinToken};
 use serde_json::json;
@@ -35,13 +37,17 @@ enum Verb {
     Nodes,
     /// Give a node no new sandboxes; those that it has stay.
     Cordon { node: String },
+    /// Have all leave a node whose machine is to be taken away: it gets nothing new, and what is
+    /// paused there is stored in the bucket at once. What runs goes on to its end, or is paused.
+    Drain(drain::Args),
     /// Give a node new sandboxes again.
     Uncordon { node: String },
     /// Give a node up for lost, whose machine is surely off or cut off for good: what ran there is
     /// not there and takes no places until it returns. By itself that happens after a while.
     Fence { node: String },
-    /// Speak with a node no more; its certificate is not renewed, and its sandboxes are over. One
-    /// that has any, and is not lost, is removed by force only.
+    /// Speak with a node no more; its certificate is not renewed, and its sandboxes are over, but for
+    /// paused ones whose files are stored. One that has others, and is not lost, is removed by force
+    /// only.
     Remove {
         node: String,
         /// Also with sandboxes.
@@ -81,6 +87,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
             let found = admin.node_standing(&node, "cordoned").await?;
             (node, "cordoned", found)
         }
+        Verb::Drain(args) => return drain::run(&admin, args, output).await,
         Verb::Uncordon { node } => {
             let found = admin.node_standing(&node, "open").await?;
             (node, "open", found)
@@ -143,6 +150,14 @@ fn show(nodes: &[ClusterNode]) -> String {
             },
             node.sandboxes
                 .map_or_else(|| "-".to_owned(), |count| count.to_string()),
+            node.left.map_or_else(String::new, |left| {
+                format!(
+                    "{} running, {} paused, {} not stored",
+                    left.running,
+                    left.paused,
+                    left.unstored + left.artifacts
+                )
+            }),
             labels.collect::<Vec<_>>().join(","),
         ]
     };
@@ -153,6 +168,7 @@ fn show(nodes: &[ClusterNode]) -> String {
         "STANDING",
         "CONNECTED",
         "SANDBOXES",
+        "LEFT",
         "LABELS",
     ];
     table(head, &rows)

@@ -104,6 +104,16 @@ impl Cluster {
 
     /// Its node and these join, as far as both servers know.
     pub async fn join(&mut self, others: &[FakeNode]) {
+        let link = |node: &FakeNode| NodeLink::from(Arc::new(node.clone()));
+        self.join_by(others, link).await;
+    }
+
+    /// The same, spoken with in this way.
+    pub async fn join_by(
+        &mut self,
+        others: &[FakeNode],
+        link: impl Fn(&FakeNode) -> NodeLink + Clone + Send + 'static,
+    ) {
         let secret = RootSecret::new(vec![7; 32]).unwrap();
         let members = Members::open(Arc::clone(&self.store), &secret);
         let members = Arc::new(members.await.unwrap());
@@ -122,10 +132,10 @@ impl Cluster {
         for (control, router) in self.controls.iter().zip(&mut self.routers) {
             let state = ApiState::new(Arc::clone(control), guarded(false));
             *router = casemate_api::router(state.with_members(Arc::clone(&members)));
-            let nodes = nodes.clone();
+            let (nodes, link) = (nodes.clone(), link.clone());
             let connect = move |joined: &Node| {
                 let node = nodes.iter().find(|node| node.name() == joined.id);
-                NodeLink::from(Arc::new(node.unwrap().clone()))
+                link(node.unwrap())
             };
             tokio::spawn(follow(Arc::clone(control), Arc::clone(&members), connect));
         }
