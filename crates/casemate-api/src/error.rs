@@ -16,6 +16,9 @@ use casemate_types::chain;
 use casemate_wire::ErrorBody;
 
 const SHOULD_RETRY: &str = "should-retry";
+/// What is away for a moment mostly is back by then, and the Python SDK, which would ask three times
+/// within a second otherwise, waits so long each time.
+const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// An answer that is an error.
 #[derive(Debug)]
@@ -132,6 +135,25 @@ impl ApiError {
             _ => self,
         }
     }
+
+    /// For what a key keeps from being made twice: asking again is right, unless the answer would be
+    /// the same, as at a team's limit.
+    pub(crate) fn made_once_by_key(self) -> Self {
+        match self.status {
+            StatusCode::TOO_MANY_REQUESTS => self.never_retry(),
+            _ => self,
+        }
+    }
+
+    /// Whether the same request may do better in a moment.
+    fn passes(&self) -> bool {
+        match self.status {
+            StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT => !self.never_retry,
+            _ => false,
+        }
+    }
 }
 
 impl ApiError {
@@ -147,11 +169,15 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let (status, never_retry) = (self.status, self.never_retry);
+        let (status, never_retry, passes) = (self.status, self.never_retry, self.passes());
         let mut response = (status, Json(self.into_body())).into_response();
         let headers = response.headers_mut();
         if never_retry {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
+        if passes {
+            let seconds = HeaderValue::from(RETRY_AFTER_SECONDS);
+            headers.insert(header::RETRY_AFTER, seconds);
         }
         if status == StatusCode::UNAUTHORIZED {
             // RFC 9110 asks for one; clients of E2B read nothing of it.

@@ -7,13 +7,16 @@ mod prefer;
 
 use bytes::Bytes;
 use casemate_types::SandboxId;
-use http::header::{CONNECTION, CONTENT_TYPE};
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 pub(crate) use prefer::Format;
 
 use crate::target::TargetError;
+
+/// As the API's.
+const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// Why the edge does not carry a request on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +93,26 @@ impl Refusal {
         }
     }
 
+    /// Whether the same request may do better in a moment. Of [`Refusal::TeamLimit`] nobody knows,
+    /// and a 409 says it in its text, as upstream's does.
+    fn passes(&self) -> bool {
+        match self {
+            Self::TooManyRequests { .. } | Self::Unexpected { .. } => true,
+            Self::NotFound(_)
+            | Self::PortClosed { .. }
+            | Self::Transitioning(_)
+            | Self::TrafficTokenMissing(_)
+            | Self::TrafficTokenInvalid(_)
+            | Self::ResumeDenied(_)
+            | Self::TeamLimit { .. }
+            | Self::Reserved { .. }
+            | Self::Target(_)
+            | Self::HeadTooLarge { .. }
+            | Self::MethodNotAllowed
+            | Self::BodyBroken => false,
+        }
+    }
+
     pub(crate) fn message(&self) -> String {
         const SECURED: &str = "Sandbox is secured with traffic access token.";
         const HEADER: &str = "'e2b-traffic-access-token'";
@@ -156,6 +179,9 @@ impl Refusal {
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if self.passes() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
         response
     }
 

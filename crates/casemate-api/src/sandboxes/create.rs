@@ -60,6 +60,7 @@ async fn create(
     ask: CreateSandbox,
 ) -> Answer {
     let key = idempotency_key(headers)?;
+    let is_keyed = key.is_some();
     let control = state.control.clone();
     let work = async move {
         match key {
@@ -72,7 +73,10 @@ async fn create(
         }
     };
     let made = state.control.tasks().detached(work).await?;
-    let made = made.map_err(|error| ApiError::from(error).made_once())?;
+    let made = made.map_err(|error| match is_keyed {
+        true => ApiError::from(error).made_once_by_key(),
+        false => ApiError::from(error).made_once(),
+    })?;
     Ok((StatusCode::CREATED, Json(created(made))))
 }
 

@@ -186,6 +186,7 @@ async fn what_a_node_cannot_do_is_told_and_leaves_nothing() {
         assert!(answer.error(status).starts_with("Failed to place sandbox"));
         if status == 503 {
             assert_eq!(answer.header("should-retry"), Some("false"));
+            assert_eq!(answer.header("retry-after"), None);
         }
         assert_eq!(world.control.sandbox_total(), 0);
         assert!(world.listed().await.is_empty());

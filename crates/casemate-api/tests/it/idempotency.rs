@@ -53,7 +53,10 @@ async fn a_failed_request_frees_its_key() {
         what: "memory".into(),
     };
     world.node.fail_creates(Some(failure));
-    create(&world, "k", BODY).send().await.error(503);
+    let answer = create(&world, "k", BODY).send().await;
+    answer.error(503);
+    assert_eq!(answer.header("should-retry"), None);
+    assert_eq!(answer.header("retry-after"), Some("1"));
     world.node.fail_creates(None);
     assert_eq!(create(&world, "k", BODY).send().await.status, 201);
     create(&world, "bad", r#"{"templateID":"nope"}"#)
@@ -92,4 +95,14 @@ async fn malformed_keys_are_400() {
         create(&world, key, BODY).send().await.error(400);
     }
     assert_eq!(world.node.creates(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_teams_limit_is_not_asked_again_by_a_key_either() {
+    let world = World::with(|config| config.limits.sandboxes_max = 1).await;
+    world.create("").await;
+    let answer = create(&world, "k", BODY).send().await;
+    answer.error(429);
+    assert_eq!(answer.header("should-retry"), Some("false"));
+    assert_eq!(answer.header("retry-after"), None);
 }

@@ -119,3 +119,26 @@ fn the_raw_form_is_a_whole_response() {
     assert!(head.contains(&format!("content-length: {}", body.len())));
     assert!(head.contains("connection: close"));
 }
+
+#[test]
+fn what_passes_by_itself_says_when_to_ask_again() {
+    let sandbox = id();
+    let cases = [
+        (Refusal::Unexpected { what: "it broke" }, Some("1")),
+        (Refusal::TooManyRequests { sandbox, limit: 5 }, Some("1")),
+        (
+            Refusal::TeamLimit {
+                sandbox: id(),
+                message: String::new(),
+            },
+            None,
+        ),
+        (Refusal::NotFound(id()), None),
+    ];
+    for (refusal, expected) in cases {
+        let response = refusal.response(Format::Json, "host");
+        let found = response.headers().get(RETRY_AFTER);
+        let found = found.map(|value| value.to_str().unwrap());
+        assert_eq!(found, expected, "{refusal:?}");
+    }
+}
