@@ -257,18 +257,6 @@ async fn what_ended_or_was_dropped_is_not_given_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_of_a_node_that_is_drained_are_made_elsewhere() {
-    let mut pools = Pools::new(LIMITS);
-    used(&mut pools, &one(), 2);
-    fill(&mut pools);
-    assert!(pools.drop_at("another").is_empty());
-    let gone = pools.drop_at(NODE);
-    assert_eq!((gone.len(), pools.waiting()), (2, 0));
-    assert!(gone.iter().all(|one| !pools.has(&one.sandbox)));
-    assert!(matches!(pools.next(Instant::now()), Next::Make(..)));
-}
-
-#[tokio::test(start_paused = true)]
 async fn one_that_is_not_given_away_after_all_waits_for_the_rest_of_its_time() {
     let mut pools = Pools::new(LIMITS);
     used(&mut pools, &one(), 1);
