@@ -46,6 +46,16 @@ impl Presence {
         there.runs_since.map(|_| there.team)
     }
 
+    /// The node was told that these have rows.
+    pub(crate) fn note_recorded(&self, sandboxes: &[SandboxId]) {
+        let mut all = self.lock();
+        for sandbox in sandboxes {
+            if let Some(there) = all.get_mut(sandbox) {
+                there.recorded = true;
+            }
+        }
+    }
+
     /// Those that have rows, as the node knows.
     pub(crate) fn recorded(&self) -> Vec<SandboxId> {
         let all = self.lock();

@@ -58,16 +58,18 @@ pub(crate) async fn tell(control: Arc<Control>, mut waiting: mpsc::UnboundedRece
         }
         for (name, sandboxes) in by_node {
             // One that is gone names them when it is back.
-            let Ok(node) = control.nodes.port(&name) else {
+            let Ok(node) = control.nodes.get(&name) else {
                 continue;
             };
             for some in sandboxes.chunks(BATCH) {
-                if let Err(error) = node.recorded(some).await {
-                    tracing::warn!(
+                match node.port.recorded(some).await {
+                    // No event says so.
+                    Ok(()) => node.there.note_recorded(some),
+                    Err(error) => tracing::warn!(
                         node = name,
                         error = chain(&error),
                         "node {name} does not know yet which sandboxes have rows"
-                    );
+                    ),
                 }
             }
         }
