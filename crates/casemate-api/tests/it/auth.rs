@@ -22,7 +22,7 @@ enum Who {
 /// Written from the specification, apart from the server's own table.
 fn table() -> Vec<(&'static str, String, Who)> {
     use Who::{AD, Nobody, P, PT, PTorAD, T, TA, U, UorPT};
-    let rows: [(&str, &str, Who); 93] = [
+    let rows: [(&str, &str, Who); 94] = [
         ("GET", "/health", Nobody),
         ("GET", "/teams", U),
         ("GET", "/teams/UUID/metrics", T),
@@ -81,6 +81,7 @@ fn table() -> Vec<(&'static str, String, Who)> {
         ("GET", "/admin/cluster/nodes", AD),
         ("POST", "/admin/cluster/nodes/NODE/standing", AD),
         ("POST", "/admin/cluster/nodes/NODE/fence", AD),
+        ("POST", "/admin/cluster/nodes/NODE/drain", AD),
         ("DELETE", "/admin/cluster/nodes/NODE", AD),
         ("DELETE", "/admin/cluster/edges/EDGE", AD),
         ("POST", "/access-tokens", P),
