@@ -163,13 +163,13 @@ class Demo:
     def __init__(self, say=lambda text: None):
         self.say = say
         self.opened = contextlib.ExitStack()
-        self.told = {}
+        self.registry_settings = {}
 
     def registries(self):
         """Before `up`, for those who build of images."""
         self.say("making the tests' images, some minutes the first time")
-        self.told = self.opened.enter_context(Registries()).told
-        self.config = self.told["CASEMATE_TEST_REGISTRY_CONFIG"]
+        self.registry_settings = self.opened.enter_context(Registries()).told
+        self.config = self.registry_settings["CASEMATE_TEST_REGISTRY_CONFIG"]
 
     def servers(self):
         self.say("starting PostgreSQL, Redis and a bucket")
@@ -262,7 +262,7 @@ class Demo:
     def sdk_tests(self):
         """Both SDKs' tests, as `scripts/test` runs them on one machine; whether all passed."""
         # Requests past the SDKs go to an edge itself: some are of what nginx does not pass on.
-        environment = {**os.environ, **self.told, **self.environment, "CASEMATE_TEST_SANDBOX_URL": self.edges[0].url}
+        environment = {**os.environ, **self.registry_settings, **self.environment, "CASEMATE_TEST_SANDBOX_URL": self.edges[0].url}
         python = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
         js = ["node", "--test", "--test-reporter=tap", "all.test.js"]
         passed = []
