@@ -110,8 +110,7 @@ class Nginx(Server):
             {"".join(f"{kind}_temp_path {self.dir}/{kind}; " for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])}
             map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
             {upstream("api", [api.port for api in apis], "max_fails=1 fail_timeout=2s")}
-            # An edge breaks what is open of a sandbox that pauses: that says nothing of the edge.
-            {upstream("edge", [edge.port for edge in edges], "max_fails=0")}
+            {upstream("edge", [edge.port for edge in edges], "max_fails=1 fail_timeout=2s")}
             {listen(self.port, "api")}
             {listen(self.edge_port, "edge")}
         }}"""

@@ -31,13 +31,11 @@ use crate::refusal::{Format, Refusal};
 use crate::routes::{Dialer, Routes};
 use crate::seats::{Seat, Seats};
 use crate::target::{ENVD_PORT, OwnHosts, Target, TargetError};
-use crate::upstream::{Reuse, SandboxEnded, Upstream};
+use crate::upstream::{Reuse, Upstream};
 
 /// A request ends without an answer, and its connection or stream with it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Cut {
-    #[error(transparent)]
-    SandboxEnded(#[from] SandboxEnded),
     #[error("the connection was closed to make room")]
     NoSeat,
 }
@@ -252,7 +250,7 @@ impl Edge {
                     target,
                     host,
                 };
-                forward.run(&mut asked).await?
+                forward.run(&mut asked).await
             }
             Err(refusal) => {
                 let host = host(asked.head()).unwrap_or_default();

@@ -23,7 +23,7 @@ use crate::reserved::reserved_path;
 use crate::routes::{DialFailure, Knock, LookupFailure, RouteTarget, TrafficToken, WakeFailure};
 use crate::target::{ENVD_PORT, SandboxTarget};
 use crate::tunnel::{self, Tunnel};
-use crate::upstream::{Reuse, SandboxEnded, SendFailure, Unanswered, Upstream, UpstreamBody};
+use crate::upstream::{Reuse, SendFailure, Unanswered, Upstream, UpstreamBody};
 
 /// Beginnings of the content types of answers that go on for as long as something happens.
 const STREAMS: &[&[u8]] = &[
@@ -81,6 +81,13 @@ struct Admitted {
     tls: bool,
 }
 
+/// A request of which something reached its service.
+#[derive(Clone, Copy)]
+struct Sent {
+    /// Its method's, by RFC 9110 9.2.2.
+    repeatable: bool,
+}
+
 /// The connection that a request goes over.
 #[derive(Clone, Copy)]
 struct Way<'a> {
@@ -99,13 +106,15 @@ pub(crate) struct Forward<'a> {
 }
 
 impl Forward<'_> {
-    pub(crate) async fn run(&self, asked: &mut Asked) -> Result<Response<EdgeBody>, SandboxEnded> {
+    pub(crate) async fn run(&self, asked: &mut Asked) -> Response<EdgeBody> {
+        let head = asked.head();
         // Before anything is asked about the sandbox: the answer must not tell whether it exists.
         if self.is_envd()
-            && let Some(path) = reserved_path(asked.head().uri.path())
+            && let Some(path) = reserved_path(head.uri.path())
         {
-            return Ok(asked.refuse(&Refusal::Reserved { path }, &self.host));
+            return asked.refuse(&Refusal::Reserved { path }, &self.host);
         }
+        let repeatable = head.method.is_idempotent();
         for _ in 0..TRANSITIONS_MAX {
             let lease = self.edge.parts().links.lease(&self.target.sandbox);
             let ended = lease.ended().clone();
@@ -115,7 +124,7 @@ impl Forward<'_> {
             tokio::select! {
                 biased;
                 response = self.admitted(asked, lease) => match response {
-                    Some(response) => return Ok(response),
+                    Some(response) => return response,
                     None => continue,
                 },
                 () = ended.cancelled() => {}
@@ -126,16 +135,19 @@ impl Forward<'_> {
             // Nothing of it was sent: it may have waited for a pause to end, and can wake what is
             // paused now.
         }
-        // Nothing was answered yet, so the end can be said. One that is only away for a while, as a
-        // paused one, breaks: it exists.
+        // Nothing was answered yet, so what happened can be said. A connection that breaks instead
+        // counts against this edge at the load balancer before it.
+        let sandbox = || self.target.sandbox.clone();
         let routes = &self.edge.parts().routes;
-        match routes.lookup(&self.target.sandbox).await {
-            Ok(None) => {
-                let refusal = Refusal::NotFound(self.target.sandbox.clone());
-                Ok(asked.refuse(&refusal, &self.host))
-            }
-            Ok(Some(_)) | Err(_) => Err(SandboxEnded),
-        }
+        let refusal = match routes.lookup(&self.target.sandbox).await {
+            Ok(None) => Refusal::NotFound(sandbox()),
+            Ok(Some(_)) | Err(_) if asked.request.is_some() => Refusal::Transitioning(sandbox()),
+            Ok(Some(_)) | Err(_) => Refusal::Interrupted {
+                sandbox: sandbox(),
+                repeatable,
+            },
+        };
+        asked.refuse(&refusal, &self.host)
     }
 
     /// `None`: while this waited for its sandbox, or dialled it, the run that the lease is of ended.
@@ -211,10 +223,20 @@ impl Forward<'_> {
         })
     }
 
-    /// Whether the sandbox ended since it was looked up: its services end before it does.
-    async fn is_gone(&self) -> bool {
+    /// What a failure is by now that its sandbox ended or paused since it was looked up: its
+    /// connections break before that is known here. `None`: it runs, as far as anybody knows.
+    async fn refused_since(&self, sent: Option<Sent>) -> Option<Refusal> {
+        let sandbox = || self.target.sandbox.clone();
         let route = self.edge.parts().routes.lookup(&self.target.sandbox).await;
-        matches!(route, Ok(None))
+        match (route, sent) {
+            (Ok(None), _) => Some(Refusal::NotFound(sandbox())),
+            (Ok(Some(RouteTarget::Running { .. })) | Err(_), _) => None,
+            (Ok(Some(_)), None) => Some(Refusal::Transitioning(sandbox())),
+            (Ok(Some(_)), Some(Sent { repeatable })) => Some(Refusal::Interrupted {
+                sandbox: sandbox(),
+                repeatable,
+            }),
+        }
     }
 
     async fn wake(&self, asked: &mut Asked) -> Result<(), Refusal> {
@@ -257,6 +279,7 @@ impl Forward<'_> {
         } = admitted;
         let (mut head, body) = asked.request.take().expect("it was not sent on");
         let (version, upgrade) = (head.version, Upgrade::asked(&head));
+        let repeatable = head.method.is_idempotent();
         let reuse = if self.is_envd() && upgrade.is_none() {
             Reuse::WithinSandbox
         } else {
@@ -310,11 +333,14 @@ impl Forward<'_> {
                         tokio::time::sleep(NEWS_OF_END).await;
                         self.edge.parts().routes.broke(&self.target.sandbox).await;
                     }
-                    if failure.may_be_the_end() && self.is_gone().await {
-                        Refusal::NotFound(self.target.sandbox.clone())
+                    let since = if failure.may_be_the_end() {
+                        let sent = matches!(failure, SendFailure::Sent(_));
+                        self.refused_since(sent.then_some(Sent { repeatable }))
+                            .await
                     } else {
-                        self.refusal_of(failure)
-                    }
+                        None
+                    };
+                    since.unwrap_or_else(|| self.refusal_of(failure))
                 };
                 return Some(asked.refuse(&refusal, &self.host));
             }

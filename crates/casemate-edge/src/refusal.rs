@@ -29,6 +29,13 @@ pub(crate) enum Refusal {
         port: u64,
     },
     Transitioning(SandboxId),
+    /// It was sent into a run of the sandbox that ended before an answer came: by a pause, as a
+    /// rule. Whether its service carried it out, nobody knows.
+    Interrupted {
+        sandbox: SandboxId,
+        /// Doing it twice does no more than doing it once.
+        repeatable: bool,
+    },
     TooManyRequests {
         sandbox: SandboxId,
         limit: u32,
@@ -86,7 +93,7 @@ impl Refusal {
                 StatusCode::FORBIDDEN
             }
             Self::Reserved { .. } => StatusCode::NOT_FOUND,
-            Self::Unexpected { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Interrupted { .. } | Self::Unexpected { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Target(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
             Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -98,6 +105,7 @@ impl Refusal {
     fn passes(&self) -> bool {
         match self {
             Self::TooManyRequests { .. } | Self::Unexpected { .. } => true,
+            Self::Interrupted { repeatable, .. } => *repeatable,
             Self::NotFound(_)
             | Self::PortClosed { .. }
             | Self::Transitioning(_)
@@ -121,6 +129,11 @@ impl Refusal {
             Self::PortClosed { .. } => "The sandbox is running but port is not open".to_owned(),
             Self::Transitioning(_) => {
                 "The sandbox is still transitioning. Try again in a moment.".to_owned()
+            }
+            Self::Interrupted { .. } => {
+                "The connection into the sandbox ended before it answered, as when it is paused. \
+                 The request may have been carried out."
+                    .to_owned()
             }
             Self::TooManyRequests { limit, .. } => {
                 format!("The sandbox has too many concurrent incoming connections (limit: {limit})")
@@ -165,6 +178,7 @@ impl Refusal {
             Self::NotFound(_)
             | Self::PortClosed { .. }
             | Self::Transitioning(_)
+            | Self::Interrupted { .. }
             | Self::TooManyRequests { .. }
             | Self::TrafficTokenMissing(_)
             | Self::TrafficTokenInvalid(_)
@@ -212,6 +226,7 @@ impl Refusal {
             | Self::ResumeDenied(id)
             | Self::TeamLimit { sandbox: id, .. }
             | Self::PortClosed { sandbox: id, .. }
+            | Self::Interrupted { sandbox: id, .. }
             | Self::TooManyRequests { sandbox: id, .. } => Some(id),
             Self::Reserved { .. }
             | Self::Unexpected { .. }

@@ -22,6 +22,7 @@ pub(super) fn render(refusal: &Refusal, host: &str) -> String {
         Refusal::ResumeDenied(_) => ("Sandbox Cannot Be Resumed", escaped(refusal)),
         Refusal::TeamLimit { .. } => ("Sandbox Limit Reached", escaped(refusal)),
         Refusal::Transitioning(_) => ("Sandbox Is Transitioning", escaped(refusal)),
+        Refusal::Interrupted { .. } => ("Request Interrupted", escaped(refusal)),
         Refusal::TooManyRequests { .. } => ("Too Many Connections", escaped(refusal)),
         Refusal::Reserved { .. } => ("Reserved Path", escaped(refusal)),
         Refusal::Unexpected { .. }

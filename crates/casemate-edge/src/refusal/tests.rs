@@ -38,6 +38,14 @@ fn json_bodies_are_upstreams() {
         r#"{"sandboxId":"iabc","message":"The sandbox is still transitioning. Try again in a moment.","code":409}"#,
     );
     check_json(
+        &Refusal::Interrupted {
+            sandbox: id(),
+            repeatable: true,
+        },
+        503,
+        r#"{"sandboxId":"iabc","message":"The connection into the sandbox ended before it answered, as when it is paused. The request may have been carried out.","code":503}"#,
+    );
+    check_json(
         &Refusal::TooManyRequests {
             sandbox: id(),
             limit: 7,

@@ -1,6 +1,8 @@
 //! What clients see when a sandbox ends under them.
 
 use axum::Router;
+use http::Method;
+use http::header::RETRY_AFTER;
 use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
@@ -129,6 +131,23 @@ async fn the_end_is_told_of_a_service_that_broke_off() {
     assert!(body.contains("was not found"), "{body}");
 }
 
+/// Its node resets what is open when it pauses, and that may be here before the news.
+#[tokio::test]
+async fn a_pause_is_told_of_a_service_that_broke_off() {
+    let stage = Stage::new().await;
+    let listener = stage.listener(3000).await;
+    let mut client = stage.http1().await;
+    let pending = tokio::spawn(async move { client.send_request(get(3000, "/slow")).await });
+    let (mut stream, _) = listener.accept().await.unwrap();
+    read_until(&mut stream, "\r\n\r\n").await;
+    stage.world.run(ID, RouteTarget::Asleep);
+    drop(stream);
+    let answer = pending.await.unwrap().unwrap();
+    assert_eq!(answer.status(), 503);
+    let body = text(answer).await;
+    assert!(body.contains("ended before it answered"), "{body}");
+}
+
 #[tokio::test]
 async fn the_end_is_told_of_a_port_that_is_closed_by_it() {
     let stage = Stage::new().await;
@@ -159,20 +178,56 @@ async fn the_end_is_told_although_the_agent_cannot_be_dialled_any_more() {
     assert!(text(answer).await.contains("was not found"));
 }
 
+/// A load balancer takes a break for a fault of the edge.
 #[tokio::test]
-async fn requests_to_one_that_is_only_away_break() {
+async fn requests_to_one_that_is_only_away_are_told() {
+    for (method, repeatable) in [(Method::GET, true), (Method::POST, false)] {
+        for h2 in [false, true] {
+            let stage = Stage::new().await;
+            let mut started = half_answers(&stage, 3000, "").await;
+            let mut request = get(3000, "/slow");
+            *request.method_mut() = method.clone();
+            let pending = if h2 {
+                *request.uri_mut() = format!("http://{}/slow", host(3000)).parse().unwrap();
+                let mut client = stage.http2().await;
+                tokio::spawn(async move { client.send_request(request).await })
+            } else {
+                let mut client = stage.http1().await;
+                tokio::spawn(async move { client.send_request(request).await })
+            };
+            started.recv().await.unwrap();
+            stage.world.run(ID, RouteTarget::Transitioning);
+            stage.edge.forget(&sandbox());
+            let answer = tokio::time::timeout(LONG, pending)
+                .await
+                .expect("ended in time")
+                .unwrap()
+                .unwrap();
+            assert_eq!(answer.status(), 503);
+            assert_eq!(answer.headers().contains_key(RETRY_AFTER), repeatable);
+            let body = text(answer).await;
+            assert!(body.contains("ended before it answered"), "{body}");
+            assert!(body.contains(ID), "{body}");
+            eventually("nothing is held", || stage.edge.held() == (0, 0)).await;
+        }
+    }
+}
+
+/// A client that is still sending its body reads why nobody wants the rest.
+#[tokio::test]
+async fn an_upload_to_one_that_is_only_away_is_told() {
     let stage = Stage::new().await;
-    let mut started = half_answers(&stage, ENVD, "").await;
-    let mut client = stage.http1().await;
-    let pending = tokio::spawn(async move { client.send_request(get(ENVD, "/slow")).await });
+    let mut started = half_answers(&stage, 3000, "").await;
+    let mut stream = stage.connect().await;
+    let host = host(3000);
+    let head = format!("POST / HTTP/1.1\r\nhost: {host}\r\ncontent-length: 100000\r\n\r\nabc");
+    stream.write_all(head.as_bytes()).await.unwrap();
     started.recv().await.unwrap();
     stage.world.run(ID, RouteTarget::Transitioning);
     stage.edge.forget(&sandbox());
-    let answer = tokio::time::timeout(LONG, pending)
-        .await
-        .expect("ended in time")
-        .unwrap();
-    assert!(answer.is_err());
+    let answer = read_until(&mut stream, "ended before it answered").await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
 }
 
 #[tokio::test]
