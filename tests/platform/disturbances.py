@@ -85,22 +85,29 @@ FAULTS |= {f"{role} killed": child_killed(role) for role in ("gate", "egress", "
 @fault
 def rolling_restart(world, hold):
     """Of all there is, one after the other."""
-    for api in world.apis:
-        api.stop()
-        api.up()
-        world.whole()
-    for edge in world.edges:
-        edge.stop()
-        edge.up()
-        world.whole()
-    for node in world.nodes:
-        before = node.lasting()
-        node.stop()
-        node.up()
-        world.whole()
-        # Its gate carries for a while what was open.
-        host.until("those before are gone", lambda: not any(node.owns(pid) for pid in before), 120)
+    for member in [*world.apis, *world.edges, *world.nodes]:
+        restart(world, member)
     hold(touched=world.nodes)
+
+
+def restart(world, member):
+    before = member.lasting() if member in world.nodes else []
+    member.stop()
+    member.up()
+    world.whole()
+    # A node's gate carries for a while what was open.
+    host.until("those before are gone", lambda: not any(member.owns(pid) for pid in before), 120)
+
+
+def release_changed(world, hold):
+    """Another release (`--beside`) takes the place of the one that runs, process by process. In between
+    one process of each role is of the one and the others are of the other."""
+    nodes, apis, edges = world.nodes, world.apis, world.edges
+    for members in ([nodes[0], apis[0], edges[0]], [*nodes[1:], *apis[1:], *edges[1:]]):
+        for member in members:
+            member.program, world.others[member] = world.others[member], member.program
+            restart(world, member)
+        hold(touched=nodes)
 
 
 # PostgreSQL, Redis, the bucket.

@@ -1,6 +1,6 @@
 """A cluster under load, of which one part after the other is killed, stopped, slowed, cut or filled.
 
-    python faults.py [--minutes N] [--seed S] [--only NAME…]
+    python faults.py [--minutes N] [--seed S] [--only NAME…] [--beside PROGRAM]
 
 Each fault is held for some seconds and ended; then the cluster has to be whole, and everything that
 clients were told has to be so (`ledger.py`). While it lasts they hear errors after which one may ask
@@ -23,7 +23,7 @@ import e2b
 import host
 from cluster import Api, Node
 from demo import Demo
-from disturbances import FAULTS
+from disturbances import FAULTS, release_changed
 from edges import Edge
 from ledger import Ledger, asked_until_told
 from load import LIFE, REQUEST, Client, Witness
@@ -32,6 +32,10 @@ from test_clock import Clock
 
 # Who answered a client what: a status without the time of an answer's head is nginx's own.
 TOLD = "$request_method $uri|$status|$upstream_header_time|$sent_http_should_retry"
+
+
+# Where there is another release.
+RELEASES = {"release changed": release_changed}
 
 
 class Reached:
@@ -47,8 +51,9 @@ class World(Demo):
     name = "faults"
     room_mib = 256
 
-    def __init__(self, say, clients, seed, seconds):
+    def __init__(self, say, clients, seed, seconds, beside=None):
         super().__init__(say)
+        self.beside = beside
         self.random = random.Random(seed)
         self.seconds = seconds
         self.ledger = Ledger(say)
@@ -78,7 +83,15 @@ class World(Demo):
         self.apis = [Api(f"faults-a{n}", **settings) for n in (1, 2)]
         self.edges = [Edge(f"faults-e{n}", self.apis, **of_redis) for n in (1, 2)]
         self.nodes = [self.node(n) for n in (1, 2, 3)]
-        self.apis[0].program, self.nodes[0].program = (str(clock.program) for clock in self.clocks)
+        by_clock = dict(zip((self.apis[0], self.nodes[0]), self.clocks))
+        for member, clock in by_clock.items():
+            member.program = str(clock.program)
+        if self.beside:
+            # They begin with it, and come to the present one by `release_changed`.
+            self.others = {member: member.program for member in [*self.apis, *self.edges, *self.nodes]}
+            for member in self.others:
+                clock = by_clock.get(member)
+                member.program = str(clock.over(self.beside, "beside")) if clock else self.beside
 
     def node(self, n):
         """All that it says and hears goes ways of its own."""
@@ -130,7 +143,7 @@ class World(Demo):
         before = {one: one.counts() for one in self.witnesses}
         for client in self.clients:
             client.working.set()
-        FAULTS[name](self, self.hold)
+        (FAULTS.get(name) or RELEASES[name])(self, self.hold)
         self.whole()
         self.faults[name] += 1
         self.ledger.phase = f"after {name}"
@@ -180,6 +193,12 @@ class World(Demo):
         except AssertionError:
             self.ledger.found(f"sandboxes that no client knows of are left at nodes: {left()}")
 
+    def close(self):
+        # Broken off: what they still hear is of our own making.
+        for one in [*self.clients, *self.witnesses]:
+            one.ended = True
+        super().close()
+
     # What it was.
 
     def told(self):
@@ -219,8 +238,8 @@ class World(Demo):
 
 
 @contextlib.contextmanager
-def world(say, clients=3, seed=1, seconds=5):
-    made = World(say, clients, seed, seconds)
+def world(say, *settings):
+    made = World(say, *settings)
     with contextlib.closing(made):
         made.up()
         yield made
@@ -232,18 +251,24 @@ def main():
     asked.add_argument("--seconds", type=float, default=5, help="how long a fault is held")
     asked.add_argument("--clients", type=int, default=3)
     asked.add_argument("--seed", type=int, default=random.randrange(1 << 32))
-    asked.add_argument("--only", nargs="+", choices=FAULTS, metavar="NAME", default=list(FAULTS))
-    asked = asked.parse_args()
+    asked.add_argument("--only", nargs="+", choices=[*FAULTS, *RELEASES], metavar="NAME")
+    asked.add_argument(
+        "--beside", metavar="PROGRAM", help="of another release: all begin with it, and are changed over under load"
+    )
+    asking, asked = asked, asked.parse_args()
+    kinds = asked.only or [*FAULTS, *(RELEASES if asked.beside else [])]
+    if not asked.beside and RELEASES.keys() & set(kinds):
+        asking.error("another release is named by --beside PROGRAM")
     # `kill` ends it as Ctrl-C does: nothing is left.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     begun = time.monotonic()
     say = lambda text: print(f"-- {time.monotonic() - begun:6.1f} {text}", flush=True)
     say(f"seed {asked.seed}")
-    with world(say, asked.clients, asked.seed, asked.seconds) as made:
+    with world(say, asked.clients, asked.seed, asked.seconds, asked.beside) as made:
         disturbing = time.monotonic()
         rounds = 0
         while not rounds or time.monotonic() < disturbing + asked.minutes * 60:
-            names = made.random.sample(asked.only, len(asked.only))
+            names = made.random.sample(kinds, len(kinds))
             for name in names:
                 if not rounds or time.monotonic() < disturbing + asked.minutes * 60:
                     made.disturb(name)

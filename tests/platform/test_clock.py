@@ -75,9 +75,15 @@ class Clock:
         library = self.dir / "libshift.so"
         named = f'-DFILE_OF_SECONDS="{self.file}"'
         host.output("gcc", "-shared", "-fPIC", "-O1", named, "-o", str(library), str(self.dir / "shift.c"))
-        self.program = self.dir / "casemate"
-        shutil.copy(CASEMATE, self.program)
-        host.output("patchelf", "--add-needed", str(library), str(self.program))
+        self.library = library
+        self.program = self.over(CASEMATE, "casemate")
+
+    def over(self, program, name):
+        """A program that goes by this clock."""
+        copy = self.dir / name
+        shutil.copy(program, copy)
+        host.output("patchelf", "--add-needed", str(self.library), str(copy))
+        return copy
 
     def set(self, seconds):
         mode = "r+b" if self.file.exists() else "wb"
