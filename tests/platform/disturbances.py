@@ -64,6 +64,17 @@ def node_killed_with_its_children(world, hold):
     node.up()
 
 
+@fault
+def node_hung(world, hold):
+    """It stands still, and its gate does not: for longer than a silence that is borne."""
+    node = world.random.choice(world.nodes)
+    os.kill(node.pid, signal.SIGSTOP)
+    try:
+        hold(6, touched=[node])
+    finally:
+        os.kill(node.pid, signal.SIGCONT)
+
+
 def child_killed(role):
     def do(world, hold):
         node = world.random.choice(world.nodes)

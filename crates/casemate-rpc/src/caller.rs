@@ -112,7 +112,12 @@ where
             id,
         };
         let frame = RequestFrame { id, call };
-        if let Err(error) = self.shared.channel.send(&frame, fd).await {
+        let sent = tokio::select! {
+            sent = self.shared.channel.send(&frame, fd) => sent,
+            // Before there was room for it.
+            () = self.shared.gone.cancelled() => return Err(NoAnswer::Gone),
+        };
+        if let Err(error) = sent {
             return Err(match error.kind() {
                 io::ErrorKind::InvalidInput => NoAnswer::TooLong,
                 _ => NoAnswer::Gone,
@@ -139,6 +144,12 @@ impl<R, X, E> Caller<R, X, E> {
         self.shared.gone.is_cancelled()
     }
 
+    /// Ends the connection for everybody who asks, or waits for an answer.
+    pub(crate) fn break_off(&self) {
+        self.reader.abort();
+        self.shared.close();
+    }
+
     /// Asks nothing more, and lets the other end know: it serves out the calls under way.
     pub(crate) async fn leave(&self) {
         if let Err(error) = self.shared.channel.end_sending().await {
@@ -150,8 +161,7 @@ impl<R, X, E> Caller<R, X, E> {
 
 impl<R, X, E> Drop for Caller<R, X, E> {
     fn drop(&mut self) {
-        self.reader.abort();
-        self.shared.close();
+        self.break_off();
     }
 }
 

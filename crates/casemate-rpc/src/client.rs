@@ -3,12 +3,14 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use casemate_types::{
     CompiledPolicy, EndReason, Kept, LayerId, Portable, SandboxId, SnapshotId, Timestamp,
 };
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::caller::{Caller, NoAnswer};
 use crate::frame::Channel;
@@ -19,6 +21,11 @@ use crate::protocol::{
 };
 use crate::wire::{Dialled, Wire};
 use crate::{NodeError, NodePort};
+
+/// How often a node on another machine is asked whether it lives.
+const ASKED_EVERY: Duration = Duration::from_secs(5);
+/// A node that does not answer for so long is taken for broken.
+const SILENT_MAX: Duration = Duration::from_secs(15);
 
 /// See the module. Dropping it ends the connection.
 pub struct NodeClient {
@@ -71,6 +78,31 @@ impl NodeClient {
     /// Whether it is gone.
     pub fn is_closed(&self) -> bool {
         self.caller.is_closed()
+    }
+
+    /// Returns once the node has not answered a question for [`SILENT_MAX`]. Signs of life on a
+    /// connection between machines are its gate's; a node that hangs (a stopped process, a disk that
+    /// never answers) shows by this alone.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(crate) async fn silent(&self) {
+        loop {
+            tokio::time::sleep(ASKED_EVERY).await;
+            let answer = self.caller.call(Call::Hello(Speaks::OURS));
+            tokio::pin!(answer);
+            let answered = timeout(SILENT_MAX, &mut answer).await.is_ok()
+                // Where it was us who stood still, the answer is there, and to be read.
+                || timeout(ASKED_EVERY, &mut answer).await.is_ok();
+            if !answered {
+                return;
+            }
+        }
+    }
+
+    /// Ends the connection: whoever waits for an answer hears [`NodeError::Unreachable`].
+    pub(crate) fn break_off(&self) {
+        self.caller.break_off();
     }
 
     /// Asks the node nothing more, and lets it know: its end of the connection is served out once

@@ -20,7 +20,7 @@ use crate::wire::Wire;
 /// Neither a question nor an answer is longer.
 const MESSAGE_MAX: u32 = 4096;
 /// How long an end waits for what the other has to say at once.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a connection that nobody asked anything yet is served.
 pub(crate) const IDLE_MAX: Duration = Duration::from_secs(60);
 

@@ -9,7 +9,7 @@ use casemate_types::{CompiledPolicy, EndReason, Kept, LayerId, SandboxId, Snapsh
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::client::NodeClient;
 use crate::dial::{self, Wanted};
@@ -118,7 +118,13 @@ async fn keep_connected(shared: Arc<Shared>) {
                 let client = Arc::new(client);
                 info!(node = shared.name, "connected to node {}", shared.name);
                 shared.client.send_replace(Some(Arc::clone(&client)));
-                client.closed().await;
+                tokio::select! {
+                    () = client.closed() => {}
+                    () = client.silent() => {
+                        warn!(node = shared.name, "node {} does not answer any more", shared.name);
+                        client.break_off();
+                    }
+                }
                 shared.client.send_replace(None);
                 shared.spares().ready.clear();
                 wait = RETRY_FIRST;

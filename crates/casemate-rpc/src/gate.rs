@@ -10,11 +10,13 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use casemate_types::SandboxId;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::client::NodeClient;
 use crate::dial;
+use crate::far::CONNECT_MAX;
 use crate::frame::PairChannel;
 use crate::frame::stream::StreamChannel;
 use crate::protocol::{NodeEvent, Peer};
@@ -39,7 +41,8 @@ impl Gate {
     /// Carries calls until one side leaves; those that are under way when the peer leaves are
     /// carried out.
     pub async fn serve_calls(&self, stream: Box<dyn Wire>, peer: Peer) -> io::Result<()> {
-        let node = self.node.connection_for(peer).await;
+        // A node that hangs answers nobody, and the peer gives up by then.
+        let node = timeout(CONNECT_MAX, self.node.connection_for(peer)).await?;
         let node = PairChannel::new(node.map_err(io::Error::other)?)?;
         let far = StreamChannel::new(stream);
         let inwards = async {
@@ -67,7 +70,8 @@ impl Gate {
         while let Some(wanted) = dial::asked(&mut stream).await? {
             // Before the node is asked: what happens to the sandbox from then on cuts it.
             let held = self.open.hold(&wanted.sandbox);
-            let socket = match self.node.dial(&wanted.sandbox, wanted.port).await {
+            let dialled = timeout(dial::PATIENCE, self.node.dial(&wanted.sandbox, wanted.port));
+            let socket = match dialled.await.unwrap_or(Err(NodeError::Unreachable)) {
                 Ok(Dialled::Near(socket)) => socket,
                 Ok(Dialled::Far(_)) => {
                     let why = "the node is not on this machine".into();

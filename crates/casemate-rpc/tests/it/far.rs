@@ -104,7 +104,7 @@ async fn world(port: u16, peer: Peer) -> World {
 async fn connected(far: &FarNode) {
     let mut connected = far.connected();
     let waited = connected.wait_for(Option::is_some);
-    tokio::time::timeout(Duration::from_secs(10), waited)
+    tokio::time::timeout(Duration::from_secs(30), waited)
         .await
         .expect("it connects")
         .unwrap();
@@ -185,6 +185,57 @@ async fn a_lost_connection_fails_what_is_under_way_and_is_made_again() {
     })
     .await
     .expect("the node carries out what it was sent");
+}
+
+/// Its gate lives, and with it the connection.
+#[tokio::test]
+async fn a_node_that_hangs_is_not_reached_until_it_goes_on() {
+    let (ours, theirs) = scm::pair().unwrap();
+    let (hang, hung) = std::sync::mpsc::channel::<std::sync::mpsc::Receiver<()>>();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.spawn(async move {
+            loop {
+                match hung.try_recv() {
+                    // All of the node stands still for as long as that takes.
+                    Ok(until) => until.recv().unwrap(),
+                    Err(std::sync::mpsc::TryRecvError::Empty) => {}
+                    Err(std::sync::mpsc::TryRecvError::Disconnected) => return,
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        let node: Arc<dyn NodePort> = Arc::new(SmallNode::default());
+        runtime.block_on(server::serve(theirs, node))
+    });
+    let gate = Gate::new(Arc::new(NodeClient::connect(ours).await.unwrap()));
+    let network = Arc::new(Network {
+        gate: Arc::new(gate),
+        peer: Peer::Control,
+        cut: AtomicBool::new(false),
+        connections: AtomicUsize::new(0),
+        open: Mutex::default(),
+    });
+    let far = FarNode::new("small", Cable(network));
+    connected(&far).await;
+    let mut events = far.watch().await.unwrap();
+    assert_eq!(events.recv().await, Some(NodeEvent::Synced));
+
+    let (go_on, until) = std::sync::mpsc::channel();
+    hang.send(until).unwrap();
+    let asked = far.create(request(0));
+    let told = tokio::time::timeout(Duration::from_secs(60), asked).await;
+    assert_eq!(told.expect("it is told"), Err(NodeError::Unreachable));
+    assert_eq!(events.recv().await, None);
+    let refused = far.kill(&SandboxId::random(), EndReason::Killed).await;
+    assert_eq!(refused, Err(NodeError::Unreachable));
+
+    go_on.send(()).unwrap();
+    connected(&far).await;
+    assert!(far.create(request(0)).await.is_ok());
 }
 
 /// A service in a sandbox that answers each connection with what it heard, in capitals.
