@@ -168,29 +168,47 @@ impl Journal {
     /// The same, and it survives a power loss. One sync does: on the file systems that a data
     /// directory may lie on (ext4, XFS, btrfs) syncing a file makes its newest name last as well,
     /// and what is left of a lost name is the entry that was there before.
-    pub fn replace_for_good(&self, entry: &Entry) -> Result<(), JournalError> {
-        self.replace(entry)?;
-        let path = self.path(&entry.sandbox, WHOLE);
-        let synced = fs::File::open(&path).and_then(|file| file.sync_all());
-        synced.map_err(io_error("sync", &path))
+    ///
+    /// A sync waits for the disk, for seconds where it is busy: nobody else is held up by it.
+    ///
+    /// # Cancel safety
+    /// It is carried out all the same, and may then overtake what is written next.
+    pub async fn replace_for_good(&self, entry: &Entry) -> Result<(), JournalError> {
+        self.beside(entry, Self::replace_and_sync).await
     }
 
     /// The same for an entry of which an earlier one was promised to last: at no moment is neither of
     /// the two whole on the disk.
-    pub fn replace_kept(&self, entry: &Entry) -> Result<(), JournalError> {
-        let half = self.path(&entry.sandbox, HALF);
-        let noted = self.note(entry).and_then(|()| {
-            let synced = fs::File::open(&half).and_then(|file| file.sync_all());
-            synced.map_err(io_error("sync", &half))
-        });
-        match noted.and_then(|()| self.keep(&entry.sandbox)) {
-            Ok(()) => {
-                let path = self.path(&entry.sandbox, WHOLE);
-                let synced = fs::File::open(&path).and_then(|file| file.sync_all());
-                synced.map_err(io_error("sync", &path))
-            }
+    ///
+    /// # Cancel safety
+    /// As of [`Journal::replace_for_good`].
+    pub async fn replace_kept(&self, entry: &Entry) -> Result<(), JournalError> {
+        self.beside(entry, Self::sync_and_replace).await
+    }
+
+    async fn beside(
+        &self,
+        entry: &Entry,
+        write: fn(&Self, &Entry) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
+        let (journal, entry) = (self.clone(), entry.clone());
+        let path = self.path(&entry.sandbox, WHOLE);
+        let written = tokio::task::spawn_blocking(move || write(&journal, &entry)).await;
+        written.unwrap_or_else(|lost| Err(io_error("write", &path)(io::Error::other(lost))))
+    }
+
+    fn replace_and_sync(&self, entry: &Entry) -> Result<(), JournalError> {
+        self.replace(entry)?;
+        sync(&self.path(&entry.sandbox, WHOLE))
+    }
+
+    fn sync_and_replace(&self, entry: &Entry) -> Result<(), JournalError> {
+        let noted = self.note(entry);
+        let synced = noted.and_then(|()| sync(&self.path(&entry.sandbox, HALF)));
+        match synced.and_then(|()| self.keep(&entry.sandbox)) {
+            Ok(()) => sync(&self.path(&entry.sandbox, WHOLE)),
             // On a full disk it is written over.
-            Err(_) => self.replace_for_good(entry),
+            Err(_) => self.replace_and_sync(entry),
         }
     }
 
@@ -260,6 +278,11 @@ impl Journal {
         // An id is `[a-z0-9]`, so it is a file name.
         self.dir.join(format!("{sandbox}.{extension}"))
     }
+}
+
+fn sync(path: &Path) -> Result<(), JournalError> {
+    let synced = fs::File::open(path).and_then(|file| file.sync_all());
+    synced.map_err(io_error("sync", path))
 }
 
 fn remove(path: &Path) -> Result<(), JournalError> {

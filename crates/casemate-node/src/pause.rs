@@ -82,7 +82,7 @@ async fn hold(
         }),
         ..entry.clone()
     };
-    if let Err(failed) = node.journal.replace_for_good(&next) {
+    if let Err(failed) = node.journal.replace_for_good(&next).await {
         go_on(node, entry).await;
         return Err(internal(&failed));
     }
@@ -135,7 +135,7 @@ pub(crate) async fn give_up_processes(
             }),
             ..entry.clone()
         };
-        let noted = node.journal.replace_kept(&next);
+        let noted = node.journal.replace_kept(&next).await;
         noted.map_err(|failed| internal(&failed))?;
         *entry = next;
     }
@@ -158,7 +158,7 @@ pub(crate) async fn give_up_processes(
         }
     }
     failpoint::hit(Point::PauseGivenUp);
-    only_files(node, entry, reason);
+    only_files(node, entry, reason).await;
     info!(sandbox.id = %id, ?reason, "kept the files of sandbox {id} alone");
     Ok(())
 }
@@ -172,7 +172,7 @@ async fn keep_processes(node: &Inner, entry: &mut Entry, reason: PauseReason) {
         pause.reason = reason;
     }
     let failed = match node.runtime.freeze(&entry.sandbox).await {
-        Ok(_) => match node.journal.replace_kept(&next) {
+        Ok(_) => match node.journal.replace_kept(&next).await {
             Ok(()) => {
                 *entry = next;
                 return;
@@ -198,13 +198,13 @@ async fn find_files(node: &Inner, entry: &Entry, files: &SnapshotId) -> Result<(
 
 /// Notes that its files are kept and nothing else. A journal that cannot be written says that its
 /// processes stand still; whoever starts then finds the files all the same.
-pub(crate) fn only_files(node: &Inner, entry: &mut Entry, reason: PauseReason) {
+pub(crate) async fn only_files(node: &Inner, entry: &mut Entry, reason: PauseReason) {
     if let Some(pause) = &mut entry.pause {
         pause.kept = Kept::Files;
         pause.wanted = Kept::Files;
         pause.reason = reason;
     }
-    if let Err(failed) = node.journal.replace_kept(entry) {
+    if let Err(failed) = node.journal.replace_kept(entry).await {
         let error = chain(&failed);
         warn!(sandbox.id = %entry.sandbox, error, "cannot note that only files are kept");
     }

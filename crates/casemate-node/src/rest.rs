@@ -47,7 +47,7 @@ pub async fn keep_paused<R: Runtime + Snapshots>(
             pause.kept = Kept::Files;
             pause.wanted = Kept::Files;
             pause.reason = PauseReason::ProcessesLost;
-            journal.replace_for_good(&entry)?;
+            journal.replace_for_good(&entry).await?;
         }
         kept += 1;
     }

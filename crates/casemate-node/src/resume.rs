@@ -98,7 +98,7 @@ async fn go_on(node: &Inner, entry: &mut Entry, request: &CreateRequest) -> Resu
     noted.map_err(|failed| crate::node::internal(&failed))?;
     failpoint::hit(Point::ResumeNoted);
     if let Err(failed) = node.runtime.thaw(&entry.sandbox).await {
-        if let Err(failed) = node.journal.replace_for_good(entry) {
+        if let Err(failed) = node.journal.replace_for_good(entry).await {
             let error = chain(&failed);
             error!(sandbox.id = %entry.sandbox, error, "cannot note that a sandbox is still paused");
         }

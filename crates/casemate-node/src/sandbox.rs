@@ -93,7 +93,7 @@ pub(crate) async fn own(node: Arc<Inner>, mut entry: Entry, mut inbox: mpsc::Rec
     // What it wrote last, and what the kernel did to it; with it goes the rest.
     node.read_log(&entry.sandbox);
     if let Some(counted) = node.runtime.memory_kills(&entry.sandbox) {
-        tell_memory_kills(&node, &mut entry, counted);
+        tell_memory_kills(&node, &mut entry, counted).await;
     }
     stop(&node, &entry.sandbox, reason).await;
     if let Some(pause) = &entry.pause
@@ -214,14 +214,14 @@ async fn live(
                 };
                 let _ = done.send(set);
             }
-            Some(Command::Recorded) => record(node, entry),
+            Some(Command::Recorded) => record(node, entry).await,
             // What it was started for may be gone with them.
             Some(Command::MemoryKills(counted))
                 if entry.warm && entry.memory_kills.is_some_and(|told| counted > told) =>
             {
                 return (EndReason::Killed, None);
             }
-            Some(Command::MemoryKills(counted)) => tell_memory_kills(node, entry, counted),
+            Some(Command::MemoryKills(counted)) => tell_memory_kills(node, entry, counted).await,
             // The node itself holds a sender for as long as the sandbox is in its table.
             None => return (EndReason::Killed, None),
         }
@@ -263,14 +263,14 @@ async fn take_snapshot(
 }
 
 /// Writes a change that is no promise itself, but may be of an entry that is one.
-fn rewrite(node: &Inner, entry: &Entry) -> Result<(), JournalError> {
+async fn rewrite(node: &Inner, entry: &Entry) -> Result<(), JournalError> {
     match entry.pause {
         None => node.journal.replace(entry),
-        Some(_) => node.journal.replace_kept(entry),
+        Some(_) => node.journal.replace_kept(entry).await,
     }
 }
 
-fn record(node: &Inner, entry: &mut Entry) {
+async fn record(node: &Inner, entry: &mut Entry) {
     if entry.recorded {
         return;
     }
@@ -278,7 +278,7 @@ fn record(node: &Inner, entry: &mut Entry) {
         recorded: true,
         ..entry.clone()
     };
-    match rewrite(node, &next) {
+    match rewrite(node, &next).await {
         Ok(()) => {
             *entry = next;
             node.note_recorded(&entry.sandbox);
@@ -292,7 +292,7 @@ fn record(node: &Inner, entry: &mut Entry) {
 }
 
 /// Told first: after a crash in between it is told twice, and not never.
-fn tell_memory_kills(node: &Inner, entry: &mut Entry, counted: u64) {
+async fn tell_memory_kills(node: &Inner, entry: &mut Entry, counted: u64) {
     if entry.memory_kills.is_some_and(|told| counted <= told) {
         return;
     }
@@ -302,7 +302,7 @@ fn tell_memory_kills(node: &Inner, entry: &mut Entry, counted: u64) {
     }
     entry.memory_kills = Some(counted);
     node.note_memory_kills(&entry.sandbox, counted);
-    if let Err(failed) = rewrite(node, entry) {
+    if let Err(failed) = rewrite(node, entry).await {
         // The next change of the entry writes it too.
         let error = chain(&failed);
         warn!(sandbox.id = %entry.sandbox, error, "cannot note ends for want of memory");

@@ -212,7 +212,7 @@ async fn salvage(node: &Inner, entry: &mut Entry) -> Salvaged {
                 }
                 pause.kept = Kept::Files;
                 pause.wanted = Kept::Files;
-                note(node, entry);
+                note(node, entry).await;
             }
             Salvaged::Files
         }
@@ -226,8 +226,8 @@ async fn salvage(node: &Inner, entry: &mut Entry) -> Salvaged {
     }
 }
 
-fn note(node: &Inner, entry: &Entry) {
-    if let Err(failed) = node.journal.replace_for_good(entry) {
+async fn note(node: &Inner, entry: &Entry) {
+    if let Err(failed) = node.journal.replace_for_good(entry).await {
         // What it says leads to the same files.
         let error = chain(&failed);
         warn!(sandbox.id = %entry.sandbox, error, "cannot note that only files are kept");
