@@ -353,6 +353,7 @@ impl FakeNode {
             recorded,
             warm: false,
             creator: creator.to_owned(),
+            network: None,
         };
         self.lock().begin(Entry {
             facts,

@@ -383,6 +383,7 @@ async fn set_network(
             .replace(entry)
             .map_err(|e| crate::node::internal(&e))?;
     }
+    node.note_network(entry);
     applied.map_err(crate::node::runtime_error)
 }
 

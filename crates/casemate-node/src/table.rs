@@ -6,7 +6,7 @@ mod shown;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use casemate_rpc::{NodeError, NodeEvent, PausedSandbox, RunningSandbox};
+use casemate_rpc::{NodeError, NodeEvent, PausedSandbox, PolicyDigest, RunningSandbox};
 use casemate_runtime::Seen;
 use casemate_types::{
     Entrance, Kept, LayerId, PauseReason, Resources, SandboxId, TeamId, Timestamp, steady,
@@ -356,6 +356,12 @@ impl Inner {
     pub(crate) fn note_deadline(&self, sandbox: &SandboxId, at: Timestamp) {
         if let Some(Row::Running { shown, .. }) = self.lock().sandboxes.get_mut(sandbox) {
             shown.ends_at = at;
+        }
+    }
+
+    pub(crate) fn note_network(&self, entry: &Entry) {
+        if let Some(Row::Running { shown, .. }) = self.lock().sandboxes.get_mut(&entry.sandbox) {
+            shown.network = Some(PolicyDigest::of(&entry.network));
         }
     }
 

@@ -14,12 +14,14 @@ mod dial;
 pub mod far;
 mod frame;
 pub mod gate;
+mod policy;
 pub mod port;
 pub mod protocol;
 pub mod server;
 pub mod wire;
 
 pub use client::NodeClient;
+pub use policy::PolicyDigest;
 pub use port::{NodeError, NodePort, SNAPSHOTS_PAGE};
 pub use protocol::{
     ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, Located, NodeDisk, NodeEvent, NodeInfo,

@@ -8,6 +8,8 @@ use casemate_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::PolicyDigest;
+
 /// Of everything in this module; the first message of each side names it.
 pub const VERSION: u32 = 8;
 /// The oldest that we still speak: processes of several machines are replaced one after the other,
@@ -205,6 +207,9 @@ pub struct RunningSandbox {
     /// As in [`CreateRequest`].
     #[serde(default)]
     pub creator: String,
+    /// Of the network policy that holds for it. `None`: not told, as by older nodes.
+    #[serde(default)]
+    pub network: Option<PolicyDigest>,
 }
 
 /// A sandbox that the node has, as an edge needs to know it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_catalog::Route;
-use casemate_rpc::{NodeError, PausedSandbox, RunningSandbox};
+use casemate_rpc::{NodeError, PausedSandbox, PolicyDigest, RunningSandbox};
 use casemate_store::{AliveSandbox, NewRun, Sandbox, StoreError};
 use casemate_types::{EndReason, Kept, OnTimeout, SandboxId, SandboxState, chain, steady};
 
@@ -122,6 +122,9 @@ pub(super) async fn judge(
             if is_this_run && ends_at.as_microsecond() != sandbox.ends_at.as_microsecond() {
                 agree_on_deadline(control, id).await?;
             }
+            if is_this_run && sandbox.network.is_some() && sandbox.network != promised(&row) {
+                control.agree_on_network_soon(id);
+            }
             Ok(())
         }
         SandboxState::Paused { at, .. } => {
@@ -137,6 +140,12 @@ pub(super) async fn judge(
             Ok(())
         }
     }
+}
+
+/// The network policy that is to hold for it.
+fn promised(row: &Sandbox) -> Option<PolicyDigest> {
+    let policy = row.network.compile().ok()?;
+    Some(PolicyDigest::of(&policy))
 }
 
 /// One that may have no row; what is left to judge is its row.
@@ -234,6 +243,7 @@ fn as_if_running(sandbox: &PausedSandbox) -> RunningSandbox {
         recorded: sandbox.recorded,
         warm: false,
         creator: sandbox.creator.clone(),
+        network: None,
     }
 }
 

@@ -1,5 +1,8 @@
 //! Network policy: what is asked for at create, and its replacement.
 
+use std::sync::Arc;
+
+use casemate_rpc::NodeError;
 use casemate_store::{Sandbox, StoreError};
 use casemate_types::network::PolicyError;
 use casemate_types::{CompiledPolicy, NetworkPolicy, SandboxId, SandboxState, chain};
@@ -9,6 +12,7 @@ use super::ingress::IngressError;
 use super::timeout::gone_or;
 use crate::Control;
 use crate::auth::TeamCaller;
+use crate::tasks::TaskKind;
 
 /// The network part of a request, as it was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,7 +71,7 @@ impl Control {
     /// Replaces the egress policy of a running sandbox; it holds for new connections on return.
     /// What is not said is cleared, internet access too: it is then as if it was never said.
     pub async fn update_network(
-        &self,
+        self: &Arc<Self>,
         caller: &TeamCaller,
         id: &SandboxId,
         ask: &NetworkAsk,
@@ -92,8 +96,13 @@ impl Control {
                     self.agree_on_network(id, &policy).await?;
                     continue;
                 }
+                // It may be written all the same.
+                Err(error @ StoreError::Unavailable(_)) => {
+                    self.agree_on_network_soon(id);
+                    return Err(gone_or(id, error));
+                }
                 Err(error) => {
-                    self.undo_network(&row).await;
+                    self.tell_network(&row).await;
                     return Err(gone_or(id, error));
                 }
             }
@@ -117,7 +126,7 @@ impl Control {
             && row.network != told
             && !matches!(row.state, SandboxState::Dead { .. })
         {
-            self.undo_network(&row).await;
+            self.tell_network(&row).await;
             told = row.network;
         }
         Ok(())
@@ -128,18 +137,55 @@ impl Control {
         Ok(policy.check_dns_servers(&self.config.allow_ranges)?)
     }
 
-    /// The store did not take the new policy: the node goes back to what the store says.
-    async fn undo_network(&self, row: &Sandbox) {
+    /// The same where a write is in doubt, or whoever began a change died before it wrote: after a
+    /// while, and until it was done. Changes that other servers have under way are over by then, or
+    /// come between two looks.
+    pub(crate) fn agree_on_network_soon(self: &Arc<Self>, id: &SandboxId) {
+        let (control, id) = (Arc::clone(self), id.clone());
+        self.tasks.spawn(TaskKind::Reconciler, async move {
+            let mut told = None;
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(control.config.row_grace) => {}
+                    () = control.tasks.stopped() => return,
+                }
+                match control.store.sandbox_by_id(&id).await {
+                    Ok(Some(row)) if matches!(row.state, SandboxState::Running { .. }) => {
+                        if told.as_ref() == Some(&row.network) {
+                            return;
+                        }
+                        let _one = control.locks.lock(&id).await;
+                        told = control.tell_network(&row).await.then_some(row.network);
+                    }
+                    // What is paused is told when it goes on.
+                    Ok(_) => return,
+                    Err(error) => tracing::debug!(
+                        sandbox.id = %id, error = chain(&error),
+                        "cannot look for the network policy of sandbox {id}"
+                    ),
+                }
+            }
+        });
+    }
+
+    /// The node goes by what the store says; whether it was told.
+    async fn tell_network(&self, row: &Sandbox) -> bool {
         let id = &row.id;
         let Ok(compiled) = row.network.compile() else {
-            return;
+            return true;
         };
         let set = async { self.nodes.port(&row.node)?.set_network(id, compiled).await };
-        if let Err(error) = set.await {
-            tracing::error!(
-                sandbox.id = %id, error = chain(&error),
-                "sandbox {id} keeps a network policy that could not be recorded"
-            );
+        match set.await {
+            Ok(()) => true,
+            // It goes on, or ends, with what the row says.
+            Err(NodeError::NotFound(_) | NodeError::Paused(_)) => true,
+            Err(error) => {
+                tracing::error!(
+                    sandbox.id = %id, error = chain(&error),
+                    "sandbox {id} keeps a network policy that is not recorded"
+                );
+                false
+            }
         }
     }
 }

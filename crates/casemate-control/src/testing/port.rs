@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use casemate_rpc::{
     ClaimRequest, CreateReply, CreateRequest, Dialled, KeptSnapshot, Located, NodeError, NodeEvent,
-    NodeInfo, NodePort, PauseReply, ResumeReply, ResumeRequest, RunningSandbox, SNAPSHOTS_PAGE,
-    SealReply, SnapshotReply,
+    NodeInfo, NodePort, PauseReply, PolicyDigest, ResumeReply, ResumeRequest, RunningSandbox,
+    SNAPSHOTS_PAGE, SealReply, SnapshotReply,
 };
 use casemate_types::{
     CompiledPolicy, EndReason, Kept, LayerId, PauseReason, SandboxId, SnapshotId, Timestamp,
@@ -67,6 +67,7 @@ impl NodePort for FakeNode {
                 recorded: false,
                 warm: request.warm,
                 creator: request.creator,
+                network: Some(PolicyDigest::of(&request.network)),
             };
             state.begin(Entry {
                 facts,
@@ -334,7 +335,10 @@ impl NodePort for FakeNode {
         sandbox: &SandboxId,
         policy: CompiledPolicy,
     ) -> Result<(), NodeError> {
-        self.reachable()?.entry(sandbox)?.policy = policy;
+        let mut state = self.reachable()?;
+        let entry = state.entry(sandbox)?;
+        entry.facts.network = Some(PolicyDigest::of(&policy));
+        entry.policy = policy;
         Ok(())
     }
 

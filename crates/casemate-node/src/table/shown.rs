@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use casemate_rpc::{Located, NodeEvent, PausedSandbox, RunningSandbox};
+use casemate_rpc::{Located, NodeEvent, PausedSandbox, PolicyDigest, RunningSandbox};
 use casemate_types::SandboxId;
 
 use super::{Row, Sampled};
@@ -93,6 +93,7 @@ pub(super) fn running(entry: &Entry) -> RunningSandbox {
         recorded: entry.recorded,
         warm: entry.warm,
         creator: entry.creator.clone(),
+        network: Some(PolicyDigest::of(&entry.network)),
     }
 }
 
