@@ -72,7 +72,7 @@ impl Servers {
     }
 
     /// The same of a silence that is longer than that of the dead.
-    fn is_sure_for(&self, silence: Duration, dead_after: Duration) -> bool {
+    pub(crate) fn is_sure_for(&self, silence: Duration, dead_after: Duration) -> bool {
         let unbroken = self.lock().unbroken;
         unbroken.is_some_and(|(since, last)| {
             since.elapsed() >= silence && last.elapsed() < dead_after / 2

@@ -243,8 +243,15 @@ impl FakeNode {
         self.lock().resisting.insert(sandbox.clone());
     }
 
+    /// What is made from now on runs, and nobody is told until [`Self::release_creates`].
+    pub fn hold_answers(&self) {
+        self.lock().held_answers = true;
+    }
+
     pub fn release_creates(&self) {
-        self.lock().held = false;
+        let mut state = self.lock();
+        (state.held, state.held_answers) = (false, false);
+        drop(state);
         self.released.notify_waiters();
     }
 

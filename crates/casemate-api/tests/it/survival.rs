@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use casemate_catalog::Catalog;
+use casemate_rpc::NodePort;
 use casemate_store::Sandboxes;
-use casemate_types::{EndReason, SandboxId, SandboxState};
+use casemate_types::{CompiledPolicy, EndReason, SandboxId, SandboxState};
 
 use crate::world::{World, until};
 
@@ -103,6 +104,26 @@ async fn one_that_cannot_be_ended_holds_up_nothing_else() {
     })
     .await;
     world.create("").await;
+}
+
+/// As of a server that died between the node's answer and its own write.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_policy_that_was_never_written_gives_way_to_the_one_that_was() {
+    let world = World::new().await;
+    let sandbox = world.create(r#","network":{"denyOut":["1.1.1.1"]}"#).await;
+    let promised = world.node.policy(&sandbox).unwrap();
+    let other = CompiledPolicy::open();
+    world.node.set_network(&sandbox, other).await.unwrap();
+    world.node.disconnect();
+    until("the loss is noticed", || async {
+        world.call("GET", "/ready").send().await.status == 503
+    })
+    .await;
+    world.node.reconnect();
+    until("both agree", || async {
+        world.node.policy(&sandbox).unwrap() == promised
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@
 //! The caller runs this detached: a client that hangs up changes nothing.
 
 mod check;
+mod fence;
 mod idempotent;
 mod warm;
 
@@ -248,6 +249,8 @@ impl Control {
         let envs = self.keys.seal_envs(&plan.sandbox, &plan.envs);
         let row = row(caller, &plan, envs, &node.name, reply);
         self.record(row, place, caller.limits.sandboxes_max).await?;
+        self.not_given_up(node, &plan.sandbox, reply.started_at)
+            .await?;
         failpoint::hit(Point::CreateRecorded);
         if !self.has_its_build(&plan).await? {
             // Without its build it could never be started from its files.

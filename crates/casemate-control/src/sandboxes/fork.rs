@@ -160,6 +160,7 @@ impl Control {
             ..row
         };
         self.record(row.clone(), place, max).await?;
+        self.not_given_up(&node, &id, row.started_at).await?;
         node.create_succeeded(row.resources.memory_mib);
         Ok(Created {
             access_token: self.keys.envd_token(&id),

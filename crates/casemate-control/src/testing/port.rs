@@ -36,53 +36,63 @@ impl NodePort for FakeNode {
                 }
                 released.await;
             }
-            let mut state = node.lock();
-            if let Some(failure) = state.failure.clone() {
-                return Err(failure);
-            }
-            if state.running.contains_key(&request.sandbox) {
-                return Err(NodeError::Exists(request.sandbox));
-            }
-            if let Some(files) = &request.files
-                && !state.snapshots.contains(files)
-            {
-                let why = "a snapshot is not here".to_owned();
-                return Err(NodeError::Unsupported { why });
-            }
-            // Of others it knows nothing.
-            let sealed = request.layers.iter().flat_map(|name| LayerId::parse(name));
-            if let Some(missing) = sealed.into_iter().find(|one| !state.layers.contains(one)) {
-                let why = format!("layer {missing} is not here");
-                return Err(NodeError::Unsupported { why });
-            }
-            let started_at = Timestamp::now();
-            let ends_at = started_at + Duration::from_millis(request.life_ms);
-            let facts = RunningSandbox {
-                sandbox: request.sandbox,
-                team: request.team,
-                template: request.template,
-                started_at,
-                ends_at,
-                on_timeout: request.on_timeout,
-                recorded: false,
-                warm: request.warm,
-                creator: request.creator,
-                network: Some(PolicyDigest::of(&request.network)),
+            let (started_at, ends_at) = {
+                let mut state = node.lock();
+                if let Some(failure) = state.failure.clone() {
+                    return Err(failure);
+                }
+                if state.running.contains_key(&request.sandbox) {
+                    return Err(NodeError::Exists(request.sandbox));
+                }
+                if let Some(files) = &request.files
+                    && !state.snapshots.contains(files)
+                {
+                    let why = "a snapshot is not here".to_owned();
+                    return Err(NodeError::Unsupported { why });
+                }
+                // Of others it knows nothing.
+                let sealed = request.layers.iter().flat_map(|name| LayerId::parse(name));
+                if let Some(missing) = sealed.into_iter().find(|one| !state.layers.contains(one)) {
+                    let why = format!("layer {missing} is not here");
+                    return Err(NodeError::Unsupported { why });
+                }
+                let started_at = Timestamp::now();
+                let ends_at = started_at + Duration::from_millis(request.life_ms);
+                let facts = RunningSandbox {
+                    sandbox: request.sandbox,
+                    team: request.team,
+                    template: request.template,
+                    started_at,
+                    ends_at,
+                    on_timeout: request.on_timeout,
+                    recorded: false,
+                    warm: request.warm,
+                    creator: request.creator,
+                    network: Some(PolicyDigest::of(&request.network)),
+                };
+                state.begin(Entry {
+                    facts,
+                    policy: request.network,
+                    access_token: request.access_token,
+                    envs: request.envs,
+                    files: request.files,
+                    layers: request.layers,
+                    startup: request.startup,
+                    entrance: request.entrance,
+                    rest: None,
+                    pause_files: None,
+                });
+                if !state.reachable {
+                    return Err(NodeError::Unreachable);
+                }
+                (started_at, ends_at)
             };
-            state.begin(Entry {
-                facts,
-                policy: request.network,
-                access_token: request.access_token,
-                envs: request.envs,
-                files: request.files,
-                layers: request.layers,
-                startup: request.startup,
-                entrance: request.entrance,
-                rest: None,
-                pause_files: None,
-            });
-            if !state.reachable {
-                return Err(NodeError::Unreachable);
+            loop {
+                let released = node.released.notified();
+                if !node.lock().held_answers {
+                    break;
+                }
+                released.await;
             }
             Ok(CreateReply {
                 started_at,

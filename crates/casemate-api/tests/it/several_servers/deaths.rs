@@ -56,6 +56,32 @@ async fn a_keeper_that_goes_gives_its_nodes() {
     .await;
 }
 
+/// As of one that stood still for a while: it is dead to the others, and goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_that_was_given_up_meanwhile_is_not_answered_with_success() {
+    let cluster = Cluster::new().await;
+    cluster.node.hold_answers();
+    let creating = tokio::spawn(cluster.try_create(0));
+    until("the node has it", || async {
+        cluster.node.running().len() == 1
+    })
+    .await;
+    let made = cluster.node.running().remove(0);
+    cluster.controls[0].die();
+    until("it is ended as nobody's", || async {
+        cluster.node.running().is_empty()
+    })
+    .await;
+    cluster.node.release_creates();
+    let answer = creating.await.unwrap();
+    assert_eq!(answer.status, 504, "{}", answer.text);
+    let state = cluster.state_of(&made).await;
+    assert!(
+        matches!(state, Some(SandboxState::Dead { .. })),
+        "{state:?}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_another_server_is_making_stays_while_it_lives() {
     let cluster = Cluster::new().await;
