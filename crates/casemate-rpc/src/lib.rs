@@ -22,8 +22,8 @@ pub mod wire;
 pub use client::NodeClient;
 pub use port::{NodeError, NodePort, SNAPSHOTS_PAGE};
 pub use protocol::{
-    ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, Located, NodeDisk, NodeEvent, NodeInfo,
-    NodeProcessor, NodeTemplate, PauseReply, PausedSandbox, Peer, ResumeReply, ResumeRequest,
-    RunningSandbox, SealReply, SnapshotReply,
+    ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, Located, NodeCache, NodeDisk,
+    NodeEvent, NodeInfo, NodeProcessor, NodeTemplate, PauseReply, PausedSandbox, Peer, ResumeReply,
+    ResumeRequest, RunningSandbox, SealReply, SnapshotReply,
 };
 pub use wire::{Dialled, SandboxStream, Wire};
