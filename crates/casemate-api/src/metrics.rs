@@ -65,6 +65,9 @@ pub(crate) struct Metrics {
     disk_free: Gauge,
     disk_reserve: Gauge,
     layers_left: Gauge,
+    cache: Gauge,
+    cache_max: Gauge,
+    evictions: Gauge,
     creates: Gauge,
     create_failures: Gauge,
     uncounted: Counter,
@@ -173,6 +176,18 @@ impl Default for Metrics {
             layers_left: gauge(
                 "casemate_sandbox_disk_left_bytes",
                 "What sandboxes can write together before their disk is full",
+            ),
+            cache: gauge(
+                "casemate_cache_bytes",
+                "Layers and kept files that lie in the bucket too",
+            ),
+            cache_max: gauge(
+                "casemate_cache_bytes_max",
+                "Beyond it the least recently used of them go",
+            ),
+            evictions: gauge(
+                "casemate_cache_evictions",
+                "Of them removed to make room since the start",
             ),
             creates: gauge(
                 "casemate_creates_succeeded",
@@ -308,6 +323,10 @@ fn refresh(state: &ApiState) {
             .set(bytes(node.info.disk_reserve_bytes));
         metrics.layers_left.set(bytes(node.info.layers_left_bytes));
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let cache = node.info.cache.unwrap_or_default();
+        metrics.cache.set(bytes(cache.bytes));
+        metrics.cache_max.set(bytes(cache.bytes_max));
+        metrics.evictions.set(count(cache.evictions));
         metrics.creates.set(count(node.create_successes));
         metrics.create_failures.set(count(node.create_fails));
     }

@@ -97,13 +97,13 @@ impl NearCarrier {
         let opened = self.artifacts.open_artifact(&scope, &artifact).await;
         let artifact = opened.map_err(|error| of_bucket(what, &error))?;
         let (mut ours, theirs) = pair(what)?;
-        let mut reader = artifact.reader();
+        let (mut reader, bytes) = (artifact.reader(), artifact.bytes());
         let copying = async move {
             let copied = tokio::io::copy(&mut reader, &mut ours).await;
             // Dropped here: the node sees the end, whole or not.
             copied.map(drop)
         };
-        let (unpacked, copied) = tokio::join!(self.node.unpack(what, theirs), copying);
+        let (unpacked, copied) = tokio::join!(self.node.unpack(what, bytes, theirs), copying);
         match (unpacked, copied) {
             // What was there already is not read.
             (Ok(bytes), _) => Ok(bytes),

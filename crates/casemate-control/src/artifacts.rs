@@ -3,12 +3,15 @@
 //!
 //! A node's keeper has its carrier store what rows need and the bucket has not; whoever asks a node for
 //! a sandbox has it fetch what it lacks. So do files of sandboxes that are paused ([`paused`]). Nothing waits for the former: until it is stored, a template
-//! runs where it was made. Bytes never pass here.
+//! runs where it was made. What is stored a node may [evict](spare), and fetches again. Bytes never pass
+//! here.
 
 mod at_hand;
 mod come;
+mod hold;
 mod leave;
 pub(crate) mod paused;
+mod spare;
 pub(crate) mod sweep;
 
 use std::collections::HashSet;
@@ -80,7 +83,7 @@ impl Control {
         }
         for some in nodes.chunks(ASKED_AT_ONCE) {
             let asked = some.iter().map(|node| async move {
-                let missing = node.port.missing(&build.layers, build.files.as_ref());
+                let missing = node.port.missing(&build.layers, build.files.as_ref(), None);
                 let answer = tokio::time::timeout(ANSWER_PATIENCE, missing).await;
                 matches!(answer, Ok(Ok(missing)) if missing.is_empty())
             });
@@ -110,8 +113,12 @@ pub(crate) fn carried_names(build: &Build) -> Vec<String> {
 pub(crate) async fn run(
     control: &Arc<Control>,
     node: &Arc<Node>,
-    mut keeps: Option<watch::Receiver<bool>>,
+    keeps: Option<watch::Receiver<bool>>,
 ) {
+    tokio::join!(look(control, node, keeps), hold::run(control, node));
+}
+
+async fn look(control: &Arc<Control>, node: &Arc<Node>, mut keeps: Option<watch::Receiver<bool>>) {
     let mut stored = HashSet::new();
     let mut connected = control.nodes.changes();
     loop {
@@ -130,6 +137,7 @@ pub(crate) async fn run(
             let there = at_hand::look(control, node).await?;
             if is_keeper {
                 leave::store_due(control, node, &there, &mut stored).await?;
+                spare::tell(control, node, &there).await?;
             }
             Ok::<_, CarryError>(())
         };

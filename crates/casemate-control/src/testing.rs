@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use casemate_rpc::{NodeError, NodeEvent, RunningSandbox};
 use casemate_types::{
-    CompiledPolicy, EndReason, Kept, LayerId, OnTimeout, PauseReason, Sample, SandboxId,
+    CompiledPolicy, EndReason, Kept, LayerId, OnTimeout, PauseReason, Portable, Sample, SandboxId,
     SnapshotId, Startup, TeamId, TemplateId, Timestamp, Usage,
 };
 use tokio::sync::Notify;
@@ -94,6 +94,25 @@ impl FakeNode {
     /// Every create from now on fails so; `None` makes them work again.
     pub fn fail_creates(&self, failure: Option<NodeError>) {
         self.lock().failure = failure;
+    }
+
+    /// What it may evict, as it was told.
+    pub fn in_bucket(&self) -> BTreeSet<Portable> {
+        self.lock().in_bucket.clone()
+    }
+
+    /// All of that goes. Who hears of it hears it as of a node.
+    pub fn evict(&self) {
+        let mut state = self.lock();
+        for what in std::mem::take(&mut state.in_bucket) {
+            state.evictions += 1;
+            match what {
+                Portable::Snapshot(files) => state.snapshots.remove(&files),
+                Portable::Layer(layer) => state.layers.remove(&layer),
+            };
+        }
+        let info = state.info();
+        state.tell(NodeEvent::Heartbeat(Box::new(info)));
     }
 
     /// The layers that were made of snapshots.

@@ -18,6 +18,7 @@ mod backing;
 mod copy;
 mod image;
 mod kept;
+mod measure;
 mod pack;
 mod packed;
 mod plain;

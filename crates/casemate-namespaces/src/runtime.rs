@@ -37,8 +37,8 @@ use async_trait::async_trait;
 use casemate_net::{NetPool, NetSlot};
 use casemate_runtime::{
     AdoptError, Born, Capabilities, CarryError, CreateError, CreateSpec, DialError, Exit, Frozen,
-    IsolationKind, Runtime, RuntimeError, RuntimeRecord, Seen, SnapshotError, Snapshots, Stock,
-    Taken,
+    IsolationKind, Measured, Runtime, RuntimeError, RuntimeRecord, Seen, SnapshotError, Snapshots,
+    Stock, Taken,
 };
 use casemate_types::{CompiledPolicy, LayerId, Portable, SandboxId, SnapshotId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -362,6 +362,18 @@ impl Snapshots for NamespacesRuntime {
     async fn list(&self) -> Result<BTreeMap<SnapshotId, Option<u64>>, SnapshotError> {
         let pool = Arc::clone(&self.shared.pool);
         seal::blocking("list snapshots", move || pool.kept()).await
+    }
+
+    async fn measure(&self, what: &Portable) -> Result<Option<Measured>, SnapshotError> {
+        let (pool, what) = (Arc::clone(&self.shared.pool), what.clone());
+        seal::blocking("measure what is kept", move || pool.measure(&what)).await
+    }
+
+    async fn note_use(&self, whats: &[Portable]) {
+        let (pool, whats) = (Arc::clone(&self.shared.pool), whats.to_vec());
+        let noting = tokio::task::spawn_blocking(move || pool.note_use(&whats));
+        // It does not panic, and where the process ends it is of no use.
+        let _ = noting.await;
     }
 
     async fn pack(&self, what: &Portable, to: UnixStream) -> Result<(), CarryError> {

@@ -23,7 +23,7 @@ pub struct AdmissionLimits {
 }
 
 /// A sandbox that could write no more than this is not worth making.
-const LAYERS_LEFT_MIN: u64 = 64 * MIB;
+pub(crate) const LAYERS_LEFT_MIN: u64 = 64 * MIB;
 
 /// What is there now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

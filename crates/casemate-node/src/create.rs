@@ -12,6 +12,7 @@ use casemate_types::{EndReason, SandboxId, Timestamp, chain, steady};
 use tokio::sync::SemaphorePermit;
 use tracing::{info, warn};
 
+use crate::cache;
 use crate::journal::{self, Entry};
 use crate::node::{Inner, internal};
 use crate::offer::Offer;
@@ -38,6 +39,7 @@ impl Inner {
             }
         };
         failpoint::hit(Point::CreateAdmitted);
+        node.note_use(cache::portables(&request.layers, request.files.as_ref()));
         let sandbox = request.sandbox.clone();
         let made = node.boot(request, &offer).await;
         if let Err(failed) = &made {
@@ -96,15 +98,17 @@ impl Inner {
             }
             false => self.admit(&table, &request.resources, false)?,
         }
-        table.refuse_leaving(&request.layers)?;
+        table.refuse_leaving(&request.layers, request.files.as_ref())?;
         let row = Row::Booting {
             resources: request.resources,
             layers: request.layers.clone(),
+            files: request.files.clone(),
             warm: request.warm,
             exited: false,
         };
         table.sandboxes.insert(request.sandbox.clone(), row);
         table.memory_promised_bytes += memory_bytes(&request.resources);
+        table.cache.release(request.sandbox.as_str());
         Ok(table.offer.clone())
     }
 

@@ -13,8 +13,10 @@
 //! ```
 
 mod admission;
+mod cache;
 mod create;
 mod events;
+mod evict;
 mod hardware;
 pub mod journal;
 mod layers;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use casemate_rpc::{NodeError, NodeEvent, NodeInfo, RunningSandbox};
 use casemate_runtime::{DiskLimit, Runtime, RuntimeError, SnapshotError, Snapshots};
 use casemate_types::{EndReason, PauseReason, Resources, SandboxId, chain};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
@@ -40,6 +40,9 @@ pub struct NodeConfig {
     /// Sandboxes that are paused with their memory at once: each holds a network slot. Beyond it the
     /// same.
     pub paused_max: usize,
+    /// What of layers and kept files that lie in the bucket too is kept, bytes. Beyond it the least
+    /// recently used go, unless they are needed.
+    pub cache_bytes_max: u64,
 }
 
 /// A node. Cheap to clone; all clones are the same node.
@@ -60,6 +63,12 @@ pub(crate) struct Inner {
     pub(crate) waiting: AtomicU32,
     pub(crate) draining: AtomicBool,
     pub(crate) machine: Machine,
+    /// Held by whoever makes room: two would make twice as much.
+    pub(crate) evicting: tokio::sync::Mutex<()>,
+    /// Held by whoever measures what is kept: it takes the disk's time.
+    pub(crate) measuring: tokio::sync::Mutex<()>,
+    /// Something that was leaving has left.
+    pub(crate) left: Notify,
     hardware: Hardware,
     table: Mutex<Table>,
 }
@@ -93,6 +102,9 @@ impl Node {
             waiting: AtomicU32::new(0),
             draining: AtomicBool::new(false),
             machine: Machine::default(),
+            evicting: tokio::sync::Mutex::default(),
+            measuring: tokio::sync::Mutex::default(),
+            left: Notify::new(),
             hardware: Hardware::look(),
         });
         crate::start::take_over(&inner).await?;
@@ -170,9 +182,10 @@ impl Inner {
         }
     }
 
-    /// Takes a place, for which warm sandboxes give way one after the other, if that can help.
+    /// Takes a place. Where a disk is full, what lies in the bucket too goes for it; then warm sandboxes
+    /// give way one after the other, if that can help.
     pub(crate) async fn with_room<T>(
-        &self,
+        self: &Arc<Self>,
         resources: &Resources,
         mut take: impl FnMut() -> Result<T, NodeError>,
     ) -> Result<T, NodeError> {
@@ -182,6 +195,9 @@ impl Inner {
                 Err(full @ (NodeError::Full { .. } | NodeError::DiskFull { .. })) => full,
                 taken => return taken,
             };
+            if matches!(full, NodeError::DiskFull { .. }) && self.make_room().await {
+                continue;
+            }
             let next = {
                 let table = self.lock();
                 let fits = self.admit_without_warm(&table, resources).is_ok();
@@ -302,6 +318,7 @@ impl Inner {
                 .config
                 .admission
                 .memory_grant(machine.memory_total_bytes),
+            cache: Some(self.cache_of(&table)),
             memory_paused_bytes: table.rests().map(|(_, rest)| rest.memory_bytes).sum(),
             vcpus_promised: table.sandboxes.values().map(Row::vcpus).sum(),
             cpu_percent,

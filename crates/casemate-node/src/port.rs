@@ -96,8 +96,7 @@ impl NodePort for Node {
     }
 
     async fn remove_snapshot(&self, snapshot: &SnapshotId) -> Result<(), NodeError> {
-        let removed = self.inner.snapshots.remove(snapshot).await;
-        removed.map_err(snapshot_error)
+        self.inner.remove_snapshot(snapshot).await
     }
 
     async fn snapshots(&self, after: Option<&SnapshotId>) -> Result<Vec<KeptSnapshot>, NodeError> {
@@ -125,16 +124,27 @@ impl NodePort for Node {
         &self,
         layers: &[String],
         files: Option<&SnapshotId>,
+        hold: Option<&str>,
     ) -> Result<Vec<String>, NodeError> {
-        self.inner.missing(layers, files).await
+        self.inner.missing(layers, files, hold).await
+    }
+
+    async fn stored(&self, whats: &[Portable]) -> Result<(), NodeError> {
+        self.inner.stored(whats);
+        Ok(())
     }
 
     async fn pack(&self, what: &Portable, to: UnixStream) -> Result<(), NodeError> {
         self.inner.pack(what, to).await
     }
 
-    async fn unpack(&self, what: &Portable, from: UnixStream) -> Result<u64, NodeError> {
-        self.inner.unpack(what, from).await
+    async fn unpack(
+        &self,
+        what: &Portable,
+        bytes: u64,
+        from: UnixStream,
+    ) -> Result<u64, NodeError> {
+        self.inner.unpack(what, bytes, from).await
     }
 
     async fn memory_kills(&self, sandbox: &SandboxId) -> Result<u64, NodeError> {

@@ -39,7 +39,7 @@ impl Inner {
 
 /// Runs in the sandbox's task.
 pub(crate) async fn resume(
-    node: &Inner,
+    node: &Arc<Inner>,
     entry: &mut Entry,
     request: ResumeRequest,
 ) -> Result<ResumeReply, NodeError> {

@@ -135,7 +135,7 @@ pub(crate) async fn own(node: Arc<Inner>, mut entry: Entry, mut inbox: mpsc::Rec
 
 /// Until something ends it: why, and who waits for it.
 async fn live(
-    node: &Inner,
+    node: &Arc<Inner>,
     entry: &mut Entry,
     inbox: &mut mpsc::Receiver<Command>,
 ) -> (EndReason, Option<Done>) {

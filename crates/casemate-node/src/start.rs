@@ -289,5 +289,7 @@ async fn heartbeat(node: Arc<Inner>) {
         if beat % BEATS_A_BOUND == 0 {
             node.bound_paused();
         }
+        let keeper = Arc::clone(&node);
+        node.tasks.spawn(async move { keeper.keep_bound().await });
     }
 }

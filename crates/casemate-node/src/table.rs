@@ -9,11 +9,13 @@ use std::sync::Arc;
 use casemate_rpc::{NodeError, NodeEvent, PausedSandbox, PolicyDigest, RunningSandbox};
 use casemate_runtime::Seen;
 use casemate_types::{
-    Entrance, Kept, LayerId, PauseReason, Resources, SandboxId, TeamId, Timestamp, steady,
+    Entrance, Kept, PauseReason, Portable, Resources, SandboxId, SnapshotId, TeamId, Timestamp,
+    steady,
 };
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use crate::cache::{self, Cache};
 use crate::journal::Entry;
 use crate::node::Inner;
 use crate::offer::Offer;
@@ -27,10 +29,11 @@ pub(crate) struct Table {
     pub(crate) sandboxes: BTreeMap<SandboxId, Row>,
     pub(crate) memory_promised_bytes: u64,
     pub(crate) offer: Offer,
-    /// Layers that are being removed.
-    pub(crate) leaving: BTreeSet<LayerId>,
-    /// Layers that are being packed, and how often.
-    pub(crate) packed: BTreeMap<LayerId, usize>,
+    /// What is being removed.
+    pub(crate) leaving: BTreeSet<Portable>,
+    /// What is being packed or comes, and how often.
+    pub(crate) carried: BTreeMap<Portable, usize>,
+    pub(crate) cache: Cache,
 }
 
 pub(crate) enum Row {
@@ -39,6 +42,8 @@ pub(crate) enum Row {
         resources: Resources,
         /// Names of those that it lies over, but for the operator's.
         layers: Vec<String>,
+        /// What it begins with.
+        files: Option<SnapshotId>,
         warm: bool,
         exited: bool,
     },
@@ -439,11 +444,17 @@ impl Inner {
     }
 
     pub(crate) fn release(&self, sandbox: &SandboxId) {
-        let mut table = self.lock();
-        if let Some(row) = table.sandboxes.remove(sandbox)
-            && row.is_awake()
-        {
-            table.memory_promised_bytes -= memory_bytes_of(&row);
+        let removed = {
+            let mut table = self.lock();
+            let removed = table.sandboxes.remove(sandbox);
+            if let Some(row) = removed.as_ref().filter(|row| row.is_awake()) {
+                table.memory_promised_bytes -= memory_bytes_of(row);
+            }
+            removed
+        };
+        if let Some(row) = removed {
+            // Until now.
+            self.note_use(cache::portables(row.layers(), None));
         }
     }
 

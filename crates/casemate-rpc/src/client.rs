@@ -270,12 +270,22 @@ impl NodePort for NodeClient {
         &self,
         layers: &[String],
         files: Option<&SnapshotId>,
+        hold: Option<&str>,
     ) -> Result<Vec<String>, NodeError> {
-        let (layers, files) = (layers.to_vec(), files.cloned());
-        match self.call(Call::Missing { layers, files }).await? {
+        let call = Call::Missing {
+            layers: layers.to_vec(),
+            files: files.cloned(),
+            hold: hold.map(str::to_owned),
+        };
+        match self.call(call).await? {
             (Reply::Missing(missing), _) => Ok(missing),
             (other, _) => Err(unexpected(&other)),
         }
+    }
+
+    async fn stored(&self, whats: &[Portable]) -> Result<(), NodeError> {
+        let whats = whats.to_vec();
+        self.done(Call::Stored { whats }).await
     }
 
     async fn pack(&self, what: &Portable, to: UnixStream) -> Result<(), NodeError> {
@@ -288,8 +298,16 @@ impl NodePort for NodeClient {
         }
     }
 
-    async fn unpack(&self, what: &Portable, from: UnixStream) -> Result<u64, NodeError> {
-        let call = Call::Unpack { what: what.clone() };
+    async fn unpack(
+        &self,
+        what: &Portable,
+        bytes: u64,
+        from: UnixStream,
+    ) -> Result<u64, NodeError> {
+        let call = Call::Unpack {
+            what: what.clone(),
+            bytes,
+        };
         match self.carry(call, what, from).await? {
             Reply::Unpacked(bytes) => Ok(bytes),
             other => Err(unexpected(&other)),

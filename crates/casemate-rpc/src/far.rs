@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use casemate_types::{CompiledPolicy, EndReason, Kept, LayerId, SandboxId, SnapshotId, Timestamp};
+use casemate_types::{
+    CompiledPolicy, EndReason, Kept, LayerId, Portable, SandboxId, SnapshotId, Timestamp,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
@@ -251,8 +253,13 @@ impl NodePort for FarNode {
         &self,
         layers: &[String],
         files: Option<&SnapshotId>,
+        hold: Option<&str>,
     ) -> Result<Vec<String>, NodeError> {
-        self.client()?.missing(layers, files).await
+        self.client()?.missing(layers, files, hold).await
+    }
+
+    async fn stored(&self, whats: &[Portable]) -> Result<(), NodeError> {
+        self.client()?.stored(whats).await
     }
 
     async fn memory_kills(&self, sandbox: &SandboxId) -> Result<u64, NodeError> {

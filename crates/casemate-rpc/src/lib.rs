@@ -24,8 +24,8 @@ pub use client::NodeClient;
 pub use policy::PolicyDigest;
 pub use port::{NodeError, NodePort, SNAPSHOTS_PAGE};
 pub use protocol::{
-    ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, Located, NodeDisk, NodeEvent, NodeInfo,
-    NodeProcessor, NodeTemplate, PauseReply, PausedSandbox, Peer, ResumeReply, ResumeRequest,
-    RunningSandbox, SealReply, SnapshotReply,
+    ClaimRequest, CreateReply, CreateRequest, KeptSnapshot, Located, NodeCache, NodeDisk,
+    NodeEvent, NodeInfo, NodeProcessor, NodeTemplate, PauseReply, PausedSandbox, Peer, ResumeReply,
+    ResumeRequest, RunningSandbox, SealReply, SnapshotReply,
 };
 pub use wire::{Dialled, SandboxStream, Wire};

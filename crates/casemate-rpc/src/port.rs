@@ -94,13 +94,23 @@ pub trait NodePort: Send + Sync {
     async fn layers(&self, after: Option<&LayerId>) -> Result<Vec<LayerId>, NodeError>;
 
     /// Which of what a sandbox would begin with is not here, or is being removed: names of layers and
-    /// of kept files. Empty where a create would find everything. Takes nothing: what is here may go
-    /// before the create.
+    /// of kept files. Empty where a create would find everything. With `hold` none of it is evicted
+    /// ([`NodePort::stored`]), what comes meanwhile neither, until a sandbox of that name is made, or
+    /// for three minutes from the last such call of that name. Without, what is here may go before the
+    /// create; removals are held up by neither.
     async fn missing(
         &self,
         layers: &[String],
         files: Option<&SnapshotId>,
+        hold: Option<&str>,
     ) -> Result<Vec<String>, NodeError>;
+
+    /// Says that these lie in the bucket too, so that the node may evict them where it needs the room,
+    /// the least recently used first: for five minutes, then it must be said again. Never what a
+    /// sandbox needs, or what is held. Those that are not here are no error.
+    async fn stored(&self, _whats: &[Portable]) -> Result<(), NodeError> {
+        Ok(())
+    }
 
     /// Writes what the node keeps to a socket, in a form of which [`NodePort::unpack`] makes the same at
     /// any node: all of it once this has returned. Only from the node's own machine.
@@ -110,10 +120,16 @@ pub trait NodePort: Send + Sync {
         Err(cannot_carry(what))
     }
 
-    /// Keeps what another node packed; for good on return: the bytes that it takes. What is here already
-    /// stays, and nothing is read. [`NodeError::CarryFailed`], also for what is no packed tree, and
-    /// [`NodeError::DiskFull`] leave nothing. Otherwise as [`NodePort::pack`].
-    async fn unpack(&self, what: &Portable, _from: UnixStream) -> Result<u64, NodeError> {
+    /// Keeps what another node packed, about so many bytes, for which room is made before; for good on
+    /// return: the bytes that it takes. What is here already stays, and nothing is read. It comes from
+    /// the bucket, as if [`NodePort::stored`] had said so. [`NodeError::CarryFailed`], also for what is no
+    /// packed tree, and [`NodeError::DiskFull`] leave nothing. Otherwise as [`NodePort::pack`].
+    async fn unpack(
+        &self,
+        what: &Portable,
+        _bytes: u64,
+        _from: UnixStream,
+    ) -> Result<u64, NodeError> {
         Err(cannot_carry(what))
     }
 

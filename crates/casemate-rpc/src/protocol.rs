@@ -328,6 +328,9 @@ pub struct NodeInfo {
     /// Held by paused sandboxes.
     #[serde(default)]
     pub memory_paused_bytes: u64,
+    /// `None` of one that bounds nothing that it keeps.
+    #[serde(default)]
+    pub cache: Option<NodeCache>,
     /// Sum of the virtual processors of what runs.
     #[serde(default)]
     pub vcpus_promised: u32,
@@ -341,6 +344,15 @@ pub struct NodeInfo {
     pub disk: Option<NodeDisk>,
     pub disk_limit_enforced: bool,
     pub templates: Vec<NodeTemplate>,
+}
+
+/// What a node keeps that lies in the bucket too, as far as it was told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeCache {
+    pub bytes: u64,
+    pub bytes_max: u64,
+    /// Layers and kept files that were removed to make room, since its start.
+    pub evictions: u64,
 }
 
 /// A machine's processors, as it names them itself.
@@ -411,6 +423,12 @@ pub(crate) enum Call {
     },
     Unpack {
         what: Portable,
+        #[serde(default)]
+        bytes: u64,
+    },
+    /// Only to a node that says what it keeps ([`NodeInfo::cache`]): others know no such call.
+    Stored {
+        whats: Vec<Portable>,
     },
     MemoryKills {
         sandbox: SandboxId,
@@ -418,6 +436,8 @@ pub(crate) enum Call {
     Missing {
         layers: Vec<String>,
         files: Option<SnapshotId>,
+        #[serde(default)]
+        hold: Option<String>,
     },
     SetDeadline {
         sandbox: SandboxId,

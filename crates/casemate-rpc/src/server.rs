@@ -172,14 +172,25 @@ async fn carry_out(
         }
         Call::Layers { after } => Reply::Layers(node.layers(after.as_ref()).await?),
         Call::Claim { sandbox, claim } => Reply::Created(node.claim(&sandbox, claim).await?),
-        Call::Missing { layers, files } => {
-            Reply::Missing(node.missing(&layers, files.as_ref()).await?)
+        Call::Missing {
+            layers,
+            files,
+            hold,
+        } => {
+            let missing = node.missing(&layers, files.as_ref(), hold.as_deref());
+            Reply::Missing(missing.await?)
+        }
+        Call::Stored { whats } => {
+            node.stored(&whats).await?;
+            Reply::Done
         }
         Call::Pack { what } => {
             node.pack(&what, socket(beside)?).await?;
             Reply::Done
         }
-        Call::Unpack { what } => Reply::Unpacked(node.unpack(&what, socket(beside)?).await?),
+        Call::Unpack { what, bytes } => {
+            Reply::Unpacked(node.unpack(&what, bytes, socket(beside)?).await?)
+        }
         Call::MemoryKills { sandbox } => Reply::MemoryKills(node.memory_kills(&sandbox).await?),
         Call::SetDeadline { sandbox, ends_at } => {
             node.set_deadline(&sandbox, ends_at).await?;

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use casemate_types::{CompiledPolicy, LayerId, Portable, SandboxId, SnapshotId};
 
@@ -296,7 +297,18 @@ async fn a_sealed_layer_is_its_own_and_stays_until_it_is_removed<R: Runtime + Sn
     runtime.create(spec.clone()).await.expect("it is made");
     let kept = runtime.suspend(&spec.sandbox, &snapshot).await;
     kept.expect("it is kept");
+    let what = Portable::Layer(layer.clone());
+    let measured = async || runtime.measure(&what).await.expect("it is measured");
+    assert_eq!(measured().await, None);
     let bytes = runtime.seal(&snapshot, &layer).await.expect("it is sealed");
+    runtime
+        .note_use(&[what.clone(), Portable::Layer(LayerId::random())])
+        .await;
+    let found = measured().await.expect("it is there");
+    assert_eq!(found.bytes, bytes);
+    let unused_for = measured().await.expect("it is there").unused_for;
+    assert!(unused_for >= found.unused_for, "looking is no use");
+    assert!(unused_for < Duration::from_secs(600), "{unused_for:?}");
     let again = runtime.seal(&snapshot, &layer).await;
     assert_eq!(again.expect("sealing is idempotent"), bytes);
     assert!(is_kept(runtime, &snapshot).await, "the snapshot stays");

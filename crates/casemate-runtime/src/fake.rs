@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use casemate_types::{CompiledPolicy, LayerId, SandboxId, SnapshotId, Startup};
+use casemate_types::{CompiledPolicy, LayerId, Portable, SandboxId, SnapshotId, Startup};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -39,6 +39,7 @@ struct State {
     snapshots: BTreeMap<SnapshotId, String>,
     /// Made of snapshots.
     layers: BTreeMap<LayerId, String>,
+    used: BTreeMap<Portable, Instant>,
     /// What each was told to run when it was made last.
     startups: BTreeMap<SandboxId, Startup>,
     /// Over what each was made last.
@@ -60,6 +61,11 @@ impl FakeRuntime {
     /// A layer of this name is here.
     pub fn has_layer(&self, layer: &LayerId, files: &str) {
         self.lock().layers.insert(layer.clone(), files.to_owned());
+    }
+
+    /// All layers.
+    pub fn layer_ids(&self) -> BTreeSet<LayerId> {
+        self.lock().layers.keys().cloned().collect()
     }
 
     /// How often something was made of a stream.

@@ -24,7 +24,7 @@ pub use consumption::{Consumption, Seen};
 pub use create::{AgentConfig, CreateSpec};
 pub use error::{AdoptError, CarryError, CreateError, DialError, RuntimeError, SnapshotError};
 pub use record::RuntimeRecord;
-pub use snapshots::{Snapshots, Taken};
+pub use snapshots::{Measured, Snapshots, Taken};
 
 /// Most bytes that [`Runtime::log`] answers with; not counting what replaces bytes that are no text.
 pub const LOG_BYTES_MAX: usize = 16 * 1024;

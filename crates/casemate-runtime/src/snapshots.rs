@@ -21,6 +21,15 @@ pub struct Taken {
     pub is_shared: bool,
 }
 
+/// Something that is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measured {
+    /// That it takes.
+    pub bytes: u64,
+    /// Since its last [`Snapshots::note_use`], or about so long.
+    pub unused_for: Duration,
+}
+
 /// Keeps what sandboxes wrote, beyond them. A snapshot is files only; a sandbox begins with it when
 /// [`CreateSpec::files`](crate::CreateSpec) names it, with a copy of its own.
 ///
@@ -87,6 +96,13 @@ pub trait Snapshots: Send + Sync {
     /// All that are kept, with the bytes that removing each would give back, at most: less where
     /// others share them and that is not counted. `None` where nothing is known.
     async fn list(&self) -> Result<BTreeMap<SnapshotId, Option<u64>>, SnapshotError>;
+
+    /// What one of them takes, and for how long nobody has used it. `None`: it is not here. Takes time
+    /// with what is in it.
+    async fn measure(&self, what: &Portable) -> Result<Option<Measured>, SnapshotError>;
+
+    /// Notes for a later process that these are used now, as far as that works.
+    async fn note_use(&self, whats: &[Portable]);
 
     /// Writes what is kept here to a stream, of which [`Snapshots::unpack`] makes the same, here or on
     /// another machine; what did not change gives the same bytes. All of it is written when this

@@ -193,7 +193,8 @@ impl Health for GateHealth {
         let Ok(info) = self.node.info().await else {
             return;
         };
-        let values: [(&str, &str, u64); 9] = [
+        let cache = info.cache.unwrap_or_default();
+        let values: [(&str, &str, u64); 12] = [
             (
                 "casemate_sandboxes",
                 "Sandboxes that run or start",
@@ -238,6 +239,21 @@ impl Health for GateHealth {
                 "casemate_layers_left_bytes",
                 "What sandboxes can still write",
                 info.layers_left_bytes,
+            ),
+            (
+                "casemate_cache_bytes",
+                "Layers and kept files that lie in the bucket too",
+                cache.bytes,
+            ),
+            (
+                "casemate_cache_bytes_max",
+                "Beyond it the least recently used of them go",
+                cache.bytes_max,
+            ),
+            (
+                "casemate_cache_evictions",
+                "Of them removed to make room since the start",
+                cache.evictions,
             ),
         ];
         for (name, help, value) in values {

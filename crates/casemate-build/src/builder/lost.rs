@@ -80,7 +80,9 @@ impl Work<'_> {
         layers: &[String],
         files: Option<&SnapshotId>,
     ) -> Result<Vec<String>, BuildError> {
-        Ok(self.node.missing(layers, files).await?)
+        let hold = self.job.build.to_string();
+        // None of it goes until a sandbox lies over it.
+        Ok(self.node.missing(layers, files, Some(&hold)).await?)
     }
 }
 

@@ -61,6 +61,7 @@ async fn start(dir: &Path, runtime: &Arc<FakeRuntime>) -> Node {
         queue_max: 1,
         paused_memory_bytes: 0,
         paused_max: 0,
+        cache_bytes_max: u64::MAX,
     };
     let (sandboxes, snapshots) = (Arc::clone(runtime), Arc::clone(runtime));
     Node::start(config, sandboxes, snapshots).await.unwrap()

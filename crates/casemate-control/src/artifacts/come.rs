@@ -22,11 +22,12 @@ impl Control {
         &self,
         node: &Arc<Node>,
         build: &Build,
+        hold: &str,
     ) -> Result<bool, CarryError> {
-        match self.bring(node, build).await {
+        match self.bring(node, build, hold).await {
             Err(CarryError::Nowhere(_)) => {
                 self.store_all_of(node, build).await?;
-                self.bring(node, build).await
+                self.bring(node, build, hold).await
             }
             brought => brought,
         }
@@ -39,17 +40,24 @@ impl Control {
         self.store_layers(&holder, build).await
     }
 
-    /// Has a node fetch what it lacks of a build: whether there was anything, and it has all of it now.
-    pub(crate) async fn bring(&self, node: &Arc<Node>, build: &Build) -> Result<bool, CarryError> {
+    /// Has a node fetch what it lacks of a build: whether it has all of it now. There it stays until a
+    /// sandbox of the name `hold` is made, or for some minutes.
+    pub(crate) async fn bring(
+        &self,
+        node: &Arc<Node>,
+        build: &Build,
+        hold: &str,
+    ) -> Result<bool, CarryError> {
         let Some(carrier) = &node.carrier else {
             return Ok(false);
         };
         let missing = node
             .port
-            .missing(&build.layers, build.files.as_ref())
+            .missing(&build.layers, build.files.as_ref(), Some(hold))
             .await?;
         if missing.is_empty() {
-            return Ok(false);
+            // Somebody else had it fetched meanwhile.
+            return Ok(true);
         }
         let named = missing.iter().map(|name| {
             let own = || CarryError::Nowhere(format!("layer {name:?}"));

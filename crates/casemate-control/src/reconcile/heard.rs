@@ -24,6 +24,16 @@ impl Control {
         if !known {
             self.report_templates(&info).await?;
         }
+        let evictions = |info: &NodeInfo| info.cache.map_or(0, |cache| cache.evictions);
+        let has_evicted = {
+            let heard = node.heard();
+            let before = heard.info.as_ref().map_or(0, evictions);
+            evictions(&info) > before
+        };
+        if has_evicted {
+            // What is known of its layers is older.
+            node.has_news.notify_one();
+        }
         self.nodes.hear(node, |heard| {
             let ready = |info: &Option<NodeInfo>| info.as_ref().is_some_and(|i| i.ready);
             if ready(&heard.info) != info.ready {

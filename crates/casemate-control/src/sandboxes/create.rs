@@ -356,7 +356,7 @@ impl Control {
             Err(error) if is_template_missing(&error) => error,
             placed => return placed,
         };
-        match self.bring(node, build).await {
+        match self.bring(node, build, request.sandbox.as_str()).await {
             // Under the same name: nothing was made.
             Ok(true) => self.place(node, request).await,
             Ok(false) => Err(refused),

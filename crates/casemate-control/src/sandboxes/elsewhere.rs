@@ -200,7 +200,7 @@ impl Control {
             Err(error) if is_template_missing(&error) => error,
             made => return made,
         };
-        match self.bring(node, build).await {
+        match self.bring(node, build, request.sandbox.as_str()).await {
             Ok(true) => self.make_copy(node, request.clone()).await,
             Ok(false) => Err(refused),
             Err(error) => {

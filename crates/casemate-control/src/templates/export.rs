@@ -215,7 +215,8 @@ impl Control {
         };
         let node = self.node_for_builds(team);
         let node = node.map_err(|error| ExportError::Build(error.into()))?;
-        if let Err(error) = self.bring_in_any_case(&node, build).await {
+        let hold = format!("export of {}", build.id);
+        if let Err(error) = self.bring_in_any_case(&node, build, &hold).await {
             // The builder says what it lacks.
             tracing::warn!(
                 build.id = %build.id, node = node.name, error = chain(&error),

@@ -300,7 +300,9 @@ impl Control {
             async move {
                 let node = control.node_for_builds(&job.team)?;
                 if let Ground::Template { build, .. } = &job.ground
-                    && let Err(error) = control.bring_in_any_case(&node, build).await
+                    && let Err(error) = control
+                        .bring_in_any_case(&node, build, &id.to_string())
+                        .await
                 {
                     // The builder says what it lacks.
                     tracing::warn!(

@@ -9,7 +9,8 @@ use casemate_rpc::{
     SNAPSHOTS_PAGE, SealReply, SnapshotReply,
 };
 use casemate_types::{
-    CompiledPolicy, EndReason, Kept, LayerId, PauseReason, SandboxId, SnapshotId, Timestamp,
+    CompiledPolicy, EndReason, Kept, LayerId, PauseReason, Portable, SandboxId, SnapshotId,
+    Timestamp,
 };
 use tokio::sync::mpsc;
 
@@ -312,6 +313,7 @@ impl NodePort for FakeNode {
         &self,
         layers: &[String],
         files: Option<&SnapshotId>,
+        _hold: Option<&str>,
     ) -> Result<Vec<String>, NodeError> {
         let state = self.reachable()?;
         let is_gone =
@@ -320,6 +322,11 @@ impl NodePort for FakeNode {
         let gone = files.filter(|files| !state.snapshots.contains(*files));
         missing.extend(gone.map(SnapshotId::to_string));
         Ok(missing)
+    }
+
+    async fn stored(&self, whats: &[Portable]) -> Result<(), NodeError> {
+        self.reachable()?.in_bucket.extend(whats.iter().cloned());
+        Ok(())
     }
 
     async fn memory_kills(&self, sandbox: &SandboxId) -> Result<u64, NodeError> {

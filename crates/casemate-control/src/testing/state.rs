@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use casemate_rpc::{
-    NodeDisk, NodeError, NodeEvent, NodeInfo, NodeProcessor, NodeTemplate, PausedSandbox,
-    RunningSandbox,
+    NodeCache, NodeDisk, NodeError, NodeEvent, NodeInfo, NodeProcessor, NodeTemplate,
+    PausedSandbox, RunningSandbox,
 };
 use casemate_types::{
-    CompiledPolicy, Distribution, EndReason, Entrance, Kept, LayerId, PauseReason, Resources,
-    SandboxId, SnapshotId, Startup, TemplateId, Timestamp,
+    CompiledPolicy, Distribution, EndReason, Entrance, Kept, LayerId, PauseReason, Portable,
+    Resources, SandboxId, SnapshotId, Startup, TemplateId, Timestamp,
 };
 use tokio::sync::mpsc;
 
@@ -34,6 +34,9 @@ pub(super) struct State {
     pub(super) memory_kills: BTreeMap<SandboxId, u64>,
     /// Made of snapshots.
     pub(super) layers: BTreeSet<LayerId>,
+    /// It was told that the bucket has these.
+    pub(super) in_bucket: BTreeSet<Portable>,
+    pub(super) evictions: u64,
     /// Who answers in sandboxes.
     pub(super) agent: Option<FakeAgent>,
 }
@@ -96,6 +99,8 @@ impl State {
             failing_pauses: false,
             snapshots: BTreeSet::new(),
             layers: BTreeSet::new(),
+            in_bucket: BTreeSet::new(),
+            evictions: 0,
             agent: None,
             memory_kills: BTreeMap::new(),
         }
@@ -163,6 +168,10 @@ impl State {
             version: "0.1.0".into(),
             ready: true,
             sandboxes: u32::try_from(self.running.len()).unwrap_or(u32::MAX),
+            cache: Some(NodeCache {
+                evictions: self.evictions,
+                ..NodeCache::default()
+            }),
             sandboxes_paused: 0,
             sandboxes_warm: 0,
             sandboxes_max: self.sandboxes_max,

@@ -194,6 +194,7 @@ impl NodePort for FakeNode {
         &self,
         _: &[String],
         _: Option<&SnapshotId>,
+        _: Option<&str>,
     ) -> Result<Vec<String>, NodeError> {
         no()
     }

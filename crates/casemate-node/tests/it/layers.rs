@@ -141,14 +141,14 @@ async fn what_is_missing_of_a_beginning_is_named() {
     node.snapshot(&request.sandbox, &kept).await.unwrap();
     let check = async |layers: &[&str], files: &SnapshotId, expected: &[&str]| {
         let layers: Vec<_> = layers.iter().map(|&name| name.to_owned()).collect();
-        let missing = node.missing(&layers, Some(files)).await.unwrap();
+        let missing = node.missing(&layers, Some(files), None).await.unwrap();
         assert_eq!(missing, expected);
     };
     check(&["t-one", "base"], &kept, &[]).await;
     check(&["t-one", "base"], &lost, &[lost.as_str()]).await;
     let gone = ["t-two", "../layers/base", lost.as_str()];
     check(&["t-two", "base", "../layers/base"], &lost, &gone).await;
-    assert_eq!(node.missing(&[], None).await, Ok(vec![]));
+    assert_eq!(node.missing(&[], None, None).await, Ok(vec![]));
     // What is being removed is gone for whoever asks.
     let held = host.runtime.hold_removals().await;
     let (remover, layer) = (node.clone(), one.clone());
@@ -247,7 +247,7 @@ async fn what_leaves_a_node_comes_to_another_and_stays_while_it_is_packed() {
         sender.write_all(&first).unwrap();
         std::io::copy(&mut ours, &mut sender).unwrap();
     });
-    let bytes = elsewhere.unpack(&what, theirs).await.unwrap();
+    let bytes = elsewhere.unpack(&what, 0, theirs).await.unwrap();
     assert_eq!(bytes, 7 << 20);
     passing.await.unwrap();
     packing.await.unwrap().unwrap();
@@ -255,7 +255,7 @@ async fn what_leaves_a_node_comes_to_another_and_stays_while_it_is_packed() {
     assert_eq!(node.remove_layer(&layer).await, Ok(()));
     let (_, theirs) = UnixStream::pair().unwrap();
     let kept = Portable::Snapshot(SnapshotId::random());
-    let broken = elsewhere.unpack(&kept, theirs).await;
+    let broken = elsewhere.unpack(&kept, 0, theirs).await;
     assert!(
         matches!(broken, Err(NodeError::CarryFailed { .. })),
         "{broken:?}"

@@ -1,5 +1,6 @@
 //! The node over the fake runtime: admission, journal, deadlines, adoption.
 
+mod evicting;
 mod layers;
 mod locating;
 mod pausing;
@@ -24,6 +25,8 @@ struct Host {
     runtime: Arc<FakeRuntime>,
     paused_memory_bytes: u64,
     paused_max: usize,
+    cache_bytes_max: u64,
+    disk_reserve_bytes: u64,
 }
 
 impl Host {
@@ -35,6 +38,8 @@ impl Host {
             runtime: Arc::default(),
             paused_memory_bytes: u64::MAX,
             paused_max: 1000,
+            cache_bytes_max: u64::MAX,
+            disk_reserve_bytes: 1,
         }
     }
 
@@ -51,12 +56,13 @@ impl Host {
                 sandboxes_max,
                 memory_overcommit: 32.0,
                 memory_reserve_bytes: 1,
-                disk_reserve_bytes: 1,
+                disk_reserve_bytes: self.disk_reserve_bytes,
             },
             boots_max: 4,
             queue_max,
             paused_memory_bytes: self.paused_memory_bytes,
             paused_max: self.paused_max,
+            cache_bytes_max: self.cache_bytes_max,
         };
         let (runtime, snapshots) = (Arc::clone(&self.runtime), Arc::clone(&self.runtime));
         let node = Node::start(config, runtime, snapshots).await.unwrap();

@@ -142,9 +142,19 @@ impl NodePort for SmallNode {
         &self,
         layers: &[String],
         files: Option<&SnapshotId>,
+        hold: Option<&str>,
     ) -> Result<Vec<String>, NodeError> {
-        let files = files.map(SnapshotId::to_string);
-        Ok(layers.iter().cloned().chain(files).collect())
+        let more = files.map(SnapshotId::to_string);
+        let more = more.into_iter().chain(hold.map(str::to_owned));
+        Ok(layers.iter().cloned().chain(more).collect())
+    }
+
+    /// None of them.
+    async fn stored(&self, whats: &[Portable]) -> Result<(), NodeError> {
+        match whats.first() {
+            Some(what) => Err(NodeError::NotHere(what.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Its name alone.
@@ -153,11 +163,16 @@ impl NodePort for SmallNode {
         Ok(())
     }
 
-    async fn unpack(&self, what: &Portable, mut from: UnixStream) -> Result<u64, NodeError> {
+    async fn unpack(
+        &self,
+        what: &Portable,
+        bytes: u64,
+        mut from: UnixStream,
+    ) -> Result<u64, NodeError> {
         let mut text = String::new();
         from.read_to_string(&mut text).unwrap();
         match text == "a tree" {
-            true => Ok(6),
+            true => Ok(bytes),
             false => Err(NodeError::CarryFailed {
                 what: what.clone(),
                 why: text,
@@ -342,7 +357,7 @@ async fn what_is_carried_goes_over_a_socket_of_the_callers() {
             what: what.clone(),
             why: why.to_owned(),
         });
-        assert_eq!(client.unpack(&what, theirs).await, expected);
+        assert_eq!(client.unpack(&what, 6, theirs).await, expected);
     }
 }
 
@@ -428,8 +443,12 @@ async fn layers_travel_and_a_page_of_them_fits() {
     assert_eq!(page.len(), SNAPSHOTS_PAGE);
     assert_eq!(client.layers(page.last()).await, Ok(Vec::new()));
     let (names, files) = (["t-1", "base"].map(String::from), SnapshotId::random());
-    let missing = client.missing(&names, Some(&files)).await.unwrap();
-    assert_eq!(missing, ["t-1", "base", files.as_str()]);
-    assert_eq!(client.missing(&[], None).await, Ok(Vec::new()));
+    let held = client.missing(&names, Some(&files), Some("me"));
+    assert_eq!(held.await.unwrap(), ["t-1", "base", files.as_str(), "me"]);
+    assert_eq!(client.missing(&[], None, None).await, Ok(Vec::new()));
+    let what = Portable::Snapshot(files);
+    let stored = client.stored(std::slice::from_ref(&what)).await;
+    assert_eq!(stored, Err(NodeError::NotHere(what)));
+    assert_eq!(client.stored(&[]).await, Ok(()));
     assert_eq!(client.memory_kills(&SandboxId::random()).await, Ok(3));
 }

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use casemate_types::{LayerId, Portable, SandboxId, SnapshotId};
 
 use super::{FakeRuntime, State};
-use crate::{CarryError, RuntimeRecord, SnapshotError, Snapshots, Taken};
+use crate::{CarryError, Measured, RuntimeRecord, SnapshotError, Snapshots, Taken};
 
 #[async_trait]
 impl Snapshots for FakeRuntime {
@@ -104,6 +104,20 @@ impl Snapshots for FakeRuntime {
         let state = self.lock();
         let kept = state.snapshots.iter();
         Ok(kept.map(|(id, files)| (id.clone(), bytes(files))).collect())
+    }
+
+    async fn measure(&self, what: &Portable) -> Result<Option<Measured>, SnapshotError> {
+        let state = self.lock();
+        let used_at = state.used.get(what);
+        Ok(state.carried(what).map(|files| Measured {
+            bytes: u64::try_from(files.len()).unwrap_or(u64::MAX),
+            unused_for: used_at.map_or(Duration::MAX, Instant::elapsed),
+        }))
+    }
+
+    async fn note_use(&self, whats: &[Portable]) {
+        let used = whats.iter().map(|what| (what.clone(), Instant::now()));
+        self.lock().used.extend(used);
     }
 
     async fn pack(&self, what: &Portable, mut to: UnixStream) -> Result<(), CarryError> {

@@ -41,6 +41,8 @@ pub struct Bucket {
     pub insecure_plaintext: bool,
     /// Pieces on their way at once.
     pub pieces_at_once: usize,
+    /// What a node keeps of layers and files that lie in the bucket too, MiB; 0: a quarter of the disk.
+    pub cache_mib_max: u64,
     /// How long a sandbox of a cluster is paused before its files go there; 0: never.
     pub paused_after_seconds: u32,
     /// The cloud's variables of the environment that this process was started in; children have none.
@@ -63,6 +65,7 @@ impl Default for Bucket {
             encryption: "aes256".into(),
             insecure_plaintext: false,
             pieces_at_once: ArtifactsConfig::default().pieces_at_once,
+            cache_mib_max: 0,
             paused_after_seconds: 60,
             variables: Vec::new(),
         }

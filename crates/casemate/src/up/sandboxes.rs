@@ -15,7 +15,7 @@ use casemate_namespaces::lease::LeaseError;
 use casemate_namespaces::{NamespacesConfig, NamespacesRuntime, OpenError, PoolSpace};
 use casemate_runtime::{
     AdoptError, Born, Capabilities, CarryError, CreateError, CreateSpec, DialError, Exit, Frozen,
-    Runtime, RuntimeError, RuntimeRecord, Seen, SnapshotError, Snapshots, Stock, Taken,
+    Measured, Runtime, RuntimeError, RuntimeRecord, Seen, SnapshotError, Snapshots, Stock, Taken,
 };
 use casemate_types::{CompiledPolicy, LayerId, Portable, SandboxId, SnapshotId};
 use tokio::sync::mpsc;
@@ -352,6 +352,14 @@ impl Snapshots for Sandboxes {
 
     async fn list(&self) -> Result<BTreeMap<SnapshotId, Option<u64>>, SnapshotError> {
         self.inner.list().await
+    }
+
+    async fn measure(&self, what: &Portable) -> Result<Option<Measured>, SnapshotError> {
+        self.inner.measure(what).await
+    }
+
+    async fn note_use(&self, whats: &[Portable]) {
+        self.inner.note_use(whats).await;
     }
 
     async fn pack(&self, what: &Portable, to: UnixStream) -> Result<(), CarryError> {

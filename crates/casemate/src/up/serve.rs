@@ -4,6 +4,7 @@ mod admins;
 mod front;
 
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -235,6 +236,21 @@ fn node_config(config: &Config, dir: &DataDir, name: String) -> NodeConfig {
         queue_max: config.limits.queue_max,
         paused_memory_bytes: paused_memory_bytes(config),
         paused_max: PLACES_MAX.saturating_sub(config.limits.sandboxes_max as usize),
+        cache_bytes_max: cache_bytes_max(config, dir.root()),
+    }
+}
+
+/// Of the data directory's disk where nothing else is said.
+const CACHE_PART: u64 = 4;
+
+fn cache_bytes_max(config: &Config, data_dir: &Path) -> u64 {
+    match config.artifacts.cache_mib_max {
+        0 => match rustix::fs::statvfs(data_dir) {
+            Ok(disk) => disk.f_blocks.saturating_mul(disk.f_frsize) / CACHE_PART,
+            // What is kept is bounded by what must stay free alone.
+            Err(_) => u64::MAX,
+        },
+        mib => mib.saturating_mul(1024 * 1024),
     }
 }
 
