@@ -281,11 +281,7 @@ impl Sandboxes for SqlStore {
                  WHERE team_id = (SELECT team_id FROM sandboxes WHERE id = $1) \
                  AND state = 'running' \
                  AND node NOT IN (SELECT id FROM nodes WHERE lost_at IS NOT NULL)))",
-                "(SELECT sandbox_has_room((SELECT team_id FROM sandboxes WHERE id = $1), $6 + \
-                 CASE WHEN EXISTS (SELECT 1 FROM nodes WHERE lost_at IS NOT NULL) THEN ( \
-                 SELECT COUNT(*) FROM nodes n JOIN sandboxes x ON x.node = n.id \
-                 WHERE n.lost_at IS NOT NULL AND x.state = 'running' \
-                 AND x.team_id = (SELECT team_id FROM sandboxes WHERE id = $1)) ELSE 0 END))"
+                "(SELECT sandbox_has_place((SELECT team_id FROM sandboxes WHERE id = $1), $6))"
             )
         ))
         .bind(id.as_str())
