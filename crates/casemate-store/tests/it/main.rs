@@ -7,3 +7,4 @@ mod fixtures;
 mod open;
 mod places;
 mod postgres;
+mod removals;

@@ -8,7 +8,7 @@ use casemate_sql::postgres::connect_alone;
 use casemate_store::sql::SqlStore;
 use casemate_store::testing::{TempPostgres, TempStore};
 use casemate_store::{
-    NewRun, NodeJoin, Nodes, Sandbox, SandboxFilter, Sandboxes, StoreError, Team,
+    NewRun, Node, NodeJoin, Nodes, Sandbox, SandboxFilter, Sandboxes, StoreError, Team,
 };
 use casemate_types::{EndReason, Kept, OnTimeout, SandboxId};
 use sqlx::{Connection, PgConnection};
@@ -18,18 +18,24 @@ use crate::postgres::new_team;
 
 const LOST: &str = "node-lost";
 
-async fn lose_a_node(store: &SqlStore) -> u64 {
+pub(crate) async fn joins(store: &SqlStore, id: &str) -> Node {
     let join = NodeJoin {
-        id: LOST.into(),
+        id: id.to_owned(),
         address: "10.0.0.7:8082".into(),
         labels: BTreeMap::new(),
         isolation: "namespaces".into(),
     };
-    let joined = store.node_join(&join).await.unwrap();
-    store.node_fence(LOST, joined.generation).await.unwrap()
+    store.node_join(&join).await.unwrap()
 }
 
-fn row(team: &Team) -> Sandbox {
+/// Beside the one of all others.
+async fn lose_a_node(store: &SqlStore) -> u64 {
+    joins(store, &fixture_rows::running().node).await;
+    let generation = joins(store, LOST).await.generation;
+    store.node_fence(LOST, generation).await.unwrap()
+}
+
+pub(crate) fn row(team: &Team) -> Sandbox {
     Sandbox {
         id: SandboxId::random(),
         team: team.id.clone(),
@@ -51,7 +57,7 @@ async fn end(store: &SqlStore, row: &Sandbox) -> Result<(), StoreError> {
     ended.await.map(drop)
 }
 
-async fn paused(store: &SqlStore, team: &Team) -> Sandbox {
+pub(crate) async fn paused(store: &SqlStore, team: &Team) -> Sandbox {
     let row = row(team);
     store.sandbox_insert(&row, None).await.unwrap();
     let paused = store.sandbox_pause(&row.id, row.generation, at(9), Kept::Files);
@@ -61,7 +67,7 @@ async fn paused(store: &SqlStore, team: &Team) -> Sandbox {
     }
 }
 
-async fn resume(store: &SqlStore, row: &Sandbox, max: u32) -> Result<(), StoreError> {
+pub(crate) async fn resume(store: &SqlStore, row: &Sandbox, max: u32) -> Result<(), StoreError> {
     let run = NewRun {
         node: &row.node,
         started_at: at(10),

@@ -40,4 +40,27 @@ BEGIN
 END
 $$;
 
+-- Whether a node is no less there at the end of the caller's transaction, as a foreign key would have it.
+-- One machine's own is in no row.
+CREATE FUNCTION node_stays(node TEXT) RETURNS BOOLEAN
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM 1 FROM nodes WHERE id = node FOR KEY SHARE;
+    RETURN FOUND OR NOT EXISTS (SELECT 1 FROM nodes);
+END
+$$;
+
+-- Removes a node with which no sandbox ends. Whoever lets one go on there holds it by node_stays: so those
+-- are looked at that there are once it is ours. At READ COMMITTED, where each look is of its own moment.
+CREATE FUNCTION node_remove_unused(node TEXT) RETURNS BOOLEAN
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM 1 FROM nodes WHERE id = node FOR UPDATE;
+    DELETE FROM nodes n WHERE n.id = node AND NOT EXISTS (
+        SELECT 1 FROM sandboxes s WHERE s.node = n.id AND s.state <> 'dead'
+        AND NOT (n.standing = 'draining' AND s.state = 'paused' AND s.stored_files IS NOT NULL));
+    RETURN FOUND;
+END
+$$;
+
 INSERT INTO schema_compat (version, oldest_binary_schema) VALUES (7, 1);
