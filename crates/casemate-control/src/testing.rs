@@ -178,6 +178,11 @@ impl FakeNode {
         self.released.notify_waiters();
     }
 
+    /// Pauses that were asked for, whatever became of them.
+    pub fn pauses(&self) -> usize {
+        self.lock().pauses
+    }
+
     /// Resumes wait until [`FakeNode::release_resumes`].
     pub fn hold_resumes(&self) {
         self.lock().held_resumes = true;

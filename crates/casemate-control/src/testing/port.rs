@@ -153,6 +153,7 @@ impl NodePort for FakeNode {
     }
 
     async fn pause(&self, sandbox: &SandboxId, kept: Kept) -> Result<PauseReply, NodeError> {
+        self.reachable()?.pauses += 1;
         loop {
             let released = self.released.notified();
             if !self.reachable()?.held_pauses {
