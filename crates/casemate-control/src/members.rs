@@ -136,4 +136,11 @@ impl Members {
         self.changed.send_replace(());
         Ok(found)
     }
+
+    /// The same of one with which nothing ends. `false`: it has something, or is not there.
+    pub async fn node_remove_unused(&self, node: &str) -> Result<bool, StoreError> {
+        let done = self.store.node_remove_unused(node).await?;
+        self.changed.send_replace(());
+        Ok(done)
+    }
 }

@@ -197,6 +197,26 @@ impl FakeNode {
         self.released.notify_waiters();
     }
 
+    /// Pauses that were asked for, whatever became of them.
+    pub fn pauses(&self) -> usize {
+        self.lock().pauses
+    }
+
+    /// Resumes wait until [`FakeNode::release_resumes`].
+    pub fn hold_resumes(&self) {
+        self.lock().held_resumes = true;
+    }
+
+    pub fn release_resumes(&self) {
+        self.lock().held_resumes = false;
+        self.released.notify_waiters();
+    }
+
+    /// Resumes that were asked for, whatever became of them.
+    pub fn resumes(&self) -> usize {
+        self.lock().resumes
+    }
+
     /// Every pause from now on fails.
     pub fn fail_pauses(&self) {
         self.lock().failing_pauses = true;

@@ -113,6 +113,7 @@ macro_rules! store_conformance {
             page_filters_all_hold,
             metadata_matches_exactly,
             counts_are_of_running_ones,
+            a_node_is_removed_once_nothing_ends_with_it,
             what_is_left_of_a_removed_node_is_listed,
             what_runs_on_a_lost_node_is_left_out,
             alive_ones_are_listed,

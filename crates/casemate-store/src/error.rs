@@ -18,6 +18,9 @@ pub enum StoreError {
     /// The team runs as many sandboxes as it may; nothing was written.
     #[error("the team runs {max} sandboxes, as many as it may")]
     TeamFull { max: u32 },
+    /// A sandbox was to go on at a node that is in no list any more; nothing was written.
+    #[error("node {node} was removed")]
+    NodeGone { node: String },
     /// A value is beyond a limit that has a name.
     #[error("{what} has {size}, at most {max} is allowed")]
     TooLarge {
@@ -60,6 +63,7 @@ impl StoreError {
             | Self::Exists { .. }
             | Self::Dangling { .. }
             | Self::TeamFull { .. }
+            | Self::NodeGone { .. }
             | Self::TooLarge { .. }
             | Self::Refused { .. }
             | Self::Corrupt { .. } => false,

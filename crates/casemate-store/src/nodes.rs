@@ -80,4 +80,9 @@ pub trait Nodes {
 
     /// Whether there was such a node.
     async fn node_remove(&self, id: &str) -> Result<bool, StoreError>;
+
+    /// The same of one with which nothing ends: it has no sandbox, or it is draining and has only paused
+    /// ones whose files are stored. `false`: it has others, or is not there. None of them goes on there at
+    /// the same time: see [`crate::Sandboxes::sandbox_resume`].
+    async fn node_remove_unused(&self, id: &str) -> Result<bool, StoreError>;
 }

@@ -208,6 +208,8 @@ pub trait Sandboxes {
 
     /// Paused → running, a new run; `running_max` as for [`Sandboxes::sandbox_insert`], otherwise as
     /// [`Sandboxes::sandbox_set_deadline`]. What was stored of its pause counts no more.
+    /// [`StoreError::NodeGone`] when there are nodes, and the run's is none of them: it is not removed at
+    /// the same time as unused.
     async fn sandbox_resume(
         &self,
         id: &SandboxId,

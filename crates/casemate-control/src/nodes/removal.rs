@@ -30,8 +30,9 @@ pub enum RemoveError {
 
 impl Control {
     /// Nobody speaks with the node any more, and its certificate is not renewed. Its sandboxes are lost:
-    /// their rows end, but for paused ones whose files are stored; what runs there runs on until its deadline, and nobody reaches it. One that is not
-    /// lost itself is only removed with sandboxes by `force`. What was cut off is done by asking again.
+    /// their rows end, but for paused ones whose files are stored; what runs there runs on until its
+    /// deadline, and nobody reaches it. One that is not lost itself is only removed with sandboxes by
+    /// `force`. What was cut off is done by asking again.
     ///
     /// # Cancel safety
     /// None: run it detached.
@@ -41,27 +42,28 @@ impl Control {
         node: &str,
         force: bool,
     ) -> Result<Had, RemoveError> {
-        let joined = self.store.node_by_id(node).await?;
-        let rows = self.store.sandbox_list_alive(Some(node)).await?;
-        match &joined {
-            None if rows.is_empty() => return Err(RemoveError::NotFound),
+        match self.store.node_by_id(node).await? {
+            // Whether one goes on there is not for this to find out: it would be over by then.
             Some(joined) if joined.lost_at.is_none() && !force => {
-                // Of one that is not drained, what rests may go on at any moment.
-                let drained = joined.standing == NodeStanding::Draining;
-                let would_end = rows.iter().filter(|row| !(drained && row.is_stored));
-                let (running, paused): (Vec<_>, Vec<_>) = would_end.partition(|r| r.is_running());
-                let had = Had {
-                    running: running.len() as u64,
-                    paused: paused.len() as u64,
-                };
-                if had != Had::default() {
-                    let node = node.to_owned();
-                    return Err(RemoveError::InUse { node, had });
+                while !members.node_remove_unused(node).await? {
+                    let had = self.would_end_with(node).await?;
+                    let had = had.ok_or(RemoveError::NotFound)?;
+                    // Otherwise it is over in between.
+                    if had != Had::default() {
+                        let node = node.to_owned();
+                        return Err(RemoveError::InUse { node, had });
+                    }
                 }
             }
-            Some(_) | None => {}
+            Some(_) => {
+                members.node_remove(node).await?;
+            }
+            None if self.store.sandbox_list_alive(Some(node)).await?.is_empty() => {
+                return Err(RemoveError::NotFound);
+            }
+            // Of a removal that was cut off.
+            None => {}
         }
-        members.node_remove(node).await?;
         let (mut ended, now) = (Had::default(), steady::now());
         let mut had_elsewhere = 0_u64;
         // Read again: until now some may have been made there.
@@ -85,5 +87,22 @@ impl Control {
             "node {node} was removed, and with it what it had"
         );
         Ok(ended)
+    }
+
+    /// `None`: there is no such node.
+    async fn would_end_with(&self, node: &str) -> Result<Option<Had>, StoreError> {
+        let Some(joined) = self.store.node_by_id(node).await? else {
+            return Ok(None);
+        };
+        // Of one that is not drained, what rests may go on at any moment.
+        let drained = joined.standing == NodeStanding::Draining;
+        let mut had = Had::default();
+        for row in self.store.sandbox_list_alive(Some(node)).await? {
+            match row.is_running() {
+                true => had.running += 1,
+                false => had.paused += u64::from(!(drained && row.is_stored)),
+            }
+        }
+        Ok(Some(had))
     }
 }

@@ -367,7 +367,7 @@ impl Control {
         let generation = match written.await {
             Ok(generation) => generation,
             // Whoever was faster knows better.
-            Err(StoreError::Conflict { .. }) => return Ok(()),
+            Err(StoreError::Conflict { .. } | StoreError::NodeGone { .. }) => return Ok(()),
             Err(StoreError::TeamFull { .. }) => {
                 self.pause_soon(&row.node, id, Kept::Memory);
                 return Ok(());

@@ -271,8 +271,9 @@ impl Control {
             .sandbox_resume(&id, row.generation, &run, running_max);
         let generation = match written.await {
             Ok(generation) => generation,
-            // It went on where it was or at a third node, or was ended: what is here is nobody's.
-            Err(StoreError::Conflict { .. }) => {
+            // It went on where it was or at a third node, or was ended, or this node was removed: what is
+            // here is nobody's.
+            Err(StoreError::Conflict { .. } | StoreError::NodeGone { .. }) => {
                 self.kill_copy(&node.name, &id).await;
                 return Err(busy(&id, Doing::Resuming));
             }

@@ -197,7 +197,7 @@ impl Control {
             Err(ChangeError::FilesLost { .. }) => {
                 self.go_on_elsewhere(caller, row, resume, None).await
             }
-            // It may have been given up just now.
+            // It may have been given up just now, or removed.
             Err(ChangeError::Lost { .. }) => {
                 let but = Some(own.as_str());
                 self.go_on_elsewhere(caller, row, resume, but).await
@@ -315,6 +315,12 @@ impl Control {
                 .await;
             match written {
                 Ok(generation) => return Ok(generation),
+                // It rests, as whoever removed the node found it. What runs there is nobody's, and is
+                // ended once the row names another node: its end would be taken for the sandbox's.
+                Err(StoreError::NodeGone { node }) => {
+                    let sandbox = id.clone();
+                    return Err(ChangeError::Lost { sandbox, node });
+                }
                 Err(StoreError::Conflict { .. }) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -165,6 +165,7 @@ impl NodePort for FakeNode {
     }
 
     async fn pause(&self, sandbox: &SandboxId, kept: Kept) -> Result<PauseReply, NodeError> {
+        self.reachable()?.pauses += 1;
         loop {
             let released = self.released.notified();
             if !self.reachable()?.held_pauses {
@@ -191,6 +192,14 @@ impl NodePort for FakeNode {
     }
 
     async fn resume(&self, request: ResumeRequest) -> Result<ResumeReply, NodeError> {
+        self.reachable()?.resumes += 1;
+        loop {
+            let released = self.released.notified();
+            if !self.reachable()?.held_resumes {
+                break;
+            }
+            released.await;
+        }
         let mut state = self.reachable()?;
         if let Some(failure) = state.failure.clone() {
             return Err(failure);

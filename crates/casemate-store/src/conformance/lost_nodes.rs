@@ -4,22 +4,26 @@
 use std::collections::BTreeMap;
 
 use casemate_types::sandbox::PublicState;
-use casemate_types::{Kept, SandboxId, SandboxState, SnapshotId};
+use casemate_types::{EndReason, Kept, Portable, SandboxId, SandboxState, SnapshotId};
 
 use super::sandboxes::{a_run, a_sandbox};
 use super::*;
-use crate::{NodeJoin, Order, Page, Sandbox, SandboxFilter};
+use crate::{Node, NodeJoin, NodeStanding, Order, Page, Sandbox, SandboxFilter, StoredArtifact};
 
-async fn a_lost_node(store: &dyn Store) -> (String, u64) {
+async fn a_node(store: &dyn Store, id: &str) -> Node {
     let join = NodeJoin {
-        id: random_uuid(),
+        id: id.to_owned(),
         address: "10.0.0.7:8082".into(),
         labels: BTreeMap::new(),
         isolation: "namespaces".into(),
     };
-    let joined = store.node_join(&join).await.unwrap();
-    let generation = store.node_fence(&join.id, joined.generation).await;
-    (join.id, generation.unwrap())
+    store.node_join(&join).await.unwrap()
+}
+
+async fn a_lost_node(store: &dyn Store) -> (String, u64) {
+    let joined = a_node(store, &random_uuid()).await;
+    let generation = store.node_fence(&joined.id, joined.generation).await;
+    (joined.id, generation.unwrap())
 }
 
 async fn put(store: &dyn Store, sandbox: Sandbox, max: Option<u32>) -> Result<Sandbox, StoreError> {
@@ -73,6 +77,7 @@ async fn check_running(store: &dyn Store, team: &TeamId, expected: &[&Sandbox]) 
 pub async fn what_runs_on_a_lost_node_is_left_out(store: &dyn Store) {
     let team = new_team(store).await;
     let (node, generation) = a_lost_node(store).await;
+    a_node(store, "node-1").await;
     let max = Some(2);
     let here = put(store, a_sandbox(&team, 1), max).await.unwrap();
     let at_lost = |started| Sandbox {
@@ -105,12 +110,7 @@ pub async fn what_runs_on_a_lost_node_is_left_out(store: &dyn Store) {
     };
     let third = put(store, a_sandbox(&team, 6), max).await.unwrap();
     check_full(resume().await);
-    let ended = store.sandbox_end(
-        &third.id,
-        third.generation,
-        casemate_types::EndReason::Killed,
-        at(30, 0),
-    );
+    let ended = store.sandbox_end(&third.id, third.generation, EndReason::Killed, at(30, 0));
     ended.await.unwrap();
     resume().await.unwrap();
 
@@ -153,4 +153,58 @@ pub async fn what_is_left_of_a_removed_node_is_listed(store: &dyn Store) {
     assert_eq!(left().await, []);
     assert!(store.node_remove(&node).await.unwrap());
     assert_eq!(left().await, [runs.id, rests.id]);
+}
+
+pub async fn a_node_is_removed_once_nothing_ends_with_it(store: &dyn Store) {
+    let team = new_team(store).await;
+    let node = a_node(store, &random_uuid()).await.id;
+    a_node(store, "another").await;
+    let goes = async || store.node_remove_unused(&node).await.unwrap();
+    let drain = async |standing| assert!(store.node_set_standing(&node, standing).await.unwrap());
+    let at_node = Sandbox {
+        node: node.clone(),
+        ..a_sandbox(&team, 1)
+    };
+    let runs = put(store, at_node, None).await.unwrap();
+    drain(NodeStanding::Draining).await;
+    assert!(!goes().await, "one runs");
+    let paused = store.sandbox_pause(&runs.id, runs.generation, at(9, 0), Kept::Memory);
+    let generation = paused.await.unwrap();
+    assert!(!goes().await, "its files are there alone");
+    let artifact = StoredArtifact {
+        what: Portable::Snapshot(SnapshotId::random_of_pause()),
+        team: team.clone(),
+        artifact: "there".into(),
+        bytes: 7,
+    };
+    let stored = store.sandbox_store(&runs.id, generation, &artifact);
+    stored.await.unwrap();
+    drain(NodeStanding::Open).await;
+    assert!(!goes().await, "it may go on at any moment");
+    drain(NodeStanding::Draining).await;
+    assert!(goes().await);
+    assert!(!goes().await, "it is gone");
+    assert_eq!(store.node_by_id(&node).await.unwrap(), None);
+
+    // Its sandbox goes on at another one alone, whatever its team may run.
+    for max in [None, Some(0), Some(5)] {
+        let run = a_run(&node);
+        let there = store.sandbox_resume(&runs.id, generation, &run, max);
+        let gone = there.await.unwrap_err();
+        assert!(matches!(gone, StoreError::NodeGone { .. }), "{gone:?}");
+    }
+    let run = a_run("another");
+    let elsewhere = store.sandbox_resume(&runs.id, generation, &run, Some(5));
+    elsewhere.await.unwrap();
+
+    // What has ended keeps no node.
+    let unused = a_node(store, &random_uuid()).await.id;
+    let ended = Sandbox {
+        node: unused.clone(),
+        ..a_sandbox(&team, 2)
+    };
+    let ended = put(store, ended, None).await.unwrap();
+    let killed = store.sandbox_end(&ended.id, ended.generation, EndReason::Killed, at(9, 0));
+    killed.await.unwrap();
+    assert!(store.node_remove_unused(&unused).await.unwrap());
 }

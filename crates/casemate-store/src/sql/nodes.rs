@@ -26,6 +26,15 @@ const JOIN: Sql = sql!(
     columns!()
 );
 
+/// SQLite writes for one at a time; PostgreSQL's function sees to it that nobody comes between.
+const REMOVE_UNUSED: Sql = sql!(either(
+    "DELETE FROM nodes WHERE id = $1 AND NOT EXISTS ( \
+     SELECT 1 FROM sandboxes s WHERE s.node = nodes.id AND s.state <> 'dead' \
+     AND NOT (nodes.standing = 'draining' AND s.state = 'paused' AND s.stored_files IS NOT NULL)) \
+     RETURNING id",
+    "SELECT $1 WHERE node_remove_unused($1)"
+));
+
 #[async_trait]
 impl Nodes for SqlStore {
     async fn node_join(&self, node: &NodeJoin) -> Result<Node, StoreError> {
@@ -107,6 +116,15 @@ impl Nodes for SqlStore {
             .await
             .map_err(|error| failed(WHAT, id, error))?;
         Ok(gone > 0)
+    }
+
+    async fn node_remove_unused(&self, id: &str) -> Result<bool, StoreError> {
+        let gone: Vec<(String,)> = query_as(REMOVE_UNUSED)
+            .bind(id)
+            .fetch_all(&self.durable)
+            .await
+            .map_err(|error| failed(WHAT, id, error))?;
+        Ok(!gone.is_empty())
     }
 }
 

@@ -11,7 +11,7 @@ use crate::rows::{
 };
 use crate::sandboxes::FORGET_ROWS_MAX;
 use crate::{
-    AliveSandbox, NewRun, Order, Page, Sandbox, SandboxFilter, Sandboxes, StoreError,
+    AliveSandbox, NewRun, Nodes, Order, Page, Sandbox, SandboxFilter, Sandboxes, StoreError,
     StoredArtifact,
 };
 use async_trait::async_trait;
@@ -281,11 +281,11 @@ impl Sandboxes for SqlStore {
                  WHERE team_id = (SELECT team_id FROM sandboxes WHERE id = $1) \
                  AND state = 'running' \
                  AND node NOT IN (SELECT id FROM nodes WHERE lost_at IS NOT NULL)))",
-                "(SELECT sandbox_has_room((SELECT team_id FROM sandboxes WHERE id = $1), $6 + \
-                 CASE WHEN EXISTS (SELECT 1 FROM nodes WHERE lost_at IS NOT NULL) THEN ( \
-                 SELECT COUNT(*) FROM nodes n JOIN sandboxes x ON x.node = n.id \
-                 WHERE n.lost_at IS NOT NULL AND x.state = 'running' \
-                 AND x.team_id = (SELECT team_id FROM sandboxes WHERE id = $1)) ELSE 0 END))"
+                "(SELECT sandbox_has_place((SELECT team_id FROM sandboxes WHERE id = $1), $6))"
+            ),
+            either(
+                " AND (EXISTS (SELECT 1 FROM nodes WHERE id = $7) OR NOT EXISTS (SELECT 1 FROM nodes))",
+                " AND (SELECT node_stays($7))"
             )
         ))
         .bind(id.as_str())
@@ -295,14 +295,18 @@ impl Sandboxes for SqlStore {
         .bind(on_timeout_word(run.on_timeout))
         .bind(running_max.map(i64::from))
         .bind(run.node);
-        match (self.swap(id, generation, change).await, running_max) {
-            (Err(StoreError::Conflict { .. }), Some(max))
-                if self.is_paused_in(id, generation).await? =>
-            {
-                Err(StoreError::TeamFull { max })
-            }
-            (done, _) => done,
+        let conflict = match self.swap(id, generation, change).await {
+            Err(conflict @ StoreError::Conflict { .. }) => conflict,
+            done => return done,
+        };
+        if !self.is_paused_in(id, generation).await? {
+            return Err(conflict);
         }
+        if self.was_removed(run.node).await? {
+            let node = run.node.to_owned();
+            return Err(StoreError::NodeGone { node });
+        }
+        Err(running_max.map_or(conflict, |max| StoreError::TeamFull { max }))
     }
 
     async fn sandbox_end(
@@ -424,6 +428,12 @@ impl SqlStore {
         Ok(row.is_some_and(|row| {
             row.generation == generation && matches!(row.state, SandboxState::Paused { .. })
         }))
+    }
+
+    /// Whether there are nodes, and it is none of them.
+    async fn was_removed(&self, node: &str) -> Result<bool, StoreError> {
+        let nodes = self.node_list().await?;
+        Ok(!nodes.is_empty() && nodes.iter().all(|one| one.id != node))
     }
 
     /// Runs a change that touches the row only in the given generation.

@@ -5,4 +5,6 @@ mod conformance;
 mod fixture_rows;
 mod fixtures;
 mod open;
+mod places;
 mod postgres;
+mod removals;

@@ -9,7 +9,7 @@ use casemate_types::{TeamId, Timestamp};
 
 use crate::fixture_rows;
 
-async fn new_team(store: &dyn Store) -> Team {
+pub(crate) async fn new_team(store: &dyn Store) -> Team {
     let id = casemate_store::BuildId::random().to_string();
     let team = Team {
         id: TeamId::parse(&id).unwrap(),

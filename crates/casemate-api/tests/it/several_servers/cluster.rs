@@ -27,7 +27,7 @@ pub struct Cluster {
     pub team: TeamId,
     routers: [Router; 2],
     _kept: (TempDir, TempHistory),
-    _file: Option<TempStore>,
+    pub file: Option<TempStore>,
 }
 
 /// Quick, and not so that a slow machine makes anybody dead.
@@ -49,7 +49,7 @@ impl Cluster {
         let stores = [file.share() as _, file.share() as _];
         let cluster = Self::over(stores, change).await;
         Self {
-            _file: Some(file),
+            file: Some(file),
             ..cluster
         }
     }
@@ -90,7 +90,7 @@ impl Cluster {
             team: made.team,
             routers,
             _kept: (uploads, history),
-            _file: None,
+            file: None,
         };
         for server in 0..2 {
             until("ready", || async {

@@ -1,5 +1,7 @@
 //! A node that is drained: it gets nothing new, and what it has leaves.
 
+mod at_once;
+
 use std::sync::Arc;
 use std::time::Duration;
 

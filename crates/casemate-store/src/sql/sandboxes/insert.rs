@@ -29,17 +29,12 @@ pub(super) fn insert(sandbox: &Sandbox, running_max: Option<u32>) -> Query {
         ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
          $18, $19, $20, $21, $22, $23, $24, $25, $26, $28",
         either("", ", $29"),
-        // SQLite writes for one at a time; PostgreSQL's function sees to it that nobody comes between. It
-        // counts those on lost nodes too, so that as many more may run; one of them that ends in that
-        // moment lets one more in than may.
+        // SQLite writes for one at a time; PostgreSQL's function sees to it that nobody comes between.
         either(
             " WHERE $27 IS NULL OR $27 > \
              (SELECT COUNT(*) FROM sandboxes WHERE team_id = $2 AND state = 'running' \
              AND node NOT IN (SELECT id FROM nodes WHERE lost_at IS NOT NULL))",
-            " WHERE (SELECT sandbox_has_room($2, $27 + \
-             CASE WHEN EXISTS (SELECT 1 FROM nodes WHERE lost_at IS NOT NULL) THEN ( \
-             SELECT COUNT(*) FROM nodes n JOIN sandboxes x ON x.node = n.id \
-             WHERE n.lost_at IS NOT NULL AND x.team_id = $2 AND x.state = 'running') ELSE 0 END))"
+            " WHERE (SELECT sandbox_has_place($2, $27))"
         )
     ))
     .bind(sandbox.id.as_str())
