@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 /// Jumps below this are none: two clocks are never read at the same moment, and what is shown of a
 /// sandbox must not flicker.
@@ -48,6 +50,20 @@ impl Exchange {
     pub fn origin(&self) -> i64 {
         let middle = self.asked.saturating_add(self.round_trip() / 2);
         self.said.saturating_sub(middle)
+    }
+}
+
+/// Seconds since 1970 between which a moment lies that another process names: the years 1900 to 9000. A
+/// clock may be off by decades; beyond these, no span can be added and databases cannot say it.
+const MOMENTS: std::ops::Range<i64> = -2_208_988_800..221_845_392_000;
+
+/// A moment as another process tells it, for serde's `deserialize_with`. What reckons with it may add
+/// spans to it: one that leaves no room for that would end whoever does.
+pub fn moment<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+    let told = Timestamp::deserialize(from)?;
+    match MOMENTS.contains(&told.as_second()) {
+        true => Ok(told),
+        false => Err(D::Error::custom("a moment that no clock shows")),
     }
 }
 
