@@ -134,6 +134,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn moments_of_others_leave_room_for_spans() {
+        #[derive(Deserialize)]
+        struct Told(#[serde(deserialize_with = "moment")] Timestamp);
+        let read = |text: &str| serde_json::from_str::<Told>(&format!("\"{text}\""));
+        for good in [
+            "1970-01-01T00:00:00Z",
+            "1969-12-31T10:00:00Z",
+            "2187-01-01T00:00:00Z",
+        ] {
+            let told = read(good).unwrap().0;
+            assert!(
+                told.checked_add(SignedDuration::from_hours(24 * 365))
+                    .is_ok()
+            );
+        }
+        for bad in [Timestamp::MAX, Timestamp::MIN] {
+            assert!(read(&bad.to_string()).is_err(), "{bad}");
+        }
+        assert!(read("yesterday").is_err());
+    }
+
+    #[test]
     fn without_a_jump_steady_time_is_the_wall_clocks() {
         let apart = now().duration_since(Timestamp::now());
         assert!(apart.unsigned_abs().as_millis() < 50, "{apart:?}");
