@@ -63,7 +63,7 @@ def sandbox(main):
 # nothing else runs any more, what compares memory of processes, and the host before and after. `main`
 # is in one of the two, since an instance has one log. The purge is last: it ends other tests' instances.
 GROUPS = {
-    "first": ["test_builds", "test_builds_luck", "test_logins", "test_warm", "test_attacks", "test_elsewhere", "test_drain", "test_machines"],
+    "first": ["test_builds", "test_builds_luck", "test_logins", "test_warm", "test_attacks", "test_elsewhere", "test_drain", "test_evict", "test_machines"],
     "second": [
         "test_open", "test_walls", "test_owners", "test_logs", "test_abuse", "test_limits", "test_instances", "test_full",
         "test_clock", "test_generated", "test_children", "test_crash", "test_upgrade", "test_tls", "test_chaos", "test_stores",

@@ -41,7 +41,9 @@ use async_trait::async_trait;
 use casemate_images::Images;
 use casemate_rpc::NodePort;
 use casemate_store::{BuildCache, BuildId, CacheKey};
-use casemate_types::{CompiledPolicy, Distribution, Resources, Startup, TeamId, TemplateId};
+use casemate_types::{
+    CompiledPolicy, Distribution, Resources, SnapshotId, Startup, TeamId, TemplateId,
+};
 use envd_client::{Answer, EnvdError};
 use serde::Deserialize;
 use tokio::io::AsyncRead;
@@ -140,6 +142,10 @@ pub trait Uploads: Send + Sync {
     /// The same as a file, for who reads it in another order; whether it is still what was uploaded,
     /// the reader has to see.
     async fn file(&self, team: &TeamId, key: &CacheKey) -> Result<std::fs::File, UploadError>;
+
+    /// Has come to the build's node what it lacks of this and others have. What does not come is
+    /// missing still.
+    async fn bring(&self, layers: &[String], files: Option<&SnapshotId>, hold: &str);
 }
 
 impl Builder {

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use casemate_rpc::{NodeCache, NodeEvent};
@@ -203,8 +204,12 @@ impl Inner {
             .disk_free_bytes
     }
 
-    /// The bytes that it took. `None`: there is nothing that may go, or it does not.
+    /// The bytes that it took. `None`: there is nothing that may go, or it does not. Whoever calls holds
+    /// [`Inner::evicting`].
     async fn evict_one(self: &Arc<Self>, wanted: Wanted) -> Option<u64> {
+        if self.draining.load(Ordering::SeqCst) {
+            return None;
+        }
         let leaving = {
             let mut table = self.lock();
             let needed = table.needed();

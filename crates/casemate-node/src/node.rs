@@ -119,9 +119,11 @@ impl Node {
             .publish(NodeEvent::Heartbeat(Box::new(self.inner.info())));
     }
 
-    /// Refuses new sandboxes and waits until none is half made. What runs goes on.
+    /// Refuses new sandboxes and waits until none is half made. What runs goes on. Nothing is evicted from
+    /// then on: a successor may have begun with it.
     pub async fn drain(&self) {
         self.inner.draining.store(true, Ordering::SeqCst);
+        drop(self.inner.evicting.lock().await);
         // Whoever holds all permits knows that nobody boots.
         let all = u32::try_from(self.inner.config.boots_max).unwrap_or(u32::MAX);
         drop(self.inner.boots.acquire_many(all).await);

@@ -23,7 +23,14 @@ impl Work<'_> {
         found: CachedLayer,
         phase: &Phase,
     ) -> Result<Option<CachedLayer>, BuildError> {
-        let missing = self.missing(&found.layers, found.files.as_ref()).await?;
+        let (layers, files) = (&found.layers, found.files.as_ref());
+        let mut missing = self.missing(layers, files).await?;
+        if !missing.is_empty() {
+            // The node may have evicted it.
+            let hold = self.job.build.to_string();
+            self.uploads.bring(layers, files, &hold).await;
+            missing = self.missing(layers, files).await?;
+        }
         if missing.is_empty() {
             return Ok(Some(found));
         }

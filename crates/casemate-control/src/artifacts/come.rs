@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use casemate_rpc::carrier::FetchRequest;
 use casemate_store::Build;
-use casemate_types::{Portable, chain};
+use casemate_types::{Portable, SnapshotId, chain};
 
 use super::{CarryError, portable};
 use crate::Control;
@@ -48,13 +48,21 @@ impl Control {
         build: &Build,
         hold: &str,
     ) -> Result<bool, CarryError> {
+        let (layers, files) = (&build.layers, build.files.as_ref());
+        self.bring_named(node, layers, files, hold).await
+    }
+
+    pub(crate) async fn bring_named(
+        &self,
+        node: &Arc<Node>,
+        layers: &[String],
+        files: Option<&SnapshotId>,
+        hold: &str,
+    ) -> Result<bool, CarryError> {
         let Some(carrier) = &node.carrier else {
             return Ok(false);
         };
-        let missing = node
-            .port
-            .missing(&build.layers, build.files.as_ref(), Some(hold))
-            .await?;
+        let missing = node.port.missing(layers, files, Some(hold)).await?;
         if missing.is_empty() {
             // Somebody else had it fetched meanwhile.
             return Ok(true);

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use casemate_types::{LayerId, chain};
+use casemate_types::{LayerId, Portable, chain};
 
+use super::CarryError;
 use crate::Control;
 use crate::nodes::Node;
 
@@ -14,16 +15,12 @@ const HOLD_EVERY: Duration = Duration::from_secs(45);
 
 /// For ever, beside what follows the node. A build says itself what it begins with; this goes on with it.
 pub(super) async fn run(control: &Arc<Control>, node: &Arc<Node>) {
-    let by = format!("builds of {}", control.owner);
     loop {
         tokio::time::sleep(HOLD_EVERY).await;
-        let layers = control.builder.held().layers();
-        if layers.is_empty() || node.heard().connection.is_none() {
+        if node.heard().connection.is_none() {
             continue;
         }
-        let names: Vec<String> = layers.iter().map(LayerId::to_string).collect();
-        // What it lacks is at another one, where the build is.
-        if let Err(error) = node.port.missing(&names, None, Some(&by)).await {
+        if let Err(error) = hold(control, node).await {
             tracing::debug!(
                 node = node.name,
                 error = chain(&error),
@@ -32,4 +29,30 @@ pub(super) async fn run(control: &Arc<Control>, node: &Arc<Node>) {
             );
         }
     }
+}
+
+/// Of what the node has, as far as we know.
+async fn hold(control: &Control, node: &Node) -> Result<(), CarryError> {
+    let by = format!("builds of {}", control.owner);
+    let held = control.builder.held();
+    let there = Arc::clone(&node.heard().layers);
+    let layers = held.layers().into_iter();
+    let mut layers: Vec<String> = layers.map(|layer: LayerId| layer.to_string()).collect();
+    layers.retain(|name| there.contains(name));
+    if !layers.is_empty() {
+        node.port.missing(&layers, None, Some(&by)).await?;
+    }
+    let mut files = held.files();
+    files.retain(|files| there.contains(files.as_str()));
+    if files.is_empty() {
+        return Ok(());
+    }
+    // Results of steps are not in the bucket, and so go by no eviction.
+    let files: Vec<Portable> = files.into_iter().map(Portable::Snapshot).collect();
+    for stored in control.store.artifact_find(&files).await? {
+        if let Portable::Snapshot(files) = &stored.what {
+            node.port.missing(&[], Some(files), Some(&by)).await?;
+        }
+    }
+    Ok(())
 }

@@ -215,6 +215,8 @@ impl Control {
         };
         let node = self.node_for_builds(team);
         let node = node.map_err(|error| ExportError::Build(error.into()))?;
+        // While it waits for its turn, it is needed as by a build.
+        let _held = self.builder.held().hold_build(build);
         let hold = format!("export of {}", build.id);
         if let Err(error) = self.bring_in_any_case(&node, build, &hold).await {
             // The builder says what it lacks.

@@ -26,6 +26,7 @@ use crate::auth::TeamCaller;
 use crate::reconcile;
 use crate::tasks::TaskKind;
 use crate::templates::TemplateError;
+use archives::AtNode;
 use log::Written;
 use note::again;
 
@@ -310,10 +311,12 @@ impl Control {
                         "could not bring the base of build {id} to its node"
                     );
                 }
-                let builder = &control.builder;
-                builder
-                    .run(&job, &node.port, &*control, &log, &cancel)
-                    .await
+                let (builder, port) = (&control.builder, Arc::clone(&node.port));
+                let at_node = AtNode {
+                    control: Arc::clone(&control),
+                    node,
+                };
+                builder.run(&job, &port, &at_node, &log, &cancel).await
             }
         });
         let outcome = running.await.unwrap_or_else(|error| {

@@ -344,3 +344,25 @@ async fn a_node_that_begins_anew_knows_what_was_used_last() {
     until("one goes", async || cache(&node).await.evictions == 1).await;
     assert!(host.has(&new) && !host.has(&old));
 }
+
+/// A successor may have begun with it.
+#[tokio::test]
+async fn a_node_that_is_being_left_evicts_nothing() {
+    let mut host = Host::new();
+    host.cache_bytes_max = 1;
+    let node = host.start().await;
+    node.drain().await;
+    let (one, two) = (sealed(&host, "t-one", 10), sealed(&host, "t-two", 10));
+    node.stored(&[what(&one)]).await.unwrap();
+    until("it is measured", async || cache(&node).await.bytes == 10).await;
+    fetch(&node, &what(&two), 10).await.unwrap();
+    let other = what(&LayerId::parse("t-other").unwrap());
+    fetch(&node, &other, 10).await.unwrap();
+    assert!(host.has(&one) && host.has(&two));
+    node.undrain();
+    until("it goes", async || {
+        node.stored(&[what(&one)]).await.unwrap();
+        !host.has(&one)
+    })
+    .await;
+}

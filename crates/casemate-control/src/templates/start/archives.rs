@@ -1,27 +1,36 @@
-//! Uploaded archives as builds read them: checked against the name of their content.
+//! Uploaded archives as builds read them: checked against the name of their content. And what of a build's
+//! cache comes to its node.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use casemate_build::builder::{UploadError, Uploads};
 use casemate_store::CacheKey;
-use casemate_types::{TeamId, chain};
+use casemate_types::{SnapshotId, TeamId, chain};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::Control;
+use crate::nodes::Node;
 use crate::templates::uploads::OpenUpload;
 
+/// What a build needs of us at its node.
+pub(super) struct AtNode {
+    pub(super) control: Arc<Control>,
+    pub(super) node: Arc<Node>,
+}
+
 #[async_trait]
-impl Uploads for Control {
+impl Uploads for AtNode {
     async fn open(
         &self,
         team: &TeamId,
         key: &CacheKey,
     ) -> Result<Box<dyn AsyncRead + Send + Unpin>, UploadError> {
-        let upload = opened(self, team, key).await?;
+        let upload = opened(&self.control, team, key).await?;
         Ok(Box::new(Checked {
             inner: upload.file,
             hash: Sha256::new(),
@@ -30,8 +39,19 @@ impl Uploads for Control {
     }
 
     async fn file(&self, team: &TeamId, key: &CacheKey) -> Result<std::fs::File, UploadError> {
-        let upload = opened(self, team, key).await?;
+        let upload = opened(&self.control, team, key).await?;
         Ok(upload.file.into_std().await)
+    }
+
+    async fn bring(&self, layers: &[String], files: Option<&SnapshotId>, hold: &str) {
+        let brought = self.control.bring_named(&self.node, layers, files, hold);
+        if let Err(error) = brought.await {
+            tracing::debug!(
+                node = self.node.name,
+                error = chain(&error),
+                "what a build found in its cache does not come to its node"
+            );
+        }
     }
 }
 
