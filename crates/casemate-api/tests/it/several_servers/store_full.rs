@@ -12,7 +12,7 @@ use crate::world::until;
 /// No resume is written down, and each attempt is counted.
 const FULL: &str = "CREATE TABLE attempts (number INTEGER PRIMARY KEY); \
      CREATE TRIGGER full BEFORE UPDATE ON sandboxes WHEN new.state = 'running' BEGIN \
-     INSERT INTO attempts DEFAULT VALUES; SELECT RAISE(FAIL, 'full'); END";
+     INSERT INTO attempts VALUES (NULL); SELECT RAISE(FAIL, 'full'); END";
 const ROOM: &str = "DROP TRIGGER full";
 const ATTEMPTS: &str = "SELECT COUNT(*) FROM attempts";
 
