@@ -73,11 +73,15 @@ impl Control {
         }
     }
 
-    /// A node that has all that a build needs, and is none of these. What another server had made
+    /// A node that has all that a build needs, of those that may be it. What another server had made
     /// lately is not known here yet: then all are asked.
-    pub(crate) async fn holder(&self, build: &Build, but: &[String]) -> Option<Arc<Node>> {
+    pub(crate) async fn holder(
+        &self,
+        build: &Build,
+        may: impl Fn(&Node) -> bool,
+    ) -> Option<Arc<Node>> {
         let mut nodes = self.nodes.connected();
-        nodes.retain(|node| !but.contains(&node.name));
+        nodes.retain(|node| may(node));
         if let Some(known) = nodes.iter().find(|node| node.has_all_of(build)) {
             return Some(Arc::clone(known));
         }

@@ -1,5 +1,6 @@
 //! What control knows of its nodes: how each is reached, its last word, and what was asked of it.
 
+mod choose;
 pub mod drain;
 pub(crate) mod placement;
 mod presence;
@@ -7,23 +8,19 @@ pub(crate) mod reach;
 pub mod removal;
 pub mod simulation;
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
-use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use casemate_rpc::carrier::Carrier;
 use casemate_rpc::{NodeError, NodeInfo, NodePort};
-use casemate_store::Build;
 use casemate_store::nodes::FIRST_NODE_GENERATION;
-use casemate_types::{SandboxId, TeamId, Timestamp, chain};
+use casemate_types::{SandboxId, Timestamp, chain};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::tasks::TaskKind;
-use crate::{Control, artifacts, reconcile};
-use placement::{Candidate, Seen, Wanted};
+use crate::{Control, reconcile};
 use presence::Presence;
 
 /// The alias under which the base template is known everywhere.
@@ -171,78 +168,7 @@ impl Heard {
     }
 }
 
-/// What placement sees of a node.
-struct Look {
-    open: bool,
-    layers: Arc<HashSet<String>>,
-    place: Place,
-    sandboxes: u32,
-    sandboxes_max: u32,
-    memory_mib: u64,
-    memory_mib_max: u64,
-    queue_length: u32,
-    cpu_percent: u32,
-}
-
-impl Seen for Look {
-    fn candidate(&self) -> Candidate<'_> {
-        Candidate {
-            open: self.open,
-            isolation: &self.place.isolation,
-            labels: &self.place.labels,
-            layers: &self.layers,
-            sandboxes: self.sandboxes,
-            sandboxes_max: self.sandboxes_max,
-            memory_mib: self.memory_mib,
-            memory_mib_max: self.memory_mib_max,
-            queue_length: self.queue_length,
-            cpu_percent: self.cpu_percent,
-        }
-    }
-}
-
-/// A number below this one, which is not 0.
-fn lot(below: usize) -> usize {
-    // The system's randomness is a call of the kernel, and this needs none that nobody can guess.
-    thread_local!(static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0)));
-    STATE.with(|state| {
-        // xorshift64* (S. Vigna, 2016).
-        let mut x = state.get() | 1;
-        x ^= x >> 12;
-        x ^= x << 25;
-        x ^= x >> 27;
-        state.set(x);
-        let number = x.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
-        usize::try_from(number).unwrap_or(0) % below
-    })
-}
-
 impl Node {
-    fn look(&self) -> Look {
-        let place = self.place();
-        let heard = self.heard();
-        let info = heard.info.as_ref();
-        let starting = u32::try_from(self.starting.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        const MIB: u64 = 1 << 20;
-        Look {
-            open: place.is_open
-                && heard.connection.is_some()
-                && info.is_some_and(|info| info.ready),
-            layers: Arc::clone(&heard.layers),
-            place,
-            sandboxes: info
-                .map_or(0, |info| info.sandboxes)
-                .saturating_add(starting)
-                .saturating_add(heard.since.sandboxes),
-            sandboxes_max: info.map_or(0, |info| info.sandboxes_max),
-            memory_mib: info.map_or(0, |info| info.memory_promised_bytes / MIB)
-                + heard.since.memory_mib,
-            memory_mib_max: info.map_or(0, |info| info.memory_promised_max_bytes / MIB),
-            queue_length: info.map_or(0, |info| info.queue_length),
-            cpu_percent: info.map_or(0, |info| info.cpu_percent),
-        }
-    }
-
     fn new(name: &str, link: NodeLink) -> Self {
         Self {
             name: name.to_owned(),
@@ -265,7 +191,7 @@ impl Node {
         self.place.borrow().clone()
     }
 
-    fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.place.borrow().is_open
     }
 
@@ -329,14 +255,6 @@ impl Nodes {
         self.changed.subscribe()
     }
 
-    fn is_one_at_most(&self) -> bool {
-        self.row
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
-            < 2
-    }
-
     /// Those that speak with us.
     pub(crate) fn connected(&self) -> Vec<Arc<Node>> {
         let mut all = self.all();
@@ -366,13 +284,6 @@ impl Nodes {
     fn in_a_row(&self, all: &BTreeMap<String, Arc<Node>>) {
         let row = all.values().cloned().collect();
         *self.row.write().unwrap_or_else(PoisonError::into_inner) = row;
-    }
-
-    /// Nodes to ask for a sandbox, the first one first; `lot` gives a number below its argument.
-    fn choose(&self, wanted: &Wanted<'_>, lot: impl FnMut(usize) -> usize) -> Vec<Arc<Node>> {
-        let row = Arc::clone(&*self.row.read().unwrap_or_else(PoisonError::into_inner));
-        let order = placement::choose(row.len(), |at| row[at].look(), wanted, lot);
-        order.into_iter().map(|at| Arc::clone(&row[at])).collect()
     }
 
     /// Changes what was heard of a node, for whoever waits for that.
@@ -514,42 +425,5 @@ impl Control {
         let waiting = |node: Arc<Node>| node.heard().info.as_ref().map_or(0, |i| i.queue_length);
         let all = self.nodes.all();
         all.into_iter().map(waiting).fold(0, u32::saturating_add)
-    }
-
-    /// Nodes to ask for a sandbox of a build, the first one first.
-    pub(crate) fn candidates(&self, build: &Build) -> Vec<Arc<Node>> {
-        // On one machine there is nothing to choose.
-        if self.nodes.is_one_at_most() {
-            let mut nodes = self.nodes.connected();
-            nodes.retain(|node| node.is_open());
-            return nodes;
-        }
-        let carried = artifacts::carried_names(build);
-        let labels = BTreeMap::new();
-        let wanted = Wanted {
-            resources: build.resources,
-            layers: &carried,
-            isolation: None,
-            labels: &labels,
-        };
-        self.nodes.choose(&wanted, lot)
-    }
-
-    /// Where a team's builds are made: always at the same node while it is there, since what is kept
-    /// of their steps is there.
-    pub(crate) fn node_for_builds(&self, team: &TeamId) -> Result<Arc<Node>, NodeError> {
-        let weight = |node: &Arc<Node>| {
-            let mut hasher = DefaultHasher::new();
-            (team.as_str(), &node.name).hash(&mut hasher);
-            hasher.finish()
-        };
-        // The highest of a hash of both (rendezvous hashing): one that comes or goes moves only its own.
-        let open = self
-            .nodes
-            .connected()
-            .into_iter()
-            .filter(|node| node.is_open());
-        let chosen = open.max_by_key(weight);
-        chosen.ok_or(NodeError::Unreachable)
     }
 }

@@ -15,6 +15,7 @@ pub mod kill;
 pub mod list;
 pub mod network;
 pub mod pause;
+pub mod place;
 pub mod resume;
 pub mod snapshot;
 pub mod startup;
@@ -27,7 +28,7 @@ use casemate_types::{Kept, OnTimeout, SandboxId, SandboxState, Timestamp};
 
 use crate::quota::QuotaReached;
 use crate::transitions::Doing;
-use create::PlacementError;
+use place::PlacementError;
 
 /// A sandbox in answers to its owner, with what is derived and never kept.
 #[derive(Clone)]

@@ -87,6 +87,10 @@ impl Control {
         caller: &TeamCaller,
         text: &str,
     ) -> Result<Arc<(Template, Build)>, TemplateError> {
+        // Whoever was told by another server where a name leads may ask this one next, before it has heard.
+        if self.shared().is_some() {
+            return Ok(Arc::new(self.look_up_template(caller, text).await?));
+        }
         let key = ResolvedFor {
             team: caller.team.id.clone(),
             text: text.to_owned(),

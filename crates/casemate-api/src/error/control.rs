@@ -6,12 +6,11 @@ use casemate_control::admin::KeyError;
 use casemate_control::auth::{AuthError, KeyFault};
 use casemate_control::metrics::MetricsError;
 use casemate_control::sandboxes::ChangeError;
-use casemate_control::sandboxes::create::{
-    CreateError, CreateRefused, IdempotencyError, PlacementError,
-};
+use casemate_control::sandboxes::create::{CreateError, CreateRefused, IdempotencyError};
 use casemate_control::sandboxes::fork::ForkError;
 use casemate_control::sandboxes::list::ListError;
 use casemate_control::sandboxes::network::NetworkError;
+use casemate_control::sandboxes::place::PlacementError;
 use casemate_control::sandboxes::snapshot::{ListSnapshotsError, SnapshotError};
 use casemate_control::sandboxes::startup::StartupError;
 use casemate_control::tasks::TaskLost;

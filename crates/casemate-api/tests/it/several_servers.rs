@@ -6,6 +6,7 @@ mod deaths;
 mod drain;
 mod elsewhere;
 mod lost;
+mod names;
 mod removed;
 mod store_full;
 

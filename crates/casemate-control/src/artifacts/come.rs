@@ -34,7 +34,7 @@ impl Control {
     }
 
     async fn store_all_of(&self, but: &Node, build: &Build) -> Result<(), CarryError> {
-        let Some(holder) = self.holder(build, std::slice::from_ref(&but.name)).await else {
+        let Some(holder) = self.holder(build, |node| node.name != but.name).await else {
             return Ok(());
         };
         self.store_layers(&holder, build).await

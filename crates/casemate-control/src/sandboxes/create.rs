@@ -17,8 +17,7 @@ mod fence;
 mod idempotent;
 mod warm;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use casemate_failpoint::{self as failpoint, Point};
@@ -34,17 +33,14 @@ pub use check::CreateRefused;
 pub use idempotent::{IdempotencyError, IdempotencyKey, InvalidIdempotencyKey};
 
 use super::network::NetworkAsk;
+use super::place::{PlacementError, is_template_missing};
 use super::startup::StartupError;
 use crate::Control;
 use crate::auth::TeamCaller;
 use crate::nodes::Node;
-use crate::nodes::placement::ASKED_MAX;
 use crate::quota::{Place, QuotaReached};
 use crate::tasks::TaskKind;
 use crate::templates::TemplateError;
-
-/// Nodes that are asked beyond those that placement chose, because they have what the others lack.
-const HOLDERS_ASKED_MAX: usize = 3;
 
 /// What a client asks for, defaults of the operation filled in.
 #[derive(Clone)]
@@ -104,17 +100,6 @@ impl From<StoreError> for CreateError {
     }
 }
 
-/// Why no node made it. Nothing is left of it.
-#[derive(Debug, thiserror::Error)]
-pub enum PlacementError {
-    #[error("no node is connected")]
-    NoNode,
-    #[error("the node refused or failed")]
-    Node(#[from] NodeError),
-    #[error("the node did not answer within {0:?}")]
-    Timeout(Duration),
-}
-
 /// What has been checked: everything that a node needs.
 #[derive(Clone)]
 struct Plan {
@@ -168,21 +153,9 @@ impl Control {
             return Ok(Some(created));
         }
         let started = std::time::Instant::now();
-        let mut refused = PlacementError::NoNode;
+        let mut asking = self.asking(&plan.build, None);
         let mut placed = None;
-        let mut nodes = VecDeque::from(self.candidates(&plan.build));
-        let mut asked: Vec<String> = Vec::new();
-        loop {
-            let Some(node) = nodes.pop_front() else {
-                // Those that were asked lack what it begins with, and there is none to fetch.
-                let holder = self.other_holder(&plan.build, &refused, &asked);
-                let Some(node) = holder.await else {
-                    break;
-                };
-                nodes.push_back(node);
-                continue;
-            };
-            asked.push(node.name.clone());
+        while let Some(node) = asking.next().await {
             // One that did not answer may be making a sandbox of the former name.
             plan.sandbox = SandboxId::random();
             let (team, max) = (&caller.team.id, caller.limits.sandboxes_max);
@@ -195,7 +168,6 @@ impl Control {
                     break;
                 }
                 Err(error) => {
-                    let another = may_be_possible_elsewhere(&error);
                     if !is_template_missing(&error) {
                         node.create_failed();
                         tracing::warn!(
@@ -204,13 +176,11 @@ impl Control {
                             "could not place sandbox {} on node {}", plan.sandbox, node.name
                         );
                     }
-                    refused = error;
-                    if !another {
-                        break;
-                    }
+                    asking.refused(error);
                 }
             }
         }
+        let refused = asking.end();
         let Some((node, place, _starting, reply)) = placed else {
             if is_template_missing(&refused)
                 && plan.template.owner.is_some()
@@ -332,69 +302,6 @@ impl Control {
         }
     }
 
-    /// A node that has all of a build, where those that were asked lack it.
-    async fn other_holder(
-        &self,
-        build: &Build,
-        refused: &PlacementError,
-        asked: &[String],
-    ) -> Option<Arc<Node>> {
-        if !is_template_missing(refused) || asked.len() >= ASKED_MAX + HOLDERS_ASKED_MAX {
-            return None;
-        }
-        self.holder(build, asked).await
-    }
-
-    /// Places it on a node, which fetches what it lacks and the bucket has.
-    pub(crate) async fn place_with(
-        &self,
-        node: &Arc<Node>,
-        build: &Build,
-        request: CreateRequest,
-    ) -> Result<CreateReply, PlacementError> {
-        let refused = match self.place(node, request.clone()).await {
-            Err(error) if is_template_missing(&error) => error,
-            placed => return placed,
-        };
-        match self.bring(node, build, request.sandbox.as_str()).await {
-            // Under the same name: nothing was made.
-            Ok(true) => self.place(node, request).await,
-            Ok(false) => Err(refused),
-            Err(error) => {
-                tracing::info!(
-                    node = node.name,
-                    error = chain(&error),
-                    "node {} lacks what sandbox {} begins with",
-                    node.name,
-                    request.sandbox
-                );
-                Err(refused)
-            }
-        }
-    }
-
-    pub(crate) async fn place(
-        &self,
-        node: &Node,
-        request: CreateRequest,
-    ) -> Result<CreateReply, PlacementError> {
-        let sandbox = request.sandbox.clone();
-        let limit = self.config.create_timeout;
-        match tokio::time::timeout(limit, node.port.create(request)).await {
-            Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(error)) => {
-                if may_have_happened(&error) {
-                    self.take_back(&node.name, sandbox);
-                }
-                Err(error.into())
-            }
-            Err(_) => {
-                self.take_back(&node.name, sandbox);
-                Err(PlacementError::Timeout(limit))
-            }
-        }
-    }
-
     /// Writes the row and the route. Fails only after seeing to it that the sandbox goes;
     /// [`StoreError::TeamFull`] when the team's last place was another's.
     pub(super) async fn record(
@@ -455,50 +362,6 @@ impl Control {
 
 pub(crate) fn millis(life: Duration) -> u64 {
     u64::try_from(life.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The node lacks what the sandbox is made of.
-pub(super) fn is_template_missing(error: &PlacementError) -> bool {
-    matches!(error, PlacementError::Node(NodeError::Unsupported { .. }))
-}
-
-/// Whether another node may do what this one did not.
-pub(super) fn may_be_possible_elsewhere(error: &PlacementError) -> bool {
-    match error {
-        PlacementError::Node(
-            NodeError::Full { .. }
-            | NodeError::DiskFull { .. }
-            | NodeError::QueueFull { .. }
-            | NodeError::Unsupported { .. }
-            | NodeError::Unreachable,
-        ) => true,
-        // A client does not wait for that a second time; and what fails here fails there.
-        PlacementError::Node(_) | PlacementError::Timeout(_) | PlacementError::NoNode => false,
-    }
-}
-
-/// Whether a node that answered so may run the sandbox all the same.
-pub(super) fn may_have_happened(error: &NodeError) -> bool {
-    match error {
-        NodeError::Unreachable | NodeError::Internal { .. } => true,
-        NodeError::NotFound(_)
-        | NodeError::Exists(_)
-        | NodeError::Paused(_)
-        | NodeError::FilesOnly(_)
-        | NodeError::NoSnapshot(_)
-        | NodeError::InUse(_)
-        | NodeError::NotHere(_)
-        | NodeError::CarryFailed { .. }
-        | NodeError::PauseFailed { .. }
-        | NodeError::Full { .. }
-        | NodeError::DiskFull { .. }
-        | NodeError::QueueFull { .. }
-        | NodeError::Unsupported { .. }
-        | NodeError::CreateFailed { .. }
-        | NodeError::StillEnding(_)
-        | NodeError::Denied
-        | NodeError::PortClosed { .. } => false,
-    }
 }
 
 fn on_timeout(ask: &CreateSandbox) -> OnTimeout {

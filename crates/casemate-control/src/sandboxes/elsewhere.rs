@@ -19,9 +19,7 @@ use casemate_store::{Build, NewRun, Sandbox, StoreError};
 use casemate_types::{Kept, SandboxState, Timestamp, chain};
 
 use super::connect::busy;
-use super::create::{
-    PlacementError, is_template_missing, may_be_possible_elsewhere, may_have_happened,
-};
+use super::place::{PlacementError, is_template_missing, may_have_happened};
 use super::resume::{ROW_PAUSE, Resume, nothing_to_make};
 use super::{ChangeError, SandboxView, Shown};
 use crate::Control;
@@ -152,11 +150,8 @@ impl Control {
             files: Some(files.clone()),
             ..build.unwrap_or_else(|| nothing_to_make(&row))
         };
-        let mut refused = PlacementError::NoNode;
-        for node in self.candidates(&build) {
-            if but == Some(&node.name) {
-                continue;
-            }
+        let mut asking = self.asking(&build, but);
+        while let Some(node) = asking.next().await {
             // Until the row names it, it is ours to judge.
             let _starting = self.starting.enter(&id, &node);
             match self.copy_to(&node, &request, &build).await {
@@ -178,15 +173,11 @@ impl Control {
                         error = chain(&error),
                         "could not resume sandbox {id} of node {} on node {}", row.node, node.name
                     );
-                    let another = may_be_possible_elsewhere(&error);
-                    refused = error;
-                    if !another {
-                        break;
-                    }
+                    asking.refused(error);
                 }
             }
         }
-        Err(ChangeError::Placement(refused))
+        Err(ChangeError::Placement(asking.end()))
     }
 
     /// Has a node make it; it fetches what it lacks.

@@ -12,7 +12,8 @@ use casemate_store::sandboxes::FIRST_GENERATION;
 use casemate_types::limits::FORKS_MAX;
 use casemate_types::{SandboxId, SandboxState, SnapshotId, chain, steady};
 
-use super::create::{CreateError, Created, PlacementError};
+use super::create::{CreateError, Created};
+use super::place::PlacementError;
 use super::{ChangeError, stands};
 use crate::Control;
 use crate::auth::TeamCaller;

@@ -16,8 +16,9 @@ use casemate_types::{
 };
 
 use super::connect::{WAIT_MAX, busy, runs};
-use super::create::{PlacementError, millis};
+use super::create::millis;
 use super::elsewhere::is_without_room;
+use super::place::PlacementError;
 use super::{ChangeError, SandboxView, Shown, stands};
 use crate::Control;
 use crate::auth::TeamCaller;

@@ -10,7 +10,7 @@ use casemate_types::chain;
 use crate::Control;
 
 const TOPIC: &str = "recall";
-/// Where a reference leads, of any template.
+/// Where a reference leads, of any template: for servers of older versions, which remember that.
 const BUILDS: &[u8] = b"builds";
 /// Whose a key is, of any key.
 const KEYS: &[u8] = b"keys";
@@ -46,8 +46,7 @@ pub(crate) async fn listen(control: Arc<Control>) {
 }
 
 impl Control {
-    /// References lead elsewhere from now on, here and at the other servers: whoever is answered after
-    /// this may ask another one next.
+    /// References lead elsewhere from now on.
     pub(crate) async fn forget_builds(&self) {
         self.builds_by_reference.clear();
         self.tell(BUILDS).await;

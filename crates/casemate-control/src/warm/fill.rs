@@ -11,7 +11,8 @@ use super::Key;
 use super::pools::{Gone, Next};
 use crate::Control;
 use crate::nodes::Node;
-use crate::sandboxes::create::{CreateError, PlacementError};
+use crate::sandboxes::create::CreateError;
+use crate::sandboxes::place::PlacementError;
 use crate::tasks::TaskKind;
 
 /// For ever.

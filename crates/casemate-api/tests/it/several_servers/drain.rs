@@ -285,10 +285,30 @@ async fn without_a_bucket_nothing_is_paused() {
     let mut cluster = Cluster::new().await;
     let second = cluster.node.beside("second");
     cluster.join(std::slice::from_ref(&second)).await;
+    let made = super::lost::create_at(&cluster, &second, super::lost::BASE).await;
+    let call = cluster.api(0, "POST", &format!("/sandboxes/{made}/snapshots"));
+    let snapshot = call.json("{}").send().await;
+    assert_eq!(snapshot.status, 201, "{}", snapshot.text);
     let path = "/admin/cluster/nodes/second/drain";
     let refused = cluster.admin(0, "POST", path).json(r#"{"pause":true}"#);
     refused.send().await.error_code(409, "no_bucket");
     let drained = cluster.admin(0, "POST", path).json("{}").send().await;
     assert_eq!(drained.status, 200, "{}", drained.text);
     assert_eq!(drained.json()["hasBucket"], false);
+    // Nor does anything begin there of what only it has.
+    for server in 0..2 {
+        until("the server has heard of it", || async {
+            let shown = cluster.admin(server, "GET", "/nodes/second").send().await;
+            shown.json()["status"] == "draining"
+        })
+        .await;
+    }
+    let before = second.creates();
+    let body = json!({"templateID": snapshot.json()["snapshotID"], "timeout": 60}).to_string();
+    for server in 0..2 {
+        let call = cluster.api(server, "POST", "/v2/sandboxes").json(&body);
+        let refused = call.send().await;
+        assert!(refused.status.is_server_error(), "{}", refused.text);
+    }
+    assert_eq!(second.creates(), before);
 }

@@ -8,9 +8,10 @@ use casemate_rpc::{ClaimRequest, CreateRequest};
 use casemate_store::Build;
 use casemate_types::{CompiledPolicy, NetworkPolicy, OnTimeout, SandboxId, TeamId};
 
-use super::{CreateError, Created, PlacementError, Plan, millis};
+use super::{CreateError, Created, Plan, millis};
 use crate::Control;
 use crate::auth::TeamCaller;
+use crate::sandboxes::place::PlacementError;
 use crate::warm::Key;
 
 impl Control {
