@@ -7,6 +7,7 @@ mod drain;
 mod elsewhere;
 mod lost;
 mod removed;
+mod waking;
 
 use std::time::Duration;
 
