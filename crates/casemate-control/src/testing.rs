@@ -243,6 +243,11 @@ impl FakeNode {
         self.lock().resisting.insert(sandbox.clone());
     }
 
+    /// The next kill of it is not over while the node waits for it.
+    pub fn end_slowly(&self, sandbox: &SandboxId) {
+        self.lock().ending_slowly.insert(sandbox.clone());
+    }
+
     pub fn release_creates(&self) {
         self.lock().held = false;
         self.released.notify_waiters();
