@@ -303,9 +303,11 @@ def test_a_server_may_die_and_one_that_ends_answers_what_it_has(cluster):
     assert id in one.listed() and one.kill(id)
     one.stop()
     assert one.process.returncode == 0, one.said()[-1000:]
+    # Who waits for it as a rolling restart does, is not told that there is no node.
     one.up()
-    cluster.connected(one, 2)
+    host.until("it says that it is ready", lambda: one.get("/ready", one.health)[0] == 200, 60)
     assert one.kill(one.create())
+    cluster.connected(one, 2)
 
 
 def test_who_does_not_belong_to_the_cluster_does_not_start(cluster, postgres):

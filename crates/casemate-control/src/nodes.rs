@@ -385,9 +385,13 @@ impl Control {
     /// Waits until a node was heard of that can make sandboxes.
     pub async fn can_make(&self) {
         let mut changed = self.nodes.changed.subscribe();
-        let can = || self.nodes.all().iter().any(|node| node.heard().can_make());
         // The sender is ours, so it does not go.
-        while !can() && changed.changed().await.is_ok() {}
+        while !self.can_make_now() && changed.changed().await.is_ok() {}
+    }
+
+    /// Whether some node that this server speaks with makes sandboxes.
+    pub fn can_make_now(&self) -> bool {
+        self.nodes.all().iter().any(|node| node.heard().can_make())
     }
 
     /// Whether a sandbox can be created now, and what is missing.

@@ -33,6 +33,7 @@ use std::time::Duration;
 use casemate_catalog::CatalogError;
 use casemate_rpc::{NodeError, NodeEvent, PausedSandbox, RunningSandbox};
 use casemate_store::StoreError;
+use casemate_types::pauses::drawn;
 use casemate_types::{EndReason, SandboxId, Timestamp, chain};
 use tokio::sync::{mpsc, watch};
 
@@ -157,7 +158,7 @@ async fn follow_as(
         }
         control.disconnected(node);
         absence.tell(&node.name, &error, pause == PAUSE_MIN);
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(drawn(pause)).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
 }

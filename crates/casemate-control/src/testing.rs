@@ -287,6 +287,11 @@ impl FakeNode {
         self.lock().held_answers = true;
     }
 
+    /// The next kill of it is not over while the node waits for it.
+    pub fn end_slowly(&self, sandbox: &SandboxId) {
+        self.lock().ending_slowly.insert(sandbox.clone());
+    }
+
     pub fn release_creates(&self) {
         let mut state = self.lock();
         (state.held, state.held_answers) = (false, false);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use casemate_types::pauses::drawn;
 use casemate_types::{
     CompiledPolicy, EndReason, Kept, LayerId, Portable, SandboxId, SnapshotId, Timestamp,
 };
@@ -150,7 +151,7 @@ async fn keep_connected(shared: Arc<Shared>) {
                 }
             }
         }
-        tokio::time::sleep(wait).await;
+        tokio::time::sleep(drawn(wait)).await;
         wait = (wait * 2).min(RETRY_LAST);
     }
 }

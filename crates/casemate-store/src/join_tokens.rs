@@ -45,12 +45,14 @@ pub trait JoinTokens {
     /// As it is kept. [`StoreError::Exists`] when there is one with this id.
     async fn join_token_put(&self, token: &NewJoinToken) -> Result<JoinToken, StoreError>;
 
-    /// Uses the token once, if it has this hash, is not expired and not used up: as what its bearer
-    /// may join. The hash is compared here, so that who knows only an id cannot use a token up.
+    /// Uses the token once to join as this, if it has this hash, is not expired and not used up: as
+    /// what its bearer may join, which is another role where none of its uses was taken. The hash is
+    /// compared here, so that who knows only an id cannot use a token up.
     async fn join_token_use(
         &self,
         id: &str,
         hash: &JoinTokenHash,
+        role: JoinRole,
     ) -> Result<Option<JoinRole>, StoreError>;
 
     /// All of them, by id.

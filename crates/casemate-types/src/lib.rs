@@ -9,6 +9,7 @@ pub mod id;
 pub mod ingress;
 pub mod limits;
 pub mod network;
+pub mod pauses;
 pub mod peer;
 pub mod portable;
 pub mod resources;

@@ -9,6 +9,7 @@
 mod calls;
 mod first;
 mod front;
+mod health;
 mod members;
 mod serve;
 

@@ -57,7 +57,7 @@ pub struct ControlSetup {
 const LINGER: Duration = Duration::from_secs(2);
 /// How long nobody is let in while no node can make sandboxes. It takes an instant, but for the
 /// first start of all, which makes the base template.
-const FIRST_WAIT: Duration = Duration::from_secs(2);
+pub const FIRST_WAIT: Duration = Duration::from_secs(2);
 /// How long answers close their connections before the listener is left: a connection that was not
 /// used for so long is hardly used in the instant in which it is closed.
 pub const ANNOUNCED: Duration = Duration::from_millis(500);

@@ -327,6 +327,12 @@ impl ApiError {
                 ..
             } => Self::unavailable("The node of this sandbox cannot be reached now", &error)
                 .code("sandbox_node_unreachable"),
+            // The node goes on ending it: a second kill waits for the same end.
+            ChangeError::Node {
+                source: NodeError::StillEnding(_),
+                ..
+            } => Self::unavailable("The sandbox is still ending", &error)
+                .code("sandbox_still_ending"),
             ChangeError::Node { .. } => Self::internal(refused, &error),
             ChangeError::Store(error) => error.into(),
         }

@@ -230,6 +230,19 @@ async fn a_kill_that_the_node_cannot_hear_can_be_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_kill_of_what_ends_slowly_can_be_tried_again() {
+    let world = World::new().await;
+    let sandbox = world.create("").await;
+    world.node.end_slowly(&sandbox);
+    let path = format!("/sandboxes/{sandbox}");
+    let refused = world.api("DELETE", &path).send().await;
+    refused.error_code(503, "sandbox_still_ending");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(refused.header("should-retry"), None);
+    assert_eq!(world.api("DELETE", &path).send().await.status, 204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_expired_sandbox_is_gone_within_a_second() {
     let world = World::new().await;
     let sandbox = world.create(r#","timeout":1"#).await;

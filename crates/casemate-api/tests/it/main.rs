@@ -28,5 +28,6 @@ mod survival;
 mod tag_history;
 mod templates;
 mod uploads;
+mod waking;
 mod warm;
 mod world;

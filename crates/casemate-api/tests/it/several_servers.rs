@@ -9,6 +9,7 @@ mod lost;
 mod names;
 mod removed;
 mod store_full;
+mod waking;
 
 use std::time::Duration;
 

@@ -23,6 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::task::AbortOnDropHandle;
 
 use casemate_types::chain;
+use casemate_types::pauses::drawn;
 
 use super::dial::{Dialer, Dialled};
 use crate::CatalogError;
@@ -261,7 +262,7 @@ async fn keep(shared: Arc<Shared>) {
                 is_known_away = true;
                 tracing::warn!(error = chain(&away), "the connection to Redis was lost");
                 // At once, but not without end where each is cut as soon as it is made.
-                tokio::time::sleep(PAUSE_AFTER_LOSS).await;
+                tokio::time::sleep(drawn(PAUSE_AFTER_LOSS)).await;
             }
             Err(away) => {
                 shared.hub.went_deaf();
@@ -272,7 +273,7 @@ async fn keep(shared: Arc<Shared>) {
                     );
                 }
                 shared.state.send_replace(State::Down(away));
-                tokio::time::sleep(pause).await;
+                tokio::time::sleep(drawn(pause)).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
         }

@@ -39,10 +39,12 @@ impl Members {
         if !is_member_name(&member.name) {
             return Err(invalid("that cannot be a member's name"));
         }
-        let place = match (member.role, node) {
-            (MemberRole::Node, Some(place)) => Some(join_of(&member.name, place)?),
+        let (role, place) = match (member.role, node) {
+            (MemberRole::Node, Some(place)) => {
+                (JoinRole::Node, Some(join_of(&member.name, place)?))
+            }
             (MemberRole::Node, None) => return Err(invalid("a node says where it is reached")),
-            (MemberRole::Edge, None) => None,
+            (MemberRole::Edge, None) => (JoinRole::Edge, None),
             (MemberRole::Edge, Some(_)) => return Err(invalid("an edge has no gate")),
             (MemberRole::Api, _) => return Err(not_admitted("API servers do not join")),
         };
@@ -50,11 +52,11 @@ impl Members {
         let admitted = self
             .certify(member, &request.public_key)
             .map_err(|error| invalid(error.to_string()))?;
-        let hash = token::hash(&request.token_secret);
-        let used = self.store.join_token_use(&request.token_id, &hash).await;
-        let role = match used.map_err(unavailable)? {
-            Some(JoinRole::Node) => MemberRole::Node,
-            Some(JoinRole::Edge) => MemberRole::Edge,
+        let (id, hash) = (&request.token_id, token::hash(&request.token_secret));
+        let used = self.store.join_token_use(id, &hash, role).await;
+        match used.map_err(unavailable)? {
+            Some(is_for) if is_for == role => {}
+            Some(_) => return Err(not_admitted("the token is for another role")),
             None => {
                 if let Some(untold) = self.bad_tokens.happened() {
                     warn!(
@@ -64,9 +66,6 @@ impl Members {
                 }
                 return Err(not_admitted("the token is unknown, used up or expired"));
             }
-        };
-        if role != member.role {
-            return Err(not_admitted("the token is for another role"));
         }
         match place {
             Some(place) => {

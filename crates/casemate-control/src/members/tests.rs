@@ -124,7 +124,7 @@ async fn a_token_admits_as_often_as_it_may_and_as_what_it_is_for() {
     let nodes = store.node_list().await.unwrap();
     assert_eq!((&*nodes[0].id, &*nodes[0].address), ("n1", "10.0.0.1:8082"));
     check_not_admitted(members.join(request(&token, MemberRole::Node, "n2")).await);
-    let edges = members.token_make(MemberRole::Edge, HOUR, 2).await.unwrap();
+    let edges = members.token_make(MemberRole::Edge, HOUR, 1).await.unwrap();
     check_not_admitted(members.join(request(&edges, MemberRole::Node, "n2")).await);
     members
         .join(request(&edges, MemberRole::Edge, "e1"))

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use casemate_rpc::NodeError;
 use casemate_store::{Sandbox, StoreError};
 use casemate_types::{Ingress, Kept, SandboxId, SandboxState, TokenHash, steady};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
+use super::create::PlacementError;
 use super::resume::Resume;
 use super::{ChangeError, stands};
 use crate::Control;
@@ -27,9 +29,12 @@ pub struct Knock<'a> {
 /// Why traffic does not wake it.
 #[derive(Debug, thiserror::Error)]
 pub enum WakeError {
-    /// There is none, or traffic does not wake it, or it did not come up.
+    /// There is none, or traffic does not wake it.
     #[error("the sandbox does not run and was not woken")]
     NotFound,
+    /// Its node cannot let it go on now; it is there all the same.
+    #[error("the sandbox cannot be woken now")]
+    Unavailable(#[source] Box<ChangeError>),
     #[error("the request may not wake the sandbox")]
     Denied,
     #[error(transparent)]
@@ -93,6 +98,16 @@ impl Control {
                 Err(ChangeError::Busy { .. }) => {}
                 Err(ChangeError::Quota(reached)) => return Err(reached.into()),
                 Err(ChangeError::Store(error)) => return Err(error.into()),
+                // With files alone there is nothing that could answer.
+                Err(ChangeError::Placement(PlacementError::Node(NodeError::FilesOnly(_)))) => {
+                    return Err(WakeError::NotFound);
+                }
+                Err(
+                    away @ (ChangeError::Node { .. }
+                    | ChangeError::Placement(_)
+                    | ChangeError::Lost { .. }
+                    | ChangeError::FilesLost { .. }),
+                ) => return Err(WakeError::Unavailable(Box::new(away))),
                 Err(_) => return Err(WakeError::NotFound),
             }
         }

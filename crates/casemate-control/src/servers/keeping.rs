@@ -6,6 +6,7 @@
 
 use casemate_store::LeaseTaken;
 use casemate_types::chain;
+use casemate_types::pauses::drawn;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -51,7 +52,10 @@ pub(crate) async fn keep(
                 ours.lose();
                 next = next.min(Instant::now() + left);
             }
-            Err(error) => tracing::debug!(error = chain(&error), "could not take lease {name}"),
+            Err(error) => {
+                tracing::debug!(error = chain(&error), "could not take lease {name}");
+                next = asked + drawn(times.lease_every);
+            }
         }
         let waiting = async {
             tokio::select! {

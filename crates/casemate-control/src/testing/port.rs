@@ -148,6 +148,9 @@ impl NodePort for FakeNode {
         if self.lock().resisting.contains(sandbox) {
             std::future::pending::<()>().await;
         }
+        if self.lock().ending_slowly.remove(sandbox) {
+            return Err(NodeError::StillEnding(sandbox.clone()));
+        }
         // Calls for one sandbox take effect in order: behind a create that is held.
         loop {
             let released = self.released.notified();

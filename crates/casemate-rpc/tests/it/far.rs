@@ -70,18 +70,23 @@ impl Network {
     }
 }
 
-struct World {
-    node: Arc<SmallNode>,
+pub(super) struct World {
+    pub(super) node: Arc<SmallNode>,
     network: Arc<Network>,
-    far: FarNode,
+    pub(super) far: FarNode,
 }
 
 async fn world(port: u16, peer: Peer) -> World {
-    let (ours, theirs) = scm::pair().unwrap();
-    let node = Arc::new(SmallNode {
+    let node = SmallNode {
         port,
         ..SmallNode::default()
-    });
+    };
+    world_of(node, peer).await
+}
+
+pub(super) async fn world_of(node: SmallNode, peer: Peer) -> World {
+    let (ours, theirs) = scm::pair().unwrap();
+    let node = Arc::new(node);
     let served: Arc<dyn NodePort> = Arc::clone(&node) as _;
     tokio::spawn(async move { server::serve(theirs, served).await });
     let gate = Arc::new(Gate::new(Arc::new(

@@ -1,5 +1,6 @@
 //! Both ends of the wire over a real socket pair, with a node of a few lines behind.
 
+mod bounds;
 mod carrying;
 mod far;
 mod hostile;
@@ -22,13 +23,16 @@ use casemate_types::{
     CompiledPolicy, Distribution, EndReason, Entrance, Ingress, Kept, LayerId, OnTimeout, Portable,
     Resources, SandboxId, SnapshotId, Timestamp, TokenHash,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 #[derive(Default)]
 struct SmallNode {
     created: AtomicUsize,
     port: u16,
     observers: Mutex<Vec<mpsc::Sender<NodeEvent>>>,
+    /// Looks for sandboxes that have begun; each takes a permit of `held`, if there is that.
+    locating: AtomicUsize,
+    held: Option<Arc<Semaphore>>,
 }
 
 #[async_trait]
@@ -204,6 +208,10 @@ impl NodePort for SmallNode {
 
     /// It has every sandbox, whose traffic is private.
     async fn locate(&self, sandbox: &SandboxId) -> Result<Option<Located>, NodeError> {
+        self.locating.fetch_add(1, Ordering::SeqCst);
+        if let Some(held) = &self.held {
+            held.acquire().await.unwrap().forget();
+        }
         if self.port == 0 {
             return Ok(None);
         }

@@ -244,12 +244,19 @@ pub async fn a_join_token_is_used_as_often_as_it_may_be(store: &dyn Store) {
     let kept = store.join_token_put(&token).await.unwrap();
     assert_eq!((kept.hash, kept.role), (token.hash, token.role));
     check_exists(store.join_token_put(&token).await);
-    let role = store.join_token_use(&token.id, &[8; 32]).await.unwrap();
+    let role = store
+        .join_token_use(&token.id, &[8; 32], JoinRole::Edge)
+        .await
+        .unwrap();
     assert_eq!(role, None, "another token's hash");
+    for _ in 0..3 {
+        let role = store.join_token_use(&token.id, &token.hash, JoinRole::Node);
+        assert_eq!(role.await.unwrap(), Some(JoinRole::Edge), "no use of it");
+    }
     let (a, b, c) = tokio::join!(
-        store.join_token_use(&token.id, &token.hash),
-        store.join_token_use(&token.id, &token.hash),
-        store.join_token_use(&token.id, &token.hash)
+        store.join_token_use(&token.id, &token.hash, JoinRole::Edge),
+        store.join_token_use(&token.id, &token.hash, JoinRole::Edge),
+        store.join_token_use(&token.id, &token.hash, JoinRole::Edge)
     );
     let used = [a.unwrap(), b.unwrap(), c.unwrap()].into_iter().flatten();
     assert_eq!(used.collect::<Vec<_>>(), [JoinRole::Edge; 2]);
@@ -260,12 +267,16 @@ pub async fn a_join_token_is_used_as_often_as_it_may_be(store: &dyn Store) {
     let unbounded = a_token(LONG, None);
     store.join_token_put(&unbounded).await.unwrap();
     for _ in 0..3 {
-        let role = store.join_token_use(&unbounded.id, &unbounded.hash).await;
+        let role = store
+            .join_token_use(&unbounded.id, &unbounded.hash, JoinRole::Edge)
+            .await;
         assert_eq!(role.unwrap(), Some(JoinRole::Edge));
     }
     assert!(store.join_token_revoke(&unbounded.id).await.unwrap());
     assert!(!store.join_token_revoke(&unbounded.id).await.unwrap());
-    let role = store.join_token_use(&unbounded.id, &unbounded.hash).await;
+    let role = store
+        .join_token_use(&unbounded.id, &unbounded.hash, JoinRole::Edge)
+        .await;
     assert_eq!(role.unwrap(), None);
 }
 
@@ -273,7 +284,10 @@ pub async fn an_expired_join_token_is_worth_nothing(store: &dyn Store) {
     let (old, young) = (a_token(Duration::ZERO, None), a_token(LONG, None));
     store.join_token_put(&old).await.unwrap();
     store.join_token_put(&young).await.unwrap();
-    let role = store.join_token_use(&old.id, &old.hash).await.unwrap();
+    let role = store
+        .join_token_use(&old.id, &old.hash, JoinRole::Edge)
+        .await
+        .unwrap();
     assert_eq!(role, None);
     assert!(store.join_token_forget_expired().await.unwrap() >= 1);
     let listed = store.join_token_list().await.unwrap();

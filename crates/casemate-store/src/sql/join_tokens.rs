@@ -49,9 +49,11 @@ impl JoinTokens for SqlStore {
         &self,
         id: &str,
         hash: &JoinTokenHash,
+        role: JoinRole,
     ) -> Result<Option<JoinRole>, StoreError> {
         let roles: Vec<String> = query_scalar(sql!(
-            "UPDATE join_tokens SET uses_left = uses_left - 1 \
+            "UPDATE join_tokens SET \
+             uses_left = CASE WHEN role = $3 THEN uses_left - 1 ELSE uses_left END \
              WHERE id = $1 AND hash = $2 AND (uses_left IS NULL OR uses_left > 0) \
              AND expires_at > ",
             now(),
@@ -59,6 +61,7 @@ impl JoinTokens for SqlStore {
         ))
         .bind(id)
         .bind(hash.as_slice())
+        .bind(join_role_word(role))
         .fetch_all(&self.durable)
         .await
         .map_err(|error| failed(WHAT, id, error))?;

@@ -62,7 +62,9 @@ impl ControlPort for Calls {
                 text: casemate_api::quota_text(reached.max),
             }),
             Ok(Err(WakeError::Transitioning)) => Err(ControlError::Transitioning),
-            Ok(Err(WakeError::Store(error))) => Err(unavailable(&error)),
+            Ok(Err(error @ (WakeError::Unavailable(_) | WakeError::Store(_)))) => {
+                Err(unavailable(&error))
+            }
             Err(lost) => Err(unavailable(&lost)),
         }
     }

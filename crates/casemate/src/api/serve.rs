@@ -1,14 +1,11 @@
 //! The life of an API server.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use async_trait::async_trait;
 use casemate_control::keys::Keys;
 use casemate_control::members::{self, Members};
-use casemate_control::nodes::Connection;
 use casemate_control::{Control, RootSecret, ServerTimes, Shared, Sharing};
 use casemate_edge::Edge;
 use casemate_images::Images;
@@ -18,13 +15,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::calls::Calls;
+use super::health::{ApiHealth, has_nodes};
 use super::{first, front, members as ours};
 use crate::config::{Config, Role};
 use crate::control::https::Https;
-use crate::control::{ANNOUNCED, ASKED_TIMEOUT, ControlSetup, control_config, stores};
+use crate::control::{ANNOUNCED, ASKED_TIMEOUT, ControlSetup, FIRST_WAIT, control_config, stores};
 use crate::credentials;
 use crate::data_dir::DataDir;
-use crate::health::{self, Health, gauge};
+use crate::health;
 use crate::output::Output;
 use crate::signals::EndSignals;
 use crate::up::certificates::{self, Certificates};
@@ -130,6 +128,10 @@ pub(super) async fn serve(config: Config, output: &Output) -> anyhow::Result<()>
         .remove(&Door::Health)
         .context("no listener for health")?;
     server.begin(&mut tasks, &members, &name, members_door, health_door)?;
+    // Whoever connects in the first moment waits for it instead of hearing that there is no node.
+    if has_nodes(&members).await {
+        let _ = tokio::time::timeout(FIRST_WAIT, server.control.can_make()).await;
+    }
     let shutdown = CancellationToken::new();
     let serving = server.answer(doors, shutdown.clone())?;
     let mut serving = std::pin::pin!(serving);
@@ -195,9 +197,8 @@ impl Server {
                 tracing::error!(error = format!("{error:#}"), "members are not served");
             }
         });
-        let health = Arc::new(ApiHealth {
-            control: Arc::clone(&self.control),
-        });
+        let health = ApiHealth::new(Arc::clone(&self.control), Arc::clone(members));
+        let health = Arc::new(health);
         let watched = health::serve(health_door, Role::Api, health, self.ending.clone());
         tasks.spawn(async move {
             if let Err(error) = watched.await {
@@ -240,59 +241,4 @@ impl Server {
             tracing::warn!("requests that are under way take too long to wait for");
         }
     }
-}
-
-struct ApiHealth {
-    control: Arc<Control>,
-}
-
-#[async_trait]
-impl Health for ApiHealth {
-    async fn missing(&self) -> Vec<String> {
-        // Without nodes it has its work all the same: they join here.
-        match self.control.readiness().await.store {
-            true => Vec::new(),
-            false => vec!["the database does not answer".into()],
-        }
-    }
-
-    async fn metrics(&self, text: &mut String) {
-        let nodes = self.control.node_list();
-        let connected =
-            |node: &&casemate_control::nodes::NodeView| node.connection == Connection::Connected;
-        let sandboxes: BTreeMap<_, _> = nodes
-            .iter()
-            .filter(connected)
-            .map(|node| (&node.info.node, node.info.sandboxes))
-            .collect();
-        let values: [(&str, &str, u64); 4] = [
-            (
-                "casemate_nodes_known",
-                "Nodes of which something was heard",
-                count(nodes.len()),
-            ),
-            (
-                "casemate_nodes_connected",
-                "Nodes that speak with this server",
-                count(sandboxes.len()),
-            ),
-            (
-                "casemate_sandboxes",
-                "Sandboxes of those nodes",
-                sandboxes.values().copied().map(u64::from).sum(),
-            ),
-            (
-                "casemate_queue_length",
-                "Creates that wait at the nodes",
-                self.control.queue_length().into(),
-            ),
-        ];
-        for (name, help, value) in values {
-            gauge(text, name, help, value);
-        }
-    }
-}
-
-fn count(number: usize) -> u64 {
-    u64::try_from(number).unwrap_or(u64::MAX)
 }

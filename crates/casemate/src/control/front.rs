@@ -229,7 +229,9 @@ impl Routes for CatalogRoutes {
                 casemate_api::quota_text(reached.max),
             )),
             Ok(Err(WakeError::Transitioning)) => Err(WakeFailure::Transitioning),
-            Ok(Err(error @ WakeError::Store(_))) => Err(WakeFailure::Failed(Box::new(error))),
+            Ok(Err(error @ (WakeError::Unavailable(_) | WakeError::Store(_)))) => {
+                Err(WakeFailure::Failed(Box::new(error)))
+            }
             Err(lost) => Err(WakeFailure::Failed(Box::new(lost))),
         }
     }

@@ -12,6 +12,7 @@ use casemate_front::{Finder, NodeTable, Servers, keep_listed};
 use casemate_rpc::NodePort;
 use casemate_rpc::control::NodeAddress;
 use casemate_rpc::far::FarNode;
+use casemate_types::pauses::drawn;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -122,7 +123,7 @@ async fn enter(wanted: Wanted) -> anyhow::Result<Membership> {
                 tracing::warn!(why, "waiting for an API server of the cluster: {why}");
             }
         }
-        tokio::time::sleep(wait).await;
+        tokio::time::sleep(drawn(wait)).await;
         wait = (wait * 2).min(RETRY_LAST);
     }
 }

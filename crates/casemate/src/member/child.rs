@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use casemate_cluster::is_member_name;
 use casemate_linux::scm;
+use casemate_types::pauses::drawn;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -83,7 +84,7 @@ pub async fn enter(
             Answer::Refused(why) => bail!("{why}"),
         };
         warn!(why, "waiting for an API server of the cluster: {why}");
-        tokio::time::sleep(wait).await;
+        tokio::time::sleep(drawn(wait)).await;
         wait = (wait * 2).min(RETRY_LAST);
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use casemate_cluster::MemberKey;
 use casemate_rpc::control::{ControlError, RenewRequest};
 use casemate_types::chain;
+use casemate_types::pauses::drawn;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
@@ -70,7 +71,7 @@ impl Membership {
                 }
                 Err(failed) => {
                     warn!(error = %failed, "this machine's certificate is not renewed yet");
-                    tokio::time::sleep(wait).await;
+                    tokio::time::sleep(drawn(wait)).await;
                     wait = (wait * 2).min(RETRY_LAST);
                 }
             }

@@ -128,8 +128,11 @@ async fn a_join_token_is_not_used_more_often_than_it_may_be() {
         uses_left: Some(3),
     };
     servers.first().join_token_put(&token).await.unwrap();
-    let used =
-        servers.race(|store, _| async move { store.join_token_use("token", &[1; 32]).await });
+    let used = servers.race(|store, _| async move {
+        store
+            .join_token_use("token", &[1; 32], JoinRole::Node)
+            .await
+    });
     let used = used.await.into_iter().filter_map(Result::unwrap).count();
     assert_eq!(used, 3);
 }
