@@ -9,7 +9,7 @@ use casemate_types::{Ingress, Kept, SandboxId, SandboxState, TokenHash, steady};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
-use super::create::PlacementError;
+use super::place::PlacementError;
 use super::resume::Resume;
 use super::{ChangeError, stands};
 use crate::Control;
