@@ -270,7 +270,7 @@ mod tests {
         check(&cache, begin, &[], Some("b"));
         assert_eq!(cache.stored(&all[..2], begin), []);
         // Noted once a while.
-        assert_eq!(cache.used(vec![b.clone()], begin), [b.clone()]);
+        assert_eq!(cache.used(vec![b.clone()], begin), std::slice::from_ref(&b));
         assert_eq!(cache.used(vec![b.clone()], begin + SECOND), []);
         assert_eq!(cache.used(vec![b.clone()], begin + NOTE_EVERY), [b]);
     }
