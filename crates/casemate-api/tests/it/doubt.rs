@@ -1,0 +1,85 @@
+//! The store fails at a write: it may have been written, or was not.
+
+use casemate_store::testing::Fault;
+
+use crate::world::{Answer, World, until};
+
+const BODY: &str = r#"{"templateID":"base"}"#;
+
+async fn create_with_key(world: &World, key: &str) -> Answer {
+    let call = world.api("POST", "/v2/sandboxes");
+    call.header("idempotency-key", key).json(BODY).send().await
+}
+
+/// What comes of it once its key is not in progress any more.
+async fn created_with_key(world: &World, key: &str) -> Answer {
+    until("the key is not in progress", || async {
+        let answer = create_with_key(world, key).await;
+        assert!(
+            [201, 409].contains(&answer.status.as_u16()),
+            "{}",
+            answer.text
+        );
+        answer.status == 201
+    })
+    .await;
+    create_with_key(world, key).await
+}
+
+/// Its client was told to ask again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_freed_however_long_the_store_fails() {
+    let (world, store) = World::with_faults().await;
+    for fault in [Fault::Away, Fault::AnswerLost] {
+        store.fail("sandbox_insert", Fault::Away);
+        store.fail("idempotency_abandon", fault);
+        let key = format!("{fault:?}").to_lowercase();
+        let failed = store.failed("idempotency_abandon");
+        create_with_key(&world, &key).await.error(503);
+        until("it was tried again", || async {
+            store.failed("idempotency_abandon") > failed + 1
+        })
+        .await;
+        if fault == Fault::Away {
+            let refused = create_with_key(&world, &key).await;
+            refused.error_code(409, "idempotency_in_progress");
+        }
+        store.heal();
+        created_with_key(&world, &key).await;
+    }
+    until("what failed is gone", || async {
+        world.node.running().len() == 2
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_may_have_been_taken_is_freed() {
+    let (world, store) = World::with_faults().await;
+    store.fail("idempotency_begin", Fault::AnswerLost);
+    create_with_key(&world, "k").await.error(503);
+    until("it was tried again", || async {
+        store.failed("idempotency_begin") > 1
+    })
+    .await;
+    assert_eq!(world.node.creates(), 0);
+    store.heal();
+    created_with_key(&world, "k").await;
+    assert_eq!(world.node.creates(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_kept_however_long_the_store_fails() {
+    let (world, store) = World::with_faults().await;
+    for fault in [Fault::Away, Fault::AnswerLost] {
+        store.fail("idempotency_finish", fault);
+        let key = format!("{fault:?}").to_lowercase();
+        let first = create_with_key(&world, &key).await;
+        assert_eq!(first.status, 201, "{}", first.text);
+        store.heal();
+        let again = created_with_key(&world, &key).await;
+        assert_eq!(again.json(), first.json());
+    }
+    assert_eq!(world.node.creates(), 2);
+    assert!(store.failed("idempotency_finish") >= 2);
+}
