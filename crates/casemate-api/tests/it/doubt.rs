@@ -1,10 +1,16 @@
 //! The store fails at a write: it may have been written, or was not.
 
 use casemate_store::testing::Fault;
+use casemate_types::SandboxId;
 
 use crate::world::{Answer, World, until};
 
 const BODY: &str = r#"{"templateID":"base"}"#;
+
+async fn snapshot(world: &World, id: &SandboxId) -> Answer {
+    let call = world.api("POST", &format!("/sandboxes/{id}/snapshots"));
+    call.json(r#"{"name":"mine:v1"}"#).send().await
+}
 
 async fn create_with_key(world: &World, key: &str) -> Answer {
     let call = world.api("POST", "/v2/sandboxes");
@@ -24,6 +30,40 @@ async fn created_with_key(world: &World, key: &str) -> Answer {
     })
     .await;
     create_with_key(world, key).await
+}
+
+/// Its name leads to it, and not to the one whose place it took.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_whose_row_was_written_keeps_its_files() {
+    let (mut world, store) = World::with_faults().await;
+    let id = world.create("").await;
+    let begin = async |world: &World| {
+        let made = world.api("POST", "/v2/sandboxes");
+        let made = made.json(r#"{"templateID":"first/mine:v1"}"#).send().await;
+        assert_eq!(made.status, 201, "{}", made.text);
+        let made = SandboxId::parse(made.json()["sandboxID"].as_str().unwrap()).unwrap();
+        world.node.began_with(&made).unwrap()
+    };
+    assert_eq!(snapshot(&world, &id).await.status, 201);
+    let former = begin(&world).await;
+    store.fail("snapshot_insert", Fault::AnswerLost);
+    snapshot(&world, &id).await.error(503);
+    store.heal();
+    let files = begin(&world).await;
+    assert_ne!(files, former);
+    // Of this one there is no row.
+    store.fail("snapshot_insert", Fault::Away);
+    snapshot(&world, &id).await.error(503);
+    assert_eq!(store.failed("snapshot_insert"), 2);
+    // A process that ends has done what it had begun, and the next one compares.
+    world.restart().await;
+    until("what nobody wants is gone", || async {
+        let left = world.node.snapshot_ids();
+        assert!(left.contains(&files), "{left:?}");
+        left.len() == 1
+    })
+    .await;
+    assert_eq!(begin(&world).await, files);
 }
 
 /// Its client was told to ask again.
