@@ -252,7 +252,7 @@ async fn follow(
                 let event = event.ok_or(ReconcileError::WatchEnded)?;
                 handle(control, orphans, node, event).await?;
             }
-            () = orphans.next_due() => orphans.end_overdue(control, &node.name).await?,
+            () = orphans.next_due() => orphans.end_overdue(control, node).await?,
             // What it has is compared anew before it returns.
             () = node.given_up_after(generation) => return Err(ReconcileError::GivenUp),
             _ = snapshots.tick() => drop_unwanted_soon(control),

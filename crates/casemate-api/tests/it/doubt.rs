@@ -1,5 +1,6 @@
 //! The store fails at a write: it may have been written, or was not.
 
+use casemate_catalog::Catalog;
 use casemate_store::testing::Fault;
 use casemate_types::SandboxId;
 
@@ -122,4 +123,27 @@ async fn an_answer_is_kept_however_long_the_store_fails() {
     }
     assert_eq!(world.node.creates(), 2);
     assert!(store.failed("idempotency_finish") >= 2);
+}
+
+/// Otherwise its traffic would go on to wake it, in vain.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_route_of_one_that_goes_on_leads_to_it() {
+    let (world, store) = World::with_faults().await;
+    let id = world.create("").await;
+    let path = format!("/sandboxes/{id}");
+    let paused = world.api("POST", &format!("{path}/pause")).send().await;
+    assert_eq!(paused.status, 204, "{}", paused.text);
+    store.fail("sandbox_resume", Fault::AnswerLost);
+    let connect = world.api("POST", &format!("{path}/connect"));
+    let refused = connect.json(r#"{"timeout":60}"#).send().await;
+    refused.error(503);
+    assert!(store.failed("sandbox_resume") > 0);
+    store.heal();
+    until("its route leads to it", || async {
+        let route = world.catalog.route_by_id(&id).await.unwrap();
+        route.is_some_and(|route| !route.asleep)
+    })
+    .await;
+    let listed = world.api("GET", &path).send().await;
+    assert_eq!(listed.json()["state"], "running");
 }
