@@ -132,12 +132,10 @@ impl NodePort for FakeNode {
     }
 
     async fn kill(&self, sandbox: &SandboxId, reason: EndReason) -> Result<(), NodeError> {
-        self.lock().kills += 1;
-        if let Some(left) = self.lock().failing_kills.checked_sub(1) {
-            self.lock().failing_kills = left;
-            return Err(NodeError::Internal {
-                why: "told to fail".into(),
-            });
+        let fails = self.lock().count_kill();
+        if fails {
+            let why = "told to fail".into();
+            return Err(NodeError::Internal { why });
         }
         if self.lock().resisting.contains(sandbox) {
             std::future::pending::<()>().await;

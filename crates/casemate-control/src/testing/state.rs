@@ -77,6 +77,14 @@ impl Entry {
 }
 
 impl State {
+    /// Whether this kill is one of those that fail.
+    pub(super) fn count_kill(&mut self) -> bool {
+        self.kills += 1;
+        let fails = self.failing_kills > 0;
+        self.failing_kills -= usize::from(fails);
+        fails
+    }
+
     pub(super) fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
