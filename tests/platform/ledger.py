@@ -19,6 +19,8 @@ from e2b import exceptions as told
 # How long a cluster that is whole again may take to do what it is asked.
 PATIENCE = 120
 AGAIN, BROKEN, LATE, GONE, CONFLICT, HELD, WRONG = "again", "broken", "late", "gone", "conflict", "held", "wrong"
+# Of a create with a key, whose server died before it had come of it.
+UNKNOWN = "unknown"
 # A client may ask again, and the second answer is as good as the first would have been.
 RETRYABLE = {AGAIN, BROKEN, LATE}
 
@@ -48,6 +50,8 @@ def of_status(error):
     """Of those that the SDK has no type for: by status, or by the word that stands for it."""
     if re.search("because there are (running|paused) sandboxes using it", str(error)):
         return HELD
+    if "The outcome of the first request with this Idempotency-Key is not known" in str(error):
+        return UNKNOWN
     first = re.match(r"(?:Code\.)?(\w+)", str(error))
     status = error.status_code or (first and first[1].lower())
     if str(status) in ("502", "503", "504", "unavailable"):

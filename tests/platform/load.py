@@ -8,7 +8,7 @@ import uuid
 import e2b
 
 import host
-from ledger import CONFLICT, GONE, HELD, LATE, RETRYABLE, Kept, asked_until_told
+from ledger import CONFLICT, GONE, HELD, LATE, RETRYABLE, UNKNOWN, Kept, asked_until_told
 
 LIFE = 3600
 BRIEF = 25
@@ -72,7 +72,7 @@ class Client(threading.Thread):
             answer = ask()
         except Exception as error:
             # The SDK repeats by itself, and meets what its first request still does.
-            self.ledger.failed(what, error, RETRYABLE | {CONFLICT, HELD})
+            self.ledger.failed(what, error, RETRYABLE | {CONFLICT, HELD, UNKNOWN})
             if one and target:
                 one.states = one.states | {target}
             return None
@@ -201,8 +201,9 @@ class Client(threading.Thread):
             mark = asked["metadata"]
             if asked["idempotency_key"]:
                 ask = lambda: e2b.Sandbox.create(**asked, **self.options)
-                # Its snapshot may be deleted; that its outcome is not known is an answer as well.
-                asked_until_told(self.ledger, f"create {mark}", ask, {GONE, CONFLICT})
+                # Its snapshot may be deleted; that its outcome is not known is an answer as well. That it is
+                # in progress is none: whoever made it has its answer by now, or has freed its key.
+                asked_until_told(self.ledger, f"create {mark}", ask, {GONE, UNKNOWN})
             found = asked_until_told(self.ledger, f"list of {mark}", lambda: self.listed(metadata=mark))
             if asked["idempotency_key"] and len(found) > 1:
                 self.ledger.found(f"made twice with one key: {found}")

@@ -20,6 +20,7 @@ use crate::recall::Recall;
 use crate::recent::Recent;
 use crate::reconcile::Unwanted;
 use crate::reconcile::aging::Aging;
+use crate::reconcile::astray::Copies;
 use crate::reconcile::ending::Ending;
 use crate::reconcile::records::Records;
 use crate::recorder::Recorder;
@@ -58,6 +59,7 @@ pub struct Control {
     pub(crate) recent: Recent,
     pub(crate) starting: Starting,
     pub(crate) ending: Ending,
+    pub(crate) copies: Copies,
     pub(crate) records: Records,
     pub(crate) builder: Builder,
     pub(crate) building: Building,
@@ -144,6 +146,7 @@ impl Control {
             recent: Recent::default(),
             starting: Starting::default(),
             ending: Ending::default(),
+            copies: Copies::default(),
             records,
             builder,
             building: Building::default(),

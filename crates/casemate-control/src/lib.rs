@@ -5,6 +5,7 @@
 //! node) and must not know axum, SQL or how a node is reached.
 
 pub mod admin;
+mod again;
 mod agent_log;
 mod artifacts;
 pub mod auth;

@@ -270,7 +270,7 @@ async fn follow(
                 handle(control, orphans, &mut vouched, node, event).await?;
             }
             () = vouched.next_due() => vouched.tell_due(control, node).await?,
-            () = orphans.next_due() => orphans.end_overdue(control, &node.name).await?,
+            () = orphans.next_due() => orphans.end_overdue(control, node).await?,
             // What it has is compared anew before it returns.
             () = node.given_up_after(generation) => return Err(ReconcileError::GivenUp),
             _ = snapshots.tick() => drop_unwanted_soon(control),

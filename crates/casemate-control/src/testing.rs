@@ -187,6 +187,11 @@ impl FakeNode {
         }
     }
 
+    /// So many of the next kills fail.
+    pub fn fail_kills(&self, times: usize) {
+        self.lock().failing_kills = times;
+    }
+
     /// Pauses wait until [`FakeNode::release_pauses`].
     pub fn hold_pauses(&self) {
         self.lock().held_pauses = true;

@@ -7,8 +7,8 @@ mod fixture_rows;
 use std::path::PathBuf;
 
 use casemate_store::{
-    BuildCache, Builds, Idempotency, Keys, Sandboxes, Settings, Snapshots, SqliteStore, Teams,
-    Templates, Users,
+    BuildCache, Builds, Idempotency, KeyClaim, Keys, Sandboxes, Settings, Snapshots, SqliteStore,
+    Teams, Templates, Users,
 };
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
@@ -64,12 +64,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     store.built_note(&team.id, &built, at).await?;
     let upload = fixture_rows::upload();
     store.upload_put(&team.id, &key, &upload, at).await?;
-    let (key, now) = (fixture_rows::IDEMPOTENCY_KEY, fixture_rows::reported_at());
+    let claim = KeyClaim {
+        team: team.id.clone(),
+        key: fixture_rows::IDEMPOTENCY_KEY.into(),
+        owner: "fixture".into(),
+        at: fixture_rows::reported_at(),
+    };
+    store.idempotency_begin(&claim, &[1; 32]).await?;
     store
-        .idempotency_begin(&team.id, key, &[1; 32], "fixture", now)
-        .await?;
-    store
-        .idempotency_finish(&team.id, key, fixture_rows::ANSWER)
+        .idempotency_finish(&claim, fixture_rows::ANSWER)
         .await?;
     let (name, value) = fixture_rows::SETTING;
     store.setting_put(name, value).await?;

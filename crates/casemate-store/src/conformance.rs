@@ -123,6 +123,7 @@ macro_rules! store_conformance {
             idempotency_answer_is_replayed,
             idempotency_other_request_is_a_mismatch,
             idempotency_abandoned_key_is_free,
+            idempotency_word_of_a_former_claim_changes_nothing,
             idempotency_of_the_dead_is_unknown,
             idempotency_purge_keeps_what_runs,
             setting_is_replaced,

@@ -69,4 +69,10 @@ impl StoreError {
             | Self::Corrupt { .. } => false,
         }
     }
+
+    /// Whether what was to be written may be written all the same. Nothing that it would need may be
+    /// undone then.
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
 }

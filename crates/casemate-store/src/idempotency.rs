@@ -22,7 +22,8 @@ pub type RequestHash = [u8; 32];
 /// What is known of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Begun {
-    /// Nothing was: it is the caller's now, who owes a finish or an abandon.
+    /// Nothing was: it is the caller's now, who owes a finish or an abandon, as it does after an error in
+    /// doubt.
     New,
     /// The first call still runs.
     InProgress,
@@ -34,30 +35,33 @@ pub enum Begun {
     Unknown,
 }
 
+/// What one call takes a key by: a word of it that comes late changes nothing of another call that has
+/// the key by then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyClaim {
+    pub team: TeamId,
+    pub key: String,
+    /// Names the running process (another one after each start), so that its keys can be told from those
+    /// of the dead.
+    pub owner: String,
+    pub at: Timestamp,
+}
+
 #[async_trait]
 pub trait Idempotency {
-    /// Takes the key for the caller, or says what became of it. `owner` names the running process
-    /// (another one after each start), so that its keys can be told from those of the dead.
+    /// Takes the key for the caller, or says what became of it.
     async fn idempotency_begin(
         &self,
-        team: &TeamId,
-        key: &str,
+        claim: &KeyClaim,
         request: &RequestHash,
-        owner: &str,
-        now: Timestamp,
     ) -> Result<Begun, StoreError>;
 
     /// Keeps the answer for whoever asks again. Secrets that can be derived do not belong in it.
-    /// [`StoreError::Conflict`] when the key is not in progress.
-    async fn idempotency_finish(
-        &self,
-        team: &TeamId,
-        key: &str,
-        answer: &str,
-    ) -> Result<(), StoreError>;
+    /// [`StoreError::Conflict`] when the key is not in progress by this claim.
+    async fn idempotency_finish(&self, claim: &KeyClaim, answer: &str) -> Result<(), StoreError>;
 
-    /// Frees a key whose call failed and left nothing; a key that is not in progress stays.
-    async fn idempotency_abandon(&self, team: &TeamId, key: &str) -> Result<(), StoreError>;
+    /// Frees a key whose call failed and left nothing; one that is not in progress by this claim stays.
+    async fn idempotency_abandon(&self, claim: &KeyClaim) -> Result<(), StoreError>;
 
     /// Keys in progress whose owner is dead become unknown; how many. Alive are the caller and the
     /// servers that were heard of within this time, which say so before they take their first key.

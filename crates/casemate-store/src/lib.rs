@@ -57,7 +57,7 @@ pub use builds::{
 };
 pub use error::StoreError;
 pub use id::{BuildId, KeyId};
-pub use idempotency::{Begun, Idempotency, RequestHash};
+pub use idempotency::{Begun, Idempotency, KeyClaim, RequestHash};
 pub use join_tokens::{JoinRole, JoinToken, JoinTokenHash, JoinTokens, NewJoinToken};
 pub use keys::{AccessToken, ApiKey, KeyHash, KeyMask, Keys};
 pub use leases::{Lease, LeaseTaken, Leases};

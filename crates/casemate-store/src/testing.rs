@@ -1,5 +1,7 @@
 //! A store that lives as long as the test, and builds that nobody built.
 
+mod faulty;
+
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -10,6 +12,8 @@ use tempfile::TempDir;
 
 use crate::sql::{Schema, migrate};
 use crate::{Build, BuildId, BuildRequested, NewBuild, SqlStore, SqliteStore, Store, Team};
+
+pub use faulty::{Fault, FaultyStore};
 
 /// Dropping it removes the files; keep it while the store is in use.
 pub struct TempStore {

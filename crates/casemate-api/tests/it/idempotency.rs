@@ -69,7 +69,7 @@ async fn a_failed_request_frees_its_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_whose_process_died_has_no_known_outcome() {
     let mut world = World::new().await;
-    use casemate_store::Idempotency;
+    use casemate_store::{Idempotency, KeyClaim};
     let digest = {
         use sha2::{Digest, Sha256};
         let mut hash = Sha256::new();
@@ -77,11 +77,14 @@ async fn a_request_whose_process_died_has_no_known_outcome() {
         hash.update(BODY);
         hash.finalize().into()
     };
-    let now = casemate_types::Timestamp::now();
-    let begun = world
-        .store
-        .idempotency_begin(&world.team, "k", &digest, "dead", now);
-    begun.await.unwrap();
+    let claim = KeyClaim {
+        team: world.team.clone(),
+        key: "k".into(),
+        owner: "dead".into(),
+        at: casemate_types::Timestamp::now(),
+    };
+    let begun = world.store.idempotency_begin(&claim, &digest).await;
+    begun.unwrap();
     world.restart().await;
     let answer = create(&world, "k", BODY).send().await;
     answer.error_code(409, "idempotency_outcome_unknown");

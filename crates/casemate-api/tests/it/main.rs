@@ -7,6 +7,7 @@ mod build_limits;
 mod build_luck;
 mod builds;
 mod create;
+mod doubt;
 mod events;
 mod exports;
 mod gc;

@@ -3,6 +3,7 @@
 mod at_random;
 mod cluster;
 mod deaths;
+mod doubt;
 mod drain;
 mod elsewhere;
 mod lost;

@@ -15,7 +15,7 @@ use casemate_control::testing::FakeNode;
 use casemate_control::{AdminToken, Bootstrap, Control, ControlConfig, RootSecret};
 use casemate_history::testing::TempHistory;
 use casemate_images::{Images, ImagesConfig};
-use casemate_store::testing::TempStore;
+use casemate_store::testing::{FaultyStore, TempStore};
 use casemate_store::{LimitOverrides, Standing, Store, Team, Teams};
 use casemate_types::peer::{OverTls, PeerAddr};
 use casemate_types::{SandboxId, TeamId, Timestamp};
@@ -67,12 +67,31 @@ impl World {
 
     /// Does not wait for the node.
     pub async fn without_node(change: impl FnOnce(&mut ControlConfig), node: FakeNode) -> Self {
-        node.start_clock();
         let store = TempStore::open().await;
+        let shared = store.share();
+        Self::over((store, shared), change, node).await
+    }
+
+    /// Its store fails where a test wants it to.
+    pub async fn with_faults() -> (Self, Arc<FaultyStore>) {
+        let store = TempStore::open().await;
+        let faulty = Arc::new(FaultyStore::over(store.share()));
+        let shared = Arc::clone(&faulty) as _;
+        let world = Self::over((store, shared), |_| {}, FakeNode::new()).await;
+        world.ready().await;
+        (world, faulty)
+    }
+
+    async fn over(
+        (store, shared): (TempStore, Arc<dyn Store>),
+        change: impl FnOnce(&mut ControlConfig),
+        node: FakeNode,
+    ) -> Self {
+        node.start_clock();
         let history = TempHistory::open().await;
         let catalog = Arc::new(MemoryCatalog::new());
         let uploads = tempfile::tempdir().unwrap();
-        let ports = (store.share() as _, &history, &catalog, &node);
+        let ports = (shared, &history, &catalog, &node);
         let control = start(change, ports, uploads.path()).await;
         let first = first();
         let made = control.bootstrap(&first).await.unwrap();

@@ -56,6 +56,11 @@ impl Presence {
         }
     }
 
+    /// Whether it has a row, as the node knows.
+    pub(crate) fn is_recorded(&self, sandbox: &SandboxId) -> bool {
+        self.lock().get(sandbox).is_some_and(|there| there.recorded)
+    }
+
     /// Those that have rows, as the node knows.
     pub(crate) fn recorded(&self) -> Vec<SandboxId> {
         let all = self.lock();

@@ -5,7 +5,7 @@
 //! no row yet that names its node: who makes it is known by the node, and is asked first.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use casemate_rpc::{NodeError, RunningSandbox};
 use casemate_store::{AliveSandbox, Sandbox};
@@ -13,7 +13,9 @@ use casemate_types::{EndReason, SandboxId, SandboxState, chain};
 
 use super::{Orphans, ReconcileError};
 use crate::Control;
+use crate::again::again;
 use crate::nodes::Node;
+use crate::nodes::reach::Reach;
 use crate::tasks::TaskKind;
 
 /// Whether it lives, and not at this node.
@@ -79,36 +81,60 @@ pub(super) async fn end_known(
 }
 
 impl Control {
-    /// Has a node end what it has of a sandbox that is at another node. Not waited for; what fails is
-    /// found again by the node's keeper.
+    /// Has a node end what it has of a sandbox that is at another node. Not waited for, and tried until it
+    /// is done: nobody else may look for it, as whoever made it lives.
     pub(crate) fn end_copy(self: &Arc<Self>, node: &str, id: &SandboxId) {
+        if !self.copies.begin(node, id) {
+            return;
+        }
         let (control, node, id) = (Arc::clone(self), node.to_owned(), id.clone());
         self.tasks.spawn(TaskKind::Cleanup, async move {
-            if !control.ending.begin(&id) {
-                return;
-            }
-            let one = control.locks.lock(&id).await;
-            control.end_copy_now(&node, &id).await;
-            drop(one);
-            control.ending.done(&id);
+            let end = async || {
+                let _one = control.locks.lock(&id).await;
+                control.try_to_end_copy(&node, &id).await
+            };
+            // What a process that ends leaves is nobody's then, and found by the node's keeper.
+            let _ = again(&control.tasks, "could not end a copy of a sandbox", end).await;
+            control.copies.done(&node, &id);
         });
     }
 
-    /// The same, waited for, for whoever has the sandbox's lock.
-    pub(crate) async fn end_copy_now(&self, node: &str, id: &SandboxId) {
-        // It may have come back there since it was judged.
-        match self.store.sandbox_by_id(id).await {
-            Ok(Some(row)) if is_elsewhere(&row, node) => self.kill_copy(node, id).await,
-            Ok(_) => {}
-            Err(error) => tracing::debug!(
-                error = chain(&error),
-                "what is on node {node} is looked at later"
-            ),
-        }
+    /// The same for whoever has the sandbox's lock: the first attempt is waited for.
+    pub(crate) async fn end_copy_now(self: &Arc<Self>, node: &str, id: &SandboxId) {
+        let ended = self.try_to_end_copy(node, id).await;
+        self.end_copy_unless(ended, node, id);
     }
 
     /// The same for whoever has just read its row.
-    pub(crate) async fn kill_copy(&self, node: &str, id: &SandboxId) {
+    pub(crate) async fn kill_copy(self: &Arc<Self>, node: &str, id: &SandboxId) {
+        let ended = self.try_to_kill_copy(node, id).await;
+        self.end_copy_unless(ended, node, id);
+    }
+
+    fn end_copy_unless(
+        self: &Arc<Self>,
+        ended: Result<(), ReconcileError>,
+        node: &str,
+        id: &SandboxId,
+    ) {
+        if let Err(error) = ended {
+            tracing::warn!(
+                sandbox.id = %id, node, error = chain(&error),
+                "could not end what node {node} has of sandbox {id} yet"
+            );
+            self.end_copy(node, id);
+        }
+    }
+
+    async fn try_to_end_copy(&self, node: &str, id: &SandboxId) -> Result<(), ReconcileError> {
+        // It may have come back there since it was judged.
+        match self.store.sandbox_by_id(id).await? {
+            Some(row) if is_elsewhere(&row, node) => self.try_to_kill_copy(node, id).await,
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    async fn try_to_kill_copy(&self, node: &str, id: &SandboxId) -> Result<(), ReconcileError> {
         let killed = async { self.nodes.port(node)?.kill(id, EndReason::Killed).await };
         let killed = tokio::time::timeout(self.config.create_timeout, killed).await;
         match killed.unwrap_or(Err(NodeError::Unreachable)) {
@@ -117,10 +143,36 @@ impl Control {
                 "ended what node {node} had of sandbox {id}, which is at another node"
             ),
             Err(NodeError::NotFound(_)) => {}
-            Err(error) => tracing::warn!(
+            Err(error) if self.is_connected(node) => return Err(error.into()),
+            // All that it has is looked at anew once it is back.
+            Err(error) => tracing::debug!(
                 sandbox.id = %id, node, error = chain(&error),
-                "could not end what node {node} has of sandbox {id} yet"
+                "what node {node} has of sandbox {id} is ended when it is back"
             ),
         }
+        Ok(())
+    }
+
+    fn is_connected(&self, node: &str) -> bool {
+        let node = self.nodes.get(node);
+        node.is_ok_and(|node| node.reach() == Reach::Connected)
+    }
+}
+
+/// Copies that are being ended, each one once, with their nodes.
+#[derive(Default)]
+pub(crate) struct Copies(Mutex<HashSet<(String, SandboxId)>>);
+
+impl Copies {
+    fn begin(&self, node: &str, id: &SandboxId) -> bool {
+        self.lock().insert((node.to_owned(), id.clone()))
+    }
+
+    fn done(&self, node: &str, id: &SandboxId) {
+        self.lock().remove(&(node.to_owned(), id.clone()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<(String, SandboxId)>> {
+        self.0.lock().expect("no holder of this lock panics")
     }
 }

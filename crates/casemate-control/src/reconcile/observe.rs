@@ -49,7 +49,7 @@ pub(super) async fn observe(
                 let event = event.ok_or(ReconcileError::WatchEnded)?;
                 observed(control, orphans, node, event).await?;
             }
-            () = orphans.next_due() => orphans.end_overdue(control, &node.name).await?,
+            () = orphans.next_due() => orphans.end_overdue(control, node).await?,
         }
     }
 }

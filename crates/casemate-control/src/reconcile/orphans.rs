@@ -9,12 +9,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use casemate_rpc::RunningSandbox;
+use casemate_store::sandboxes::FIRST_GENERATION;
 use casemate_types::{EndReason, SandboxId};
 use tokio::time::Instant;
 
 use super::{ReconcileError, astray};
 use crate::Control;
 use crate::config::ControlConfig;
+use crate::nodes::Node;
 
 /// When the grace of each one that is known to be without a row is over.
 #[derive(Default)]
@@ -60,28 +62,46 @@ impl Orphans {
     pub(super) async fn end_overdue(
         &mut self,
         control: &Arc<Control>,
-        node: &str,
+        node: &Node,
     ) -> Result<(), ReconcileError> {
-        let now = Instant::now();
+        let (now, name) = (Instant::now(), node.name.as_str());
         let overdue: Vec<_> = self.0.extract_if(|_, orphan| orphan.due <= now).collect();
         for (id, orphan) in overdue {
+            let is_recorded = !orphan.facts.recorded && node.there.is_recorded(&id);
+            // In this order, as where it was judged.
+            if is_recorded || control.warm.has(&id) {
+                continue;
+            }
+            if control.starting.contains(&id) {
+                self.see(&control.config, &orphan.facts);
+                continue;
+            }
             if let Some(row) = control.store.sandbox_by_id(&id).await? {
-                if astray::is_elsewhere(&row, node) {
-                    astray::end_unless_begun(control, self, node, &orphan.facts).await?;
+                if astray::is_elsewhere(&row, name) {
+                    astray::end_unless_begun(control, self, name, &orphan.facts).await?;
+                } else if row.generation > FIRST_GENERATION {
+                    // It goes on here, and whoever wrote that may have had no answer: then its route does
+                    // not lead here yet.
+                    control.records.note(name, &id);
+                    control.route_as_noted(&id, name).await?;
                 }
                 continue;
             }
             if !orphan.facts.recorded && control.is_anothers(&orphan.facts.creator).await? {
                 // Whoever makes it may die before it has a row.
                 self.see(&control.config, &orphan.facts);
-            } else if orphan.facts.warm {
-                control.end_soon(node, &id, EndReason::Killed);
+                continue;
+            }
+            // Until its end is heard of it is asked for again.
+            self.see(&control.config, &orphan.facts);
+            if orphan.facts.warm {
+                control.end_soon(name, &id, EndReason::Killed);
             } else {
                 tracing::warn!(
                     sandbox.id = %id, event = "sandbox.orphan_ended",
                     "sandbox {id} has no record; its grace is over and it is ended"
                 );
-                control.end_orphan(node, orphan.facts);
+                control.end_orphan(name, orphan.facts);
             }
         }
         Ok(())

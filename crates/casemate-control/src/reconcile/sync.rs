@@ -161,11 +161,19 @@ pub(super) async fn judge_unrecorded(
         return Ok(None);
     }
     // In this order: one that is given away leaves the warm ones for those that start.
-    if control.warm.has(id)
-        || control.starting.contains(id)
-        || control.builder.held().has_sandbox(id)
-    {
-        // Its create writes row and route; or it has none because it is nobody's yet, or a build's.
+    if control.warm.has(id) {
+        // It has no row because it is nobody's yet.
+        return Ok(None);
+    }
+    if control.starting.contains(id) {
+        // Whoever makes it writes row and route, or has it ended. If neither comes about, nobody else
+        // looks for it as long as this server lives.
+        if control.shared().is_some() {
+            orphans.see(&control.config, sandbox);
+        }
+        return Ok(None);
+    }
+    if control.builder.held().has_sandbox(id) {
         return Ok(None);
     }
     if let Some(row) = control.store.sandbox_by_id(id).await? {
@@ -224,7 +232,12 @@ pub(super) async fn judge_paused_unrecorded(
     }
     match control.store.sandbox_by_id(id).await? {
         Some(row) if !astray::is_elsewhere(&row, &node.name) => return Ok(Some(row)),
-        Some(_) | None if control.starting.contains(id) => orphans.forget(id),
+        Some(_) | None if control.starting.contains(id) => {
+            orphans.forget(id);
+            if control.shared().is_some() {
+                orphans.see(&control.config, &as_if_running(sandbox));
+            }
+        }
         Some(_) => astray::judge(control, orphans, node, &as_if_running(sandbox)),
         None => orphans.see(&control.config, &as_if_running(sandbox)),
     }
@@ -261,7 +274,11 @@ fn as_told(node: &Node, sandbox: &PausedSandbox) -> Paused {
 impl Control {
     /// Puts the route that the row says, unless it leads elsewhere by now, and counts it as the row
     /// says.
-    async fn route_as_noted(&self, id: &SandboxId, node: &str) -> Result<(), ReconcileError> {
+    pub(super) async fn route_as_noted(
+        &self,
+        id: &SandboxId,
+        node: &str,
+    ) -> Result<(), ReconcileError> {
         let _one = self.notes.lock(id).await;
         let Some(row) = self.store.sandbox_by_id(id).await? else {
             return Ok(());
@@ -339,13 +356,22 @@ impl Control {
         let Some(row) = self.store.sandbox_by_id(id).await? else {
             return Ok(());
         };
-        // Of another node it is a copy, which the next look finds.
-        if row.node != node
-            || !matches!(row.state, SandboxState::Paused { at, .. } if sandbox.started_at > at)
-        {
+        let from = sandbox.started_at;
+        let is_written = match row.state {
+            // Of another node it is a copy, which the next look finds.
+            _ if row.node != node => return Ok(()),
+            SandboxState::Paused { at, .. } if from > at => false,
+            SandboxState::Running { .. } => true,
+            SandboxState::Paused { .. } | SandboxState::Dead { .. } => return Ok(()),
+        };
+        if is_written {
+            // Whoever wrote it may have had no answer, and have left the route as it was.
+            if row.started_at.as_microsecond() == from.as_microsecond() {
+                self.quota.count(&row.team, id);
+                self.put_route(&row, false).await;
+            }
             return Ok(());
         }
-        let from = sandbox.started_at;
         let mut running_max = None;
         if self.shared().is_some() {
             if self.nodes.get(&row.node)?.there.runs_since(id) != Some(from) {

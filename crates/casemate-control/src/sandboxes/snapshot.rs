@@ -1,7 +1,8 @@
 //! Snapshots of running sandboxes: taken and listed.
 //!
-//! Files first, row after: a crash in between leaves files that no row wants, which go with the next
-//! comparison ([`crate::reconcile`]). A deletion goes the other way round ([`crate::templates::delete`]).
+//! Files first, row after: a crash in between leaves files that no row wants, as may an error that leaves
+//! open whether the row was written. They go with the next comparison ([`crate::reconcile`]). A deletion
+//! goes the other way round ([`crate::templates::delete`]).
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -168,7 +169,13 @@ impl Control {
         let placed = match self.store.snapshot_insert(&snapshot).await {
             Ok(placed) => placed,
             Err(error) => {
-                self.drop_files_at(&row.node, vec![pending.files().clone()]);
+                if error.is_in_doubt() {
+                    // If it has a row, its name leads there. The next comparison asks for that, and takes
+                    // the files of which there is none.
+                    self.forget_builds().await;
+                } else {
+                    self.drop_files_at(&row.node, vec![pending.files().clone()]);
+                }
                 return Err(match (error, snapshot.alias) {
                     (StoreError::Exists { .. }, Some(alias)) => SnapshotError::Taken(alias),
                     (error, _) => ChangeError::Store(error).into(),

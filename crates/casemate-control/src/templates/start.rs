@@ -9,7 +9,6 @@
 
 mod archives;
 mod log;
-mod note;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,13 +21,17 @@ use casemate_types::{BuildFailure, BuildStatus, TeamId, TemplateId, Timestamp, c
 use tokio_util::sync::CancellationToken;
 
 use crate::Control;
+use crate::again::again;
 use crate::auth::TeamCaller;
 use crate::reconcile;
 use crate::tasks::TaskKind;
 use crate::templates::TemplateError;
 use archives::AtNode;
 use log::Written;
-use note::again;
+
+/// A build whose end was not noted would never end, for whoever waits for it and for the limit of
+/// builds. Whoever starts next fails what was left.
+const NOT_NOTED: &str = "could not note the end of a build";
 
 /// What a client starts a build with.
 #[derive(Debug, Clone)]
@@ -327,7 +330,7 @@ impl Control {
             Ok((built, hold)) => {
                 written.finish().await;
                 let note = || self.note_built(&team, &record, &built);
-                let noted = again(&self.tasks, note).await;
+                let noted = again(&self.tasks, NOT_NOTED, note).await;
                 drop(hold);
                 noted
             }
@@ -337,9 +340,8 @@ impl Control {
                 }
                 written.finish().await;
                 let (now, failure) = (Timestamp::now(), error.failure());
-                again(&self.tasks, || self.store.build_fail(&id, &failure, now))
-                    .await
-                    .map(|_| false)
+                let fail = || self.store.build_fail(&id, &failure, now);
+                again(&self.tasks, NOT_NOTED, fail).await.map(|_| false)
             }
         };
         noted.unwrap_or_else(|error| {
@@ -396,7 +398,7 @@ impl Control {
         self.tasks.spawn(TaskKind::Cleanup, async move {
             let fail = || control.store.build_fail(&id, &failure, now);
             // What a process cannot note while it lives, the next one notes at its start.
-            let _ = again(&control.tasks, fail).await;
+            let _ = again(&control.tasks, NOT_NOTED, fail).await;
             drop(running);
         });
     }

@@ -144,7 +144,11 @@ impl NodePort for FakeNode {
     }
 
     async fn kill(&self, sandbox: &SandboxId, reason: EndReason) -> Result<(), NodeError> {
-        self.lock().kills += 1;
+        let fails = self.lock().count_kill();
+        if fails {
+            let why = "told to fail".into();
+            return Err(NodeError::Internal { why });
+        }
         if self.lock().resisting.contains(sandbox) {
             std::future::pending::<()>().await;
         }

@@ -27,6 +27,7 @@ pub(super) struct State {
     pub(super) creates: usize,
     pub(super) sandboxes_max: u32,
     pub(super) kills: usize,
+    pub(super) failing_kills: usize,
     pub(super) resisting: BTreeSet<SandboxId>,
     pub(super) ending_slowly: BTreeSet<SandboxId>,
     pub(super) held_pauses: bool,
@@ -84,6 +85,14 @@ impl Entry {
 }
 
 impl State {
+    /// Whether this kill is one of those that fail.
+    pub(super) fn count_kill(&mut self) -> bool {
+        self.kills += 1;
+        let fails = self.failing_kills > 0;
+        self.failing_kills -= usize::from(fails);
+        fails
+    }
+
     pub(super) fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -98,6 +107,7 @@ impl State {
             creates: 0,
             sandboxes_max: 1000,
             kills: 0,
+            failing_kills: 0,
             resisting: BTreeSet::new(),
             ending_slowly: BTreeSet::new(),
             held_pauses: false,

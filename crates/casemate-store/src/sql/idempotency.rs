@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use casemate_sql::{query, query_as, sql, transaction};
-use casemate_types::{TeamId, Timestamp};
+use casemate_types::Timestamp;
 
 use super::{SqlStore, failed};
 use crate::idempotency::ANSWER_BYTES_MAX;
 use crate::rows::{Misread, Named, length, micros, unknown_word};
-use crate::{Begun, Idempotency, RequestHash, StoreError};
+use crate::{Begun, Idempotency, KeyClaim, RequestHash, StoreError};
 
 const WHAT: &str = "idempotency key";
 
@@ -20,12 +20,10 @@ type KeyRow = (String, Vec<u8>, Option<String>);
 impl Idempotency for SqlStore {
     async fn idempotency_begin(
         &self,
-        team: &TeamId,
-        key: &str,
+        claim: &KeyClaim,
         request: &RequestHash,
-        owner: &str,
-        now: Timestamp,
     ) -> Result<Begun, StoreError> {
+        let (team, key) = (&claim.team, claim.key.as_str());
         let refused = |error| failed(WHAT, key, error);
         transaction!(self.fast(), refused, async |tx| {
             let done = query(
@@ -35,8 +33,8 @@ impl Idempotency for SqlStore {
             .bind(team.as_str())
             .bind(key)
             .bind(request.as_slice())
-            .bind(owner)
-            .bind(micros(now))
+            .bind(claim.owner.as_str())
+            .bind(micros(claim.at))
             .execute(&mut *tx)
             .await
             .map_err(refused)?;
@@ -55,12 +53,7 @@ impl Idempotency for SqlStore {
         })
     }
 
-    async fn idempotency_finish(
-        &self,
-        team: &TeamId,
-        key: &str,
-        answer: &str,
-    ) -> Result<(), StoreError> {
+    async fn idempotency_finish(&self, claim: &KeyClaim, answer: &str) -> Result<(), StoreError> {
         if answer.len() > ANSWER_BYTES_MAX {
             return Err(StoreError::TooLarge {
                 what: "kept answer",
@@ -69,34 +62,40 @@ impl Idempotency for SqlStore {
             });
         }
         let done = query(
-            "UPDATE idempotency_keys SET state = 'done', answer = $3 \
-             WHERE team_id = $1 AND key = $2 AND state = 'in_progress'",
+            "UPDATE idempotency_keys SET state = 'done', answer = $5 \
+             WHERE team_id = $1 AND key = $2 AND owner = $3 AND began_at = $4 \
+             AND state = 'in_progress'",
         )
-        .bind(team.as_str())
-        .bind(key)
+        .bind(claim.team.as_str())
+        .bind(claim.key.as_str())
+        .bind(claim.owner.as_str())
+        .bind(micros(claim.at))
         .bind(answer)
         .execute(self.fast())
         .await
-        .map_err(|error| failed(WHAT, key, error))?;
+        .map_err(|error| failed(WHAT, &claim.key, error))?;
         if done == 0 {
             return Err(StoreError::Conflict {
                 what: WHAT,
-                id: key.into(),
+                id: claim.key.clone(),
             });
         }
         Ok(())
     }
 
-    async fn idempotency_abandon(&self, team: &TeamId, key: &str) -> Result<(), StoreError> {
+    async fn idempotency_abandon(&self, claim: &KeyClaim) -> Result<(), StoreError> {
         query(
             "DELETE FROM idempotency_keys \
-             WHERE team_id = $1 AND key = $2 AND state = 'in_progress'",
+             WHERE team_id = $1 AND key = $2 AND owner = $3 AND began_at = $4 \
+             AND state = 'in_progress'",
         )
-        .bind(team.as_str())
-        .bind(key)
+        .bind(claim.team.as_str())
+        .bind(claim.key.as_str())
+        .bind(claim.owner.as_str())
+        .bind(micros(claim.at))
         .execute(self.fast())
         .await
-        .map_err(|error| failed(WHAT, key, error))?;
+        .map_err(|error| failed(WHAT, &claim.key, error))?;
         Ok(())
     }
 

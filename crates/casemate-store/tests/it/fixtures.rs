@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use casemate_store::{
-    Begun, BuildCache, Builds, Idempotency, Keys, Resolution, Sandboxes, Settings, SqliteStore,
-    Teams, TemplateSource, Templates, Users,
+    Begun, BuildCache, Builds, Idempotency, KeyClaim, Keys, Resolution, Sandboxes, Settings,
+    SqliteStore, Teams, TemplateSource, Templates, Users,
 };
 use casemate_types::BuildStatus;
 use casemate_types::template::TemplateRef;
@@ -157,12 +157,13 @@ async fn check_rows(store: &SqliteStore) {
         let found = store.sandbox_by_id(&sandbox.id).await.unwrap();
         assert_eq!(found, Some(sandbox));
     }
-    let key = fixture_rows::IDEMPOTENCY_KEY;
-    let now = fixture_rows::reported_at();
-    let begun = store
-        .idempotency_begin(&team.id, key, &[1; 32], "another", now)
-        .await
-        .unwrap();
+    let claim = KeyClaim {
+        team: team.id.clone(),
+        key: fixture_rows::IDEMPOTENCY_KEY.into(),
+        owner: "another".into(),
+        at: fixture_rows::reported_at(),
+    };
+    let begun = store.idempotency_begin(&claim, &[1; 32]).await.unwrap();
     let answer = fixture_rows::ANSWER.into();
     assert_eq!(begun, Begun::Done { answer });
     let (name, value) = fixture_rows::SETTING;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use casemate_store::testing::{TempStore, build_ready};
 use casemate_store::{
-    Idempotency, OpenError, Settings, SqliteStore, Store, StoreError, Teams, Templates,
+    Idempotency, KeyClaim, OpenError, Settings, SqliteStore, Store, StoreError, Teams, Templates,
 };
 use casemate_types::{TeamId, Timestamp};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -24,6 +24,15 @@ async fn change(path: &Path, sql: &'static str) {
     let mut db = beside(path).await;
     sqlx::query(sql).execute(&mut db).await.unwrap();
     db.close().await.unwrap();
+}
+
+fn claim(team: &TeamId, key: &str) -> KeyClaim {
+    KeyClaim {
+        team: team.clone(),
+        key: key.into(),
+        owner: "me".into(),
+        at: Timestamp::now(),
+    }
 }
 
 #[tokio::test]
@@ -44,8 +53,8 @@ async fn rows_outlive_a_killed_process() {
     let temp = TempStore::open().await;
     let team = fixture_rows::team();
     temp.team_insert(&team).await.unwrap();
-    let begun = temp.idempotency_begin(&team.id, "k", &[0; 32], "me", Timestamp::now());
-    begun.await.unwrap();
+    let claim = claim(&team.id, "k");
+    temp.idempotency_begin(&claim, &[0; 32]).await.unwrap();
     let left = tempfile::tempdir().unwrap();
     for name in ["store.sqlite", "store.sqlite-wal"] {
         let from = temp.path().with_file_name(name);
@@ -165,9 +174,10 @@ async fn another_writer_that_stays_is_busy_not_broken() {
         .await
         .unwrap();
     let nobody = TeamId::parse("0b7a2b0e-6f5c-4b43-9c0c-1d2e3f405162").unwrap();
+    let claimed = claim(&nobody, "k");
     let (durable, fast, read) = tokio::join!(
         temp.setting_put("name", "value"),
-        temp.idempotency_abandon(&nobody, "k"),
+        temp.idempotency_abandon(&claimed),
         temp.setting_by_name("name"),
     );
     for refused in [durable.unwrap_err(), fast.unwrap_err()] {
@@ -189,9 +199,8 @@ async fn the_log_is_written_back_beside_the_writers() {
     let file_len = || std::fs::metadata(temp.path()).unwrap().len();
     let before = file_len();
     for number in 0..600 {
-        let (key, now) = (format!("key-{number}"), Timestamp::now());
-        let begun = temp.idempotency_begin(&team.id, &key, &[0; 32], "me", now);
-        begun.await.unwrap();
+        let claim = claim(&team.id, &format!("key-{number}"));
+        temp.idempotency_begin(&claim, &[0; 32]).await.unwrap();
     }
     let deadline = Instant::now() + Duration::from_secs(20);
     while file_len() == before {

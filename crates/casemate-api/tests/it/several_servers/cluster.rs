@@ -207,7 +207,11 @@ impl Cluster {
 
     /// Which server watches the node for both.
     pub async fn keeper(&self) -> usize {
-        let name = format!("node/{}", self.node.name());
+        self.keeper_of(&self.node).await
+    }
+
+    pub async fn keeper_of(&self, node: &FakeNode) -> usize {
+        let name = format!("node/{}", node.name());
         let asked = self
             .store
             .lease_take(&name, "a test", Duration::from_millis(1));

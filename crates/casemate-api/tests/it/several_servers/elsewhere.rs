@@ -8,7 +8,7 @@ use casemate_catalog::Catalog;
 use casemate_control::nodes::NodeLink;
 use casemate_control::testing::{FakeBucket, FakeNode};
 use casemate_control::{ControlConfig, Shared, Sharing};
-use casemate_store::Sandbox;
+use casemate_store::{Sandbox, Store};
 use casemate_types::{Portable, SandboxId, SandboxState, SnapshotId};
 
 use super::cluster::{Cluster, TIMES};
@@ -21,10 +21,23 @@ const WITH_MEMORY: &str = "{}";
 const FILES_ONLY: &str = r#"{"memory":false}"#;
 
 /// Two servers, two nodes and a bucket.
-struct Apart {
-    cluster: Cluster,
+pub(super) struct Apart {
+    pub(super) cluster: Cluster,
     bucket: FakeBucket,
     nodes: [FakeNode; 2],
+}
+
+/// With a bucket.
+fn config(
+    stored_after: Duration,
+    change: impl Fn(&mut ControlConfig),
+) -> impl Fn(&mut ControlConfig) {
+    let swept = Artifacts::in_memory(&ArtifactsConfig::default()).unwrap();
+    move |config| {
+        config.bucket = Some(swept.clone());
+        config.paused_stored_after = Some(stored_after);
+        change(config);
+    }
 }
 
 impl Apart {
@@ -33,13 +46,14 @@ impl Apart {
     }
 
     async fn with(stored_after: Duration, change: impl Fn(&mut ControlConfig)) -> Self {
-        let swept = Artifacts::in_memory(&ArtifactsConfig::default()).unwrap();
-        let cluster = Cluster::with(|config| {
-            config.bucket = Some(swept.clone());
-            config.paused_stored_after = Some(stored_after);
-            change(config);
-        });
-        let cluster = cluster.await;
+        Self::of(Cluster::with(config(stored_after, change)).await).await
+    }
+
+    pub(super) async fn over(stores: [Arc<dyn Store>; 2]) -> Self {
+        Self::of(Cluster::over(stores, config(AT_ONCE, |_| {})).await).await
+    }
+
+    async fn of(cluster: Cluster) -> Self {
         let nodes = [cluster.node.clone(), cluster.node.beside("second")];
         nodes[1].start_clock();
         let bucket = FakeBucket::default();
@@ -58,14 +72,18 @@ impl Apart {
         apart
     }
 
+    pub(super) fn nodes(&self) -> &[FakeNode; 2] {
+        &self.nodes
+    }
+
     /// No server knows it any more: a node that is in no list is lost.
-    fn lose(&self, node: &FakeNode) {
+    pub(super) fn lose(&self, node: &FakeNode) {
         for control in &self.cluster.controls {
             control.remove_node(&node.name());
         }
     }
 
-    fn give(&self, node: &FakeNode) {
+    pub(super) fn give(&self, node: &FakeNode) {
         for control in &self.cluster.controls {
             let link = NodeLink {
                 port: Arc::new(node.clone()),
@@ -85,6 +103,16 @@ impl Apart {
         .await;
     }
 
+    /// A paused one whose files are stored, where it was, which is lost, and the other node.
+    pub(super) async fn lost(&self) -> (SandboxId, &FakeNode, &FakeNode) {
+        self.connected(0, 2).await;
+        self.connected(1, 2).await;
+        let (sandbox, home, other) = self.paused(WITH_MEMORY).await;
+        self.stored(&sandbox, None).await;
+        self.lose(home);
+        (sandbox, home, other)
+    }
+
     /// A paused one, where it is, and the other node.
     async fn paused(&self, how: &str) -> (SandboxId, &FakeNode, &FakeNode) {
         let sandbox = self.cluster.create(0).await;
@@ -100,20 +128,20 @@ impl Apart {
         assert_eq!(paused.status, 204, "{}", paused.text);
     }
 
-    async fn connect(&self, server: usize, sandbox: &SandboxId) -> Answer {
+    pub(super) async fn connect(&self, server: usize, sandbox: &SandboxId) -> Answer {
         let path = format!("/sandboxes/{sandbox}/connect");
         let call = self.cluster.api(server, "POST", &path);
         call.json(r#"{"timeout":60}"#).send().await
     }
 
-    async fn kill(&self, sandbox: &SandboxId) {
+    pub(super) async fn kill(&self, sandbox: &SandboxId) {
         let kill = self
             .cluster
             .api(0, "DELETE", &format!("/sandboxes/{sandbox}"));
         assert_eq!(kill.send().await.status, 204);
     }
 
-    async fn row(&self, sandbox: &SandboxId) -> Sandbox {
+    pub(super) async fn row(&self, sandbox: &SandboxId) -> Sandbox {
         let row = self.cluster.store.sandbox_by_id(sandbox).await.unwrap();
         row.unwrap()
     }
@@ -132,7 +160,7 @@ impl Apart {
     }
 
     /// It runs there, as every place says, and nowhere else before long.
-    async fn runs_at(&self, sandbox: &SandboxId, node: &FakeNode) {
+    pub(super) async fn runs_at(&self, sandbox: &SandboxId, node: &FakeNode) {
         let row = self.row(sandbox).await;
         assert!(matches!(row.state, SandboxState::Running { .. }), "{row:?}");
         assert_eq!((row.node, row.stored_files), (node.name(), None));

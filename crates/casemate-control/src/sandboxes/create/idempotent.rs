@@ -1,16 +1,22 @@
 //! A create that is sent twice under one key makes one sandbox (`api.md` 3.0, decision 13).
 
-use casemate_store::{Begun, RequestHash};
+use std::sync::Arc;
+
+use casemate_store::{Begun, KeyClaim, RequestHash, StoreError};
 use casemate_types::{SandboxId, TemplateId, chain, steady};
 use serde::{Deserialize, Serialize};
 
 use super::{CreateError, CreateSandbox, Created};
 use crate::Control;
+use crate::again::again;
 use crate::auth::TeamCaller;
+use crate::tasks::TaskKind;
 
 const KEY_CHARS_MAX: usize = 255;
 /// Of [`KeptAnswer`].
 const VERSION: u32 = 1;
+const NOT_FREED: &str = "could not free an idempotency key";
+const NOT_KEPT: &str = "could not keep an idempotent answer";
 
 /// A client's name for one create: 1 to 255 of `[a-z0-9-]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,36 +73,68 @@ impl Control {
         request: &RequestHash,
         ask: CreateSandbox,
     ) -> Result<Created, CreateError> {
-        let (team, key) = (&caller.team.id, key.0.as_str());
-        let now = steady::now();
-        let begun = self
-            .store
-            .idempotency_begin(team, key, request, &self.owner, now);
-        match begun.await? {
-            Begun::New => {}
-            Begun::InProgress => return Err(IdempotencyError::InProgress.into()),
-            Begun::Mismatch => return Err(IdempotencyError::Mismatch.into()),
-            Begun::Unknown => return Err(IdempotencyError::OutcomeUnknown.into()),
-            Begun::Done { answer } => return self.replay(&answer),
+        let claim = KeyClaim {
+            team: caller.team.id.clone(),
+            key: key.0.clone(),
+            owner: self.owner.clone(),
+            at: steady::now(),
+        };
+        match self.store.idempotency_begin(&claim, request).await {
+            Ok(Begun::New) => {}
+            Ok(Begun::InProgress) => return Err(IdempotencyError::InProgress.into()),
+            Ok(Begun::Mismatch) => return Err(IdempotencyError::Mismatch.into()),
+            Ok(Begun::Unknown) => return Err(IdempotencyError::OutcomeUnknown.into()),
+            Ok(Begun::Done { answer }) => return self.replay(&answer),
+            Err(error) => {
+                if error.is_in_doubt() {
+                    self.free_key_in_doubt(claim, *request);
+                }
+                return Err(error.into());
+            }
         }
         match self.create(caller, ask).await {
             Ok(created) => {
-                self.keep_answer(caller, key, &created).await;
+                self.keep_answer(claim, &created).await;
                 Ok(created)
             }
             Err(error) => {
-                // A failed create leaves nothing, so the key may be used again.
-                if let Err(error) = self.store.idempotency_abandon(team, key).await {
-                    tracing::warn!(team.id = %team, error = chain(&error), "could not free an idempotency key");
-                }
+                self.free_key(claim).await;
                 Err(error)
             }
         }
     }
 
-    /// The sandbox runs whether or not this succeeds: a key that stays in progress makes a retry
-    /// answer 409, never a second sandbox.
-    async fn keep_answer(&self, caller: &TeamCaller, key: &str, created: &Created) {
+    /// A failed create leaves nothing, so that its key may be used again. Its client was told to ask
+    /// again: a key that stays in progress would refuse it for as long as this process lives.
+    async fn free_key(&self, claim: KeyClaim) {
+        let Err(error) = self.store.idempotency_abandon(&claim).await else {
+            return;
+        };
+        tracing::warn!(team.id = %claim.team, error = chain(&error), "{NOT_FREED} yet");
+        let (store, tasks) = (Arc::clone(&self.store), self.tasks.clone());
+        self.tasks.spawn(TaskKind::Cleanup, async move {
+            // Those of a process that ends are found by the others.
+            let _ = again(&tasks, NOT_FREED, || store.idempotency_abandon(&claim)).await;
+        });
+    }
+
+    /// The same of one of which it is not known whether it was taken.
+    fn free_key_in_doubt(&self, claim: KeyClaim, request: RequestHash) {
+        let (store, tasks) = (Arc::clone(&self.store), self.tasks.clone());
+        self.tasks.spawn(TaskKind::Cleanup, async move {
+            let free = async || {
+                // The first attempt may still be on its way to be written: this one waits for it, where a
+                // removal would see nothing.
+                store.idempotency_begin(&claim, &request).await?;
+                store.idempotency_abandon(&claim).await
+            };
+            let _ = again(&tasks, NOT_FREED, free).await;
+        });
+    }
+
+    /// The sandbox runs whether or not this succeeds: until then a retry is answered 409, and makes no
+    /// second sandbox.
+    async fn keep_answer(&self, claim: KeyClaim, created: &Created) {
         let kept = KeptAnswer {
             version: VERSION,
             sandbox: created.sandbox.clone(),
@@ -106,10 +144,22 @@ impl Control {
             private: created.traffic_token.is_some(),
         };
         let answer = serde_json::to_string(&kept).expect("texts and numbers serialize");
-        let team = &caller.team.id;
-        if let Err(error) = self.store.idempotency_finish(team, key, &answer).await {
-            tracing::warn!(team.id = %team, error = chain(&error), "could not keep an idempotent answer");
+        let Err(error) = self.store.idempotency_finish(&claim, &answer).await else {
+            return;
+        };
+        tracing::warn!(team.id = %claim.team, error = chain(&error), "{NOT_KEPT} yet");
+        if !error.is_retryable() {
+            return;
         }
+        let (store, tasks) = (Arc::clone(&self.store), self.tasks.clone());
+        self.tasks.spawn(TaskKind::Cleanup, async move {
+            let keep = async || match store.idempotency_finish(&claim, &answer).await {
+                // The attempt before was done, though it was not answered.
+                Err(StoreError::Conflict { .. }) => Ok(()),
+                kept => kept,
+            };
+            let _ = again(&tasks, NOT_KEPT, keep).await;
+        });
     }
 
     fn replay(&self, answer: &str) -> Result<Created, CreateError> {

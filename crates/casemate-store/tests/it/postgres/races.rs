@@ -10,8 +10,8 @@ use casemate_store::sql::SqlStore;
 use casemate_store::testing::TempPostgres;
 use casemate_store::{
     Begun, BuildCache, BuiltBytes, CacheKey, CachedLayer, Idempotency, JoinRole, JoinTokens,
-    LeaseTaken, Leases, NewJoinToken, NewRun, NodeReport, Sandboxes, Settings, StoreError, Team,
-    Templates, Upload, Users,
+    KeyClaim, LeaseTaken, Leases, NewJoinToken, NewRun, NodeReport, Sandboxes, Settings,
+    StoreError, Team, Templates, Upload, Users,
 };
 use casemate_types::{EndReason, Kept, SandboxId, Timestamp};
 
@@ -76,10 +76,13 @@ async fn a_key_a_setting_and_a_lease_have_one_owner() {
         let begun = servers.race(|store, number| {
             let (key, team) = (key.clone(), team.clone());
             async move {
-                let owner = format!("server-{number}");
-                store
-                    .idempotency_begin(&team, &key, &[1; 32], &owner, at(0))
-                    .await
+                let claim = KeyClaim {
+                    team,
+                    key,
+                    owner: format!("server-{number}"),
+                    at: at(0),
+                };
+                store.idempotency_begin(&claim, &[1; 32]).await
             }
         });
         let begun: Vec<Begun> = begun.await.into_iter().map(Result::unwrap).collect();

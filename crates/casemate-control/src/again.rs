@@ -1,22 +1,26 @@
-//! Noting the end of a build in a store that is busy or full.
+//! What has to be done, and is tried until it is: the store may be busy, full or away.
 
+use std::error::Error;
 use std::future::Future;
 use std::time::Duration;
 
-use casemate_store::StoreError;
 use casemate_types::chain;
 
 use crate::tasks::Tasks;
 
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// A build whose end was not noted would never end, for whoever waits for it and for the limit of
-/// builds: so it is tried until it is done, or the process ends. Whoever starts next fails what was
-/// left.
-pub(super) async fn again<T, F>(tasks: &Tasks, mut work: impl FnMut() -> F) -> Result<T, StoreError>
+/// Tries it until it is done, or the process ends: it is left to whoever starts next, or watches over
+/// those that end. `failed` says what could not be done.
+pub(crate) async fn again<T, E, F>(
+    tasks: &Tasks,
+    failed: &'static str,
+    mut work: impl FnMut() -> F,
+) -> Result<T, E>
 where
-    F: Future<Output = Result<T, StoreError>>,
+    E: Error,
+    F: Future<Output = Result<T, E>>,
 {
     let mut pause = PAUSE_FIRST;
     loop {
@@ -27,10 +31,7 @@ where
         if tasks.stopping() {
             return Err(error);
         }
-        tracing::warn!(
-            error = chain(&error),
-            "could not note the end of a build; trying again"
-        );
+        tracing::warn!(error = chain(&error), "{failed}; trying again");
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = tasks.stopped() => {}
@@ -42,6 +43,8 @@ where
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
+
+    use casemate_store::StoreError;
 
     use super::*;
 
@@ -56,9 +59,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_end_of_a_build_is_noted_however_long_the_store_fails() {
+    async fn it_is_done_however_long_the_store_fails() {
         let (tasks, tries) = (Tasks::default(), AtomicU32::new(0));
-        let noted = again(&tasks, async || failing(&tries, 100)).await;
+        let noted = again(&tasks, "it failed", async || failing(&tries, 100)).await;
         assert!(noted.is_ok(), "{noted:?}");
         assert_eq!(tries.load(Ordering::Relaxed), 100);
     }
@@ -66,7 +69,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_process_that_ends_does_not_wait_for_the_store() {
         let (tasks, tries) = (Tasks::default(), AtomicU32::new(0));
-        let noting = again(&tasks, async || failing(&tries, u32::MAX));
+        let noting = again(&tasks, "it failed", async || failing(&tries, u32::MAX));
         let (noted, ()) = tokio::join!(noting, async {
             tokio::time::sleep(Duration::from_secs(60)).await;
             tasks.shutdown().await;
