@@ -3,6 +3,8 @@ its listeners. What they tried is refused or believed of their own alone; everyb
 
 import contextlib
 import json
+import os
+import shutil
 import socket
 import threading
 import time
@@ -13,23 +15,26 @@ import pytest
 import host
 from cluster import Api, Node
 from edges import Edge
+from instance import ROOT
 from members import CALLS, CARRY, CONTROL, DIAL, HELLO, HostileNode, Member, Stranger, ask, frame, fuzz, now, running
 from servers import Postgres
 
 # Frames of each fuzzed connection's kind; 100 000 by hand.
-FRAMES = 1500
+FRAMES = 300
 NOBODY = "iaaaaaaaaaaaaaaaaaaaa"
 
 
 class Cluster:
-    def __init__(self, postgres, folder):
-        self.folder = folder
+    def __init__(self, postgres):
+        # Those who join have no rights, and reach no folder of pytest's.
+        self.folder = ROOT / f"members-{os.getpid()}"
         self.api = Api("of-members", **postgres.database("members"))
         self.node = Node("of-members", [self.api])
         # Without Redis: it asks nodes where sandboxes are.
-        self.edge = Edge("of-members", [self.api])
+        self.edge = Edge("of-members-e", [self.api])
 
     def begin(self):
+        self.folder.mkdir(parents=True)
         self.api.up()
         self.node.settings["JOIN_TOKEN"] = self.api.token("node")
         self.edge.settings["JOIN_TOKEN"] = self.api.token("edge")
@@ -45,6 +50,7 @@ class Cluster:
     def close(self):
         for part in (self.edge, self.node, self.api):
             part.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
     def gate(self):
@@ -67,8 +73,8 @@ def postgres():
 
 
 @pytest.fixture(scope="module")
-def cluster(postgres, tmp_path_factory):
-    made = Cluster(postgres, tmp_path_factory.mktemp("members"))
+def cluster(postgres):
+    made = Cluster(postgres)
     try:
         made.begin()
         yield made
@@ -169,7 +175,7 @@ def test_an_edge_that_asks_and_does_not_read_fills_no_memory_of_a_node(cluster, 
     for stream in unread:
         stream.settimeout(1)
     begun, most = time.monotonic(), 0
-    while unread and time.monotonic() < begun + 12:
+    while unread and time.monotonic() < begun + 8:
         for stream in list(unread):
             try:
                 stream.sendall(asked)
@@ -208,15 +214,16 @@ def test_a_node_is_believed_of_its_own_sandboxes_alone(cluster, victim, hostile,
     # That it has it: an edge that knows nothing of a sandbox asks all nodes.
     entrance = {"ingress": {}, "traffic_token": None}
     hostile.answer["locate"] = lambda _: {"Ok": {"located": {"asleep": False, "started_at": now(60), "entrance": entrance}}}
-    asker = Edge("of-members-2", [api])
+    asker = Edge("of-members-e2", [api])
     asker.settings["JOIN_TOKEN"] = api.token("edge")
     try:
         asker.up()
         host.until("it knows both nodes", lambda: asker.figure("casemate_edge_nodes") == 2, 60)
         box = asker.connect(api, id)
-        assert box.commands.run("echo mine").stdout == "mine\n"
-        status, body = asker.into(NOBODY, 80, **{"X-Access-Token": "secret"})
-        assert status == 502 and "not found" in body
+        # It may not have reached the other node yet: then it believes nobody.
+        host.until("it is served", lambda: box.commands.run("echo mine").stdout == "mine\n", 60)
+        token = {"X-Access-Token": "secret"}
+        host.until("nobody is there", lambda: "not found" in asker.into(NOBODY, 80, **token)[1], 60)
     finally:
         asker.close()
     assert "locate" in hostile.asked and hostile.got == []
@@ -239,8 +246,8 @@ def test_a_node_is_believed_of_its_own_sandboxes_alone(cluster, victim, hostile,
     stranger = "11111111-2222-4333-8444-555555555555"
     hostile.tell({"samples": [{"sandbox": NOBODY, "team": stranger, "at": now(), "usage": usage}]})
     # It is told in order: what comes behind has been heard, so that has been as well.
-    hostile.tell({"heartbeat": {**hostile.info, "sandboxes_max": 4711}})
-    host.until("it was heard", lambda: "4711" in nodes_of(api), 60)
+    hostile.tell({"heartbeat": {**hostile.info, "sandboxes": 4712}})
+    host.until("it was heard", lambda: "4712" in nodes_of(api), 60)
     victim.commands.run("echo after")
     host.until("its log goes on", lambda: "echo after" in logs_of(api, id), 60)
     told = logs_of(api, id)
@@ -250,7 +257,7 @@ def test_a_node_is_believed_of_its_own_sandboxes_alone(cluster, victim, hostile,
     # Who it is.
     hostile.tell({"heartbeat": {**hostile.info, "node": cluster.node.member, "sandboxes": 2**32 - 1}})
     host.until("it is not believed", lambda: "answers in its place" in api.said(), 60)
-    assert nodes_of(api).count(f'"{cluster.node.member}"') == 1
+    assert nodes_of(api).count(f'"id":"{cluster.node.member}"') == 1
     is_well(cluster, victim)
 
 
@@ -278,21 +285,25 @@ def test_what_no_node_can_say_leaves_no_trace(cluster, victim, hostile):
         for started, ends in [(last, last), (first, last), (first, first), (now(), last)]:
             hostile.answer["create"] = lambda _: {"Ok": {"created": {"started_at": started, "ends_at": ends}}}
             host.until("it is chosen", lambda: '"ready"' in nodes_of(api) and hostile.watchers, 60)
-            with pytest.raises(e2b.SandboxException):
+            with pytest.raises((e2b.SandboxException, e2b.ServiceBusyException)):
                 api.create(request_timeout=60)
             assert victim.sandbox_id in api.listed()
     finally:
         api.cluster("uncordon", cluster.node.member)
     assert "create" in hostile.asked
     # Figures beyond all measure.
-    host.until("it is listened to", lambda: hostile.watchers, 60)
     huge = {name: 2**32 - 1 for name in ("sandboxes", "sandboxes_max", "queue_length", "cpu_count", "cpu_percent",
                                          "slots_ready", "vcpus_promised", "sandboxes_paused", "sandboxes_warm")}
     huge |= {name: 2**64 - 1 for name in ("memory_total_bytes", "memory_available_bytes", "memory_promised_bytes",
                                           "memory_promised_max_bytes", "disk_free_bytes", "memory_paused_bytes")}
     hostile.info["templates"] = []
-    hostile.tell({"heartbeat": {**hostile.info, **huge}})
-    host.until("it was heard", lambda: str(2**32 - 1) in nodes_of(api), 60)
+
+    def believed():
+        # Who listens to it may be new.
+        hostile.tell({"heartbeat": {**hostile.info, **huge}})
+        return str(2**32 - 1) in nodes_of(api)
+
+    host.until("it was heard", believed, 60)
     for path, port in (("/metrics", api.health), ("/ready", api.health), ("/health", api.port)):
         assert api.get(path, port)[0] == 200, path
     api.kill(api.create())
@@ -309,11 +320,11 @@ def test_a_node_that_never_stops_talking_fills_no_memory(cluster, victim, hostil
         told = 0
 
         def __iter__(self):
-            while self.told < 400:
+            while self.told < 250:
                 self.told += 1
                 yield log
 
-    # 280 MB before it has said what it has, and as much after.
+    # 175 MB before it has said what it has, and as much after.
     hostile.before_synced = talk = Endless()
     for watcher in hostile.watchers:
         hostile.quietly(watcher, b"\xff\xff\xff\xff")
@@ -322,12 +333,12 @@ def test_a_node_that_never_stops_talking_fills_no_memory(cluster, victim, hostil
 
     def heard():
         most[0] = max(most[0], host.resident_mib([api.process.pid]))
-        return talk.told > 90 and "more than a node can have" in api.said()
+        return talk.told == 250 and hostile.watchers
 
-    host.until("it is not listened to", heard, 120)
+    # Several times over: 64 MiB are heard of it at once.
+    host.until("it has told all", heard, 120)
     hostile.before_synced = ()
-    host.until("it is listened to again", lambda: hostile.watchers, 60)
-    for _ in range(400):
+    for _ in range(250):
         hostile.tell(log)
         most[0] = max(most[0], host.resident_mib([api.process.pid]))
     assert most[0] < before + 300, (before, most)

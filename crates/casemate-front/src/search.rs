@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use casemate_cluster::Seldom;
 use casemate_rpc::{Located, NodeError, NodePort};
 use casemate_types::SandboxId;
 use tokio::sync::watch;
@@ -51,6 +52,7 @@ pub(crate) struct Searches {
     allowance: Mutex<Allowance>,
     begun: AtomicU64,
     refused: AtomicU64,
+    contradicted: Seldom,
 }
 
 /// What may be asked of nodes for the sake of requests that nobody vouches for.
@@ -90,6 +92,7 @@ impl Searches {
             allowance: Mutex::default(),
             begun: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            contradicted: Seldom::default(),
         }
     }
 
@@ -153,9 +156,8 @@ struct Flight {
 
 impl Flight {
     async fn fly(self) {
-        let Searches { nodes, servers, .. } = &*self.searches;
-        let outcome = match ask_all(nodes.all(), &self.sandbox).await {
-            Outcome::Found(place) => confirmed(nodes, &**servers, &self.sandbox, place).await,
+        let outcome = match ask_all(self.searches.nodes.all(), &self.sandbox).await {
+            Outcome::Found(place) => self.searches.confirmed(&self.sandbox, place).await,
             other => other,
         };
         self.answer.send_replace(Some(outcome));
@@ -212,33 +214,32 @@ async fn ask_all(nodes: Vec<(String, Arc<dyn NodePort>)>, sandbox: &SandboxId) -
     }
 }
 
-/// What an API server says to a node's word that it has a sandbox.
-async fn confirmed(
-    nodes: &NodeTable,
-    servers: &dyn Servers,
-    sandbox: &SandboxId,
-    found: Place,
-) -> Outcome {
-    let home = match timeout(ANSWER_MAX, servers.home(sandbox)).await {
-        Ok(Ok(Some(home))) if home == found.node => return Outcome::Found(found),
-        Ok(Ok(Some(home))) => home,
-        // It has ended, or is nobody's.
-        Ok(Ok(None)) => return Outcome::Absent,
-        // What runs is reached without them.
-        Ok(Err(_)) | Err(_) => return Outcome::Found(found),
-    };
-    warn!(
-        node = found.node,
-        sandbox.id = %sandbox,
-        "node {} says that it has sandbox {sandbox}, which is at {home}", found.node
-    );
-    let Some(port) = nodes.known(&home) else {
-        return Outcome::Unsure;
-    };
-    match timeout(ANSWER_MAX, port.locate(sandbox)).await {
-        Ok(Ok(Some(located))) => place(home, located).map_or(Outcome::Unsure, Outcome::Found),
-        // On its way from one to the other.
-        Ok(Ok(None) | Err(_)) | Err(_) => Outcome::Unsure,
+impl Searches {
+    /// What an API server says to a node's word that it has a sandbox.
+    async fn confirmed(&self, sandbox: &SandboxId, found: Place) -> Outcome {
+        let home = match timeout(ANSWER_MAX, self.servers.home(sandbox)).await {
+            Ok(Ok(Some(home))) if home == found.node => return Outcome::Found(found),
+            Ok(Ok(Some(home))) => home,
+            // It has ended, or is nobody's.
+            Ok(Ok(None)) => return Outcome::Absent,
+            // What runs is reached without them.
+            Ok(Err(_)) | Err(_) => return Outcome::Found(found),
+        };
+        if let Some(untold) = self.contradicted.happened() {
+            let node = &found.node;
+            warn!(
+                node, sandbox.id = %sandbox, untold,
+                "node {node} says that it has sandbox {sandbox}, which is at {home}"
+            );
+        }
+        let Some(port) = self.nodes.known(&home) else {
+            return Outcome::Unsure;
+        };
+        match timeout(ANSWER_MAX, port.locate(sandbox)).await {
+            Ok(Ok(Some(located))) => place(home, located).map_or(Outcome::Unsure, Outcome::Found),
+            // On its way from one to the other.
+            Ok(Ok(None) | Err(_)) | Err(_) => Outcome::Unsure,
+        }
     }
 }
 
