@@ -67,7 +67,7 @@ GROUPS = {
     "second": [
         "test_open", "test_walls", "test_owners", "test_logs", "test_abuse", "test_limits", "test_instances", "test_full",
         "test_clock", "test_generated", "test_children", "test_crash", "test_upgrade", "test_tls", "test_chaos", "test_stores",
-        "test_cluster", "test_cluster_https", "test_edges", "test_demo", "test_faults",
+        "test_cluster", "test_cluster_https", "test_members", "test_edges", "test_demo", "test_faults",
     ],
     "alone": ["test_burst", "test_cycles", "test_stop", "test_purge"],
 }

@@ -10,6 +10,7 @@
 
 pub mod authority;
 pub mod control;
+pub mod crowd;
 pub mod identity;
 pub mod listener;
 mod names;
@@ -18,6 +19,7 @@ pub mod token;
 
 pub use authority::{Authority, AuthorityError};
 pub use control::ControlServers;
+pub use crowd::{Crowd, Seldom, Shares};
 pub use identity::{Identity, IdentityError, MemberKey};
 pub use listener::{Arrivals, At};
 pub use names::{MEMBER_NAME_MAX, is_member_name};

@@ -1,13 +1,12 @@
 //! A listener of a member: handshakes beside each other, and bounds on what strangers may take.
 //!
-//! Who connects is nobody before the handshake is over. So there is a number of handshakes at once, a
-//! part of it for each address, and a time for each; whoever is beyond that is closed at once, and
-//! members, which try again, come through all the same.
+//! Who connects is nobody before the handshake is over. So there is a number of handshakes at once, half
+//! of them for one address, and a time for each. One that stands still loses its place to one that comes:
+//! members come through a flood, also where it has their address, as behind a translation of addresses.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -15,11 +14,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
+use crate::crowd::Crowd;
 use crate::peers::{Accepted, Peers};
 
-/// Handshakes at once, and those of one address.
-const HANDSHAKES_MAX: usize = 256;
-const HANDSHAKES_OF_ONE_MAX: usize = 64;
+/// Handshakes at once, half of them of one address.
+const HANDSHAKES_MAX: usize = 512;
 /// Connections that came through and wait for being served.
 const ACCEPTED_MAX: usize = 64;
 /// Pause after an accept that failed for want of descriptors or memory.
@@ -69,7 +68,7 @@ async fn accept(
     at: At,
     accepted: mpsc::Sender<Accepted>,
 ) {
-    let (handshakes, mut tasks) = (Handshakes::default(), JoinSet::new());
+    let (handshakes, mut tasks) = (Crowd::new(HANDSHAKES_MAX), JoinSet::new());
     loop {
         while tasks.try_join_next().is_some() {}
         let (stream, peer) = match listener.accept().await {
@@ -81,18 +80,17 @@ async fn accept(
                 continue;
             }
         };
-        let Some(place) = handshakes.begin(peer.ip()) else {
-            debug!("too many handshakes: {peer} is not let in");
-            continue;
-        };
+        let place = handshakes.begin(peer.ip());
         let (peers, accepted) = (Arc::clone(&peers), accepted.clone());
         tasks.spawn(async move {
-            match shake(stream, &peers, at).await {
-                Ok(one) => {
+            let shaking = shake(stream, &peers, at);
+            match place.cut.run_until_cancelled(shaking).await {
+                Some(Ok(one)) => {
                     // The place is held until somebody takes the connection.
                     let _ = accepted.send(one).await;
                 }
-                Err(error) => debug!(%error, "the handshake with {peer} failed"),
+                Some(Err(error)) => debug!(%error, "the handshake with {peer} failed"),
+                None => debug!("too many handshakes: the one with {peer} has lasted longest"),
             }
             drop(place);
         });
@@ -103,78 +101,5 @@ async fn shake(stream: TcpStream, peers: &Peers, at: At) -> io::Result<Accepted>
     match at {
         At::Node => peers.accept_at_node(stream).await,
         At::Control => peers.accept_at_control(stream).await,
-    }
-}
-
-/// Handshakes under way, by address.
-#[derive(Clone, Default)]
-struct Handshakes(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-/// One of them, until it is dropped.
-struct Place {
-    all: Handshakes,
-    address: IpAddr,
-}
-
-impl Handshakes {
-    /// `None`: there are too many.
-    fn begin(&self, address: IpAddr) -> Option<Place> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.values().sum::<usize>() >= HANDSHAKES_MAX {
-            return None;
-        }
-        let of_one = all.entry(address).or_default();
-        if *of_one >= HANDSHAKES_OF_ONE_MAX {
-            return None;
-        }
-        *of_one += 1;
-        Some(Place {
-            all: self.clone(),
-            address,
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut all = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(of_one) = all.get_mut(&self.address) {
-            *of_one -= 1;
-            if *of_one == 0 {
-                all.remove(&self.address);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_address_cannot_take_all_places_and_gives_them_back() {
-        let all = Handshakes::default();
-        let (flood, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        let mut held: Vec<_> = (0..HANDSHAKES_OF_ONE_MAX)
-            .map(|_| all.begin(flood).expect("there are places"))
-            .collect();
-        assert!(all.begin(flood).is_none());
-        assert!(all.begin(other).is_some());
-        held.pop();
-        assert!(all.begin(flood).is_some());
-        drop(held);
-        assert!(all.0.lock().unwrap().is_empty());
-    }
-
-    #[test]
-    fn there_is_a_number_for_all_together() {
-        let all = Handshakes::default();
-        let address = |n: usize| IpAddr::from([10, 0, 0, u8::try_from(n % 200).unwrap()]);
-        let held: Vec<_> = (0..HANDSHAKES_MAX)
-            .map(|n| all.begin(address(n)).expect("there are places"))
-            .collect();
-        assert!(all.begin(address(3)).is_none());
-        drop(held);
-        assert!(all.begin(address(3)).is_some());
     }
 }

@@ -1,6 +1,7 @@
 //! Connections between members: mutual TLS 1.3, with who is at the other end.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -70,6 +71,8 @@ pub struct Accepted {
     /// `None`: it showed no certificate, as one that wants to join.
     pub member: Option<Member>,
     pub purpose: Purpose,
+    /// From where it came.
+    pub address: IpAddr,
 }
 
 impl Peers {
@@ -194,6 +197,7 @@ fn with_protocol(mut config: ClientConfig, protocol: &[u8]) -> ClientConfig {
 
 async fn accept(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<Accepted> {
     set_options(&stream)?;
+    let address = stream.peer_addr()?.ip();
     let accepting = TlsAcceptor::from(config).accept(stream);
     let stream = timeout(HANDSHAKE_MAX, accepting).await??;
     let (_, connection) = stream.get_ref();
@@ -215,6 +219,7 @@ async fn accept(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<Acce
         stream: Box::new(stream),
         member,
         purpose,
+        address,
     })
 }
 

@@ -13,7 +13,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use casemate_cluster::{Authority, AuthorityError, JoinToken};
+use casemate_cluster::{Authority, AuthorityError, JoinToken, Seldom};
 use casemate_rpc::control::MemberRole;
 pub use casemate_rpc::control::MemberRole as MembersRole;
 use casemate_store::{JoinRole, NewJoinToken, Node, NodeStanding, Store, StoreError};
@@ -33,6 +33,8 @@ pub struct Members {
     authority: Authority,
     /// Somebody joined, or was changed, here: whoever follows nodes looks at once.
     changed: watch::Sender<()>,
+    /// Machines that came with one: strangers may do so as often as they like.
+    bad_tokens: Seldom,
 }
 
 /// Why this server cannot be one of the cluster's.
@@ -78,6 +80,7 @@ impl Members {
             store,
             authority,
             changed: watch::Sender::new(()),
+            bad_tokens: Seldom::default(),
         })
     }
 

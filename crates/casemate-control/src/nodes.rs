@@ -512,7 +512,8 @@ impl Control {
     /// Creates that wait at the nodes for admission.
     pub fn queue_length(&self) -> u32 {
         let waiting = |node: Arc<Node>| node.heard().info.as_ref().map_or(0, |i| i.queue_length);
-        self.nodes.all().into_iter().map(waiting).sum()
+        let all = self.nodes.all();
+        all.into_iter().map(waiting).fold(0, u32::saturating_add)
     }
 
     /// Nodes to ask for a sandbox of a build, the first one first.

@@ -24,7 +24,9 @@ mod orphans;
 pub(crate) mod records;
 mod snapshots;
 pub(crate) mod sync;
+mod vouched;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -42,6 +44,7 @@ use crate::servers::keeping;
 use crate::tasks::TaskKind;
 use absence::Absence;
 use orphans::Orphans;
+use vouched::Vouched;
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -51,6 +54,11 @@ const ROUND: Duration = Duration::from_secs(15);
 const SNAPSHOT_ROUND: Duration = Duration::from_secs(600);
 /// A node that has not named everything by then is taken for broken.
 const SYNC_MAX: Duration = Duration::from_secs(30);
+/// Sandboxes of one node, more than any has: what it says it has takes memory here.
+const SANDBOXES_MAX: usize = 100_000;
+/// The same of what else it tells before that, and bytes of it.
+const WORDS_MAX: usize = 100_000;
+const WORDS_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReconcileError {
@@ -68,6 +76,8 @@ pub(crate) enum ReconcileError {
     NeverSynced,
     #[error("the node was given up for lost")]
     GivenUp,
+    #[error("the node says more than a node can have")]
+    TooMuch,
 }
 
 impl ReconcileError {
@@ -75,7 +85,11 @@ impl ReconcileError {
     fn has_answered(&self) -> bool {
         match self {
             Self::Store(_) | Self::Catalog(_) | Self::GivenUp => true,
-            Self::Node(_) | Self::OtherNode(_) | Self::WatchEnded | Self::NeverSynced => false,
+            Self::Node(_)
+            | Self::OtherNode(_)
+            | Self::WatchEnded
+            | Self::NeverSynced
+            | Self::TooMuch => false,
         }
     }
 }
@@ -230,8 +244,10 @@ async fn follow(
     let synced = tokio::time::timeout(SYNC_MAX, until_synced(&mut events));
     let (there, Words(words)) = synced.await.map_err(|_| ReconcileError::NeverSynced)??;
     control.see_all(node, &there);
+    let mut vouched = Vouched::default();
+    vouched.learn(&should_run);
     for word in words {
-        handle(control, orphans, node, word).await?;
+        handle(control, orphans, &mut vouched, node, word).await?;
     }
     let is_lost = joined.as_ref().is_some_and(|node| node.lost_at.is_some());
     sync::compare(control, orphans, node, &should_run, &there, is_lost).await?;
@@ -250,14 +266,16 @@ async fn follow(
         tokio::select! {
             event = events.recv() => {
                 let event = event.ok_or(ReconcileError::WatchEnded)?;
-                handle(control, orphans, node, event).await?;
+                handle(control, orphans, &mut vouched, node, event).await?;
             }
+            () = vouched.next_due() => vouched.tell_due(control, node).await?,
             () = orphans.next_due() => orphans.end_overdue(control, &node.name).await?,
             // What it has is compared anew before it returns.
             () = node.given_up_after(generation) => return Err(ReconcileError::GivenUp),
             _ = snapshots.tick() => drop_unwanted_soon(control),
             _ = round.tick() => {
                 let alive = control.store.sandbox_list_alive(Some(&node.name)).await?;
+                vouched.learn(&alive);
                 sync::end_expired(control, &node.name, &alive);
                 astray::end_known(control, node, &alive).await?;
             }
@@ -276,11 +294,6 @@ impl There {
     fn has(&self, id: &SandboxId) -> bool {
         self.running.iter().any(|one| one.sandbox == *id)
     }
-
-    fn forget(&mut self, id: &SandboxId) {
-        self.running.retain(|one| one.sandbox != *id);
-        self.paused.retain(|one| one.sandbox != *id);
-    }
 }
 
 /// What was told beside that, in its order.
@@ -289,27 +302,43 @@ struct Words(Vec<NodeEvent>);
 async fn until_synced(
     events: &mut mpsc::Receiver<NodeEvent>,
 ) -> Result<(There, Words), ReconcileError> {
-    let mut there = There::default();
-    let mut words = Vec::new();
+    let (mut running, mut paused) = (HashMap::new(), HashMap::new());
+    let (mut words, mut bytes) = (Vec::new(), 0);
     while let Some(event) = events.recv().await {
         match event {
             NodeEvent::Running(sandbox) => {
-                there.forget(&sandbox.sandbox);
-                there.running.push(sandbox);
+                paused.remove(&sandbox.sandbox);
+                running.insert(sandbox.sandbox.clone(), sandbox);
             }
             NodeEvent::Paused(sandbox) => {
-                there.forget(&sandbox.sandbox);
-                there.paused.push(sandbox);
+                running.remove(&sandbox.sandbox);
+                paused.insert(sandbox.sandbox.clone(), sandbox);
             }
-            NodeEvent::Synced => return Ok((there, Words(words))),
+            NodeEvent::Synced => {
+                let there = There {
+                    running: running.into_values().collect(),
+                    paused: paused.into_values().collect(),
+                };
+                return Ok((there, Words(words)));
+            }
             NodeEvent::Ended { ref sandbox, .. } => {
-                there.forget(sandbox);
+                running.remove(sandbox);
+                paused.remove(sandbox);
                 words.push(event);
             }
             NodeEvent::Heartbeat(_)
             | NodeEvent::Samples(_)
             | NodeEvent::Log { .. }
-            | NodeEvent::MemoryFull { .. } => words.push(event),
+            | NodeEvent::MemoryFull { .. } => {
+                bytes += vouched::cost(&event);
+                words.push(event);
+            }
+        }
+        if running.len() + paused.len() > SANDBOXES_MAX
+            || words.len() > WORDS_MAX
+            || bytes > WORDS_BYTES_MAX
+        {
+            return Err(ReconcileError::TooMuch);
         }
     }
     Err(ReconcileError::WatchEnded)
@@ -318,10 +347,11 @@ async fn until_synced(
 async fn handle(
     control: &Arc<Control>,
     orphans: &mut Orphans,
+    vouched: &mut Vouched,
     node: &Node,
     event: NodeEvent,
 ) -> Result<(), ReconcileError> {
-    control.see(node, &event);
+    see(control, node, &event)?;
     match event {
         NodeEvent::Running(sandbox) => sync::judge(control, orphans, node, &sandbox).await?,
         NodeEvent::Paused(sandbox) => sync::judge_paused(control, orphans, node, &sandbox).await?,
@@ -340,12 +370,21 @@ async fn handle(
         }
         NodeEvent::Heartbeat(info) => control.heard_from(node, *info).await?,
         NodeEvent::Samples(_) | NodeEvent::Log { .. } | NodeEvent::MemoryFull { .. } => {
-            record(control, event);
+            vouched.tell(control, node, event).await?;
         }
         // Said once, at the start.
         NodeEvent::Synced => {}
     }
     Ok(())
+}
+
+/// Takes in what happens at a node, if that has no more than a node can have.
+fn see(control: &Control, node: &Node, event: &NodeEvent) -> Result<(), ReconcileError> {
+    control.see(node, event);
+    match node.there.count() > SANDBOXES_MAX {
+        true => Err(ReconcileError::TooMuch),
+        false => Ok(()),
+    }
 }
 
 /// What only the history is told of.

@@ -4,7 +4,7 @@
 //! line, one task writes them in batches, and what does not fit is dropped and counted. Every
 //! minute the same task lets the history forget.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -267,10 +267,11 @@ pub(crate) async fn run(control: Arc<Control>) {
                 inbox.write(history).await;
             }
             now = activity.tick() => {
-                let points = points(&control, now - noted);
+                let mut points = points(&control, now - noted);
                 noted = now;
                 // Every server sees all of them.
                 if !points.is_empty() && control.is_janitor() {
+                    only_of_teams(&control, &mut points).await;
                     let written = history.activity_append(&points).await;
                     losses.note("team points", points.len(), written);
                 }
@@ -296,6 +297,26 @@ fn points(control: &Control, span: Duration) -> Vec<TeamPoint> {
         started: seen.started,
     };
     control.quota.look().into_iter().map(point).collect()
+}
+
+/// Where machines join, who is counted is the word of a node: what it made up must not fill the history.
+async fn only_of_teams(control: &Control, points: &mut Vec<TeamPoint>) {
+    if control.shared().is_none() {
+        return;
+    }
+    match control.store.team_list().await {
+        Ok(teams) => {
+            let teams: HashSet<TeamId> = teams.into_iter().map(|team| team.id).collect();
+            points.retain(|point| teams.contains(&point.team));
+        }
+        Err(error) => {
+            tracing::warn!(
+                error = chain(&error),
+                "it is not known which teams there are"
+            );
+            points.clear();
+        }
+    }
 }
 
 /// The clock by which the history ages: the wall clock, which is believed only a day after it was

@@ -5,7 +5,7 @@
 //! | what was found out in the last seconds | until a node contradicts it |
 //! | the catalog, where there is one | unless a node has just said otherwise; that it knows nothing says nothing |
 //! | the node that had it last | that it is there |
-//! | all nodes at once | |
+//! | all nodes at once, and an API server whether it is so | while none answers, whoever has the younger run |
 //!
 //! Nobody tells an edge of pauses and ends. The gate of the sandbox's node cuts what is open then, a
 //! node that is dialled says what it does not have, a request whose connection broke asks the node
@@ -94,7 +94,7 @@ impl Finder {
     ) -> Self {
         Self {
             catalog,
-            searches: Arc::new(Searches::new(Arc::clone(&nodes))),
+            searches: Arc::new(Searches::new(Arc::clone(&nodes), Arc::clone(&servers))),
             nodes,
             servers,
             memory: Memory::new(REMEMBERED_MAX),

@@ -3,21 +3,26 @@
 //! It is the way that needs nobody but the nodes, and the dearest: each search is a call to each node.
 //! So there is one for each sandbox at a time, whoever waits for it, and only so many a second: what
 //! strangers make up must not keep nodes busy.
+//!
+//! A node is believed in this by itself only while no API server can be asked: what comes for a sandbox
+//! bears its tokens, and a node that is in foreign hands would have them by saying yes to everything.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use casemate_cluster::Seldom;
 use casemate_rpc::{Located, NodeError, NodePort};
 use casemate_types::SandboxId;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
-use tracing::debug;
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::{debug, warn};
 
 use crate::memory::Place;
 use crate::nodes::NodeTable;
+use crate::servers::Servers;
 
 /// Searches that begin in a second, over time and at once.
 const PER_SECOND: f64 = 100.0;
@@ -42,10 +47,12 @@ pub(crate) enum Outcome {
 
 pub(crate) struct Searches {
     nodes: Arc<NodeTable>,
+    servers: Arc<dyn Servers>,
     flights: Mutex<HashMap<SandboxId, watch::Receiver<Option<Outcome>>>>,
     allowance: Mutex<Allowance>,
     begun: AtomicU64,
     refused: AtomicU64,
+    contradicted: Seldom,
 }
 
 /// What may be asked of nodes for the sake of requests that nobody vouches for.
@@ -77,13 +84,15 @@ impl Allowance {
 }
 
 impl Searches {
-    pub(crate) fn new(nodes: Arc<NodeTable>) -> Self {
+    pub(crate) fn new(nodes: Arc<NodeTable>, servers: Arc<dyn Servers>) -> Self {
         Self {
             nodes,
+            servers,
             flights: Mutex::default(),
             allowance: Mutex::default(),
             begun: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            contradicted: Seldom::default(),
         }
     }
 
@@ -147,7 +156,10 @@ struct Flight {
 
 impl Flight {
     async fn fly(self) {
-        let outcome = ask_all(self.searches.nodes.all(), &self.sandbox).await;
+        let outcome = match ask_all(self.searches.nodes.all(), &self.sandbox).await {
+            Outcome::Found(place) => self.searches.confirmed(&self.sandbox, place).await,
+            other => other,
+        };
         self.answer.send_replace(Some(outcome));
     }
 }
@@ -199,6 +211,35 @@ async fn ask_all(nodes: Vec<(String, Arc<dyn NodePort>)>, sandbox: &SandboxId) -
         Some((node, located)) => place(node, located).map_or(Outcome::Unsure, Outcome::Found),
         None if is_sure => Outcome::Absent,
         None => Outcome::Unsure,
+    }
+}
+
+impl Searches {
+    /// What an API server says to a node's word that it has a sandbox.
+    async fn confirmed(&self, sandbox: &SandboxId, found: Place) -> Outcome {
+        let home = match timeout(ANSWER_MAX, self.servers.home(sandbox)).await {
+            Ok(Ok(Some(home))) if home == found.node => return Outcome::Found(found),
+            Ok(Ok(Some(home))) => home,
+            // It has ended, or is nobody's.
+            Ok(Ok(None)) => return Outcome::Absent,
+            // What runs is reached without them.
+            Ok(Err(_)) | Err(_) => return Outcome::Found(found),
+        };
+        if let Some(untold) = self.contradicted.happened() {
+            let node = &found.node;
+            warn!(
+                node, sandbox.id = %sandbox, untold,
+                "node {node} says that it has sandbox {sandbox}, which is at {home}"
+            );
+        }
+        let Some(port) = self.nodes.known(&home) else {
+            return Outcome::Unsure;
+        };
+        match timeout(ANSWER_MAX, port.locate(sandbox)).await {
+            Ok(Ok(Some(located))) => place(home, located).map_or(Outcome::Unsure, Outcome::Found),
+            // On its way from one to the other.
+            Ok(Ok(None) | Err(_)) | Err(_) => Outcome::Unsure,
+        }
     }
 }
 

@@ -14,9 +14,12 @@ pub trait Servers: Send + Sync + 'static {
 
     /// The sandbox runs on return.
     async fn wake(&self, sandbox: &SandboxId, knock: Knock) -> Result<(), ControlError>;
+
+    /// The node that its row names; `None`: it has none, or has ended.
+    async fn home(&self, sandbox: &SandboxId) -> Result<Option<String>, ControlError>;
 }
 
-/// Both calls may be made twice: whoever answers first may be gone before its answer comes.
+/// All calls may be made twice: whoever answers first may be gone before its answer comes.
 #[async_trait]
 impl Servers for ControlServers {
     async fn nodes(&self) -> Result<Vec<NodeAddress>, ControlError> {
@@ -29,6 +32,13 @@ impl Servers for ControlServers {
     async fn wake(&self, sandbox: &SandboxId, knock: Knock) -> Result<(), ControlError> {
         match client(self).await?.wake(sandbox, knock.clone()).await {
             Err(ControlError::Unreachable) => client(self).await?.wake(sandbox, knock).await,
+            answer => answer,
+        }
+    }
+
+    async fn home(&self, sandbox: &SandboxId) -> Result<Option<String>, ControlError> {
+        match client(self).await?.home(sandbox).await {
+            Err(ControlError::Unreachable) => client(self).await?.home(sandbox).await,
             answer => answer,
         }
     }

@@ -1,6 +1,6 @@
 //! Calls and their answers over one connection: many at once, each found again by its number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +16,8 @@ use crate::frame::Channel;
 
 /// Events that a watcher may lag behind; one that lags more loses its watch and begins anew.
 const WATCH_LAG_MAX: usize = 8192;
+/// The same in bytes, as they came: an event may be as long as a frame.
+const WATCH_LAG_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// A call, from whoever asks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,8 +60,29 @@ struct Shared<R, X, E> {
 
 struct State<R, X, E> {
     pending: HashMap<u64, oneshot::Sender<Answer<R, X>>>,
-    watcher: Option<mpsc::Sender<E>>,
+    watcher: Option<Watcher<E>>,
     closed: bool,
+}
+
+/// Where events go.
+struct Watcher<E> {
+    events: mpsc::Sender<E>,
+    /// Of those that wait, and of some that were taken.
+    lengths: VecDeque<usize>,
+    bytes: usize,
+}
+
+impl<E> Watcher<E> {
+    /// Whether it is not too far behind.
+    fn tell(&mut self, event: E, length: usize) -> bool {
+        let waiting = self.events.max_capacity() - self.events.capacity();
+        while self.lengths.len() > waiting {
+            self.bytes -= self.lengths.pop_front().unwrap_or(0);
+        }
+        self.lengths.push_back(length);
+        self.bytes += length;
+        self.bytes <= WATCH_LAG_BYTES_MAX && self.events.try_send(event).is_ok()
+    }
 }
 
 impl<R, X, E> Caller<R, X, E>
@@ -123,8 +146,12 @@ where
 
     /// Where events go from now on; a former watcher's channel ends.
     pub(crate) fn watch(&self) -> mpsc::Receiver<E> {
-        let (sender, receiver) = mpsc::channel(WATCH_LAG_MAX);
-        self.shared.lock().watcher = Some(sender);
+        let (events, receiver) = mpsc::channel(WATCH_LAG_MAX);
+        self.shared.lock().watcher = Some(Watcher {
+            events,
+            lengths: VecDeque::new(),
+            bytes: 0,
+        });
         receiver
     }
 }
@@ -189,22 +216,18 @@ where
 {
     let mut buffer = Vec::new();
     loop {
-        match shared
-            .channel
-            .recv::<ReplyFrame<R, X, E>>(&mut buffer)
-            .await
-        {
-            Ok(Some((ReplyFrame::Reply { id, result }, fd))) => {
+        match shared.channel.recv_long(&mut buffer).await {
+            Ok(Some((ReplyFrame::Reply { id, result }, fd, _))) => {
                 let waiting = shared.lock().pending.remove(&id);
                 if let Some(waiting) = waiting {
                     // A caller that left meanwhile drops the answer, and a descriptor with it.
                     let _ = waiting.send((result, fd));
                 }
             }
-            Ok(Some((ReplyFrame::Event(event), _))) => {
+            Ok(Some((ReplyFrame::Event(event), _, length))) => {
                 let mut state = shared.lock();
-                let watcher = state.watcher.as_ref();
-                if watcher.is_some_and(|watcher| watcher.try_send(event).is_err()) {
+                let watcher = state.watcher.as_mut();
+                if watcher.is_some_and(|watcher| !watcher.tell(event, length)) {
                     state.watcher = None;
                 }
             }

@@ -162,6 +162,9 @@ pub trait ControlPort: Send + Sync {
 
     /// The sandbox runs on return.
     async fn wake(&self, sandbox: &SandboxId, knock: Knock) -> Result<(), ControlError>;
+
+    /// The node that a sandbox's row names; `None`: it has no row, or has ended.
+    async fn home(&self, sandbox: &SandboxId) -> Result<Option<String>, ControlError>;
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -171,8 +174,15 @@ enum Call {
     Join(Box<JoinRequest>),
     Renew(Box<RenewRequest>),
     Nodes,
-    Wake { sandbox: SandboxId, knock: Knock },
+    Wake {
+        sandbox: SandboxId,
+        knock: Knock,
+    },
     Time,
+    /// For who said in its greeting that it answers this.
+    Home {
+        sandbox: SandboxId,
+    },
 }
 
 impl fmt::Debug for Knock {
@@ -191,6 +201,7 @@ enum Reply {
     Nodes(Vec<NodeAddress>),
     /// Steady time, microseconds.
     Time(i64),
+    Home(Option<String>),
     Done,
 }
 
@@ -203,15 +214,21 @@ type ReplyFrame = caller::ReplyFrame<Reply, ControlError, Event>;
 /// The asking end.
 pub struct ControlClient {
     caller: Caller<Reply, ControlError, Event>,
+    /// The other end would hang up at a question that it does not know.
+    tells_homes: bool,
 }
 
 impl ControlClient {
     pub async fn connect(stream: Box<dyn Wire>) -> io::Result<Self> {
-        let client = Self {
+        let mut client = Self {
             caller: Caller::new(Channel::stream(stream)),
+            tells_homes: false,
         };
         match client.call(Call::Hello(Speaks::OURS)).await {
-            Ok(Reply::Hello(theirs)) if theirs.understands_us() => Ok(client),
+            Ok(Reply::Hello(theirs)) if theirs.understands_us() => {
+                client.tells_homes = theirs.tells_homes;
+                Ok(client)
+            }
             Ok(Reply::Hello(theirs)) => Err(io::Error::other(format!(
                 "the API server speaks {theirs}, and we {}",
                 Speaks::OURS
@@ -254,6 +271,20 @@ impl ControlClient {
         let sandbox = sandbox.clone();
         match self.call(Call::Wake { sandbox, knock }).await? {
             Reply::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// As [`ControlPort::home`].
+    pub async fn home(&self, sandbox: &SandboxId) -> Result<Option<String>, ControlError> {
+        if !self.tells_homes {
+            return Err(ControlError::Unavailable {
+                why: "the API server is of a version that does not tell it".into(),
+            });
+        }
+        let sandbox = sandbox.clone();
+        match self.call(Call::Home { sandbox }).await? {
+            Reply::Home(node) => Ok(node),
             other => Err(unexpected(&other)),
         }
     }
@@ -339,28 +370,32 @@ async fn carry_out(
             why: "this needs a certificate of the cluster".into(),
         })
     };
+    let leads_into_sandboxes = || match known()?.role {
+        MemberRole::Edge | MemberRole::Api => Ok(()),
+        MemberRole::Node => Err(ControlError::NotAdmitted {
+            why: "this is not for nodes".into(),
+        }),
+    };
     Ok(match call {
         Call::Hello(_) => Reply::Hello(Speaks::OURS),
         Call::Join(request) => Reply::Admitted(Box::new(control.join(*request).await?)),
         Call::Renew(request) => Reply::Admitted(Box::new(control.renew(known()?, *request).await?)),
         Call::Nodes => {
-            known()?;
+            leads_into_sandboxes()?;
             Reply::Nodes(control.nodes().await?)
         }
         Call::Time => {
             known()?;
             Reply::Time(steady::now().as_microsecond())
         }
-        Call::Wake { sandbox, knock } => match known()?.role {
-            MemberRole::Edge | MemberRole::Api => {
-                control.wake(&sandbox, knock).await?;
-                Reply::Done
-            }
-            MemberRole::Node => {
-                return Err(ControlError::NotAdmitted {
-                    why: "nodes wake no sandboxes".into(),
-                });
-            }
-        },
+        Call::Wake { sandbox, knock } => {
+            leads_into_sandboxes()?;
+            control.wake(&sandbox, knock).await?;
+            Reply::Done
+        }
+        Call::Home { sandbox } => {
+            leads_into_sandboxes()?;
+            Reply::Home(control.home(&sandbox).await?)
+        }
     })
 }

@@ -118,10 +118,14 @@ async fn keep_connected(shared: Arc<Shared>) {
                 let client = Arc::new(client);
                 info!(node = shared.name, "connected to node {}", shared.name);
                 shared.client.send_replace(Some(Arc::clone(&client)));
+                let since = Instant::now();
                 client.closed().await;
                 shared.client.send_replace(None);
                 shared.spares().ready.clear();
-                wait = RETRY_FIRST;
+                // One that hangs up again and again is not asked any faster than one that is away.
+                if since.elapsed() >= RETRY_LAST {
+                    wait = RETRY_FIRST;
+                }
                 last_said.clear();
             }
             Err(error) => {

@@ -61,6 +61,15 @@ impl Channel {
         &self,
         buffer: &mut Vec<u8>,
     ) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+        let received = self.recv_long(buffer).await?;
+        Ok(received.map(|(frame, fd, _)| (frame, fd)))
+    }
+
+    /// The same with the frame's length, bytes.
+    pub(crate) async fn recv_long<T: DeserializeOwned>(
+        &self,
+        buffer: &mut Vec<u8>,
+    ) -> io::Result<Option<(T, Option<OwnedFd>, usize)>> {
         let (length, fd) = match self {
             Self::Pair(pair) => match pair.recv(buffer).await? {
                 Some((length, mut fds)) => (length, fds.pop()),
@@ -71,7 +80,8 @@ impl Channel {
                 false => return Ok(None),
             },
         };
-        Ok(Some((serde_json::from_slice(&buffer[..length])?, fd)))
+        let frame = serde_json::from_slice(&buffer[..length])?;
+        Ok(Some((frame, fd, length)))
     }
 
     /// Sends no more; the other end sees the end of the connection, and can still answer.

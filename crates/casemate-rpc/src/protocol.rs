@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use casemate_types::steady::moment;
 use casemate_types::{
     CompiledPolicy, Distribution, EndReason, Entrance, Kept, LayerId, OnTimeout, PauseReason,
     Portable, Resources, Sample, SandboxId, SnapshotId, Startup, TeamId, TemplateId, Timestamp,
@@ -21,12 +22,16 @@ pub(crate) struct Speaks {
     /// The lowest.
     #[serde(default)]
     pub(crate) oldest: Option<u32>,
+    /// As an API server: it is asked where a sandbox's row says that it is.
+    #[serde(default)]
+    pub(crate) tells_homes: bool,
 }
 
 impl Speaks {
     pub(crate) const OURS: Self = Self {
         version: VERSION,
         oldest: Some(OLDEST),
+        tells_homes: true,
     };
 
     /// Whether there is a version that both speak.
@@ -120,13 +125,16 @@ impl std::fmt::Debug for CreateRequest {
 /// It serves; both times are the node's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateReply {
+    #[serde(deserialize_with = "moment")]
     pub started_at: Timestamp,
+    #[serde(deserialize_with = "moment")]
     pub ends_at: Timestamp,
 }
 
 /// It is paused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PauseReply {
+    #[serde(deserialize_with = "moment")]
     pub at: Timestamp,
     pub kept: Kept,
 }
@@ -134,7 +142,9 @@ pub struct PauseReply {
 /// It serves again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResumeReply {
+    #[serde(deserialize_with = "moment")]
     pub started_at: Timestamp,
+    #[serde(deserialize_with = "moment")]
     pub ends_at: Timestamp,
     /// What it went on with.
     pub from: Kept,
@@ -174,8 +184,10 @@ pub struct PausedSandbox {
     pub team: TeamId,
     pub template: TemplateId,
     /// Of its last run.
+    #[serde(deserialize_with = "moment")]
     pub started_at: Timestamp,
     /// When it was paused.
+    #[serde(deserialize_with = "moment")]
     pub at: Timestamp,
     pub kept: Kept,
     /// Why it came to this.
@@ -193,7 +205,9 @@ pub struct RunningSandbox {
     pub sandbox: SandboxId,
     pub team: TeamId,
     pub template: TemplateId,
+    #[serde(deserialize_with = "moment")]
     pub started_at: Timestamp,
+    #[serde(deserialize_with = "moment")]
     pub ends_at: Timestamp,
     pub on_timeout: OnTimeout,
     /// Control said that it has a row. One without is of a create that is under way, or that a
@@ -213,6 +227,7 @@ pub struct Located {
     /// It is paused.
     pub asleep: bool,
     /// Of its last run: of two nodes that have it, the younger run counts.
+    #[serde(deserialize_with = "moment")]
     pub started_at: Timestamp,
     /// `None`: the node was never told.
     pub entrance: Option<Entrance>,
@@ -232,6 +247,7 @@ pub enum NodeEvent {
     Ended {
         sandbox: SandboxId,
         reason: EndReason,
+        #[serde(deserialize_with = "moment")]
         at: Timestamp,
     },
     /// What running sandboxes use: of each the first soon after its start, then every five
@@ -243,7 +259,9 @@ pub enum NodeEvent {
     Log {
         sandbox: SandboxId,
         team: TeamId,
+        #[serde(deserialize_with = "moment")]
         since: Timestamp,
+        #[serde(deserialize_with = "moment")]
         at: Timestamp,
         lines: String,
     },
@@ -251,6 +269,7 @@ pub enum NodeEvent {
     MemoryFull {
         sandbox: SandboxId,
         team: TeamId,
+        #[serde(deserialize_with = "moment")]
         at: Timestamp,
         processes: u64,
     },
@@ -275,6 +294,7 @@ pub struct NodeTemplate {
     pub default_workdir: Option<String>,
     /// What `envdVersion` says.
     pub agent_version: String,
+    #[serde(deserialize_with = "moment")]
     pub created_at: Timestamp,
 }
 
@@ -416,6 +436,7 @@ pub(crate) enum Call {
     },
     SetDeadline {
         sandbox: SandboxId,
+        #[serde(deserialize_with = "moment")]
         ends_at: Timestamp,
     },
     SetNetwork {

@@ -16,6 +16,12 @@ use crate::protocol::{Call, NodeEvent, Peer, Reply, Speaks};
 use crate::wire::{Dialled, Wire};
 use crate::{NodeError, NodePort};
 
+/// Calls of one edge that are carried out at once; beyond it the next one is not read. So what it asks
+/// and does not hear of takes no more of the node than this.
+const CALLS_MAX_OF_EDGES: usize = 1024;
+/// Of control, whose calls may last: a create waits for room.
+const CALLS_MAX: usize = 16 * 1024;
+
 type ReplyFrame = caller::ReplyFrame<Reply, NodeError, NodeEvent>;
 
 /// Serves the process at the other end of a socket pair, which may be asked everything and may have
@@ -48,8 +54,15 @@ async fn serve_calls(channel: Channel, peer: Peer, node: Arc<dyn NodePort>) -> i
     let mut buffer = Vec::new();
     let mut calls = JoinSet::new();
     let mut watch: Option<AbortHandle> = None;
+    let at_once = match peer {
+        Peer::Control => CALLS_MAX,
+        Peer::Edge => CALLS_MAX_OF_EDGES,
+    };
     let end = loop {
         while calls.try_join_next().is_some() {}
+        if calls.len() >= at_once {
+            calls.join_next().await;
+        }
         match channel.recv::<RequestFrame<Call>>(&mut buffer).await {
             Ok(Some((RequestFrame { id, call }, _))) if !may(peer, &call) => {
                 let refused = Err(NodeError::Denied);

@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 /// Jumps below this are none: two clocks are never read at the same moment, and what is shown of a
 /// sandbox must not flicker.
@@ -48,6 +50,20 @@ impl Exchange {
     pub fn origin(&self) -> i64 {
         let middle = self.asked.saturating_add(self.round_trip() / 2);
         self.said.saturating_sub(middle)
+    }
+}
+
+/// Seconds since 1970 between which a moment lies that another process names: the years 1900 to 9000. A
+/// clock may be off by decades; beyond these, no span can be added and databases cannot say it.
+const MOMENTS: std::ops::Range<i64> = -2_208_988_800..221_845_392_000;
+
+/// A moment as another process tells it, for serde's `deserialize_with`. What reckons with it may add
+/// spans to it: one that leaves no room for that would end whoever does.
+pub fn moment<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+    let told = Timestamp::deserialize(from)?;
+    match MOMENTS.contains(&told.as_second()) {
+        true => Ok(told),
+        false => Err(D::Error::custom("a moment that no clock shows")),
     }
 }
 
@@ -116,6 +132,28 @@ pub fn since_boot_us() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_of_others_leave_room_for_spans() {
+        #[derive(Deserialize)]
+        struct Told(#[serde(deserialize_with = "moment")] Timestamp);
+        let read = |text: &str| serde_json::from_str::<Told>(&format!("\"{text}\""));
+        for good in [
+            "1970-01-01T00:00:00Z",
+            "1969-12-31T10:00:00Z",
+            "2187-01-01T00:00:00Z",
+        ] {
+            let told = read(good).unwrap().0;
+            assert!(
+                told.checked_add(SignedDuration::from_hours(24 * 365))
+                    .is_ok()
+            );
+        }
+        for bad in [Timestamp::MAX, Timestamp::MIN] {
+            assert!(read(&bad.to_string()).is_err(), "{bad}");
+        }
+        assert!(read("yesterday").is_err());
+    }
 
     #[test]
     fn without_a_jump_steady_time_is_the_wall_clocks() {

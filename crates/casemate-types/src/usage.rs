@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::steady::moment;
 use crate::{SandboxId, TeamId};
 
 /// Figures of one sandbox.
@@ -26,6 +27,7 @@ pub struct Usage {
 pub struct Sample {
     pub sandbox: SandboxId,
     pub team: TeamId,
+    #[serde(deserialize_with = "moment")]
     pub at: Timestamp,
     pub usage: Usage,
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use async_trait::async_trait;
 use casemate_carrier::NearCarrier;
-use casemate_cluster::{Accepted, Arrivals, At};
+use casemate_cluster::{Accepted, Arrivals, At, Seldom, Shares};
 use casemate_rpc::carrier::{self, Carrier};
-use casemate_rpc::control::MemberRole;
+use casemate_rpc::control::{Member, MemberRole};
 use casemate_rpc::far::Purpose;
 use casemate_rpc::gate::Gate;
 use casemate_rpc::{NodeClient, NodePort, Peer};
@@ -43,6 +43,8 @@ pub struct GateSetup {
 /// Connections of members at once: some thousands of edges' connections into sandboxes, and each is
 /// two descriptors here.
 const CONNECTIONS_MAX: usize = 32 * 1024;
+/// Those of one member.
+const CONNECTIONS_OF_ONE_MAX: usize = CONNECTIONS_MAX / 2;
 /// How long connections into sandboxes may go on when the gate leaves.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -115,35 +117,50 @@ async fn accept(
 ) -> anyhow::Result<()> {
     let peers = Arc::clone(&membership.peers);
     let mut arrivals = Arrivals::of(listener, peers, At::Node).context("the gate's listener")?;
+    let shares = Shares::new(CONNECTIONS_OF_ONE_MAX);
+    let (too_many, refused) = (Seldom::default(), Arc::new(Seldom::default()));
     while let Some(accepted) = arrivals.next().await {
-        if connections.len() >= CONNECTIONS_MAX {
-            warn!("too many connections of members: one is closed");
+        // Without a certificate nobody comes through here.
+        let Some(member) = accepted.member.clone() else {
             continue;
-        }
+        };
+        let share = shares.take(&member);
+        let Some(share) = share.filter(|_| connections.len() < CONNECTIONS_MAX) else {
+            if let Some(untold) = too_many.happened() {
+                warn!(member = %member, untold, "too many connections of {member}: one is closed");
+            }
+            continue;
+        };
         let (gate, ending) = (Arc::clone(gate), ending.clone());
-        let carrier = carrier.cloned();
-        connections
-            .spawn(async move { serve_one(&gate, carrier.as_ref(), accepted, &ending).await });
+        let (carrier, refused) = (carrier.cloned(), Arc::clone(&refused));
+        connections.spawn(async move {
+            let carrier = carrier.as_ref();
+            if !serve_one(&gate, carrier, &member, accepted, &ending).await
+                && let Some(untold) = refused.happened()
+            {
+                warn!(
+                    member = %member, untold,
+                    "{member} wants something that this node has not for it: it gets nothing"
+                );
+            }
+            drop(share);
+        });
     }
     Ok(())
 }
 
+/// Whether there was anything for it.
 async fn serve_one(
     gate: &Gate,
     carrier: Option<&Arc<dyn Carrier>>,
+    member: &Member,
     accepted: Accepted,
     ending: &CancellationToken,
-) {
-    let Some(member) = accepted.member else {
-        return;
-    };
+) -> bool {
     let peer = match member.role {
         MemberRole::Api => Peer::Control,
         MemberRole::Edge => Peer::Edge,
-        MemberRole::Node => {
-            warn!(member = %member, "{member} wants something of this node: it gets nothing");
-            return;
-        }
+        MemberRole::Node => return false,
     };
     debug!(member = %member, purpose = ?accepted.purpose, "serving {member}");
     let served = match accepted.purpose {
@@ -157,19 +174,14 @@ async fn serve_one(
                 let serving = carrier::serve(accepted.stream, Arc::clone(carrier));
                 ending.run_until_cancelled(serving).await.unwrap_or(Ok(()))
             }
-            (Peer::Control, None) => {
-                warn!("{member} wants something carried, and this node knows no bucket");
-                Ok(())
-            }
-            (Peer::Edge, _) => {
-                warn!(member = %member, "{member} wants something carried: it gets nothing");
-                Ok(())
-            }
+            // There is a bucket for API servers, and none here; or none for edges.
+            (Peer::Control, None) | (Peer::Edge, _) => return false,
         },
     };
     if let Err(error) = served {
         debug!(%error, member = %member, "a connection of {member} ended");
     }
+    true
 }
 
 struct GateHealth {

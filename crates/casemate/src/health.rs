@@ -17,16 +17,23 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use casemate_cluster::Crowd;
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Role;
 
+mod bounded;
+
+use bounded::Bounded;
+
 /// Looks at the role at once; more wait.
 const REQUESTS_MAX: usize = 64;
 /// How long an answer may take: whoever looks has given up by then.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Connections at once, half of them from one address; for one more the oldest ends.
+const CONNECTIONS_MAX: usize = 256;
 
 /// What a role knows of itself.
 #[async_trait]
@@ -66,7 +73,10 @@ pub async fn serve(
     ending: CancellationToken,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let listener = Bounded {
+        listener: tokio::net::TcpListener::from_std(listener)?,
+        crowd: Crowd::new(CONNECTIONS_MAX),
+    };
     let shared = Shared {
         role,
         started: Instant::now(),
@@ -200,6 +210,21 @@ mod tests {
         let answer = get(complete, "/ready").await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
         assert!(get(complete, "/health").await.contains("ok"));
+    }
+
+    #[tokio::test]
+    async fn those_who_say_nothing_lose_their_places() {
+        let at = begin(&[], &CancellationToken::new()).await;
+        let mut idle = Vec::new();
+        for _ in 0..CONNECTIONS_MAX + 20 {
+            let mut one = tokio::net::TcpStream::connect(at).await.unwrap();
+            one.write_all(b"GET /health HT").await.unwrap();
+            idle.push(one);
+        }
+        assert!(get(at, "/health").await.starts_with("HTTP/1.1 200"));
+        let mut heard = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(30), idle[0].read_to_end(&mut heard));
+        assert!(ended.await.is_ok(), "the first of them is closed");
     }
 
     #[tokio::test]

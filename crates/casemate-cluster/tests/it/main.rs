@@ -62,6 +62,7 @@ async fn listen(
                 mut stream,
                 member,
                 purpose,
+                ..
             } = accepted;
             sender.send((member, purpose)).await.unwrap();
             tokio::spawn(async move {
@@ -282,6 +283,10 @@ async fn of_several_addresses_of_api_servers_any_will_do() {
         }
         async fn wake(&self, _: &SandboxId, _: Knock) -> Result<(), ControlError> {
             Ok(())
+        }
+
+        async fn home(&self, _: &SandboxId) -> Result<Option<String>, ControlError> {
+            Ok(Some("n1".into()))
         }
     }
 

@@ -56,7 +56,12 @@ impl Members {
             Some(JoinRole::Node) => MemberRole::Node,
             Some(JoinRole::Edge) => MemberRole::Edge,
             None => {
-                warn!(member = %member, "{member} came with a join token that is not good");
+                if let Some(untold) = self.bad_tokens.happened() {
+                    warn!(
+                        member = %member, untold,
+                        "{member} came with a join token that is not good"
+                    );
+                }
                 return Err(not_admitted("the token is unknown, used up or expired"));
             }
         };

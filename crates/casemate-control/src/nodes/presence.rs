@@ -74,6 +74,11 @@ impl Presence {
         ran.map(|(id, there)| (there.team, id)).collect()
     }
 
+    /// How many it has.
+    pub(crate) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
     /// Since when it runs, if it does.
     pub(crate) fn runs_since(&self, sandbox: &SandboxId) -> Option<Timestamp> {
         self.lock().get(sandbox)?.runs_since

@@ -16,6 +16,9 @@ impl Control {
         node: &Node,
         info: NodeInfo,
     ) -> Result<(), ReconcileError> {
+        if info.node != node.name {
+            return Err(ReconcileError::OtherNode(info.node));
+        }
         let known = {
             let heard = node.heard();
             let same = |old: &NodeInfo| old.templates == info.templates;

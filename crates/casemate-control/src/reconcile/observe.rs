@@ -3,6 +3,7 @@
 //! But for this server's own creates: whether one that has no row is still being made, or was given
 //! up, is known here alone.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use casemate_rpc::{NodeEvent, PausedSandbox, RunningSandbox};
 use casemate_types::{EndReason, SandboxId, Timestamp};
 
-use super::{Orphans, PAUSE_MIN, ReconcileError, SYNC_MAX, There, Words, sync, until_synced};
+use super::{Orphans, PAUSE_MIN, ReconcileError, SYNC_MAX, There, Words, see, sync, until_synced};
 use crate::Control;
 use crate::nodes::Node;
 
@@ -59,7 +60,7 @@ async fn observed(
     node: &Node,
     event: NodeEvent,
 ) -> Result<(), ReconcileError> {
-    control.see(node, &event);
+    see(control, node, &event)?;
     match event {
         NodeEvent::Running(sandbox) => judge_own(control, orphans, node, &sandbox).await?,
         NodeEvent::Paused(sandbox) => judge_own_paused(control, orphans, node, &sandbox).await?,
@@ -125,10 +126,8 @@ impl Control {
         if self.shared().is_none() {
             return;
         }
-        let is_there = |id: &SandboxId| {
-            there.has(id) || there.paused.iter().any(|paused| paused.sandbox == *id)
-        };
-        for (team, gone) in node.there.keep_only(is_there) {
+        let ids: HashSet<SandboxId> = there.ids().into_iter().collect();
+        for (team, gone) in node.there.keep_only(|id| ids.contains(id)) {
             self.quota.give_back(&team, &gone);
         }
         for sandbox in &there.running {

@@ -99,6 +99,13 @@ impl Control {
         Err(WakeError::Transitioning)
     }
 
+    /// The node that a sandbox's row names; `None`: it has no row, or has ended.
+    pub async fn home(&self, id: &SandboxId) -> Result<Option<String>, StoreError> {
+        let row = self.store.sandbox_by_id(id).await?;
+        let lives = row.filter(|row| !matches!(row.state, SandboxState::Dead { .. }));
+        Ok(lives.map(|row| row.node))
+    }
+
     /// A pause that goes on is waited for: its sandbox may be woken right after.
     pub async fn pause_over(&self, id: &SandboxId) {
         if let Some(other) = self.transitions.of(id)

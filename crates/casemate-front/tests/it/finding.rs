@@ -332,3 +332,43 @@ async fn a_node_that_does_not_answer_is_no_word_about_the_sandbox() {
     let dialled = tokio::time::timeout(LONG, world.finder.dial(&id, 80)).await;
     assert!(dialled.unwrap().is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_says_that_it_has_all_sandboxes_gets_no_traffic_of_others() {
+    let (world, id) = (with_catalog(false), SandboxId::random());
+    let _listener = service(&world).await;
+    world.a.put(&id, Has::running());
+    world.b.put(
+        &id,
+        Has {
+            started_at: Timestamp::now(),
+            ..Has::running()
+        },
+    );
+    let homes = [(id.clone(), "a".to_owned())].into_iter().collect();
+    *world.servers.homes.lock().unwrap() = Some(homes);
+    assert_eq!(look(&world, &id).await, Seen::Runs);
+    world.finder.dial(&id, 49983).await.unwrap();
+    let dialled = |node: &crate::support::FakeNode| node.dialled.load(Ordering::SeqCst);
+    assert_eq!((dialled(&world.a), dialled(&world.b)), (1, 0));
+    // Its row names a node that knows nothing of it: then nobody is believed.
+    let moving = SandboxId::random();
+    world.b.put(&moving, Has::running());
+    let home = |node: &str| {
+        let mut homes = world.servers.homes.lock().unwrap();
+        let homes = homes.as_mut().unwrap();
+        homes.insert(moving.clone(), node.to_owned());
+    };
+    home("a");
+    assert_eq!(look(&world, &moving).await, Seen::Failed);
+    home("b");
+    assert_eq!(look(&world, &moving).await, Seen::Runs);
+    // One that has ended, or never was.
+    let nobodys = SandboxId::random();
+    world.b.put(&nobodys, Has::running());
+    assert_eq!(look(&world, &nobodys).await, Seen::Gone);
+    // While no API server answers the nodes' word is all that there is.
+    *world.servers.homes.lock().unwrap() = None;
+    tokio::time::advance(Duration::from_secs(6)).await;
+    assert_eq!(look(&world, &nobodys).await, Seen::Runs);
+}

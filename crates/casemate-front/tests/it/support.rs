@@ -277,6 +277,8 @@ pub struct FakeServers {
     /// What the next wake comes to; otherwise it is done by `on_wake`.
     pub refusal: Mutex<Option<ControlError>>,
     pub on_wake: Mutex<Option<Wake>>,
+    /// What rows say; `None`: nobody can be asked.
+    pub homes: Mutex<Option<BTreeMap<SandboxId, String>>>,
 }
 
 type Wake = Box<dyn Fn(&SandboxId) + Send>;
@@ -297,6 +299,12 @@ impl Servers for FakeServers {
             wake(sandbox);
         }
         Ok(())
+    }
+
+    async fn home(&self, sandbox: &SandboxId) -> Result<Option<String>, ControlError> {
+        let homes = self.homes.lock().unwrap();
+        let homes = homes.as_ref().ok_or(ControlError::Unreachable)?;
+        Ok(homes.get(sandbox).cloned())
     }
 }
 

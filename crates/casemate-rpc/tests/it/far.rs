@@ -382,6 +382,10 @@ impl ControlPort for SmallControl {
             _ => Err(ControlError::WakeDenied),
         }
     }
+
+    async fn home(&self, _: &SandboxId) -> Result<Option<String>, ControlError> {
+        Ok(Some("n1".into()))
+    }
 }
 
 fn admitted(whom: &str) -> Admitted {
@@ -449,7 +453,7 @@ async fn a_stranger_can_join_and_do_nothing_else() {
 }
 
 #[tokio::test]
-async fn edges_have_sandboxes_woken_and_nodes_do_not() {
+async fn edges_have_sandboxes_woken_and_found_and_nodes_do_not() {
     let knock = |token: &[u8]| Knock {
         traffic_token: Some(token.to_vec()),
         ..Knock::default()
@@ -460,9 +464,16 @@ async fn edges_have_sandboxes_woken_and_nodes_do_not() {
     let denied = edge.wake(&sandbox, knock(b"other")).await;
     assert_eq!(denied, Err(ControlError::WakeDenied));
     assert_eq!(edge.nodes().await.unwrap()[0].node, "n1");
+    assert_eq!(edge.home(&sandbox).await, Ok(Some("n1".into())));
     let node = control_of(Some(member(MemberRole::Node))).await;
-    let refused = node.wake(&sandbox, knock(b"token")).await;
-    assert!(matches!(refused, Err(ControlError::NotAdmitted { .. })));
+    let not_for_nodes = [
+        node.wake(&sandbox, knock(b"token")).await,
+        node.nodes().await.map(drop),
+        node.home(&sandbox).await.map(drop),
+    ];
+    for refused in not_for_nodes {
+        assert!(matches!(refused, Err(ControlError::NotAdmitted { .. })));
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod carrying;
 mod far;
+mod hostile;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

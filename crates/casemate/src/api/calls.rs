@@ -66,6 +66,11 @@ impl ControlPort for Calls {
             Err(lost) => Err(unavailable(&lost)),
         }
     }
+
+    async fn home(&self, sandbox: &SandboxId) -> Result<Option<String>, ControlError> {
+        let home = self.control.home(sandbox).await;
+        home.map_err(|error| unavailable(&error))
+    }
 }
 
 fn unavailable(error: &(dyn std::error::Error + 'static)) -> ControlError {

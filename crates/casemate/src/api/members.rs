@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use casemate_cluster::{Accepted, Arrivals, At, Identity, MemberKey, NodeConnector, Peers};
+use casemate_cluster::{
+    Accepted, Arrivals, At, Crowd, Identity, MemberKey, NodeConnector, Peers, Seldom, Shares,
+};
 use casemate_control::members::Members;
 use casemate_control::nodes::NodeLink;
 use casemate_rpc::carrier::{Carrier, FarCarrier};
 use casemate_rpc::control::{self, ControlPort, Member, MemberRole};
 use casemate_rpc::far::FarNode;
 use casemate_types::chain;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
@@ -22,12 +23,14 @@ const RENEW_EVERY: Duration =
     Duration::from_secs(casemate_cluster::authority::CERTIFICATE_HOURS as u64 * 3600 / 2);
 /// After a certificate that could not be made.
 const RENEW_RETRY: Duration = Duration::from_secs(60);
-/// Connections at once of those that have no certificate; one more is closed.
-const STRANGERS_MAX: usize = 64;
+/// Connections at once of those that have no certificate, half of them from one address; for one more
+/// the oldest ends.
+const STRANGERS_MAX: usize = 128;
 /// How long one of those may take to join.
 const STRANGER_MAX: Duration = Duration::from_secs(20);
-/// Connections of members at once.
+/// Connections of members at once, and of one member, which needs one or two.
 const MEMBERS_MAX: usize = 16 * 1024;
+const CONNECTIONS_OF_ONE_MAX: usize = 64;
 
 /// Who this server is, as the authority that it shares with the others says.
 fn identity(members: &Members, name: &str) -> anyhow::Result<Identity> {
@@ -88,35 +91,45 @@ pub(super) async fn serve(
 ) -> anyhow::Result<()> {
     let arrivals = Arrivals::of(listener, peers, At::Control);
     let mut arrivals = arrivals.context("the cluster's listener")?;
-    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+    let strangers = Crowd::new(STRANGERS_MAX);
+    let shares = Shares::new(CONNECTIONS_OF_ONE_MAX);
+    let too_many = Seldom::default();
     let tasks = TaskTracker::new();
     while let Some(Some(accepted)) = ending.run_until_cancelled(arrivals.next()).await {
-        let Accepted { stream, member, .. } = accepted;
+        let Accepted {
+            stream,
+            member,
+            address,
+            ..
+        } = accepted;
         let (calls, ending) = (Arc::clone(&calls), ending.clone());
         let Some(member) = member else {
-            let Ok(place) = Arc::clone(&strangers).try_acquire_owned() else {
-                debug!("too many machines want to join: one is not let in");
-                continue;
-            };
+            let place = strangers.begin(address);
             tasks.spawn(async move {
                 let serving = control::serve(stream, None, calls);
-                let served = tokio::time::timeout(STRANGER_MAX, serving).await;
-                if let Ok(Err(error)) = served {
-                    debug!(%error, "a machine that wanted to join left");
+                let serving = tokio::time::timeout(STRANGER_MAX, serving);
+                match place.cut.run_until_cancelled(serving).await {
+                    Some(Ok(Err(error))) => debug!(%error, "a machine that wanted to join left"),
+                    Some(Ok(Ok(())) | Err(_)) => {}
+                    None => debug!("too many machines want to join: {address} has to go"),
                 }
                 drop(place);
             });
             continue;
         };
-        if tasks.len() >= MEMBERS_MAX {
-            warn!("too many connections of members: one is closed");
+        let share = shares.take(&member);
+        let Some(share) = share.filter(|_| tasks.len() < MEMBERS_MAX) else {
+            if let Some(untold) = too_many.happened() {
+                warn!(member = %member, untold, "too many connections of {member}: one is closed");
+            }
             continue;
-        }
+        };
         tasks.spawn(async move {
             let serving = control::serve(stream, Some(member.clone()), calls);
             if let Some(Err(error)) = ending.run_until_cancelled(serving).await {
                 debug!(error = chain(&error), member = %member, "a connection of {member} ended");
             }
+            drop(share);
         });
     }
     tasks.close();

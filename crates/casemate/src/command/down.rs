@@ -51,6 +51,10 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
             .await
             .context("keep the files of paused sandboxes")?,
     };
+    if args.purge {
+        // Some file systems take seconds for the thousands of a template.
+        output.note(&format!("removing the files of {}", root.display()));
+    }
     opened
         .runtime
         .teardown(args.purge)
@@ -67,8 +71,6 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         ));
     }
     if args.purge {
-        // Some file systems take seconds for a large one.
-        output.note(&format!("removing the files of {}", root.display()));
         dir.purge()?;
         output.note(&format!("removed everything of {}", root.display()));
     }

@@ -38,6 +38,10 @@ impl ControlPort for Served {
     async fn wake(&self, _: &SandboxId, _: Knock) -> Result<(), ControlError> {
         Ok(())
     }
+
+    async fn home(&self, _: &SandboxId) -> Result<Option<String>, ControlError> {
+        Ok(Some("n1".into()))
+    }
 }
 
 struct World {
@@ -128,7 +132,7 @@ async fn a_node_joins_once_and_goes_on_with_what_it_joined_with() {
     let (membership, origin) = next.enter().await.unwrap();
     assert!(origin.is_some());
     let client = membership.servers.client().await.unwrap();
-    assert!(client.nodes().await.unwrap().is_empty());
+    assert!(client.time_us().await.is_ok());
     assert!(client.time_us().await.unwrap() > 0);
     let labels = world.store.node_by_id(&name).await.unwrap().unwrap().labels;
     assert_eq!(labels["disk"], "nvme");
@@ -198,25 +202,48 @@ async fn who_was_removed_or_has_no_token_is_told_so() {
 }
 
 #[tokio::test]
-async fn strangers_take_only_their_own_places() {
+async fn strangers_lose_their_places_to_those_that_come() {
     let world = World::begin().await;
     let token = world.token(MembersRole::Edge).await.unwrap();
-    let token: casemate_cluster::JoinToken = token.expose().parse().unwrap();
-    let connect = || casemate_cluster::peers::connect_to_join(&world.api, token.fingerprint());
+    let parsed: casemate_cluster::JoinToken = token.expose().parse().unwrap();
     let mut idle = Vec::new();
-    for _ in 0..STRANGERS_MAX {
-        let stream = connect().await.unwrap();
-        idle.push(
-            casemate_rpc::control::ControlClient::connect(stream)
-                .await
-                .unwrap(),
-        );
+    for _ in 0..STRANGERS_MAX / 2 + 8 {
+        let stream = casemate_cluster::peers::connect_to_join(&world.api, parsed.fingerprint());
+        let stream = stream.await.unwrap();
+        idle.push(control::ControlClient::connect(stream).await.unwrap());
     }
-    let refused = casemate_rpc::control::ControlClient::connect(connect().await.unwrap()).await;
-    assert!(refused.is_err(), "one more is closed");
-    // A member comes through all the same.
-    let identity = identity(&world.members, "a2").unwrap();
-    let member = Arc::new(Peers::new(&identity).unwrap());
-    let servers = casemate_cluster::ControlServers::new(member, vec![world.api.clone()]);
+    let closed = idle[0].closed();
+    let closed = tokio::time::timeout(Duration::from_secs(30), closed).await;
+    assert!(closed.is_ok(), "the first of them had to go");
+    assert!(!idle.last().unwrap().is_closed());
+    // A machine at the same address joins all the same, and a member comes through.
+    let wanted = world.wanted(Role::Edge, flags(&world.api, Some(token)));
+    assert!(wanted.unwrap().enter().await.is_ok());
+    let servers = a_member_of(&world, "a2");
     assert!(servers.client().await.unwrap().nodes().await.is_ok());
+}
+
+fn a_member_of(world: &World, name: &str) -> casemate_cluster::ControlServers {
+    let member = Arc::new(Peers::new(&identity(&world.members, name).unwrap()).unwrap());
+    casemate_cluster::ControlServers::new(member, vec![world.api.clone()])
+}
+
+#[tokio::test]
+async fn one_member_has_so_many_connections_and_others_have_theirs() {
+    let world = World::begin().await;
+    let mut held = Vec::new();
+    for _ in 0..CONNECTIONS_OF_ONE_MAX {
+        held.push(a_member_of(&world, "a2").client().await.unwrap());
+    }
+    assert!(a_member_of(&world, "a2").client().await.is_err());
+    assert!(a_member_of(&world, "a3").client().await.is_ok());
+    drop(held);
+    // Their ends are seen a moment later.
+    let again = async {
+        while a_member_of(&world, "a2").client().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let again = tokio::time::timeout(Duration::from_secs(60), again).await;
+    assert!(again.is_ok(), "its share comes back");
 }
