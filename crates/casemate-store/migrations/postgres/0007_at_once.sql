@@ -63,4 +63,6 @@ BEGIN
 END
 $$;
 
-INSERT INTO schema_compat (version, oldest_binary_schema) VALUES (7, 1);
+-- Binaries before schema 6 let a paused sandbox go on, and leave what is stored of the pause before in its
+-- row: it could go on from that later.
+INSERT INTO schema_compat (version, oldest_binary_schema) VALUES (7, 6);

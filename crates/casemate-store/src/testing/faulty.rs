@@ -265,10 +265,11 @@ hand_on! {
         node_fence(id: &str, generation: u64) -> u64;
         node_return(id: &str, generation: u64) -> ();
         node_remove(id: &str) -> bool;
+        node_remove_unused(id: &str) -> bool;
     }
     JoinTokens {
         join_token_put(token: &NewJoinToken) -> JoinToken;
-        join_token_use(id: &str, hash: &JoinTokenHash) -> Option<JoinRole>;
+        join_token_use(id: &str, hash: &JoinTokenHash, role: JoinRole) -> Option<JoinRole>;
         join_token_list() -> Vec<JoinToken>;
         join_token_revoke(id: &str) -> bool;
         join_token_forget_expired() -> u64;
