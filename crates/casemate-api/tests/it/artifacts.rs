@@ -152,28 +152,3 @@ async fn what_no_template_needs_any_more_is_forgotten() {
     until("one is left", || async { rows(&world).await.len() == 1 }).await;
     assert_eq!(world.store.artifact_unneeded(10).await.unwrap(), []);
 }
-
-/// Placement believes that they are there; that costs a fetch, and no create.
-#[tokio::test]
-async fn what_nodes_evicted_comes_back_with_the_next_create() {
-    let bucket = FakeBucket::default();
-    let (world, nodes) = cluster(Some(&bucket), &["second"]).await;
-    let (template, _) = snapshot(&world, &nodes).await;
-    is_stored(&bucket, 1).await;
-    let stored = bucket.stored();
-    for round in 1..4 {
-        let told = || async {
-            // A node says that it has something new, or that something is gone.
-            nodes
-                .iter()
-                .any(|node| stored.iter().all(|what| node.in_bucket().contains(what)))
-        };
-        until("a node may evict it", told).await;
-        nodes.iter().for_each(FakeNode::evict);
-        create_of(&world, &template).await;
-        assert!(bucket.fetches() >= round, "{round}");
-    }
-    let unstored = nodes.iter().flat_map(FakeNode::in_bucket);
-    let unstored: Vec<_> = unstored.filter(|what| !stored.contains(what)).collect();
-    assert_eq!(unstored, [], "nothing else may go");
-}

@@ -104,6 +104,8 @@ impl Carrier for FakeCarrier {
         }
         self.bucket.0.fetches.fetch_add(1, Ordering::SeqCst);
         let mut state = self.node.lock();
+        // As every node knows of what comes from there.
+        state.in_bucket.insert(request.what.clone());
         match request.what {
             Portable::Snapshot(files) => state.snapshots.insert(files),
             Portable::Layer(layer) => state.layers.insert(layer),
