@@ -60,9 +60,12 @@ async fn create_of(world: &World, template: &str) -> SandboxId {
         .unwrap()
 }
 
-async fn is_stored(bucket: &FakeBucket, count: usize) {
+/// The row by which it is fetched comes after it.
+async fn is_stored(world: &World, bucket: &FakeBucket, count: usize) {
+    let (store, team) = (world.store.share(), world.team.clone());
     until("it is in the bucket", || async {
-        bucket.stored().len() == count
+        let rows = store.artifact_references(&team).await.unwrap();
+        bucket.stored().len() == count && rows.len() == count
     })
     .await;
 }
@@ -72,7 +75,7 @@ async fn a_snapshot_begins_sandboxes_at_a_node_that_has_to_fetch_it() {
     let bucket = FakeBucket::default();
     let (world, nodes) = cluster(Some(&bucket), &["second"]).await;
     let (template, made_at) = snapshot(&world, &nodes).await;
-    is_stored(&bucket, 1).await;
+    is_stored(&world, &bucket, 1).await;
     assert!(matches!(bucket.stored()[..], [Portable::Snapshot(_)]));
     made_at.fail_creates(crate::several_nodes::full());
     for _ in 0..3 {
@@ -81,7 +84,7 @@ async fn a_snapshot_begins_sandboxes_at_a_node_that_has_to_fetch_it() {
     }
     assert_eq!(bucket.fetches(), 1, "it is there from then on");
     // What two nodes have is stored once.
-    is_stored(&bucket, 1).await;
+    is_stored(&world, &bucket, 1).await;
 }
 
 #[tokio::test]
@@ -89,7 +92,7 @@ async fn what_cannot_be_fetched_is_made_where_it_is() {
     let bucket = FakeBucket::default();
     let (world, nodes) = cluster(Some(&bucket), &["second", "third"]).await;
     let (template, made_at) = snapshot(&world, &nodes).await;
-    is_stored(&bucket, 1).await;
+    is_stored(&world, &bucket, 1).await;
     bucket.is_away(true);
     for _ in 0..10 {
         let sandbox = create_of(&world, &template).await;
@@ -113,7 +116,7 @@ async fn what_is_stored_once_the_bucket_is_back_was_due_all_the_time() {
     bucket.is_away(false);
     // The next snapshot makes control look again.
     snapshot(&world, &nodes).await;
-    is_stored(&bucket, 2).await;
+    is_stored(&world, &bucket, 2).await;
 }
 
 /// More nodes than a create asks.
@@ -151,4 +154,29 @@ async fn what_no_template_needs_any_more_is_forgotten() {
         .await;
     until("one is left", || async { rows(&world).await.len() == 1 }).await;
     assert_eq!(world.store.artifact_unneeded(10).await.unwrap(), []);
+}
+
+/// Placement believes that they are there; that costs a fetch, and no create.
+#[tokio::test]
+async fn what_nodes_evicted_comes_back_with_the_next_create() {
+    let bucket = FakeBucket::default();
+    let (world, nodes) = cluster(Some(&bucket), &["second"]).await;
+    let (template, _) = snapshot(&world, &nodes).await;
+    is_stored(&world, &bucket, 1).await;
+    let stored = bucket.stored();
+    for round in 1..4 {
+        let told = || async {
+            // A node says that it has something new, or that something is gone.
+            nodes
+                .iter()
+                .any(|node| stored.iter().all(|what| node.in_bucket().contains(what)))
+        };
+        until("a node may evict it", told).await;
+        nodes.iter().for_each(FakeNode::evict);
+        create_of(&world, &template).await;
+        assert!(bucket.fetches() >= round, "{round}");
+    }
+    let unstored = nodes.iter().flat_map(FakeNode::in_bucket);
+    let unstored: Vec<_> = unstored.filter(|what| !stored.contains(what)).collect();
+    assert_eq!(unstored, [], "nothing else may go");
 }
