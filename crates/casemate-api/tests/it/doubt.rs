@@ -1,6 +1,7 @@
 //! The store fails at a write: it may have been written, or was not.
 
 use casemate_catalog::Catalog;
+use casemate_store::Sandboxes;
 use casemate_store::testing::Fault;
 use casemate_types::SandboxId;
 
@@ -146,4 +147,41 @@ async fn the_route_of_one_that_goes_on_leads_to_it() {
     .await;
     let listed = world.api("GET", &path).send().await;
     assert_eq!(listed.json()["state"], "running");
+}
+
+/// Its client was told nothing, and whoever looks is told the new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_that_was_written_reaches_the_node() {
+    let (world, store) = World::with_faults().await;
+    let id = world.create("").await;
+    let before = world.node.ends_at(&id).unwrap();
+    store.fail("sandbox_set_deadline", Fault::AnswerLost);
+    let path = format!("/sandboxes/{id}/timeout");
+    let set = world.api("POST", &path).json(r#"{"timeout":1000}"#);
+    set.send().await.error(503);
+    until("the node has it", || async {
+        world.node.ends_at(&id).unwrap() > before
+    })
+    .await;
+}
+
+/// Whichever of the two the row has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_policy_in_doubt_is_the_rows_in_the_end() {
+    for (fault, denied) in [(Fault::AnswerLost, 2), (Fault::Away, 1)] {
+        let (world, store) = World::with_faults().await;
+        let id = world.create(r#","network":{"denyOut":["1.1.1.1"]}"#).await;
+        store.fail("sandbox_set_network", fault);
+        let path = format!("/sandboxes/{id}/network");
+        let put = world.api("PUT", &path);
+        let put = put.json(r#"{"denyOut":["1.1.1.1","8.8.8.8"]}"#);
+        put.send().await.error(503);
+        let promised = world.store.sandbox_by_id(&id).await.unwrap().unwrap();
+        let promised = promised.network.compile().unwrap();
+        assert_eq!(promised.deny.len(), denied, "{fault:?}");
+        until("the node has the row's", || async {
+            world.node.policy(&id).unwrap() == promised
+        })
+        .await;
+    }
 }

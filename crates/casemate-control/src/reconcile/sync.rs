@@ -11,6 +11,7 @@ use casemate_types::{EndReason, Kept, OnTimeout, SandboxId, SandboxState, chain,
 
 use super::{Orphans, ReconcileError, There, astray, reason_gone};
 use crate::Control;
+use crate::again::again;
 use crate::nodes::Node;
 use crate::sandboxes::pause::Paused;
 use crate::tasks::TaskKind;
@@ -435,6 +436,24 @@ async fn agree_on_deadline(control: &Control, id: &SandboxId) -> Result<(), Reco
         }
     }
     Ok(())
+}
+
+impl Control {
+    /// A change of its deadline may be written: the node is told what the row says, once the store
+    /// answers. One that cannot be reached is told when it is back.
+    pub(crate) fn agree_on_deadline_soon(self: &Arc<Self>, id: &SandboxId) {
+        let (control, id) = (Arc::clone(self), id.clone());
+        self.tasks.spawn(TaskKind::Reconciler, async move {
+            let agreed = again(&control.tasks, "could not look for a deadline", || async {
+                match agree_on_deadline(&control, &id).await {
+                    Err(ReconcileError::Node(_)) => Ok(()),
+                    agreed => agreed,
+                }
+            });
+            // It was said; the process ends.
+            let _ = agreed.await;
+        });
+    }
 }
 
 /// The backstop of the node's own clock, and of an end whose event was lost.

@@ -116,7 +116,7 @@ impl Control {
     }
 
     async fn connect_running(
-        &self,
+        self: &Arc<Self>,
         caller: &TeamCaller,
         id: &SandboxId,
         timeout: Duration,

@@ -97,7 +97,7 @@ impl Control {
                     continue;
                 }
                 // It may be written all the same.
-                Err(error @ StoreError::Unavailable(_)) => {
+                Err(error) if error.is_in_doubt() => {
                     self.agree_on_network_soon(id);
                     return Err(gone_or(id, error));
                 }

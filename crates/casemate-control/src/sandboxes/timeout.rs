@@ -3,6 +3,7 @@
 //! The store is written first: it says what was promised, and a node that missed the word is
 //! told again when it is back (`reconcile`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_store::{Sandbox, StoreError};
@@ -17,7 +18,7 @@ use crate::transitions::Doing;
 impl Control {
     /// Deadline = now + `timeout`, earlier or later, cut at the longest life of a run.
     pub async fn set_timeout(
-        &self,
+        self: &Arc<Self>,
         caller: &TeamCaller,
         id: &SandboxId,
         timeout: Duration,
@@ -40,7 +41,7 @@ impl Control {
 
     /// Keep-alive: never shortens, at least [`REFRESH_SECONDS_MIN`].
     pub async fn refresh(
-        &self,
+        self: &Arc<Self>,
         caller: &TeamCaller,
         id: &SandboxId,
         duration: Duration,
@@ -54,7 +55,7 @@ impl Control {
     /// Moves the deadline to now + `timeout` if that is later, cut at the longest life; the sandbox,
     /// and what its deadline is afterwards. The caller holds the sandbox's lock.
     pub(crate) async fn extend(
-        &self,
+        self: &Arc<Self>,
         caller: &TeamCaller,
         id: &SandboxId,
         timeout: Duration,
@@ -111,7 +112,11 @@ impl Control {
         }
     }
 
-    async fn move_deadline(&self, row: &Sandbox, ends_at: Timestamp) -> Result<Moved, ChangeError> {
+    async fn move_deadline(
+        self: &Arc<Self>,
+        row: &Sandbox,
+        ends_at: Timestamp,
+    ) -> Result<Moved, ChangeError> {
         let written = self
             .store
             .sandbox_set_deadline(&row.id, row.generation, ends_at)
@@ -122,7 +127,12 @@ impl Control {
             Err(StoreError::Conflict { .. }) if self.shared().is_some() => {
                 return Ok(Moved::Overtaken);
             }
-            Err(error) => return Err(gone_or(&row.id, error)),
+            Err(error) => {
+                if error.is_in_doubt() {
+                    self.agree_on_deadline_soon(&row.id);
+                }
+                return Err(gone_or(&row.id, error));
+            }
         }
         self.note_deadline(row, ends_at);
         self.tell_deadline(row, ends_at).await?;

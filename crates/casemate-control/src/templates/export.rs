@@ -191,13 +191,13 @@ impl Control {
         );
         self.tasks.spawn(TaskKind::Request, async move {
             let cancelled = turn.cancel.clone();
-            let sent = timeout(SENDING_TIME_MAX, sending.send(&sender));
+            let sent = timeout(SENDING_TIME_MAX, sending.send(&sender, turn));
+            // Cut off, the client has fewer bytes than it was told of, so that it takes no part for the
+            // whole.
             tokio::select! {
                 sent = sent => drop(sent),
                 () = cancelled.cancelled() => {}
             }
-            // The client has fewer bytes than it was told of, so that it takes no part for the whole.
-            drop(turn);
         });
         Ok(TemplateArchive { bytes, pieces })
     }
@@ -262,8 +262,8 @@ struct Sending {
 }
 
 impl Sending {
-    /// Gives up where nobody takes it.
-    async fn send(self, to: &mpsc::Sender<io::Result<Bytes>>) -> Option<()> {
+    /// Gives up where nobody takes it. Whoever has all of it finds the turn free.
+    async fn send(self, to: &mpsc::Sender<io::Result<Bytes>>, turn: Turn) -> Option<()> {
         let put = async |piece: io::Result<Bytes>| {
             let sent = timeout(self.silence_max, to.send(piece)).await;
             sent.ok()?.ok()
@@ -288,6 +288,9 @@ impl Sending {
             at += piece.len() as u64;
             put(Ok(piece)).await?;
         }
-        put(Ok(self.behind)).await
+        let room = timeout(self.silence_max, to.reserve()).await.ok()?.ok()?;
+        drop(turn);
+        room.send(Ok(self.behind));
+        Some(())
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -196,7 +196,7 @@ async fn a_lost_connection_fails_what_is_under_way_and_is_made_again() {
 #[tokio::test]
 async fn a_node_that_hangs_is_not_reached_until_it_goes_on() {
     let (ours, theirs) = scm::pair().unwrap();
-    let (hang, hung) = std::sync::mpsc::channel::<std::sync::mpsc::Receiver<()>>();
+    let (hang, hung) = mpsc::channel::<(mpsc::Sender<()>, mpsc::Receiver<()>)>();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -206,9 +206,12 @@ async fn a_node_that_hangs_is_not_reached_until_it_goes_on() {
             loop {
                 match hung.try_recv() {
                     // All of the node stands still for as long as that takes.
-                    Ok(until) => until.recv().unwrap(),
-                    Err(std::sync::mpsc::TryRecvError::Empty) => {}
-                    Err(std::sync::mpsc::TryRecvError::Disconnected) => return,
+                    Ok((hangs, until)) => {
+                        hangs.send(()).unwrap();
+                        until.recv().unwrap();
+                    }
+                    Err(mpsc::TryRecvError::Empty) => {}
+                    Err(mpsc::TryRecvError::Disconnected) => return,
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
@@ -229,8 +232,10 @@ async fn a_node_that_hangs_is_not_reached_until_it_goes_on() {
     let mut events = far.watch().await.unwrap();
     assert_eq!(events.recv().await, Some(NodeEvent::Synced));
 
-    let (go_on, until) = std::sync::mpsc::channel();
-    hang.send(until).unwrap();
+    let (go_on, until) = mpsc::channel();
+    let (hangs, it_hangs) = mpsc::channel();
+    hang.send((hangs, until)).unwrap();
+    it_hangs.recv().unwrap();
     let asked = far.create(request(0));
     let told = tokio::time::timeout(Duration::from_secs(60), asked).await;
     assert_eq!(told.expect("it is told"), Err(NodeError::Unreachable));
