@@ -67,6 +67,7 @@ DEMANDED = [
 
 NOT_FOUND = "The sandbox was not found"
 PORT_CLOSED = "The sandbox is running but port is not open"
+INTERRUPTED = "The connection into the sandbox ended before it answered"
 
 
 class Judge:
@@ -171,7 +172,7 @@ class Judge:
 
     async def of_agent(self, work, answer):
         status, facts = answer.status, work.facts
-        if answer.ended == "cut" or status == 502:
+        if answer.ended == "cut" or status == 502 or is_interrupted(answer):
             return await self.of_ended(work, answer)
         if work.method == "HEAD" or status in (204, 206, 304):
             open_to_all = "/health" in work.operation or "no sandbox" in facts
@@ -186,11 +187,11 @@ class Judge:
         return self.of_agent_error(work, answer)
 
     async def of_ended(self, work, answer):
-        """502 and cut answers: right when the sandbox is not there."""
+        """502, cut and interrupted answers: right when the sandbox is not there, or was not meanwhile."""
         if "no sandbox" in work.facts:
             return None if answer.status == 502 else answer.ended
         if await self.world.is_there(work.sandbox, work.begun):
-            return "a running sandbox is not found" if answer.status else "cut"
+            return f"{answer.status} of a running sandbox" if answer.status else "cut"
         if answer.status == 502 and work.method != "HEAD" and reason(answer) != NOT_FOUND:
             return "502 with another reason"
         return None
@@ -247,6 +248,8 @@ class Judge:
 
     async def is_right(self, work, one):
         told = as_json(one.body)
+        if is_interrupted(one):
+            return await self.is_gone(work)
         if one.status == 502 and isinstance(told, dict):
             named = (told.get("sandboxId"), told.get("port", 49983))
             # A changed request may name another sandbox or port; else it must have ended.
@@ -259,6 +262,8 @@ class Judge:
         if work.proper and answer.ended != "whole":
             return None if await self.is_gone(work) else "cut"
         if answer.status == 502 and (self.is_of_another(work, answer) or await self.is_gone(work)):
+            return None
+        if is_interrupted(answer) and await self.is_gone(work):
             return None
         return "5xx" if answer.status >= 500 else None
 
@@ -279,6 +284,11 @@ def reason(answer):
     """What an error says."""
     told = as_json(answer.body)
     return told.get("message", "") if isinstance(told, dict) else ""
+
+
+def is_interrupted(answer):
+    """A pause came before an answer."""
+    return answer.status == 503 and reason(answer).startswith(INTERRUPTED)
 
 
 def readable(answer):
