@@ -169,6 +169,13 @@ async fn a_node_that_dies_while_it_is_drained_is_lost_with_what_was_not_stored()
     assert_eq!(drained["left"]["running"], 2);
     // What is stored waits for nothing but that somebody gives the node up.
     let name = world.leaves.name();
+    until("the other server has noticed", || async {
+        let listed = world.cluster.admin(1, "GET", "/admin/cluster/nodes");
+        let listed = listed.send().await.json();
+        let mut listed = listed.as_array().unwrap().iter();
+        listed.any(|node| node["nodeID"] == name && node["connected"] == false)
+    })
+    .await;
     let refused = world.connect(1, &files).await;
     refused.error_code(503, "sandbox_node_unreachable");
     let node = world.cluster.store.node_by_id(&name).await.unwrap();
