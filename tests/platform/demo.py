@@ -156,6 +156,8 @@ class Demo:
     name = "demo"
     # Of PostgreSQL's own file system, if it is to have one.
     room_mib = None
+    # What it goes by, if a test sets that.
+    database_clock = None
     # A file of the API servers' settings.
     config = None
 
@@ -172,7 +174,7 @@ class Demo:
 
     def servers(self):
         self.say("starting PostgreSQL, Redis and a bucket")
-        self.postgres = self.opened.enter_context(Postgres(self.room_mib))
+        self.postgres = self.opened.enter_context(Postgres(self.room_mib, self.database_clock))
         self.redis = self.opened.enter_context(Redis())
         self.bucket = self.opened.enter_context(Bucket())
         self.nginx = Nginx()

@@ -246,3 +246,15 @@ def clocks_a_minute_apart(world, hold):
     finally:
         for clock in world.clocks:
             clock.set(0)
+
+
+@fault
+def database_clock_set(world, hold):
+    """By a minute, and back; API servers start anew by either."""
+    for seconds in (world.random.choice((60, -60)), 0):
+        world.database_clock.set(seconds)
+        noticed = lambda: all("the database's clock was set" in api.said() for api in world.apis)
+        host.until("servers notice it", noticed, 60)
+        for api in world.apis:
+            restart(world, api)
+        hold()

@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 import e2b
 
 import host
+from clock import Clock
 from cluster import Api, Node
 from demo import Demo
 from disturbances import FAULTS, release_changed
@@ -28,7 +29,6 @@ from edges import Edge
 from ledger import Ledger, asked_until_told
 from load import LIFE, REQUEST, Client, Witness
 from proxies import Ways
-from test_clock import Clock
 
 # Who answered a client what: a status without the time of an answer's head is nginx's own.
 TOLD = "$request_method $uri|$status|$upstream_header_time|$sent_http_should_retry"
@@ -63,6 +63,7 @@ class World(Demo):
     # Its parts.
 
     def servers(self):
+        self.database_clock = self.opened.enter_context(contextlib.closing(Clock()))
         self.ways = self.opened.enter_context(contextlib.closing(Ways()))
         super().servers()
         self.nginx.log_format = TOLD

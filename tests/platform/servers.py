@@ -29,11 +29,12 @@ class Server:
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix=f"casemate-{name}-"))
         self.port = free_port()
         self.process = None
+        self.environment = {}
 
     def start(self):
         self.process = subprocess.Popen(
             self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True, **self.identity(),
+            start_new_session=True, env={**os.environ, **self.environment}, **self.identity(),
         )
         begun = time.monotonic()
         while not self.answers():
@@ -70,9 +71,11 @@ class Server:
 
 
 class Postgres(Server):
-    def __init__(self, room_mib=None):
-        """On a file system of its own, in memory, where its size is given."""
+    def __init__(self, room_mib=None, clock=None):
+        """On a file system of its own, in memory, where its size is given; by a clock that a test sets,
+        where there is one."""
         super().__init__("postgres")
+        self.environment = clock.environment if clock else {}
         self.mounted = room_mib is not None
         if self.mounted:
             # The name is found by who looks for what tests left.

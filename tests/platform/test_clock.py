@@ -1,101 +1,18 @@
-"""Jumps of the wall clock: deadlines are true, and everything goes on.
-
-The clock of the host is not touched. The program under test gets a library of ours that adds to the
-wall clock, and to nothing else, what a file says.
-"""
+"""Jumps of the wall clock: deadlines are true, and everything goes on."""
 
 import email.utils
 import json
 import os
-import pathlib
-import shutil
-import subprocess
-import tempfile
 import time
 
 import pytest
 
 import host
-from instance import CASEMATE, running
+from clock import Clock
+from instance import running
 
-SHIFT = r"""
-#include <fcntl.h>
-#include <stdint.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
-
-static volatile int64_t none, *shift = &none;
-
-__attribute__((constructor)) static void begin(void) {
-    int file = open(FILE_OF_SECONDS, O_RDONLY | O_CLOEXEC);
-    if (file < 0) return;
-    void *seen = mmap(0, sizeof *shift, PROT_READ, MAP_SHARED, file, 0);
-    if (seen != MAP_FAILED) shift = seen;
-    close(file);
-}
-
-int clock_gettime(clockid_t clock, struct timespec *now) {
-    int failed = syscall(SYS_clock_gettime, clock, now);
-    if (!failed && clock == CLOCK_REALTIME) now->tv_sec += *shift;
-    return failed;
-}
-
-int gettimeofday(struct timeval *restrict now, void *restrict zone) {
-    struct timespec fine;
-    if (clock_gettime(CLOCK_REALTIME, &fine)) return -1;
-    now->tv_sec = fine.tv_sec;
-    now->tv_usec = fine.tv_nsec / 1000;
-    return 0;
-}
-
-time_t time(time_t *out) {
-    struct timespec fine;
-    clock_gettime(CLOCK_REALTIME, &fine);
-    if (out) *out = fine.tv_sec;
-    return fine.tv_sec;
-}
-"""
 HOUR = 3600
 DAY = 24 * HOUR
-
-
-class Clock:
-    """The program with a clock that a test sets."""
-
-    def __init__(self):
-        # Where a process without privileges may read.
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="casemate-clock-"))
-        self.dir.chmod(0o755)
-        self.file = self.dir / "seconds"
-        self.set(0)
-        (self.dir / "shift.c").write_text(SHIFT)
-        library = self.dir / "libshift.so"
-        named = f'-DFILE_OF_SECONDS="{self.file}"'
-        host.output("gcc", "-shared", "-fPIC", "-O1", named, "-o", str(library), str(self.dir / "shift.c"))
-        self.library = library
-        self.program = self.over(CASEMATE, "casemate")
-
-    def over(self, program, name):
-        """A program that goes by this clock."""
-        copy = self.dir / name
-        shutil.copy(program, copy)
-        host.output("patchelf", "--add-needed", str(self.library), str(copy))
-        return copy
-
-    def set(self, seconds):
-        mode = "r+b" if self.file.exists() else "wb"
-        with open(self.file, mode) as file:
-            file.write(seconds.to_bytes(8, "little", signed=True))
-        self.ahead = seconds
-
-    def now(self):
-        return time.time() + self.ahead
-
-    def close(self):
-        shutil.rmtree(self.dir)
 
 
 @pytest.fixture(scope="module")

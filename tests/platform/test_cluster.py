@@ -1,16 +1,19 @@
 """API servers and nodes as processes of their own: who comes in, where sandboxes go, who may die."""
 
+import contextlib
 import json
 import os
 import pathlib
 import signal
 import socket
 import ssl
+import time
 
 import e2b
 import pytest
 
 import host
+from clock import Clock
 from cluster import Api, Node
 from edges import Edge
 from instance import casemate
@@ -22,8 +25,14 @@ SERVERS = 2
 
 
 @pytest.fixture(scope="module")
-def postgres():
-    with Postgres() as server:
+def database_clock():
+    with contextlib.closing(Clock()) as clock:
+        yield clock
+
+
+@pytest.fixture(scope="module")
+def postgres(database_clock):
+    with Postgres(clock=database_clock) as server:
         yield server
 
 
@@ -130,6 +139,30 @@ def test_a_template_is_built_on_a_node_and_sandboxes_of_it_go_there(cluster):
     assert len({cluster.home(id).member for id in made}) == 1, "its layers are on one node"
     for id in made:
         assert api.kill(id)
+
+
+@pytest.mark.parametrize("seconds", [-60, 60, 0])
+def test_a_server_counts_as_the_others_do_after_the_databases_clock_was_set(cluster, database_clock, seconds):
+    one, other = cluster.apis[0], cluster.apis[-1]
+    kept = one.create()
+    database_clock.set(seconds)
+    for api in (one, other):
+        host.until("it is noticed", lambda api=api: "the database's clock was set" in api.said(), 30)
+    for api in (one, other):
+        api.stop()
+        api.up()
+        cluster.connected(api, 2)
+        made = e2b.Sandbox.create(timeout=600, **api.client)
+        home = cluster.home(made.sandbox_id)
+        made.set_timeout(10)
+        time.sleep(4)
+        assert made.sandbox_id in home.journalled(), "it ends long before its time"
+        host.until("it ends", lambda: made.sandbox_id not in home.journalled(), 30)
+        # What clients hear is the database's clock.
+        told = e2b.Sandbox.get_info(kept, **api.client)
+        assert abs(told.end_at.timestamp() - database_clock.now()) < 630, told
+        assert cluster.home(kept)
+    assert one.kill(kept)
 
 
 def test_nobody_joins_without_a_good_token(cluster, postgres):

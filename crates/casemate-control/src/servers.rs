@@ -2,9 +2,10 @@
 //!
 //! Every server beats in the store's table. One that was not heard of for long is dead: what it had
 //! begun is given up by the others. That is judged only while one's own beats came through all that
-//! time, since a database that was away makes nobody dead. A process that is alone on its store
+//! time, since a database that was away makes nobody dead, and its clock was not set. A process that is alone on its store
 //! ([`Sharing::Alone`]) does none of this.
 
+pub mod clock;
 pub mod fencing;
 pub(crate) mod keeping;
 pub(crate) mod news;
@@ -14,13 +15,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use casemate_store::{ServerBeat, StoreError};
+use casemate_types::steady::{self, Exchange};
 use casemate_types::{Timestamp, chain};
-use tokio::sync::watch;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::Control;
 use crate::config::{Shared, Sharing};
 use crate::templates::start;
+use clock::DatabaseClock;
 use fencing::Fencing;
 
 /// What the dead left is looked for so often, too: one may have come and gone between two beats.
@@ -33,6 +36,8 @@ const JANITOR: &str = "janitor";
 /// What is known of the other servers.
 pub(crate) struct Servers {
     heard: Mutex<Heard>,
+    /// Held over what is noted of it.
+    clock: AsyncMutex<DatabaseClock>,
     /// Whether it is this one that tidies up. Alone it always is.
     janitor: watch::Sender<bool>,
 }
@@ -51,6 +56,7 @@ impl Servers {
     pub(crate) fn new(sharing: &Sharing) -> Self {
         Self {
             heard: Mutex::default(),
+            clock: AsyncMutex::default(),
             janitor: watch::Sender::new(matches!(sharing, Sharing::Alone)),
         }
     }
@@ -64,6 +70,11 @@ impl Servers {
         };
         heard.unbroken = Some((since, begun));
         heard.alive = alive;
+    }
+
+    /// Silence by a clock that was set says nothing of the time before.
+    fn begin_anew(&self) {
+        self.lock().unbroken = None;
     }
 
     /// Whether silence means death.
@@ -167,9 +178,10 @@ impl Control {
             address: shared.address.clone(),
             version: shared.version.clone(),
         };
-        self.store.server_beat(&beat).await?;
         let dead_after = shared.times.dead_after;
+        // Before the clock is looked at: one that is set in between makes nobody dead.
         let alive = self.alive(dead_after).await?;
+        self.say_alive(&beat).await?;
         self.servers.beaten(begun, alive, dead_after);
         self.drop_cancelled_builds().await?;
         if self.servers.is_sure(dead_after) && self.servers.must_bury() {
@@ -178,6 +190,26 @@ impl Control {
             self.store.server_forget(FORGOTTEN_AFTER).await?;
         }
         Ok(())
+    }
+
+    async fn say_alive(&self, beat: &ServerBeat) -> Result<(), StoreError> {
+        let mut clock = self.servers.clock.lock().await;
+        let asked = steady::since_boot_us();
+        let said = self.store.server_beat(beat).await?;
+        let set_by = clock.read(Exchange {
+            asked,
+            answered: steady::since_boot_us(),
+            said: said.as_microsecond(),
+        });
+        if let Some(set_by) = set_by {
+            tracing::warn!(
+                seconds = set_by / 1_000_000,
+                "the database's clock was set by {} s; deadlines stay where they are",
+                set_by / 1_000_000
+            );
+            self.servers.begin_anew();
+        }
+        clock.note(&*self.store).await
     }
 
     async fn alive(&self, dead_after: Duration) -> Result<HashSet<String>, StoreError> {

@@ -158,7 +158,8 @@ pub trait Builds {
     ) -> Result<BuildBegun, StoreError>;
 
     /// building → ready, with everything that sandboxes are made from; `false` when it is not
-    /// building any more, and nothing was written. Its template, its resources and its creation stay
+    /// building any more, and nothing was written. May be repeated with the same moment where its
+    /// outcome was in doubt. Its template, its resources and its creation stay
     /// what they were; [`Build::files`] is not kept, because what a build writes ends in its layers.
     async fn build_finish(
         &self,

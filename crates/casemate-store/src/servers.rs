@@ -32,8 +32,8 @@ pub struct Server {
 
 #[async_trait]
 pub trait Servers {
-    /// Notes that it is there.
-    async fn server_beat(&self, beat: &ServerBeat) -> Result<(), StoreError>;
+    /// Notes that it is there; when, by the clock by which all of this is counted.
+    async fn server_beat(&self, beat: &ServerBeat) -> Result<Timestamp, StoreError>;
 
     /// Notes that it goes; one that is not there is no error.
     async fn server_leave(&self, id: &str) -> Result<(), StoreError>;
@@ -41,7 +41,7 @@ pub trait Servers {
     /// Those that were heard of within this time, by id.
     async fn server_list(&self, seen_within: Duration) -> Result<Vec<Server>, StoreError>;
 
-    /// What the clock says by which all of this is counted.
+    /// What that clock says.
     async fn server_clock(&self) -> Result<Timestamp, StoreError>;
 
     /// Removes those of which nothing was heard for this long; how many.

@@ -535,7 +535,10 @@ async fn what_was_kept_for_as_long_as_its_team_keeps_such_goes() {
         world.status_of(&old).await == 404
     })
     .await;
-    assert_eq!(world.node.running(), std::slice::from_ref(&young));
+    until("its processes are gone", || async {
+        world.node.running() == std::slice::from_ref(&young)
+    })
+    .await;
     assert_eq!(detail(&world, &young).await["state"], "paused");
     let snapshots = world.api("GET", "/snapshots").send().await.json();
     assert_eq!(snapshots.as_array().unwrap().len(), 1, "for ever");

@@ -40,10 +40,22 @@ impl Control {
         let now = self.store.sandbox_by_id(&row.id).await?;
         let is_due =
             |row: &Sandbox| matches!(row.state, SandboxState::Paused { at, .. } if at < before);
-        match now.filter(is_due) {
-            Some(row) => self.end_in_turn(&row, reason).await,
-            None => Ok(()),
+        let Some(row) = now.filter(is_due) else {
+            return Ok(());
+        };
+        // The row first: turns are in Redis, which may be away, and another server may let it go on
+        // meanwhile. Its node hears what the row says when they are compared, if not now.
+        let at = steady::now();
+        match self
+            .store
+            .sandbox_end(&row.id, row.generation, reason, at)
+            .await
+        {
+            Ok(_) => self.note_end(&row, reason, at),
+            Err(StoreError::Conflict { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
         }
+        self.end_in_turn(&row, reason).await
     }
 
     /// Node first: while it runs, the store says so and a failed kill can be tried again.

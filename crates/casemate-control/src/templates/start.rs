@@ -329,7 +329,8 @@ impl Control {
         let noted = match outcome {
             Ok((built, hold)) => {
                 written.finish().await;
-                let note = || self.note_built(&team, &record, &built);
+                let now = Timestamp::now();
+                let note = || self.note_built(&team, &record, &built, now);
                 let noted = again(&self.tasks, NOT_NOTED, note).await;
                 drop(hold);
                 noted
@@ -356,6 +357,7 @@ impl Control {
         team: &TeamId,
         record: &BuildRecord,
         built: &Built,
+        at: Timestamp,
     ) -> Result<bool, StoreError> {
         let disk_mib = record.resources.disk_mib.saturating_add(built.files_mib);
         let build = Build {
@@ -372,8 +374,7 @@ impl Control {
             distribution: built.distribution.clone(),
             created_at: record.created_at,
         };
-        let now = Timestamp::now();
-        let is_ready = self.store.build_finish(&build, disk_mib, now).await?;
+        let is_ready = self.store.build_finish(&build, disk_mib, at).await?;
         if is_ready {
             self.forget_builds().await;
             self.warm_up(team, &build);

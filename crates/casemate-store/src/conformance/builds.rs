@@ -189,6 +189,9 @@ pub async fn a_build_goes_from_waiting_to_ready(store: &dyn Store) {
         ..building
     };
     assert_eq!(record(store, id).await, ready);
+    // Whoever did not hear the answer asks again.
+    assert!(store.build_finish(&build, 700, at(14, 0)).await.unwrap());
+    assert_eq!(record(store, id).await, ready);
     // It is final.
     let failure = a_failure("late", None);
     assert!(!store.build_fail(&id, &failure, at(15, 0)).await.unwrap());

@@ -28,7 +28,7 @@ pub async fn a_server_is_there_while_it_says_so(store: &dyn Store) {
     assert_eq!(first.since, first.seen_at);
     beat.address = Some("10.0.0.1:8082".into());
     beat.version = "1.1".into();
-    store.server_beat(&beat).await.unwrap();
+    let said = store.server_beat(&beat).await.unwrap();
     let again = server(store, &beat.id, LONG).await.unwrap();
     assert_eq!(
         (&again.address, &again.version),
@@ -36,6 +36,7 @@ pub async fn a_server_is_there_while_it_says_so(store: &dyn Store) {
     );
     assert_eq!(again.since, first.since);
     assert!(again.seen_at >= first.seen_at);
+    assert_eq!(again.seen_at, said);
 
     let clock = store.server_clock().await.unwrap();
     assert!(clock >= again.seen_at, "{clock} is the clock of beats");

@@ -79,7 +79,7 @@ impl Builds for SqlStore {
             "UPDATE builds SET status = 'ready', layers = $2, default_user = $3, \
              default_workdir = $4, envd_version = $5, startup = $6, distribution = $7, \
              disk_size_mib = $8, updated_at = $9, finished_at = $9, envs = $10 \
-             WHERE id = $1 AND status = 'building'",
+             WHERE id = $1 AND (status = 'building' OR (status = 'ready' AND finished_at = $9))",
         )
         .bind(build.id.to_string())
         .bind(layers_text(&build.layers))

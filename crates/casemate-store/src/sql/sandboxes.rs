@@ -83,6 +83,17 @@ macro_rules! alive {
 }
 const ALIVE: &str = concat!(alive!(), " ORDER BY started_at, id");
 pub(super) const ALIVE_AT_NODE: &str = concat!(alive!(), " AND node = $1 ORDER BY started_at, id");
+/// The nodes that sandboxes are at are looked up one after the other, since nothing finds rows by where
+/// they are not.
+pub(super) const NOWHERE: &str = concat!(
+    "WITH RECURSIVE seen(at_node) AS (SELECT MIN(node) FROM sandboxes WHERE state <> 'dead' \
+     UNION ALL SELECT (SELECT MIN(node) FROM sandboxes WHERE state <> 'dead' AND node > at_node) \
+     FROM seen WHERE at_node IS NOT NULL) ",
+    alive!(),
+    " AND stored_files IS NULL AND node IN (SELECT at_node FROM seen \
+     WHERE at_node NOT IN (SELECT id FROM nodes)) \
+     AND EXISTS (SELECT 1 FROM nodes) ORDER BY started_at, id LIMIT $1"
+);
 const COUNT: Sql = filtered!(["SELECT COUNT(*)",]);
 /// … where neither metadata nor a template is asked for: all of it is in the index. Each page of a list
 /// says how many run. Where they run is not in it, so those on lost nodes are taken off, if there are
@@ -199,12 +210,7 @@ impl Sandboxes for SqlStore {
     }
 
     async fn sandbox_list_nowhere(&self) -> Result<Vec<AliveSandbox>, StoreError> {
-        let sql = concat!(
-            alive!(),
-            " AND stored_files IS NULL AND node NOT IN (SELECT id FROM nodes) \
-             AND EXISTS (SELECT 1 FROM nodes) ORDER BY started_at, id LIMIT $1"
-        );
-        let rows: Vec<AliveRow> = query_as(sql)
+        let rows: Vec<AliveRow> = query_as(NOWHERE)
             .bind(i64::from(FORGET_ROWS_MAX))
             .fetch_all(&self.readers)
             .await

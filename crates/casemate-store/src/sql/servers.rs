@@ -17,22 +17,22 @@ type ServerRow = (String, Option<String>, String, i64, i64);
 
 #[async_trait]
 impl Servers for SqlStore {
-    async fn server_beat(&self, beat: &ServerBeat) -> Result<(), StoreError> {
-        query(sql!(
+    async fn server_beat(&self, beat: &ServerBeat) -> Result<Timestamp, StoreError> {
+        let seen_at: i64 = query_scalar(sql!(
             "INSERT INTO servers (id, address, version, since, seen_at) VALUES ($1, $2, $3, ",
             now(),
             ", ",
             now(),
             ") ON CONFLICT (id) DO UPDATE SET address = excluded.address, \
-             version = excluded.version, seen_at = excluded.seen_at"
+             version = excluded.version, seen_at = excluded.seen_at RETURNING seen_at"
         ))
         .bind(&beat.id)
         .bind(beat.address.as_deref())
         .bind(&beat.version)
-        .execute(self.notes())
+        .fetch_one(self.notes())
         .await
         .map_err(|error| failed(WHAT, &beat.id, error))?;
-        Ok(())
+        timestamp(seen_at).named(WHAT, &beat.id)
     }
 
     async fn server_leave(&self, id: &str) -> Result<(), StoreError> {

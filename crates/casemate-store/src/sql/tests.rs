@@ -92,6 +92,7 @@ async fn what_a_node_has_and_what_a_team_runs_go_along_an_index() {
     for (sql, index) in [
         (counted, "sandboxes_running"),
         (sandboxes::ALIVE_AT_NODE, "sandboxes_node"),
+        (sandboxes::NOWHERE, "sandboxes_node"),
     ] {
         let plan = plan(&store, sql.into()).await;
         assert!(plan.contains(&format!("INDEX {index} ")), "{plan}");

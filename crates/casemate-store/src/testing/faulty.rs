@@ -246,7 +246,7 @@ hand_on! {
         setting_claim(name: &str, value: &str) -> String;
     }
     Servers {
-        server_beat(beat: &ServerBeat) -> ();
+        server_beat(beat: &ServerBeat) -> Timestamp;
         server_leave(id: &str) -> ();
         server_list(seen_within: Duration) -> Vec<Server>;
         server_clock() -> Timestamp;

@@ -48,7 +48,7 @@ pub(super) async fn serve(config: Config, output: &Output) -> anyhow::Result<()>
     let dir = DataDir::open(&config.data_dir)?;
     let name = name(&config, &dir);
     let store = stores::shared(&config).await?;
-    steady::set_origin(stores::origin(&*store).await?);
+    steady::set_origin(stores::steady_origin(&*store).await?);
     let secret = || RootSecret::new(config.api_key_secret.expose().as_bytes().to_vec());
     let mut tasks = JoinSet::new();
     tasks.spawn(stores::keep_wall(Arc::clone(&store)));

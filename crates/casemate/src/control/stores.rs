@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use casemate_catalog::{
     Catalog, Events, Leases, MemoryCatalog, Rates, RedisCatalog, ResilientCatalog,
 };
+use casemate_control::servers;
 use casemate_history::{History, SqlHistory};
 use casemate_store::{Schema, Settings, SqlStore, Store, StoreError};
 use casemate_types::steady;
@@ -82,14 +83,37 @@ pub async fn shared(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     Ok(Arc::new(store))
 }
 
-/// The origin of the database's clock: servers count from it, whatever their own clocks say.
-pub async fn origin(store: &dyn Store) -> anyhow::Result<i64> {
+/// The origin of the database's clock.
+async fn origin(store: &dyn Store) -> anyhow::Result<i64> {
     let asked = || async {
         let said = store.server_clock().await?;
         Ok::<_, StoreError>(said.as_microsecond())
     };
     let origin = clock::origin_of(asked).await;
     origin.context("read the database's clock")
+}
+
+/// Times that the clock may be set while a server takes its time from it.
+const STEPS_MAX: u32 = 10;
+
+/// The origin of the cluster's steady time: that of the database's clock as it was for the first of its
+/// servers, whatever was done to it since.
+pub async fn steady_origin(store: &dyn Store) -> anyhow::Result<i64> {
+    let noted = || async {
+        servers::clock::noted(store)
+            .await
+            .context("read how far it is apart")
+    };
+    let mut ahead = noted().await?;
+    for _ in 0..STEPS_MAX {
+        let origin = origin(store).await?;
+        let then = noted().await?;
+        if then == ahead {
+            return Ok(origin.saturating_add(ahead));
+        }
+        ahead = then;
+    }
+    bail!("the database's clock is set again and again")
 }
 
 /// How often the database's clock is looked at.
