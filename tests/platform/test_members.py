@@ -43,6 +43,7 @@ class Cluster:
         host.until("the node is ready", lambda: " ready, health at" in self.node.said(), 120)
         host.until("the edge is ready", lambda: f"ready {self.edge.url}" in self.edge.said(), 60)
         host.until("sandboxes can be made", lambda: self.api.get("/ready")[0] == 200, 60)
+        host.until("the edge knows the node", lambda: self.edge.figure("casemate_edge_nodes") == 1, 60)
         self.node.id = (self.node.data_dir / "instance").read_text().strip()
         self.node.member = f"node-{self.node.id}"
         self.hostile_edge = Member(self.api, "edge", "hostile-edge", self.folder)

@@ -1,40 +1,24 @@
 //! Who has how many of what there is for all: connections of strangers, those of members, lines in the
 //! log.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use casemate_types::peer::network_of;
+use casemate_types::places::{Place, Places};
 use tokio_util::sync::CancellationToken;
 
-/// Places for connections of which nobody knows yet whose they are. A new one always gets a place: at the
-/// bound the oldest goes, which is one that stands still, for an honest one is soon through. An address
-/// that has half of all loses its own oldest, so that a flood pushes out others only where they are
-/// behind its address.
+/// Places for connections of which nobody knows yet whose they are; of IPv6 a network's share is an
+/// address's.
 #[derive(Clone)]
-pub struct Crowd {
-    open: Arc<Mutex<Open>>,
-    max: usize,
-}
-
-#[derive(Default)]
-struct Open {
-    /// By age.
-    all: BTreeMap<u64, Begun>,
-    next: u64,
-}
-
-struct Begun {
-    address: IpAddr,
-    cut: CancellationToken,
-}
+pub struct Crowd(Places<CancellationToken>);
 
 /// One of them, until it is dropped.
 pub struct Standing {
-    crowd: Crowd,
-    number: u64,
+    _place: Place<CancellationToken>,
     /// Its place is needed.
     pub cut: CancellationToken,
 }
@@ -42,55 +26,17 @@ pub struct Standing {
 impl Crowd {
     /// Of so many together.
     pub fn new(max: usize) -> Self {
-        Self {
-            open: Arc::default(),
-            max: max.max(2),
-        }
+        Self(Places::new(max))
     }
 
     /// A place for one more.
     pub fn begin(&self, address: IpAddr) -> Standing {
-        let (address, cut) = (counted_as(address), CancellationToken::new());
-        let mut open = lock(&self.open);
-        let of_it = open.all.values().filter(|begun| begun.address == address);
-        let has_half = of_it.count() >= self.max / 2;
-        if has_half || open.all.len() >= self.max {
-            let goes = |begun: &Begun| !has_half || begun.address == address;
-            let oldest = open.all.iter().find(|(_, begun)| goes(begun));
-            if let Some(number) = oldest.map(|(number, _)| *number)
-                && let Some(begun) = open.all.remove(&number)
-            {
-                begun.cut.cancel();
-            }
+        let cut = CancellationToken::new();
+        let (place, goes) = self.0.begin(Some(network_of(address)), cut.clone());
+        if let Some(goes) = goes {
+            goes.cancel();
         }
-        let number = open.next;
-        open.next += 1;
-        let begun = Begun {
-            address,
-            cut: cut.clone(),
-        };
-        open.all.insert(number, begun);
-        Standing {
-            crowd: self.clone(),
-            number,
-            cut,
-        }
-    }
-}
-
-impl Drop for Standing {
-    fn drop(&mut self) {
-        lock(&self.crowd.open).all.remove(&self.number);
-    }
-}
-
-/// Of IPv6 the network: one machine has all of it.
-fn counted_as(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
-        }
-        address => address,
+        Standing { _place: place, cut }
     }
 }
 
@@ -193,16 +139,6 @@ mod tests {
         assert_eq!(left(&flood), [false, false], "of the same network");
         assert_eq!(left(&more)[5..], [true, true]);
         assert_eq!(left(&more).iter().filter(|left| **left).count(), 2);
-        drop((other, flood, more));
-        assert!(lock(&crowd.open).all.is_empty());
-    }
-
-    #[test]
-    fn of_many_addresses_the_oldest_goes() {
-        let crowd = Crowd::new(4);
-        let addresses = (0..6).map(|n| IpAddr::from([10, 0, 0, n]));
-        let all: Vec<_> = addresses.map(|address| crowd.begin(address)).collect();
-        assert_eq!(left(&all), [false, false, true, true, true, true]);
     }
 
     #[test]

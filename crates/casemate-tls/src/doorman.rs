@@ -60,7 +60,7 @@ impl Default for DoormanLimits {
 #[derive(Clone)]
 pub struct Doorman {
     acceptor: TlsAcceptor,
-    handshakes: Arc<Handshakes>,
+    handshakes: Handshakes,
     timeout: Duration,
 }
 
@@ -74,7 +74,7 @@ impl Doorman {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
-            handshakes: Arc::new(Handshakes::new(limits.handshakes_max)),
+            handshakes: Handshakes::new(limits.handshakes_max),
             timeout: limits.handshake_timeout,
         }
     }

@@ -1,7 +1,6 @@
 //! The plain listener beside TLS: answers ACME's challenges, and sends everybody else to https.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,7 +38,7 @@ pub struct Redirect {
 impl Redirect {
     /// Serves until `shutdown`; what is open then is cut, for a redirection can be asked again.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
-        let places = Arc::new(Handshakes::new(CONNECTIONS_MAX));
+        let places = Handshakes::new(CONNECTIONS_MAX);
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => return,

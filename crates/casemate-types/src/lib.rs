@@ -11,6 +11,7 @@ pub mod limits;
 pub mod network;
 pub mod pauses;
 pub mod peer;
+pub mod places;
 pub mod portable;
 pub mod resources;
 pub mod sandbox;

@@ -15,13 +15,17 @@ pub struct OverTls;
 /// The address that a client's share of anything is counted under: of IPv6 the network, for one
 /// client has all of it; of loopback none, for there a proxy speaks for everybody.
 pub fn counted_as(ip: IpAddr) -> Option<IpAddr> {
+    match ip.to_canonical().is_loopback() {
+        true => None,
+        false => Some(network_of(ip)),
+    }
+}
+
+/// Of IPv6 the network, for one machine has all of it; else the address.
+pub fn network_of(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
-        ip if ip.is_loopback() => None,
-        IpAddr::V6(ip) => {
-            let network = ip.to_bits() & !u128::from(u64::MAX);
-            Some(Ipv6Addr::from_bits(network).into())
-        }
-        ip => Some(ip),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
+        ip => ip,
     }
 }
 
@@ -38,5 +42,8 @@ mod tests {
         assert_eq!(counted("192.0.2.1").unwrap(), "192.0.2.1");
         assert_eq!(counted("::ffff:192.0.2.1").unwrap(), "192.0.2.1");
         assert_eq!(counted("2001:db8:1:2:3:4:5:6").unwrap(), "2001:db8:1:2::");
+        let network = |ip: &str| network_of(ip.parse().unwrap()).to_string();
+        assert_eq!(network("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(network("::ffff:127.0.0.2"), "127.0.0.2");
     }
 }
