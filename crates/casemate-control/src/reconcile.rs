@@ -158,7 +158,8 @@ async fn follow_as(
         }
         control.disconnected(node);
         absence.tell(&node.name, &error, pause == PAUSE_MIN);
-        tokio::time::sleep(drawn(pause)).await;
+        let back = node.port.until_back();
+        let _ = tokio::time::timeout(drawn(pause), back).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
 }

@@ -45,6 +45,10 @@ pub trait Connect: Send + Sync + 'static {
 /// Waits between attempts, doubled from the first to the last.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(2);
+/// The longest while it is away for no longer than a restart takes: nobody makes sandboxes there until
+/// it is found.
+const RETRY_LAST_AT_FIRST: Duration = Duration::from_millis(400);
+const RESTART_MAX: Duration = Duration::from_secs(30);
 /// One attempt, the agreement on the protocol's version included.
 pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Connections that are ready for a dial: a handshake costs a round trip and a millisecond of both
@@ -106,6 +110,7 @@ impl Drop for FarNode {
 
 async fn keep_connected(shared: Arc<Shared>) {
     let mut wait = RETRY_FIRST;
+    let mut away_since = Instant::now();
     let mut last_said = String::new();
     loop {
         let connecting = async {
@@ -134,6 +139,7 @@ async fn keep_connected(shared: Arc<Shared>) {
                 // One that hangs up again and again is not asked any faster than one that is away.
                 if since.elapsed() >= RETRY_LAST {
                     wait = RETRY_FIRST;
+                    away_since = Instant::now();
                 }
                 last_said.clear();
             }
@@ -152,7 +158,11 @@ async fn keep_connected(shared: Arc<Shared>) {
             }
         }
         tokio::time::sleep(drawn(wait)).await;
-        wait = (wait * 2).min(RETRY_LAST);
+        let longest = match away_since.elapsed() < RESTART_MAX {
+            true => RETRY_LAST_AT_FIRST,
+            false => RETRY_LAST,
+        };
+        wait = (wait * 2).min(longest);
     }
 }
 
@@ -319,5 +329,15 @@ impl NodePort for FarNode {
 
     async fn observe(&self) -> Result<mpsc::Receiver<NodeEvent>, NodeError> {
         self.client()?.observe().await
+    }
+
+    async fn until_back(&self) {
+        let mut connected = self.connected();
+        while connected.changed().await.is_ok() {
+            if connected.borrow_and_update().is_some() {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 }

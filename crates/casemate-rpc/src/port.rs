@@ -168,6 +168,15 @@ pub trait NodePort: Send + Sync {
     /// number at once. One that lags loses its channel. Over one connection either this or
     /// [`NodePort::watch`].
     async fn observe(&self) -> Result<mpsc::Receiver<NodeEvent>, NodeError>;
+
+    /// Returns once a node that is not reached now is again. One on this machine, which is reached or
+    /// gone for good, never is.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost with it.
+    async fn until_back(&self) {
+        std::future::pending().await
+    }
 }
 
 pub(crate) fn cannot_carry(what: &Portable) -> NodeError {

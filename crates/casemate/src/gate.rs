@@ -23,11 +23,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+mod servers;
+
 use crate::config::{Config, Role};
 use crate::health::{self, Health, gauge};
 use crate::member::{Membership, Place, Wanted};
 use crate::up::doors::{Door, Doors};
 use crate::{child, log};
+use servers::ApiServers;
 
 /// What the process is started with; the listeners come along.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -80,8 +83,10 @@ async fn serve(setup: GateSetup, mut doors: Doors, socket: OwnedFd) -> anyhow::R
     let looked_at = Arc::new(GateHealth {
         node: Arc::clone(&client),
         connections: TaskTracker::new(),
+        servers: Arc::new(ApiServers::new()),
     });
     let connections = looked_at.connections.clone();
+    let servers = Arc::clone(&looked_at.servers);
     let watched: Arc<dyn Health> = looked_at;
     let health = health::serve(health_listener, Role::Node, watched, ending.clone());
     let bucket = setup.config.artifacts.open()?;
@@ -89,13 +94,18 @@ async fn serve(setup: GateSetup, mut doors: Doors, socket: OwnedFd) -> anyhow::R
         let node: Arc<dyn NodePort> = Arc::clone(&client) as _;
         Arc::new(NearCarrier::new(node, bucket)) as Arc<dyn Carrier>
     });
-    let carrier = carrier.as_ref();
-    let serving = accept(listener, &membership, &gate, carrier, &connections, &ending);
+    let offer = Offer {
+        gate: Arc::clone(&gate),
+        carrier,
+        servers: Arc::clone(&servers),
+    };
+    let serving = accept(listener, &membership, &offer, &connections, &ending);
     tokio::select! {
         served = serving => return served,
         served = health => return served.context("the health listener"),
         followed = gate.follow() => return followed.context("follow the node's sandboxes"),
         () = membership.keep_renewed() => {}
+        () = servers.watch(&membership) => {}
         () = client.closed() => return Ok(()),
         _ = terminate.recv() => {}
     }
@@ -107,11 +117,18 @@ async fn serve(setup: GateSetup, mut doors: Doors, socket: OwnedFd) -> anyhow::R
     Ok(())
 }
 
+/// What members find here.
+#[derive(Clone)]
+struct Offer {
+    gate: Arc<Gate>,
+    carrier: Option<Arc<dyn Carrier>>,
+    servers: Arc<ApiServers>,
+}
+
 async fn accept(
     listener: TcpListener,
     membership: &Membership,
-    gate: &Arc<Gate>,
-    carrier: Option<&Arc<dyn Carrier>>,
+    offer: &Offer,
     connections: &TaskTracker,
     ending: &CancellationToken,
 ) -> anyhow::Result<()> {
@@ -131,11 +148,9 @@ async fn accept(
             }
             continue;
         };
-        let (gate, ending) = (Arc::clone(gate), ending.clone());
-        let (carrier, refused) = (carrier.cloned(), Arc::clone(&refused));
+        let (offer, ending, refused) = (offer.clone(), ending.clone(), Arc::clone(&refused));
         connections.spawn(async move {
-            let carrier = carrier.as_ref();
-            if !serve_one(&gate, carrier, &member, accepted, &ending).await
+            if !offer.serve_one(&member, accepted, &ending).await
                 && let Some(untold) = refused.happened()
             {
                 warn!(
@@ -149,54 +164,59 @@ async fn accept(
     Ok(())
 }
 
-/// Whether there was anything for it.
-async fn serve_one(
-    gate: &Gate,
-    carrier: Option<&Arc<dyn Carrier>>,
-    member: &Member,
-    accepted: Accepted,
-    ending: &CancellationToken,
-) -> bool {
-    let peer = match member.role {
-        MemberRole::Api => Peer::Control,
-        MemberRole::Edge => Peer::Edge,
-        MemberRole::Node => return false,
-    };
-    debug!(member = %member, purpose = ?accepted.purpose, "serving {member}");
-    let served = match accepted.purpose {
-        Purpose::Calls => {
-            let serving = gate.serve_calls(accepted.stream, peer);
-            ending.run_until_cancelled(serving).await.unwrap_or(Ok(()))
-        }
-        Purpose::Dial => gate.serve_dials(accepted.stream).await,
-        Purpose::Carry => match (peer, carrier) {
-            (Peer::Control, Some(carrier)) => {
-                let serving = carrier::serve(accepted.stream, Arc::clone(carrier));
+impl Offer {
+    /// Whether there was anything for it.
+    async fn serve_one(
+        &self,
+        member: &Member,
+        accepted: Accepted,
+        ending: &CancellationToken,
+    ) -> bool {
+        let peer = match member.role {
+            MemberRole::Api => Peer::Control,
+            MemberRole::Edge => Peer::Edge,
+            MemberRole::Node => return false,
+        };
+        debug!(member = %member, purpose = ?accepted.purpose, "serving {member}");
+        let served = match accepted.purpose {
+            Purpose::Calls => {
+                let _speaking = matches!(peer, Peer::Control).then(|| self.servers.begin());
+                let serving = self.gate.serve_calls(accepted.stream, peer);
                 ending.run_until_cancelled(serving).await.unwrap_or(Ok(()))
             }
-            // There is a bucket for API servers, and none here; or none for edges.
-            (Peer::Control, None) | (Peer::Edge, _) => return false,
-        },
-    };
-    if let Err(error) = served {
-        debug!(%error, member = %member, "a connection of {member} ended");
+            Purpose::Dial => self.gate.serve_dials(accepted.stream).await,
+            Purpose::Carry => match (peer, &self.carrier) {
+                (Peer::Control, Some(carrier)) => {
+                    let serving = carrier::serve(accepted.stream, Arc::clone(carrier));
+                    ending.run_until_cancelled(serving).await.unwrap_or(Ok(()))
+                }
+                // There is a bucket for API servers, and none here; or none for edges.
+                (Peer::Control, None) | (Peer::Edge, _) => return false,
+            },
+        };
+        if let Err(error) = served {
+            debug!(%error, member = %member, "a connection of {member} ended");
+        }
+        true
     }
-    true
 }
 
 struct GateHealth {
     node: Arc<NodeClient>,
     connections: TaskTracker,
+    servers: Arc<ApiServers>,
 }
 
 #[async_trait]
 impl Health for GateHealth {
     async fn missing(&self) -> Vec<String> {
-        match self.node.info().await {
-            Ok(info) if info.ready => Vec::new(),
-            Ok(_) => vec!["the node is not ready to make sandboxes".into()],
-            Err(_) => vec!["the node does not answer".into()],
-        }
+        let node = match self.node.info().await {
+            Ok(info) if info.ready => None,
+            Ok(_) => Some("the node is not ready to make sandboxes"),
+            Err(_) => Some("the node does not answer"),
+        };
+        let missing = node.into_iter().chain(self.servers.missing());
+        missing.map(String::from).collect()
     }
 
     async fn metrics(&self, text: &mut String) {

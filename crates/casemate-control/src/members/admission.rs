@@ -8,12 +8,13 @@ use casemate_rpc::control::{
     Admitted, ControlError, JoinRequest, Member, MemberRole, NodePlace, RenewRequest,
 };
 use casemate_store::nodes::{LABELS_BYTES_MAX, LABELS_MAX};
-use casemate_store::{JoinRole, NodeJoin, StoreError};
+use casemate_store::{JoinRole, Node, NodeJoin, StoreError};
 use casemate_types::{chain, steady};
 use tracing::{info, warn};
 
 use super::authority::now;
 use super::{Members, MembersError};
+use crate::servers::keeping::{NODES, of_node};
 
 /// Longest `host:port` of a node.
 const ADDRESS_BYTES_MAX: usize = 280;
@@ -33,7 +34,8 @@ impl Members {
     }
 
     /// A machine with a token becomes a member. One whose name is known is that machine again, as
-    /// after a time without a certificate: a token is an administrator's word for whoever bears it.
+    /// after a time without a certificate: a token is an administrator's word for whoever bears it. But
+    /// none is another one that is there.
     pub async fn join(&self, request: JoinRequest) -> Result<Admitted, ControlError> {
         let JoinRequest { member, node, .. } = &request;
         if !is_member_name(&member.name) {
@@ -49,6 +51,9 @@ impl Members {
             (MemberRole::Api, _) => return Err(not_admitted("API servers do not join")),
         };
         // Before the token is used: a request that is wrong costs no use of it.
+        if let Some(place) = &place {
+            self.takes_no_place(place).await?;
+        }
         let admitted = self
             .certify(member, &request.public_key)
             .map_err(|error| invalid(error.to_string()))?;
@@ -76,6 +81,35 @@ impl Members {
         info!(member = %member, "{member} joined the cluster");
         self.changed.send_replace(());
         Ok(admitted)
+    }
+
+    /// Refuses the name, and the address, of a node with which an API server speaks, or did seconds
+    /// ago: a machine that takes it over would have none of its sandboxes.
+    async fn takes_no_place(&self, place: &NodeJoin) -> Result<(), ControlError> {
+        let nodes = self.store.node_list().await.map_err(unavailable)?;
+        let leases = self.store.lease_list(NODES).await.map_err(unavailable)?;
+        let is_there = |node: &&Node| {
+            let lease = of_node(&node.id);
+            leases
+                .iter()
+                .any(|held| held.name == lease && held.free_for.is_none())
+        };
+        let has_it = |node: &&Node| node.id == place.id || node.address == place.address;
+        let Some(other) = nodes.iter().filter(has_it).find(is_there) else {
+            return Ok(());
+        };
+        Err(not_admitted(&match other.id == place.id {
+            true => format!(
+                "node {0} is there, an API server speaks with it or did seconds ago: choose another \
+                 name, or end that node and try again in 10 s",
+                other.id
+            ),
+            false => format!(
+                "node {} is reached at {}: name the address of this machine, or end that node and try \
+                 again in 10 s",
+                other.id, other.address
+            ),
+        }))
     }
 
     /// The next certificate of a member, if it still is one.
@@ -188,7 +222,7 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ControlError> {
     Ok(())
 }
 
-fn differs(node: &casemate_store::Node, place: &NodeJoin) -> bool {
+fn differs(node: &Node, place: &NodeJoin) -> bool {
     (&node.address, &node.labels, &node.isolation)
         != (&place.address, &place.labels, &place.isolation)
 }

@@ -3,7 +3,7 @@
 //! Who reaches a node may have its lease, so one whose lease nobody has had for [`ServerTimes::lost_after`]
 //! was reached by no server in that time. That is sure only where this server's own beats came through
 //! all of it: a database that was away loses nobody. And while no node at all is reached, it is rather
-//! the servers that are cut off, and nobody is given up for that.
+//! the servers that are cut off: that time counts for none of them, also not once the first is back.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -84,6 +84,10 @@ impl Fencing {
             .filter(|lease| lease.free_for.is_none())
             .filter_map(|lease| lease.name.strip_prefix(NODES))
             .collect();
+        if !nodes.iter().any(|node| kept.contains(node.id.as_str())) {
+            self.silent.clear();
+            return Vec::new();
+        }
         let silent = |node: &&Node| node.lost_at.is_none() && !kept.contains(node.id.as_str());
         let silent: Vec<&Node> = nodes.iter().filter(silent).collect();
         let now = Instant::now();
@@ -94,9 +98,6 @@ impl Fencing {
                 (node.id.clone(), since.unwrap_or(now))
             })
             .collect();
-        if !nodes.iter().any(|node| kept.contains(node.id.as_str())) {
-            return Vec::new();
-        }
         // The lease tells of what was between two looks; its row may be older than the node is a member.
         let is_free = |node: &Node| {
             let lease = leases.iter().find(|lease| lease.name == of_node(&node.id));
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_is_due_while_no_node_is_reached() {
+    async fn time_in_which_no_node_is_reached_counts_for_none() {
         let nodes = [node("a"), node("b")];
         let mut fencing = Fencing::default();
         let silent = [lease("a", Some(LOST_AFTER)), lease("gone", None)];
@@ -251,7 +252,12 @@ mod tests {
         assert_eq!(due(&silent), [] as [&str; 0]);
         tokio::time::advance(LOST_AFTER).await;
         assert_eq!(due(&silent), [] as [&str; 0]);
-        let reached = [lease("a", None)];
+        // The first is back, and the other may come with the next look.
+        let reached = [lease("a", None), lease("b", Some(LOST_AFTER * 2))];
+        assert_eq!(due(&reached), [] as [&str; 0]);
+        tokio::time::advance(LOST_AFTER / 2).await;
+        assert_eq!(due(&reached), [] as [&str; 0]);
+        tokio::time::advance(LOST_AFTER / 2).await;
         assert_eq!(due(&reached), ["b"]);
     }
 }

@@ -6,7 +6,7 @@ use casemate_control::members::MembersRole;
 use casemate_rpc::control::{
     Admitted, ControlError, JoinRequest, Knock, NodeAddress, RenewRequest,
 };
-use casemate_store::{Nodes, SqliteStore};
+use casemate_store::{Leases, Nodes, SqliteStore};
 use casemate_types::SandboxId;
 
 use super::*;
@@ -199,6 +199,45 @@ async fn who_was_removed_or_has_no_token_is_told_so() {
     let (membership, _) = again.enter().await.unwrap();
     assert!(world.store.node_by_id(&name).await.unwrap().is_some());
     assert!(membership.renew().await.is_ok());
+}
+
+#[tokio::test]
+async fn nobody_takes_the_place_of_a_node_that_is_there() {
+    let world = World::begin().await;
+    let token = world.token(MembersRole::Node).await;
+    let first = world.wanted(Role::Node, flags(&world.api, token)).unwrap();
+    let name = first.name().to_owned();
+    first.enter().await.unwrap();
+    let lease = format!("node/{name}");
+    let lasts = Duration::from_secs(600);
+    world.store.lease_take(&lease, "a1", lasts).await.unwrap();
+
+    let token = world.token(MembersRole::Node).await;
+    let comes = |name: Option<&str>, address: &str| {
+        let flags = ClusterFlags {
+            name: name.map(str::to_owned),
+            address: Some(address.into()),
+            ..flags(&world.api, token.clone())
+        };
+        wanted(&world.dir.path().join("another"), Role::Node, flags).unwrap()
+    };
+    for (called, address, why) in [
+        (Some(name.as_str()), "10.0.0.3:8082", "choose another name"),
+        (None, "10.0.0.2:8082", "is reached at 10.0.0.2:8082"),
+    ] {
+        let refused = comes(called, address).enter().await.err();
+        let said = matches!(&refused, Some(NotEntered::ForGood(error))
+            if format!("{error:#}").contains(why));
+        assert!(said, "{refused:?}");
+    }
+    let kept = world.store.node_by_id(&name).await.unwrap().unwrap();
+    assert_eq!(kept.address, "10.0.0.2:8082");
+    // Once no server speaks with it a machine with a token is that node; the token was not used.
+    assert!(world.store.lease_give(&lease, "a1").await.unwrap());
+    let again = comes(Some(&name), "10.0.0.3:8082").enter().await;
+    assert!(again.is_ok());
+    let kept = world.store.node_by_id(&name).await.unwrap().unwrap();
+    assert_eq!(kept.address, "10.0.0.3:8082");
 }
 
 #[tokio::test]
