@@ -193,6 +193,40 @@ def test_nobody_joins_without_a_good_token(cluster, postgres):
         stranger.close()
 
 
+def test_a_node_is_ready_while_api_servers_speak_with_it_and_nobody_takes_its_place(cluster):
+    api, node = cluster.apis[0], Node("n3", cluster.apis)
+    twin = Node("twin", cluster.apis)
+    ready = lambda: api.get("/ready", node.health)
+    try:
+        node.settings["JOIN_TOKEN"] = api.token("node")
+        node.up()
+        for one in cluster.apis:
+            cluster.connected(one, 3)
+        host.until("it is ready", lambda: ready()[0] == 200, 60)
+        token = api.token("node")
+        assert "choose another name" in twin.join(token, "--name", node.member).stderr
+        twin.reached = node.port
+        assert "is reached at" in twin.join(token).stderr
+
+        for one in cluster.apis:
+            one.stop()
+        node.stop()
+        node.up()
+        assert ready()[0] == 503 and "no API server speaks with it yet" in ready()[1]
+        for one in cluster.apis:
+            one.up()
+        host.until("it is ready again", lambda: ready()[0] == 200, 60)
+        for one in cluster.apis:
+            cluster.connected(one, 3)
+        api.cluster("remove", node.member)
+        host.until("it says that it was removed", lambda: "does not belong to the cluster" in ready()[1], 120)
+    finally:
+        node.close()
+        twin.close()
+    for one in cluster.apis:
+        cluster.connected(one, 2)
+
+
 def test_nobody_speaks_with_a_node_without_a_certificate(cluster):
     node = cluster.nodes[0]
     context = ssl.create_default_context()

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use casemate_rpc::NodePort;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -15,6 +16,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 pub async fn answers(listen: SocketAddr) -> bool {
     let look = tokio::time::timeout(ANSWER_TIMEOUT, look(reachable(listen)));
     look.await.is_ok_and(|answer| answer.is_ok())
+}
+
+/// Waits until a node can make sandboxes, and whoever looks after it is answered.
+pub async fn answer(listen: SocketAddr, node: &impl NodePort) {
+    let can_make = async || node.info().await.is_ok_and(|info| info.ready);
+    while !(can_make().await && answers(listen).await) {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// Waits until `/ready` answers 200. The answer comes from our own control process, but that one

@@ -136,7 +136,11 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
     let bring = base::offer(&platform.config, &platform.node, &opened, output);
     let bring = async {
         bring.await?;
-        ready::wait(looked_at(&offered.config)).await;
+        match offered.config.role {
+            // Whether API servers speak with it says `/ready`: sandboxes are served without them.
+            Role::Node => ready::answer(looked_at(&offered.config), &offered.node).await,
+            Role::Up | Role::Api | Role::Edge => ready::wait(looked_at(&offered.config)).await,
+        }
         anyhow::Ok(())
     };
     tokio::select! {
