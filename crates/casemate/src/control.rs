@@ -3,6 +3,7 @@
 pub mod front;
 pub mod https;
 pub mod stores;
+pub mod trial;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
