@@ -24,10 +24,11 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::config::{Config, Role};
+use crate::control::beside;
 use crate::health::{self, Health, gauge};
 use crate::member::{Membership, Place, Wanted};
 use crate::up::doors::{Door, Doors};
-use crate::{child, log};
+use crate::{bucket, child, log};
 
 /// What the process is started with; the listeners come along.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -85,12 +86,14 @@ async fn serve(setup: GateSetup, mut doors: Doors, socket: OwnedFd) -> anyhow::R
     let watched: Arc<dyn Health> = looked_at;
     let health = health::serve(health_listener, Role::Node, watched, ending.clone());
     let bucket = setup.config.artifacts.open()?;
+    let told = bucket::told(bucket.clone(), setup.config.artifacts.bucket.clone());
     let carrier = bucket.map(|bucket| {
         let node: Arc<dyn NodePort> = Arc::clone(&client) as _;
         Arc::new(NearCarrier::new(node, bucket)) as Arc<dyn Carrier>
     });
     let carrier = carrier.as_ref();
     let serving = accept(listener, &membership, &gate, carrier, &connections, &ending);
+    let serving = beside(serving, told);
     tokio::select! {
         served = serving => return served,
         served = health => return served.context("the health listener"),

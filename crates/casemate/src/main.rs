@@ -2,6 +2,7 @@
 
 mod admin;
 mod api;
+mod bucket;
 mod child;
 mod command;
 mod config;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::calls::Calls;
 use super::health::{ApiHealth, has_nodes};
 use super::{first, front, members as ours};
+use crate::bucket;
 use crate::config::{Config, Role};
 use crate::control::https::Https;
 use crate::control::{ANNOUNCED, ASKED_TIMEOUT, ControlSetup, FIRST_WAIT, control_config, stores};
@@ -120,6 +121,10 @@ pub(super) async fn serve(config: Config, output: &Output) -> anyhow::Result<()>
         ending: CancellationToken::new(),
         carries: !config.artifacts.bucket.is_empty(),
     };
+    tasks.spawn(bucket::told(
+        server.control.bucket().cloned(),
+        config.artifacts.bucket.clone(),
+    ));
     let mut doors = doors;
     let members_door = doors
         .remove(&Door::Cluster)
