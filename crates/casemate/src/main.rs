@@ -14,6 +14,7 @@ mod egress;
 mod gate;
 mod hand_over;
 mod health;
+mod holder;
 mod log;
 mod member;
 mod node;

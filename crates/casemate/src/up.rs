@@ -280,15 +280,26 @@ pub fn raise_open_files() {
 
 /// The settings under which `down` and others find what `up` left.
 pub fn config_of(data_dir: Option<PathBuf>, file: Option<PathBuf>) -> anyhow::Result<Config> {
+    let config = config_for_all(data_dir, file)?;
+    must_be_root()?;
+    Ok(config)
+}
+
+/// The same for who need not be root.
+pub fn config_for_all(data_dir: Option<PathBuf>, file: Option<PathBuf>) -> anyhow::Result<Config> {
     let flags = Flags {
         data_dir,
         config: file,
         ..Flags::default()
     };
     let Loaded { config, .. } = config::load(&flags)?;
+    Ok(config)
+}
+
+pub fn must_be_root() -> anyhow::Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "this needs root: run it with sudo"
     );
-    Ok(config)
+    Ok(())
 }

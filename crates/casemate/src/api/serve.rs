@@ -24,6 +24,7 @@ use crate::control::{ANNOUNCED, ASKED_TIMEOUT, ControlSetup, FIRST_WAIT, control
 use crate::credentials;
 use crate::data_dir::DataDir;
 use crate::health;
+use crate::holder::Holder;
 use crate::output::Output;
 use crate::signals::EndSignals;
 use crate::up::certificates::{self, Certificates};
@@ -47,6 +48,7 @@ pub(super) async fn serve(config: Config, output: &Output) -> anyhow::Result<()>
     // A port in use should cost nobody a minute.
     let doors = doors::open(&config, Doors::new()).await?;
     let dir = DataDir::open(&config.data_dir)?;
+    Holder::note(&config, &dir)?;
     let name = name(&config, &dir);
     let store = stores::shared(&config).await?;
     steady::set_origin(stores::steady_origin(&*store).await?);
