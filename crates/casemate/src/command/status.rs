@@ -30,6 +30,8 @@ const NOT_RUNNING: u8 = 3;
 pub async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
     let dir = config_for_all(args.data_dir, args.config)?.data_dir;
     if !DataDir::exists(&dir) {
+        // It may only be hidden from others.
+        must_be_root()?;
         bail!(
             "there is no platform in {}: `casemate up` makes one",
             dir.display()
