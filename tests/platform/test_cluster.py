@@ -16,7 +16,7 @@ import host
 from clock import Clock
 from cluster import Api, Node
 from edges import Edge
-from instance import casemate
+from instance import bare_environment, casemate
 from servers import Postgres, Redis
 
 HERE = pathlib.Path(__file__).parent
@@ -104,6 +104,47 @@ def test_servers_and_nodes_know_each_other(cluster):
         assert "ok" in one.get("/health", port)[1]
         assert one.get("/ready", port)[0] == 200
         assert "casemate_build_info{" in one.get("/metrics", port)[1]
+
+
+def status_of(process):
+    """What `casemate status` says, for people and for programs."""
+    status = ["status", "--data-dir", str(process.data_dir)]
+    words, value = casemate(*status), casemate("--json", *status)
+    assert words.returncode == value.returncode == 0, words.stderr + value.stderr
+    return words.stdout, json.loads(value.stdout)
+
+
+def test_status_says_what_runs_in_a_data_directory(cluster, edge):
+    api, node = cluster.apis[0], cluster.nodes[0]
+    words, value = status_of(api)
+    assert f"casemate api runs (process {api.process.pid}): " in words and api.url in words, words
+    assert f"calls of members {api.address}" in words, words
+    assert value["running"] and value["role"] == "api" and value["doors"]["cluster"] == api.address, value
+    words, value = status_of(edge)
+    assert f"casemate edge runs (process {edge.process.pid}): traffic {edge.url}" in words, words
+    words, value = status_of(node)
+    assert f"casemate node runs: gate 127.0.0.1:{node.port}, health http://127.0.0.1:{node.health}" in words, words
+    assert "localhost" not in words and "domain" not in value, words
+    # Whoever finds the directory taken is sent there.
+    refused = casemate("api", "--data-dir", str(api.data_dir), "--listen", "127.0.0.1:0",
+                       "--cluster-listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0",
+                       env=bare_environment(**api.settings))
+    assert f"`casemate status --data-dir {api.data_dir}` shows it" in refused.stderr, refused.stderr
+    # What a role has no use for it does not take.
+    for role, flag in [("api", "--label"), ("api", "--join-token"), ("edge", "--address"), ("edge", "--label")]:
+        refused = casemate(role, flag, "disk=nvme")
+        assert refused.returncode == 2 and f"unexpected argument '{flag}'" in refused.stderr, refused.stderr
+
+
+def test_status_of_a_server_that_died_says_that_it_does_not_run(postgres, redis):
+    api = Api("died", **postgres.database("died"), **redis.settings)
+    try:
+        api.up()
+        api.kill_process()
+        ran = casemate("status", "--data-dir", str(api.data_dir))
+        assert ran.returncode == 3 and "casemate does not run in" in ran.stdout, ran.stdout + ran.stderr
+    finally:
+        api.close()
 
 
 def test_sandboxes_go_to_both_nodes_and_any_server_ends_them(cluster):

@@ -1,6 +1,9 @@
 """Paused sandboxes of a node that is lost go on at another one, from the bucket."""
 
 import contextlib
+import json
+import time
+import urllib.request
 
 import e2b
 import pytest
@@ -9,6 +12,7 @@ import host
 from cluster import Api, Node
 from demo import Bucket
 from edges import Edge
+from instance import bare_environment, casemate
 from servers import Postgres, Redis
 
 
@@ -138,3 +142,62 @@ def test_paused_sandboxes_of_a_lost_node_go_on_at_another_one(cluster):
         assert e2b.Sandbox.connect(sandbox.sandbox_id, **cluster.client).files.read("/home/user/kept.txt") == "written elsewhere"
         assert cluster.api.kill(sandbox.sandbox_id)
     assert not ids & other.journalled()
+
+
+def metric(api, name):
+    lines = api.get("/metrics", api.health)[1].splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+
+def test_a_bucket_that_is_not_there_is_told_at_once_and_seldom():
+    with contextlib.ExitStack() as opened:
+        postgres, redis, bucket = [opened.enter_context(server()) for server in (Postgres, Redis, Bucket)]
+        named = {**bucket.settings, "CASEMATE_ARTIFACTS_BUCKET": "s3://nosuch"}
+        stores = {**postgres.database("nosuch"), **redis.settings}
+        api = Api("nosuch-a", **stores, **named, CASEMATE_ARTIFACTS_PAUSED_AFTER_SECONDS="1")
+        node = Node("nosuch-n", [api], **named)
+        for process in (api, node):
+            opened.callback(process.close)
+        api.up()
+        node.settings["JOIN_TOKEN"] = api.token("node")
+        node.up(seconds=240)
+        for process in (api, node):
+            cannot = "the bucket s3://nosuch cannot be used, which is tried again: the bucket refuses to read its layout"
+            host.until("it says so", lambda: cannot in process.said() and "NoSuchBucket" in process.said(), 60)
+        host.until("sandboxes can be made", lambda: api.get("/ready")[0] == 200, 60)
+        made = e2b.Sandbox.create(timeout=600, **api.client)
+        made.pause()
+        failures = lambda: metric(api, "casemate_bucket_failures")
+        begun = time.monotonic()
+        host.until("it is tried", lambda: failures() >= 5, 120)
+        told = api.said().count("could not store the files of paused sandboxes of node")
+        assert 1 <= told <= 1 + (time.monotonic() - begun) // 60, api.said()[-3000:]
+
+        waited = casemate(
+            "cluster", "drain", node.member, "--wait=1s", "--data-dir", str(api.data_dir)
+        )
+        assert waited.returncode == 1 and "1 are not stored" in waited.stderr, waited.stderr
+        assert "NoSuchBucket" in waited.stderr, waited.stderr
+
+        def found():
+            settings = bare_environment(**api.settings)
+            ran = casemate("--json", "doctor", "--data-dir", str(api.data_dir), env=settings)
+            return {one["what"]: one for one in json.loads(ran.stdout)["findings"]}
+
+        seen = found()
+        assert seen["bucket"]["state"] == "warning" and "NoSuchBucket" in seen["bucket"]["found"], seen["bucket"]
+        assert seen["database"]["state"] == "good" and f":{postgres.port}" in seen["database"]["found"], seen["database"]
+        assert seen["Redis"]["state"] == "good", seen["Redis"]
+        # TLS where there is none, and nobody at all.
+        api.settings["REDIS_URL"] = api.settings["REDIS_URL"].replace("redis://", "rediss://")
+        postgres.kill()
+        seen = found()
+        assert "TLS" in seen["Redis"]["found"], seen["Redis"]
+        assert seen["database"]["found"].endswith("cannot be used: Connection refused (os error 111)"), seen["database"]
+        postgres.start()
+        # Once it is there all goes on by itself.
+        make = urllib.request.Request(f"{bucket.url}/nosuch", method="PUT")
+        urllib.request.urlopen(make, timeout=10).close()
+        stored = f"stored the files of paused sandbox {made.sandbox_id} in the bucket"
+        host.until("it is stored", lambda: stored in api.said(), 120)
+        host.until("it says so", lambda: "the bucket s3://nosuch can be used now" in node.said(), 60)

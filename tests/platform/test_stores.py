@@ -205,9 +205,7 @@ def test_a_machine_that_has_grown_moves_into_a_database(postgres):
         assert again.returncode != 0 and "no store in" in again.stderr, again.stderr
         # Without its database nothing goes on with what was there before, or with nothing.
         instance.spawn()
-        host.until("it says why", lambda: "moved into a database" in instance.said(), 60)
-        instance.process.send_signal(signal.SIGTERM)
-        instance.process.wait(60)
+        assert ended_with(instance, "moved into a database: set DATABASE_URL again")
         instance.settings = settings
         instance.up()
         assert sorted(instance.listed()) == sorted([running.sandbox_id, paused.sandbox_id])
@@ -226,6 +224,51 @@ def test_a_machine_that_has_grown_moves_into_a_database(postgres):
         assert casemate("migrate", "--data-dir", str(instance.data_dir), env=environment).returncode == 0
     finally:
         instance.close()
+
+
+def ended_with(instance, words):
+    """`up` ends by itself with one error that has these words, and tries nothing twice."""
+    code, said = instance.process.wait(60), instance.said()
+    errors = [line for line in said.splitlines() if line.startswith("casemate: ")]
+    assert code == 1 and len(errors) == 1 and words in errors[0], said
+    assert "started again" not in said and "base template" not in said, said
+    return True
+
+
+def test_up_ends_where_its_database_can_never_do(stored, postgres):
+    port = postgres.port
+    theirs, own = stored.settings["DATABASE_URL"], f"postgres://casemate@127.0.0.1:{port}/postgres"
+    for name, settings, words in [
+        ("theirs", {"DATABASE_URL": theirs, "DATABASE_PASSWORD": PASSWORD}, "belongs to another installation (node-"),
+        ("password", {"DATABASE_URL": own, "DATABASE_PASSWORD": "bad"},
+         f'cannot connect to database postgres at 127.0.0.1:{port}: password authentication failed for user "casemate"'),
+        ("none", {"DATABASE_URL": own.removesuffix("postgres") + "nosuch", "DATABASE_PASSWORD": PASSWORD}, 'database "nosuch" does not exist'),
+        ("tls", {"DATABASE_URL": f"{own}?sslmode=require", "DATABASE_PASSWORD": PASSWORD}, "?sslmode=disable"),
+    ]:
+        instance = Instance(f"never-{name}", **settings)
+        try:
+            instance.spawn()
+            assert ended_with(instance, words)
+            # Nothing is there that a platform would hold on this host.
+            assert not (instance.data_dir / "node/templates").exists()
+        finally:
+            instance.close()
+
+
+def test_up_waits_for_a_database_that_is_away():
+    server = Postgres()
+    settings = {"DATABASE_URL": f"postgres://casemate@127.0.0.1:{server.port}/postgres", "DATABASE_PASSWORD": PASSWORD}
+    instance = Instance("patient", **settings)
+    try:
+        instance.spawn()
+        away = f"the database is waited for: open the store: cannot connect to database postgres at 127.0.0.1:{server.port}: "
+        host.until("it says so", lambda: away in instance.said(), 60)
+        server.start()
+        host.until("it is ready", lambda: f"casemate ready {instance.url}" in instance.said(), 120)
+        assert instance.process.poll() is None
+    finally:
+        instance.close()
+        server.close()
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ pub(crate) struct Metrics {
     cache: Gauge,
     cache_max: Gauge,
     evictions: Gauge,
+    bucket_failures: Gauge,
     creates: Gauge,
     create_failures: Gauge,
     uncounted: Counter,
@@ -189,6 +190,10 @@ impl Default for Metrics {
                 "casemate_cache_evictions",
                 "Of them removed to make room since the start",
             ),
+            bucket_failures: gauge(
+                "casemate_bucket_failures",
+                "Times since the start that something could not be stored in the bucket, or had from it",
+            ),
             creates: gauge(
                 "casemate_creates_succeeded",
                 "Sandboxes made since the start",
@@ -307,6 +312,8 @@ fn refresh(state: &ApiState) {
     metrics.sandboxes.set(number(control.sandbox_total()));
     metrics.queue.set(control.queue_length().into());
     metrics.warm.set(number(control.warm_total()));
+    let failures = i64::try_from(control.bucket_failures());
+    metrics.bucket_failures.set(failures.unwrap_or(i64::MAX));
     if let Some(end) = state.certificate_end.as_ref().and_then(|end| end()) {
         metrics.certificate_end.get_or_create(&[]).set(end);
     }

@@ -138,6 +138,17 @@ impl Artifacts {
         })
     }
 
+    /// Whether the bucket lets us read and is laid out as ours, or not at all yet. Writes nothing.
+    pub async fn look(&self) -> Result<(), ArtifactError> {
+        match self.shared.read_layout().await {
+            Ok(found) if found == FORMAT_TEXT => Ok(()),
+            Ok(found) => Err(other_layout(&found)),
+            // It is empty; the first who stores makes one.
+            Err(ArtifactError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Removes an artifact: nobody can open it any more, and its pieces go with a later sweep unless
     /// others have them too. Gone already is done. Who has it open may find pieces missing days later.
     pub async fn remove(&self, scope: &Scope, artifact: &ArtifactRef) -> Result<(), ArtifactError> {
@@ -179,10 +190,7 @@ impl Shared {
             Err(error) => return Err(error),
         };
         if found != FORMAT_TEXT {
-            let text = String::from_utf8_lossy(&found);
-            return Err(ArtifactError::Layout {
-                found: text.chars().take(40).collect(),
-            });
+            return Err(other_layout(&found));
         }
         self.layout.store(true, Ordering::Relaxed);
         Ok(())
@@ -195,6 +203,13 @@ impl Shared {
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn other_layout(found: &[u8]) -> ArtifactError {
+    let text = String::from_utf8_lossy(found);
+    ArtifactError::Layout {
+        found: text.chars().take(40).collect(),
     }
 }
 

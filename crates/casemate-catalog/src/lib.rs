@@ -18,7 +18,7 @@ pub mod routes;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use self::redis::{Password, RedisCatalog, RedisSettings};
+pub use self::redis::{Password, RedisCatalog, RedisSettings, RedisTryError, try_out};
 pub use error::CatalogError;
 pub use events::{Events, Notice, Subscription};
 pub use leases::{LeaseTake, Leases};

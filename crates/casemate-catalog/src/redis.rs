@@ -25,7 +25,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use redis::{Cmd, FromRedisValue, Script, Value};
 
-pub use dial::AuthorityError;
+pub use dial::{AuthorityError, DialError};
 pub use settings::{Password, RedisSettings, RedisSettingsError};
 
 use self::dial::Dialer;
@@ -60,6 +60,23 @@ pub enum RedisOpenError {
     Settings(#[from] RedisSettingsError),
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+}
+
+/// Why a Redis cannot be used now.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisTryError {
+    #[error(transparent)]
+    Open(#[from] RedisOpenError),
+    #[error(transparent)]
+    Dial(#[from] DialError),
+}
+
+/// Whether there is a Redis that lets us in.
+pub async fn try_out(settings: RedisSettings) -> Result<(), RedisTryError> {
+    settings.check().map_err(RedisOpenError::from)?;
+    let dialer = Dialer::new(settings).map_err(RedisOpenError::from)?;
+    dialer.dial(|_| Ok(())).await?;
+    Ok(())
 }
 
 impl RedisCatalog {

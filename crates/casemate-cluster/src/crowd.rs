@@ -87,8 +87,10 @@ impl<K: Hash + Eq> Drop for Share<K> {
 
 /// Something that strangers, or a member, can make happen as often as they like, and that the log should
 /// tell.
-#[derive(Default)]
-pub struct Seldom(Mutex<Told>);
+pub struct Seldom {
+    every: Duration,
+    told: Mutex<Told>,
+}
 
 #[derive(Default)]
 struct Told {
@@ -99,11 +101,23 @@ struct Told {
 /// Between two lines of it.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
+impl Default for Seldom {
+    fn default() -> Self {
+        Self::every(TELL_EVERY)
+    }
+}
+
 impl Seldom {
+    /// With so much time between two lines.
+    pub fn every(every: Duration) -> Self {
+        let told = Mutex::default();
+        Self { every, told }
+    }
+
     /// It happened. Whether to tell it now, and how often it happened untold before that.
     pub fn happened(&self) -> Option<u64> {
-        let mut told = lock(&self.0);
-        if told.last.is_some_and(|last| last.elapsed() < TELL_EVERY) {
+        let mut told = lock(&self.told);
+        if told.last.is_some_and(|last| last.elapsed() < self.every) {
             told.untold += 1;
             return None;
         }
@@ -158,7 +172,7 @@ mod tests {
         let seldom = Seldom::default();
         assert_eq!(seldom.happened(), Some(0));
         assert_eq!((seldom.happened(), seldom.happened()), (None, None));
-        lock(&seldom.0).last = Some(Instant::now() - TELL_EVERY);
+        lock(&seldom.told).last = Some(Instant::now() - TELL_EVERY);
         assert_eq!(seldom.happened(), Some(2));
     }
 }

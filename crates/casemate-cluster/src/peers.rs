@@ -145,7 +145,33 @@ pub async fn connect_to_join(address: &str, authority: [u8; 32]) -> io::Result<B
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     let config = with_protocol(config, CONTROL);
-    connect(address, &host_of_role(MemberRole::Api), Arc::new(config)).await
+    let connected = connect(address, &host_of_role(MemberRole::Api), Arc::new(config)).await;
+    connected.map_err(explained)
+}
+
+/// In words for whoever gave the address and the token.
+fn explained(error: io::Error) -> io::Error {
+    let cause = error.get_ref();
+    let why = match cause.and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidMessage(_)) => NotAServer::NoTls,
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            NotAServer::OfAnotherCluster
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), why)
+}
+
+/// Who is there is not whom a machine joins at.
+#[derive(Debug, thiserror::Error)]
+enum NotAServer {
+    #[error(
+        "there is no TLS: machines join where API servers take calls of members (cluster.listen, port \
+         8082), not where their REST API is"
+    )]
+    NoTls,
+    #[error("who is there is no API server of the cluster that the token is of")]
+    OfAnotherCluster,
 }
 
 impl Configs {

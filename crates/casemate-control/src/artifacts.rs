@@ -8,6 +8,7 @@
 
 mod at_hand;
 mod come;
+pub(crate) mod failing;
 mod hold;
 mod leave;
 pub(crate) mod paused;
@@ -16,6 +17,7 @@ pub(crate) mod sweep;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use casemate_artifacts::Artifacts;
@@ -64,6 +66,17 @@ impl Control {
     /// Where nodes' carriers store.
     pub fn bucket(&self) -> Option<&Artifacts> {
         self.config.bucket.as_ref()
+    }
+
+    /// Times since the start that something could not be stored in the bucket, or had from there.
+    pub fn bucket_failures(&self) -> u64 {
+        self.bucket_failures.load(Ordering::Relaxed)
+    }
+
+    fn failed_to_carry(&self, error: &CarryError) {
+        if error.is_of_bucket() {
+            self.bucket_failures.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Some node may have something that the bucket has not.
@@ -146,12 +159,16 @@ async fn look(control: &Arc<Control>, node: &Arc<Node>, mut keeps: Option<watch:
             Ok::<_, CarryError>(())
         };
         if let Err(error) = looked.await {
-            tracing::warn!(
-                node = node.name,
-                error = chain(&error),
-                "could not store what node {} keeps; trying again later",
-                node.name
-            );
+            control.failed_to_carry(&error);
+            if let Some(untold) = node.failing.layers.happened() {
+                tracing::warn!(
+                    node = node.name,
+                    untold,
+                    error = chain(&error),
+                    "could not store what node {} keeps; trying again later",
+                    node.name
+                );
+            }
         }
         let taken_over = async {
             let changed = match &mut keeps {

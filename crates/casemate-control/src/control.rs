@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use casemate_build::builder::{Builder, BuilderLimits};
@@ -72,6 +73,7 @@ pub struct Control {
     /// This process, another name after each start: what it holds when it dies is found by it.
     pub(crate) owner: String,
     pub(crate) servers: Servers,
+    pub(crate) bucket_failures: Arc<AtomicU64>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -157,6 +159,7 @@ impl Control {
             trimming: tokio::sync::Mutex::default(),
             owner,
             servers,
+            bucket_failures: Arc::default(),
         });
         match &control.config.servers {
             // All others are dead.

@@ -19,6 +19,7 @@ use casemate_types::{SandboxId, Timestamp, chain};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::artifacts::failing::Failing;
 use crate::tasks::TaskKind;
 use crate::{Control, reconcile};
 use presence::Presence;
@@ -124,6 +125,8 @@ pub(crate) struct Node {
     pub(crate) carrier: Option<Arc<dyn Carrier>>,
     /// It may have something that the bucket has not.
     pub(crate) has_news: Notify,
+    /// What of it cannot be stored.
+    pub(crate) failing: Failing,
     heard: Mutex<Heard>,
     place: watch::Sender<Place>,
     /// Whether it answers this server: it is there to be kept.
@@ -175,6 +178,7 @@ impl Node {
             port: link.port,
             carrier: link.carrier,
             has_news: Notify::new(),
+            failing: Failing::default(),
             heard: Mutex::default(),
             place: watch::Sender::new(Place::default()),
             answers: watch::Sender::new(false),

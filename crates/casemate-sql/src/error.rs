@@ -4,29 +4,36 @@ use std::time::Duration;
 
 use sqlx::error::{DatabaseError, ErrorKind};
 
+use crate::Cause;
+
 /// Why a statement failed. Nothing of it was written, except for [`Error::Unavailable`] and
 /// [`Error::TimedOut`], after which either is possible.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("a row with this key is there already")]
-    Unique(#[source] sqlx::Error),
+    Unique(#[source] Cause),
     #[error("it refers to a row that does not exist")]
-    ForeignKey(#[source] sqlx::Error),
+    ForeignKey(#[source] Cause),
     /// Others wrote what this one read or wanted to write.
     #[error("others write the same")]
-    Conflict(#[source] sqlx::Error),
-    /// Locks or connections were not to be had in time, or the statement took too long.
+    Conflict(#[source] Cause),
+    /// Locks were not to be had in time, or the statement took too long.
     #[error("the database is busy")]
-    Busy(#[source] sqlx::Error),
+    Busy(#[source] Cause),
+    /// The pool gave none in time. It does not say whether there is nobody to connect to.
+    #[error(
+        "no connection to the database was to be had in time: it is away, or all connections are in use"
+    )]
+    NoConnection,
     #[error("the disk of the database is full")]
-    DiskFull(#[source] sqlx::Error),
+    DiskFull(#[source] Cause),
     /// A value that this database cannot keep, such as a NUL in a text.
     #[error("the database cannot keep such a value")]
-    Refused(#[source] sqlx::Error),
+    Refused(#[source] Cause),
     #[error("a row is not as expected")]
-    Undecodable(#[source] sqlx::Error),
-    #[error("the database failed")]
-    Unavailable(#[source] sqlx::Error),
+    Undecodable(#[source] Cause),
+    #[error(transparent)]
+    Unavailable(Cause),
     #[error("the database did not answer within {0:?}")]
     TimedOut(Duration),
 }
@@ -36,12 +43,32 @@ impl From<sqlx::Error> for Error {
         match &error {
             sqlx::Error::Database(cause) => {
                 let class = classify(cause.as_ref());
-                class(error)
+                class(error.into())
             }
-            sqlx::Error::PoolTimedOut => Self::Busy(error),
-            sqlx::Error::Encode(_) => Self::Refused(error),
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::Undecodable(error),
-            _ => Self::Unavailable(error),
+            sqlx::Error::PoolTimedOut => Self::NoConnection,
+            sqlx::Error::Encode(_) => Self::Refused(error.into()),
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
+                Self::Undecodable(error.into())
+            }
+            _ => Self::Unavailable(error.into()),
+        }
+    }
+}
+
+impl Error {
+    /// Whether the same attempt may succeed while nobody changes a setting or the database, as it does
+    /// not with a wrong password.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Conflict(_)
+            | Self::Busy(_)
+            | Self::NoConnection
+            | Self::DiskFull(_)
+            | Self::TimedOut(_) => true,
+            Self::Unavailable(cause) => cause.is_passing(),
+            Self::Unique(_) | Self::ForeignKey(_) | Self::Refused(_) | Self::Undecodable(_) => {
+                false
+            }
         }
     }
 }
@@ -53,7 +80,7 @@ const SQLITE_FULL: i32 = 13;
 /// By <https://www.sqlite.org/rescode.html> and
 /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>: the one has numbers, the other
 /// five characters.
-fn classify(cause: &dyn DatabaseError) -> fn(sqlx::Error) -> Error {
+fn classify(cause: &dyn DatabaseError) -> fn(Cause) -> Error {
     match cause.kind() {
         ErrorKind::UniqueViolation => return Error::Unique,
         ErrorKind::ForeignKeyViolation => return Error::ForeignKey,
@@ -82,4 +109,4 @@ fn classify(cause: &dyn DatabaseError) -> fn(sqlx::Error) -> Error {
 }
 
 /// Of PostgreSQL. SQLite's largest has four digits.
-const SQLSTATE_LEN: usize = 5;
+pub(crate) const SQLSTATE_LEN: usize = 5;

@@ -9,6 +9,7 @@
 //! lists ([`Value::texts`]) and the parts of a JSON text. All else keeps to what both understand:
 //! `$1`, `ON CONFLICT`, `RETURNING`, `IS NOT DISTINCT FROM`, `CAST (… AS BIGINT)` around a `SUM`.
 
+mod cause;
 mod error;
 mod pool;
 pub mod postgres;
@@ -20,6 +21,7 @@ pub mod testing;
 mod transaction;
 mod value;
 
+pub use cause::Cause;
 pub use error::Error;
 pub use pool::{On, Pool};
 pub use query::{Query, Row, Select, query, query_as, query_scalar};

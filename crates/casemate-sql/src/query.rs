@@ -118,7 +118,7 @@ async fn postgres_execute(
 }
 
 fn unfit(error: BoxDynError) -> Error {
-    Error::Refused(sqlx::Error::Encode(error))
+    sqlx::Error::Encode(error).into()
 }
 
 impl<R: Row, T> Select<R, T> {
@@ -154,7 +154,7 @@ impl<R: Row, T> Select<R, T> {
     /// The first row; none is an error.
     pub async fn fetch_one(self, on: impl Into<On<'_>>) -> Result<T, Error> {
         let first = self.fetch_optional(on).await?;
-        first.ok_or(Error::Unavailable(sqlx::Error::RowNotFound))
+        first.ok_or_else(|| sqlx::Error::RowNotFound.into())
     }
 }
 

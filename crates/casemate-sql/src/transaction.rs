@@ -97,9 +97,10 @@ impl Tx {
         match self.open {
             Open::Sqlite(open) => Ok(open.commit().await?),
             // The server would roll it back and call that a success.
-            Open::Postgres(_) if self.broken => Err(Error::Unavailable(sqlx::Error::Protocol(
-                "commit of a transaction that had failed".into(),
-            ))),
+            Open::Postgres(_) if self.broken => {
+                let failed = "commit of a transaction that had failed";
+                Err(sqlx::Error::Protocol(failed.into()).into())
+            }
             Open::Postgres(mut open) => open.end("COMMIT").await,
         }
     }

@@ -44,12 +44,13 @@ pub enum StoreError {
         #[source]
         source: Cause,
     },
-    /// Another writer held the database for too long; nothing was written.
-    #[error("the database is busy")]
-    Busy(#[source] Cause),
+    /// Another writer held the database for too long, or no connection was to be had; nothing was
+    /// written.
+    #[error(transparent)]
+    Busy(Cause),
     /// Nothing was written: its disk is full.
-    #[error("the disk of the database is full")]
-    DiskFull(#[source] Cause),
+    #[error(transparent)]
+    DiskFull(Cause),
     #[error("the database failed")]
     Unavailable(#[source] Cause),
 }

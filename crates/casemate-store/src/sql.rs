@@ -138,7 +138,7 @@ fn failed(what: &'static str, id: impl ToString, error: Error) -> StoreError {
             id: id.to_string(),
             source: error.into(),
         },
-        Error::Conflict(_) | Error::Busy(_) => StoreError::Busy(error.into()),
+        Error::Conflict(_) | Error::Busy(_) | Error::NoConnection => StoreError::Busy(error.into()),
         Error::DiskFull(_) => StoreError::DiskFull(error.into()),
         Error::Unavailable(_) | Error::TimedOut(_) => StoreError::Unavailable(error.into()),
     }

@@ -57,7 +57,7 @@ pub struct ClusterNode {
 }
 
 /// What a node has that is drained.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeLeft {
     pub running: u64,
     pub paused: u64,
@@ -65,6 +65,9 @@ pub struct NodeLeft {
     pub unstored: u64,
     /// Layers of templates and files of snapshots that are there and in no bucket.
     pub artifacts: u64,
+    /// Why what is not stored is not, where the API server that answers has tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// Request: a node gets nothing new, and what it has is to leave.

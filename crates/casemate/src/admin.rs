@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::config::Role;
 use crate::space::Space;
 use anyhow::{Context, bail};
 use casemate_rpc::NodeInfo;
@@ -40,6 +41,9 @@ fn yes() -> bool {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Status {
+    /// Not said by earlier ones.
+    #[serde(default)]
+    pub role: Role,
     pub pid: u32,
     pub url: String,
     pub domain: String,

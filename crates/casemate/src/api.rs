@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use crate::config::{self, ClusterFlags, Config, Flags, Loaded, Role};
+use crate::config::{self, ApiFlags, Config, Flags, Loaded, Role};
 use crate::output::Output;
 use crate::{child, log, up};
 
@@ -38,7 +38,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
-    cluster: ClusterFlags,
+    cluster: ApiFlags,
 }
 
 /// How long work that nobody can cancel may go on at the end.
@@ -51,7 +51,7 @@ pub fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
         domain: args.domain,
         config: args.config,
         role: Role::Api,
-        cluster: args.cluster,
+        cluster: args.cluster.into(),
         ..Flags::default()
     };
     let Loaded { config, warnings } = config::load(&flags)?;

@@ -21,7 +21,7 @@ use anyhow::{Context, bail, ensure};
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
-pub use cluster::{ClusterConfig, ClusterFlags, Role};
+pub use cluster::{ApiFlags, ClusterConfig, ClusterFlags, EdgeFlags, Role};
 pub use raw::RawConfig;
 pub use tls::Tls;
 

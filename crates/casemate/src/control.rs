@@ -3,6 +3,7 @@
 pub mod front;
 pub mod https;
 pub mod stores;
+pub mod trial;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -32,7 +33,7 @@ use crate::credentials::Bootstrap;
 use crate::up::doors::{Door, Doors};
 use crate::up::programs::AGENT_VERSION;
 use crate::up::sandboxes::disk_reserve_bytes;
-use crate::{child, log};
+use crate::{bucket, child, log};
 
 /// What the process is started with; the listeners come along, and then the socket over which it
 /// is told which certificate to show.
@@ -115,6 +116,7 @@ async fn serve(
     let written: Arc<dyn Catalog> = Arc::clone(&catalog) as _;
     let control = Control::start(config, store, written, history, Arc::new(images)).await?;
     let bucket = control.bucket().cloned();
+    let told = bucket::told(bucket.clone(), setup.config.artifacts.bucket.clone());
     let carrier = bucket
         .map(|bucket| Arc::new(NearCarrier::new(Arc::clone(&node), bucket)) as Arc<dyn Carrier>);
     let port = Arc::clone(&node);
@@ -144,7 +146,8 @@ async fn serve(
         () = client.closed() => {}
     }
     let shutdown = CancellationToken::new();
-    let mut serving = Box::pin(front.serve(doors, shutdown.clone()));
+    let serving = front.serve(doors, shutdown.clone());
+    let mut serving = Box::pin(beside(serving, told));
     tokio::select! {
         served = &mut serving => return served,
         _ = terminate.recv() => {}
@@ -159,6 +162,16 @@ async fn serve(
     let leaving = leave(&front, &control, &client, shutdown);
     let ((), served) = tokio::join!(leaving, serving);
     served
+}
+
+/// Does one thing until it is done, and another meanwhile.
+pub async fn beside<T>(main: impl Future<Output = T>, other: impl Future<Output = ()>) -> T {
+    let mut main = std::pin::pin!(main);
+    tokio::select! {
+        done = &mut main => return done,
+        () = other => {}
+    }
+    main.await
 }
 
 /// Makes room for a successor, which may begin as soon as the node was left: what is open then

@@ -48,7 +48,7 @@ impl DataDir {
     /// Opens the directory under a lock that its former user handed over.
     pub fn take_over(root: &Path, lock: File) -> anyhow::Result<Self> {
         use std::os::unix::fs::MetadataExt;
-        let ours = fs::metadata(root.join("lock")).context("look at the lock")?;
+        let ours = fs::metadata(lock_path(root)).context("look at the lock")?;
         let given = lock.metadata().context("look at the lock that was given")?;
         if (ours.dev(), ours.ino()) != (given.dev(), given.ino()) {
             bail!(
@@ -263,8 +263,13 @@ fn refuse_file_system(path: &Path) -> anyhow::Result<()> {
     }
 }
 
+/// Held by whoever uses the directory, who may have written into it what it is.
+pub fn lock_path(root: &Path) -> PathBuf {
+    root.join("lock")
+}
+
 fn lock(root: &Path) -> anyhow::Result<File> {
-    let path = root.join("lock");
+    let path = lock_path(root);
     let file = File::options()
         .create(true)
         .truncate(false)
@@ -273,10 +278,15 @@ fn lock(root: &Path) -> anyhow::Result<File> {
         .open(&path);
     let file = file.with_context(|| format!("open {}", path.display()))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => {
+            // What its former holder was.
+            let emptied = file.set_len(0);
+            emptied.with_context(|| format!("empty {}", path.display()))?;
+            Ok(file)
+        }
         Err(TryLockError::WouldBlock) => {
             bail!(
-                "another casemate uses {} (`casemate status` shows it)",
+                "another casemate uses {0} (`casemate status --data-dir {0}` shows it)",
                 root.display()
             )
         }

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::config::{self, ClusterFlags, Flags, Loaded, Role};
+use crate::config::{self, EdgeFlags, Flags, Loaded, Role};
 use crate::output::Output;
 use crate::{child, log};
 
@@ -47,7 +47,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
-    cluster: ClusterFlags,
+    cluster: EdgeFlags,
 }
 
 /// How long work that nobody can cancel may go on at the end.
@@ -64,7 +64,7 @@ pub fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
         domain: args.domain,
         config: args.config,
         role: Role::Edge,
-        cluster: args.cluster,
+        cluster: args.cluster.into(),
         ..Flags::default()
     };
     let Loaded { config, warnings } = config::load(&flags)?;

@@ -26,10 +26,11 @@ use tracing::{debug, warn};
 mod servers;
 
 use crate::config::{Config, Role};
+use crate::control::beside;
 use crate::health::{self, Health, gauge};
 use crate::member::{Membership, Place, Wanted};
 use crate::up::doors::{Door, Doors};
-use crate::{child, log};
+use crate::{bucket, child, log};
 use servers::ApiServers;
 
 /// What the process is started with; the listeners come along.
@@ -90,6 +91,7 @@ async fn serve(setup: GateSetup, mut doors: Doors, socket: OwnedFd) -> anyhow::R
     let watched: Arc<dyn Health> = looked_at;
     let health = health::serve(health_listener, Role::Node, watched, ending.clone());
     let bucket = setup.config.artifacts.open()?;
+    let told = bucket::told(bucket.clone(), setup.config.artifacts.bucket.clone());
     let carrier = bucket.map(|bucket| {
         let node: Arc<dyn NodePort> = Arc::clone(&client) as _;
         Arc::new(NearCarrier::new(node, bucket)) as Arc<dyn Carrier>
@@ -100,6 +102,7 @@ async fn serve(setup: GateSetup, mut doors: Doors, socket: OwnedFd) -> anyhow::R
         servers: Arc::clone(&servers),
     };
     let serving = accept(listener, &membership, &offer, &connections, &ending);
+    let serving = beside(serving, told);
     tokio::select! {
         served = serving => return served,
         served = health => return served.context("the health listener"),

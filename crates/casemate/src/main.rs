@@ -2,6 +2,7 @@
 
 mod admin;
 mod api;
+mod bucket;
 mod child;
 mod command;
 mod config;
@@ -13,6 +14,7 @@ mod egress;
 mod gate;
 mod hand_over;
 mod health;
+mod holder;
 mod log;
 mod member;
 mod node;

@@ -26,9 +26,10 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 
 use crate::config::{self, Config, Flags, Loaded, Role, raw};
+use crate::control::trial::Trial;
 use crate::data_dir::{DataDir, admin_socket};
 use crate::output::Output;
-use crate::{admin, command, hand_over, log};
+use crate::{admin, command, hand_over, log, user};
 use doors::{Door, Doors};
 use serve::Inherited;
 
@@ -183,8 +184,14 @@ async fn inherit(config: &Config) -> anyhow::Result<Option<Inherited>> {
     let mut theirs = status.doors;
     theirs.insert(Door::Http, listen);
     let elsewhere = doors::elsewhere(config, &theirs).await?;
-    // A certificate that cannot be used is as good a reason to leave the other one running.
+    // A certificate that cannot be used is as good a reason to leave the other one running, and so is
+    // a database.
     certificates::try_out(config)?;
+    let trial = Trial {
+        beside_another: true,
+        ..serve::trial(config, &config.data_dir, &status.instance)
+    };
+    trial.pass(user::ensure(user::CONTROL)?).await?;
     let Some(handed) = hand_over::ask(&socket).await? else {
         tracing::warn!("the platform ended before it handed over: this is an ordinary start");
         return begin_after(config, elsewhere).await.map(Some);
@@ -273,15 +280,26 @@ pub fn raise_open_files() {
 
 /// The settings under which `down` and others find what `up` left.
 pub fn config_of(data_dir: Option<PathBuf>, file: Option<PathBuf>) -> anyhow::Result<Config> {
+    let config = config_for_all(data_dir, file)?;
+    must_be_root()?;
+    Ok(config)
+}
+
+/// The same for who need not be root.
+pub fn config_for_all(data_dir: Option<PathBuf>, file: Option<PathBuf>) -> anyhow::Result<Config> {
     let flags = Flags {
         data_dir,
         config: file,
         ..Flags::default()
     };
     let Loaded { config, .. } = config::load(&flags)?;
+    Ok(config)
+}
+
+pub fn must_be_root() -> anyhow::Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "this needs root: run it with sudo"
     );
-    Ok(config)
+    Ok(())
 }

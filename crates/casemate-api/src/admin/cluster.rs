@@ -83,7 +83,7 @@ pub(crate) async fn nodes(
             sandboxes: view.map(|view| view.info.sandboxes),
             joined_at: node.joined_at,
             lost_at: node.lost_at,
-            left: drained.get(&node.id).copied().map(what_is_left),
+            left: drained.get(&node.id).cloned().map(what_is_left),
             node_id: node.id,
         }
     };
@@ -146,6 +146,7 @@ fn what_is_left(left: Left) -> NodeLeft {
         paused: left.paused,
         unstored: left.unstored,
         artifacts: left.artifacts,
+        why: left.why,
     }
 }
 

@@ -197,6 +197,23 @@ async fn a_bucket_that_refuses_is_not_asked_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_says_whether_a_bucket_can_be_used() {
+    let Some(world) = World::s3() else { return };
+    let artifacts = open(&world.config);
+    artifacts.look().await.unwrap();
+    let missing = Fault::Status(404, "NoSuchBucket", None);
+    world.proxy.fail("GET", "format", ALWAYS, missing);
+    let error = artifacts.look().await.unwrap_err();
+    assert!(
+        matches!(error, ArtifactError::Denied { .. }),
+        "{}",
+        chain(&error)
+    );
+    world.proxy.heal();
+    artifacts.look().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_only_and_a_full_bucket_still_give() {
     let Some(world) = World::s3() else { return };
     let team = scope("team");

@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -16,9 +17,14 @@ use super::settings::RedisSettings;
 
 /// Why there is no connection. No text holds a password.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum DialError {
-    #[error("Redis was not connected in time")]
-    Timeout,
+pub enum DialError {
+    #[error("no connection to {0} was made in time")]
+    NotConnected(String),
+    /// What speaks no TLS waits for more of what it does not understand.
+    #[error("the TLS handshake with {0} was not answered in time: does it speak TLS at that port?")]
+    NoTls(String),
+    #[error("{0} did not answer the login in time")]
+    NoLogin(String),
     #[error("connect to {host}:{port}")]
     Connect {
         host: String,
@@ -26,9 +32,10 @@ pub(super) enum DialError {
         #[source]
         source: io::Error,
     },
-    #[error("TLS with {host}")]
+    #[error("TLS with {host}:{port}")]
     Tls {
         host: String,
+        port: u16,
         #[source]
         source: io::Error,
     },
@@ -80,24 +87,16 @@ impl Dialer {
         &self,
         on_push: impl Fn(PushInfo) -> Result<(), redis::aio::SendError> + Send + Sync + 'static,
     ) -> Result<Dialled, DialError> {
-        let dialling = self.dial_slowly(on_push);
-        match tokio::time::timeout(self.settings.connection_timeout, dialling).await {
-            Ok(dialled) => dialled,
-            Err(_) => Err(DialError::Timeout),
-        }
-    }
-
-    async fn dial_slowly(
-        &self,
-        on_push: impl Fn(PushInfo) -> Result<(), redis::aio::SendError> + Send + Sync + 'static,
-    ) -> Result<Dialled, DialError> {
+        let until = Instant::now() + self.settings.connection_timeout;
         let (host, port) = (&self.settings.host, self.settings.port);
+        let place = || format!("{host}:{port}");
         let connect_error = |source| DialError::Connect {
             host: host.clone(),
             port,
             source,
         };
-        let stream = TcpStream::connect((&**host, port)).await;
+        let stream = timeout_at(until, TcpStream::connect((&**host, port))).await;
+        let stream = stream.map_err(|_| DialError::NotConnected(place()))?;
         let stream = stream.map_err(connect_error)?;
         stream.set_nodelay(true).map_err(connect_error)?;
         let config = AsyncConnectionConfig::new()
@@ -105,15 +104,20 @@ impl Dialer {
             .set_response_timeout(Some(self.settings.call_timeout))
             .set_push_sender(on_push);
         let login = self.login();
+        let late = |_| DialError::NoLogin(place());
         let Some((connector, name)) = &self.tls else {
-            return logged_in(&login, stream, config).await;
+            let logged_in = timeout_at(until, logged_in(&login, stream, config)).await;
+            return logged_in.map_err(late)?;
         };
-        let stream = connector.connect(name.clone(), stream).await;
+        let stream = timeout_at(until, connector.connect(name.clone(), stream)).await;
+        let stream = stream.map_err(|_| DialError::NoTls(place()))?;
         let stream = stream.map_err(|source| DialError::Tls {
             host: host.clone(),
+            port,
             source,
         })?;
-        logged_in(&login, stream, config).await
+        let logged_in = timeout_at(until, logged_in(&login, stream, config)).await;
+        logged_in.map_err(late)?
     }
 
     fn login(&self) -> RedisConnectionInfo {

@@ -71,7 +71,8 @@ pub enum RedisSettingsError {
     #[error("the password of Redis is given twice: in its URL, and apart from it")]
     TwoPasswords,
     #[error(
-        "redis:// sends password and data in clear to {host}: use rediss://, or allow plain text by name"
+        "redis:// sends password and data in clear to {host}: use rediss://, or allow plain text by \
+         redis.insecure_plaintext = true (CASEMATE_REDIS_INSECURE_PLAINTEXT=true)"
     )]
     Plaintext { host: String },
     #[error("the key prefix must be 1 to 64 letters, digits, '-', '_', '.' or ':'")]
@@ -81,6 +82,11 @@ pub enum RedisSettingsError {
 }
 
 impl RedisSettings {
+    /// Where it is, for people.
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
     /// Of a URL `redis[s]://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]`, with the guide's limits: 5 s
     /// to connect, 3 s a call. Without TLS only a host that is this machine is taken.
     pub fn new(url: &str, password: Password) -> Result<Self, RedisSettingsError> {

@@ -62,6 +62,37 @@ async fn plain_text_reaches_no_server_of_tls() {
 }
 
 #[tokio::test]
+async fn tls_where_there_is_none_is_said_to_be_that() {
+    if !Redis::is_wanted() {
+        return;
+    }
+    let redis = Redis::shared();
+    let url = redis.url().replace("redis://", "rediss://");
+    let mut settings = RedisSettings::new(&url, Password::default()).unwrap();
+    settings.connection_timeout = Duration::from_secs(1);
+    let refused = casemate_catalog::try_out(settings).await.unwrap_err();
+    let why = chain(&refused);
+    assert!(
+        why.contains("TLS") && !why.contains(redis.password()),
+        "{why}"
+    );
+    // A listener that says nothing at all.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    for (scheme, words) in [
+        ("rediss", "the TLS handshake with 127.0.0.1:"),
+        ("redis", "did not answer the login in time"),
+    ] {
+        let url = format!("{scheme}://{address}");
+        let mut settings = RedisSettings::new(&url, Password::default()).unwrap();
+        settings.connection_timeout = Duration::from_millis(300);
+        let refused = casemate_catalog::try_out(settings).await.unwrap_err();
+        let why = refused.to_string();
+        assert!(why.contains(words), "{why}");
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_password_is_said_and_not_shown() {
     if !Redis::is_wanted() {
         return;

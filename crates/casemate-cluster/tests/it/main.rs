@@ -184,7 +184,26 @@ async fn a_machine_that_joins_knows_the_cluster_by_its_fingerprint_alone() {
     assert!(echoes(connected).await);
     assert_eq!(came.recv().await.unwrap(), (None, Purpose::Calls));
     let refused = connect_to_join(&address, foreign.fingerprint().unwrap()).await;
-    assert!(refused.is_err(), "another authority");
+    let why = refused.err().expect("another authority").to_string();
+    assert!(
+        why.contains("no API server of the cluster that the token is of"),
+        "{why}"
+    );
+    // Where the REST API is there is no TLS.
+    let rest = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rest_address = rest.local_addr().unwrap().to_string();
+    let answering = tokio::spawn(async move {
+        let (mut stream, _) = rest.accept().await.unwrap();
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    let refused = connect_to_join(&rest_address, ours.fingerprint().unwrap()).await;
+    let why = refused.err().expect("no TLS").to_string();
+    assert!(
+        why.contains("there is no TLS") && why.contains("8082"),
+        "{why}"
+    );
+    answering.await.unwrap();
     // A node of the cluster is no API server.
     let (node, _) = listen(peers(&ours, MemberRole::Node, "n1"), At::Control).await;
     let refused = connect_to_join(&node.to_string(), ours.fingerprint().unwrap()).await;

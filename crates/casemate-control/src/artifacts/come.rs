@@ -1,6 +1,7 @@
 //! From the bucket to a node that lacks what it is asked for.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use casemate_rpc::carrier::FetchRequest;
@@ -80,6 +81,7 @@ impl Control {
             return Err(CarryError::Nowhere(what.to_string()));
         }
         let (carrier, node) = (Arc::clone(carrier), Arc::clone(node));
+        let failures = Arc::clone(&self.bucket_failures);
         let fetching = self.tasks.detached(async move {
             for row in found {
                 let request = FetchRequest {
@@ -91,6 +93,7 @@ impl Control {
                 let fetched = carrier.fetch(request).await;
                 let (what, name) = (&row.what, &node.name);
                 let bytes = fetched.inspect_err(|error| {
+                    failures.fetch_add(1, Ordering::Relaxed);
                     let error = chain(error);
                     tracing::warn!(node = name, error, "node {name} could not fetch {what}");
                 })?;

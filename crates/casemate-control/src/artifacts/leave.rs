@@ -44,11 +44,16 @@ pub(super) async fn store_due(
                     | CarrierError::Invalid { .. }
                     | CarrierError::Corrupt { .. }),
                 )) => {
-                    tracing::warn!(
-                        node = node.name,
-                        error = chain(&error),
-                        "could not store {what}"
-                    );
+                    let failed = chain(&error);
+                    control.failed_to_carry(&error.into());
+                    if let Some(untold) = node.failing.one_layer.happened() {
+                        tracing::warn!(
+                            node = node.name,
+                            untold,
+                            error = failed,
+                            "could not store {what}"
+                        );
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -71,7 +76,7 @@ pub(super) async fn store(
         scope: team.to_string(),
         like: None,
     };
-    let put = carrier.store(request).await?;
+    let put = node.failing.noted(carrier.store(request).await)?;
     let artifact = StoredArtifact {
         what: what.clone(),
         team,

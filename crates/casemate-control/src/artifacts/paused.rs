@@ -57,12 +57,16 @@ pub(crate) async fn run(control: &Arc<Control>, node: &Arc<Node>, keeps: &watch:
             continue;
         }
         if let Err(error) = store_due(control, node, keeps, after).await {
-            tracing::warn!(
-                node = node.name,
-                error = chain(&error),
-                "could not store the files of paused sandboxes of node {}; trying again later",
-                node.name
-            );
+            control.failed_to_carry(&error);
+            if let Some(untold) = node.failing.paused.happened() {
+                tracing::warn!(
+                    node = node.name,
+                    untold,
+                    error = chain(&error),
+                    "could not store the files of paused sandboxes of node {}; trying again later",
+                    node.name
+                );
+            }
         }
     }
 }
@@ -124,10 +128,13 @@ async fn store_if_it_rests(
             )
             | CarryError::Node(NodeError::Internal { .. } | NodeError::DiskFull { .. })),
         ) => {
-            tracing::warn!(
-                sandbox.id = %id, node = node.name, error = chain(&error),
-                "could not store the files of paused sandbox {id}"
-            );
+            control.failed_to_carry(&error);
+            if let Some(untold) = node.failing.one_paused.happened() {
+                tracing::warn!(
+                    sandbox.id = %id, node = node.name, untold, error = chain(&error),
+                    "could not store the files of paused sandbox {id}"
+                );
+            }
             Ok(())
         }
         Err(error) => Err(error),
@@ -152,7 +159,7 @@ impl Control {
         let files = node.port.keep_paused(id, pending.files()).await?;
         let is_copy = files == *pending.files();
         let stored = async {
-            let artifact = put(&**carrier, &files, team).await?;
+            let artifact = node.failing.noted(put(&**carrier, &files, team).await)?;
             if !is_copy {
                 // They go when it goes on: then not all of them may have been read.
                 let now = node.port.keep_paused(id, pending.files()).await?;

@@ -30,7 +30,7 @@ const PAUSES_AT_ONCE: usize = 8;
 const PAUSES_LAST: Duration = Duration::from_secs(20);
 
 /// What a node has that would end with it, and what would not.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Left {
     pub running: u64,
     pub paused: u64,
@@ -38,6 +38,8 @@ pub struct Left {
     pub unstored: u64,
     /// Layers of templates and files of snapshots that are in no bucket.
     pub artifacts: u64,
+    /// Why that is so, where this server tried to store them.
+    pub why: Option<String>,
 }
 
 /// One that goes on running there.
@@ -131,12 +133,16 @@ impl Control {
                 }
             }
         }
-        let there: Vec<Portable> = match self.nodes.get(name) {
-            Ok(node) => crate::artifacts::there(&node),
-            Err(_) => Vec::new(),
+        let node = self.nodes.get(name).ok();
+        let there: Vec<Portable> = match &node {
+            Some(node) => crate::artifacts::there(node),
+            None => Vec::new(),
         };
         for asked in there.chunks(crate::artifacts::ASKED_MAX) {
             left.artifacts += self.store.artifact_due(asked).await?.len() as u64;
+        }
+        if left.unstored > 0 || left.artifacts > 0 {
+            left.why = node.and_then(|node| node.failing.why());
         }
         Ok(left)
     }

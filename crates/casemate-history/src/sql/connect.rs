@@ -27,15 +27,26 @@ pub enum Schema {
 pub enum ConnectError {
     #[error("settings of the database")]
     Options(#[from] OptionsError),
-    #[error("connect to database {database} at {host} for the history")]
+    #[error("cannot connect to database {database} at {place} for the history")]
     Connect {
-        host: String,
+        place: String,
         database: String,
         #[source]
         source: Error,
     },
     #[error("the history (schema {SCHEMA} of the database)")]
     Schema(#[from] SchemaError),
+}
+
+impl ConnectError {
+    /// Whether the same attempt may succeed while nobody changes a setting, the database or the binary.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Options(_) => false,
+            Self::Connect { source, .. } => source.is_passing(),
+            Self::Schema(error) => error.is_passing(),
+        }
+    }
 }
 
 /// Those of a history's connections, from the store's.
@@ -63,7 +74,7 @@ impl SqlHistory {
         // What was appended survives our death, and the server's crash costs its last half second.
         let pool = postgres::connect(&options, Commits::Soon).await;
         let pool = pool.map_err(|source| ConnectError::Connect {
-            host: options.host.clone(),
+            place: options.place(),
             database: options.database.clone(),
             source,
         })?;

@@ -11,6 +11,7 @@ use sqlx::{Connection, PgConnection};
 
 use super::{Commits, PostgresOptions, driver};
 use crate::Error;
+use crate::cause;
 
 /// How long one migrator waits for another.
 const OTHERS_WAIT: Duration = Duration::from_secs(120);
@@ -46,6 +47,21 @@ pub enum SchemaError {
     Migrate(#[source] MigrateError),
     #[error("look at the schema of the database")]
     Look(#[source] Error),
+}
+
+impl SchemaError {
+    /// Whether the same attempt may succeed while nobody changes a setting, the database or the binary.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Newer { .. } | Self::Older { .. } | Self::Foreign(_) => false,
+            Self::Locked => true,
+            Self::Migrate(
+                MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _),
+            ) => cause::is_passing(error),
+            Self::Migrate(_) => false,
+            Self::Look(error) => error.is_passing(),
+        }
+    }
 }
 
 /// What a database holds of a schema.
@@ -133,7 +149,8 @@ fn last(known: &Migrator) -> i64 {
 }
 
 async fn connect(options: &PostgresOptions) -> Result<PgConnection, SchemaError> {
-    let driver = driver(options, Commits::Synced);
+    // A server has something to say of each table that is there already.
+    let driver = driver(options, Commits::Synced).options([("client_min_messages", "warning")]);
     let connecting = PgConnection::connect_with(&driver);
     let connected = tokio::time::timeout(options.acquire_timeout, connecting).await;
     connected

@@ -187,6 +187,15 @@ impl PostgresOptions {
         })
     }
 
+    /// Where it is, for people.
+    pub fn place(&self) -> String {
+        match (self.host.starts_with('/'), self.host.contains(':')) {
+            (true, _) => self.host.clone(),
+            (false, true) => format!("[{}]:{}", self.host, self.port),
+            (false, false) => format!("{}:{}", self.host, self.port),
+        }
+    }
+
     /// With another password than the one in the address, if there is one.
     #[must_use]
     pub fn with_password(self, password: Option<Password>) -> Self {

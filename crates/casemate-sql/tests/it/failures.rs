@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use casemate_sql::postgres::{ANSWER_GRACE, Commits, Password, PostgresOptions, connect};
+use casemate_sql::postgres::{ANSWER_GRACE, Commits, Password, PostgresOptions, TlsMode, connect};
 use casemate_sql::testing::{Postgres, Setup, is_enabled};
 use casemate_sql::{Error, Pool, query, query_scalar};
 
@@ -26,7 +26,7 @@ fn impatient(options: PostgresOptions) -> PostgresOptions {
 fn check_retryable(error: &Error) {
     let is_right = matches!(
         error,
-        Error::Busy(_) | Error::Unavailable(_) | Error::TimedOut(_)
+        Error::Busy(_) | Error::NoConnection | Error::Unavailable(_) | Error::TimedOut(_)
     );
     assert!(is_right, "{}", chain(error));
 }
@@ -191,6 +191,81 @@ async fn a_wrong_password_is_a_clear_error_without_it() {
     let words = chain(&connect(&options, Commits::Synced).await.unwrap_err());
     assert!(words.contains("password authentication failed"), "{words}");
     assert!(!words.contains("very-wrong"), "{words}");
+}
+
+/// What people read of an error, with all that lies below it.
+fn told(error: &Error) -> String {
+    let mut words = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        words.push_str(&format!(": {cause}"));
+        next = cause.source();
+    }
+    words
+}
+
+#[tokio::test]
+async fn a_cause_is_told_once_and_what_cannot_pass_is_known() {
+    let Some(server) = Postgres::shared() else {
+        return;
+    };
+    let right = server.options("postgres");
+    let refused = async |options: PostgresOptions| {
+        let error = connect(&options, Commits::Synced).await.unwrap_err();
+        (told(&error), error.is_passing())
+    };
+    let (words, is_passing) = refused(PostgresOptions {
+        port: 1,
+        ..right.clone()
+    })
+    .await;
+    assert_eq!(words, "Connection refused (os error 111)");
+    assert!(is_passing);
+    let (words, is_passing) = refused(PostgresOptions {
+        database: "nosuch".into(),
+        ..right.clone()
+    })
+    .await;
+    assert_eq!(words, "database \"nosuch\" does not exist");
+    assert!(!is_passing);
+    let wrong = Password::new("wrong".into());
+    let (words, is_passing) = refused(right.clone().with_password(Some(wrong))).await;
+    assert!(
+        words.starts_with("password authentication failed for user"),
+        "{words}"
+    );
+    assert!(!words.contains(" at line ") && !is_passing, "{words}");
+    let (words, is_passing) = refused(PostgresOptions {
+        tls: TlsMode::Require,
+        ..right
+    })
+    .await;
+    assert!(
+        words.starts_with("it has no TLS") && words.contains("?sslmode=disable"),
+        "{words}"
+    );
+    assert!(!is_passing);
+}
+
+#[tokio::test]
+async fn a_pool_that_gives_nothing_says_that_the_database_may_be_away() {
+    if !is_enabled() {
+        return;
+    }
+    let server = Postgres::start(&Setup::default());
+    let pool = numbers(&impatient(server.database(None).await)).await;
+    server.kill();
+    // Those that were open are found to be broken first.
+    let until = Instant::now() + RECOVERY;
+    loop {
+        let error = put(&pool, 1).await.unwrap_err();
+        check_retryable(&error);
+        if matches!(error, Error::NoConnection) {
+            assert!(told(&error).contains("it is away"), "{}", told(&error));
+            return;
+        }
+        assert!(Instant::now() < until, "{}", chain(&error));
+    }
 }
 
 #[tokio::test]

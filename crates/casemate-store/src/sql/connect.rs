@@ -25,15 +25,26 @@ pub enum Schema {
 pub enum ConnectError {
     #[error("settings of the database")]
     Options(#[from] OptionsError),
-    #[error("connect to database {database} at {host}")]
+    #[error("cannot connect to database {database} at {place}")]
     Connect {
-        host: String,
+        place: String,
         database: String,
         #[source]
         source: Error,
     },
     #[error(transparent)]
     Schema(#[from] SchemaError),
+}
+
+impl ConnectError {
+    /// Whether the same attempt may succeed while nobody changes a setting, the database or the binary.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Options(_) => false,
+            Self::Connect { source, .. } => source.is_passing(),
+            Self::Schema(error) => error.is_passing(),
+        }
+    }
 }
 
 /// Brings the schema of a database up to date: one process at a time, others wait.
@@ -49,7 +60,7 @@ impl SqlStore {
         options.check()?;
         let all = postgres::connect(options, Commits::Synced).await;
         let all = all.map_err(|source| ConnectError::Connect {
-            host: options.host.clone(),
+            place: options.place(),
             database: options.database.clone(),
             source,
         })?;

@@ -66,7 +66,7 @@ impl Health for ApiHealth {
             .filter(connected)
             .map(|node| (&node.info.node, node.info.sandboxes))
             .collect();
-        let values: [(&str, &str, u64); 4] = [
+        let values: [(&str, &str, u64); 5] = [
             (
                 "casemate_nodes_known",
                 "Nodes of which something was heard",
@@ -86,6 +86,11 @@ impl Health for ApiHealth {
                 "casemate_queue_length",
                 "Creates that wait at the nodes",
                 self.control.queue_length().into(),
+            ),
+            (
+                "casemate_bucket_failures",
+                "Times since the start that something could not be stored in the bucket, or had from it",
+                self.control.bucket_failures(),
             ),
         ];
         for (name, help, value) in values {

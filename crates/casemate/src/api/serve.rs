@@ -17,12 +17,14 @@ use tokio_util::sync::CancellationToken;
 use super::calls::Calls;
 use super::health::{ApiHealth, has_nodes};
 use super::{first, front, members as ours};
+use crate::bucket;
 use crate::config::{Config, Role};
 use crate::control::https::Https;
 use crate::control::{ANNOUNCED, ASKED_TIMEOUT, ControlSetup, FIRST_WAIT, control_config, stores};
 use crate::credentials;
 use crate::data_dir::DataDir;
 use crate::health;
+use crate::holder::Holder;
 use crate::output::Output;
 use crate::signals::EndSignals;
 use crate::up::certificates::{self, Certificates};
@@ -46,6 +48,7 @@ pub(super) async fn serve(config: Config, output: &Output) -> anyhow::Result<()>
     // A port in use should cost nobody a minute.
     let doors = doors::open(&config, Doors::new()).await?;
     let dir = DataDir::open(&config.data_dir)?;
+    Holder::note(&config, &dir)?;
     let name = name(&config, &dir);
     let store = stores::shared(&config).await?;
     steady::set_origin(stores::steady_origin(&*store).await?);
@@ -120,6 +123,10 @@ pub(super) async fn serve(config: Config, output: &Output) -> anyhow::Result<()>
         ending: CancellationToken::new(),
         carries: !config.artifacts.bucket.is_empty(),
     };
+    tasks.spawn(bucket::told(
+        server.control.bucket().cloned(),
+        config.artifacts.bucket.clone(),
+    ));
     let mut doors = doors;
     let members_door = doors
         .remove(&Door::Cluster)

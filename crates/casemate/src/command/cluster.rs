@@ -150,7 +150,7 @@ fn show(nodes: &[ClusterNode]) -> String {
             },
             node.sandboxes
                 .map_or_else(|| "-".to_owned(), |count| count.to_string()),
-            node.left.map_or_else(String::new, |left| {
+            node.left.as_ref().map_or_else(String::new, |left| {
                 format!(
                     "{} running, {} paused, {} not stored",
                     left.running,

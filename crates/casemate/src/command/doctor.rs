@@ -4,6 +4,7 @@ mod https;
 mod kernel;
 mod programs;
 mod room;
+mod stores;
 mod tables;
 
 use std::path::PathBuf;
@@ -126,6 +127,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
     findings.push(room::memory());
     findings.extend(tables::look(&config));
     findings.push(https::look(&config));
+    findings.extend(stores::look(&config).await);
     findings.push(kernel::kvm());
     let fatal = findings.iter().any(Finding::is_fatal);
     output.value(

@@ -12,6 +12,8 @@ pub struct Args {
 enum Role {
     /// API and edge.
     Control,
+    /// Tries whether the settings of `up` can do at all.
+    Trial,
     /// The resolver of sandboxes.
     Egress,
     /// What stands between the network and a node.
@@ -29,6 +31,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.role {
         Role::ProbeIdmappedMount { dir } => casemate_namespaces::probe::idmapped_mount(&dir)?,
         Role::Control => crate::control::run()?,
+        Role::Trial => crate::control::trial::run()?,
         Role::Egress => crate::egress::run()?,
         Role::Gate => crate::gate::run()?,
         Role::Member => crate::member::child::run()?,

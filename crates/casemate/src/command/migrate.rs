@@ -43,7 +43,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     let options = options.context("there is no database: set DATABASE_URL")?;
     // Before anything is changed; while it is held, no platform starts there.
     let source = copies.then(|| source(&config)).transpose()?;
-    let place = format!("{} at {}", options.database, options.host);
+    let place = format!("{} at {}", options.database, options.place());
     casemate_store::migrate(&options)
         .await
         .with_context(|| format!("bring the schema of {place} up to date"))?;

@@ -235,8 +235,9 @@ impl Needed {
                  E2B_API_KEY"
             ),
             Self::Directory => format!(
-                "keys are managed by whoever runs the platform, on its machine: {dir} has no \
-                 credentials (`casemate up` makes them). Name another directory with --data-dir"
+                "this is for whoever runs the platform, on a machine of it: {dir} has no credentials \
+                 (`casemate up` makes them, in a cluster `casemate api`). Name the data directory of \
+                 one of them with --data-dir"
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! `casemate status`: whether the platform of a data directory runs, and what it holds.
+//! `casemate status`: what of a platform runs in a data directory, and what it holds.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,10 +6,13 @@ use std::process::ExitCode;
 use anyhow::bail;
 use serde_json::json;
 
-use crate::admin::{Reply, Request, ask};
+use crate::admin::{Reply, Request, Status, ask};
+use crate::config::Role;
 use crate::data_dir::{DataDir, admin_socket};
+use crate::holder::{self, Holder};
 use crate::output::Output;
-use crate::up::config_of;
+use crate::up::doors::Door;
+use crate::up::{config_for_all, must_be_root};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -25,13 +28,24 @@ pub struct Args {
 const NOT_RUNNING: u8 = 3;
 
 pub async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
-    let config = config_of(args.data_dir, args.config)?;
-    let dir = config.data_dir;
+    let dir = config_for_all(args.data_dir, args.config)?.data_dir;
     if !DataDir::exists(&dir) {
+        // It may only be hidden from others.
+        must_be_root()?;
         bail!(
             "there is no platform in {}: `casemate up` makes one",
             dir.display()
         );
+    }
+    // An API server and an edge need no root, nor does who asks for them.
+    if let Some(holder) = Holder::of(&dir)? {
+        let mut value = serde_json::to_value(&holder)?;
+        value["running"] = json!(true);
+        output.value(&value, || holder.words());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !holder::is_ours(&dir) {
+        must_be_root()?;
     }
     let status = match ask(&admin_socket(&dir), Request::Status).await? {
         Some(Reply::Status(status)) => status,
@@ -53,23 +67,27 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
         }
     };
     let mut value = serde_json::to_value(&status)?;
+    if let (Role::Node, Some(value)) = (status.role, value.as_object_mut()) {
+        // Clients know none of it.
+        value.remove("domain");
+    }
     value["running"] = json!(true);
     value["ready"] = json!(status.ready && status.answers);
     output.value(&value, || {
         let node = &status.node;
-        let ready = match (status.ready, status.answers) {
-            (false, _) => "not ready yet",
-            (true, false) => "but API and edge do not answer",
-            (true, true) => "ready",
+        let ready = match (status.ready, status.answers, status.role) {
+            (false, _, _) => "not ready yet",
+            (true, false, Role::Node) => "but its gate does not answer",
+            (true, false, _) => "but API and edge do not answer",
+            (true, true, _) => "ready",
         };
         format!(
-            "casemate runs at {} (domain {}), {ready}\n\
+            "{}, {ready}\n\
              sandboxes {} of {}, waiting {}, prepared slots {} and layers {}\n\
              memory {} MiB free of {} MiB, {} MiB promised\n\
              disk {} MiB free{}, sandboxes can write {} MiB\n\
              instance {}, processes: node {}{}",
-            status.url,
-            status.domain,
+            what_runs(&status),
             node.sandboxes,
             node.sandboxes_max,
             node.queue_length,
@@ -87,6 +105,15 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
         )
     });
     Ok(ExitCode::SUCCESS)
+}
+
+fn what_runs(status: &Status) -> String {
+    match (status.role, status.doors.get(&Door::Cluster)) {
+        (Role::Node, Some(gate)) => {
+            format!("casemate node runs: gate {gate}, health {}", status.url)
+        }
+        _ => format!("casemate runs at {} (domain {})", status.url, status.domain),
+    }
 }
 
 fn below_reserve(node: &casemate_rpc::NodeInfo) -> String {

@@ -169,8 +169,63 @@ impl ClusterConfig {
     }
 }
 
-// What the command lines of the roles have in common. No document comment: it would take the place
-// of each command's own in the help.
+// Of the flags below what an API server has use for. No document comment: it would take the place of
+// the command's own in the help.
+#[derive(Debug, Default, Clone, clap::Args)]
+pub struct ApiFlags {
+    /// Where calls of nodes and edges come.
+    #[arg(long, value_name = "ADDR:PORT")]
+    cluster_listen: Option<String>,
+    /// Where /health, /ready and /metrics are.
+    #[arg(long, value_name = "ADDR:PORT")]
+    health_listen: Option<String>,
+    /// Under which this server belongs to the cluster.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+}
+
+impl From<ApiFlags> for ClusterFlags {
+    fn from(flags: ApiFlags) -> Self {
+        Self {
+            listen: flags.cluster_listen,
+            health_listen: flags.health_listen,
+            name: flags.name,
+            ..Self::default()
+        }
+    }
+}
+
+// The same of an edge.
+#[derive(Debug, Default, Clone, clap::Args)]
+pub struct EdgeFlags {
+    /// Where /health, /ready and /metrics are.
+    #[arg(long, value_name = "ADDR:PORT")]
+    health_listen: Option<String>,
+    /// Where API servers take calls of nodes and edges; several are parted by commas.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    api: Vec<String>,
+    /// Under which this machine belongs to the cluster.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// With which this machine joins at its first start; better by JOIN_TOKEN, which others of this
+    /// machine cannot see.
+    #[arg(long, value_name = "TOKEN", value_parser = secret)]
+    join_token: Option<Secret>,
+}
+
+impl From<EdgeFlags> for ClusterFlags {
+    fn from(flags: EdgeFlags) -> Self {
+        Self {
+            health_listen: flags.health_listen,
+            api: flags.api,
+            name: flags.name,
+            join_token: flags.join_token,
+            ..Self::default()
+        }
+    }
+}
+
+// All of them, of a node and of a machine that joins.
 #[derive(Debug, Default, Clone, clap::Args)]
 pub struct ClusterFlags {
     /// Where calls of other machines come.

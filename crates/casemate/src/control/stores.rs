@@ -10,7 +10,7 @@ use casemate_catalog::{
 };
 use casemate_control::servers;
 use casemate_history::{History, SqlHistory};
-use casemate_store::{Schema, Settings, SqlStore, Store, StoreError};
+use casemate_store::{OpenError, Schema, Settings, SqlStore, Store, StoreError};
 use casemate_types::steady;
 use tracing::debug;
 
@@ -61,7 +61,7 @@ pub(super) async fn store(
         "the database {} at {} belongs to another installation ({owner}): give this one a database \
          of its own",
         options.database,
-        options.host
+        options.place()
     );
     Ok(Arc::new(store))
 }
@@ -78,9 +78,27 @@ pub async fn shared(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
         "the database {} at {} belongs to a `casemate up` ({owner}): give the cluster a database of \
          its own",
         options.database,
-        options.host
+        options.place()
     );
     Ok(Arc::new(store))
+}
+
+/// Whether the same may succeed while nobody changes a setting, the database or the binary: one that is
+/// away comes back, one that is another's stays so.
+pub fn is_passing(error: &anyhow::Error) -> bool {
+    if let Some(error) = error.downcast_ref::<casemate_store::ConnectError>() {
+        return error.is_passing();
+    }
+    if let Some(error) = error.downcast_ref::<casemate_history::ConnectError>() {
+        return error.is_passing();
+    }
+    if let Some(error) = error.downcast_ref::<StoreError>() {
+        return error.is_retryable();
+    }
+    match error.downcast_ref::<OpenError>() {
+        Some(OpenError::NewerSchema { .. } | OpenError::ForeignSchema { .. }) | None => false,
+        Some(_) => true,
+    }
 }
 
 /// The origin of the database's clock.

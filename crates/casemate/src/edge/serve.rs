@@ -24,6 +24,7 @@ use crate::control::{ANNOUNCED, ASKED_TIMEOUT};
 use crate::credentials;
 use crate::data_dir::DataDir;
 use crate::health::{self, Health, gauge};
+use crate::holder::Holder;
 use crate::member::{Membership, NotEntered, Place, Wanted};
 use crate::output::Output;
 use crate::signals::EndSignals;
@@ -45,6 +46,7 @@ pub(super) async fn serve(config: Config, output: &Output) -> anyhow::Result<()>
     let mut signals = EndSignals::new()?;
     let mut doors = doors::open(&config, Doors::new()).await?;
     let dir = DataDir::open(&config.data_dir)?;
+    Holder::note(&config, &dir)?;
     let wanted = Wanted::of(&config, &Place::of(&dir))?;
     let name = wanted.name().to_owned();
     let membership = tokio::select! {

@@ -24,6 +24,7 @@ use crate::child::{self, Pids};
 use crate::config::tls::{Certificate, Challenge};
 use crate::config::{Config, Role};
 use crate::control::ControlSetup;
+use crate::control::trial::Trial;
 use crate::credentials;
 use crate::data_dir::{DataDir, admin_socket};
 use crate::egress::EgressSetup;
@@ -92,8 +93,15 @@ pub async fn serve(config: Config, inherited: Inherited, output: &Output) -> any
             let certificates = certificates.context("the certificate for https")?;
             clock::start(&dir).context("fix the origin of steady time")?;
             let setup = control_setup(&config, &dir, &doors, certificates.is_some())?;
+            if dns.is_none() {
+                let trial = trial(&config, dir.root(), dir.instance().as_str());
+                tokio::select! {
+                    tried = trial.pass(user) => tried?,
+                    () = signals.next() => return Ok(()),
+                }
+            }
             let setup = FrontSetup::Control(Box::new(setup));
-            (setup, format!("node-{}", dir.instance()), certificates)
+            (setup, node_name(dir.instance().as_str()), certificates)
         }
     };
     let certificate = certificates.as_ref().map(Certificates::follow);
@@ -268,6 +276,21 @@ fn paused_memory_bytes(config: &Config) -> u64 {
         0 => casemate_node::memory_total_bytes() / PAUSED_MEMORY_PART,
         mib => mib.saturating_mul(1024 * 1024),
     }
+}
+
+/// Of the settings for control. A successor tries them before it asks to be one.
+pub fn trial(config: &Config, data_dir: &Path, instance: &str) -> Trial {
+    Trial {
+        config: config.clone(),
+        control_dir: data_dir.join("control"),
+        node: node_name(instance),
+        beside_another: false,
+    }
+}
+
+/// Of a machine that is alone.
+fn node_name(instance: &str) -> String {
+    format!("node-{instance}")
 }
 
 fn control_setup(

@@ -73,12 +73,12 @@ async fn until_empty(
         if found.lost_at.is_some() {
             bail!("{node} was lost meanwhile: what is stored of it goes on elsewhere");
         }
-        let Some(left) = found.left else {
+        let Some(left) = found.left.clone() else {
             bail!("{node} is drained no more: it is {}", found.standing);
         };
-        if said != Some(left) {
+        if said.as_ref() != Some(&left) {
             output.note(&format!("left at {node}: {}", words(&left)));
-            said = Some(left);
+            said = Some(left.clone());
         }
         if is_empty(&found, &left) {
             let since = *empty_since.get_or_insert_with(Instant::now);
@@ -121,10 +121,14 @@ fn words(left: &NodeLeft) -> String {
         paused,
         unstored,
         artifacts,
+        why,
     } = left;
     let mut text = format!("{running} running, {paused} paused of which {unstored} are not stored");
     if *artifacts > 0 {
         text += &format!(", {artifacts} layers and snapshots that are not stored");
+    }
+    if let Some(why) = why {
+        text += &format!(" ({why})");
     }
     text
 }

@@ -101,6 +101,7 @@ impl Platform {
 
     async fn status(&self) -> anyhow::Result<admin::Reply> {
         Ok(admin::Reply::Status(Box::new(admin::Status {
+            role: self.config.role,
             pid: std::process::id(),
             url: self.url(),
             domain: self.config.domain.clone(),
