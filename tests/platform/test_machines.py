@@ -165,7 +165,8 @@ def test_a_machine_burns_down_and_another_one_takes_its_name(cluster):
         host.until("it has its files", lambda: reads(again), 30)
         # It gets what is new, and the edge reaches it.
         made = cluster.create_at(fresh)
-        assert made.commands.run("echo new").stdout == "new\n"
+        says_new = lambda: made.commands.run("echo new").stdout == "new\n"
+        host.until("the edge finds the new address", says_new, 30)
         for sandbox in (moves, waits, made):
             assert api.kill(sandbox.sandbox_id)
         assert not set(api.listed()) & {one.sandbox_id for one in (runs, moves, waits, unstored)}

@@ -253,8 +253,11 @@ impl Finder {
                 let doubt = Doubt::RunsAt(place.node.clone());
                 self.memory.doubt_since(sandbox, doubt, mark);
             }
-            // It may be elsewhere by now.
-            Err(DialFailure::Node(_)) => self.memory.age(sandbox),
+            // It may be elsewhere by now, or the node at another address.
+            Err(DialFailure::Node(_)) => {
+                self.memory.age(sandbox);
+                self.nodes.ask();
+            }
             Ok(_) | Err(DialFailure::PortClosed) => {}
         }
         dialled

@@ -108,12 +108,17 @@ impl NodeTable {
     pub(crate) async fn port(&self, name: &str) -> Option<Arc<dyn NodePort>> {
         let mut nodes = self.nodes.subscribe();
         if !nodes.borrow().contains_key(name) {
-            self.wanted.notify_one();
+            self.ask();
             let known = nodes.wait_for(|nodes| nodes.contains_key(name));
             // What did not come says so below.
             let _ = timeout(NEWCOMER_PATIENCE, known).await;
         }
         self.known(name)
+    }
+
+    /// Has API servers asked soon who is there.
+    pub(crate) fn ask(&self) {
+        self.wanted.notify_one();
     }
 
     /// The way to a node, if it is known.
@@ -194,8 +199,8 @@ impl NodeTable {
     }
 }
 
-/// Asks API servers who is there, every few seconds and when a route names somebody new, and keeps the
-/// list at `path`. While none answers the list stays. Never returns.
+/// Asks API servers who is there, every few seconds, and when a route names somebody new or a node is
+/// not reached, and keeps the list at `path`. While none answers the list stays. Never returns.
 pub async fn keep_listed(table: Arc<NodeTable>, servers: Arc<dyn Servers>, path: PathBuf) {
     let mut answers = None;
     loop {
