@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use casemate_history::{EventKind, History, HistoryError, LifecycleEvent, LogLine, TeamPoint};
+use casemate_types::pauses::drawn;
 use casemate_types::{Sample, SandboxId, TeamId, Timestamp, chain, steady};
 use jiff::SignedDuration;
 use tokio::sync::{Mutex, mpsc};
@@ -202,19 +203,41 @@ impl Inbox {
             }
         }
         if !samples.is_empty() {
-            let written = history.samples_append(&samples).await;
+            let written = tried(|| history.samples_append(&samples)).await;
             self.losses.note("samples", samples.len(), written);
         }
         if !events.is_empty() {
-            let written = history.events_append(&events).await;
+            let written = tried(|| history.events_append(&events)).await;
             self.losses.note("events", events.len(), written);
         }
         if !lines.is_empty() {
-            let written = history.logs_append(&lines).await;
+            let written = tried(|| history.logs_append(&lines)).await;
             self.losses.note("log lines", lines.len(), written);
         }
         self.taken.clear();
     }
+}
+
+/// Waits before what failed is written again: connections that were cut are all found to be so one by
+/// one.
+const AGAIN_AFTER: [Duration; 3] = [
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_millis(750),
+];
+
+/// As often as costs little. What the database had written all the same is there twice then.
+async fn tried<Written>(write: impl Fn() -> Written) -> Result<(), HistoryError>
+where
+    Written: Future<Output = Result<(), HistoryError>>,
+{
+    for pause in AGAIN_AFTER {
+        if write().await.is_ok() {
+            return Ok(());
+        }
+        tokio::time::sleep(drawn(pause)).await;
+    }
+    write().await
 }
 
 /// Writes in a row that failed. Several come each second: a full disk would fill the log with them.
@@ -272,7 +295,7 @@ pub(crate) async fn run(control: Arc<Control>) {
                 // Every server sees all of them.
                 if !points.is_empty() && control.is_janitor() {
                     only_of_teams(&control, &mut points).await;
-                    let written = history.activity_append(&points).await;
+                    let written = tried(|| history.activity_append(&points)).await;
                     losses.note("team points", points.len(), written);
                 }
             }

@@ -9,7 +9,7 @@ use casemate_types::pauses::drawn;
 use casemate_types::{
     CompiledPolicy, EndReason, Kept, LayerId, Portable, SandboxId, SnapshotId, Timestamp,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
@@ -54,6 +54,9 @@ pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Connections that are ready for a dial: a handshake costs a round trip and a millisecond of both
 /// processors, and a create is nearly always followed by a dial.
 const SPARES: usize = 4;
+/// Handshakes for dials at once. A gate bears some hundred of one address, and ends the oldest for one
+/// more: those beyond it would fail.
+const DIALS_AT_ONCE: usize = 100;
 /// One that waits for longer is not used any more: the node closes it soon.
 const SPARE_AGE_MAX: Duration = dial::IDLE_MAX.saturating_sub(Duration::from_secs(15));
 
@@ -69,6 +72,7 @@ struct Shared {
     connect: Box<dyn Connect>,
     client: watch::Sender<Option<Arc<NodeClient>>>,
     spares: Mutex<Spares>,
+    dials: Semaphore,
 }
 
 #[derive(Default)]
@@ -86,6 +90,7 @@ impl FarNode {
             connect: Box::new(connect),
             client: watch::Sender::new(None),
             spares: Mutex::default(),
+            dials: Semaphore::new(DIALS_AT_ONCE),
         });
         let keeper = tokio::spawn(keep_connected(Arc::clone(&shared))).abort_handle();
         Self { shared, keeper }
@@ -171,6 +176,11 @@ impl Shared {
         self.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    async fn connect_for_dial(&self) -> io::Result<Box<dyn Wire>> {
+        let _turn = self.dials.acquire().await;
+        self.connect.connect(Purpose::Dial).await
+    }
+
     /// One that is ready; others are made for whoever comes next.
     fn take_spare(self: &Arc<Self>) -> Option<Box<dyn Wire>> {
         let mut spares = self.spares();
@@ -184,7 +194,7 @@ impl Shared {
         for _ in 0..wanted {
             let shared = Arc::clone(self);
             tokio::spawn(async move {
-                let made = timeout(CONNECT_MAX, shared.connect.connect(Purpose::Dial)).await;
+                let made = timeout(CONNECT_MAX, shared.connect_for_dial()).await;
                 let mut spares = shared.spares();
                 spares.coming -= 1;
                 match made {
@@ -304,8 +314,7 @@ impl NodePort for FarNode {
             return answer.map(|()| Dialled::Far(spare));
         }
         // A spare one may have been closed meanwhile; nothing was sent into the sandbox by it.
-        let connecting = self.shared.connect.connect(Purpose::Dial);
-        let made = timeout(CONNECT_MAX, connecting).await;
+        let made = timeout(CONNECT_MAX, self.shared.connect_for_dial()).await;
         let Ok(Ok(mut stream)) = made else {
             return Err(NodeError::Unreachable);
         };

@@ -47,7 +47,8 @@ pub enum Commits {
 }
 
 /// Runs a call of sqlx on a pooled connection. One that has no answer leaves its connection in an
-/// unknown state, and closes it.
+/// unknown state, and closes it; one that is refused because nothing is written there closes it as well:
+/// after a fail-over the name leads to another server, and the connection would stay at the former one.
 macro_rules! bounded {
     ($connection:expr, $limit:expr, |$c:ident| $call:expr) => {{
         let limit = $limit;
@@ -56,7 +57,12 @@ macro_rules! bounded {
             tokio::time::timeout(limit, $call).await
         };
         match answer {
-            Ok(answer) => answer.map_err(crate::Error::from),
+            Ok(answer) => {
+                if crate::postgres::takes_no_writes(&answer) {
+                    $connection.close_on_drop();
+                }
+                answer.map_err(crate::Error::from)
+            }
             Err(_) => {
                 $connection.close_on_drop();
                 Err(crate::Error::TimedOut(limit))
@@ -65,6 +71,14 @@ macro_rules! bounded {
     }};
 }
 pub(crate) use bounded;
+
+/// `read_only_sql_transaction`: a standby, or one that is being retired.
+pub(crate) fn takes_no_writes<T>(answer: &Result<T, sqlx::Error>) -> bool {
+    let Err(sqlx::Error::Database(error)) = answer else {
+        return false;
+    };
+    error.code().is_some_and(|code| code == "25006")
+}
 
 /// Opens a pool and makes sure that the database lets us in.
 pub async fn connect(options: &PostgresOptions, commits: Commits) -> Result<Pool, Error> {

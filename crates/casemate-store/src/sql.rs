@@ -43,7 +43,7 @@ mod users;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use casemate_sql::{Error, Pool, query};
+use casemate_sql::{Error, Pool, Sql, query_scalar};
 
 use crate::{Store, StoreError};
 
@@ -105,15 +105,27 @@ impl SqlStore {
     }
 }
 
+/// 0: it takes no writes. A file that does not says so where it is written to.
+const PING: Sql = Sql {
+    sqlite: "SELECT 1 + 0 * COUNT(*) FROM (SELECT 1 FROM teams LIMIT 1)",
+    postgres: "SELECT CASE current_setting('transaction_read_only') WHEN 'on' THEN 0 ELSE 1 END \
+               + 0 * COUNT(*) FROM (SELECT 1 FROM teams LIMIT 1) AS one",
+};
+
 #[async_trait]
 impl Store for SqlStore {
     async fn ping(&self) -> Result<(), StoreError> {
-        let asked = query("SELECT 1 FROM teams LIMIT 1").execute(&self.readers);
+        let asked = query_scalar(PING).fetch_one(&self.readers);
         let answer = tokio::time::timeout(PING_WAIT, asked).await;
-        answer
+        let takes_writes: i64 = answer
             .unwrap_or(Err(Error::TimedOut(PING_WAIT)))
             .map_err(|error| failed("table", "teams", error))?;
-        Ok(())
+        match takes_writes {
+            0 => Err(StoreError::Unavailable(
+                "the database takes no writes: it is a standby, or read-only".into(),
+            )),
+            _ => Ok(()),
+        }
     }
 }
 

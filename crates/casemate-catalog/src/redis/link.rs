@@ -238,6 +238,8 @@ impl Shared {
 async fn keep(shared: Arc<Shared>) {
     let mut pause = PAUSE_MIN;
     let mut is_known_away = false;
+    // Why, as it was told last: a password that was changed looks like a Redis that died otherwise.
+    let mut told = String::new();
     for id in 0_u64.. {
         let connected = async {
             let dialled = dial(&shared, id).await?;
@@ -257,6 +259,7 @@ async fn keep(shared: Arc<Shared>) {
                     tracing::info!("Redis is back");
                 }
                 pause = PAUSE_MIN;
+                told.clear();
                 let away = serve(&shared, id, connection, heard).await;
                 shared.hub.went_deaf();
                 is_known_away = true;
@@ -266,11 +269,11 @@ async fn keep(shared: Arc<Shared>) {
             }
             Err(away) => {
                 shared.hub.went_deaf();
-                if !std::mem::replace(&mut is_known_away, true) {
-                    tracing::warn!(
-                        error = chain(&away),
-                        "Redis cannot be reached; it is tried again"
-                    );
+                is_known_away = true;
+                let why = chain(&away).to_string();
+                if why != told {
+                    tracing::warn!(error = why, "Redis cannot be reached; it is tried again");
+                    told = why;
                 }
                 shared.state.send_replace(State::Down(away));
                 tokio::time::sleep(drawn(pause)).await;

@@ -6,6 +6,7 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::{builds, sandboxes, template_pages};
 use crate::testing::{TempPostgres, TempStore};
+use crate::{Schema, SqlStore, Store};
 
 async fn synchronous(pool: &Pool) -> i64 {
     let level = query_scalar("PRAGMA synchronous");
@@ -166,4 +167,28 @@ async fn postgres_waits_for_the_disk_but_for_notes() {
         let level: String = level.fetch_one(pool).await.unwrap();
         assert_eq!(level, expected);
     }
+}
+
+#[tokio::test]
+async fn a_database_that_takes_no_writes_does_not_answer_a_ping() {
+    let Some(store) = TempPostgres::open().await else {
+        return;
+    };
+    store.ping().await.unwrap();
+    let options = store.options();
+    let refuse = format!(
+        "ALTER DATABASE \"{}\" SET default_transaction_read_only = on",
+        options.database
+    );
+    let mut admin = connect_alone(options).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(refuse))
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    let standby = SqlStore::connect(options, Schema::Check).await.unwrap();
+    let error = standby.ping().await.unwrap_err();
+    assert!(
+        format!("{error:?}").contains("takes no writes"),
+        "{error:?}"
+    );
 }

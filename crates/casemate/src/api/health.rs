@@ -49,7 +49,7 @@ fn is_there(node: &Node) -> bool {
 impl Health for ApiHealth {
     async fn missing(&self) -> Vec<String> {
         if !self.control.readiness().await.store {
-            return vec!["the database does not answer".into()];
+            return vec!["the database does not answer, or takes no writes".into()];
         }
         let is_new = self.begun.elapsed() < FIRST_NODE_MAX;
         match is_new && !self.control.can_make_now() && has_nodes(&self.members).await {

@@ -9,10 +9,14 @@ use serde_json::json;
 
 /// `domain` is the cluster's, as clients write it.
 pub(super) fn router(domain: &str) -> Router {
-    let message = format!(
+    let mut message = format!(
         "This address reaches sandboxes, by the host PORT-SANDBOX.{domain} or by the headers \
-         E2b-Sandbox-Id and E2b-Sandbox-Port. The API is at api.{domain}"
+         E2b-Sandbox-Id and E2b-Sandbox-Port."
     );
+    // On this machine alone a domain leads to this edge, whatever stands before it.
+    if !domain.starts_with("localhost") {
+        message += &format!(" The API is at api.{domain}");
+    }
     Router::new()
         .route("/health", get(async || "ok: Health check successful"))
         .fallback(async move || refused(&message))
