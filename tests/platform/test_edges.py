@@ -108,7 +108,7 @@ def test_what_is_not_for_a_sandbox_is_sent_to_the_api(cluster):
     for edge in cluster.edges:
         assert "ok" in edge.get("/health")[1]
         status, body = edge.get("/sandboxes")
-        assert status == 404 and "The API is at api." in body, body
+        assert status == 404 and "This address reaches sandboxes" in body, body
         unknown = edge.into("i" + "a" * 20, 8000)
         assert unknown[0] == 502 and "was not found" in unknown[1], unknown
 
