@@ -331,7 +331,7 @@ def test_a_key_works_until_it_is_revoked():
 def test_keys_need_the_platforms_own_directory_and_say_so():
     """Whatever address and key are set."""
     ran = casemate("key", "list", "--data-dir", "/nowhere", check=1)
-    assert b"on its machine: /nowhere has no" in ran.stderr and b"E2B_API" not in ran.stderr
+    assert b"on a machine of it: /nowhere has no" in ran.stderr and b"E2B_API" not in ran.stderr
 
 
 def test_the_data_directory_is_enough():
