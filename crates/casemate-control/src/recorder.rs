@@ -226,14 +226,20 @@ const AGAIN_AFTER: [Duration; 3] = [
     Duration::from_millis(750),
 ];
 
+/// A failure that took longer is of a database that is away: what waits for it meanwhile is bounded, and so
+/// is the time that an end takes.
+const AGAIN_WITHIN: Duration = Duration::from_secs(2);
+
 /// As often as costs little. What the database had written all the same is there twice then.
 async fn tried<Written>(write: impl Fn() -> Written) -> Result<(), HistoryError>
 where
     Written: Future<Output = Result<(), HistoryError>>,
 {
+    let begun = Instant::now();
     for pause in AGAIN_AFTER {
-        if write().await.is_ok() {
-            return Ok(());
+        let written = write().await;
+        if written.is_ok() || begun.elapsed() >= AGAIN_WITHIN {
+            return written;
         }
         tokio::time::sleep(drawn(pause)).await;
     }

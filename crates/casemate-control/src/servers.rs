@@ -2,8 +2,8 @@
 //!
 //! Every server beats in the store's table. One that was not heard of for long is dead: what it had
 //! begun is given up by the others. That is judged only while one's own beats came through all that
-//! time, since a database that was away makes nobody dead, and its clock was not set. A process that is alone on its store
-//! ([`Sharing::Alone`]) does none of this.
+//! time and the database's clock was not set in it, since a database that was away makes nobody dead.
+//! A process that is alone on its store ([`Sharing::Alone`]) does none of this.
 
 pub mod clock;
 pub mod fencing;

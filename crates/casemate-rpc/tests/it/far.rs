@@ -552,3 +552,33 @@ async fn nothing_is_packed_for_another_machine() {
         );
     }
 }
+
+/// Handshakes that never end, and how many there are of them.
+#[derive(Clone, Default)]
+struct Shaking(Arc<AtomicUsize>);
+
+#[async_trait]
+impl Connect for Shaking {
+    async fn connect(&self, purpose: Purpose) -> io::Result<Box<dyn Wire>> {
+        if purpose == Purpose::Dial {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+        std::future::pending().await
+    }
+}
+
+/// A gate ends the oldest of some hundred of one address: what is beyond them waits for its turn.
+#[tokio::test(start_paused = true)]
+async fn so_many_handshakes_are_made_at_once_however_many_dial() {
+    let shaking = Shaking::default();
+    let far = Arc::new(FarNode::new("small", shaking.clone()));
+    let mut dials = JoinSet::new();
+    for _ in 0..400 {
+        let far = Arc::clone(&far);
+        dials.spawn(async move { far.dial(&SandboxId::random(), 80).await.is_err() });
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(shaking.0.load(Ordering::SeqCst), 100);
+    // Whose turn does not come in time hears so.
+    assert!(dials.join_all().await.into_iter().all(|failed| failed));
+}
